@@ -1,0 +1,56 @@
+"""One call of AlipayHK: seal, send, unseal, result. No branch on the protocol."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from .clock import Now, now_utc
+from .endpoint import Endpoint
+from .errors import AnswerError, ResultError
+from .messages import VerifiedResponse
+from .protocols import PROTOCOLS
+from .result import SUCCESS
+from .transport import Attempt, Transport
+
+
+class Client:
+    """Calls AlipayHK's APIs over one transport."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        now: Now = now_utc,
+        random_bytes: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        self._transport = transport
+        self._now = now
+        self._random_bytes = random_bytes
+
+    async def call(
+        self, endpoint: Endpoint, request_id: str, body: bytes, attempt: Attempt
+    ) -> VerifiedResponse:
+        """Make one attempt; return a verified S, or raise an error of `errors`.
+
+        `body` is the business content as JSON and is the same in every attempt at one request; what
+        seals it (time, AES key, signature) is made anew. `attempt.sent` may be read at any time.
+        """
+        protocol = PROTOCOLS[endpoint.protocol]
+        sent_at = self._now()
+        sealed = protocol.seal_request(
+            endpoint, request_id, body, now=sent_at, random_bytes=self._random_bytes
+        )
+        raw = await self._transport.post(
+            endpoint.base_url, sealed, attempt, reuse_connection=endpoint.idempotent
+        )
+        try:
+            verified = protocol.unseal_response(
+                endpoint, request_id, raw, sent_at=sent_at, now=self._now()
+            )
+        except AnswerError as error:
+            error.http_status, error.tracer_id = raw.http_status, raw.tracer_id
+            raise
+        if verified.result.status != SUCCESS:
+            raise ResultError(verified)
+        return verified

@@ -1,0 +1,49 @@
+"""AlipayHK's result: S success, F final failure, anything else unknown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from .errors import Malformed
+
+SUCCESS: Final = "S"
+FAILURE: Final = "F"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """AlipayHK's words, verbatim; empty where it gave none."""
+
+    status: str
+    code: str = ""
+    code_id: str = ""
+    message: str = ""
+
+
+def result_of(body: Mapping[str, object]) -> Result:
+    """Read `result` (or `resultInfo`) of a verified body.
+
+    The status decides first. Beside an S, an odd or missing member never undoes the success; beside
+    an F the code decides what the failure means, so an F without one is malformed.
+    """
+    members = body.get("result", body.get("resultInfo"))
+    if not isinstance(members, dict):
+        raise Malformed("the answer has no result")
+    status, code = members.get("resultStatus"), members.get("resultCode")
+    if not isinstance(status, str):
+        raise Malformed("the result has no status")
+    if status == FAILURE and not isinstance(code, str):
+        raise Malformed("the result is F and has no code")
+    return Result(
+        status=status,
+        code=text_of(code),
+        code_id=text_of(members.get("resultCodeId")),
+        message=text_of(members.get("resultMessage", members.get("resultMsg"))),
+    )
+
+
+def text_of(value: object) -> str:
+    """Return `value` if it is text, else nothing: how every optional member of an answer is read."""
+    return value if isinstance(value, str) else ""

@@ -1,0 +1,137 @@
+"""The I/O floor: one POST, and whether a byte of it left. The only importer of aiohttp here."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Final
+
+import aiohttp
+from yarl import URL
+
+from .errors import ConnectionLost, Timeout, TlsInvalid, Truncated, Unreachable
+from .messages import RawResponse, SealedRequest
+
+BODY_BYTES_MAX: Final = 256 * 1024
+KEEP_ALIVE_S: Final = 15.0
+"""Shorter than any front end is likely to close an idle connection after."""
+_READ_BYTES: Final = 16 * 1024
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One attempt at one request, as far as it has come."""
+
+    sent: bool = False
+    """Whether a byte may have left. Set before the first one is written, and never unset."""
+
+
+class Transport:
+    """A pool of connections to AlipayHK.
+
+    Connections are kept alive only for requests that may safely be sent again: on a connection that
+    the other side is just closing, a request may or may not arrive. How many calls are under way is
+    the caller's to limit; a limit in here would make waiting for a connection look like connecting.
+    """
+
+    def __init__(
+        self,
+        *,
+        timeout_s: float,
+        connect_timeout_s: float,
+        tls: ssl.SSLContext | None = None,
+        proxy: str | None = None,
+        user_agent: str = "alipayhk-gateway",
+    ) -> None:
+        self._timeout_s = timeout_s
+        self._proxy = proxy
+        trace = aiohttp.TraceConfig()
+        trace.on_request_headers_sent.append(_on_headers_sent)
+        self._sessions = {
+            reuse: aiohttp.ClientSession(
+                connector=_connector(tls, reuse=reuse),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_s),
+                trace_configs=[trace],
+                headers={"User-Agent": user_agent, "Accept-Encoding": "identity"},
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+                trust_env=False,
+            )
+            for reuse in (True, False)
+        }
+
+    async def post(
+        self, base_url: str, sealed: SealedRequest, attempt: Attempt, *, reuse_connection: bool
+    ) -> RawResponse:
+        """Send one request; return whatever answer came, or raise Unreachable, TlsInvalid or NoAnswer."""
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await self._post(base_url, sealed, attempt, reuse_connection)
+        except TimeoutError:
+            raise (Timeout if attempt.sent else Unreachable)("no answer in time") from None
+        except aiohttp.ClientConnectorCertificateError:
+            raise TlsInvalid("the server's certificate is not valid") from None
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            # By its class alone: the text of a foreign error may quote what was received.
+            failure = ConnectionLost if attempt.sent else Unreachable
+            raise failure(type(error).__name__) from None
+
+    async def close(self) -> None:
+        """Close every connection."""
+        for session in self._sessions.values():
+            await session.close()
+
+    async def _post(
+        self, base_url: str, sealed: SealedRequest, attempt: Attempt, reuse_connection: bool
+    ) -> RawResponse:
+        async with self._sessions[reuse_connection].post(
+            # encoded=True: the path goes out byte for byte as it was signed.
+            URL(base_url + sealed.path, encoded=True),
+            data=sealed.body,
+            headers=list(sealed.headers),
+            allow_redirects=False,
+            proxy=self._proxy,
+            trace_request_ctx=attempt,
+        ) as response:
+            return RawResponse(
+                http_status=response.status,
+                headers=tuple(
+                    (name.decode("latin-1"), value.decode("latin-1"))
+                    for name, value in response.raw_headers
+                ),
+                body=await _read(response),
+                end_announced="Content-Length" in response.headers
+                or "chunked" in response.headers.get("Transfer-Encoding", "").lower(),
+            )
+
+
+def _connector(tls: ssl.SSLContext | None, *, reuse: bool) -> aiohttp.TCPConnector:
+    ssl_context = tls if tls is not None else ssl.create_default_context()
+    if reuse:
+        return aiohttp.TCPConnector(ssl=ssl_context, limit=0, keepalive_timeout=KEEP_ALIVE_S)
+    return aiohttp.TCPConnector(ssl=ssl_context, limit=0, force_close=True)
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    """Read the body up to its limit."""
+    body = bytearray()
+    try:
+        while chunk := await response.content.read(_READ_BYTES):
+            body += chunk
+            if len(body) > BODY_BYTES_MAX:
+                raise Truncated("the answer is larger than 256 KiB")
+    except (aiohttp.ClientError, OSError) as error:
+        raise Truncated(type(error).__name__) from None
+    return bytes(body)
+
+
+async def _on_headers_sent(
+    _: aiohttp.ClientSession,
+    context: SimpleNamespace,
+    __: aiohttp.TraceRequestHeadersSentParams,
+) -> None:
+    """Note that a byte may leave: aiohttp tells so just before it writes the first one."""
+    attempt: Attempt = context.trace_request_ctx
+    attempt.sent = True
