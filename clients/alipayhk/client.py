@@ -45,9 +45,7 @@ class Client:
             endpoint.base_url, sealed, attempt, reuse_connection=endpoint.idempotent
         )
         try:
-            verified = protocol.unseal_response(
-                endpoint, request_id, raw, sent_at=sent_at, now=self._now()
-            )
+            verified = protocol.unseal_response(endpoint, request_id, raw, sent_at=sent_at, now=self._now())
         except AnswerError as error:
             error.http_status, error.tracer_id = raw.http_status, raw.tracer_id
             raise

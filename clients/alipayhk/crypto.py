@@ -148,9 +148,7 @@ def rejects_implicitly(key: RSAPrivateKey) -> bool:
     return True
 
 
-def _cipher(
-    profile: EncryptionProfile, key: bytes, iv: bytes
-) -> Cipher[modes.ECB] | Cipher[modes.CBC]:
+def _cipher(profile: EncryptionProfile, key: bytes, iv: bytes) -> Cipher[modes.ECB] | Cipher[modes.CBC]:
     if profile.aes_mode == "CBC":
         return Cipher(algorithms.AES(key), modes.CBC(iv))
     # ECB is the family's documented practice; the profile, not this line, is the choice.

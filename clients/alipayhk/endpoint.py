@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .crypto import EncryptionProfile
 from .keys import Keys
@@ -13,7 +13,7 @@ from .messages import JSON_CONTENT_TYPE
 class Encryption:
     """How the bodies of an endpoint are encrypted."""
 
-    profile: EncryptionProfile = EncryptionProfile()
+    profile: EncryptionProfile = field(default_factory=EncryptionProfile)
     key_version: str = "1"
     """Which of the other side's keys wraps the AES key of what we send."""
     content_type: str = JSON_CONTENT_TYPE
@@ -35,7 +35,7 @@ class Endpoint:
     keys: Keys
     idempotent: bool
     """Whether AlipayHK promises that sending the same request again does no harm."""
-    encryption: Encryption = Encryption()
+    encryption: Encryption = field(default_factory=Encryption)
     encrypt_requests: bool = False
     encrypted_answers_only: bool = False
     function: str = ""

@@ -99,9 +99,7 @@ def fingerprint(key: RSAPublicKey) -> str:
 
 def public_der(key: RSAPublicKey) -> bytes:
     """Write a SubjectPublicKeyInfo."""
-    return key.public_bytes(
-        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
+    return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
 def _parse_pem(data: bytes) -> object:

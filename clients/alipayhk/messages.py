@@ -11,6 +11,7 @@ from .result import Result
 
 JSON_CONTENT_TYPE: Final = "application/json; charset=UTF-8"
 TRACER_ID_MAX: Final = 128
+RETRY_AFTER_DIGITS_MAX: Final = 6
 
 Headers = tuple[tuple[str, str], ...]
 """Header lines in the order sent, as name and value; a name may stand more than once."""
@@ -68,7 +69,11 @@ class RawResponse:
     def retry_after_s(self) -> float:
         """The header Retry-After in its form of whole seconds; 0 when absent or in another form."""
         value = next(iter(header_values(self.headers, "Retry-After")), "").strip()
-        return float(value) if value.isascii() and value.isdigit() and len(value) < 7 else 0.0
+        return (
+            float(value)
+            if value.isascii() and value.isdigit() and len(value) <= RETRY_AFTER_DIGITS_MAX
+            else 0.0
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,7 +68,7 @@ class Transport:
         """Send one request; return whatever answer came, or raise Unreachable, TlsInvalid or NoAnswer."""
         try:
             async with asyncio.timeout(self._timeout_s):
-                return await self._post(base_url, sealed, attempt, reuse_connection)
+                return await self._post(base_url, sealed, attempt, reuse_connection=reuse_connection)
         except TimeoutError:
             raise (Timeout if attempt.sent else Unreachable)("no answer in time") from None
         except aiohttp.ClientConnectorCertificateError:
@@ -84,7 +84,7 @@ class Transport:
             await session.close()
 
     async def _post(
-        self, base_url: str, sealed: SealedRequest, attempt: Attempt, reuse_connection: bool
+        self, base_url: str, sealed: SealedRequest, attempt: Attempt, *, reuse_connection: bool
     ) -> RawResponse:
         async with self._sessions[reuse_connection].post(
             # encoded=True: the path goes out byte for byte as it was signed.

@@ -1,6 +1,6 @@
-"""The header-signed protocol ("API structure v2"): metadata in HTTP headers, RSA_AES encryption.
+r"""The header-signed protocol ("API structure v2"): metadata in HTTP headers, RSA_AES encryption.
 
-    POST <path[?query]>\\n<client-id>.<time>.<body as on the wire>
+    POST <path[?query]>\n<client-id>.<time>.<body as on the wire>
 
 is what is signed, for a request with Request-Time and for a response with Response-Time (and still
 the path of the request). Encryption comes first, so that the signature covers the ciphertext.
@@ -12,13 +12,12 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Final
 
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-
 from .. import crypto
 from ..clock import response_time_of, time_text
 from ..crypto import CryptoError
 from ..endpoint import Endpoint
 from ..errors import Malformed, NotEncrypted, Replayed, SignatureInvalid
+from ..keys import Key
 from ..messages import (
     JSON_CONTENT_TYPE,
     Headers,
@@ -192,7 +191,8 @@ def _seal(
     encrypted: bool,
     random_bytes: Callable[[int], bytes],
 ) -> tuple[Headers, bytes]:
-    content_type, encrypt_lines = JSON_CONTENT_TYPE, ()
+    content_type = JSON_CONTENT_TYPE
+    encrypt_lines: Headers = ()
     if encrypted:
         value, body = encrypt_body(endpoint, body, random_bytes)
         content_type, encrypt_lines = endpoint.encryption.content_type, (("Encrypt", value),)
@@ -245,7 +245,7 @@ def _read(endpoint: Endpoint, headers: Headers, body: bytes) -> dict[str, object
         raise Malformed("the body cannot be decrypted or read") from None
 
 
-def _by_version(keys: Mapping[str, RSAPublicKey], pairs: Mapping[str, str]) -> RSAPublicKey:
+def _by_version(keys: Mapping[str, Key], pairs: Mapping[str, str]) -> Key:
     """Return the key that `keyVersion` names, or the newest where it is absent; else KeyError."""
     return keys[pairs["keyversion"]] if "keyversion" in pairs else next(iter(keys.values()))
 
