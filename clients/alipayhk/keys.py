@@ -24,6 +24,7 @@ BITS_MAX: Final = 8192
 FILE_BYTES_MAX: Final = 65_536
 
 Key = TypeVar("Key", RSAPrivateKey, RSAPublicKey)
+Versioned = TypeVar("Versioned")
 
 
 class KeyFileError(ValueError):
@@ -42,8 +43,8 @@ class Keys:
     """Our own keys by version, newest first, with which AES keys are unwrapped."""
 
 
-def newest_first(keys: Mapping[str, Key]) -> dict[str, Key]:
-    """Order keys by version, whole numbers by their value and before anything else."""
+def newest_first(keys: Mapping[str, Versioned]) -> dict[str, Versioned]:
+    """Order by version, whole numbers by their value and before anything else."""
 
     def rank(version: str) -> tuple[bool, int, str]:
         number = version.isascii() and version.isdigit()

@@ -1,0 +1,7 @@
+"""Run the gateway's command line as `python -m service`."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())

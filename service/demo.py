@@ -1,0 +1,254 @@
+"""`alipayhk-gateway demo`: everything at once on this machine, for a first look.
+
+It makes keys, starts the sandbox AlipayHK and two gateways (the second one encrypts), makes four calls,
+and tells what happened to each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+from google.protobuf.json_format import MessageToJson
+from google.protobuf.message import Message
+from google.rpc.error_details_pb2 import ErrorInfo
+from google.rpc.status_pb2 import Status
+
+from alipayhk.linkage.v1 import linkage_service_pb2 as pb
+
+from .key_files import generate
+from .linkage import RPCS
+from .settings import environment_for_children
+
+PLAIN: Final = "127.0.0.1:50051"
+ENCRYPTED: Final = "127.0.0.1:50052"
+SANDBOX: Final = "127.0.0.1:8089"
+CLIENT_ID: Final = "SANDBOX_CLIENT_1"
+SYNC_LINKAGE_PATH: Final = "/sandbox/binding/sync"
+BIND_ACCOUNT_PATH: Final = "/sandbox/account/bind"
+START_S: Final = 30.0
+
+
+class DemoError(Exception):
+    """The demo cannot go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One call to make, and how it must end."""
+
+    title: str
+    address: str
+    method: str
+    request: Callable[[int], Message]
+    """Makes the request from a number that no earlier demo used."""
+    expected: str
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument(
+        "--once", action="store_true", help="end after the calls; 0 if each did as it should"
+    )
+    parser.set_defaults(run=_run)
+
+
+def _run(args: argparse.Namespace) -> int:
+    try:
+        with tempfile.TemporaryDirectory(prefix="alipayhk-demo-") as directory, ExitStack() as stack:
+            _start_all(Path(directory), stack)
+            ended_well = [_make(example) for example in EXAMPLES]
+            print(_HINTS, flush=True)
+            if not args.once:
+                _wait_for_ctrl_c()
+            return 0 if all(ended_well) else 1
+    except DemoError as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return 1
+
+
+def _start_all(directory: Path, stack: ExitStack) -> None:
+    print(f"Making keys in {directory} (removed at the end) ...", flush=True)
+    ours, theirs = generate(directory, "merchant"), generate(directory, "alipayhk")
+    print(f"Starting the sandbox AlipayHK on http://{SANDBOX} ...", flush=True)
+    sandbox = [
+        *("sandbox", "--listen", SANDBOX, "--client-id", CLIENT_ID),
+        *("--private-key-file", theirs["private_key_file"]),
+        *("--merchant-public-key-files", f"1={ours['public_key_file']}"),
+        *("--sync-linkage-path", SYNC_LINKAGE_PATH, "--bind-account-path", BIND_ACCOUNT_PATH),
+    ]
+    stack.enter_context(_child(directory / "sandbox.log", sandbox, environment_for_children()))
+    common = {
+        "BASE_URL": f"http://{SANDBOX}",
+        "CLIENT_ID": CLIENT_ID,
+        "SIGNING_KEY_FILE": ours["private_key_file"],
+        "PUBLIC_KEY_FILES": f"1={theirs['public_key_file']}",
+        "SYNC_LINKAGE_PATH": SYNC_LINKAGE_PATH,
+        "BIND_ACCOUNT_PATH": BIND_ACCOUNT_PATH,
+    }
+    encrypting = {"ADMIN_LISTEN": "127.0.0.1:9465", "ENCRYPT": "true", "REQUIRE_ENCRYPTED_RESPONSE": "true"}
+    for address, more in ((PLAIN, {}), (ENCRYPTED, encrypting)):
+        print(f"Starting a gateway on {address} {'(encrypting) ' if more else ''}...", flush=True)
+        log = directory / f"gateway-{address.rpartition(':')[2]}.log"
+        environment = environment_for_children(LISTEN=address, **common, **more)
+        process = stack.enter_context(_child(log, ["serve"], environment))
+        _wait_until_ready(address, process, log)
+    print()
+
+
+@contextmanager
+def _child(
+    log: Path, arguments: list[str], environment: dict[str, str]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run another command of this program; stop it at the end."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(  # noqa: S603  (our own interpreter and our own words)
+            [sys.executable, "-m", "service", *arguments],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            yield process
+        finally:
+            process.terminate()
+            process.wait(timeout=START_S)
+
+
+def _wait_until_ready(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    give_up = time.monotonic() + START_S
+    with grpc.insecure_channel(address) as channel:
+        ready = grpc.channel_ready_future(channel)
+        while time.monotonic() < give_up:
+            if process.poll() is not None:
+                raise DemoError(f"the gateway did not start:\n{log.read_text()}")
+            try:
+                ready.result(timeout=0.2)
+            except grpc.FutureTimeoutError:
+                continue
+            return
+    raise DemoError(f"the gateway on {address} did not become ready:\n{log.read_text()}")
+
+
+def _make(example: Example) -> bool:
+    """Make one call and tell what happened to it; return whether that is what should happen."""
+    rpc = next(rpc for rpc in RPCS.values() if rpc.name == example.method)
+    request = example.request(time.time_ns() // 1_000_000)
+    print(f"== {example.title}\n   {example.method} on {example.address}, request id {_id(request)}")
+    with grpc.insecure_channel(example.address) as channel:
+        call = channel.unary_unary(
+            rpc.path,
+            request_serializer=rpc.request.SerializeToString,
+            response_deserializer=rpc.response.FromString,
+        )
+        try:
+            response = call(request, timeout=10, wait_for_ready=True)
+        except grpc.RpcError as error:
+            ended, words = _refusal(error)
+        else:
+            ended, words = "OK", MessageToJson(response, indent=None, ensure_ascii=False)
+    well = ended == example.expected
+    print(f"   {words}\n   {'as it should be' if well else f'NOT as it should be: {example.expected}'}\n")
+    return well
+
+
+def _id(request: Any) -> str:
+    return str(request.request_id)
+
+
+def _refusal(error: Any) -> tuple[str, str]:
+    """Read the details of a status: reason, outcome, and what to do next."""
+    trailers = dict(error.trailing_metadata() or ())
+    status, info = Status.FromString(trailers.get("grpc-status-details-bin", b"")), ErrorInfo()
+    for detail in status.details:
+        detail.Unpack(info)
+    facts = ", ".join(f"{name}: {info.metadata[name]}" for name in sorted(info.metadata))
+    return (
+        f"{error.code().name} {info.reason}",
+        f"{error.code().name}: {error.details()} ({info.reason}; {facts})",
+    )
+
+
+def _wait_for_ctrl_c() -> None:
+    print("Everything stays up until Ctrl-C.", flush=True)
+    try:
+        while True:
+            time.sleep(3600)
+    except KeyboardInterrupt:
+        print("\nStopping ...", flush=True)
+
+
+def _change(number: int, what: str, operate_type: pb.OperateType, member: str) -> pb.SyncLinkageRequest:
+    request = pb.SyncLinkageRequest(
+        request_id=f"demo-{what}-{number}",
+        operate_type=operate_type,
+        external_identity_type=pb.EXTERNAL_IDENTITY_TYPE_UID,
+        external_identity_value=member,
+        user_id="2160000000000001",
+        binding_target_type=pb.BINDING_TARGET_TYPE_USER_ID,
+    )
+    request.biz_time.FromMilliseconds(number)
+    return request
+
+
+def _account(number: int) -> pb.BindAccountRequest:
+    request = pb.BindAccountRequest(
+        request_id=f"demo-account-{number}",
+        merchant_account_id="2160400000002012",
+        type="TELECOM",
+        sub_type="MOBILE_SERVICE",
+        account_id="88781108",
+        user_id="2160000000000001",
+    )
+    request.timestamp.FromMilliseconds(number)
+    return request
+
+
+_HINTS: Final = f"""Call it yourself:
+
+  grpcurl -plaintext {PLAIN} describe alipayhk.linkage.v1.LinkageService
+
+  grpcurl -plaintext -d '{{"request_id": "me-1", "biz_time": "2026-03-01T08:00:00Z",
+    "operate_type": "OPERATE_TYPE_BIND", "external_identity_type": "EXTERNAL_IDENTITY_TYPE_UID",
+    "external_identity_value": "member-0001", "user_id": "2160000000000001",
+    "binding_target_type": "BINDING_TARGET_TYPE_USER_ID"}}' \\
+    {PLAIN} alipayhk.linkage.v1.LinkageService/SyncLinkage
+
+What reached the sandbox: http://{SANDBOX}/__sandbox/requests
+Metrics: http://127.0.0.1:9464/metrics
+"""
+
+EXAMPLES: Final = (
+    Example(
+        "A membership is bound, in plain",
+        PLAIN,
+        "SyncLinkage",
+        lambda number: _change(number, "bind", pb.OPERATE_TYPE_BIND, "member-0001"),
+        expected="OK",
+    ),
+    Example(
+        "Another one is bound, encrypted",
+        ENCRYPTED,
+        "SyncLinkage",
+        lambda number: _change(number, "encrypted", pb.OPERATE_TYPE_BIND, "member-0002"),
+        expected="OK",
+    ),
+    Example("A bill account is bound", PLAIN, "BindAccount", _account, expected="OK"),
+    Example(
+        "AlipayHK refuses to unbind what was never bound",
+        PLAIN,
+        "SyncLinkage",
+        lambda number: _change(number, "unbind", pb.OPERATE_TYPE_UNBIND, f"stranger-{number}"),
+        expected="FAILED_PRECONDITION WALLET_REJECTED",
+    ),
+)

@@ -1,0 +1,77 @@
+"""A verdict as gRPC carries it: google.rpc.Status details and trailers, under 6 KiB in all."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from google.protobuf.any_pb2 import Any
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RequestInfo, RetryInfo
+from google.rpc.status_pb2 import Status
+
+from .refusal import Violation
+from .status import Retry, Verdict
+
+DOMAIN: Final = "linkage.alipayhk"
+DETAILS_BYTES_MAX: Final = 6 * 1024 - 1
+FACT_CHARACTERS_MAX: Final = 128
+MESSAGE_CHARACTERS_MAX: Final = 256
+NOTE_BYTES: Final = 128
+"""Kept free for the violation that says how many more there are."""
+
+Trailers = tuple[tuple[str, str | bytes], ...]
+
+
+def trailers_of(verdict: Verdict, request_id: str) -> Trailers:
+    """Write the trailers of a status: its details, and when gRPC's retry policy may try again."""
+    return (
+        ("grpc-status-details-bin", status_of(verdict, request_id).SerializeToString()),
+        ("grpc-retry-pushback-ms", str(_pushback_ms(verdict))),
+    )
+
+
+def status_of(verdict: Verdict, request_id: str) -> Status:
+    """Write the whole status."""
+    status = Status(code=verdict.code.value[0], message=verdict.sentence)
+    facts = {name: text[: _characters_max(name)] for name, text in verdict.facts.items()}
+    info = ErrorInfo(
+        reason=verdict.reason_name,
+        domain=DOMAIN,
+        metadata={"outcome": verdict.outcome, "retry": verdict.retry, **facts},
+    )
+    _add(status, info)
+    if verdict.retry is Retry.SAME_REQUEST_ID:
+        retry_info = RetryInfo()
+        retry_info.retry_delay.FromMilliseconds(_pushback_ms(verdict))
+        _add(status, retry_info)
+    if request_id:
+        _add(status, RequestInfo(request_id=request_id))
+    if verdict.violations:
+        _add(status, _bad_request(verdict.violations, DETAILS_BYTES_MAX - status.ByteSize()))
+    return status
+
+
+def _characters_max(fact: str) -> int:
+    return MESSAGE_CHARACTERS_MAX if fact == "result_message" else FACT_CHARACTERS_MAX
+
+
+def _bad_request(violations: tuple[Violation, ...], bytes_max: int) -> BadRequest:
+    """Name every violation, as far as they fit; a last one says how many more there are."""
+    request = BadRequest()
+    for done, violation in enumerate(violations):
+        request.field_violations.add(field=violation.field, description=violation.description)
+        if request.ByteSize() > bytes_max - NOTE_BYTES:
+            del request.field_violations[-1]
+            more = f"{len(violations) - done} more violations are not listed"
+            request.field_violations.add(field="", description=more)
+            break
+    return request
+
+
+def _add(status: Status, detail: ErrorInfo | RetryInfo | RequestInfo | BadRequest) -> None:
+    packed = Any()
+    packed.Pack(detail)
+    status.details.append(packed)
+
+
+def _pushback_ms(verdict: Verdict) -> int:
+    return round(verdict.retry_after_s * 1000) if verdict.retry is Retry.SAME_REQUEST_ID else -1

@@ -1,0 +1,228 @@
+"""What surrounds every call, one purpose each, outermost first: observe, tell, allow.
+
+Each is an async context manager around the call; `Around` makes a gRPC interceptor of it. The map of
+errors to statuses stands outside everything that can fail, because gRPC hands an uncaught exception to
+the caller together with its text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import grpc
+
+from alipayhk.linkage.v1 import error_reason_pb2 as reasons
+
+from .call import CURRENT, Call, answer_by
+from .callers import Callers
+from .details import trailers_of
+from .linkage import RPCS
+from .logs import log, stack_of
+from .metrics import Metrics
+from .refusal import Refusal
+from .result_codes import ResultCodes
+from .rpcs import SERVICE
+from .status import Verdict, verdict_of
+
+HEALTH: Final = "/grpc.health.v1.Health/"
+
+# gRPC's own context and handlers are only loosely typed.
+Context = Any
+Handler = Any
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A registered method."""
+
+    path: str
+    kind: str
+    """As metrics name it: unary, server_stream or bidi_stream."""
+
+
+Surround = Callable[[Method, Any, Context], AbstractAsyncContextManager[None]]
+
+
+class Around(grpc.aio.ServerInterceptor):  # type: ignore[misc, unused-ignore]
+    """Puts a context manager around every call of every registered method."""
+
+    def __init__(self, surround: Surround) -> None:
+        self._surround = surround
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler:
+        """Wrap the handler; an unregistered method has none, and is gRPC's own to refuse."""
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        path = handler_call_details.method
+        codec = {
+            "request_deserializer": handler.request_deserializer,
+            "response_serializer": handler.response_serializer,
+        }
+        if not handler.response_streaming and not handler.request_streaming:
+            one = self._one(Method(path, "unary"), handler.unary_unary)
+            return grpc.unary_unary_rpc_method_handler(one, **codec)
+        if handler.request_streaming and handler.response_streaming:
+            many = self._many(Method(path, "bidi_stream"), handler.stream_stream)
+            return grpc.stream_stream_rpc_method_handler(many, **codec)
+        if handler.response_streaming:
+            many = self._many(Method(path, "server_stream"), handler.unary_stream)
+            return grpc.unary_stream_rpc_method_handler(many, **codec)
+        raise NotImplementedError(path)
+
+    def _one(self, method: Method, inner: Callable[..., Awaitable[object]]) -> Callable[..., object]:
+        async def behaviour(request: object, context: Context) -> object:
+            async with self._surround(method, request, context):
+                return await inner(request, context)
+
+        return behaviour
+
+    def _many(self, method: Method, inner: Callable[..., Any]) -> Callable[..., object]:
+        async def yields(request: object, context: Context) -> AsyncIterator[object]:
+            async with self._surround(method, request, context):
+                async for response in inner(request, context):
+                    yield response
+
+        async def writes(request: object, context: Context) -> None:
+            async with self._surround(method, request, context):
+                await inner(request, context)
+
+        return yields if inspect.isasyncgenfunction(inner) else writes
+
+
+@dataclass(frozen=True, slots=True)
+class Observe:
+    """Begins the call's record, and writes the access log and metrics when it has ended."""
+
+    metrics: Metrics
+    idempotent: Mapping[str, bool]
+    """Whether each RPC's request may be sent again without harm, by the RPC's name."""
+    default_deadline_s: float
+    deadline_max_s: float
+
+    @asynccontextmanager
+    async def __call__(self, method: Method, request: object, context: Context) -> AsyncIterator[None]:
+        """Observe one call."""
+        began = time.monotonic()
+        rpc = RPCS.get(method.path)
+        call = Call(
+            answer_by(
+                context.time_remaining(), default_s=self.default_deadline_s, max_s=self.deadline_max_s
+            ),
+            api=rpc.name if rpc else "",
+            idempotent=bool(rpc and self.idempotent[rpc.name]),
+            request_id=rpc.valid_request_id(request) if rpc else "",
+        )
+        CURRENT.set(call)
+        labels = (method.kind, *_service_and_name(method))
+        self.metrics.grpc_started.labels(*labels).inc()
+        code = "UNKNOWN"
+        try:
+            yield
+            code = "OK"
+        except grpc.aio.AbortError:
+            code = _code_name(context.code())
+            raise
+        except asyncio.CancelledError:
+            code = "DEADLINE_EXCEEDED" if (context.time_remaining() or 0.0) <= 0 else "CANCELLED"
+            raise
+        finally:
+            seconds = time.monotonic() - began
+            self.metrics.grpc_handled.labels(*labels, code).inc()
+            self.metrics.grpc_seconds.labels(*labels).observe(seconds)
+            self._log(method.path, call, code, seconds)
+
+    def _log(self, method: str, call: Call, code: str, seconds: float) -> None:
+        record = log.info if call.api else log.debug
+        record(
+            "call",
+            method=method,
+            code=code,
+            seconds=round(seconds, 4),
+            request_id=call.request_id,
+            caller=call.caller.name,
+            attempts=len(call.attempts),
+            **call.told,
+        )
+        if call.api:
+            reason = call.told.get("reason", code)
+            self.metrics.outcomes.labels(call.api, reason, call.told.get("outcome", "")).inc()
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """Turns whatever a call ended with into what its caller is told."""
+
+    codes: ResultCodes
+
+    @asynccontextmanager
+    async def __call__(self, _: Method, __: object, context: Context) -> AsyncIterator[None]:
+        """Tell the caller of one call."""
+        try:
+            yield
+        except grpc.aio.AbortError:
+            raise
+        except Exception as error:  # noqa: BLE001  (the last one who can keep its text from the caller)
+            call = CURRENT.get()
+            verdict = verdict_of(error, call, self.codes)
+            call.told = _told(verdict, error)
+            await context.abort(verdict.code, verdict.sentence, trailers_of(verdict, call.request_id))
+
+
+@dataclass(frozen=True, slots=True)
+class Allow:
+    """Lets through whom the allow-list names, for the methods that it names; health is for all."""
+
+    callers: Callers | None
+    open_prefixes: tuple[str, ...] = field(default=(HEALTH,))
+
+    @asynccontextmanager
+    async def __call__(self, method: Method, _: object, context: Context) -> AsyncIterator[None]:
+        """Allow one call, or refuse it."""
+        if self.callers is not None and not method.path.startswith(self.open_prefixes):
+            sans = context.auth_context().get("x509_subject_alternative_name", ())
+            caller = self.callers.find(san.decode("utf-8", "replace") for san in sans)
+            if caller is None:
+                raise Refusal(reasons.ERROR_REASON_CALLER_UNAUTHENTICATED)
+            CURRENT.get().caller = caller
+            service, name = _service_and_name(method)
+            if service == SERVICE and name not in caller.methods:
+                raise Refusal(reasons.ERROR_REASON_CALLER_NOT_ALLOWED)
+        yield
+
+
+def _told(verdict: Verdict, error: Exception) -> dict[str, Any]:
+    """Keep for the log what the caller is told, and the cause that the caller is not."""
+    told: dict[str, Any] = {
+        "reason": verdict.reason_name,
+        "outcome": str(verdict.outcome),
+        "retry": str(verdict.retry),
+    }
+    if error_id := verdict.facts.get("error_id"):
+        return told | {
+            "error_id": error_id,
+            "error_class": type(error).__name__,
+            "stack": stack_of(error),
+        }
+    return told | ({"cause": str(error)} if str(error) else {})
+
+
+def _service_and_name(method: Method) -> tuple[str, str]:
+    service, _, name = method.path.removeprefix("/").partition("/")
+    return service, name
+
+
+def _code_name(code: object) -> str:
+    if isinstance(code, grpc.StatusCode):
+        return code.name
+    return next((known.name for known in grpc.StatusCode if known.value[0] == code), "UNKNOWN")

@@ -1,0 +1,76 @@
+"""LinkageService: one row per RPC, and the whole flow of a call."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import grpc
+from google.protobuf.message import Message
+
+from alipayhk.linkage.v1 import error_reason_pb2 as reasons
+from clients.alipayhk.endpoint import Endpoint
+from clients.alipayhk.strict_json import write_json
+
+from .call import CURRENT
+from .delivery import Delivery
+from .refusal import Refusal, Violation
+from .rpcs import SERVICE, Rpc, bind_account, sync_linkage
+from .validation import violations
+
+RPCS: Final[Mapping[str, Rpc]] = {rpc.path: rpc for rpc in (sync_linkage.RPC, bind_account.RPC)}
+
+
+class Undecodable:
+    """Stands for a request whose bytes are not the message: a value, so that a status can be chosen."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkageService:
+    """What answers both RPCs."""
+
+    endpoints: Mapping[str, Endpoint]
+    """AlipayHK's API behind each RPC, by the RPC's name."""
+    delivery: Delivery
+    biz_time_ahead_s: float
+
+    async def unary(self, rpc: Rpc, request: Message | Undecodable) -> Message:
+        """Answer one call; raise Refusal or CallError, which `status` knows."""
+        if isinstance(request, Undecodable):
+            raise Refusal(reasons.ERROR_REASON_INVALID_REQUEST, cause="the bytes are not the message")
+        if found := violations(rpc.rules, request):
+            raise Refusal(reasons.ERROR_REASON_INVALID_REQUEST, found)
+        command = rpc.command(request)
+        self._refuse_future(rpc.biz_time_ms(command))
+        verified = await self.delivery.deliver(
+            self.endpoints[rpc.name], command.request_id, write_json(rpc.body(command)), CURRENT.get()
+        )
+        return rpc.reply(verified)
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """Return what a gRPC server dispatches on."""
+        rows = {rpc.name: self._row(rpc) for rpc in RPCS.values()}
+        return grpc.method_handlers_generic_handler(SERVICE, rows)
+
+    def _row(self, rpc: Rpc) -> grpc.RpcMethodHandler[Message | Undecodable, Message]:
+        async def behaviour(request: Message | Undecodable, _: object) -> Message:
+            return await self.unary(rpc, request)
+
+        def deserialize(data: bytes) -> Message | Undecodable:
+            try:
+                return rpc.request.FromString(data)
+            except Exception:  # noqa: BLE001  (whatever it was, its text must not reach the caller)
+                return Undecodable()
+
+        return grpc.unary_unary_rpc_method_handler(
+            behaviour,
+            request_deserializer=deserialize,
+            response_serializer=rpc.response.SerializeToString,
+        )
+
+    def _refuse_future(self, biz_time_ms: int | None) -> None:
+        if biz_time_ms is not None and biz_time_ms / 1000 > time.time() + self.biz_time_ahead_s:
+            ahead = f"is more than {self.biz_time_ahead_s:g} s ahead of this gateway's clock"
+            raise Refusal(reasons.ERROR_REASON_BIZ_TIME_IN_FUTURE, (Violation("biz_time", ahead),))

@@ -1,0 +1,130 @@
+"""JSON log lines that can hold no personal data: only the members that are listed here are written.
+
+A new member is added to ALLOWED on purpose. Libraries' own records are written without their text,
+which may quote what they were working on: their place in the code and the exception's class stay.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import traceback
+from collections.abc import Mapping, MutableMapping
+from typing import Any, Final, TextIO
+
+import structlog
+
+ALLOWED: Final = frozenset(
+    {
+        "api",
+        "attempts",
+        "bits",
+        "caller",
+        "cause",
+        "code",
+        "dropped",
+        "end",
+        "error_class",
+        "error_id",
+        "event",
+        "fault",
+        "http_status",
+        "level",
+        "listen",
+        "logger",
+        "method",
+        "outcome",
+        "reason",
+        "request_id",
+        "result_code",
+        "result_status",
+        "retry",
+        "seconds",
+        "sha256",
+        "stack",
+        "time",
+        "tracer_id",
+        "version",
+        "where",
+        "workers",
+    }
+)
+
+FIRST: Final = ("time", "level", "event")
+
+Log = structlog.typing.FilteringBoundLogger
+log: Final[Log] = structlog.get_logger()
+
+
+def set_up_logs(level: str, stream: TextIO | None = None) -> None:
+    """Write log lines of this level and above, our own and those of libraries, to stdout."""
+    number = logging.getLevelNamesMapping()[level.upper()]
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+            only_allowed,
+            _in_order,
+            structlog.processors.JSONRenderer(serializer=_json),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=lambda *_: _Lines(stream or sys.stdout),
+        cache_logger_on_first_use=False,
+    )
+    logging.basicConfig(handlers=[_Libraries()], level=max(number, logging.WARNING), force=True)
+
+
+def only_allowed(_: object, __: str, members: MutableMapping[str, Any]) -> Mapping[str, Any]:
+    """Drop every member that is not listed, and name what was dropped: a bug, found by its name."""
+    dropped = sorted(members.keys() - ALLOWED)
+    kept = {name: value for name, value in members.items() if name in ALLOWED}
+    return kept | {"dropped": dropped} if dropped else kept
+
+
+def _in_order(_: object, __: str, members: MutableMapping[str, Any]) -> Mapping[str, Any]:
+    """Put first what a person looks for first."""
+    return {name: members[name] for name in FIRST if name in members} | dict(members)
+
+
+def stack_of(error: BaseException) -> list[str]:
+    """Tell where an exception came from, without its text: files, lines and functions."""
+    return [
+        f"{frame.filename.rpartition('/')[2]}:{frame.lineno} {frame.name}"
+        for frame in traceback.extract_tb(error.__traceback__)
+    ]
+
+
+class _Lines:
+    """Writes lines, and never lets a broken stream break a call."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def msg(self, line: str) -> None:
+        try:
+            self._stream.write(line + "\n")
+            self._stream.flush()
+        except (OSError, ValueError):
+            pass
+
+    debug = info = warning = error = critical = msg
+
+
+class _Libraries(logging.Handler):
+    """Hands libraries' records on without their text."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        more = {"error_class": type(error).__name__, "stack": stack_of(error)} if error else {}
+        log.log(
+            record.levelno,
+            "a library logged something",
+            logger=record.name,
+            where=f"{record.module}:{record.lineno} {record.funcName}",
+            **more,
+        )
+
+
+def _json(members: object, **_: object) -> str:
+    return json.dumps(members, ensure_ascii=False, default=str)

@@ -1,0 +1,54 @@
+"""What is counted, and under which names; labels hold no text from outside."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+
+_GRPC: Final = ("grpc_type", "grpc_service", "grpc_method")
+_SECONDS: Final = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60)
+
+
+class Metrics:
+    """The metrics of one process."""
+
+    def __init__(self) -> None:
+        disable_created_metrics()  # one more series a counter, which says nothing here
+        self.registry = CollectorRegistry()
+        self.grpc_started = Counter("grpc_server_started", "RPCs begun.", _GRPC, registry=self.registry)
+        self.grpc_handled = Counter(
+            "grpc_server_handled", "RPCs ended, by code.", (*_GRPC, "grpc_code"), registry=self.registry
+        )
+        self.grpc_seconds = Histogram(
+            "grpc_server_handling_seconds",
+            "How long RPCs took, in seconds.",
+            _GRPC,
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.outcomes = Counter(
+            "alipayhk_outcomes",
+            "RPCs ended, by what their callers were told; reason OK for success.",
+            ("api", "reason", "outcome"),
+            registry=self.registry,
+        )
+        self.upstream_attempts = Counter(
+            "alipayhk_upstream_attempts",
+            "Attempts at AlipayHK's APIs, by how they ended.",
+            ("api", "end"),
+            registry=self.registry,
+        )
+        self.upstream_seconds = Histogram(
+            "alipayhk_upstream_seconds",
+            "How long attempts at AlipayHK's APIs took, in seconds.",
+            ("api",),
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.upstream_in_flight = Gauge(
+            "alipayhk_upstream_in_flight",
+            "Attempts at AlipayHK's APIs that are under way.",
+            ("api",),
+            registry=self.registry,
+        )

@@ -1,0 +1,107 @@
+"""AlipayHK's result codes: what a verified F means in gRPC's words."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from grpc import StatusCode
+
+from .callers import METHODS
+
+RATE_LIMITED: Final = "REQUEST_TRAFFIC_EXCEED_LIMIT"
+
+SET_UP_CODES: Final = frozenset(
+    {
+        "INVALID_SIGNATURE",
+        "INVALID_CLIENT",
+        "KEY_NOT_FOUND",
+        "ACCESS_DENIED",
+        "INVALID_API",
+        "METHOD_NOT_SUPPORTED",
+        "MEDIA_TYPE_NOT_ACCEPTABLE",
+    }
+)
+"""AlipayHK refuses this gateway, not its caller."""
+
+RESULT_CODES: Final[Mapping[str, StatusCode]] = {
+    "PARAM_ILLEGAL": StatusCode.INVALID_ARGUMENT,
+    "USER_NOT_EXIST": StatusCode.NOT_FOUND,
+    "PROCESS_FAIL": StatusCode.FAILED_PRECONDITION,
+    "USER_STATUS_ABNORMAL": StatusCode.FAILED_PRECONDITION,
+    "INVALID_CONTRACT": StatusCode.FAILED_PRECONDITION,
+    "INVALID_CODE": StatusCode.FAILED_PRECONDITION,
+    "EXPIRED_CODE": StatusCode.FAILED_PRECONDITION,
+    "CURRENCY_NOT_SUPPORT": StatusCode.FAILED_PRECONDITION,
+    "AUTH_CODE_EXPIRED": StatusCode.FAILED_PRECONDITION,
+    "INVALID_AUTHCODE": StatusCode.FAILED_PRECONDITION,
+    "OAUTH_FAILED": StatusCode.FAILED_PRECONDITION,
+}
+"""The codes documented for AlipayHK's header-signed APIs. A new one is one row here."""
+
+NEVER_RETRIED: Final = frozenset({"PROCESS_FAIL"})
+"""AlipayHK says "do not retry"."""
+
+ALLOWED: Final[Mapping[str, StatusCode]] = {
+    code.name: code
+    for code in (
+        StatusCode.INVALID_ARGUMENT,
+        StatusCode.NOT_FOUND,
+        StatusCode.ALREADY_EXISTS,
+        StatusCode.PERMISSION_DENIED,
+        StatusCode.FAILED_PRECONDITION,
+        StatusCode.OUT_OF_RANGE,
+        StatusCode.UNIMPLEMENTED,
+    )
+}
+"""What RESULT_CODES_FILE may choose: codes that no client takes for an invitation to retry."""
+
+_CODE: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+
+
+@dataclass(frozen=True, slots=True)
+class ResultCodes:
+    """The rows above, and those of RESULT_CODES_FILE per RPC."""
+
+    more: Mapping[str, Mapping[str, StatusCode]] = field(default_factory=dict)
+
+    def meaning_of(self, api: str, code: str) -> tuple[StatusCode, bool]:
+        """Return the gRPC code of a verified F, and whether it must never be retried."""
+        known = {**RESULT_CODES, **self.more.get(api, {})}
+        return known.get(code, StatusCode.FAILED_PRECONDITION), code in NEVER_RETRIED
+
+
+def result_codes_file(text: str) -> ResultCodes:
+    """Read `[SyncLinkage]` and `[BindAccount]` tables of `CODE = "GRPC_CODE"` from a TOML file.
+
+    Raises ValueError with every fault.
+    """
+    try:
+        tables = tomllib.loads(Path(text).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError):
+        raise ValueError("is not TOML") from None
+    if faults := list(_faults(tables)):
+        raise ValueError("; ".join(faults))
+    return ResultCodes(
+        {api: {code: ALLOWED[name] for code, name in rows.items()} for api, rows in tables.items()}
+    )
+
+
+def _faults(tables: Mapping[str, object]) -> Iterator[str]:
+    for api, rows in tables.items():
+        if api not in METHODS or not isinstance(rows, dict):
+            yield f"may hold the tables {' and '.join(METHODS)} only"
+            continue
+        for code, name in rows.items():
+            if not _CODE.fullmatch(code):
+                yield f"[{api}] has a name that is no result code"
+            elif code in SET_UP_CODES or code == RATE_LIMITED:
+                yield f"[{api}] {code} has a meaning of its own that cannot be changed"
+            elif name not in ALLOWED:
+                yield f"[{api}] {code} must be one of {', '.join(ALLOWED)}"

@@ -1,0 +1,143 @@
+"""The asyncio gRPC server: ports, TLS, health, reflection, and a stop that loses no call."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+from typing import Final
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health_aio
+from grpc_reflection.v1alpha import reflection_pb2
+from grpc_reflection.v1alpha.reflection import aio as reflection_aio
+
+from .delivery import Delivery
+from .interceptors import Allow, Around, Observe, Surround, Tell
+from .linkage import LinkageService
+from .logs import log
+from .metrics import Metrics
+from .parsing import Address
+from .result_codes import ResultCodes
+from .rpcs import SERVICE
+from .settings import Settings
+
+REQUEST_BYTES_MAX: Final = 64 * 1024
+LIVENESS: Final = "liveness"
+"""The health service's name for "this process runs", which draining does not change."""
+READINESS: Final = ("", SERVICE)
+_REFLECTION: Final = ("grpc.reflection.v1alpha.ServerReflection", "grpc.reflection.v1.ServerReflection")
+_CLOSE_GRACE_S: Final = 1.0
+
+
+class CannotListen(Exception):
+    """An address cannot be listened on."""
+
+
+@dataclass(slots=True)
+class Health:
+    """What health checks are told."""
+
+    servicer: health_aio.HealthServicer
+    ready: bool = False
+
+    async def set_ready(self, *, ready: bool) -> None:
+        """Say whether calls are wanted here; the process is alive either way."""
+        self.ready = ready
+        status = health_pb2.HealthCheckResponse
+        for service in READINESS:
+            await self.servicer.set(service, status.SERVING if ready else status.NOT_SERVING)
+        await self.servicer.set(LIVENESS, status.SERVING)
+
+
+class Server:
+    """The gateway's listeners, from ready to stopped."""
+
+    def __init__(self, settings: Settings, linkage: LinkageService, metrics: Metrics) -> None:
+        self._settings = settings
+        self._delivery: Delivery = linkage.delivery
+        self.health = Health(health_aio.HealthServicer())
+        idempotent = {name: endpoint.idempotent for name, endpoint in linkage.endpoints.items()}
+        surrounds: tuple[Surround, ...] = (
+            Observe(metrics, idempotent, settings.default_deadline_s, settings.deadline_max_s),
+            Tell(settings.result_codes_file or ResultCodes()),
+            Allow(settings.callers_file),
+        )
+        self._server = grpc.aio.server(
+            interceptors=[Around(surround) for surround in surrounds],
+            options=[
+                ("grpc.max_receive_message_length", REQUEST_BYTES_MAX),
+                # A second gateway on the same port is a mistake, and must fail to start.
+                ("grpc.so_reuseport", 0),
+                ("grpc.keepalive_permit_without_calls", 1),
+                ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+            ],
+        )
+        self._server.add_generic_rpc_handlers((linkage.handler(),))
+        health_pb2_grpc.add_HealthServicer_to_server(self.health.servicer, self._server)
+        if settings.reflection:
+            self._server.add_generic_rpc_handlers(_reflection_handlers())
+        self._health_server: grpc.aio.Server | None = None
+
+    async def start(self) -> Address:
+        """Listen; return the address, whose port may have been chosen by the system."""
+        settings = self._settings
+        port = _add_port(self._server, settings.listen, _credentials(settings))
+        if settings.health_listen is not None:
+            self._health_server = grpc.aio.server()
+            health_pb2_grpc.add_HealthServicer_to_server(self.health.servicer, self._health_server)
+            _add_port(self._health_server, settings.health_listen, None)
+            await self._health_server.start()
+        await self._server.start()
+        await self.health.set_ready(ready=True)
+        return Address(settings.listen.host, port)
+
+    async def stop(self) -> None:
+        """Drain: say not ready, take calls for a while, refuse them, finish what is under way."""
+        # A watcher that does not read must not hold up the stop.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_GRACE_S):
+                await self.health.set_ready(ready=False)
+        await asyncio.sleep(self._settings.drain_delay_s)
+        self._delivery.close()
+        done = await self._delivery.idle(self._settings.stop_grace_s)
+        if not done:
+            log.warning("calls were still under way at the end of the grace")
+        # What was answered just now is still on its way to its callers.
+        await self._server.stop(_CLOSE_GRACE_S)
+        if self._health_server is not None:
+            await self._health_server.stop(None)
+
+
+def _credentials(settings: Settings) -> grpc.ServerCredentials | None:
+    if settings.tls_cert_file is None or settings.tls_key_file is None:
+        return None
+    client_ca = settings.tls_client_ca_file
+    return grpc.ssl_server_credentials(
+        [(settings.tls_key_file.read_bytes(), settings.tls_cert_file.read_bytes())],
+        root_certificates=client_ca.read_bytes() if client_ca else None,
+        require_client_auth=client_ca is not None,
+    )
+
+
+def _add_port(server: grpc.aio.Server, address: Address, credentials: grpc.ServerCredentials | None) -> int:
+    try:
+        if credentials is None:
+            return server.add_insecure_port(str(address))
+        return server.add_secure_port(str(address), credentials)
+    except RuntimeError:
+        raise CannotListen(f"cannot listen on {address}: is it in use?") from None
+
+
+def _reflection_handlers() -> tuple[grpc.GenericRpcHandler, ...]:
+    """Serve reflection as v1alpha and as v1, whose messages are the same on the wire."""
+    names = (SERVICE, "grpc.health.v1.Health", _REFLECTION[0])
+    row = grpc.stream_stream_rpc_method_handler(
+        reflection_aio.ReflectionServicer(names).ServerReflectionInfo,
+        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
+        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
+    )
+    return tuple(
+        grpc.method_handlers_generic_handler(name, {"ServerReflectionInfo": row}) for name in _REFLECTION
+    )

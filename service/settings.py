@@ -1,0 +1,280 @@
+"""Every setting, read once: from the environment (`ALIPAYHK_<NAME>`), else from a TOML file (`<name>`).
+
+All faults are told in one error: names that are not known, settings that are missing, values that
+cannot be used, files that do not hold what they should. The only reader of the environment.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import ssl
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Final, cast
+
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
+
+from clients.alipayhk.crypto import AesMode, RsaPadding, rejects_implicitly
+from clients.alipayhk.messages import JSON_CONTENT_TYPE
+
+from . import parsing
+from .callers import Callers, callers_file
+from .parsing import Address, KeyFile
+from .result_codes import ResultCodes, result_codes_file
+
+PREFIX: Final = "ALIPAYHK_"
+_KUBERNETES: Final = re.compile(r".*(_SERVICE_HOST|_SERVICE_PORT.*|_PORT|_PORT_.*)")
+"""What Kubernetes sets in every container for a service named alipayhk-…; not ours."""
+REQUIRED: Final = object()
+
+
+class SettingsError(Exception):
+    """The settings cannot be used; `faults` holds a line each."""
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__("; ".join(faults))
+        self.faults = faults
+
+
+def _setting(parse: Callable[[str], object], default: object, meaning: str) -> Any:
+    return field(metadata={"parse": parse, "default": default, "meaning": meaning})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The settings, in the order of the README's table."""
+
+    # fmt: off
+    listen: Address = _setting(parsing.address, "127.0.0.1:50051",
+        "Where gRPC is served; beyond loopback it needs TLS, or ALLOW_PLAINTEXT.")
+    admin_listen: Address = _setting(parsing.address, "127.0.0.1:9464",
+        "Where /metrics, /livez and /readyz are served, over plain HTTP.")
+    health_listen: Address | None = _setting(parsing.address, None,
+        "Where gRPC health alone is served in plaintext, for probes that hold no certificate.")
+    base_url: str = _setting(parsing.base_url, REQUIRED,
+        "AlipayHK's host, https://host[:port] without a path.")
+    upstream_ca_file: Path | None = _setting(parsing.ca_file, None,
+        "PEM certificates to trust for AlipayHK instead of the system's.")
+    upstream_proxy: str | None = _setting(parsing.proxy_url, None,
+        "The egress proxy; it is never taken from the environment's own proxy variables.")
+    client_id: str = _setting(parsing.visible(64), REQUIRED,
+        "The client id that AlipayHK gave.")
+    signing_key_file: KeyFile[RSAPrivateKey] = _setting(parsing.private_key_file, REQUIRED,
+        "Our private key: PEM or bare base64 DER, at least 2048 bits.")
+    signing_key_version: str = _setting(parsing.key_version, "1",
+        "The version under which AlipayHK knows the public half of SIGNING_KEY_FILE.")
+    public_key_files: Mapping[str, KeyFile[RSAPublicKey]] = _setting(parsing.public_key_files, REQUIRED,
+        "AlipayHK's public keys by version, 1=path,2=path; an envelope names none: newest first.")
+    decryption_key_files: Mapping[str, KeyFile[RSAPrivateKey]] | None = _setting(
+        parsing.private_key_files, None,
+        "Our private keys by version for encrypted answers; the signing key when absent.")
+    sync_linkage_path: str = _setting(parsing.url_path, REQUIRED,
+        "The path of BINDING_SYNC, sent and signed byte for byte.")
+    bind_account_path: str = _setting(parsing.url_path, REQUIRED,
+        "The path of account.bind, sent and signed byte for byte.")
+    bind_account_base_url: str | None = _setting(parsing.base_url, None,
+        "As BASE_URL, for BindAccount; the two APIs belong to two products.")
+    bind_account_client_id: str | None = _setting(parsing.visible(64), None,
+        "As CLIENT_ID, for BindAccount.")
+    bind_account_signing_key_file: KeyFile[RSAPrivateKey] | None = _setting(parsing.private_key_file, None,
+        "As SIGNING_KEY_FILE, for BindAccount.")
+    bind_account_function: str = _setting(parsing.visible(128), "alipay.intl.merchant.account.bind",
+        "The function in BindAccount's envelope.")
+    bind_account_version: str = _setting(parsing.visible(8), "1.0.0",
+        "The version in BindAccount's envelope.")
+    bind_account_idempotent: bool = _setting(parsing.boolean, "false",
+        "Whether AlipayHK has promised that BindAccount may be sent again with the same reqMsgId.")
+    encrypt: bool = _setting(parsing.boolean, "false",
+        "Whether SyncLinkage bodies are encrypted.")
+    encryption_key_version: str = _setting(parsing.key_version, "1",
+        "Which of PUBLIC_KEY_FILES wraps the AES keys of requests.")
+    encryption_aes_mode: AesMode = _setting(parsing.choice("ECB", "CBC"), "ECB",
+        "The AES mode; CBC puts its IV before the ciphertext.")
+    encryption_aes_bits: int = _setting(parsing.choice("128", "256"), "256",
+        "The AES key's size.")
+    encryption_rsa_padding: RsaPadding = _setting(parsing.choice("PKCS1V15", "OAEP_SHA256"), "PKCS1V15",
+        "How AES keys are wrapped.")
+    encryption_content_type: str = _setting(parsing.header_text, JSON_CONTENT_TYPE,
+        "The Content-Type of an encrypted body.")
+    require_encrypted_response: bool = _setting(parsing.boolean, "false",
+        "Whether a plain answer to SyncLinkage is refused.")
+    upstream_timeout_s: float = _setting(parsing.seconds(0.1, 60), "4",
+        "How long one attempt may take, from connecting to the last byte of the answer.")
+    default_deadline_s: float = _setting(parsing.seconds(0.1, 600), "10",
+        "The deadline of a call that has none.")
+    deadline_max_s: float = _setting(parsing.seconds(0.1, 600), "60",
+        "The most time that a call gets.")
+    response_time_window_s: float = _setting(parsing.seconds(0, 86_400), "300",
+        "How far an answer's time may lie outside the time between sending and now.")
+    biz_time_ahead_s: float = _setting(parsing.seconds(0, 86_400), "300",
+        "How far biz_time may be ahead of this clock.")
+    ledger_url: str = _setting(parsing.ledger_url, "off",
+        "Where requests are remembered: off, which is all there is so far.")
+    ledger_key_file: str | None = _setting(str, None,
+        "The key of the ledger's fingerprints; unused while LEDGER_URL is off.")
+    ledger_retention_h: int = _setting(parsing.integer(1, 87_600), "720",
+        "How long final outcomes are remembered; unused while LEDGER_URL is off.")
+    bind_account_without_ledger: bool = _setting(parsing.boolean, "false",
+        "Whether BindAccount is served without a ledger; always so while LEDGER_URL is off.")
+    workers: int = _setting(parsing.integer(1, 1), "1",
+        "How many processes share the port: 1, which is all there is so far.")
+    max_in_flight: int = _setting(parsing.integer(1, 100_000), "512",
+        "How many calls of AlipayHK may be under way at once in one worker.")
+    tls_cert_file: Path | None = _setting(parsing.existing_file, None,
+        "Our certificate chain, PEM; with TLS_KEY_FILE it turns TLS on.")
+    tls_key_file: Path | None = _setting(parsing.existing_file, None,
+        "The private key of TLS_CERT_FILE, PEM.")
+    tls_client_ca_file: Path | None = _setting(parsing.ca_file, None,
+        "The CA of callers' certificates, PEM; with it every caller needs one.")
+    allow_plaintext: bool = _setting(parsing.boolean, "false",
+        "Whether LISTEN may be beyond loopback without TLS.")
+    callers_file: Callers | None = _setting(callers_file, None,
+        "Who may call what, TOML; without it every certificate of the client CA may call everything.")
+    result_codes_file: ResultCodes | None = _setting(result_codes_file, None,
+        "More result codes and their gRPC codes, per RPC, TOML.")
+    reflection: bool = _setting(parsing.boolean, "true",
+        "Whether gRPC reflection is served.")
+    log_level: str = _setting(parsing.choice("debug", "info", "warning", "error"), "info",
+        "What is logged.")
+    drain_delay_s: float = _setting(parsing.seconds(0, 300), "2",
+        "How long calls are still taken after SIGTERM, while load balancers look away.")
+    stop_grace_s: float = _setting(parsing.seconds(0, 600), "20",
+        "How long calls that are under way are waited for after that.")
+    # fmt: on
+
+
+def read_settings(environ: Mapping[str, str], config_file: Path | None = None) -> Settings:
+    """Read and check every setting; raise SettingsError with every fault."""
+    faults: list[str] = []
+    texts = _file_texts(config_file, faults) | _environment_texts(environ)
+    values: dict[str, object] = {}
+    for setting in fields(Settings):
+        text = texts.pop(setting.name, setting.metadata["default"])
+        if text is REQUIRED:
+            faults.append(f"{setting.name.upper()} is required")
+        elif text is None:
+            values[setting.name] = None
+        else:
+            try:
+                values[setting.name] = setting.metadata["parse"](text)
+            except ValueError as error:
+                faults.append(f"{setting.name.upper()} {error}")
+    faults += [f"{name.upper()} is not a setting" for name in sorted(texts)]
+    faults += _faults_between(values)
+    if faults:
+        raise SettingsError(faults)
+    values["encryption_aes_bits"] = int(cast("str", values["encryption_aes_bits"]))
+    return Settings(**cast("dict[str, Any]", values))
+
+
+def read_from_environment(config_file: Path | None = None) -> Settings:
+    """Read the settings of this process."""
+    return read_settings(os.environ, config_file)
+
+
+def environment_for_children(**values: str) -> dict[str, str]:
+    """Return this process's environment with these settings and no other ones."""
+    rest = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    return rest | {PREFIX + name: value for name, value in values.items()}
+
+
+def probed_address(default: str) -> str:
+    """Tell where the gateway of this environment answers health checks, as seen from its own host."""
+    listens = (os.environ.get(PREFIX + name) for name in ("HEALTH_LISTEN", "LISTEN"))
+    listen = next(filter(None, listens), default)
+    return listen.replace("0.0.0.0", "127.0.0.1").replace("[::]", "[::1]")  # noqa: S104
+
+
+def _environment_texts(environ: Mapping[str, str]) -> dict[str, str]:
+    names = (name for name in environ if name.startswith(PREFIX) and not _KUBERNETES.fullmatch(name))
+    return {name.removeprefix(PREFIX).lower(): environ[name] for name in names if environ[name]}
+
+
+def _file_texts(path: Path | None, faults: list[str]) -> dict[str, str]:
+    if path is None:
+        return {}
+    try:
+        members = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        faults.append(f"--config cannot be read: {error.strerror}")
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError):
+        faults.append("--config is not TOML")
+    else:
+        return {name: _text(value) for name, value in members.items()}
+    return {}
+
+
+def _text(value: object) -> str:
+    """Write a TOML value as the environment would hold it; a table is `key=value,key=value`."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict):
+        return ",".join(f"{name}={item}" for name, item in value.items())
+    return str(value)
+
+
+def _faults_between(values: Mapping[str, Any]) -> Iterator[str]:
+    """Find what is wrong between settings that are each right; those at fault already are absent."""
+    certificate, key = values.get("tls_cert_file"), values.get("tls_key_file")
+    listen = values.get("listen")
+    if (certificate is None) != (key is None) and {"tls_cert_file", "tls_key_file"} <= values.keys():
+        yield "TLS_CERT_FILE and TLS_KEY_FILE need each other"
+    elif certificate is not None and key is not None and (fault := _pair_fault(certificate, key)):
+        yield fault
+    if values.get("tls_client_ca_file") is not None and certificate is None:
+        yield "TLS_CLIENT_CA_FILE needs TLS_CERT_FILE and TLS_KEY_FILE"
+    if values.get("callers_file") is not None and values.get("tls_client_ca_file", "") is None:
+        yield "CALLERS_FILE needs TLS_CLIENT_CA_FILE: without it no caller has a name"
+    plaintext_beyond = listen is not None and not listen.is_loopback and certificate is None
+    if plaintext_beyond and values.get("allow_plaintext") is False:
+        yield "LISTEN is beyond loopback: it needs TLS_CERT_FILE, or ALLOW_PLAINTEXT=true"
+    yield from _encryption_faults(values)
+
+
+def _encryption_faults(values: Mapping[str, Any]) -> Iterator[str]:
+    keys, version = values.get("public_key_files"), values.get("encryption_key_version")
+    if values.get("encrypt") and keys is not None and version is not None and version not in keys:
+        yield "ENCRYPTION_KEY_VERSION names none of PUBLIC_KEY_FILES"
+    signing = values.get("signing_key_file")
+    wraps_with_pkcs1 = values.get("encryption_rsa_padding") == "PKCS1V15"
+    if wraps_with_pkcs1 and signing is not None and not rejects_implicitly(signing.key):
+        yield "ENCRYPTION_RSA_PADDING PKCS1V15 needs OpenSSL 3.2 or later under cryptography"
+
+
+def _pair_fault(certificate: Path, key: Path) -> str | None:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password=_no_password)
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            return "TLS_KEY_FILE is not the key of TLS_CERT_FILE"
+        return "TLS_CERT_FILE and TLS_KEY_FILE do not hold a PEM certificate and its PEM key"
+    except ValueError:
+        return "TLS_KEY_FILE is encrypted with a passphrase, which is not supported"
+    return None
+
+
+def _no_password() -> str:
+    """Keep OpenSSL from asking the terminal for a passphrase."""
+    raise ValueError
+
+
+def described(settings: Settings) -> dict[str, str]:
+    """Show every setting as a person would write it; keys by their files."""
+    rows = {setting.name.upper(): _shown(getattr(settings, setting.name)) for setting in fields(Settings)}
+    # A proxy's password is for the proxy.
+    return rows | {"UPSTREAM_PROXY": re.sub(r"//.*@", "//", rows["UPSTREAM_PROXY"])}
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, KeyFile):
+        return str(value.path)
+    if isinstance(value, Mapping):
+        return ",".join(f"{version}={_shown(file)}" for version, file in value.items())
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Callers | ResultCodes):
+        return "given"
+    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

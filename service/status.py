@@ -1,0 +1,214 @@
+"""From how a call ended to what its caller is told: the one place that chooses gRPC codes.
+
+`verdict_of` is the contract's outcome table. A row that says `by_promise` depends on whether the same
+request may be sent again: where AlipayHK promises idempotency the caller may repeat it, where it does
+not the outcome is for an operator, and nothing unsafe to repeat is ever UNAVAILABLE.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from http import HTTPStatus
+from typing import Final
+
+from grpc import StatusCode
+
+from alipayhk.linkage.v1 import error_reason_pb2 as reasons
+from clients.alipayhk import errors
+from clients.alipayhk.result import FAILURE, Result
+
+from .call import Call
+from .refusal import Refusal, Violation
+from .result_codes import RATE_LIMITED, SET_UP_CODES, ResultCodes
+from .sentences import SENTENCES
+
+
+class Outcome(StrEnum):
+    """What happened to the content of the call."""
+
+    NOT_SENT = "not_sent"
+    REJECTED = "rejected"
+    UNKNOWN = "unknown"
+
+
+class Retry(StrEnum):
+    """What the caller may do next."""
+
+    SAME_REQUEST_ID = "same_request_id"
+    NEW_REQUEST_ID = "new_request_id"
+    NEVER = "never"
+    OPERATOR = "operator"
+
+
+RETRY_AFTER_S: Final = 1.0
+RETRY_AFTER_MAX_S: Final = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the caller is told; `details` writes it."""
+
+    code: StatusCode
+    reason: reasons.ErrorReason
+    outcome: Outcome
+    retry: Retry
+    retry_after_s: float = RETRY_AFTER_S
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """More members of ErrorInfo.metadata."""
+    violations: tuple[Violation, ...] = ()
+
+    @property
+    def reason_name(self) -> str:
+        """The reason as ErrorInfo writes it."""
+        return reasons.ErrorReason.Name(self.reason).removeprefix("ERROR_REASON_")
+
+    @property
+    def sentence(self) -> str:
+        """The constant sentence for a person."""
+        return SENTENCES[self.reason]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of the outcome table."""
+
+    code: StatusCode
+    reason: reasons.ErrorReason
+    outcome: Outcome
+    retry: Retry
+    by_promise: bool = False
+    """Whether the retry, and the code where that is UNAVAILABLE, depend on idempotency."""
+
+
+def _refused(code: StatusCode, reason: reasons.ErrorReason, retry: Retry) -> Row:
+    return Row(code, reason, Outcome.NOT_SENT, retry)
+
+
+def _unknown(code: StatusCode, reason: reasons.ErrorReason) -> Row:
+    return Row(code, reason, Outcome.UNKNOWN, Retry.SAME_REQUEST_ID, by_promise=True)
+
+
+def _alarm(reason: reasons.ErrorReason) -> Row:
+    return Row(StatusCode.INTERNAL, reason, Outcome.UNKNOWN, Retry.OPERATOR)
+
+
+def verdict_of(error: Exception, call: Call, codes: ResultCodes) -> Verdict:
+    """Decide what the caller is told of a call that ended with `error`."""
+    facts = {"attempts": str(len(call.attempts))} if call.attempts else {}
+    match error:
+        case Refusal():
+            verdict = _verdict(REFUSALS[error.reason], call)
+            verdict = replace(verdict, violations=error.violations)
+        case errors.ResultError():
+            verdict = _of_result(error.response.result, call, codes)
+            facts |= _result_facts(error)
+        case errors.Unsigned():
+            verdict = _of_unsigned(error, call)
+            facts |= _answer_facts(error) | _present(unverified_result_code=error.claimed_code)
+        case errors.CallError():
+            verdict = _verdict(FAILURES[type(error)], call)
+            facts |= _answer_facts(error) if isinstance(error, errors.AnswerError) else {}
+        case _:
+            outcome = Outcome.UNKNOWN if call.sent else Outcome.NOT_SENT
+            verdict = replace(_verdict(BUG, call), outcome=outcome)
+            facts["error_id"] = secrets.token_hex(8)
+    return replace(verdict, facts=facts)
+
+
+def _verdict(row: Row, call: Call) -> Verdict:
+    code, retry = row.code, row.retry
+    if row.by_promise and not call.idempotent:
+        retry = Retry.OPERATOR
+        code = StatusCode.UNKNOWN if code is StatusCode.UNAVAILABLE else code
+    return Verdict(code, row.reason, row.outcome, retry)
+
+
+def _of_unsigned(error: errors.Unsigned, call: Call) -> Verdict:
+    """Read an HTTP error page, or a body that anybody may have written: never final."""
+    status = error.http_status
+    row = UNSIGNED
+    if error.claimed_code in SET_UP_CODES:
+        row = UNSIGNED_SET_UP
+    elif status == HTTPStatus.TOO_MANY_REQUESTS:
+        row = LIMITED
+    elif status == HTTPStatus.REQUEST_TIMEOUT or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        row = HTTP_FAILURE
+    elif status >= HTTPStatus.MULTIPLE_CHOICES:
+        row = HTTP_REFUSAL
+    wait_s = min(error.retry_after_s or RETRY_AFTER_S, RETRY_AFTER_MAX_S)
+    return replace(_verdict(row, call), retry_after_s=wait_s)
+
+
+def _of_result(result: Result, call: Call, codes: ResultCodes) -> Verdict:
+    """Read a verified result that is not S: the status decides first, then the code."""
+    if result.code == RATE_LIMITED:
+        return _verdict(LIMITED, call)
+    if result.status != FAILURE:
+        return _verdict(WALLET_UNKNOWN, call)
+    if result.code in SET_UP_CODES:
+        return _verdict(SET_UP, call)
+    code, never = codes.meaning_of(call.api, result.code)
+    retry = Retry.NEVER if never else Retry.NEW_REQUEST_ID
+    return Verdict(code, reasons.ERROR_REASON_WALLET_REJECTED, Outcome.REJECTED, retry)
+
+
+def _result_facts(error: errors.ResultError) -> dict[str, str]:
+    result = error.response.result
+    return _present(
+        result_status=result.status,
+        result_code=result.code,
+        result_message=result.message,
+        tracer_id=error.response.tracer_id,
+        http_status=str(error.response.http_status),
+    )
+
+
+def _answer_facts(error: errors.AnswerError) -> dict[str, str]:
+    return _present(http_status=str(error.http_status or ""), tracer_id=error.tracer_id)
+
+
+def _present(**facts: str) -> dict[str, str]:
+    return {name: text for name, text in facts.items() if text}
+
+
+UNSIGNED: Final = _unknown(StatusCode.UNAVAILABLE, reasons.ERROR_REASON_RESPONSE_UNSIGNED)
+UNSIGNED_SET_UP: Final = _alarm(reasons.ERROR_REASON_RESPONSE_UNSIGNED)
+HTTP_FAILURE: Final = _unknown(StatusCode.UNAVAILABLE, reasons.ERROR_REASON_UPSTREAM_HTTP_ERROR)
+HTTP_REFUSAL: Final = _alarm(reasons.ERROR_REASON_UPSTREAM_HTTP_ERROR)
+LIMITED: Final = _unknown(StatusCode.RESOURCE_EXHAUSTED, reasons.ERROR_REASON_WALLET_RATE_LIMITED)
+WALLET_UNKNOWN: Final = _unknown(StatusCode.UNAVAILABLE, reasons.ERROR_REASON_WALLET_RESULT_UNKNOWN)
+SET_UP: Final = Row(
+    StatusCode.INTERNAL, reasons.ERROR_REASON_GATEWAY_REFUSED, Outcome.REJECTED, Retry.OPERATOR
+)
+BUG: Final = _alarm(reasons.ERROR_REASON_GATEWAY_BUG)
+
+# fmt: off
+REFUSALS: Final[dict[int, Row]] = {row.reason: row for row in (
+    _refused(StatusCode.INVALID_ARGUMENT, reasons.ERROR_REASON_INVALID_REQUEST, Retry.NEW_REQUEST_ID),
+    _refused(StatusCode.UNAUTHENTICATED, reasons.ERROR_REASON_CALLER_UNAUTHENTICATED, Retry.OPERATOR),
+    _refused(StatusCode.PERMISSION_DENIED, reasons.ERROR_REASON_CALLER_NOT_ALLOWED, Retry.OPERATOR),
+    _refused(StatusCode.DEADLINE_EXCEEDED, reasons.ERROR_REASON_DEADLINE_TOO_SHORT, Retry.SAME_REQUEST_ID),
+    _refused(StatusCode.RESOURCE_EXHAUSTED, reasons.ERROR_REASON_OVERLOADED, Retry.SAME_REQUEST_ID),
+    _refused(
+        StatusCode.RESOURCE_EXHAUSTED, reasons.ERROR_REASON_CALLER_QUOTA_EXCEEDED, Retry.SAME_REQUEST_ID),
+    _refused(StatusCode.UNAVAILABLE, reasons.ERROR_REASON_SHUTTING_DOWN, Retry.SAME_REQUEST_ID),
+    _refused(StatusCode.INVALID_ARGUMENT, reasons.ERROR_REASON_BIZ_TIME_IN_FUTURE, Retry.NEW_REQUEST_ID),
+)}
+
+FAILURES: Final[dict[type[errors.CallError], Row]] = {
+    errors.Unreachable: _refused(
+        StatusCode.UNAVAILABLE, reasons.ERROR_REASON_UPSTREAM_UNREACHABLE, Retry.SAME_REQUEST_ID),
+    errors.TlsInvalid: _refused(
+        StatusCode.UNAVAILABLE, reasons.ERROR_REASON_UPSTREAM_TLS_INVALID, Retry.OPERATOR),
+    errors.Timeout: _unknown(StatusCode.DEADLINE_EXCEEDED, reasons.ERROR_REASON_UPSTREAM_TIMEOUT),
+    errors.ConnectionLost: _unknown(StatusCode.UNAVAILABLE, reasons.ERROR_REASON_CONNECTION_LOST),
+    errors.Truncated: _unknown(StatusCode.UNAVAILABLE, reasons.ERROR_REASON_RESPONSE_TRUNCATED),
+    errors.SignatureInvalid: _alarm(reasons.ERROR_REASON_RESPONSE_SIGNATURE_INVALID),
+    errors.Replayed: _alarm(reasons.ERROR_REASON_RESPONSE_REPLAYED),
+    errors.Malformed: _alarm(reasons.ERROR_REASON_RESPONSE_MALFORMED),
+    errors.NotEncrypted: _alarm(reasons.ERROR_REASON_RESPONSE_NOT_ENCRYPTED),
+}
+# fmt: on

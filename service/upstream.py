@@ -1,0 +1,87 @@
+"""AlipayHK as the settings describe it: an endpoint behind each RPC, and the transport to them."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+from typing import Final
+
+from clients.alipayhk.crypto import EncryptionProfile
+from clients.alipayhk.endpoint import Encryption, Endpoint
+from clients.alipayhk.keys import Keys
+from clients.alipayhk.protocols import ENVELOPE_SIGNED, HEADER_SIGNED
+from clients.alipayhk.transport import Transport
+
+from .rpcs import bind_account, sync_linkage
+from .settings import Settings
+
+CONNECT_TIMEOUT_S: Final = 2.0
+
+
+def endpoints_of(settings: Settings) -> Mapping[str, Endpoint]:
+    """Describe AlipayHK's API behind each RPC, by the RPC's name."""
+    return {endpoint.api: endpoint for endpoint in (_sync_linkage(settings), _bind_account(settings))}
+
+
+def transport_of(settings: Settings) -> Transport:
+    """Make the transport; needs a running event loop."""
+    ca_file = settings.upstream_ca_file
+    return Transport(
+        timeout_s=settings.upstream_timeout_s,
+        connect_timeout_s=min(CONNECT_TIMEOUT_S, settings.upstream_timeout_s),
+        tls=ssl.create_default_context(cafile=str(ca_file) if ca_file else None),
+        proxy=settings.upstream_proxy,
+    )
+
+
+def _sync_linkage(settings: Settings) -> Endpoint:
+    return Endpoint(
+        api=sync_linkage.RPC.name,
+        protocol=HEADER_SIGNED,
+        base_url=settings.base_url,
+        path=settings.sync_linkage_path,
+        client_id=settings.client_id,
+        keys=_keys(settings),
+        idempotent=True,
+        encryption=Encryption(
+            profile=EncryptionProfile(
+                aes_mode=settings.encryption_aes_mode,
+                aes_bits=settings.encryption_aes_bits,
+                rsa_padding=settings.encryption_rsa_padding,
+            ),
+            key_version=settings.encryption_key_version,
+            content_type=settings.encryption_content_type,
+        ),
+        encrypt_requests=settings.encrypt,
+        encrypted_answers_only=settings.require_encrypted_response,
+        response_time_window_s=settings.response_time_window_s,
+    )
+
+
+def _bind_account(settings: Settings) -> Endpoint:
+    return Endpoint(
+        api=bind_account.RPC.name,
+        protocol=ENVELOPE_SIGNED,
+        base_url=settings.bind_account_base_url or settings.base_url,
+        path=settings.bind_account_path,
+        client_id=settings.bind_account_client_id or settings.client_id,
+        keys=_keys(settings, for_bind_account=True),
+        idempotent=settings.bind_account_idempotent,
+        function=settings.bind_account_function,
+        version=settings.bind_account_version,
+        response_time_window_s=settings.response_time_window_s,
+    )
+
+
+def _keys(settings: Settings, *, for_bind_account: bool = False) -> Keys:
+    own = settings.bind_account_signing_key_file if for_bind_account else None
+    signing = (own or settings.signing_key_file).key
+    decrypting = settings.decryption_key_files
+    return Keys(
+        signing=signing,
+        signing_version=settings.signing_key_version,
+        verifying={version: file.key for version, file in settings.public_key_files.items()},
+        decrypting={version: file.key for version, file in decrypting.items()}
+        if decrypting
+        else {settings.signing_key_version: signing},
+    )
