@@ -13,15 +13,13 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final
 
 from . import demo, gateway, health, key_files
+from .exits import EX_CONFIG, EX_UNAVAILABLE
 from .logs import set_up_logs
 from .server import CannotListen
 from .settings import Settings, SettingsError, described, read_from_environment
-
-EX_UNAVAILABLE: Final = 69
-EX_CONFIG: Final = 78
+from .workers import supervise
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,6 +39,7 @@ def _parser(*, with_sandbox: bool) -> argparse.ArgumentParser:
 
     serve = commands.add_parser("serve", help="serve gRPC until SIGTERM")
     _add_config(serve)
+    serve.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     serve.set_defaults(run=_serve)
 
     sandbox = commands.add_parser("sandbox", help="run a stand-in AlipayHK to develop against")
@@ -76,8 +75,10 @@ def _serve(args: argparse.Namespace) -> int:
     except SettingsError as error:
         return _refuse(error)
     set_up_logs(settings.log_level)
+    if settings.workers > 1 and not args.worker:
+        return supervise(settings.workers, ["--config", str(args.config)] if args.config else [])
     try:
-        asyncio.run(gateway.run(settings))
+        asyncio.run(gateway.run(settings, shared=args.worker))
     except CannotListen as error:
         print(f"alipayhk-gateway: {error}", file=sys.stderr)
         return EX_UNAVAILABLE

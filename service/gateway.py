@@ -18,8 +18,11 @@ from .settings import Settings
 from .upstream import endpoints_of, transport_of
 
 
-async def run(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT, then drain; raise CannotListen."""
+async def run(settings: Settings, *, shared: bool) -> None:
+    """Serve until SIGTERM or SIGINT, then drain; raise CannotListen.
+
+    `shared` says that this is one of several workers, on ports that all of them listen on.
+    """
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -29,8 +32,8 @@ async def run(settings: Settings) -> None:
     try:
         delivery = Delivery(Client(transport), metrics, max_in_flight=settings.max_in_flight)
         linkage = LinkageService(endpoints_of(settings), delivery, settings.biz_time_ahead_s)
-        server = Server(settings, linkage, metrics)
-        admin = await start_admin(settings.admin_listen, metrics, server.health)
+        server = Server(settings, linkage, metrics, shared=shared)
+        admin = await start_admin(settings.admin_listen, metrics, server.health, shared=shared)
         try:
             address = await server.start()
             _log_start(settings, str(address))

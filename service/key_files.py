@@ -8,15 +8,13 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Final
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from clients.alipayhk.keys import BITS_MAX, BITS_MIN, KeyFileError, fingerprint, public_der, read_key
 
-EX_CANTCREAT: Final = 73
-EX_CONFIG: Final = 78
+from .exits import EX_CANTCREAT, EX_CONFIG
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+    multiprocess,
+)
 
 _GRPC: Final = ("grpc_type", "grpc_service", "grpc_method")
 _SECONDS: Final = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60)
@@ -14,7 +22,7 @@ class Metrics:
     """The metrics of one process."""
 
     def __init__(self) -> None:
-        disable_created_metrics()  # one more series a counter, which says nothing here
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more a counter, for nothing
         self.registry = CollectorRegistry()
         self.grpc_started = Counter("grpc_server_started", "RPCs begun.", _GRPC, registry=self.registry)
         self.grpc_handled = Counter(
@@ -50,5 +58,14 @@ class Metrics:
             "alipayhk_upstream_in_flight",
             "Attempts at AlipayHK's APIs that are under way.",
             ("api",),
+            multiprocess_mode="livesum",
             registry=self.registry,
         )
+
+    def exposed(self, *, shared: bool) -> bytes:
+        """Write the metrics in Prometheus' text format; those of all workers where they share them."""
+        if not shared:
+            return generate_latest(self.registry)
+        together = CollectorRegistry()
+        multiprocess.MultiProcessCollector(together)  # type: ignore[no-untyped-call]
+        return generate_latest(together)

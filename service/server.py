@@ -54,8 +54,11 @@ class Health:
 class Server:
     """The gateway's listeners, from ready to stopped."""
 
-    def __init__(self, settings: Settings, linkage: LinkageService, metrics: Metrics) -> None:
+    def __init__(
+        self, settings: Settings, linkage: LinkageService, metrics: Metrics, *, shared: bool
+    ) -> None:
         self._settings = settings
+        self._shared = shared
         self._delivery: Delivery = linkage.delivery
         self.health = Health(health_aio.HealthServicer())
         idempotent = {name: endpoint.idempotent for name, endpoint in linkage.endpoints.items()}
@@ -68,8 +71,8 @@ class Server:
             interceptors=[Around(surround) for surround in surrounds],
             options=[
                 ("grpc.max_receive_message_length", REQUEST_BYTES_MAX),
-                # A second gateway on the same port is a mistake, and must fail to start.
-                ("grpc.so_reuseport", 0),
+                # But for workers, a second process on the same port is a mistake, and must fail to start.
+                ("grpc.so_reuseport", int(shared)),
                 ("grpc.keepalive_permit_without_calls", 1),
                 ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
             ],
@@ -85,7 +88,7 @@ class Server:
         settings = self._settings
         port = _add_port(self._server, settings.listen, _credentials(settings))
         if settings.health_listen is not None:
-            self._health_server = grpc.aio.server()
+            self._health_server = grpc.aio.server(options=[("grpc.so_reuseport", int(self._shared))])
             health_pb2_grpc.add_HealthServicer_to_server(self.health.servicer, self._health_server)
             _add_port(self._health_server, settings.health_listen, None)
             await self._health_server.start()

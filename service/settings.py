@@ -26,6 +26,8 @@ from .parsing import Address, KeyFile
 from .result_codes import ResultCodes, result_codes_file
 
 PREFIX: Final = "ALIPAYHK_"
+METRICS_DIRECTORY: Final = "PROMETHEUS_MULTIPROC_DIR"
+"""Where prometheus_client finds the files that workers share."""
 _KUBERNETES: Final = re.compile(r".*(_SERVICE_HOST|_SERVICE_PORT.*|_PORT|_PORT_.*)")
 """What Kubernetes sets in every container for a service named alipayhk-…; not ours."""
 REQUIRED: Final = object()
@@ -119,8 +121,8 @@ class Settings:
         "How long final outcomes are remembered; unused while LEDGER_URL is off.")
     bind_account_without_ledger: bool = _setting(parsing.boolean, "false",
         "Whether BindAccount is served without a ledger; always so while LEDGER_URL is off.")
-    workers: int = _setting(parsing.integer(1, 1), "1",
-        "How many processes share the port: 1, which is all there is so far.")
+    workers: int = _setting(parsing.integer(1, 256), "1",
+        "How many processes share the port.")
     max_in_flight: int = _setting(parsing.integer(1, 100_000), "512",
         "How many calls of AlipayHK may be under way at once in one worker.")
     tls_cert_file: Path | None = _setting(parsing.existing_file, None,
@@ -181,6 +183,11 @@ def environment_for_children(**values: str) -> dict[str, str]:
     return rest | {PREFIX + name: value for name, value in values.items()}
 
 
+def environment_of_worker(metrics_directory: Path) -> dict[str, str]:
+    """Return this process's environment for one of several workers that share their metrics."""
+    return {**os.environ, METRICS_DIRECTORY: str(metrics_directory)}
+
+
 def probed_address(default: str) -> str:
     """Tell where the gateway of this environment answers health checks, as seen from its own host."""
     listens = (os.environ.get(PREFIX + name) for name in ("HEALTH_LISTEN", "LISTEN"))
@@ -231,6 +238,8 @@ def _faults_between(values: Mapping[str, Any]) -> Iterator[str]:
     plaintext_beyond = listen is not None and not listen.is_loopback and certificate is None
     if plaintext_beyond and values.get("allow_plaintext") is False:
         yield "LISTEN is beyond loopback: it needs TLS_CERT_FILE, or ALLOW_PLAINTEXT=true"
+    if values.get("workers", 1) > 1 and listen is not None and listen.port == 0:
+        yield "LISTEN needs a port where WORKERS is more than 1"
     yield from _encryption_faults(values)
 
 

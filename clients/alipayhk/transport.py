@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import ssl
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -74,9 +75,7 @@ class Transport:
         except aiohttp.ClientConnectorCertificateError:
             raise TlsInvalid("the server's certificate is not valid") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            # By its class alone: the text of a foreign error may quote what was received.
-            failure = ConnectionLost if attempt.sent else Unreachable
-            raise failure(type(error).__name__) from None
+            raise (ConnectionLost if attempt.sent else Unreachable)(_cause_of(error)) from None
 
     async def close(self) -> None:
         """Close every connection."""
@@ -123,8 +122,14 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
             if len(body) > BODY_BYTES_MAX:
                 raise Truncated("the answer is larger than 256 KiB")
     except (aiohttp.ClientError, OSError) as error:
-        raise Truncated(type(error).__name__) from None
+        raise Truncated(_cause_of(error)) from None
     return bytes(body)
+
+
+def _cause_of(error: Exception) -> str:
+    """Name an error without its text, which may quote what was received."""
+    number = getattr(getattr(error, "os_error", error), "errno", None)
+    return " ".join(filter(None, (type(error).__name__, errno.errorcode.get(number or 0))))
 
 
 async def _on_headers_sent(

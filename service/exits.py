@@ -1,0 +1,9 @@
+"""Exit statuses, as in sysexits.h."""
+
+from __future__ import annotations
+
+from typing import Final
+
+EX_UNAVAILABLE: Final = 69
+EX_CANTCREAT: Final = 73
+EX_CONFIG: Final = 78
