@@ -7,6 +7,7 @@ and tells what happened to each.
 from __future__ import annotations
 
 import argparse
+import signal
 import subprocess
 import sys
 import tempfile
@@ -15,7 +16,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from threading import Event
+from typing import Any, Final, NoReturn
 
 import grpc
 from google.protobuf.json_format import MessageToJson
@@ -36,6 +38,7 @@ CLIENT_ID: Final = "SANDBOX_CLIENT_1"
 SYNC_LINKAGE_PATH: Final = "/sandbox/binding/sync"
 BIND_ACCOUNT_PATH: Final = "/sandbox/account/bind"
 START_S: Final = 30.0
+INTERRUPTED: Final = 130
 
 
 class DemoError(Exception):
@@ -63,6 +66,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
+    # However it ends, what it started ends with it.
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         with tempfile.TemporaryDirectory(prefix="alipayhk-demo-") as directory, ExitStack() as stack:
             _start_all(Path(directory), stack)
@@ -74,6 +79,12 @@ def _run(args: argparse.Namespace) -> int:
     except DemoError as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
 
 
 def _start_all(directory: Path, stack: ExitStack) -> None:
@@ -182,8 +193,7 @@ def _refusal(error: Any) -> tuple[str, str]:
 def _wait_for_ctrl_c() -> None:
     print("Everything stays up until Ctrl-C.", flush=True)
     try:
-        while True:
-            time.sleep(3600)
+        Event().wait()
     except KeyboardInterrupt:
         print("\nStopping ...", flush=True)
 
