@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -32,7 +33,9 @@ from .linkage import RPCS
 from .settings import environment_for_children
 
 PLAIN: Final = "127.0.0.1:50051"
+PLAIN_ADMIN: Final = "127.0.0.1:9464"
 ENCRYPTED: Final = "127.0.0.1:50052"
+ENCRYPTED_ADMIN: Final = "127.0.0.1:9465"
 SANDBOX: Final = "127.0.0.1:8089"
 CLIENT_ID: Final = "SANDBOX_CLIENT_1"
 SYNC_LINKAGE_PATH: Final = "/sandbox/binding/sync"
@@ -88,6 +91,8 @@ def _interrupt(*_: object) -> NoReturn:
 
 
 def _start_all(directory: Path, stack: ExitStack) -> None:
+    for address in (PLAIN, ENCRYPTED, SANDBOX, PLAIN_ADMIN, ENCRYPTED_ADMIN):
+        _must_be_free(address)
     print(f"Making keys in {directory} (removed at the end) ...", flush=True)
     ours, theirs = generate(directory, "merchant"), generate(directory, "alipayhk")
     print(f"Starting the sandbox AlipayHK on http://{SANDBOX} ...", flush=True)
@@ -97,7 +102,7 @@ def _start_all(directory: Path, stack: ExitStack) -> None:
         *("--merchant-public-key-files", f"1={ours['public_key_file']}"),
         *("--sync-linkage-path", SYNC_LINKAGE_PATH, "--bind-account-path", BIND_ACCOUNT_PATH),
     ]
-    stack.enter_context(_child(directory / "sandbox.log", sandbox, environment_for_children()))
+    _start(stack, SANDBOX, sandbox, directory / "sandbox.log")
     common = {
         "BASE_URL": f"http://{SANDBOX}",
         "CLIENT_ID": CLIENT_ID,
@@ -105,15 +110,21 @@ def _start_all(directory: Path, stack: ExitStack) -> None:
         "PUBLIC_KEY_FILES": f"1={theirs['public_key_file']}",
         "SYNC_LINKAGE_PATH": SYNC_LINKAGE_PATH,
         "BIND_ACCOUNT_PATH": BIND_ACCOUNT_PATH,
+        "DRAIN_DELAY_S": "0",
     }
-    encrypting = {"ADMIN_LISTEN": "127.0.0.1:9465", "ENCRYPT": "true", "REQUIRE_ENCRYPTED_RESPONSE": "true"}
-    for address, more in ((PLAIN, {}), (ENCRYPTED, encrypting)):
-        print(f"Starting a gateway on {address} {'(encrypting) ' if more else ''}...", flush=True)
-        log = directory / f"gateway-{address.rpartition(':')[2]}.log"
-        environment = environment_for_children(LISTEN=address, **common, **more)
-        process = stack.enter_context(_child(log, ["serve"], environment))
-        _wait_until_ready(address, process, log)
+    print(f"Starting a gateway on {PLAIN} ...", flush=True)
+    plain = {"LISTEN": PLAIN, "ADMIN_LISTEN": PLAIN_ADMIN}
+    _start(stack, PLAIN, ["serve"], directory / "gateway.log", **common, **plain)
+    print(f"Starting a gateway that encrypts on {ENCRYPTED} ...", flush=True)
+    encrypted = {"LISTEN": ENCRYPTED, "ADMIN_LISTEN": ENCRYPTED_ADMIN, "ENCRYPT": "true"}
+    encrypted["REQUIRE_ENCRYPTED_RESPONSE"] = "true"
+    _start(stack, ENCRYPTED, ["serve"], directory / "encrypting.log", **common, **encrypted)
     print()
+
+
+def _start(stack: ExitStack, address: str, arguments: list[str], log: Path, **settings: str) -> None:
+    process = stack.enter_context(_child(log, arguments, environment_for_children(**settings)))
+    _wait_until_listening(address, process, log)
 
 
 @contextmanager
@@ -136,19 +147,27 @@ def _child(
             process.wait(timeout=START_S)
 
 
-def _wait_until_ready(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
+def _must_be_free(address: str) -> None:
+    host, _, port = address.partition(":")
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, int(port)))
+        except OSError:
+            raise DemoError(f"something listens on {address} already; the demo needs that port") from None
+
+
+def _wait_until_listening(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    host, _, port = address.partition(":")
     give_up = time.monotonic() + START_S
-    with grpc.insecure_channel(address) as channel:
-        ready = grpc.channel_ready_future(channel)
-        while time.monotonic() < give_up:
-            if process.poll() is not None:
-                raise DemoError(f"the gateway did not start:\n{log.read_text()}")
-            try:
-                ready.result(timeout=0.2)
-            except grpc.FutureTimeoutError:
-                continue
+    while time.monotonic() < give_up and process.poll() is None:
+        try:
+            socket.create_connection((host, int(port)), timeout=1).close()
+        except OSError:
+            time.sleep(0.05)
+        else:
             return
-    raise DemoError(f"the gateway on {address} did not become ready:\n{log.read_text()}")
+    raise DemoError(f"nothing came up on {address}:\n{log.read_text()}")
 
 
 def _make(example: Example) -> bool:
@@ -235,7 +254,7 @@ _HINTS: Final = f"""Call it yourself:
     {PLAIN} alipayhk.linkage.v1.LinkageService/SyncLinkage
 
 What reached the sandbox: http://{SANDBOX}/__sandbox/requests
-Metrics: http://127.0.0.1:9464/metrics
+Metrics: http://{PLAIN_ADMIN}/metrics
 """
 
 EXAMPLES: Final = (
