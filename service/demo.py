@@ -13,28 +13,23 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 from typing import Any, Final, NoReturn
 
 import grpc
 from google.protobuf.json_format import MessageToJson
-from google.protobuf.message import Message
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 
-from alipayhk.linkage.v1 import linkage_service_pb2 as pb
-
+from .demo_calls import ENCRYPTED, EXAMPLES, PLAIN, Example
 from .key_files import generate
 from .linkage import RPCS
 from .settings import environment_for_children
 
-PLAIN: Final = "127.0.0.1:50051"
 PLAIN_ADMIN: Final = "127.0.0.1:9464"
-ENCRYPTED: Final = "127.0.0.1:50052"
 ENCRYPTED_ADMIN: Final = "127.0.0.1:9465"
 SANDBOX: Final = "127.0.0.1:8089"
 CLIENT_ID: Final = "SANDBOX_CLIENT_1"
@@ -46,18 +41,6 @@ INTERRUPTED: Final = 130
 
 class DemoError(Exception):
     """The demo cannot go on."""
-
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """One call to make, and how it must end."""
-
-    title: str
-    address: str
-    method: str
-    request: Callable[[int], Message]
-    """Makes the request from a number that no earlier demo used."""
-    expected: str
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -217,32 +200,6 @@ def _wait_for_ctrl_c() -> None:
         print("\nStopping ...", flush=True)
 
 
-def _change(number: int, what: str, operate_type: pb.OperateType, member: str) -> pb.SyncLinkageRequest:
-    request = pb.SyncLinkageRequest(
-        request_id=f"demo-{what}-{number}",
-        operate_type=operate_type,
-        external_identity_type=pb.EXTERNAL_IDENTITY_TYPE_UID,
-        external_identity_value=member,
-        user_id="2160000000000001",
-        binding_target_type=pb.BINDING_TARGET_TYPE_USER_ID,
-    )
-    request.biz_time.FromMilliseconds(number)
-    return request
-
-
-def _account(number: int) -> pb.BindAccountRequest:
-    request = pb.BindAccountRequest(
-        request_id=f"demo-account-{number}",
-        merchant_account_id="2160400000002012",
-        type="TELECOM",
-        sub_type="MOBILE_SERVICE",
-        account_id="88781108",
-        user_id="2160000000000001",
-    )
-    request.timestamp.FromMilliseconds(number)
-    return request
-
-
 _HINTS: Final = f"""Call it yourself:
 
   grpcurl -plaintext {PLAIN} describe alipayhk.linkage.v1.LinkageService
@@ -256,28 +213,3 @@ _HINTS: Final = f"""Call it yourself:
 What reached the sandbox: http://{SANDBOX}/__sandbox/requests
 Metrics: http://{PLAIN_ADMIN}/metrics
 """
-
-EXAMPLES: Final = (
-    Example(
-        "A membership is bound, in plain",
-        PLAIN,
-        "SyncLinkage",
-        lambda number: _change(number, "bind", pb.OPERATE_TYPE_BIND, "member-0001"),
-        expected="OK",
-    ),
-    Example(
-        "Another one is bound, encrypted",
-        ENCRYPTED,
-        "SyncLinkage",
-        lambda number: _change(number, "encrypted", pb.OPERATE_TYPE_BIND, "member-0002"),
-        expected="OK",
-    ),
-    Example("A bill account is bound", PLAIN, "BindAccount", _account, expected="OK"),
-    Example(
-        "AlipayHK refuses to unbind what was never bound",
-        PLAIN,
-        "SyncLinkage",
-        lambda number: _change(number, "unbind", pb.OPERATE_TYPE_UNBIND, f"stranger-{number}"),
-        expected="FAILED_PRECONDITION WALLET_REJECTED",
-    ),
-)

@@ -8,22 +8,22 @@ from __future__ import annotations
 
 import os
 import re
-import ssl
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, cast
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 
-from clients.alipayhk.crypto import AesMode, RsaPadding, rejects_implicitly
+from clients.alipayhk.crypto import AesMode, RsaPadding
 from clients.alipayhk.messages import JSON_CONTENT_TYPE
 
 from . import parsing
 from .callers import Callers, callers_file
 from .parsing import Address, KeyFile
 from .result_codes import ResultCodes, result_codes_file
+from .settings_between import faults_between
 
 PREFIX: Final = "ALIPAYHK_"
 METRICS_DIRECTORY: Final = "PROMETHEUS_MULTIPROC_DIR"
@@ -165,7 +165,7 @@ def read_settings(environ: Mapping[str, str], config_file: Path | None = None) -
             except ValueError as error:
                 faults.append(f"{setting.name.upper()} {error}")
     faults += [f"{name.upper()} is not a setting" for name in sorted(texts)]
-    faults += _faults_between(values)
+    faults += faults_between(values)
     if faults:
         raise SettingsError(faults)
     values["encryption_aes_bits"] = int(cast("str", values["encryption_aes_bits"]))
@@ -221,53 +221,6 @@ def _text(value: object) -> str:
     if isinstance(value, dict):
         return ",".join(f"{name}={item}" for name, item in value.items())
     return str(value)
-
-
-def _faults_between(values: Mapping[str, Any]) -> Iterator[str]:
-    """Find what is wrong between settings that are each right; those at fault already are absent."""
-    certificate, key = values.get("tls_cert_file"), values.get("tls_key_file")
-    listen = values.get("listen")
-    if (certificate is None) != (key is None) and {"tls_cert_file", "tls_key_file"} <= values.keys():
-        yield "TLS_CERT_FILE and TLS_KEY_FILE need each other"
-    elif certificate is not None and key is not None and (fault := _pair_fault(certificate, key)):
-        yield fault
-    if values.get("tls_client_ca_file") is not None and certificate is None:
-        yield "TLS_CLIENT_CA_FILE needs TLS_CERT_FILE and TLS_KEY_FILE"
-    if values.get("callers_file") is not None and values.get("tls_client_ca_file", "") is None:
-        yield "CALLERS_FILE needs TLS_CLIENT_CA_FILE: without it no caller has a name"
-    plaintext_beyond = listen is not None and not listen.is_loopback and certificate is None
-    if plaintext_beyond and values.get("allow_plaintext") is False:
-        yield "LISTEN is beyond loopback: it needs TLS_CERT_FILE, or ALLOW_PLAINTEXT=true"
-    if values.get("workers", 1) > 1 and listen is not None and listen.port == 0:
-        yield "LISTEN needs a port where WORKERS is more than 1"
-    yield from _encryption_faults(values)
-
-
-def _encryption_faults(values: Mapping[str, Any]) -> Iterator[str]:
-    keys, version = values.get("public_key_files"), values.get("encryption_key_version")
-    if values.get("encrypt") and keys is not None and version is not None and version not in keys:
-        yield "ENCRYPTION_KEY_VERSION names none of PUBLIC_KEY_FILES"
-    signing = values.get("signing_key_file")
-    wraps_with_pkcs1 = values.get("encryption_rsa_padding") == "PKCS1V15"
-    if wraps_with_pkcs1 and signing is not None and not rejects_implicitly(signing.key):
-        yield "ENCRYPTION_RSA_PADDING PKCS1V15 needs OpenSSL 3.2 or later under cryptography"
-
-
-def _pair_fault(certificate: Path, key: Path) -> str | None:
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password=_no_password)
-    except ssl.SSLError as error:
-        if error.reason == "KEY_VALUES_MISMATCH":
-            return "TLS_KEY_FILE is not the key of TLS_CERT_FILE"
-        return "TLS_CERT_FILE and TLS_KEY_FILE do not hold a PEM certificate and its PEM key"
-    except ValueError:
-        return "TLS_KEY_FILE is encrypted with a passphrase, which is not supported"
-    return None
-
-
-def _no_password() -> str:
-    """Keep OpenSSL from asking the terminal for a passphrase."""
-    raise ValueError
 
 
 def described(settings: Settings) -> dict[str, str]:
