@@ -13,27 +13,39 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import NoReturn
 
 from . import demo, gateway, health, key_files
-from .exits import EX_CONFIG, EX_UNAVAILABLE
+from .exits import EX_CONFIG, EX_UNAVAILABLE, EX_USAGE
 from .logs import set_up_logs
 from .server import CannotListen
 from .settings import Settings, SettingsError, described, read_from_environment
 from .workers import supervise
 
 
+class _BadUsage(Exception):
+    """The words of the command line are off; argparse's own exit status would be 2."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise _BadUsage(f"{self.format_usage()}{self.prog}: {message}")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit status."""
     argv = list(sys.argv[1:] if arguments is None else arguments)
-    args = _parser(with_sandbox="sandbox" in argv[:1]).parse_args(argv)
+    try:
+        args = _parser(with_sandbox="sandbox" in argv[:1]).parse_args(argv)
+    except _BadUsage as error:
+        print(error, file=sys.stderr)
+        return health.BAD_ARGUMENTS if "health" in argv[:1] else EX_USAGE
     run: Callable[[argparse.Namespace], int] = args.run
     return run(args)
 
 
 def _parser(*, with_sandbox: bool) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="alipayhk-gateway", description="A gRPC gateway to AlipayHK's account linkage."
-    )
+    parser = _Parser(prog="alipayhk-gateway", description="A gRPC gateway to AlipayHK's account linkage.")
     parser.add_argument("--version", action="version", version=version("alipayhk-gateway"))
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 

@@ -32,7 +32,7 @@ def trailers_of(verdict: Verdict, request_id: str) -> Trailers:
 def status_of(verdict: Verdict, request_id: str) -> Status:
     """Write the whole status."""
     status = Status(code=verdict.code.value[0], message=verdict.sentence)
-    facts = {name: text[: _characters_max(name)] for name, text in verdict.facts.items()}
+    facts = {name: _fact(name, text) for name, text in verdict.facts.items()}
     info = ErrorInfo(
         reason=verdict.reason_name,
         domain=DOMAIN,
@@ -50,8 +50,10 @@ def status_of(verdict: Verdict, request_id: str) -> Status:
     return status
 
 
-def _characters_max(fact: str) -> int:
-    return MESSAGE_CHARACTERS_MAX if fact == "result_message" else FACT_CHARACTERS_MAX
+def _fact(name: str, text: str) -> str:
+    """Cut a fact; what no UTF-8 can hold is replaced, because an error in here would reach the caller."""
+    characters_max = MESSAGE_CHARACTERS_MAX if name == "result_message" else FACT_CHARACTERS_MAX
+    return text[:characters_max].encode("utf-8", "replace").decode()
 
 
 def _bad_request(violations: tuple[Violation, ...], bytes_max: int) -> BadRequest:

@@ -134,7 +134,8 @@ class Observe:
             code = _code_name(context.code())
             raise
         except asyncio.CancelledError:
-            code = "DEADLINE_EXCEEDED" if (context.time_remaining() or 0.0) <= 0 else "CANCELLED"
+            left_s = context.time_remaining()
+            code = "DEADLINE_EXCEEDED" if left_s is not None and left_s <= 0 else "CANCELLED"
             raise
         finally:
             seconds = time.monotonic() - began

@@ -118,7 +118,7 @@ class _Libraries(logging.Handler):
         error = record.exc_info[1] if record.exc_info else None
         more = {"error_class": type(error).__name__, "stack": stack_of(error)} if error else {}
         log.log(
-            record.levelno,
+            min(record.levelno // 10 * 10, logging.CRITICAL),  # structlog knows no levels between
             "a library logged something",
             logger=record.name,
             where=f"{record.module}:{record.lineno} {record.funcName}",

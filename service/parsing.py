@@ -21,6 +21,11 @@ from clients.alipayhk.keys import Key, KeyFileError, load_private_key, load_publ
 _KEY_VERSION: Final = re.compile(r"[A-Za-z0-9._-]{1,32}")
 _VISIBLE: Final = re.compile(r"[!-~]+")
 _HEADER_TEXT: Final = re.compile(r"[!-~](?:[ -~]*[!-~])?")
+_ADDRESS: Final = re.compile(
+    r"(\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<host>[0-9A-Za-z._-]+)):(?P<port>[0-9]{1,5})"
+)
+_URL: Final = re.compile(r"(https?)://([0-9A-Za-z._-]+|\[[0-9A-Fa-f:.]+\])(:[1-9][0-9]{0,4})?")
+_PROXY_URL: Final = re.compile(r"http://([!-~]*@)?([0-9A-Za-z._-]+|\[[0-9A-Fa-f:.]+\]):[1-9][0-9]{0,4}/?")
 PORT_MAX: Final = 65_535
 
 
@@ -51,13 +56,10 @@ class KeyFile(Generic[Key]):
 
 def address(text: str) -> Address:
     """Read `host:port`, an IPv6 host in brackets."""
-    host, colon, port = text.rpartition(":")
-    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > PORT_MAX:
-        raise ValueError("must be host:port")
-    bare = host.removeprefix("[").removesuffix("]")
-    if ":" in bare and bare == host:
-        raise ValueError("must have its IPv6 host in brackets")
-    return Address(bare, int(port))
+    match = _ADDRESS.fullmatch(text)
+    if match is None or int(match["port"]) > PORT_MAX:
+        raise ValueError("must be host:port, with an IPv6 host in brackets")
+    return Address(match["ipv6"] or match["host"], int(match["port"]))
 
 
 def is_loopback(host: str) -> bool:
@@ -128,30 +130,30 @@ def header_text(text: str) -> str:
 
 def base_url(text: str) -> str:
     """Read `https://host[:port]`, or `http://` for loopback."""
-    try:
-        parts = urlsplit(text)
-        host, _ = parts.hostname or "", parts.port
-    except ValueError:
-        raise ValueError("must be https://host[:port]") from None
-    if parts.scheme not in {"https", "http"} or not host or not _VISIBLE.fullmatch(text):
-        raise ValueError("must be https://host[:port]")
-    if parts.username is not None or text != f"{parts.scheme}://{parts.netloc}":
+    match = _URL.fullmatch(text)
+    if match is None or not _has_port(text):
         raise ValueError("must be https://host[:port], without user, path, query or fragment")
-    if parts.scheme == "http" and not is_loopback(host):
+    if match[1] == "http" and not is_loopback(match[2].strip("[]")):
         raise ValueError("must begin with https:// (http:// is for loopback only)")
     return text
 
 
 def proxy_url(text: str) -> str:
     """Read `http://[user:password@]host:port`, the egress proxy."""
-    try:
-        parts = urlsplit(text)
-        whole = parts.scheme == "http" and bool(parts.hostname) and parts.port is not None
-    except ValueError:
-        whole = False
-    if not whole or parts.path not in {"", "/"}:
-        raise ValueError("must be http://host:port")
+    if not _PROXY_URL.fullmatch(text) or set("/?#") & set(text.removeprefix("http://").rstrip("/")):
+        raise ValueError("must be http://[user:password@]host:port, with /, ? and # percent-encoded")
+    if not _has_port(text):
+        raise ValueError("must have a port up to 65535")
     return text
+
+
+def _has_port(url: str) -> bool:
+    """Whether the port of a URL, if it has one, is one."""
+    try:
+        urlsplit(url).port  # noqa: B018  (reading it is the check)
+    except ValueError:
+        return False
+    return True
 
 
 def url_path(text: str) -> str:

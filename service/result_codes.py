@@ -103,5 +103,5 @@ def _faults(tables: Mapping[str, object]) -> Iterator[str]:
                 yield f"[{api}] has a name that is no result code"
             elif code in SET_UP_CODES or code == RATE_LIMITED:
                 yield f"[{api}] {code} has a meaning of its own that cannot be changed"
-            elif name not in ALLOWED:
+            elif not isinstance(name, str) or name not in ALLOWED:
                 yield f"[{api}] {code} must be one of {', '.join(ALLOWED)}"

@@ -30,6 +30,8 @@ METRICS_DIRECTORY: Final = "PROMETHEUS_MULTIPROC_DIR"
 """Where prometheus_client finds the files that workers share."""
 _KUBERNETES: Final = re.compile(r".*(_SERVICE_HOST|_SERVICE_PORT.*|_PORT|_PORT_.*)")
 """What Kubernetes sets in every container for a service named alipayhk-…; not ours."""
+ANYWHERE: Final = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104
+"""Where to reach what listens on every address."""
 REQUIRED: Final = object()
 
 
@@ -192,7 +194,8 @@ def probed_address(default: str) -> str:
     """Tell where the gateway of this environment answers health checks, as seen from its own host."""
     listens = (os.environ.get(PREFIX + name) for name in ("HEALTH_LISTEN", "LISTEN"))
     listen = next(filter(None, listens), default)
-    return listen.replace("0.0.0.0", "127.0.0.1").replace("[::]", "[::1]")  # noqa: S104
+    host, _, port = listen.rpartition(":")
+    return f"{ANYWHERE.get(host, host)}:{port}"
 
 
 def _environment_texts(environ: Mapping[str, str]) -> dict[str, str]:

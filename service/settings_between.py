@@ -13,16 +13,16 @@ from clients.alipayhk.crypto import rejects_implicitly
 def faults_between(values: Mapping[str, Any]) -> Iterator[str]:
     """Name what does not fit together; settings that are at fault already are absent from `values`."""
     certificate, key = values.get("tls_cert_file"), values.get("tls_key_file")
-    listen = values.get("listen")
+    listen, has_no_tls = values.get("listen"), values.get("tls_cert_file", "") is None
     if (certificate is None) != (key is None) and {"tls_cert_file", "tls_key_file"} <= values.keys():
         yield "TLS_CERT_FILE and TLS_KEY_FILE need each other"
     elif certificate is not None and key is not None and (fault := _pair_fault(certificate, key)):
         yield fault
-    if values.get("tls_client_ca_file") is not None and certificate is None:
+    if values.get("tls_client_ca_file") is not None and has_no_tls:
         yield "TLS_CLIENT_CA_FILE needs TLS_CERT_FILE and TLS_KEY_FILE"
     if values.get("callers_file") is not None and values.get("tls_client_ca_file", "") is None:
         yield "CALLERS_FILE needs TLS_CLIENT_CA_FILE: without it no caller has a name"
-    plaintext_beyond = listen is not None and not listen.is_loopback and certificate is None
+    plaintext_beyond = listen is not None and not listen.is_loopback and has_no_tls
     if plaintext_beyond and values.get("allow_plaintext") is False:
         yield "LISTEN is beyond loopback: it needs TLS_CERT_FILE, or ALLOW_PLAINTEXT=true"
     if values.get("workers", 1) > 1 and listen is not None and listen.port == 0:
