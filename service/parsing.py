@@ -21,11 +21,10 @@ from clients.alipayhk.keys import Key, KeyFileError, load_private_key, load_publ
 _KEY_VERSION: Final = re.compile(r"[A-Za-z0-9._-]{1,32}")
 _VISIBLE: Final = re.compile(r"[!-~]+")
 _HEADER_TEXT: Final = re.compile(r"[!-~](?:[ -~]*[!-~])?")
-_ADDRESS: Final = re.compile(
-    r"(\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<host>[0-9A-Za-z._-]+)):(?P<port>[0-9]{1,5})"
-)
-_URL: Final = re.compile(r"(https?)://([0-9A-Za-z._-]+|\[[0-9A-Fa-f:.]+\])(:[1-9][0-9]{0,4})?")
-_PROXY_URL: Final = re.compile(r"http://([!-~]*@)?([0-9A-Za-z._-]+|\[[0-9A-Fa-f:.]+\]):[1-9][0-9]{0,4}/?")
+_HOST: Final = r"(?P<host>[0-9A-Za-z._-]+|\[[0-9A-Fa-f:.]+\])"
+_ADDRESS: Final = re.compile(_HOST + r":(?P<port>[0-9]{1,5})")
+_URL: Final = re.compile(r"(?P<scheme>https?)://" + _HOST + r"(:[1-9][0-9]{0,4})?")
+_PROXY_URL: Final = re.compile(r"http://([!-~]*@)?" + _HOST + r":[1-9][0-9]{0,4}/?")
 PORT_MAX: Final = 65_535
 
 
@@ -59,7 +58,7 @@ def address(text: str) -> Address:
     match = _ADDRESS.fullmatch(text)
     if match is None or int(match["port"]) > PORT_MAX:
         raise ValueError("must be host:port, with an IPv6 host in brackets")
-    return Address(match["ipv6"] or match["host"], int(match["port"]))
+    return Address(match["host"].strip("[]"), int(match["port"]))
 
 
 def is_loopback(host: str) -> bool:
@@ -133,7 +132,7 @@ def base_url(text: str) -> str:
     match = _URL.fullmatch(text)
     if match is None or not _has_port(text):
         raise ValueError("must be https://host[:port], without user, path, query or fragment")
-    if match[1] == "http" and not is_loopback(match[2].strip("[]")):
+    if match["scheme"] == "http" and not is_loopback(match["host"].strip("[]")):
         raise ValueError("must begin with https:// (http:// is for loopback only)")
     return text
 
