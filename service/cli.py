@@ -12,6 +12,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
@@ -54,13 +55,10 @@ def _parser(*, with_sandbox: bool) -> argparse.ArgumentParser:
     serve.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     serve.set_defaults(run=_serve)
 
-    sandbox = commands.add_parser("sandbox", help="run a stand-in AlipayHK to develop against")
-    if with_sandbox:
-        # Only here: the production image has no sandbox.
-        from sandbox import cli as sandbox_cli  # noqa: PLC0415
-
-        sandbox_cli.configure(sandbox)
-        sandbox.set_defaults(run=sandbox_cli.run)
+    if find_spec("sandbox") is not None:  # the production image has none
+        sandbox = commands.add_parser("sandbox", help="run a stand-in AlipayHK to develop against")
+        if with_sandbox:
+            _configure_sandbox(sandbox)
 
     demo.configure(commands.add_parser("demo", help="make keys, start sandbox and gateways, make calls"))
     key_files.configure(commands.add_parser("keys", help="make or inspect keys"))
@@ -73,6 +71,13 @@ def _parser(*, with_sandbox: bool) -> argparse.ArgumentParser:
 
     health.configure(commands.add_parser("health", help="ask a gateway whether it is serving"))
     return parser
+
+
+def _configure_sandbox(parser: argparse.ArgumentParser) -> None:
+    from sandbox import cli as sandbox_cli  # noqa: PLC0415  (only the sandbox needs to load the sandbox)
+
+    sandbox_cli.configure(parser)
+    parser.set_defaults(run=sandbox_cli.run)
 
 
 def _add_config(parser: argparse.ArgumentParser) -> None:
