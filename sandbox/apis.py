@@ -1,0 +1,63 @@
+"""The APIs that are stood in for: one row each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from clients.alipayhk.messages import VerifiedRequest
+from clients.alipayhk.protocols import ENVELOPE_SIGNED, HEADER_SIGNED
+from clients.alipayhk.result import Result, text_of
+
+from .results import bind_account_result, sync_linkage_result
+from .validation import bind_account_violations, head_violations, sync_linkage_violations
+from .wallet import Outcome, Wallet
+
+Members = Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """All that is peculiar to one API."""
+
+    name: str
+    """That of the RPC which calls it."""
+    protocol: str
+    """A row of `clients.alipayhk.protocols.PROTOCOLS`."""
+    path_flag: str
+    """The flag that says where it is."""
+    request_id: Callable[[Members, Members], str]
+    """Find the request id in head and body."""
+    violations: Callable[[VerifiedRequest], list[str]]
+    apply: Callable[[Wallet, str, Members], Outcome]
+    result: Callable[[Result], dict[str, object]]
+    """Write a result in this API's members."""
+
+
+def magic_id(body: Members) -> tuple[str, str]:
+    """Return name and value of the member that may name a fault: userId, or openId when it is absent."""
+    name = "userId" if body.get("userId") else "openId"
+    return name, text_of(body.get(name))
+
+
+APIS: Final[dict[str, Api]] = {
+    "SyncLinkage": Api(
+        name="SyncLinkage",
+        protocol=HEADER_SIGNED,
+        path_flag="sync-linkage-path",
+        request_id=lambda _, body: text_of(body.get("requestId")),
+        violations=lambda request: sync_linkage_violations(request.body),
+        apply=Wallet.sync_linkage,
+        result=sync_linkage_result,
+    ),
+    "BindAccount": Api(
+        name="BindAccount",
+        protocol=ENVELOPE_SIGNED,
+        path_flag="bind-account-path",
+        request_id=lambda head, _: text_of(head.get("reqMsgId")),
+        violations=lambda request: head_violations(request.head) + bind_account_violations(request.body),
+        apply=Wallet.bind_account,
+        result=bind_account_result,
+    ),
+}

@@ -1,0 +1,91 @@
+"""The console: what arrived, what is remembered and what to answer next, as JSON under /__sandbox/."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from typing import Final
+
+from aiohttp import web
+
+from clients.alipayhk.strict_json import JsonError, read_object
+
+from .apis import APIS
+from .exchange import Exchange
+from .faults import table
+from .programme import ProgrammeError
+
+PREFIX: Final = "/__sandbox/"
+OVERVIEW: Final = """\
+A stand-in AlipayHK, for development.
+
+GET  /__sandbox/requests   what arrived and what was answered, newest last;
+                           ?api=SyncLinkage and ?request_id=... filter
+GET  /__sandbox/wallet     linkages, accounts, and effects by request id
+GET  /__sandbox/faults     every fault that a userId (or openId) can ask for: 2160000000000001+HANG
+POST /__sandbox/answers    the next answers, of one API or of any:
+                           {"answers":[{"fault":"SYSTEM_ERROR"},{"fault":""}],"api":"SyncLinkage"}
+POST /__sandbox/reset      forget everything
+"""
+FILTERS: Final = ("api", "request_id")
+
+_dumps: Final = partial(json.dumps, ensure_ascii=False, indent=2)
+
+
+class Console:
+    """The console of one exchange."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+
+    def routes(self) -> list[web.RouteDef]:
+        """Return the console's routes."""
+        return [
+            web.get(PREFIX, self._overview),
+            web.get(f"{PREFIX}requests", self._requests),
+            web.get(f"{PREFIX}wallet", self._wallet),
+            web.get(f"{PREFIX}faults", self._faults),
+            web.post(f"{PREFIX}answers", self._answers),
+            web.post(f"{PREFIX}reset", self._reset),
+        ]
+
+    async def _overview(self, _: web.Request) -> web.Response:
+        return web.Response(text=OVERVIEW)
+
+    async def _requests(self, request: web.Request) -> web.Response:
+        query = request.query
+        faults = [f"{name}: not a filter" for name in query if name not in FILTERS]
+        faults += [f"{name}: given more than once" for name in FILTERS if len(query.getall(name, [])) > 1]
+        if query.get("api", next(iter(APIS))) not in APIS:
+            faults.append(f"api: must be {' or '.join(APIS)}")
+        if faults:
+            return _refused(faults)
+        entries = self._exchange.journal.entries(api=query.get("api"), request_id=query.get("request_id"))
+        return _json({"requests": entries})
+
+    async def _wallet(self, _: web.Request) -> web.Response:
+        return _json(self._exchange.wallet.snapshot())
+
+    async def _faults(self, _: web.Request) -> web.Response:
+        return _json({"faults": table()})
+
+    async def _answers(self, request: web.Request) -> web.Response:
+        try:
+            waiting = self._exchange.programme.add(read_object(await request.read()))
+        except ProgrammeError as error:
+            return _refused(error.faults)
+        except JsonError as error:
+            return _refused([f"the body: {error}"])
+        return _json({"waiting": waiting})
+
+    async def _reset(self, _: web.Request) -> web.Response:
+        self._exchange.reset()
+        return _json({})
+
+
+def _json(value: object) -> web.Response:
+    return web.json_response(value, dumps=_dumps)
+
+
+def _refused(faults: list[str]) -> web.Response:
+    return web.json_response({"faults": faults}, status=400, dumps=_dumps)

@@ -1,0 +1,81 @@
+"""How an answer leaves: whole, late, slowly, in part, or not at all."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from aiohttp import web
+
+from .answers import Answer
+
+HANG_S: Final = 60.0
+BYTE_S: Final = 1.0
+_LINGER_NOT: Final = struct.pack("ii", 1, 0)
+
+Sleep = Callable[[float], Awaitable[None]]
+Deliver = Callable[[web.Request, Answer, Sleep], Awaitable[web.StreamResponse]]
+
+
+async def whole(_request: web.Request, answer: Answer, _sleep: Sleep) -> web.StreamResponse:
+    """Send the answer."""
+    return web.Response(status=answer.http_status, headers=answer.headers, body=answer.body)
+
+
+def delayed(delay_s: float) -> Deliver:
+    """Send the answer, later."""
+
+    async def deliver(request: web.Request, answer: Answer, sleep: Sleep) -> web.StreamResponse:
+        await sleep(delay_s)
+        return await whole(request, answer, sleep)
+
+    return deliver
+
+
+async def hang(request: web.Request, answer: Answer, sleep: Sleep) -> web.StreamResponse:
+    """Send nothing; after 60 s, close. A client that closes first cancels this."""
+    await sleep(HANG_S)
+    return await close(request, answer, sleep)
+
+
+async def close(request: web.Request, _answer: Answer, _sleep: Sleep) -> web.StreamResponse:
+    """Close the connection in order, with nothing sent."""
+    if request.transport is not None:
+        request.transport.close()
+    return web.Response()
+
+
+async def reset(request: web.Request, _answer: Answer, _sleep: Sleep) -> web.StreamResponse:
+    """Reset the connection: with nothing to linger for, TCP sends RST in place of FIN."""
+    if request.transport is not None:
+        connection = request.transport.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
+        request.transport.abort()
+    return web.Response()
+
+
+async def truncated(request: web.Request, answer: Answer, sleep: Sleep) -> web.StreamResponse:
+    """Announce the whole body, send half of it, close."""
+    response = await _begun(request, answer)
+    await response.write(answer.body[: len(answer.body) // 2])
+    await close(request, answer, sleep)
+    return response
+
+
+async def slowly(request: web.Request, answer: Answer, sleep: Sleep) -> web.StreamResponse:
+    """Send the headers, then one byte a second."""
+    response = await _begun(request, answer)
+    for at in range(len(answer.body)):
+        await sleep(BYTE_S)
+        await response.write(answer.body[at : at + 1])
+    return response
+
+
+async def _begun(request: web.Request, answer: Answer) -> web.StreamResponse:
+    """Send the headers, with the length of the whole body."""
+    response = web.StreamResponse(status=answer.http_status, headers=answer.headers)
+    response.content_length = len(answer.body)
+    await response.prepare(request)
+    return response

@@ -1,0 +1,75 @@
+"""The answers that were asked for in advance, one a request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from .apis import APIS
+from .faults import UnknownFault, find_fault
+
+ANSWERS_MAX: Final = 1_000
+
+
+class ProgrammeError(ValueError):
+    """A programme that cannot be taken; `faults` names everything wrong with it."""
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__("; ".join(faults))
+        self.faults = faults
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    fault: str
+    api: str | None
+
+
+class Programme:
+    """A queue of faults: a request takes the first that is for its API, or for any."""
+
+    def __init__(self) -> None:
+        self._steps: list[_Step] = []
+
+    def add(self, members: Mapping[str, object]) -> int:
+        """Queue what `{"answers":[{"fault":"…"}],"api":"…"}` says, all or nothing; return how many wait."""
+        api, answers = members.get("api"), members.get("answers")
+        faults = [f"{name}: not a member" for name in members if name not in ("api", "answers")]
+        if api is not None and api not in list(APIS):
+            faults.append(f"api: must be {' or '.join(APIS)}")
+        if not isinstance(answers, list) or not answers:
+            faults.append("answers: must be a list that is not empty")
+            answers = []
+        elif len(self._steps) + len(answers) > ANSWERS_MAX:
+            faults.append(f"answers: more than {ANSWERS_MAX} would wait")
+        for at, answer in enumerate(answers[:ANSWERS_MAX]):
+            faults += [f"answers[{at}].{wrong}" for wrong in _wrong(answer, api)]
+        if faults:
+            raise ProgrammeError(faults)
+        api_name = api if isinstance(api, str) else None
+        self._steps += [_Step(answer["fault"], api_name) for answer in answers]
+        return len(self._steps)
+
+    def take(self, api: str) -> str | None:
+        """Return the fault that the next answer of `api` was asked to have; None when none was."""
+        for at, step in enumerate(self._steps):
+            if step.api in (None, api):
+                return self._steps.pop(at).fault
+        return None
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self._steps.clear()
+
+
+def _wrong(answer: object, api: object) -> list[str]:
+    if not isinstance(answer, dict) or set(answer) != {"fault"} or not isinstance(answer["fault"], str):
+        return ["fault: a string, is the one member of an answer"]
+    try:
+        fault = find_fault(answer["fault"])
+    except UnknownFault as error:
+        return [f"fault: {error}"]
+    if isinstance(api, str) and api in APIS and not fault.applies_to(APIS[api]):
+        return [f"fault: does not apply to {api}"]
+    return []

@@ -1,0 +1,183 @@
+"""What AlipayHK remembers: linkages, bound accounts, and the first answer to every request id.
+
+Pure: no I/O, and the clock is an argument. Memory is bounded; the oldest of each kind goes first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final, TypeVar
+
+from clients.alipayhk.clock import Now
+from clients.alipayhk.result import Result
+from clients.alipayhk.strict_json import write_json
+
+from .results import BIND_ACCOUNT_SUCCESS, SYNC_LINKAGE_SUCCESS, documented
+
+REMEMBERED_MAX: Final = 100_000
+LINKAGE: Final = (
+    "externalIdentityType",
+    "externalIdentityValue",
+    "userId",
+    "bindingTargetType",
+    "bindingTarget",
+)
+ACCOUNT: Final = (
+    "openId",
+    "userId",
+    "merchantAccountId",
+    "subMerchantId",
+    "type",
+    "subType",
+    "accountId",
+)
+
+Members = Mapping[str, object]
+Id = TypeVar("Id")
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a request."""
+
+    result: Result
+    note: str
+    """For people: what the wallet did and why."""
+    members: Members = field(default_factory=dict)
+    """What the answer's body has beside its result."""
+    effects: int = 0
+
+
+@dataclass(slots=True)
+class _Request:
+    """A request id that is spent."""
+
+    outcome: Outcome
+    content_sha256: bytes
+    effects: int
+    repeats: int = 0
+
+
+class Wallet:
+    """AlipayHK's memory."""
+
+    def __init__(self, now: Now, *, remembered_max: int = REMEMBERED_MAX) -> None:
+        self._now = now
+        self._remembered_max = remembered_max
+        self._requests: OrderedDict[tuple[str, str], _Request] = OrderedDict()
+        self._linkages: OrderedDict[tuple[object, ...], Members] = OrderedDict()
+        self._accounts: OrderedDict[tuple[object, ...], Members] = OrderedDict()
+
+    def sync_linkage(self, request_id: str, body: Members) -> Outcome:
+        """Bind or unbind, once per requestId."""
+        return self._once("SyncLinkage", request_id, body, self._sync_linkage)
+
+    def bind_account(self, request_id: str, body: Members) -> Outcome:
+        """Bind a bill account, once per reqMsgId."""
+        return self._once("BindAccount", request_id, body, partial(self._bind_account, request_id))
+
+    def reset(self) -> None:
+        """Forget everything."""
+        for remembered in (self._requests, self._linkages, self._accounts):
+            remembered.clear()
+
+    def snapshot(self) -> dict[str, object]:
+        """Show everything, in AlipayHK's names, oldest first."""
+        requests: dict[str, dict[str, object]] = {}
+        for (api, request_id), request in self._requests.items():
+            counts = {"effects": request.effects, "repeats": request.repeats}
+            requests.setdefault(api, {})[request_id] = counts
+        return {
+            "linkages": [
+                {**linkage, "bound": self._is_bound(linkage)} for linkage in self._linkages.values()
+            ],
+            "accounts": list(self._accounts.values()),
+            "requests": requests,
+        }
+
+    def _once(
+        self, api: str, request_id: str, body: Members, apply: Callable[[Members], Outcome]
+    ) -> Outcome:
+        """Apply a request whose id is new; to a known id give its first answer again."""
+        body = {name: body[name] for name in sorted(body) if body[name] not in (None, "")}
+        content = hashlib.sha256(write_json(body)).digest()
+        known = self._requests.get((api, request_id))
+        if known is not None:
+            known.repeats += 1
+            other = "" if known.content_sha256 == content else ", although the content is another one"
+            note = f"the request id is known: its first answer is given again{other}"
+            return Outcome(known.outcome.result, note, known.outcome.members)
+        outcome = apply(body)
+        self._remember(self._requests, (api, request_id), _Request(outcome, content, outcome.effects))
+        return outcome
+
+    def _sync_linkage(self, body: Members) -> Outcome:
+        """Apply an update unless a newer one is known: bizTime, not arrival, orders updates."""
+        linkage = tuple(body.get(name) for name in LINKAGE)
+        known = self._linkages.get(linkage)
+        if known is not None and _biz_time(known) > _biz_time(body):
+            note = "a newer bizTime is known for this linkage: nothing is overwritten"
+            return Outcome(SYNC_LINKAGE_SUCCESS, note)
+        binding = body["operateType"] == "BIND"
+        if not binding and (known is None or not self._is_bound(known)):
+            return Outcome(documented("PROCESS_FAIL"), "UNBIND of what is not bound")
+        self._remember(self._linkages, linkage, body)
+        note = "the linkage is bound" if binding else "the linkage is unbound"
+        return Outcome(SYNC_LINKAGE_SUCCESS, note, effects=1)
+
+    def _bind_account(self, request_id: str, body: Members) -> Outcome:
+        """Bind an account; one that this user has bound already needs no binding."""
+        body = {**body, "accountId": body.get("accountId") or _account_id(str(body["accountInfo"]))}
+        account = tuple(body.get(name) for name in ACCOUNT)
+        known = account in self._accounts
+        info = _account_info(body)
+        owner = {name: body[name] for name in ("openId", "userId") if name in body}
+        self._remember(self._accounts, account, {"reqMsgId": request_id, **owner, **info})
+        return Outcome(
+            BIND_ACCOUNT_SUCCESS,
+            "the account was bound already and is bound anew" if known else "the account is bound",
+            {"needBind": "false" if known else "true", "accountInfo": info},
+            effects=1,
+        )
+
+    def _is_bound(self, linkage: Members) -> bool:
+        expiry = linkage.get("expiryTime")
+        expired = isinstance(expiry, int) and expiry <= self._now().timestamp() * 1000
+        return linkage["operateType"] == "BIND" and not expired
+
+    def _remember(self, remembered: OrderedDict[Id, Value], key: Id, value: Value) -> None:
+        remembered[key] = value
+        remembered.move_to_end(key)
+        if len(remembered) > self._remembered_max:
+            remembered.popitem(last=False)
+
+
+def _biz_time(linkage: Members) -> int:
+    time = linkage["bizTime"]
+    return time if isinstance(time, int) else 0
+
+
+def _account_id(form: str) -> str:
+    """Find the account that a form describes: the same form, the same eight digits."""
+    return str(int.from_bytes(hashlib.sha256(form.encode()).digest()) % 10**8).zfill(8)
+
+
+def _account_info(body: Members) -> dict[str, object]:
+    merchant = {"merchantAccountId": body["merchantAccountId"]}
+    if "subMerchantId" in body:
+        merchant["subMerchantId"] = body["subMerchantId"]
+    return {
+        "accountId": body["accountId"],
+        "type": body["type"],
+        "subType": body["subType"],
+        "status": "VALID",
+        "autoDebitStatus": "UN_AUTO_DEBIT",
+        "merchant": {**merchant, "merchantName": "示例移动", "merchantEnglishName": "Example Mobile"},
+        "name": "示例用户",
+        "phone": "85290000000",
+    }

@@ -1,0 +1,53 @@
+"""Requests that are not as they should be, and what an unsigned refusal of them must look like."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from clients.alipayhk import crypto
+from clients.alipayhk.messages import Headers, SealedRequest, header_values
+from clients.alipayhk.protocols import header_signed
+from tests.sandbox.callers import CLIENT_ID, KeyRing, Merchant, Reply, sync_body
+
+SYNC = "SyncLinkage"
+BIND = "BindAccount"
+
+
+def with_header(sealed: SealedRequest, name: str, *values: str) -> SealedRequest:
+    """Return a request with exactly these lines of one header."""
+    others: Headers = tuple(line for line in sealed.headers if line[0] != name)
+    return replace(sealed, headers=(*others, *((name, value) for value in values)))
+
+
+def signature_line(sealed: SealedRequest) -> str:
+    """Return the header Signature."""
+    return header_values(sealed.headers, "Signature")[0]
+
+
+def result_of(api: str, reply: Reply) -> Any:
+    """Return the result in an answer."""
+    return reply.json()["result"] if api == SYNC else reply.json()["response"]["body"]["result"]
+
+
+async def refused(merchant: Merchant, api: str, sealed: SealedRequest, code: str) -> str:
+    """Send what is refused without a signature; return the verdict, which the answer says too."""
+    reply = await merchant.send(sealed)
+    result, entry = result_of(api, reply), await merchant.latest()
+    assert (reply.status, result["resultStatus"], result["resultCode"]) == (200, "F", code)
+    assert reply.header("Signature") is None
+    assert api == SYNC or set(reply.json()) == {"response"}
+    assert entry["verdict"] == f"{code}: {result['resultMessage']}"
+    assert entry["verified"] is False
+    assert (await merchant.console("wallet"))["requests"] == {}
+    return str(result["resultMessage"])
+
+
+def signed(merchant: Merchant, ring: KeyRing, body: bytes, *more: tuple[str, str]) -> SealedRequest:
+    """Sign any body over headers."""
+    sealed = merchant.seal(SYNC, sync_body())
+    time = header_values(sealed.headers, "Request-Time")[0]
+    content = header_signed.content_to_sign(sealed.path, CLIENT_ID, time, body)
+    line = header_signed.signature_header("1", crypto.sign(ring.merchant, content))
+    sealed = with_header(sealed, "Signature", line)
+    return replace(sealed, headers=(*sealed.headers, *more), body=body)

@@ -1,0 +1,263 @@
+"""The command itself: its flags, its one line, its faults and its end, in a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import os
+import signal
+import socket
+import ssl
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509.oid import NameOID
+
+from clients.alipayhk.errors import ConnectionLost, Truncated
+from sandbox import cli
+from sandbox.options import OptionsError
+from tests.sandbox.callers import (
+    CLIENT_ID,
+    FUNCTION,
+    PATHS,
+    KeyRing,
+    bind_body,
+    merchant_of,
+    parsed,
+    sync_body,
+    write_public,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+MISSING = "cannot be read: No such file or directory"
+PROGRAM = """
+import argparse, sys
+from sandbox import cli
+parser = argparse.ArgumentParser()
+cli.configure(parser)
+sys.exit(cli.run(parser.parse_args()))
+"""
+
+
+@asynccontextmanager
+async def started(flags: dict[str, str]) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Start the command."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        PROGRAM,
+        *(f"--{name.replace('_', '-')}={value}" for name, value in flags.items()),
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+async def line_of(process: asyncio.subprocess.Process) -> str:
+    """Return the line that tells it is ready."""
+    assert process.stdout is not None
+    return (await asyncio.wait_for(process.stdout.readline(), 20)).decode()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_it_says_where_it_listens_and_stops_cleanly(ring: KeyRing, number: signal.Signals) -> None:
+    async with started(ring.flags()) as process:
+        line = await line_of(process)
+        assert line.startswith("sandbox AlipayHK listening on http://127.0.0.1:")
+        url = line.removeprefix("sandbox AlipayHK listening on ").rstrip()
+        async with merchant_of(url, ring) as merchant:
+            assert (await merchant.call("SyncLinkage", sync_body())).result.status == "S"
+            hanging = asyncio.create_task(
+                merchant.call("BindAccount", bind_body(userId="1+HANG"), timeout_s=10)
+            )
+            await asyncio.sleep(0.2)
+            process.send_signal(number)
+            out, err = await asyncio.wait_for(process.communicate(), 10)
+            with pytest.raises(ConnectionLost):
+                await hanging
+    assert process.returncode == 0
+    assert out == b""
+    assert b"Traceback" not in err
+    assert b"#1 SyncLinkage req-1: the signature matches; the linkage is bound" in err
+
+
+async def test_it_serves_tls(ring: KeyRing, tmp_path: Path) -> None:
+    cert_file, key_file = certificate(tmp_path)
+    flags = ring.flags(tls_cert_file=str(cert_file), tls_key_file=str(key_file))
+    async with started(flags) as process:
+        url = (await line_of(process)).removeprefix("sandbox AlipayHK listening on ").rstrip()
+        assert url.startswith("https://127.0.0.1:")
+        trust = ssl.create_default_context(cafile=str(cert_file))
+        async with merchant_of(url, ring) as merchant:
+            caller = replace(merchant, tls=trust)
+            assert (await caller.call("SyncLinkage", sync_body())).result.status == "S"
+            assert (await caller.call("BindAccount", bind_body())).result.status == "S"
+            for suffix, failure in (
+                ("RESET", ConnectionLost),
+                ("CLOSE", ConnectionLost),
+                ("TRUNCATE", Truncated),
+            ):
+                with pytest.raises(failure):
+                    await caller.call("SyncLinkage", sync_body(suffix, userId=f"1+{suffix}"))
+
+
+async def test_bad_flags_end_it_with_78_and_no_traceback(ring: KeyRing) -> None:
+    async with started({"listen": "nowhere"}) as process:
+        out, err = await asyncio.wait_for(process.communicate(), 20)
+    assert process.returncode == 78
+    assert out == b""
+    assert err.decode().splitlines() == [
+        "the sandbox cannot start:",
+        "--listen: must be host:port",
+        "--private-key-file: is required",
+        "--merchant-public-key-files: is required",
+        "--client-id: is required",
+    ]
+
+
+async def test_a_port_that_is_taken_ends_it_with_78(ring: KeyRing) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        listen = f"127.0.0.1:{taken.getsockname()[1]}"
+        async with started(ring.flags(listen=listen)) as process:
+            out, err = await asyncio.wait_for(process.communicate(), 20)
+    assert (process.returncode, out) == (78, b"")
+    assert err.decode().startswith(f"the sandbox cannot listen on {listen}: ")
+    assert "Traceback" not in err.decode()
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"listen": "127.0.0.1"}, "--listen: must be host:port"),
+        ({"listen": ":80"}, "--listen: must be host:port"),
+        ({"listen": "127.0.0.1:65536"}, "--listen: must be host:port"),
+        ({"listen": "127.0.0.1:x"}, "--listen: must be host:port"),
+        ({"client_id": "é"}, "--client-id: must be printable ASCII"),
+        ({"private_key_file": "/nowhere"}, f"--private-key-file: {MISSING}"),
+        ({"key_version": "a,b"}, "--key-version: must be 1 to 16 letters, digits, _ . -"),
+        (
+            {"merchant_public_key_files": "/nowhere"},
+            "--merchant-public-key-files: must be version=path,version=path, each version once",
+        ),
+        (
+            {"merchant_public_key_files": "1=/nowhere,2=/none"},
+            f"--merchant-public-key-files: version 1 {MISSING}; version 2 {MISSING}",
+        ),
+        (
+            {"encryption_key_version": "2"},
+            "--encryption-key-version: is a version that --merchant-public-key-files does not have",
+        ),
+        ({"aes_mode": "GCM"}, "--aes-mode: must be ECB or CBC"),
+        ({"aes_bits": "192"}, "--aes-bits: must be 128 or 256"),
+        ({"rsa_padding": "NONE"}, "--rsa-padding: must be PKCS1V15 or OAEP_SHA256"),
+        ({"encryption_content_type": "a\nb"}, "--encryption-content-type: must be printable ASCII"),
+        ({"function": ""}, "--function: is required"),
+        ({"bind_account_path": PATHS["SyncLinkage"]}, "--bind-account-path: is another API's path already"),
+        *(
+            (
+                {"sync_linkage_path": path},
+                "--sync-linkage-path: must begin with /, hold no space or #, and lie outside /__sandbox/",
+            )
+            for path in ("binding", "/a b", "/a#b", "/__sandbox/wallet")
+        ),
+        ({"tls_cert_file": "c"}, "--tls-cert-file, --tls-key-file: one needs the other"),
+        ({"tls_key_file": "k"}, "--tls-cert-file, --tls-key-file: one needs the other"),
+        (
+            {"tls_cert_file": "/nowhere", "tls_key_file": "/nowhere"},
+            "--tls-cert-file, --tls-key-file: cannot be used: No such file or directory",
+        ),
+    ],
+)
+def test_a_bad_flag_is_named(ring: KeyRing, changes: dict[str, str], says: str) -> None:
+    with pytest.raises(OptionsError) as raised:
+        ring.options(**changes)
+    assert str(raised.value) == says
+
+
+def test_keys_of_the_wrong_kind_are_named(ring: KeyRing, tmp_path: Path) -> None:
+    small = write_public(tmp_path / "small.pem", rsa.generate_private_key(65537, 1024).public_key())
+    with pytest.raises(OptionsError) as raised:
+        ring.options(
+            private_key_file=str(ring.merchant_file),
+            merchant_public_key_files=f"1={small},2={ring.wallet_file}",
+        )
+    first, second = str(raised.value).splitlines()
+    assert first == "--private-key-file: holds a public key where a private key is needed"
+    small_fault, _, kind_fault = second.partition("; version 2 ")
+    assert small_fault.startswith("--merchant-public-key-files: version 1 holds a key of 1024 bits")
+    assert kind_fault == "holds a private key where a public key is needed"
+
+
+def test_an_encrypted_tls_key_is_refused_and_nobody_is_asked(ring: KeyRing, tmp_path: Path) -> None:
+    cert_file, key_file = certificate(tmp_path, password=b"secret")
+    with pytest.raises(OptionsError, match="cannot be used"):
+        ring.options(tls_cert_file=str(cert_file), tls_key_file=str(key_file))
+
+
+def test_the_defaults_are_the_documented_ones(ring: KeyRing) -> None:
+    flags = ring.flags()
+    del flags["listen"]
+    args = parsed(flags)
+    assert args.listen == "127.0.0.1:8089"
+    options = ring.options(listen="[::1]:0")
+    assert (options.host, options.port, options.tls) == ("::1", 0, None)
+    assert options.url(port=7) == "http://[::1]:7"
+    assert {api: endpoint.path for api, endpoint in options.endpoints.items()} == PATHS
+    endpoint = options.endpoints["BindAccount"]
+    assert (endpoint.client_id, endpoint.function, endpoint.version) == (CLIENT_ID, FUNCTION, "1.0.0")
+    profile = endpoint.encryption.profile
+    assert (profile.aes_mode, profile.aes_bits, profile.rsa_padding) == ("ECB", 256, "PKCS1V15")
+
+
+def test_every_flag_is_in_the_documentation() -> None:
+    page = (ROOT / "docs" / "sandbox.md").read_text("utf-8")
+    for flag, _, _ in cli.FLAGS:
+        assert f"`--{flag}`" in page
+
+
+def certificate(directory: Path, *, password: bytes | None = None) -> tuple[Path, Path]:
+    """Write a certificate for 127.0.0.1, signed by itself, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "sandbox")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]),
+            critical=False,
+        )
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    cert_file, key_file = directory / "cert.pem", directory / "key.pem"
+    cert_file.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    encryption = (
+        serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
+    )
+    key_file.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
+    )
+    return cert_file, key_file

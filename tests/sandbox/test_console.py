@@ -1,0 +1,198 @@
+"""The console over HTTP: what it shows, what can be asked of it, and what it refuses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from clients.alipayhk.errors import ResultError, Unsigned
+from sandbox.journal import Journal, body_text
+from sandbox.programme import ANSWERS_MAX, Programme, ProgrammeError
+from tests.sandbox.callers import CLIENT_ID, PATHS, Merchant, bind_body, sync_body
+
+
+async def test_the_overview_names_every_page(merchant: Merchant) -> None:
+    reply = await merchant.http("GET", "/__sandbox/")
+    for page in ("requests", "wallet", "faults", "answers", "reset"):
+        assert f"/__sandbox/{page}" in reply.body.decode()
+
+
+async def test_a_request_is_shown_whole(merchant: Merchant) -> None:
+    sealed = merchant.seal("SyncLinkage", sync_body())
+    await merchant.send(sealed)
+    entry = await merchant.latest()
+    assert (entry["number"], entry["api"], entry["method"]) == (1, "SyncLinkage", "POST")
+    assert entry["path"] == PATHS["SyncLinkage"]
+    assert entry["request_id"] == "req-1"
+    assert ["Client-Id", CLIENT_ID] in entry["headers"]
+    assert entry["body"] == sealed.body.decode()
+    assert entry["decrypted_body"] is None
+    assert entry["content_to_sign"].endswith(entry["body"])
+    assert entry["verified"] is True
+    assert entry["http_status"] == 200
+    assert '"resultStatus":"S"' in entry["answer_body"]
+    assert "Signature" in [name for name, _ in entry["answer_headers"]]
+    assert "T" in entry["time"]
+
+
+async def test_requests_are_filtered(merchant: Merchant) -> None:
+    await merchant.call("SyncLinkage", sync_body("a"), "a")
+    await merchant.call("SyncLinkage", sync_body("b"), "b")
+    await merchant.call("BindAccount", bind_body(), "b")
+
+    async def found(query: str) -> list[tuple[str, str]]:
+        entries = (await merchant.console(f"requests{query}"))["requests"]
+        return [(entry["api"], entry["request_id"]) for entry in entries]
+
+    assert await found("") == [("SyncLinkage", "a"), ("SyncLinkage", "b"), ("BindAccount", "b")]
+    assert await found("?api=SyncLinkage") == [("SyncLinkage", "a"), ("SyncLinkage", "b")]
+    assert await found("?request_id=b") == [("SyncLinkage", "b"), ("BindAccount", "b")]
+    assert await found("?request_id=b&api=BindAccount") == [("BindAccount", "b")]
+    assert await found("?request_id=c") == []
+
+
+async def test_bad_filters_are_named_at_once(merchant: Merchant) -> None:
+    reply = await merchant.http("GET", "/__sandbox/requests?api=Other&id=1&request_id=a&request_id=b")
+    assert reply.status == 400
+    assert reply.json() == {
+        "faults": [
+            "id: not a filter",
+            "request_id: given more than once",
+            "api: must be SyncLinkage or BindAccount",
+        ]
+    }
+
+
+async def test_the_wallet_is_shown(merchant: Merchant) -> None:
+    await merchant.call("SyncLinkage", sync_body())
+    await merchant.call("BindAccount", bind_body(), "m-1")
+    wallet = await merchant.console("wallet")
+    assert wallet["linkages"] == [{**sync_body(), "bound": True}]
+    assert wallet["accounts"][0]["accountId"] == "88781108"
+    assert wallet["requests"] == {
+        "SyncLinkage": {"req-1": {"effects": 1, "repeats": 0}},
+        "BindAccount": {"m-1": {"effects": 1, "repeats": 0}},
+    }
+
+
+async def test_the_faults_are_listed(merchant: Merchant) -> None:
+    names = [row["name"] for row in (await merchant.console("faults"))["faults"]]
+    assert "HANG" in names
+    assert "DELAY_<ms>" in names
+
+
+async def test_reset_forgets_everything_but_goes_on_counting(merchant: Merchant) -> None:
+    await merchant.programme("HANG")
+    await merchant.http("POST", "/elsewhere")
+    assert (await merchant.http("POST", "/__sandbox/reset")).status == 200
+    assert (await merchant.console("requests")) == {"requests": []}
+    assert (await merchant.console("wallet"))["requests"] == {}
+    await merchant.call("SyncLinkage", sync_body())
+    assert (await merchant.latest())["number"] == 2
+
+
+async def test_answers_are_programmed_one_a_request(merchant: Merchant) -> None:
+    reply = await merchant.programme("UNKNOWN_EXCEPTION", "DELAY_1", "")
+    assert reply.json() == {"waiting": 3}
+    with pytest.raises(ResultError) as raised:
+        await merchant.call("SyncLinkage", sync_body())
+    assert raised.value.response.result.code == "UNKNOWN_EXCEPTION"
+    assert (await merchant.call("SyncLinkage", sync_body())).result.status == "S"
+    assert (await merchant.latest())["fault"] == "DELAY_1"
+    assert (await merchant.call("BindAccount", bind_body())).result.status == "S"
+    assert await merchant.effects("SyncLinkage") == 1
+
+
+async def test_a_programmed_answer_comes_before_the_users_suffix(merchant: Merchant) -> None:
+    await merchant.programme("")
+    body = sync_body(userId="1+USER_NOT_EXIST")
+    assert (await merchant.call("SyncLinkage", body)).result.status == "S"
+
+
+async def test_answers_of_one_api_wait_for_it(merchant: Merchant) -> None:
+    await merchant.programme("UNSIGNED", api="BindAccount")
+    assert (await merchant.call("SyncLinkage", sync_body())).result.status == "S"
+    with pytest.raises(Unsigned):
+        await merchant.call("BindAccount", bind_body())
+
+
+async def test_a_programmed_fault_that_does_not_apply_is_an_illegal_parameter(merchant: Merchant) -> None:
+    await merchant.programme("UNDECRYPTABLE")
+    with pytest.raises(ResultError) as raised:
+        await merchant.call("BindAccount", bind_body())
+    assert "does not apply to BindAccount" in raised.value.response.result.message
+
+
+async def test_a_refused_request_uses_up_no_answer(merchant: Merchant) -> None:
+    await merchant.programme("UNSIGNED")
+    with pytest.raises(ResultError):
+        await merchant.call("SyncLinkage", sync_body(bizTime=None))
+    with pytest.raises(Unsigned):
+        await merchant.call("SyncLinkage", sync_body())
+
+
+@pytest.mark.parametrize(
+    ("members", "faults"),
+    [
+        ({}, ["answers: must be a list that is not empty"]),
+        ({"answers": []}, ["answers: must be a list that is not empty"]),
+        (
+            {"answers": [{}, {"fault": 1}, "HANG", {"fault": "HANG", "more": 1}]},
+            [f"answers[{at}].fault: a string, is the one member of an answer" for at in range(4)],
+        ),
+        (
+            {"answers": [{"fault": "HTTP_200"}, {"fault": ""}], "api": "Other", "more": 1},
+            [
+                "more: not a member",
+                "api: must be SyncLinkage or BindAccount",
+                "answers[0].fault: HTTP_<status> takes a status from 300 to 599",
+            ],
+        ),
+        (
+            {"answers": [{"fault": "PLAIN"}], "api": "BindAccount"},
+            ["answers[0].fault: does not apply to BindAccount"],
+        ),
+        (
+            {"answers": [{"fault": "HANG"}], "api": ["BindAccount"]},
+            ["api: must be SyncLinkage or BindAccount"],
+        ),
+        ({"answers": [{"fault": ""}] * (ANSWERS_MAX + 1)}, ["answers: more than 1000 would wait"]),
+    ],
+)
+async def test_bad_answers_are_refused_with_every_fault_named(
+    merchant: Merchant, members: dict[str, Any], faults: list[str]
+) -> None:
+    reply = await merchant.http("POST", "/__sandbox/answers", json=members)
+    assert (reply.status, reply.json()) == (400, {"faults": faults})
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b'{"answers":[],"answers":[]}'])
+async def test_answers_that_are_no_json_object_are_refused(merchant: Merchant, body: bytes) -> None:
+    reply = await merchant.http("POST", "/__sandbox/answers", data=body)
+    assert reply.status == 400
+    assert reply.json()["faults"][0].startswith("the body: ")
+
+
+def test_a_refused_programme_leaves_nothing_waiting() -> None:
+    programme = Programme()
+    with pytest.raises(ProgrammeError, match="answers"):
+        programme.add({"answers": [{"fault": "HANG"}, {"fault": "NOWHERE"}]})
+    assert programme.take("SyncLinkage") is None
+
+
+async def test_the_journal_keeps_the_last_thousand(merchant: Merchant) -> None:
+    for _ in range(1_003):
+        await merchant.http("POST", "/elsewhere")
+    entries = (await merchant.console("requests"))["requests"]
+    assert [entries[0]["number"], entries[-1]["number"], len(entries)] == [4, 1_003, 1_000]
+
+
+def test_a_long_body_is_cut() -> None:
+    assert body_text(b"x" * 8192) == "x" * 8192
+    assert body_text(b"x" * 8193) == "x" * 8192 + "… (8193 bytes in all)"
+    assert body_text(b"\xff") == "\N{REPLACEMENT CHARACTER}"
+
+
+def test_an_empty_journal_shows_nothing() -> None:
+    assert Journal().entries() == []

@@ -1,0 +1,326 @@
+"""Every row of the table of faults, by nothing but a request, over each way to speak."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from clients.alipayhk import errors
+from clients.alipayhk.errors import CallError, ResultError
+from clients.alipayhk.messages import SealedRequest
+from sandbox.apis import APIS
+from sandbox.faults import FAULTS, find_fault, table
+from sandbox.results import RESULT_CODES
+from tests.sandbox.callers import USER_ID, Merchant, body_of
+from tests.sandbox.conftest import Sleeps
+
+PAGE: Final = Path(__file__).resolve().parents[2] / "docs" / "sandbox.md"
+
+Failure = type[CallError] | None
+
+
+@dataclass(frozen=True)
+class Case:
+    """What the client makes of a fault, over each way to speak; None is a success."""
+
+    suffix: str
+    plain: Failure
+    encrypted: Failure
+    envelope: Failure
+
+
+def alike(suffix: str, failure: Failure) -> Case:
+    """Expect the same over every way to speak."""
+    return Case(suffix, failure, failure, failure)
+
+
+CASES: Final = {
+    **{code: alike(code, ResultError) for code in RESULT_CODES},
+    "STATUS_<status>": alike("STATUS_X", ResultError),
+    "HTTP_<status>": alike("HTTP_502", errors.Unsigned),
+    "DELAY_<ms>": alike("DELAY_20", None),
+    "HANG": alike("HANG", errors.Timeout),
+    "RESET": alike("RESET", errors.ConnectionLost),
+    "CLOSE": alike("CLOSE", errors.ConnectionLost),
+    "TRUNCATE": alike("TRUNCATE", errors.Truncated),
+    "SLOW": alike("SLOW", errors.Timeout),
+    "HUGE": alike("HUGE", errors.Truncated),
+    "UNSIGNED": alike("UNSIGNED", errors.Unsigned),
+    "BAD_SIGNATURE": alike("BAD_SIGNATURE", errors.SignatureInvalid),
+    "EMPTY_SIGNATURE": alike("EMPTY_SIGNATURE", errors.SignatureInvalid),
+    "TWO_SIGNATURES": Case(
+        "TWO_SIGNATURES", errors.SignatureInvalid, errors.SignatureInvalid, errors.Malformed
+    ),
+    "UNKNOWN_KEY_VERSION": Case(
+        "UNKNOWN_KEY_VERSION", errors.SignatureInvalid, errors.SignatureInvalid, ResultError
+    ),
+    "OTHER_ALGORITHM": Case(
+        "OTHER_ALGORITHM", errors.SignatureInvalid, errors.SignatureInvalid, ResultError
+    ),
+    "OLD": alike("OLD", errors.Replayed),
+    "OTHER_REQUEST": alike("OTHER_REQUEST", errors.Replayed),
+    "PLAIN": Case("PLAIN", None, errors.NotEncrypted, ResultError),
+    "UNDECRYPTABLE": Case("UNDECRYPTABLE", errors.Malformed, errors.Malformed, ResultError),
+    "DUPLICATE_MEMBER": alike("DUPLICATE_MEMBER", errors.Malformed),
+    "NO_RESULT": alike("NO_RESULT", errors.Malformed),
+}
+
+
+def speaking(merchant: Merchant, way: str) -> tuple[str, Merchant]:
+    """Return the API and the merchant that speak so."""
+    if way == "encrypted":
+        return "SyncLinkage", merchant.but(encrypt_requests=True, encrypted_answers_only=True)
+    return ("BindAccount" if way == "envelope" else "SyncLinkage"), merchant
+
+
+@pytest.mark.parametrize("way", ["plain", "encrypted", "envelope"])
+@pytest.mark.parametrize("row", FAULTS)
+async def test_each_fault_is_what_the_client_takes_it_for_and_takes_effect_as_its_row_says(
+    merchant: Merchant, row: str, way: str
+) -> None:
+    case, fault = CASES[row], FAULTS[row]
+    expected: Failure = getattr(case, way)
+    api, caller = speaking(merchant, way)
+    body = body_of(api, userId=f"{USER_ID}+{case.suffix}")
+    expecting = nullcontext() if expected is None else pytest.raises(expected)
+    patience_s = 0.3 if expected is errors.Timeout else 5.0
+    with expecting as raised:
+        await caller.call(api, body, timeout_s=patience_s)
+    if expected is not None:
+        assert type(raised.value) is expected  # type: ignore[union-attr]
+    takes_effect = fault.takes_effect and fault.applies_to(APIS[api])
+    assert await merchant.effects(api) == int(takes_effect)
+    assert (await merchant.latest())["fault"] == (case.suffix if fault.applies_to(APIS[api]) else "")
+
+
+def test_no_case_is_left_of_a_row_that_is_gone() -> None:
+    assert list(CASES) == list(FAULTS)
+
+
+@pytest.mark.parametrize("api", APIS)
+@pytest.mark.parametrize("code", RESULT_CODES)
+async def test_a_documented_code_comes_with_its_documented_status(
+    merchant: Merchant, code: str, api: str
+) -> None:
+    with pytest.raises(ResultError) as raised:
+        await merchant.call(api, body_of(api, userId=f"{USER_ID}+{code}"))
+    result = raised.value.response.result
+    assert (result.status, result.code) == (RESULT_CODES[code][0], code)
+    assert result.code_id == (code if api == "BindAccount" else "")
+
+
+@pytest.mark.parametrize("api", APIS)
+async def test_an_odd_status_is_given_verbatim(merchant: Merchant, api: str) -> None:
+    with pytest.raises(ResultError) as raised:
+        await merchant.call(api, body_of(api, userId=f"{USER_ID}+STATUS_P"))
+    assert raised.value.response.result.status == "P"
+
+
+@pytest.mark.parametrize(
+    "suffix",
+    [
+        "NOWHERE",
+        "USER_NOT_EXITS",
+        "STATUS_S",
+        "STATUS_F",
+        "STATUS_",
+        "DELAY_",
+        "DELAY_60001",
+        "DELAY_x",
+        "HTTP_200",
+        "HTTP_600",
+        "HTTP_²",
+        "DELAY_<ms>",
+        "HANG+HANG",
+    ],
+)
+@pytest.mark.parametrize("api", APIS)
+async def test_a_suffix_that_is_in_no_row_is_an_illegal_parameter(
+    merchant: Merchant, api: str, suffix: str
+) -> None:
+    with pytest.raises(ResultError) as raised:
+        await merchant.call(api, body_of(api, userId=f"{USER_ID}+{suffix}"))
+    result = raised.value.response.result
+    assert (result.status, result.code) == ("F", "PARAM_ILLEGAL")
+    assert result.message.startswith("userId: ")
+    assert USER_ID not in result.message
+    assert await merchant.effects(api) == 0
+
+
+async def test_a_misspelt_fault_is_told_the_nearest_one(merchant: Merchant) -> None:
+    with pytest.raises(ResultError, match="not S") as raised:
+        await merchant.call("SyncLinkage", body_of("SyncLinkage", userId="1+USER_NOT_EXITS"))
+    assert "USER_NOT_EXIST" in raised.value.response.result.message
+
+
+async def test_the_open_id_names_the_fault_when_there_is_no_user_id(merchant: Merchant) -> None:
+    with pytest.raises(ResultError) as raised:
+        await merchant.call("BindAccount", body_of("BindAccount", userId=None, openId="o+USER_NOT_EXIST"))
+    assert raised.value.response.result.code == "USER_NOT_EXIST"
+
+
+async def test_the_open_id_names_no_fault_beside_a_user_id(merchant: Merchant) -> None:
+    answer = await merchant.call("BindAccount", body_of("BindAccount", openId="o+USER_NOT_EXIST"))
+    assert answer.result.status == "S"
+
+
+async def test_an_empty_suffix_asks_for_nothing(merchant: Merchant) -> None:
+    answer = await merchant.call("SyncLinkage", body_of("SyncLinkage", userId=f"{USER_ID}+"))
+    assert answer.result.status == "S"
+
+
+async def test_a_magic_user_is_otherwise_an_ordinary_one(merchant: Merchant) -> None:
+    await merchant.call("SyncLinkage", body_of("SyncLinkage", userId=f"{USER_ID}+DELAY_0"))
+    (linkage,) = (await merchant.console("wallet"))["linkages"]
+    assert linkage["userId"] == f"{USER_ID}+DELAY_0"
+
+
+@pytest.mark.parametrize("api", APIS)
+@pytest.mark.parametrize("status", ["300", "302", "304", "400", "403", "408", "429", "500", "503", "599"])
+async def test_an_http_status_comes_with_an_unsigned_page(
+    merchant: Merchant, api: str, status: str
+) -> None:
+    sealed = merchant.seal(api, body_of(api, userId=f"{USER_ID}+HTTP_{status}"))
+    reply = await merchant.send(sealed)
+    assert reply.status == int(status)
+    assert reply.header("Signature") is None
+    assert b"signature" not in reply.body
+    assert reply.header("Retry-After") == ("1" if status in ("429", "503") else None)
+    assert reply.header("Content-Type") == "text/html; charset=UTF-8"
+
+
+async def test_a_delay_is_as_long_as_asked(sleepless: Merchant, sleeps: Sleeps) -> None:
+    await sleepless.call("SyncLinkage", body_of("SyncLinkage", userId=f"{USER_ID}+DELAY_60000"))
+    assert sleeps == [60.0]
+
+
+async def test_a_hanging_answer_ends_after_a_minute_without_a_byte(
+    sleepless: Merchant, sleeps: Sleeps
+) -> None:
+    body = body_of("SyncLinkage", userId=f"{USER_ID}+HANG")
+    assert await received(sleepless, sleepless.seal("SyncLinkage", body)) == b""
+    assert sleeps == [60.0]
+
+
+async def test_a_slow_answer_waits_a_second_for_every_byte(sleepless: Merchant, sleeps: Sleeps) -> None:
+    answer = await sleepless.call("SyncLinkage", body_of("SyncLinkage", userId=f"{USER_ID}+SLOW"))
+    assert answer.result.status == "S"
+    assert set(sleeps) == {1.0}
+    assert len(sleeps) == len((await sleepless.latest())["answer_body"])
+
+
+async def test_a_slow_answer_is_slow(merchant: Merchant) -> None:
+    sealed = merchant.seal("SyncLinkage", body_of("SyncLinkage", userId=f"{USER_ID}+SLOW"))
+    reader, writer = await connected(merchant, sealed)
+    await reader.readuntil(b"\r\n\r\n")
+    began = time.monotonic()
+    assert len(await reader.read(100)) == 1
+    assert 0.5 < time.monotonic() - began < 3
+    writer.close()
+    await writer.wait_closed()
+
+
+async def test_a_reset_is_a_reset_and_a_close_is_a_close(merchant: Merchant) -> None:
+    closing = merchant.seal("SyncLinkage", body_of("SyncLinkage", userId=f"{USER_ID}+CLOSE"))
+    assert await received(merchant, closing) == b""
+    resetting = merchant.seal("SyncLinkage", body_of("SyncLinkage", userId=f"{USER_ID}+RESET"))
+    with pytest.raises(ConnectionResetError):
+        await received(merchant, resetting)
+
+
+async def test_a_truncated_answer_announces_more_than_it_sends(merchant: Merchant) -> None:
+    sealed = merchant.seal("SyncLinkage", body_of("SyncLinkage", userId=f"{USER_ID}+TRUNCATE"))
+    head, _, body = (await received(merchant, sealed)).partition(b"\r\n\r\n")
+    (announced,) = (line for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:"))
+    assert 0 < len(body) < int(announced.split(b":")[1])
+
+
+async def test_two_signatures_are_two_lines(merchant: Merchant) -> None:
+    sealed = merchant.seal("SyncLinkage", body_of("SyncLinkage", userId=f"{USER_ID}+TWO_SIGNATURES"))
+    reply = await merchant.send(sealed)
+    assert [name for name, _ in reply.headers].count("Signature") == 2
+
+
+async def test_a_huge_answer_is_signed_and_over_the_limit(merchant: Merchant) -> None:
+    reply = await merchant.send(merchant.seal("BindAccount", body_of("BindAccount", userId="1+HUGE")))
+    assert len(reply.body) > 256 * 1024
+    assert reply.json()["signature"]
+
+
+@pytest.mark.parametrize("api", APIS)
+@pytest.mark.parametrize("suffix", ["HANG", "RESET", "CLOSE", "TRUNCATE", "UNSIGNED", "BAD_SIGNATURE"])
+async def test_after_doubt_the_same_id_learns_the_first_answer_and_nothing_happens_twice(
+    merchant: Merchant, api: str, suffix: str
+) -> None:
+    body = body_of(api, userId=f"{USER_ID}+{suffix}")
+    with pytest.raises(CallError):
+        await merchant.call(api, body, timeout_s=0.3)
+    await merchant.programme("")
+    answer = await merchant.call(api, body)
+    assert answer.result.status == "S"
+    assert answer.body.get("needBind") == ("true" if api == "BindAccount" else None)
+    assert await merchant.effects(api) == 1
+
+
+async def test_a_reset_works_over_many_connections_at_once(merchant: Merchant) -> None:
+    async def one(number: int) -> Any:
+        body = body_of("SyncLinkage", f"req-{number}", userId=f"{USER_ID}+RESET")
+        return await merchant.call("SyncLinkage", body)
+
+    outcomes = await asyncio.gather(*(one(number) for number in range(10)), return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} == {errors.ConnectionLost}
+
+
+def test_the_table_tells_where_a_row_applies() -> None:
+    rows = {row["name"]: row for row in table()}
+    assert rows["PLAIN"]["apis"] == ["SyncLinkage"]
+    assert rows["HANG"] == {
+        "name": "HANG",
+        "does": "never answers; closes after 60 s",
+        "takes_effect": True,
+        "apis": ["SyncLinkage", "BindAccount"],
+    }
+
+
+def test_the_documentation_shows_the_table_row_by_row() -> None:
+    page = PAGE.read_text("utf-8")
+    for name, fault in FAULTS.items():
+        if name not in RESULT_CODES:
+            applies = "SyncLinkage" if fault.header_signed_only else "both"
+            effect = "yes" if fault.takes_effect else "no"
+            assert f"| `+{name}` | {fault.does} | {effect} | {applies} |" in page
+    for code, (status, _) in RESULT_CODES.items():
+        assert f"| `+{code}` | answers {status} {code} | no | both |" in page
+
+
+def test_the_ordinary_answer_has_no_name() -> None:
+    assert find_fault("").takes_effect
+
+
+async def connected(
+    merchant: Merchant, sealed: SealedRequest
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Send a request over a socket of one's own."""
+    host, _, port = merchant.url.removeprefix("http://").partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port), family=socket.AF_INET)
+    headers = (*sealed.headers, ("Host", host), ("Content-Length", str(len(sealed.body))))
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
+    writer.write(f"POST {sealed.path} HTTP/1.1\r\n{lines}\r\n".encode() + sealed.body)
+    await writer.drain()
+    return reader, writer
+
+
+async def received(merchant: Merchant, sealed: SealedRequest) -> bytes:
+    """Return all that comes until the other side closes."""
+    reader, writer = await connected(merchant, sealed)
+    try:
+        return await reader.read()
+    finally:
+        writer.close()

@@ -1,0 +1,297 @@
+"""What is refused before the wallet sees it, and how precisely the sandbox says why."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from clients.alipayhk import crypto
+from clients.alipayhk.crypto import EncryptionProfile
+from clients.alipayhk.endpoint import Encryption
+from clients.alipayhk.errors import ResultError, Unsigned
+from clients.alipayhk.messages import header_values
+from clients.alipayhk.protocols import header_signed
+from sandbox.apis import APIS
+from tests.sandbox.callers import (
+    CLIENT_ID,
+    PATHS,
+    KeyRing,
+    Merchant,
+    bind_body,
+    body_of,
+    sync_body,
+)
+from tests.sandbox.tampering import BIND, SYNC, refused, result_of, signature_line, signed, with_header
+
+
+@pytest.mark.parametrize(
+    ("edit", "says"),
+    [
+        (lambda line: line + "=", "not base64"),
+        (lambda line: "nonsense", "the header Signature is not key=value pairs"),
+        (lambda line: line.replace("RSA256", "ECC224"), "another algorithm than RSA256"),
+        (lambda line: line.partition("signature=")[0] + "signature=%21", "not base64"),
+        (lambda line: line.partition("signature=")[0] + "signature=QUJD", "length of the key's modulus"),
+        (lambda line: line.partition(",signature=")[0], "length of the key's modulus"),
+    ],
+)
+async def test_a_bad_signature_header_is_told_what_is_wrong_with_it(
+    merchant: Merchant, edit: Any, says: str
+) -> None:
+    sealed = merchant.seal(SYNC, sync_body())
+    sealed = with_header(sealed, "Signature", edit(signature_line(sealed)))
+    message = await refused(merchant, SYNC, sealed, "INVALID_SIGNATURE")
+    assert says in message
+
+
+@pytest.mark.parametrize("name", ["Client-Id", "Request-Time", "Signature"])
+@pytest.mark.parametrize(("count", "says"), [(0, "absent"), (2, "there more than once")])
+async def test_a_header_that_is_not_there_once_is_named(
+    merchant: Merchant, name: str, count: int, says: str
+) -> None:
+    sealed = merchant.seal(SYNC, sync_body())
+    sealed = with_header(sealed, name, *(header_values(sealed.headers, name) * count))
+    message = await refused(merchant, SYNC, sealed, "INVALID_SIGNATURE")
+    assert message == f"the header {name} is {says}"
+    if not count and name != "Signature":
+        assert f"<{name}>" in (await merchant.latest())["content_to_sign"]
+
+
+async def test_an_unknown_key_version_is_no_key_and_the_known_ones_are_named(merchant: Merchant) -> None:
+    sealed = merchant.seal(SYNC, sync_body())
+    line = signature_line(sealed).replace("keyVersion=1", "keyVersion=7")
+    message = await refused(merchant, SYNC, with_header(sealed, "Signature", line), "KEY_NOT_FOUND")
+    assert message.endswith("a keyVersion that is not known; known keyVersions: 1")
+
+
+@pytest.mark.parametrize("api", APIS)
+async def test_a_changed_body_does_not_match_and_the_expected_content_is_shown(
+    merchant: Merchant, api: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "sandbox")
+    sealed = merchant.seal(api, body_of(api))
+    sealed = replace(sealed, body=sealed.body.replace(b"2160000000000001", b"2160000000000002"))
+    message = await refused(merchant, api, sealed, "INVALID_SIGNATURE")
+    assert message == "the signature does not match the content"
+    expected = (await merchant.latest())["content_to_sign"]
+    assert expected.startswith(f"POST {PATHS[SYNC]}\n{CLIENT_ID}." if api == SYNC else '{"head":{')
+    assert "2160000000000002" in expected
+    assert expected in caplog.text
+
+
+@pytest.mark.parametrize("api", APIS)
+async def test_the_client_reads_a_refused_signature_as_a_claim(merchant: Merchant, api: str) -> None:
+    strangers = replace(merchant.endpoints[api].keys, signing=rsa.generate_private_key(65537, 2048))
+    with pytest.raises(Unsigned) as raised:
+        await merchant.but(keys=strangers).call(api, body_of(api))
+    assert raised.value.claimed_code == "INVALID_SIGNATURE"
+
+
+@pytest.mark.parametrize("api", APIS)
+async def test_another_client_id_is_refused_signed_when_its_signature_verifies(
+    merchant: Merchant, api: str
+) -> None:
+    with pytest.raises(ResultError) as raised:
+        await merchant.but(client_id="SOMEBODY").call(api, body_of(api))
+    assert raised.value.response.result.code == "INVALID_CLIENT"
+    assert (await merchant.latest())["verified"] is True
+
+
+@pytest.mark.parametrize("api", APIS)
+async def test_another_client_id_is_refused_unsigned_when_its_signature_does_not(
+    merchant: Merchant, api: str
+) -> None:
+    sealed = merchant.but(client_id="SOMEBODY").seal(api, body_of(api))
+    sealed = replace(sealed, body=sealed.body.replace(b"member", b"MEMBER").replace(b"TELECOM", b"TELEKOM"))
+    message = await refused(merchant, api, sealed, "INVALID_CLIENT")
+    assert message == f"the client id is not {CLIENT_ID}, and the signature does not match the content"
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (b"", "the body cannot be cut into members"),
+        (b"[]", "the body cannot be cut into members"),
+        (b"{}", "the envelope has no member request"),
+        (b'{"request":{}}', "the envelope has no member signature"),
+        (b'{"signature":"QUJD"}', "the envelope has no member request"),
+        (b'{"request":{},"request":{},"signature":"QUJD"}', "two members of the envelope have one name"),
+        (b'{"request":{},"signature":"!"}', "the signature is not base64"),
+        (b'{"request":{},"signature":7}', "length of the key's modulus"),
+        (b'{"request":{},"signature":tru}', "the signature is not base64"),
+        (b'{"request":[],"signature":"QUJD"}', "length of the key's modulus"),
+        (b'{"request":{"head":[]},"signature":"QUJD"}', "length of the key's modulus"),
+    ],
+)
+async def test_an_envelope_that_cannot_be_verified_is_told_why(
+    merchant: Merchant, body: bytes, says: str
+) -> None:
+    sealed = replace(merchant.seal(BIND, bind_body()), body=body)
+    assert says in await refused(merchant, BIND, sealed, "INVALID_SIGNATURE")
+
+
+@pytest.mark.parametrize("changes", [{"function": "alipay.intl.other"}, {"version": "9.0.0"}])
+async def test_another_function_or_version_is_another_api(
+    merchant: Merchant, changes: dict[str, str]
+) -> None:
+    # The client cannot take such an answer for its own, so the bytes are looked at.
+    reply = await merchant.send(merchant.but(**changes).seal(BIND, bind_body()))
+    assert reply.json()["signature"]
+    assert result_of(BIND, reply)["resultCode"] == "INVALID_API"
+    (name,) = changes
+    assert result_of(BIND, reply)["resultMessage"].startswith(f"the {name} in the head is not ")
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH", "OPTIONS"])
+@pytest.mark.parametrize("api", APIS)
+async def test_only_post_is_served(merchant: Merchant, api: str, method: str) -> None:
+    reply = await merchant.send(merchant.seal(api, body_of(api)), method=method)
+    assert result_of(api, reply)["resultCode"] == "METHOD_NOT_SUPPORTED"
+    assert method in result_of(api, reply)["resultMessage"]
+    assert reply.status == 200
+    assert reply.header("Signature") is None
+
+
+@pytest.mark.parametrize(
+    "media_type", ["application/xml", "application/octet-stream", "multipart/form-data"]
+)
+@pytest.mark.parametrize("api", APIS)
+async def test_other_media_types_are_not_acceptable(merchant: Merchant, api: str, media_type: str) -> None:
+    sealed = with_header(merchant.seal(api, body_of(api)), "Content-Type", media_type)
+    reply = await merchant.send(sealed)
+    assert result_of(api, reply)["resultCode"] == "MEDIA_TYPE_NOT_ACCEPTABLE"
+    assert (await merchant.latest())["verified"] is True
+
+
+@pytest.mark.parametrize("media_type", ["application/json", "text/plain; charset=UTF-8", "TEXT/JSON"])
+async def test_json_and_text_are_acceptable(merchant: Merchant, media_type: str) -> None:
+    sealed = with_header(merchant.seal(SYNC, sync_body()), "Content-Type", media_type)
+    assert result_of(SYNC, await merchant.send(sealed))["resultStatus"] == "S"
+
+
+async def test_a_path_without_an_api_is_not_found_and_those_with_one_are_named(merchant: Merchant) -> None:
+    reply = await merchant.http("POST", "/sandbox/binding/sync?x=1", data=b"{}")
+    assert reply.status == 404
+    assert all(path in reply.body.decode() for path in PATHS.values())
+    assert (await merchant.latest())["api"] == ""
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+async def test_a_path_under_the_console_without_a_page_is_not_found(
+    merchant: Merchant, method: str
+) -> None:
+    assert (await merchant.http(method, "/__sandbox/nothing")).status == 404
+
+
+@pytest.mark.parametrize("api", APIS)
+async def test_a_body_of_256_kib_is_read_and_one_byte_more_is_too_large(
+    merchant: Merchant, api: str
+) -> None:
+    sealed = merchant.seal(api, body_of(api))
+    most = replace(sealed, body=b" " * 256 * 1024)
+    assert result_of(api, await merchant.send(most))["resultCode"] == "INVALID_SIGNATURE"
+    assert (await merchant.send(replace(sealed, body=most.body + b" "))).status == 413
+    entry = await merchant.latest()
+    assert entry["verdict"] == "the body is larger than 256 KiB"
+    assert entry["body"].endswith(f"({256 * 1024 + 1} bytes in all)")
+
+
+@pytest.mark.parametrize("api", APIS)
+async def test_a_violation_is_answered_signed_and_names_every_member(merchant: Merchant, api: str) -> None:
+    body = body_of(api, userId="2" * 65, nickname="Tai Man")
+    with pytest.raises(ResultError) as raised:
+        await merchant.call(api, body)
+    result = raised.value.response.result
+    assert (result.status, result.code) == ("F", "PARAM_ILLEGAL")
+    assert result.message == "userId: longer than 64 characters; nickname: not a member"
+
+
+async def test_a_request_time_without_offset_is_an_illegal_parameter(
+    merchant: Merchant, ring: KeyRing
+) -> None:
+    sealed = merchant.seal(SYNC, sync_body())
+    time = "2024-05-22T06:42:21"
+    content = header_signed.content_to_sign(sealed.path, CLIENT_ID, time, sealed.body)
+    line = header_signed.signature_header("1", crypto.sign(ring.merchant, content))
+    reply = await merchant.send(with_header(with_header(sealed, "Request-Time", time), "Signature", line))
+    assert result_of(SYNC, reply)["resultMessage"] == (
+        "Request-Time: must be an ISO-8601 time with an offset"
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (b"[]", "the body, as it came, cannot be read: not a JSON object"),
+        (b'{"a":1,"a":2}', "the body, as it came, cannot be read: two members have one name"),
+    ],
+)
+async def test_a_signed_body_that_cannot_be_read_is_told_why(
+    merchant: Merchant, ring: KeyRing, body: bytes, says: str
+) -> None:
+    reply = await merchant.send(signed(merchant, ring, body))
+    assert result_of(SYNC, reply)["resultMessage"] == says
+    assert reply.header("Signature")
+
+
+async def test_a_signed_envelope_without_a_body_is_told_so(merchant: Merchant, ring: KeyRing) -> None:
+    content = json.dumps({"head": {"clientId": CLIENT_ID, "reqMsgId": "m"}}).encode()
+    signature = quote(crypto.base64_text(crypto.sign(ring.merchant, content)), safe="")
+    body = b'{"request":' + content + b',"signature":"' + signature.encode() + b'"}'
+    reply = await merchant.send(replace(merchant.seal(BIND, bind_body()), body=body))
+    assert result_of(BIND, reply)["resultMessage"] == "the envelope has no head or body"
+    assert reply.json()["response"]["head"]["reqMsgId"] == "m"
+
+
+async def test_an_encrypted_refusal_is_encrypted_when_it_is_signed(merchant: Merchant) -> None:
+    caller = merchant.but(encrypt_requests=True, encrypted_answers_only=True)
+    with pytest.raises(ResultError) as raised:
+        await caller.call(SYNC, sync_body(bizTime="soon"))
+    assert raised.value.response.result.message == "bizTime: must be a number of milliseconds"
+
+
+async def test_a_body_that_cannot_be_decrypted_is_told_so(merchant: Merchant) -> None:
+    other = Encryption(profile=EncryptionProfile(aes_mode="CBC"))
+    reply = await merchant.send(
+        merchant.but(encrypt_requests=True, encryption=other).seal(SYNC, sync_body())
+    )
+    entry = await merchant.latest()
+    assert entry["verdict"].startswith("PARAM_ILLEGAL: the body")
+    assert reply.header("Encrypt")
+
+
+async def test_a_body_that_decrypts_to_no_json_is_told_so(merchant: Merchant, ring: KeyRing) -> None:
+    endpoint = merchant.endpoints[SYNC]
+    line, text = header_signed.encrypt_body(endpoint, b"not JSON", lambda count: b"\x07" * count)
+    await merchant.send(signed(merchant, ring, text, ("Encrypt", line)))
+    entry = await merchant.latest()
+    assert entry["verdict"] == ("PARAM_ILLEGAL: the body, decrypted, cannot be read: not JSON in UTF-8")
+    assert entry["decrypted_body"] == "not JSON"
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        (("algorithm=RSA_AES,keyVersion=1,symmetricKey=QUJD",), "the body cannot be decrypted"),
+        (("a=b", "a=b"), "there is more than one header Encrypt"),
+    ],
+)
+async def test_a_bad_encrypt_header_is_told_so(
+    merchant: Merchant, ring: KeyRing, lines: tuple[str, ...], says: str
+) -> None:
+    await merchant.send(signed(merchant, ring, b"QUJD", *(("Encrypt", line) for line in lines)))
+    assert says in (await merchant.latest())["verdict"]
+
+
+async def test_the_bytes_that_came_are_verified_even_when_they_say_they_are_packed(
+    merchant: Merchant,
+) -> None:
+    sealed = merchant.seal(SYNC, sync_body())
+    headers = (*sealed.headers, ("Content-Encoding", "gzip"))
+    reply = await merchant.send(sealed, headers=list(headers))
+    assert result_of(SYNC, reply)["resultStatus"] == "S"

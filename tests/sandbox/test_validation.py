@@ -1,0 +1,157 @@
+"""The strict check of members: each violation names its member, and never a value."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sandbox.validation import (
+    BIND_ACCOUNT,
+    HEAD,
+    SYNC_LINKAGE,
+    Rule,
+    bind_account_violations,
+    head_violations,
+    sync_linkage_violations,
+)
+from tests.sandbox.callers import CLIENT_ID, FUNCTION, bind_body, sync_body
+
+FORM = '{"formCode":"","formValue":{"fieldCode1":"fieldValue1"}}'
+HEAD_MEMBERS = {
+    "version": "1.0.0",
+    "function": FUNCTION,
+    "clientId": CLIENT_ID,
+    "reqTime": "2001-07-04T12:08:56+05:30",
+    "reqMsgId": "fj398457jd8iue98d8w7w93j",
+    "reserve": "{}",
+}
+
+
+def test_what_is_documented_is_accepted() -> None:
+    assert sync_linkage_violations(sync_body()) == []
+    every: dict[str, Any] = {"bindingTargetType": "PHONE", "bindingTarget": "85291234567", "expiryTime": 0}
+    assert sync_linkage_violations(sync_body(externalBindingId="b", **every)) == []
+    assert bind_account_violations(bind_body()) == []
+    by_form = bind_body(source="BY_TEMPLATE", accountId=None, accountInfo=FORM, extendInfo="{}", openId="o")
+    assert bind_account_violations(by_form) == []
+    assert head_violations(HEAD_MEMBERS) == []
+
+
+@pytest.mark.parametrize("rule", SYNC_LINKAGE, ids=lambda rule: rule.name)
+def test_a_missing_member_of_a_linkage_is_named_if_required(rule: Rule) -> None:
+    name, required = rule.name, rule.required
+    for absent in (None, ""):
+        body = {**sync_body(), name: absent}
+        assert (f"{name}: required" in sync_linkage_violations(body)) is required
+
+
+@pytest.mark.parametrize("rule", BIND_ACCOUNT, ids=lambda rule: rule.name)
+def test_a_missing_member_of_an_account_is_named_if_required(rule: Rule) -> None:
+    name, required = rule.name, rule.required
+    assert (f"{name}: required" in bind_account_violations(bind_body(**{name: None}))) is required
+
+
+@pytest.mark.parametrize("rule", HEAD, ids=lambda rule: rule.name)
+def test_a_missing_member_of_a_head_is_named_if_required(rule: Rule) -> None:
+    name, required = rule.name, rule.required
+    assert (f"{name}: required" in head_violations({**HEAD_MEMBERS, name: None})) is required
+
+
+@pytest.mark.parametrize(
+    ("name", "most"),
+    [
+        ("requestId", 128),
+        ("externalBindingId", 128),
+        ("externalIdentityValue", 128),
+        ("userId", 64),
+        ("bindingTarget", 128),
+    ],
+)
+def test_lengths_of_a_linkage_are_counted_in_code_points(name: str, most: int) -> None:
+    assert sync_linkage_violations({**sync_body(), name: "𠮷" * most}) == []
+    assert sync_linkage_violations({**sync_body(), name: "𠮷" * (most + 1)}) == [
+        f"{name}: longer than {most} characters"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "most"),
+    [
+        ("merchantAccountId", 64),
+        ("subMerchantId", 64),
+        ("type", 16),
+        ("subType", 16),
+        ("accountId", 64),
+        ("openId", 64),
+        ("userId", 64),
+    ],
+)
+def test_lengths_of_an_account_are_counted_in_code_points(name: str, most: int) -> None:
+    assert bind_account_violations({**bind_body(), name: "𠮷" * most}) == []
+    assert bind_account_violations({**bind_body(), name: "𠮷" * (most + 1)}) == [
+        f"{name}: longer than {most} characters"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"requestId": 7}, "requestId: must be a string"),
+        ({"bizTime": "1716331341000"}, "bizTime: must be a number of milliseconds"),
+        ({"bizTime": True}, "bizTime: must be a number of milliseconds"),
+        ({"bizTime": 1.5}, "bizTime: must be a number of milliseconds"),
+        ({"bizTime": -1}, "bizTime: must be a number of milliseconds"),
+        ({"expiryTime": 253_402_300_800_000}, "expiryTime: must be a number of milliseconds"),
+        ({"bizType": "BINDING"}, "bizType: must be BINDING_SYNC"),
+        ({"operateType": "bind"}, "operateType: must be BIND or UNBIND"),
+        ({"externalIdentityType": []}, "externalIdentityType: must be UID or PHONE"),
+        ({"bindingTargetType": "CARD"}, "bindingTarget: required unless bindingTargetType is USER_ID"),
+        ({"nickname": "Tai Man"}, "nickname: not a member"),
+        ({"n" * 65: "x"}, "n" * 64 + ": not a member"),
+    ],
+)
+def test_a_violation_of_a_linkage_names_the_member(changes: dict[str, object], says: str) -> None:
+    assert sync_linkage_violations({**sync_body(), **changes}) == [says]
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"source": "TEMPLATE"}, ["source: must be BY_TEMPLATE or NORMAL"]),
+        ({"accountId": None}, ["accountId: required unless source is BY_TEMPLATE"]),
+        (
+            {"source": "BY_TEMPLATE"},
+            [
+                "accountInfo: required when source is BY_TEMPLATE",
+                "accountId: has no value when source is BY_TEMPLATE",
+            ],
+        ),
+        ({"accountInfo": {}}, ["accountInfo: must be a string that holds a JSON object"]),
+        ({"accountInfo": "[]"}, ["accountInfo: must be a string that holds a JSON object"]),
+        ({"accountInfo": "{}"}, ["accountInfo: must hold formCode, a string, and formValue, an object"]),
+        (
+            {"accountInfo": '{"formCode":"","formValue":{"a":1}}'},
+            ["accountInfo: formValue must hold strings"],
+        ),
+        ({"userId": None}, ["openId, userId: one of them is required"]),
+        ({"timestamp": 1780849297416}, ["timestamp: must be a string of milliseconds"]),
+        ({"timestamp": "253402300800000"}, ["timestamp: must be a string of milliseconds"]),
+        ({"timestamp": "-1"}, ["timestamp: must be a string of milliseconds"]),
+        ({"extendInfo": "[]"}, ["extendInfo: must be a string that holds a JSON object"]),
+        ({"merchantId": "1"}, ["merchantId: not a member"]),
+    ],
+)
+def test_a_violation_of_an_account_names_the_member(changes: dict[str, object], says: list[str]) -> None:
+    assert bind_account_violations(bind_body(**changes)) == says
+
+
+@pytest.mark.parametrize("time", ["2001-07-04T12:08:56", "now", 7])
+def test_a_time_of_a_head_has_an_offset(time: object) -> None:
+    assert head_violations({**HEAD_MEMBERS, "reqTime": time}) == [
+        "reqTime: must be an ISO-8601 time with an offset"
+    ]
+
+
+def test_every_violation_is_found_at_once() -> None:
+    assert len(sync_linkage_violations({})) == len([rule for rule in SYNC_LINKAGE if rule.required]) + 1
