@@ -48,6 +48,7 @@ class Transport:
     ) -> None:
         self._timeout_s = timeout_s
         self._proxy = proxy
+        tls = ssl.create_default_context() if tls is None else tls
         trace = aiohttp.TraceConfig()
         trace.on_request_headers_sent.append(_on_headers_sent)
         self._sessions = {
@@ -106,11 +107,10 @@ class Transport:
             )
 
 
-def _connector(tls: ssl.SSLContext | None, *, reuse: bool) -> aiohttp.TCPConnector:
-    ssl_context = tls if tls is not None else ssl.create_default_context()
+def _connector(tls: ssl.SSLContext, *, reuse: bool) -> aiohttp.TCPConnector:
     if reuse:
-        return aiohttp.TCPConnector(ssl=ssl_context, limit=0, keepalive_timeout=KEEP_ALIVE_S)
-    return aiohttp.TCPConnector(ssl=ssl_context, limit=0, force_close=True)
+        return aiohttp.TCPConnector(ssl=tls, limit=0, keepalive_timeout=KEEP_ALIVE_S)
+    return aiohttp.TCPConnector(ssl=tls, limit=0, force_close=True)
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
