@@ -15,8 +15,8 @@ from clients.alipayhk.protocols.header_signed import (
     REQUEST_TIME,
     content_to_sign,
     decrypt_body,
-    header_pairs,
 )
+from clients.alipayhk.protocols.header_text import header_pairs
 from clients.alipayhk.strict_json import JsonError, member_bytes, read_object
 
 

@@ -157,8 +157,9 @@ def _has_port(url: str) -> bool:
 
 def url_path(text: str) -> str:
     """Read the path and query that are sent and signed byte for byte."""
-    if not text.startswith("/") or text.startswith("//") or "#" in text or not _VISIBLE.fullmatch(text):
-        raise ValueError("must begin with one / and be printable ASCII without space or #")
+    odd = text.startswith("//") or text.endswith("?") or "#" in text
+    if odd or not text.startswith("/") or not _VISIBLE.fullmatch(text):
+        raise ValueError("must begin with one /, be printable ASCII without space or #, and not end with ?")
     return text
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from .clock import Now, now_utc
 from .endpoint import Endpoint
-from .errors import AnswerError, ResultError
+from .errors import AnswerError, CallError, ResultError
 from .messages import VerifiedResponse
 from .protocols import PROTOCOLS
 from .result import SUCCESS
@@ -41,13 +41,20 @@ class Client:
         sealed = protocol.seal_request(
             endpoint, request_id, body, now=sent_at, random_bytes=self._random_bytes
         )
-        raw = await self._transport.post(
-            endpoint.base_url, sealed, attempt, reuse_connection=endpoint.idempotent
-        )
         try:
-            verified = protocol.unseal_response(endpoint, request_id, raw, sent_at=sent_at, now=self._now())
-        except AnswerError as error:
-            error.http_status, error.tracer_id = raw.http_status, raw.tracer_id
+            raw = await self._transport.post(
+                endpoint.base_url, sealed, attempt, reuse_connection=endpoint.idempotent
+            )
+            try:
+                verified = protocol.unseal_response(
+                    endpoint, request_id, raw, sent_at=sent_at, now=self._now()
+                )
+            except AnswerError as error:
+                error.http_status, error.tracer_id = raw.http_status, raw.tracer_id
+                raise
+        except CallError as error:
+            # `from None` hides what an error hangs on, and keeps it: foreign errors hold the whole text.
+            error.__cause__ = error.__context__ = None
             raise
         if verified.result.status != SUCCESS:
             raise ResultError(verified)

@@ -76,6 +76,8 @@ def read_key(path: Path) -> RSAPrivateKey | RSAPublicKey:
             data = file.read(FILE_BYTES_MAX + 1)
     except OSError as error:
         raise KeyFileError(f"cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise KeyFileError("cannot be read: no file can have this name") from None
     return parse_key(data)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from .errors import Malformed
@@ -19,7 +19,7 @@ class Result:
     status: str
     code: str = ""
     code_id: str = ""
-    message: str = ""
+    message: str = field(default="", repr=False)
 
 
 def result_of(body: Mapping[str, object]) -> Result:
@@ -34,7 +34,7 @@ def result_of(body: Mapping[str, object]) -> Result:
     status, code = members.get("resultStatus"), members.get("resultCode")
     if not isinstance(status, str):
         raise Malformed("the result has no status")
-    if status == FAILURE and not isinstance(code, str):
+    if status == FAILURE and not text_of(code):
         raise Malformed("the result is F and has no code")
     return Result(
         status=status,

@@ -7,6 +7,7 @@ on deep nesting: each of them lets two readers of one text disagree.
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import Final, NoReturn, cast
 
@@ -15,8 +16,8 @@ _SPACE: Final = re.compile(rb"[ \t\n\r]*+")
 _STRING: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 _SCALAR: Final = re.compile(rb"[^ \t\n\r,:\[\]{}\"]++")
 _BRACKET_OR_STRING: Final = re.compile(rb'[\[\]{}]|"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
-_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _OPENING: Final = b"[{"
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 class JsonError(ValueError):
@@ -41,7 +42,9 @@ def read_object(data: bytes) -> dict[str, object]:
     try:
         text = data.decode("utf-8")
         _check_depth(data)
-        value = json.loads(text, object_pairs_hook=_members_once, parse_constant=_refuse_constant)
+        value = json.loads(
+            text, object_pairs_hook=_members_once, parse_constant=_refuse_constant, parse_float=_finite
+        )
     except JsonError:
         raise
     except ValueError:
@@ -153,6 +156,13 @@ def _members_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return members
 
 
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise JsonError("a number is too large")
+    return number
+
+
 def _refuse_constant(_: str) -> NoReturn:
     raise JsonError("NaN and infinities are not JSON")
 
@@ -163,5 +173,7 @@ def _without_surrogates(value: object) -> object:
     if isinstance(value, list):
         return [_without_surrogates(item) for item in value]
     if isinstance(value, dict):
-        return {_without_surrogates(name): _without_surrogates(item) for name, item in value.items()}
+        return _members_once(
+            [(_SURROGATE.sub("\ufffd", name), _without_surrogates(item)) for name, item in value.items()]
+        )
     return value

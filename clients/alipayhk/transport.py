@@ -86,9 +86,12 @@ class Transport:
     async def _post(
         self, base_url: str, sealed: SealedRequest, attempt: Attempt, *, reuse_connection: bool
     ) -> RawResponse:
+        # encoded=True: the path goes out byte for byte as it was signed.
+        url = URL(base_url + sealed.path, encoded=True)
+        if url.raw_path_qs != sealed.path or url.raw_fragment:
+            raise Unreachable("the path cannot be sent as it is signed")
         async with self._sessions[reuse_connection].post(
-            # encoded=True: the path goes out byte for byte as it was signed.
-            URL(base_url + sealed.path, encoded=True),
+            url,
             data=sealed.body,
             headers=list(sealed.headers),
             allow_redirects=False,

@@ -7,7 +7,7 @@ from typing import Any
 
 from clients.alipayhk import crypto
 from clients.alipayhk.messages import Headers, SealedRequest, header_values
-from clients.alipayhk.protocols import header_signed
+from clients.alipayhk.protocols import header_signed, header_text
 from tests.sandbox.callers import CLIENT_ID, KeyRing, Merchant, Reply, sync_body
 
 SYNC = "SyncLinkage"
@@ -48,6 +48,6 @@ def signed(merchant: Merchant, ring: KeyRing, body: bytes, *more: tuple[str, str
     sealed = merchant.seal(SYNC, sync_body())
     time = header_values(sealed.headers, "Request-Time")[0]
     content = header_signed.content_to_sign(sealed.path, CLIENT_ID, time, body)
-    line = header_signed.signature_header("1", crypto.sign(ring.merchant, content))
+    line = header_text.signature_header("1", crypto.sign(ring.merchant, content))
     sealed = with_header(sealed, "Signature", line)
     return replace(sealed, headers=(*sealed.headers, *more), body=body)

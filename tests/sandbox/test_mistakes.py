@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from clients.alipayhk import crypto
 from clients.alipayhk.messages import header_values
-from clients.alipayhk.protocols import header_signed
+from clients.alipayhk.protocols import header_signed, header_text
 from clients.alipayhk.strict_json import write_json
 from sandbox.server import running
 from tests.sandbox.callers import (
@@ -36,7 +36,7 @@ async def test_what_was_signed_instead_is_recognised_over_headers(
         (content + b"\n", "it covers a line break after the content"),
         (content.replace(b"\n", b"\r\n"), "it covers CR LF in place of the line feed"),
     ):
-        line = header_signed.signature_header("1", crypto.sign(ring.merchant, instead))
+        line = header_text.signature_header("1", crypto.sign(ring.merchant, instead))
         message = await refused(merchant, SYNC, with_header(sealed, "Signature", line), "INVALID_SIGNATURE")
         assert message == f"the signature does not match the content: {says}"
 
@@ -47,7 +47,7 @@ async def test_signing_before_encrypting_is_recognised(merchant: Merchant, ring:
     plain = write_json(body)
     time = header_values(sealed.headers, "Request-Time")[0]
     content = header_signed.content_to_sign(sealed.path, CLIENT_ID, time, plain)
-    line = header_signed.signature_header("1", crypto.sign(ring.merchant, content))
+    line = header_text.signature_header("1", crypto.sign(ring.merchant, content))
     message = await refused(merchant, SYNC, with_header(sealed, "Signature", line), "INVALID_SIGNATURE")
     assert message.endswith("it covers the body before encryption: encrypt first, then sign")
 

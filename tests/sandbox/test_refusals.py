@@ -15,7 +15,7 @@ from clients.alipayhk.crypto import EncryptionProfile
 from clients.alipayhk.endpoint import Encryption
 from clients.alipayhk.errors import ResultError, Unsigned
 from clients.alipayhk.messages import header_values
-from clients.alipayhk.protocols import header_signed
+from clients.alipayhk.protocols import header_signed, header_text
 from sandbox.apis import APIS
 from tests.sandbox.callers import (
     CLIENT_ID,
@@ -217,7 +217,7 @@ async def test_a_request_time_without_offset_is_an_illegal_parameter(
     sealed = merchant.seal(SYNC, sync_body())
     time = "2024-05-22T06:42:21"
     content = header_signed.content_to_sign(sealed.path, CLIENT_ID, time, sealed.body)
-    line = header_signed.signature_header("1", crypto.sign(ring.merchant, content))
+    line = header_text.signature_header("1", crypto.sign(ring.merchant, content))
     reply = await merchant.send(with_header(with_header(sealed, "Request-Time", time), "Signature", line))
     assert result_of(SYNC, reply)["resultMessage"] == (
         "Request-Time: must be an ISO-8601 time with an offset"

@@ -184,8 +184,9 @@ def _verify(endpoint: Endpoint, content: bytes | None, signature_json: bytes | N
     if content is None or signature_json is None:
         raise SignatureInvalid("the signature, or what it signs, is absent")
     try:
-        text = json.loads(signature_json)
-        signature = crypto.url_base64_bytes(text if isinstance(text, str) else "")
+        if not signature_json.startswith(b'"'):
+            raise CryptoError("not a string")
+        signature = crypto.url_base64_bytes(json.loads(signature_json))
     except (ValueError, CryptoError):
         raise SignatureInvalid("the signature is not base64") from None
     cause = CryptoError("there is no key to verify with")

@@ -31,10 +31,15 @@ from ..messages import (
 )
 from ..result import result_of
 from ..strict_json import JsonError, read_object, write_json
+from .header_text import (
+    ENCRYPTION_ALGORITHM,
+    SIGNATURE_ALGORITHM,
+    encrypt_header,
+    header_pairs,
+    signature_header,
+)
 from .unsigned import unsigned
 
-SIGNATURE_ALGORITHM: Final = "RSA256"
-ENCRYPTION_ALGORITHM: Final = "RSA_AES"
 REQUEST_TIME: Final = "Request-Time"
 RESPONSE_TIME: Final = "Response-Time"
 
@@ -42,33 +47,6 @@ RESPONSE_TIME: Final = "Response-Time"
 def content_to_sign(path: str, client_id: str, time: str, body: bytes) -> bytes:
     """Return the exact bytes that are signed."""
     return f"POST {path}\n{client_id}.{time}.".encode() + body
-
-
-def signature_header(key_version: str, signature: bytes) -> str:
-    """Write the value of the header Signature."""
-    text = crypto.url_base64_text(signature)
-    return f"algorithm={SIGNATURE_ALGORITHM},keyVersion={key_version},signature={text}"
-
-
-def encrypt_header(key_version: str, wrapped_key: bytes) -> str:
-    """Write the value of the header Encrypt."""
-    text = crypto.url_base64_text(wrapped_key)
-    return f"algorithm={ENCRYPTION_ALGORITHM},keyVersion={key_version},symmetricKey={text}"
-
-
-def header_pairs(value: str) -> dict[str, str]:
-    """Read `key=value,key=value`; raise ValueError for anything else, or for a key given twice.
-
-    Space around a pair is trimmed, the first `=` splits it, and the case of a key does not matter:
-    some of AlipayHK's pages print spaces, some of its siblings other cases.
-    """
-    pairs: dict[str, str] = {}
-    for part in value.split(","):
-        key, equals, text = part.strip().partition("=")
-        if not equals or not key or key.lower() in pairs:
-            raise ValueError("not key=value pairs")
-        pairs[key.lower()] = text
-    return pairs
 
 
 def seal_request(
@@ -247,7 +225,7 @@ def _read(endpoint: Endpoint, headers: Headers, body: bytes) -> dict[str, object
 
 def _by_version(keys: Mapping[str, Key], pairs: Mapping[str, str]) -> Key:
     """Return the key that `keyVersion` names, or the newest where it is absent; else KeyError."""
-    return keys[pairs["keyversion"]] if "keyversion" in pairs else next(iter(keys.values()))
+    return keys[pairs.get("keyversion", next(iter(keys), ""))]
 
 
 def _only(headers: Headers, name: str) -> str:

@@ -1,0 +1,178 @@
+"""Both ends of the two protocols: our endpoint, the wallet's, and the answers that the wallet writes."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+from urllib.parse import quote
+
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from hypothesis import HealthCheck, settings
+
+from clients.alipayhk import crypto
+from clients.alipayhk.crypto import EncryptionProfile
+from clients.alipayhk.endpoint import Encryption, Endpoint
+from clients.alipayhk.keys import Keys
+from clients.alipayhk.messages import Headers, RawResponse, VerifiedResponse, header_values
+from clients.alipayhk.protocols import (
+    ENVELOPE_SIGNED,
+    HEADER_SIGNED,
+    PROTOCOLS,
+    envelope_signed,
+    header_signed,
+    header_text,
+)
+from clients.alipayhk.strict_json import write_json
+
+CLIENT_ID: Final = "4Q5Y8W0WSG45P907917"
+PATH: Final = "/api/open/v1/example/path"
+FUNCTION: Final = "alipay.intl.merchant.account.bind"
+REQUEST_ID: Final = "req-0001"
+
+SENT_AT: Final = datetime(2024, 5, 22, 1, 12, 21, 600_000, UTC)
+NOW: Final = SENT_AT + timedelta(seconds=0.8)
+ANSWERED_AT: Final = "2024-05-22T06:42:22+05:30"
+OK_BODY: Final = b'{"result":{"resultCode":"SUCCESS","resultStatus":"S","resultMessage":"success"}}'
+
+_FULL: Final = os.environ.get("HYPOTHESIS_PROFILE") == "full"
+
+
+def modest(examples: int) -> settings:
+    """Return hypothesis settings for a run of the whole suite; the profile `full` looks longer."""
+    return settings(
+        max_examples=examples * (20 if _FULL else 1),
+        deadline=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    )
+
+
+@dataclass(frozen=True)
+class Sides:
+    """One API as both ends have it configured, and how each of them reads."""
+
+    us: Endpoint
+    wallet: Endpoint
+
+    def but(self, **changes: Any) -> Sides:
+        """Return these sides with the same changes at both ends."""
+        return Sides(replace(self.us, **changes), replace(self.wallet, **changes))
+
+    def with_profile(self, profile: EncryptionProfile) -> Sides:
+        """Return these sides, encrypting under `profile`."""
+        return self.but(encryption=Encryption(profile), encrypt_requests=True)
+
+    def open(
+        self,
+        raw: RawResponse,
+        *,
+        request_id: str = REQUEST_ID,
+        sent_at: datetime = SENT_AT,
+        now: datetime = NOW,
+    ) -> VerifiedResponse:
+        """Unseal an answer as the client does."""
+        protocol = PROTOCOLS[self.us.protocol]
+        return protocol.unseal_response(self.us, request_id, raw, sent_at=sent_at, now=now)
+
+
+def both_sides(protocol: str, ours: RSAPrivateKey, theirs: RSAPrivateKey) -> Sides:
+    """Build an API over one protocol, with a key pair on each side."""
+    enveloped = protocol == ENVELOPE_SIGNED
+    us = Endpoint(
+        api="BindAccount" if enveloped else "SyncLinkage",
+        protocol=protocol,
+        base_url="http://127.0.0.1:9",
+        path=PATH,
+        client_id=CLIENT_ID,
+        keys=Keys(ours, "1", {"1": theirs.public_key()}, {"1": ours}),
+        idempotent=not enveloped,
+        function=FUNCTION if enveloped else "",
+        version="1.0.0" if enveloped else "",
+    )
+    return Sides(us, replace(us, keys=Keys(theirs, "1", {"1": ours.public_key()}, {"1": theirs})))
+
+
+def header_answer(
+    sides: Sides,
+    body: bytes = OK_BODY,
+    *,
+    time: str = ANSWERED_AT,
+    client_id: str = CLIENT_ID,
+    http_status: int = 200,
+    extra: Headers = (),
+) -> RawResponse:
+    """Answer over the header-signed protocol: the wallet signs exactly `body`."""
+    content = header_signed.content_to_sign(sides.wallet.path, client_id, time, body)
+    signature = crypto.sign(sides.wallet.keys.signing, content)
+    line = header_text.signature_header("1", signature)
+    headers = (("Client-Id", client_id), ("Response-Time", time), ("Signature", line), *extra)
+    return RawResponse(http_status, headers, body)
+
+
+def encrypted_answer(sides: Sides, body: bytes = OK_BODY) -> RawResponse:
+    """Answer over the header-signed protocol, encrypted for us."""
+    value, text = header_signed.encrypt_body(sides.wallet, body, os.urandom)
+    return header_answer(sides, text, extra=(("Encrypt", value),))
+
+
+def head(**changes: object) -> dict[str, object]:
+    """Return the head of an envelope that answers `REQUEST_ID`; None takes a member away."""
+    members: dict[str, object] = {
+        "clientId": CLIENT_ID,
+        "function": FUNCTION,
+        "reqMsgId": REQUEST_ID,
+        "respTime": ANSWERED_AT,
+    }
+    return {name: value for name, value in (members | changes).items() if value is not None}
+
+
+def envelope_content(body: bytes = OK_BODY, /, **changes: object) -> bytes:
+    """Return the value of `response`: the head with changes, and exactly `body`."""
+    return b'{"head":' + write_json(head(**changes)) + b',"body":' + body + b"}"
+
+
+def envelope_answer(
+    sides: Sides, content: bytes | None = None, *, http_status: int = 200, end_announced: bool = True
+) -> RawResponse:
+    """Answer over the envelope-signed protocol: the wallet signs exactly `content`."""
+    content = envelope_content() if content is None else content
+    body = envelope_signed.sealed_envelope(
+        "response", content, crypto.sign(sides.wallet.keys.signing, content)
+    )
+    return RawResponse(http_status, (), body, end_announced)
+
+
+def answer(sides: Sides, body: bytes = OK_BODY, *, http_status: int = 200) -> RawResponse:
+    """Answer over whichever protocol these sides speak."""
+    if sides.us.protocol == HEADER_SIGNED:
+        return header_answer(sides, body, http_status=http_status)
+    return envelope_answer(sides, envelope_content(body), http_status=http_status)
+
+
+def with_header(raw: RawResponse, name: str, *values: str) -> RawResponse:
+    """Return `raw` with exactly these lines of one header; without any, it is taken away."""
+    others = tuple(line for line in raw.headers if line[0] != name)
+    return replace(raw, headers=(*others, *((name, value) for value in values)))
+
+
+def header(raw: RawResponse, name: str) -> str:
+    """Return the one value of a header."""
+    (value,) = header_values(raw.headers, name)
+    return value
+
+
+def signature_text(raw: RawResponse) -> str:
+    """Return the signature of a header-signed answer in plain base64."""
+    pairs = header_text.header_pairs(header(raw, "Signature"))
+    return crypto.base64_text(crypto.url_base64_bytes(pairs["signature"]))
+
+
+def with_signature(raw: RawResponse, text: str) -> RawResponse:
+    """Return `raw` with this text in place of the signature."""
+    return with_header(raw, "Signature", f"algorithm=RSA256,keyVersion=1,signature={text}")
+
+
+def quoted(text: str) -> str:
+    """Percent-encode, as signatures travel."""
+    return quote(text, safe="")

@@ -1,0 +1,264 @@
+"""A whole call over real sockets: seal, send, unseal, result."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import pytest
+
+from clients.alipayhk import errors
+from clients.alipayhk.client import Client
+from clients.alipayhk.clock import now_utc
+from clients.alipayhk.crypto import EncryptionProfile
+from clients.alipayhk.messages import Headers, RawRequest, VerifiedRequest
+from clients.alipayhk.protocols import HEADER_SIGNED, PROTOCOLS
+from clients.alipayhk.strict_json import member_bytes
+from clients.alipayhk.transport import Attempt
+from tests.alipayhk.sides import REQUEST_ID, Sides
+from tests.alipayhk.upstream import Upstream, Wire, hanging, refused_port, transport
+
+BODY: Final = '{"requestId":"req-0001","userId":"2160000000000001","名":"陳大文 🧧"}'.encode()
+SUCCESS: Final[dict[str, object]] = {
+    "result": {"resultStatus": "S", "resultCode": "SUCCESS"},
+    "needBind": "true",
+}
+RATE_LIMITED: Final = "REQUEST_TRAFFIC_EXCEED_LIMIT"
+KINDS: Final = ["header-signed", "header-signed, encrypted", "envelope-signed"]
+
+
+@dataclass
+class Wallet:
+    """AlipayHK's end: opens each request, and answers with what it is told to."""
+
+    sides: Sides
+    body: dict[str, object] = field(default_factory=lambda: dict(SUCCESS))
+    http_status: int = 200
+    headers: Headers = (("Tracer-Id", "tracer-1"),)
+    alter: Callable[[bytes], bytes] = bytes
+    answered_at: Callable[[], datetime] = now_utc
+    opened: list[VerifiedRequest] = field(default_factory=list)
+
+    async def serve(self, wire: Wire) -> None:
+        """Answer every request on one connection."""
+        protocol = PROTOCOLS[self.sides.wallet.protocol]
+        while True:
+            received = await wire.request()
+            raw = RawRequest(received.line.split(" ")[1], received.headers, received.body)
+            request = protocol.unseal_request(self.sides.wallet, raw)
+            self.opened.append(request)
+            sealed = protocol.seal_response(
+                self.sides.wallet, request, self.body, now=self.answered_at(), random_bytes=os.urandom
+            )
+            body = self.alter(sealed.body)
+            lines = [f"HTTP/1.1 {self.http_status} Status", f"Content-Length: {len(body)}"]
+            lines += [f"{name}: {value}" for name, value in (*sealed.headers, *self.headers)]
+            await wire.write("\r\n".join([*lines, "", ""]).encode() + body)
+
+
+@pytest.fixture(params=KINDS)
+def sides(request: pytest.FixtureRequest, header_sides: Sides, envelope_sides: Sides) -> Sides:
+    """Return both ends of an API, over each protocol in turn, plain and encrypted."""
+    if request.param == "envelope-signed":
+        return envelope_sides
+    plain = header_sides.but(path="/%7Eu?a=%2f")
+    return plain.with_profile(EncryptionProfile("CBC")) if "encrypted" in request.param else plain
+
+
+Calls = Callable[[Client, Sides], Awaitable[None]]
+
+
+async def call(
+    sides: Sides, upstream: Upstream, *, times: int = 1, attempt: Attempt | None = None
+) -> object:
+    """Call so many times; return the last answer, or raise what it ends in."""
+    us = replace(sides.us, base_url=upstream.url)
+    verified = None
+    async with transport(timeout_s=5) as opened:
+        client = Client(opened)
+        for _ in range(times):
+            verified = await client.call(us, REQUEST_ID, BODY, attempt or Attempt())
+    return verified
+
+
+async def fails(sides: Sides, wallet: Wallet) -> errors.CallError:
+    """Return the error that a call of this wallet ends in."""
+    attempt = Attempt()
+    async with Upstream(wallet.serve) as upstream:
+        with pytest.raises(errors.CallError) as caught:
+            await call(sides, upstream, attempt=attempt)
+    assert attempt.sent
+    assert len(wallet.opened) == 1
+    return caught.value
+
+
+async def test_a_success_comes_back_verified(sides: Sides) -> None:
+    wallet = Wallet(sides)
+    async with Upstream(wallet.serve) as upstream, transport() as opened:
+        us = replace(sides.us, base_url=upstream.url)
+        attempt = Attempt()
+        verified = await Client(opened).call(us, REQUEST_ID, BODY, attempt)
+    assert attempt.sent
+    assert (verified.result.status, verified.result.code) == ("S", "SUCCESS")
+    assert (verified.http_status, verified.tracer_id, verified.body) == (200, "tracer-1", SUCCESS)
+    assert verified.response_time is not None
+    assert wallet.opened[0].body == json.loads(BODY)
+    assert wallet.opened[0].encrypted is sides.us.encrypt_requests
+    assert upstream.received[0].line == f"POST {sides.us.path} HTTP/1.1"
+
+
+async def test_the_business_bytes_go_out_as_given(sides: Sides) -> None:
+    async with Upstream(Wallet(sides).serve) as upstream:
+        await call(sides, upstream)
+    (request,) = upstream.received
+    if sides.us.encrypt_requests:
+        assert "陳".encode() not in request.body
+    elif sides.us.protocol == HEADER_SIGNED:
+        assert request.body == BODY
+    else:
+        content = dict(member_bytes(request.body))["request"]
+        assert dict(member_bytes(content))["body"] == BODY
+
+
+async def test_each_attempt_is_sealed_anew_around_the_same_content(sides: Sides) -> None:
+    moments = iter(range(100))
+    start = datetime.now(UTC)
+
+    def now() -> datetime:
+        return start + timedelta(seconds=next(moments))
+
+    wallet = Wallet(sides)
+    async with Upstream(wallet.serve) as upstream, transport() as opened:
+        client = Client(opened, now=now)
+        us = replace(sides.us, base_url=upstream.url)
+        for _ in range(3):
+            assert await client.call(us, REQUEST_ID, BODY, Attempt())
+    assert len({request.head + request.body for request in upstream.received}) == 3
+    assert [request.body for request in wallet.opened] == [json.loads(BODY)] * 3
+    times = [request.values("Request-Time") for request in upstream.received]
+    times = times if times[0] else [[str(request.head["reqTime"])] for request in wallet.opened]
+    assert len({time for (time,) in times}) == 3
+    if sides.us.encrypt_requests:
+        assert len({request.body for request in upstream.received}) == 3
+        assert len({request.values("Encrypt")[0] for request in upstream.received}) == 3
+
+
+async def test_randomness_and_clock_are_those_that_were_given(header_sides: Sides) -> None:
+    sides = header_sides.with_profile(EncryptionProfile("CBC", 128))
+    moment = datetime(2024, 5, 22, 1, 12, 21, 999_999, UTC)
+    wallet = Wallet(sides, answered_at=lambda: moment)
+    async with Upstream(wallet.serve) as upstream, transport() as opened:
+        client = Client(opened, now=lambda: moment, random_bytes=bytes)
+        us = replace(sides.us, base_url=upstream.url)
+        for _ in range(2):
+            assert await client.call(us, REQUEST_ID, BODY, Attempt())
+    first, second = upstream.received
+    assert first.body == second.body
+    assert first.values("Signature") == second.values("Signature")
+    assert first.values("Request-Time") == ["2024-05-22T01:12:21+00:00"]
+
+
+async def test_connections_are_reused_for_idempotent_endpoints_only(sides: Sides) -> None:
+    async with Upstream(Wallet(sides).serve) as upstream:
+        await call(sides, upstream, times=3)
+    assert len(upstream.wires) == (1 if sides.us.idempotent else 3)
+
+
+@pytest.mark.parametrize("status", ["F", "U", "s", "", "X"])
+async def test_any_status_but_s_is_a_result_error(sides: Sides, status: str) -> None:
+    result: dict[str, object] = {"resultStatus": status, "resultCode": RATE_LIMITED, "resultMessage": "no"}
+    error = await fails(sides, Wallet(sides, {"result": result}, http_status=500))
+    assert isinstance(error, errors.ResultError)
+    assert error.sent
+    answered = error.response
+    assert (answered.result.status, answered.result.code, answered.result.message) == (
+        status,
+        RATE_LIMITED,
+        "no",
+    )
+    assert (answered.http_status, answered.tracer_id) == (500, "tracer-1")
+
+
+def twisted(body: bytes) -> bytes:
+    """Change one byte near the middle."""
+    at = len(body) // 3
+    return body[:at] + bytes([body[at] ^ 1]) + body[at + 1 :]
+
+
+async def test_an_answer_error_carries_status_and_tracer_id(sides: Sides) -> None:
+    wallet = Wallet(sides, http_status=502, alter=twisted)
+    error = await fails(sides, wallet)
+    assert isinstance(error, errors.AnswerError)
+    assert (error.http_status, error.tracer_id) == (502, "tracer-1")
+
+
+async def test_a_replayed_answer_carries_them_too(sides: Sides) -> None:
+    wallet = Wallet(sides, answered_at=lambda: now_utc() - timedelta(hours=1))
+    error = await fails(sides, wallet)
+    assert isinstance(error, errors.Replayed)
+    assert (error.http_status, error.tracer_id) == (200, "tracer-1")
+
+
+async def test_a_malformed_answer_carries_them_too(sides: Sides) -> None:
+    error = await fails(sides, Wallet(sides, {"no": "result"}, headers=()))
+    assert isinstance(error, errors.Malformed)
+    assert (error.http_status, error.tracer_id) == (200, "")
+
+
+async def test_an_unsigned_answer_carries_its_claims(sides: Sides) -> None:
+    body = b'{"result":{"resultCode":"INVALID_SIGNATURE"}}'
+
+    async def refusing(wire: Wire) -> None:
+        await wire.request()
+        lines = ["HTTP/1.1 403 Forbidden", f"Content-Length: {len(body)}", "Retry-After: 9", "Tracer-Id: t"]
+        await wire.write("\r\n".join([*lines, "", ""]).encode() + body)
+
+    async with Upstream(refusing) as upstream:
+        with pytest.raises(errors.Unsigned) as caught:
+            await call(sides, upstream)
+    error = caught.value
+    assert (error.http_status, error.tracer_id) == (403, "t")
+    assert (error.claimed_code, error.retry_after_s) == ("INVALID_SIGNATURE", 9.0)
+
+
+async def test_a_plain_answer_is_refused_where_encryption_is_required(header_sides: Sides) -> None:
+    sides = Sides(replace(header_sides.us, encrypted_answers_only=True), header_sides.wallet)
+    error = await fails(sides, Wallet(sides))
+    assert isinstance(error, errors.NotEncrypted)
+    assert error.tracer_id == "tracer-1"
+
+
+async def test_an_envelope_whose_connection_ends_too_early_is_truncated(envelope_sides: Sides) -> None:
+    async def cutting(wire: Wire) -> None:
+        await wire.request()
+        await wire.write(b'HTTP/1.1 200 OK\r\n\r\n{"response":{"head":{')
+
+    async with Upstream(cutting) as upstream:
+        with pytest.raises(errors.Truncated):
+            await call(envelope_sides, upstream)
+
+
+async def test_what_fails_on_the_way_is_told_as_it_is(sides: Sides) -> None:
+    attempt = Attempt()
+    async with transport(timeout_s=0.3) as opened:
+        client = Client(opened)
+        us = replace(sides.us, base_url=f"http://127.0.0.1:{refused_port()}")
+        with pytest.raises(errors.Unreachable):
+            await client.call(us, REQUEST_ID, BODY, attempt)
+        assert not attempt.sent
+        async with Upstream(hanging) as upstream:
+            with pytest.raises(errors.Timeout):
+                await client.call(replace(us, base_url=upstream.url), REQUEST_ID, BODY, attempt)
+        assert attempt.sent
+
+
+async def test_two_answers_of_one_second_with_the_same_bytes_are_both_a_success(sides: Sides) -> None:
+    moment = now_utc()
+    wallet = Wallet(sides, answered_at=lambda: moment)
+    async with Upstream(wallet.serve) as upstream:
+        assert await call(sides, upstream, times=2)
+    assert len(wallet.opened) == 2

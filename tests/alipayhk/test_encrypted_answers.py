@@ -1,0 +1,268 @@
+"""Encrypted bodies: every profile in both directions, and one error for everything that can be wrong."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final, get_args
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+
+from clients.alipayhk import crypto, errors
+from clients.alipayhk.crypto import AesMode, CryptoError, EncryptionProfile, RsaPadding
+from clients.alipayhk.messages import RawRequest, RawResponse, VerifiedRequest
+from clients.alipayhk.protocols import header_signed, header_text
+from tests.alipayhk.sides import (
+    NOW,
+    OK_BODY,
+    PATH,
+    Sides,
+    encrypted_answer,
+    header_answer,
+    quoted,
+    with_header,
+)
+
+PROFILES: Final = [
+    pytest.param(EncryptionProfile(mode, bits, padding), id=f"{mode}-{bits}-{padding}")
+    for mode in get_args(AesMode)
+    for bits in (128, 256)
+    for padding in get_args(RsaPadding)
+]
+
+
+@pytest.fixture(params=PROFILES)
+def sides(request: pytest.FixtureRequest, header_sides: Sides) -> Sides:
+    """Return both ends of a header-signed API that encrypts, under each profile in turn."""
+    return header_sides.with_profile(request.param)
+
+
+@pytest.fixture
+def default_sides(header_sides: Sides) -> Sides:
+    """Return both ends under the default profile."""
+    return header_sides.with_profile(EncryptionProfile())
+
+
+def test_an_encrypted_request_is_answered_encrypted(sides: Sides) -> None:
+    body = b'{"userId":"2160000000000001"}'
+    sealed = header_signed.seal_request(sides.us, "", body, now=NOW, random_bytes=os.urandom)
+    assert b"2160" not in sealed.body
+    request = header_signed.unseal_request(
+        sides.wallet, RawRequest(sealed.path, sealed.headers, sealed.body)
+    )
+    answer = header_signed.seal_response(
+        sides.wallet, request, {"result": {"resultStatus": "S"}}, now=NOW, random_bytes=os.urandom
+    )
+    assert (request.encrypted, request.body) == (True, {"userId": "2160000000000001"})
+    assert b"result" not in answer.body
+    assert sides.open(RawResponse(200, answer.headers, answer.body)).result.status == "S"
+
+
+def test_a_plain_request_is_answered_plain(default_sides: Sides) -> None:
+    request = VerifiedRequest(client_id=default_sides.us.client_id, body={})
+    answer = header_signed.seal_response(
+        default_sides.wallet, request, {"result": {"resultStatus": "S"}}, now=NOW, random_bytes=os.urandom
+    )
+    assert "Encrypt" not in dict(answer.headers)
+    assert default_sides.open(RawResponse(200, answer.headers, answer.body)).result.status == "S"
+
+
+def test_every_message_has_a_fresh_key(default_sides: Sides) -> None:
+    first, second = encrypted_answer(default_sides), encrypted_answer(default_sides)
+    assert first.body != second.body
+
+
+def test_a_plain_answer_is_refused_where_encryption_is_required(default_sides: Sides) -> None:
+    strict = default_sides.but(encrypted_answers_only=True)
+    assert strict.open(encrypted_answer(strict)).result.status == "S"
+    with pytest.raises(errors.NotEncrypted):
+        strict.open(header_answer(strict))
+
+
+def test_an_unencrypted_forgery_is_told_as_such_even_where_encryption_is_required(
+    default_sides: Sides,
+) -> None:
+    strict = default_sides.but(encrypted_answers_only=True)
+    with pytest.raises(errors.SignatureInvalid):
+        strict.open(replace(header_answer(strict), body=b"{}"))
+
+
+def test_a_signature_over_the_decrypted_body_is_refused(sides: Sides) -> None:
+    value, text = header_signed.encrypt_body(sides.wallet, OK_BODY, os.urandom)
+    over_plaintext = header_answer(sides, OK_BODY, extra=(("Encrypt", value),))
+    with pytest.raises(errors.SignatureInvalid):
+        sides.open(replace(over_plaintext, body=text))
+
+
+def sealed_with(
+    sides: Sides, *, body: bytes | None = None, wrapped: bytes | None = None, plaintext: bytes = OK_BODY
+) -> RawResponse:
+    """Answer encrypted, with one layer replaced; the signature is always right."""
+    profile = sides.wallet.encryption.profile
+    aes_key, iv = os.urandom(profile.key_bytes), os.urandom(crypto.AES_BLOCK_BYTES)
+    if body is None:
+        body = crypto.base64_text(crypto.encrypt(profile, aes_key, iv, plaintext)).encode()
+    if wrapped is None:
+        wrapped = crypto.wrap_key(profile, sides.wallet.keys.verifying["1"], aes_key)
+    line = header_text.encrypt_header("1", wrapped)
+    return header_answer(sides, body, extra=(("Encrypt", line),))
+
+
+def wrapped_bytes(sides: Sides, plaintext: bytes) -> bytes:
+    """Wrap any bytes as if they were an AES key."""
+    return crypto.wrap_key(sides.wallet.encryption.profile, sides.wallet.keys.verifying["1"], plaintext)
+
+
+def wrong_padding(sides: Sides) -> RawResponse:
+    """Encrypt a whole block that is not padded: its last byte says zero."""
+    profile = sides.wallet.encryption.profile
+    aes_key, iv = os.urandom(profile.key_bytes), bytes(crypto.AES_BLOCK_BYTES)
+    whole = crypto.encrypt(profile, aes_key, iv, bytes(16))
+    cut = whole[: -crypto.AES_BLOCK_BYTES]
+    return sealed_with(sides, body=crypto.base64_text(cut).encode(), wrapped=wrapped_bytes(sides, aes_key))
+
+
+def encrypt_line(template: str) -> Callable[[Sides], RawResponse]:
+    """Answer encrypted, with the header Encrypt in another form; no signature covers it."""
+
+    def build(sides: Sides) -> RawResponse:
+        value, text = header_signed.encrypt_body(sides.wallet, OK_BODY, os.urandom)
+        key = header_text.header_pairs(value)["symmetrickey"]
+        return header_answer(sides, text, extra=(("Encrypt", template.format(key=key)),))
+
+    return build
+
+
+def two_encrypt_lines(sides: Sides) -> RawResponse:
+    """Answer with the header Encrypt twice."""
+    raw = encrypted_answer(sides)
+    value = dict(raw.headers)["Encrypt"]
+    return with_header(raw, "Encrypt", value, value)
+
+
+BROKEN: Final[dict[str, Callable[[Sides], RawResponse]]] = {
+    "wrap: random bytes": lambda sides: sealed_with(sides, wrapped=b"\1" * 256),
+    "wrap: too short": lambda sides: sealed_with(sides, wrapped=b"\1" * 255),
+    "wrap: too long": lambda sides: sealed_with(sides, wrapped=b"\1" * 257),
+    "wrap: above the modulus": lambda sides: sealed_with(sides, wrapped=b"\xff" * 256),
+    "wrap: empty": lambda sides: sealed_with(sides, wrapped=b""),
+    "wrap: the placeholder of the documentation": encrypt_line(
+        "algorithm=RSA_AES,keyVersion=1,symmetricKey=bqS8HSabcdefghijklmnopqr"
+    ),
+    "wrap: an empty key": lambda sides: sealed_with(sides, wrapped=wrapped_bytes(sides, b"")),
+    "wrap: a key of another length": lambda sides: sealed_with(
+        sides, wrapped=wrapped_bytes(sides, b"k" * 24)
+    ),
+    "wrap: another key": lambda sides: sealed_with(
+        sides, wrapped=wrapped_bytes(sides, os.urandom(sides.us.encryption.profile.key_bytes))
+    ),
+    "header: empty": encrypt_line(""),
+    "header: no pairs": encrypt_line("RSA_AES"),
+    "header: no key": encrypt_line("algorithm=RSA_AES,keyVersion=1"),
+    "header: key twice": encrypt_line("symmetricKey={key},symmetricKey={key}"),
+    "header: another algorithm": encrypt_line("algorithm=RSA_DES,keyVersion=1,symmetricKey={key}"),
+    "header: an unknown version": encrypt_line("algorithm=RSA_AES,keyVersion=2,symmetricKey={key}"),
+    "header: not base64": encrypt_line("algorithm=RSA_AES,keyVersion=1,symmetricKey=***"),
+    "header: twice": two_encrypt_lines,
+    "padding": wrong_padding,
+    "body: empty": lambda sides: sealed_with(sides, body=b""),
+    "body: not base64": lambda sides: sealed_with(sides, body=b"?" * 64),
+    "body: plain JSON": lambda sides: sealed_with(sides, body=OK_BODY),
+    "body: base64 and a line feed": lambda sides: sealed_with(sides, body=b"A" * 64 + b"\n"),
+    "body: percent-encoded": lambda sides: sealed_with(sides, body=quoted("+" * 64).encode()),
+    "body: not ASCII": lambda sides: sealed_with(sides, body=b"\xff" * 64),
+    "body: not whole blocks": lambda sides: sealed_with(sides, body=b"A" * 60),
+    "body: shorter than an IV": lambda sides: sealed_with(sides, body=b"AAAA"),
+    "body: exactly an IV": lambda sides: sealed_with(sides, body=b"A" * 22 + b"=="),
+    "JSON: none": lambda sides: sealed_with(sides, plaintext=b""),
+    "JSON: cut short": lambda sides: sealed_with(sides, plaintext=OK_BODY[:-1]),
+    "JSON: two members of one name": lambda sides: sealed_with(sides, plaintext=b'{"result":1,"result":2}'),
+    "JSON: not UTF-8": lambda sides: sealed_with(sides, plaintext=b'{"\xff":1}'),
+    "JSON: too deep": lambda sides: sealed_with(sides, plaintext=b'{"a":' + b"[" * 100),
+    "JSON: not an object": lambda sides: sealed_with(sides, plaintext=b"[]"),
+}
+
+
+@pytest.mark.parametrize("build", BROKEN.values(), ids=BROKEN.keys())
+def test_every_way_to_break_an_encrypted_answer_gives_the_same_error(
+    build: Callable[[Sides], RawResponse], sides: Sides
+) -> None:
+    with pytest.raises(errors.CallError) as caught:
+        sides.open(build(sides))
+    assert (type(caught.value), caught.value.args) == (
+        errors.Malformed,
+        ("the body cannot be decrypted or read",),
+    )
+    assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize(("agreed", "used"), [(256, 128), (128, 256), (256, 192)])
+def test_a_key_of_another_length_than_agreed_is_refused_though_it_would_decrypt(
+    header_sides: Sides, agreed: int, used: int
+) -> None:
+    ours = header_sides.with_profile(EncryptionProfile(aes_bits=agreed))
+    theirs = header_sides.with_profile(EncryptionProfile(aes_bits=used))
+    raw = encrypted_answer(theirs)
+    assert theirs.open(raw).result.status == "S"
+    with pytest.raises(errors.Malformed):
+        ours.open(raw)
+
+
+ACCEPTED_ENCRYPT_LINES: Final = {
+    "spaces": "algorithm=RSA_AES, keyVersion=1, symmetricKey={key}",
+    "another case": "ALGORITHM=rsa_aes,keyversion=1,SYMMETRICKEY={key}",
+    "no algorithm, no version": "symmetricKey={key}",
+}
+
+
+@pytest.mark.parametrize("template", ACCEPTED_ENCRYPT_LINES.values(), ids=ACCEPTED_ENCRYPT_LINES.keys())
+def test_another_spelling_of_the_encrypt_header_is_accepted(template: str, default_sides: Sides) -> None:
+    assert default_sides.open(encrypt_line(template)(default_sides)).result.status == "S"
+
+
+def test_the_named_version_of_our_own_keys_decrypts(
+    default_sides: Sides, ours: RSAPrivateKey, stranger: RSAPrivateKey
+) -> None:
+    raw = encrypted_answer(default_sides)
+    keys = replace(default_sides.us.keys, decrypting={"2": stranger, "1": ours})
+    assert Sides(replace(default_sides.us, keys=keys), default_sides.wallet).open(raw).result.status == "S"
+
+
+def test_without_any_key_an_encrypted_answer_is_malformed_and_not_a_crash(default_sides: Sides) -> None:
+    keys = replace(default_sides.us.keys, decrypting={})
+    keyless = Sides(replace(default_sides.us, keys=keys), default_sides.wallet)
+    for template in ("keyVersion=1,symmetricKey={key}", "symmetricKey={key}"):
+        with pytest.raises(errors.Malformed):
+            keyless.open(encrypt_line(template)(default_sides))
+
+
+def test_a_broken_wrap_decrypts_to_noise_here(ours: RSAPrivateKey, theirs: RSAPrivateKey) -> None:
+    assert crypto.rejects_implicitly(ours)
+    assert crypto.rejects_implicitly(theirs)
+
+
+class RaisingKey:
+    """A private key of a library that rejects a broken wrap openly."""
+
+    key_size = 2048
+
+    def decrypt(self, ciphertext: bytes, padding: object) -> bytes:
+        """Refuse as OpenSSL before 3.2 does."""
+        assert len(ciphertext) == self.key_size // 8
+        raise ValueError("Decryption failed")
+
+
+def test_a_library_that_rejects_openly_is_noticed() -> None:
+    assert not crypto.rejects_implicitly(RaisingKey())  # type: ignore[arg-type]
+
+
+def test_a_library_that_rejects_openly_gives_the_same_error_too() -> None:
+    with pytest.raises(CryptoError, match=r"^the body cannot be decrypted$"):
+        crypto.unwrap_key(EncryptionProfile(), RaisingKey(), bytes(256))  # type: ignore[arg-type]
+
+
+def test_the_path_that_is_sent_is_the_path_that_is_configured(default_sides: Sides) -> None:
+    sealed = header_signed.seal_request(default_sides.us, "", OK_BODY, now=NOW, random_bytes=os.urandom)
+    assert sealed.path == PATH

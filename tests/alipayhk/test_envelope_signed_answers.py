@@ -1,0 +1,389 @@
+"""Envelope-signed answers, good and bad, each bad one named after the bug that would let it pass."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from typing import Final
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+
+from clients.alipayhk import crypto, errors
+from clients.alipayhk.messages import RawRequest, RawResponse, VerifiedRequest
+from clients.alipayhk.protocols import envelope_signed
+from tests.alipayhk.sides import (
+    CLIENT_ID,
+    FUNCTION,
+    NOW,
+    OK_BODY,
+    REQUEST_ID,
+    SENT_AT,
+    Sides,
+    envelope_answer,
+    envelope_content,
+    quoted,
+)
+
+
+@pytest.fixture
+def sides(envelope_sides: Sides) -> Sides:
+    """Return both ends of an envelope-signed API."""
+    return envelope_sides
+
+
+def refuses(sides: Sides, raw: RawResponse, failure: type[errors.CallError]) -> errors.CallError:
+    """Open an answer that must fail with exactly `failure`, and return that."""
+    with pytest.raises(errors.CallError) as caught:
+        sides.open(raw)
+    assert type(caught.value) is failure
+    assert caught.value.sent
+    return caught.value
+
+
+def raw_body(template: bytes, sides: Sides, content: bytes | None = None) -> RawResponse:
+    """Write an envelope by hand: CONTENT, SIG (escaped) and PLAIN (not escaped) stand for its parts."""
+    content = envelope_content() if content is None else content
+    plain = crypto.base64_text(crypto.sign(sides.wallet.keys.signing, content))
+    body = template.replace(b"CONTENT", content).replace(b"PLAIN", plain.encode())
+    return RawResponse(200, (), body.replace(b"SIG", quoted(plain).encode()))
+
+
+def test_an_honest_answer_opens(sides: Sides) -> None:
+    opened = sides.open(replace(envelope_answer(sides, http_status=500), headers=(("tracer-id", "t"),)))
+    assert (opened.http_status, opened.tracer_id, opened.result.code) == (500, "t", "SUCCESS")
+    assert opened.response_time is not None
+
+
+ACCEPTED: Final = {
+    "plain base64": b'{"response":CONTENT,"signature":"PLAIN"}',
+    "signature first": b'{"signature":"SIG","response":CONTENT}',
+    "space everywhere": b' \r\n{ "response" :\tCONTENT , "signature" : "SIG" } \n',
+    "an unknown member": b'{"a":[1,{"signature":"x"}],"response":CONTENT,"b":null,"signature":"SIG"}',
+    "names with unicode escapes": b'{"\\u0072esponse":CONTENT,"signatur\\u0065":"SIG"}',
+}
+
+
+@pytest.mark.parametrize("template", ACCEPTED.values(), ids=ACCEPTED.keys())
+def test_another_spelling_of_the_envelope_is_accepted(sides: Sides, template: bytes) -> None:
+    assert sides.open(raw_body(template, sides)).result.status == "S"
+
+
+def test_a_signature_with_json_escapes_is_accepted(sides: Sides) -> None:
+    content = next(
+        text
+        for text in (envelope_content(OK_BODY + b" " * number) for number in range(100))
+        if b"/" in crypto.base64_text(crypto.sign(sides.wallet.keys.signing, text)).encode()
+    )
+    raw = raw_body(b'{"response":CONTENT,"signature":"PLAIN"}', sides, content)
+    before, _, signature = raw.body.partition(b'"signature"')
+    assert sides.open(replace(raw, body=before + b'"signature"' + signature.replace(b"/", b"\\/"))).body
+
+
+def test_the_signed_text_is_never_written_again(sides: Sides) -> None:
+    content = b' { "head" : ' + envelope_content()[8:].replace(b'"body":', b'\n"body" :\t')
+    raw = raw_body(b'{"response":CONTENT,"signature":"SIG"}', sides, content.strip())
+    assert sides.open(raw).result.status == "S"
+    rewritten = json.dumps(json.loads(raw.body), separators=(",", ":")).encode()
+    refuses(sides, replace(raw, body=rewritten), errors.SignatureInvalid)
+
+
+def test_every_bit_of_the_content_is_signed(sides: Sides) -> None:
+    content = envelope_content()
+    raw = envelope_answer(sides, content)
+    start = raw.body.index(content)
+    for at in range(start, start + len(content), 7):
+        body = bytearray(raw.body)
+        body[at] ^= 1
+        with pytest.raises(errors.CallError) as caught:
+            sides.open(replace(raw, body=bytes(body)))
+        # A bit in a quote or bracket can also undo the JSON; no flipped bit is ever an answer.
+        assert isinstance(caught.value, errors.SignatureInvalid | errors.Unsigned), at
+
+
+@pytest.mark.parametrize("at", [0, 1, 170, 340])
+def test_a_bit_flipped_in_the_signature_is_refused(sides: Sides, at: int) -> None:
+    content = envelope_content()
+    signature = bytearray(crypto.sign(sides.wallet.keys.signing, content))
+    signature[at * 255 // 340] ^= 1
+    body = envelope_signed.sealed_envelope("response", content, bytes(signature))
+    refuses(sides, RawResponse(200, (), body), errors.SignatureInvalid)
+
+
+REFUSED_SIGNATURES: Final = {
+    "empty": b'""',
+    "null": b"null",
+    "number": b"1",
+    "true": b"true",
+    "object": b'{"a":"SIG"}',
+    "list": b'["SIG"]',
+    "no JSON": b"SIG",
+    "broken brackets": b"[}",
+    "not base64": b'"%%%"',
+    "not ASCII": '"é"'.encode(),
+    "not UTF-8": b'"\xff"',
+    "a lone surrogate": b'"\\ud800"',
+    "a control character": b'"SIG\n"',
+    "with a space": b'" SIG"',
+    "escaped twice": b'"TWICE"',
+    "short": b'"AAAA"',
+    "a number of 5000 digits": b"1" * 5000,
+    "UTF-16": '"'.encode("utf-16-le") + b'"',
+}
+
+
+@pytest.mark.parametrize("value", REFUSED_SIGNATURES.values(), ids=REFUSED_SIGNATURES.keys())
+def test_a_signature_that_cannot_be_right_is_refused(sides: Sides, value: bytes) -> None:
+    plain = crypto.base64_text(crypto.sign(sides.wallet.keys.signing, envelope_content()))
+    value = value.replace(b"TWICE", quoted(quoted(plain)).encode())
+    raw = raw_body(b'{"response":CONTENT,"signature":' + value + b"}", sides)
+    refuses(sides, raw, errors.SignatureInvalid)
+
+
+def test_a_signature_nested_too_deeply_is_refused_and_not_a_crash(sides: Sides) -> None:
+    value = b"[" * 100_000 + b"]" * 100_000
+    raw = raw_body(b'{"response":CONTENT,"signature":' + value + b"}", sides)
+    refuses(sides, raw, errors.SignatureInvalid)
+
+
+def test_base64_with_spare_bits_is_not_canonical(sides: Sides) -> None:
+    raw = raw_body(b'{"response":CONTENT,"signature":"PLAIN"}', sides)
+    text = raw.body[:-4][-1:]
+    alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+    spare = alphabet[alphabet.index(text) + 1 :][:1]
+    assert raw.body.endswith(text + b'=="}')
+    refuses(sides, replace(raw, body=raw.body[:-5] + spare + b'=="}'), errors.SignatureInvalid)
+
+
+def test_a_signature_without_what_it_signs_is_refused(sides: Sides) -> None:
+    for template in (b'{"signature":"SIG"}', b'{"request":CONTENT,"signature":"SIG"}'):
+        refuses(sides, raw_body(template, sides), errors.SignatureInvalid)
+
+
+def test_an_answer_without_the_member_signature_is_unsigned(sides: Sides) -> None:
+    error = refuses(sides, raw_body(b'{"response":CONTENT}', sides), errors.Unsigned)
+    assert isinstance(error, errors.Unsigned)
+    assert error.claimed_code == "SUCCESS"
+
+
+TWICE: Final = {
+    "response": b'{"response":CONTENT,"response":CONTENT,"signature":"SIG"}',
+    "response, once with a unicode escape": b'{"response":CONTENT,"\\u0072esponse":{},"signature":"SIG"}',
+    "signature": b'{"response":CONTENT,"signature":"SIG","signature":"SIG"}',
+    "signature, once with a unicode escape": b'{"signatur\\u0065":"","response":CONTENT,"signature":"SIG"}',
+    "a member that nobody knows": b'{"a":1,"response":CONTENT,"a":1,"signature":"SIG"}',
+}
+
+
+@pytest.mark.parametrize("template", TWICE.values(), ids=TWICE.keys())
+def test_a_second_member_of_one_name_is_refused(sides: Sides, template: bytes) -> None:
+    refuses(sides, raw_body(template, sides), errors.Malformed)
+
+
+def test_duplicate_members_inside_the_signed_text_are_refused(sides: Sides) -> None:
+    body = OK_BODY
+    for content in (
+        b'{"head":{"reqMsgId":"x"},' + envelope_content()[1:],
+        envelope_content(b'{"result":{"resultStatus":"F"},' + body[1:]),
+        envelope_content(b'{"result":{"resultStatus":"F","resultStatus":"S"}}'),
+        envelope_content(b'{"result":{"resultStatus":"F","result\\u0053tatus":"S"}}'),
+    ):
+        refuses(sides, envelope_answer(sides, content), errors.Malformed)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"reqMsgId": "req-0002"},
+        {"reqMsgId": REQUEST_ID.upper()},
+        {"reqMsgId": None},
+        {"reqMsgId": ""},
+        {"reqMsgId": 1},
+        {"reqMsgId": [REQUEST_ID]},
+        {"function": "alipay.intl.merchant.account.unbind"},
+        {"function": None},
+        {"function": {"a": FUNCTION}},
+        {"clientId": "ANOTHER"},
+        {"clientId": CLIENT_ID.lower()},
+        {"clientId": 1},
+        {"respTime": "2023-05-22T06:42:22+05:30"},
+        {"respTime": "2024-05-22T06:42:22Z"},
+    ],
+    ids=str,
+)
+def test_an_answer_to_another_request_is_refused(sides: Sides, changes: dict[str, object]) -> None:
+    refuses(sides, envelope_answer(sides, envelope_content(**changes)), errors.Replayed)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"respTime": 1716340342}, {"respTime": ""}, {"respTime": "soon"}], ids=str
+)
+def test_a_signed_time_that_is_no_time_is_malformed(sides: Sides, changes: dict[str, object]) -> None:
+    refuses(sides, envelope_answer(sides, envelope_content(**changes)), errors.Malformed)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"respTime": None}, {"clientId": None}, {"version": "9", "x": [1]}], ids=str
+)
+def test_a_head_that_still_names_our_request_is_accepted(sides: Sides, changes: dict[str, object]) -> None:
+    opened = sides.open(envelope_answer(sides, envelope_content(**changes)))
+    assert (opened.response_time is None) == ("respTime" in changes)
+
+
+def test_the_edges_of_the_time_window_are_those_of_whole_seconds(sides: Sides) -> None:
+    first = SENT_AT.replace(microsecond=0) - timedelta(seconds=300)
+    for moment, accepted in ((first, True), (first - timedelta(seconds=1), False)):
+        raw = envelope_answer(sides, envelope_content(respTime=moment.isoformat()))
+        if accepted:
+            assert sides.open(raw).response_time == moment
+        else:
+            refuses(sides, raw, errors.Replayed)
+
+
+def test_an_answer_without_a_head_is_an_answer_to_nobody(sides: Sides) -> None:
+    refuses(sides, envelope_answer(sides, b'{"body":' + OK_BODY + b"}"), errors.Replayed)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"{}",
+        b'"x"',
+        b"null",
+        b"[]",
+        b"1",
+        b"nonsense",
+        b"[}",
+        b'{"head":null,"body":{}}',
+        b'{"head":[],"body":{}}',
+        b'{"head":{"reqMsgId":"req-0001"}}',
+        b'{"head":{},"body":"{}"}',
+        b'{"head":{},"body":[]}',
+    ],
+    ids=bytes.decode,
+)
+def test_signed_text_that_is_no_envelope_is_malformed(sides: Sides, content: bytes) -> None:
+    refuses(sides, envelope_answer(sides, content), errors.Malformed)
+
+
+def test_an_answer_to_us_signed_by_a_stranger_is_refused(sides: Sides, stranger: RSAPrivateKey) -> None:
+    keys = replace(sides.wallet.keys, signing=stranger)
+    refuses(
+        sides, envelope_answer(Sides(sides.us, replace(sides.wallet, keys=keys))), errors.SignatureInvalid
+    )
+
+
+def test_any_known_key_verifies_because_an_envelope_names_none(
+    sides: Sides, theirs: RSAPrivateKey, stranger: RSAPrivateKey
+) -> None:
+    raw = envelope_answer(sides)
+    both = {"2": stranger.public_key(), "1": theirs.public_key()}
+    for verifying, accepted in ((both, True), ({"2": both["2"]}, False), ({}, False)):
+        us = replace(sides.us, keys=replace(sides.us.keys, verifying=verifying))
+        if accepted:
+            assert Sides(us, sides.wallet).open(raw).result.status == "S"
+        else:
+            refuses(Sides(us, sides.wallet), raw, errors.SignatureInvalid)
+
+
+@pytest.mark.parametrize("end_announced", [True, False])
+def test_an_envelope_cut_anywhere_is_never_an_answer(sides: Sides, end_announced: bool) -> None:
+    raw = envelope_answer(sides, end_announced=end_announced)
+    for length in range(0, len(raw.body), 5):
+        whole_text_missing = not end_announced and length > 0
+        failure = errors.Truncated if whole_text_missing else errors.Unsigned
+        refuses(sides, replace(raw, body=raw.body[:length]), failure)
+
+
+def test_a_whole_body_that_ended_with_its_connection_opens(sides: Sides) -> None:
+    assert sides.open(envelope_answer(sides, end_announced=False)).result.status == "S"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<html>",
+        b"[]",
+        b'"x"',
+        b"\xef\xbb\xbf{}",
+        b"{} {}",
+        b"{1:2}",
+        b"{,}",
+        b'{"a"}',
+        b'{"a":}',
+        b'{"a":1,}',
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("end_announced", [True, False])
+def test_a_body_that_is_no_object_is_unsigned(sides: Sides, body: bytes, end_announced: bool) -> None:
+    refuses(sides, RawResponse(502, (), body, end_announced), errors.Unsigned)
+
+
+def test_text_after_the_envelope_is_refused(sides: Sides) -> None:
+    for rest in (b"x", b"{}", b"\0", b'{"response":{}}'):
+        raw = envelope_answer(sides)
+        refuses(sides, replace(raw, body=raw.body + rest), errors.Unsigned)
+
+
+def test_two_honest_answers_of_one_second_with_the_same_bytes_are_both_accepted(sides: Sides) -> None:
+    first, second = envelope_answer(sides), envelope_answer(sides)
+    assert first == second
+    assert [sides.open(raw).result.status for raw in (first, second)] == ["S", "S"]
+
+
+REFUSED_REQUESTS: Final[dict[str, tuple[Callable[[bytes], bytes], type[errors.CallError]]]] = {
+    "no JSON": (lambda body: body[1:], errors.Malformed),
+    "no signature": (lambda body: b'{"request":{}}', errors.SignatureInvalid),
+    "one bit": (lambda body: body.replace(b"m-1", b"m-0"), errors.SignatureInvalid),
+    "an answer": (lambda body: body.replace(b'"request"', b'"response"'), errors.SignatureInvalid),
+    "two requests": (lambda body: b'{"request":{},' + body[1:], errors.Malformed),
+}
+
+
+@pytest.mark.parametrize(("alter", "failure"), REFUSED_REQUESTS.values(), ids=REFUSED_REQUESTS.keys())
+def test_a_request_is_refused_by_the_same_rules(
+    sides: Sides, alter: Callable[[bytes], bytes], failure: type[errors.CallError]
+) -> None:
+    sealed = envelope_signed.seal_request(
+        sides.us, REQUEST_ID, b'{"merchantAccountId":"m-1"}', now=NOW, random_bytes=bytes
+    )
+    with pytest.raises(failure):
+        envelope_signed.unseal_request(sides.wallet, RawRequest("/", (), alter(sealed.body)))
+
+
+def test_a_request_without_a_client_id_is_malformed(sides: Sides) -> None:
+    content = envelope_content(clientId=None)
+    body = envelope_signed.sealed_envelope("request", content, crypto.sign(sides.us.keys.signing, content))
+    with pytest.raises(errors.Malformed):
+        envelope_signed.unseal_request(sides.wallet, RawRequest("/", (), body))
+
+
+def test_an_answer_echoes_the_head_of_its_request(sides: Sides) -> None:
+    request = VerifiedRequest(CLIENT_ID, {}, {"function": FUNCTION, "reqMsgId": "another"})
+    answer = envelope_signed.seal_response(
+        sides.wallet, request, {"result": {"resultStatus": "S"}}, now=NOW, random_bytes=bytes
+    )
+    raw = RawResponse(200, answer.headers, answer.body)
+    assert sides.open(raw, request_id="another").result.status == "S"
+    refuses(sides, raw, errors.Replayed)
+
+
+def test_a_large_hostile_envelope_is_refused_quickly(sides: Sides) -> None:
+    size = 256 * 1024
+    for body in (
+        b"[" * size,
+        b'{"a":' + b"[" * size,
+        b'{"a":' + b'"' * size,
+        b'{"a":"' + b"\\" * size,
+        b'{"a":"' + b'\\"' * (size // 2),
+        b"{" + b'"a":1,' * (size // 6),
+        b" " * size,
+    ):
+        started = time.perf_counter()
+        with pytest.raises(errors.CallError):
+            sides.open(RawResponse(200, (), body, end_announced=False))
+        assert time.perf_counter() - started < 10

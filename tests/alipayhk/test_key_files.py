@@ -1,0 +1,310 @@
+"""Keys from files, in every form that is handed out, and the sentence for each fault."""
+
+from __future__ import annotations
+
+import base64
+import textwrap
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
+
+from clients.alipayhk import keys
+from clients.alipayhk.keys import KeyFileError
+
+Write = Callable[[RSAPrivateKey], bytes]
+
+
+def private(encoding: Encoding, form: PrivateFormat) -> Write:
+    """Write a private key."""
+    return lambda key: key.private_bytes(encoding, form, NoEncryption())
+
+
+def public(encoding: Encoding, form: PublicFormat) -> Write:
+    """Write a public key."""
+    return lambda key: key.public_key().public_bytes(encoding, form)
+
+
+def certificate(encoding: Encoding) -> Write:
+    """Write a certificate that the key signs itself."""
+
+    def write(key: RSAPrivateKey) -> bytes:
+        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "AlipayHK")])
+        now = datetime.now(UTC)
+        return (
+            x509.CertificateBuilder()
+            .subject_name(name)
+            .issuer_name(name)
+            .public_key(key.public_key())
+            .serial_number(1)
+            .not_valid_before(now - timedelta(days=1))
+            .not_valid_after(now + timedelta(days=1))
+            .sign(key, hashes.SHA256())
+            .public_bytes(encoding)
+        )
+
+    return write
+
+
+def one_line(write: Write) -> Write:
+    """Write bare base64 on one line."""
+    return lambda key: base64.b64encode(write(key))
+
+
+def wrapped(write: Write, *, width: int = 64, end: str = "\n") -> Write:
+    """Write bare base64 in lines of `width`."""
+    return lambda key: (
+        end.join(textwrap.wrap(base64.b64encode(write(key)).decode(), width)) + end
+    ).encode()
+
+
+def crlf(write: Write) -> Write:
+    """Write with the line ends of Windows."""
+    return lambda key: write(key).replace(b"\n", b"\r\n")
+
+
+PKCS1: Final = private(Encoding.PEM, PrivateFormat.TraditionalOpenSSL)
+PKCS8: Final = private(Encoding.PEM, PrivateFormat.PKCS8)
+PKCS8_DER: Final = private(Encoding.DER, PrivateFormat.PKCS8)
+PKCS1_DER: Final = private(Encoding.DER, PrivateFormat.TraditionalOpenSSL)
+SPKI: Final = public(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+SPKI_DER: Final = public(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+PUBLIC_PKCS1: Final = public(Encoding.PEM, PublicFormat.PKCS1)
+PUBLIC_PKCS1_DER: Final = public(Encoding.DER, PublicFormat.PKCS1)
+
+PRIVATE: Final[dict[str, Write]] = {
+    "PKCS#1 PEM": PKCS1,
+    "PKCS#1 PEM, CRLF": crlf(PKCS1),
+    "PKCS#8 PEM": PKCS8,
+    "PKCS#8 PEM, CRLF": crlf(PKCS8),
+    "PKCS#8 PEM, text before it": lambda key: b"Key of the merchant\n\n" + PKCS8(key),
+    "PKCS#8 base64, one line": one_line(PKCS8_DER),
+    "PKCS#8 base64, wrapped": wrapped(PKCS8_DER),
+    "PKCS#8 base64, wrapped, CRLF": wrapped(PKCS8_DER, width=76, end="\r\n"),
+    "PKCS#8 base64, space around it": lambda key: b" \r\n\t" + one_line(PKCS8_DER)(key) + b"\n\n",
+    "PKCS#1 base64, one line": one_line(PKCS1_DER),
+    "PKCS#1 base64, wrapped": wrapped(PKCS1_DER),
+}
+PUBLIC: Final[dict[str, Write]] = {
+    "SubjectPublicKeyInfo PEM": SPKI,
+    "SubjectPublicKeyInfo PEM, CRLF": crlf(SPKI),
+    "PKCS#1 PEM": PUBLIC_PKCS1,
+    "certificate PEM": certificate(Encoding.PEM),
+    "certificate PEM, CRLF": crlf(certificate(Encoding.PEM)),
+    "SubjectPublicKeyInfo base64, one line": one_line(SPKI_DER),
+    "SubjectPublicKeyInfo base64, wrapped": wrapped(SPKI_DER),
+    "SubjectPublicKeyInfo base64, wrapped, CRLF": wrapped(SPKI_DER, end="\r\n"),
+    "PKCS#1 base64, one line": one_line(PUBLIC_PKCS1_DER),
+    "certificate base64, one line": one_line(certificate(Encoding.DER)),
+    "certificate base64, wrapped": wrapped(certificate(Encoding.DER)),
+}
+
+
+@pytest.mark.parametrize("write", PRIVATE.values(), ids=PRIVATE.keys())
+def test_a_private_key_is_read_in_this_form(write: Write, theirs: RSAPrivateKey, tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_bytes(write(theirs))
+    assert keys.load_private_key(file).private_numbers() == theirs.private_numbers()
+    with pytest.raises(KeyFileError, match=r"^holds a private key where a public key is needed$"):
+        keys.load_public_key(file)
+
+
+@pytest.mark.parametrize("write", PUBLIC.values(), ids=PUBLIC.keys())
+def test_a_public_key_is_read_in_this_form(write: Write, theirs: RSAPrivateKey, tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_bytes(write(theirs))
+    assert keys.load_public_key(file).public_numbers() == theirs.public_key().public_numbers()
+    with pytest.raises(KeyFileError, match=r"^holds a public key where a private key is needed$"):
+        keys.load_private_key(file)
+
+
+def encrypted(form: PrivateFormat, encoding: Encoding = Encoding.PEM) -> Write:
+    """Write a private key under a passphrase."""
+    return lambda key: key.private_bytes(encoding, form, BestAvailableEncryption(b"passphrase"))
+
+
+def public_of_bits(bits: int) -> bytes:
+    """Write a public key of exactly so many bits; nobody knows its factors."""
+    numbers = rsa.RSAPublicNumbers(65537, (1 << bits) - 1)
+    return numbers.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+
+def elliptic_private(_: RSAPrivateKey) -> bytes:
+    """Write a private key that is not RSA."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def elliptic_public(_: RSAPrivateKey) -> bytes:
+    """Write a public key that is not RSA, as bare base64."""
+    key = ec.generate_private_key(ec.SECP256R1()).public_key()
+    return base64.b64encode(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
+
+
+def edwards_public(_: RSAPrivateKey) -> bytes:
+    """Write a public key that is not RSA."""
+    key = ed25519.Ed25519PrivateKey.generate().public_key()
+    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+
+NOT_PEM: Final = "is not a PEM key that can be read"
+NOT_DER: Final = "is base64, but not of a DER key that can be read"
+NEITHER: Final = "is neither PEM nor base64 DER"
+NOT_RSA: Final = "holds a key that is not RSA"
+PASSPHRASE: Final = "is encrypted with a passphrase, which is not supported"
+
+REFUSED: Final[dict[str, tuple[Write, str]]] = {
+    "empty": (lambda _: b"", "is empty"),
+    "blank": (lambda _: b" \r\n\t\n", "is empty"),
+    "garbage": (lambda _: b"not a key", NEITHER),
+    "binary": (lambda _: bytes(range(256)), NEITHER),
+    "DER that is not base64": (PKCS8_DER, NEITHER),
+    "base64 of something else": (lambda _: base64.b64encode(b"not a key"), NOT_DER),
+    "base64 cut short": (lambda key: one_line(PKCS8_DER)(key)[:400], NOT_DER),
+    "base64 of a key and more": (lambda key: base64.b64encode(SPKI_DER(key) + b"x"), NOT_DER),
+    "base64 of an encrypted key": (one_line(encrypted(PrivateFormat.PKCS8, Encoding.DER)), NOT_DER),
+    "base64 of a PEM file": (one_line(PKCS8), NOT_DER),
+    "base64url": (lambda _: b"-_-_" * 100, NEITHER),
+    "UTF-16": (lambda key: PKCS8(key).decode().encode("utf-16"), NEITHER),
+    "PEM without an end": (lambda key: PKCS8(key)[:-30], NOT_PEM),
+    "PEM that holds nothing": (
+        lambda _: b"-----BEGIN PRIVATE KEY-----\n-----END PRIVATE KEY-----\n",
+        NOT_PEM,
+    ),
+    "PEM that holds garbage": (
+        lambda _: b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n",
+        NOT_PEM,
+    ),
+    "a certificate that is none": (
+        lambda _: b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+        NOT_PEM,
+    ),
+    "a certificate request": (
+        lambda _: b"-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n",
+        NOT_PEM,
+    ),
+    "encrypted PKCS#8": (encrypted(PrivateFormat.PKCS8), PASSPHRASE),
+    "encrypted PKCS#1": (encrypted(PrivateFormat.TraditionalOpenSSL), PASSPHRASE),
+    "elliptic, private": (elliptic_private, NOT_RSA),
+    "elliptic, public": (elliptic_public, NOT_RSA),
+    "Edwards": (edwards_public, NOT_RSA),
+    "1024 bits": (
+        lambda _: PKCS8(rsa.generate_private_key(65537, 1024)),
+        "holds a key of 1024 bits; 2048 to 8192 are needed",
+    ),
+    "2047 bits": (lambda _: public_of_bits(2047), "holds a key of 2047 bits; 2048 to 8192 are needed"),
+    "8193 bits": (lambda _: public_of_bits(8193), "holds a key of 8193 bits; 2048 to 8192 are needed"),
+    "64 KiB and one byte": (lambda _: b"A" * 65_537, "is larger than 65536 bytes"),
+    "a key, and more than 64 KiB after it": (
+        lambda key: PKCS8(key) + b"\n" * 65_536,
+        "is larger than 65536 bytes",
+    ),
+}
+
+
+@pytest.mark.parametrize(("write", "sentence"), REFUSED.values(), ids=REFUSED.keys())
+def test_what_is_no_usable_key_is_refused_with_its_sentence(
+    write: Write, sentence: str, theirs: RSAPrivateKey, tmp_path: Path
+) -> None:
+    file = tmp_path / "key"
+    file.write_bytes(write(theirs))
+    for load in (keys.load_private_key, keys.load_public_key, keys.read_key):
+        with pytest.raises(KeyFileError) as caught:
+            load(file)
+        assert str(caught.value) == sentence
+
+
+@pytest.mark.parametrize("bits", [2048, 8192])
+def test_the_bounds_themselves_are_allowed(bits: int) -> None:
+    assert keys.parse_key(public_of_bits(bits)).key_size == bits
+
+
+def test_a_file_of_exactly_64_kib_is_read(theirs: RSAPrivateKey) -> None:
+    data = SPKI(theirs)
+    assert keys.parse_key(data + b"\n" * (keys.FILE_BYTES_MAX - len(data)))
+
+
+def nothing_there(directory: Path) -> Path:
+    """Return a path where there is no file."""
+    return directory / "absent"
+
+
+def below_a_file(directory: Path) -> Path:
+    """Return a path whose directory is a file."""
+    (directory / "file").write_bytes(b"")
+    return directory / "file" / "key"
+
+
+def circular(directory: Path) -> Path:
+    """Return a link to itself."""
+    (directory / "link").symlink_to(directory / "link")
+    return directory / "link"
+
+
+def unnameable(directory: Path) -> Path:
+    """Return a path that no file can have."""
+    return directory / "a\0b"
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [
+        (nothing_there, "No such file or directory"),
+        (Path, "Is a directory"),
+        (below_a_file, "Not a directory"),
+        (circular, "Too many levels of symbolic links"),
+    ],
+)
+def test_a_file_that_cannot_be_read_says_why_and_not_where(
+    place: Callable[[Path], Path], reason: str, tmp_path: Path
+) -> None:
+    with pytest.raises(KeyFileError) as caught:
+        keys.load_private_key(place(tmp_path))
+    assert str(caught.value) == f"cannot be read: {reason}"
+
+
+def test_a_path_that_no_file_can_have_is_a_key_file_error_too(tmp_path: Path) -> None:
+    with pytest.raises(KeyFileError):
+        keys.load_private_key(unnameable(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("versions", "ordered"),
+    [
+        (["1", "2", "10"], ["10", "2", "1"]),
+        (["10", "9", "beta", "alpha"], ["10", "9", "beta", "alpha"]),
+        (["2024-05", "3"], ["3", "2024-05"]),
+        (["²", "1"], ["1", "²"]),
+        (["0", "00", "1"], ["1", "00", "0"]),
+        ([], []),
+    ],
+    ids=str,
+)
+def test_versions_stand_newest_first(
+    versions: list[str], ordered: list[str], theirs: RSAPrivateKey
+) -> None:
+    for given in (versions, versions[::-1]):
+        assert list(keys.newest_first(dict.fromkeys(given, theirs))) == ordered
+
+
+def test_each_version_keeps_its_key(theirs: RSAPrivateKey, stranger: RSAPrivateKey) -> None:
+    assert keys.newest_first({"1": theirs, "2": stranger}) == {"2": stranger, "1": theirs}
+
+
+def test_a_fingerprint_tells_keys_apart(theirs: RSAPrivateKey, stranger: RSAPrivateKey) -> None:
+    prints = {keys.fingerprint(key.public_key()) for key in (theirs, theirs, stranger)}
+    assert len(prints) == 2
+    assert all(len(text) == 64 and int(text, 16) for text in prints)

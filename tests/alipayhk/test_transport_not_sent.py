@@ -1,0 +1,229 @@
+"""What fails before a byte of the request has left, and what proves that none did."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from clients.alipayhk import errors
+from clients.alipayhk.messages import SealedRequest
+from clients.alipayhk.transport import Attempt
+from tests.alipayhk.upstream import (
+    Authority,
+    Upstream,
+    Wire,
+    deaf,
+    full_backlog,
+    post,
+    post_once,
+    refused_port,
+    replying,
+    transport,
+)
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+UNREACHABLE = (errors.Unreachable, False)
+TLS_INVALID = (errors.TlsInvalid, False)
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Return an authority that the client trusts."""
+    return Authority(tmp_path_factory.mktemp("authority"), "known")
+
+
+async def test_a_name_that_no_resolver_can_hold_is_unreachable() -> None:
+    # Longer than a name may be, so that it fails before anybody is asked.
+    host = ".".join(["a" * 60] * 6)
+    assert (await post_once(f"http://{host}")).ending == UNREACHABLE
+
+
+async def test_a_label_that_is_too_long_is_unreachable() -> None:
+    assert (await post_once(f"http://{'a' * 70}.example")).ending == UNREACHABLE
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_a_refused_connection_is_unreachable(scheme: str) -> None:
+    assert (await post_once(f"{scheme}://127.0.0.1:{refused_port()}")).ending == UNREACHABLE
+
+
+async def test_connecting_that_hangs_ends_by_its_own_timeout() -> None:
+    with full_backlog() as port:
+        outcome = await post_once(f"http://127.0.0.1:{port}", connect_timeout_s=0.2, timeout_s=30)
+    assert outcome.ending == UNREACHABLE
+    assert outcome.took_s < 5
+
+
+async def test_connecting_that_hangs_ends_by_the_total_timeout() -> None:
+    with full_backlog() as port:
+        outcome = await post_once(f"http://127.0.0.1:{port}", connect_timeout_s=30, timeout_s=0.2)
+    assert outcome.ending == UNREACHABLE
+    assert outcome.took_s < 5
+
+
+@pytest.mark.parametrize(("connect_timeout_s", "timeout_s"), [(0.2, 30), (30, 0.2)])
+async def test_a_tls_handshake_that_hangs_is_unreachable(
+    connect_timeout_s: float, timeout_s: float, authority: Authority
+) -> None:
+    async with Upstream(deaf) as upstream:
+        outcome = await post_once(
+            f"https://127.0.0.1:{upstream.port}",
+            tls=authority.client_context(),
+            connect_timeout_s=connect_timeout_s,
+            timeout_s=timeout_s,
+        )
+    assert outcome.ending == UNREACHABLE
+    assert outcome.took_s < 5
+
+
+async def no_tls(wire: Wire) -> None:
+    """Answer a TLS greeting in plain HTTP."""
+    await wire.reader.read(100)
+    await wire.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+
+async def hanging_up(wire: Wire) -> None:
+    """Close in the middle of the handshake."""
+    await wire.reader.read(100)
+
+
+async def resetting(wire: Wire) -> None:
+    """Reset in the middle of the handshake."""
+    await wire.reader.read(100)
+    wire.reset()
+
+
+@pytest.mark.parametrize("script", [no_tls, hanging_up, resetting])
+async def test_a_tls_handshake_that_fails_is_unreachable(
+    script: Callable[[Wire], object], authority: Authority
+) -> None:
+    async with Upstream(script) as upstream:  # type: ignore[arg-type]
+        url = f"https://127.0.0.1:{upstream.port}"
+        assert (await post_once(url, tls=authority.client_context())).ending == UNREACHABLE
+
+
+async def test_a_valid_certificate_is_served(authority: Authority) -> None:
+    async with Upstream(replying(OK), authority.server_context()) as upstream:
+        outcome = await post_once(upstream.url, tls=authority.client_context())
+    assert outcome.answer is not None
+    assert outcome.answer.body == b"{}"
+
+
+async def test_an_expired_certificate_is_not_valid(authority: Authority) -> None:
+    tls = authority.server_context(lifetime=-timedelta(hours=1))
+    async with Upstream(replying(OK), tls) as upstream:
+        assert (await post_once(upstream.url, tls=authority.client_context())).ending == TLS_INVALID
+        assert upstream.received == []
+
+
+async def test_a_certificate_for_another_host_is_not_valid(authority: Authority) -> None:
+    async with Upstream(replying(OK), authority.server_context(host="elsewhere.example")) as upstream:
+        assert (await post_once(upstream.url, tls=authority.client_context())).ending == TLS_INVALID
+        assert upstream.received == []
+
+
+async def test_a_certificate_of_an_unknown_authority_is_not_valid(
+    authority: Authority, tmp_path: Path
+) -> None:
+    stranger = Authority(tmp_path, "unknown")
+    async with Upstream(replying(OK), stranger.server_context()) as upstream:
+        assert (await post_once(upstream.url, tls=authority.client_context())).ending == TLS_INVALID
+        assert upstream.received == []
+
+
+async def test_the_authorities_of_the_system_are_the_default(authority: Authority) -> None:
+    async with Upstream(replying(OK), authority.server_context()) as upstream:
+        assert (await post_once(upstream.url, tls=None)).ending == TLS_INVALID
+
+
+async def test_a_url_that_is_none_is_not_sent() -> None:
+    for base_url in ("ftp://127.0.0.1", "127.0.0.1", "http://", "http://127.0.0.1:99999"):
+        assert (await post_once(base_url)).ending == UNREACHABLE, base_url
+
+
+async def test_what_is_cancelled_in_the_handshake_never_arrives(authority: Authority) -> None:
+    seen = bytearray()
+
+    async def listening(wire: Wire) -> None:
+        while chunk := await wire.reader.read(65536):
+            seen.extend(chunk)
+
+    attempt = Attempt()
+    async with Upstream(listening) as upstream, transport(tls=authority.client_context()) as opened:
+        sealed = SealedRequest("/MARKED", (), b"MARKED")
+        url = f"https://127.0.0.1:{upstream.port}"
+        task = asyncio.create_task(opened.post(url, sealed, attempt, reuse_connection=False))
+        await upstream.accepted.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        # Only when its connection has ended has the server seen all that there will ever be.
+        await asyncio.wait_for(asyncio.gather(*upstream.tasks), 5)
+    assert not attempt.sent
+    assert b"MARKED" not in seen
+
+
+@pytest.mark.parametrize("reuse_connection", [True, False])
+async def test_whatever_the_moment_of_cancelling_what_arrives_was_marked_as_sent(
+    reuse_connection: bool,
+) -> None:
+    moments = []
+    for steps in range(40):
+        attempt, seen = Attempt(), bytearray()
+
+        async def listening(wire: Wire, seen: bytearray = seen) -> None:
+            while chunk := await wire.reader.read(65536):
+                seen.extend(chunk)
+
+        async with Upstream(listening) as upstream:
+            async with transport() as opened:
+                task = asyncio.create_task(
+                    opened.post(
+                        upstream.url,
+                        SealedRequest("/MARKED", (), b"MARKED"),
+                        attempt,
+                        reuse_connection=reuse_connection,
+                    )
+                )
+                for _ in range(steps):
+                    await asyncio.sleep(0)
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+                assert task.cancelled()
+                sent_at_cancel = attempt.sent
+            # The transport is closed: every connection that reached the server now ends.
+            await asyncio.sleep(0.002)
+            await asyncio.wait_for(asyncio.gather(*upstream.tasks), 5)
+        assert attempt.sent or not seen
+        assert attempt.sent is sent_at_cancel
+        moments.append((attempt.sent, bool(seen)))
+    # The sweep began before the sending and went on past it, or it would have shown nothing.
+    assert moments[0] == (False, False)
+    assert moments[-1] == (True, True)
+
+
+async def test_an_attempt_stays_sent_when_it_is_tried_again() -> None:
+    attempt = Attempt(sent=True)
+    async with transport() as opened:
+        with pytest.raises(errors.ConnectionLost):
+            await opened.post(
+                f"http://127.0.0.1:{refused_port()}",
+                SealedRequest("/", (), b""),
+                attempt,
+                reuse_connection=False,
+            )
+
+
+async def test_an_error_names_a_class_and_nothing_that_was_received() -> None:
+    garbage = b"HTTP/1.1 200 MARKED\r\nMARKED MARKED\x00: MARKED\r\n\r\n"
+    async with Upstream(replying(garbage)) as upstream, transport() as opened:
+        outcome = await post(opened, upstream.url, path="/MARKED")
+    assert outcome.ending == (errors.ConnectionLost, True)
+    assert "MARKED" not in str(outcome.error) + repr(outcome.error)
+    assert str(outcome.error).isidentifier()

@@ -1,0 +1,273 @@
+"""What goes out, byte for byte, over which connection, and through which proxy."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from clients.alipayhk import errors
+from tests.alipayhk.upstream import (
+    Authority,
+    Upstream,
+    Wire,
+    deaf,
+    post,
+    post_once,
+    refused_port,
+    replying,
+    transport,
+)
+
+OK: Final = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+
+
+async def forever(wire: Wire) -> None:
+    """Answer every request on one connection."""
+    while True:
+        await wire.request()
+        await wire.write(OK)
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    """Return an authority that the client trusts."""
+    return Authority(tmp_path, "known")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/api/open/v1/example/path",
+        "/%7Eu?a=%2f",
+        "/~u?a=/",
+        "/%E9%A6%99/%e9%a6%99",
+        "/a/../b/./c//d",
+        "//a",
+        "/a;b=c,d",
+        "/a?b=c&d=%20+&e",
+        "/a?b=?&c=/?",
+        "/a+b@c:d",
+        "/a%3Fb%23c%25",
+    ],
+)
+async def test_the_path_goes_out_byte_for_byte(path: str) -> None:
+    async with Upstream(replying(OK)) as upstream:
+        await post_once(upstream.url, path=path)
+    assert upstream.received[0].line == f"POST {path} HTTP/1.1"
+
+
+@pytest.mark.parametrize("path", ["/a?", "/a#b", "/a?b=c#d", "/a#"])
+async def test_a_path_that_cannot_go_out_as_it_was_signed_does_not_go_out(path: str) -> None:
+    async with Upstream(replying(OK)) as upstream:
+        outcome = await post_once(upstream.url, path=path)
+    lines = [request.line for request in upstream.received]
+    assert (lines, outcome.sent) in [([], False), ([f"POST {path} HTTP/1.1"], True)]
+
+
+async def test_the_body_and_the_headers_go_out_as_they_were_sealed() -> None:
+    body = '{"名":"陳",\r\n "b" : 1}'.encode() + b"\0\xff"
+    headers = (
+        ("Client-Id", "C"),
+        ("Content-Type", "text/plain; charset=UTF-8"),
+        ("Signature", "a=b,c=%2B"),
+    )
+    async with Upstream(replying(OK)) as upstream, transport() as opened:
+        await post(opened, upstream.url, body=body, headers=headers)
+    (request,) = upstream.received
+    assert request.body == body
+    assert [line for line in request.headers if line in headers] == [*headers]
+    assert request.values("Content-Type") == ["text/plain; charset=UTF-8"]
+    assert request.values("Content-Length") == [str(len(body))]
+    assert request.values("Transfer-Encoding") == []
+    assert request.values("Host") == [f"127.0.0.1:{upstream.port}"]
+
+
+async def test_no_request_says_what_it_was_made_with() -> None:
+    async with Upstream(replying(OK)) as upstream:
+        await post_once(upstream.url)
+    (request,) = upstream.received
+    assert request.values("User-Agent") == ["alipayhk-gateway"]
+    assert request.values("Accept-Encoding") == ["identity"]
+    assert b"aiohttp" not in request.head
+    assert b"Python" not in request.head
+
+
+async def test_a_connection_is_kept_alive_where_it_may_be_reused() -> None:
+    async with Upstream(forever) as upstream, transport() as opened:
+        for _ in range(3):
+            assert (await post(opened, upstream.url, reuse_connection=True)).answer
+    assert (len(upstream.wires), len(upstream.received)) == (1, 3)
+    assert all(request.values("Connection") != ["close"] for request in upstream.received)
+
+
+async def test_a_fresh_connection_is_taken_where_it_may_not() -> None:
+    async with Upstream(forever) as upstream, transport() as opened:
+        assert (await post(opened, upstream.url, reuse_connection=True)).answer
+        for _ in range(2):
+            assert (await post(opened, upstream.url, reuse_connection=False)).answer
+    assert (len(upstream.wires), len(upstream.received)) == (3, 3)
+    assert [request.values("Connection") for request in upstream.received[1:]] == [["close"], ["close"]]
+
+
+async def test_a_kept_connection_that_died_is_not_mistaken_for_unsent() -> None:
+    async with Upstream(replying(OK)) as upstream, transport() as opened:
+        assert (await post(opened, upstream.url, reuse_connection=True)).answer
+        again = await post(opened, upstream.url, reuse_connection=True)
+    # Either the close was noticed and a second connection served, or the loss counts as sent.
+    assert again.sent
+    assert again.answer is not None or isinstance(again.error, errors.ConnectionLost)
+
+
+async def test_a_lost_post_is_never_sent_a_second_time() -> None:
+    async def closing(wire: Wire) -> None:
+        await wire.request()
+
+    async with Upstream(closing) as upstream, transport() as opened:
+        for reuse_connection in (True, False):
+            outcome = await post(opened, upstream.url, reuse_connection=reuse_connection)
+            assert outcome.ending == (errors.ConnectionLost, True)
+    assert len(upstream.received) == 2
+
+
+async def test_no_cookie_is_ever_sent_back() -> None:
+    answer = OK.replace(b"\r\n\r\n", b"\r\nSet-Cookie: MARKED=1; Path=/\r\n\r\n")
+    async with Upstream(replying(answer, answer)) as upstream, transport() as opened:
+        for _ in range(2):
+            await post(opened, upstream.url, reuse_connection=True)
+    assert [request.values("Cookie") for request in upstream.received] == [[], []]
+
+
+async def test_many_posts_at_once_do_not_wait_for_each_other() -> None:
+    gathered = asyncio.Event()
+
+    async def meeting(wire: Wire) -> None:
+        await wire.request()
+        if len(wire.received) == 150:
+            gathered.set()
+        await gathered.wait()
+        await wire.write(OK)
+
+    async with Upstream(meeting) as upstream, transport() as opened:
+        outcomes = await asyncio.gather(*(post(opened, upstream.url) for _ in range(150)))
+    assert all(outcome.answer for outcome in outcomes)
+
+
+async def relaying(wire: Wire) -> None:
+    """Tunnel to wherever CONNECT says, as an egress proxy does."""
+    request = await wire.request()
+    host, _, port = request.line.split(" ")[1].partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    await wire.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+
+    async def copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while chunk := await source.read(65536):
+                target.write(chunk)
+                await target.drain()
+            target.close()
+
+    try:
+        await asyncio.gather(copy(wire.reader, writer), copy(reader, wire.writer))
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+
+@pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY"])
+async def test_the_proxy_of_the_environment_is_never_used(
+    name: str, monkeypatch: pytest.MonkeyPatch, authority: Authority
+) -> None:
+    async with Upstream(forever) as proxy, Upstream(forever, authority.server_context()) as secure:
+        monkeypatch.setenv(name, proxy.url)
+        async with Upstream(forever) as upstream:
+            assert (await post_once(upstream.url)).answer
+            assert (await post_once(secure.url, tls=authority.client_context())).answer
+        assert (len(upstream.received), len(secure.received), proxy.wires) == (1, 1, [])
+
+
+async def test_the_credentials_of_a_netrc_file_are_never_sent(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login MARKED password MARKED\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    async with Upstream(forever) as upstream:
+        assert (await post_once(upstream.url)).answer
+    assert upstream.received[0].values("Authorization") == []
+
+
+async def test_a_plain_request_goes_to_the_configured_proxy_in_absolute_form() -> None:
+    async with Upstream(replying(OK)) as proxy:
+        outcome = await post_once("http://upstream.example:8080", path="/%7Eu?a=%2f", proxy=proxy.url)
+    assert outcome.answer is not None
+    assert proxy.received[0].line == "POST http://upstream.example:8080/%7Eu?a=%2f HTTP/1.1"
+
+
+async def test_a_tls_request_goes_through_a_tunnel_of_the_configured_proxy(authority: Authority) -> None:
+    async with Upstream(replying(OK), authority.server_context()) as upstream, Upstream(relaying) as proxy:
+        outcome = await post_once(
+            upstream.url, path="/%7Eu?a=%2f", proxy=proxy.url, tls=authority.client_context()
+        )
+    assert outcome.answer is not None
+    assert proxy.received[0].line == f"CONNECT 127.0.0.1:{upstream.port} HTTP/1.1"
+    assert upstream.received[0].line == "POST /%7Eu?a=%2f HTTP/1.1"
+    # The proxy sees neither what is signed nor with what.
+    assert not [name for name, _ in proxy.received[0].headers if name in {"Signature", "Client-Id"}]
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_a_proxy_that_refuses_the_connection_means_not_sent(scheme: str) -> None:
+    proxy = f"http://127.0.0.1:{refused_port()}"
+    outcome = await post_once(f"{scheme}://upstream.example", proxy=proxy)
+    assert outcome.ending == (errors.Unreachable, False)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 2\r\n\r\nno",
+        b"nonsense\r\n\r\n",
+        b"",
+    ],
+    ids=["407", "502", "garbage", "close"],
+)
+async def test_a_tunnel_that_the_proxy_refuses_means_not_sent(answer: bytes, authority: Authority) -> None:
+    async with Upstream(replying(answer)) as proxy:
+        outcome = await post_once(
+            "https://upstream.example", path="/MARKED", proxy=proxy.url, tls=authority.client_context()
+        )
+        assert b"MARKED" not in b"".join(request.head + request.body for request in proxy.received)
+    assert outcome.ending == (errors.Unreachable, False)
+
+
+async def test_a_proxy_that_hangs_means_not_sent(authority: Authority) -> None:
+    async with Upstream(deaf) as proxy:
+        outcome = await post_once(
+            "https://upstream.example", proxy=proxy.url, tls=authority.client_context(), timeout_s=0.3
+        )
+    assert outcome.ending == (errors.Unreachable, False)
+
+
+async def test_a_certificate_behind_a_tunnel_is_checked_too(authority: Authority, tmp_path: Path) -> None:
+    elsewhere = authority.server_context(host="elsewhere.example")
+    async with Upstream(replying(OK), elsewhere) as upstream, Upstream(relaying) as proxy:
+        outcome = await post_once(upstream.url, proxy=proxy.url, tls=authority.client_context())
+        assert upstream.received == []
+    assert outcome.ending == (errors.TlsInvalid, False)
+
+
+async def test_a_handshake_that_hangs_behind_a_tunnel_means_not_sent(authority: Authority) -> None:
+    async with Upstream(deaf) as upstream, Upstream(relaying) as proxy:
+        outcome = await post_once(
+            f"https://127.0.0.1:{upstream.port}",
+            proxy=proxy.url,
+            tls=authority.client_context(),
+            timeout_s=0.3,
+        )
+    assert outcome.ending == (errors.Unreachable, False)

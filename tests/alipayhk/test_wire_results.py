@@ -1,0 +1,206 @@
+"""S, F and everything else: what a verified answer means, and what an unsigned one may claim."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import pytest
+
+from clients.alipayhk import errors
+from clients.alipayhk.messages import Headers, RawResponse
+from clients.alipayhk.result import Result, result_of
+from clients.alipayhk.strict_json import write_json
+from tests.alipayhk.sides import Sides, answer
+
+ODD: Final[list[Any]] = [None, 0, 1.5, True, [], {}, ["x"], {"x": "y"}]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=repr)
+@pytest.mark.parametrize("name", ["resultCode", "resultCodeId", "resultMessage", "resultMsg"])
+def test_an_odd_optional_member_never_undoes_an_s(sides: Sides, name: str, odd: object) -> None:
+    body = write_json({"result": {"resultStatus": "S", name: odd}, "accountInfo": odd, "needBind": odd})
+    assert sides.open(answer(sides, body)).result == Result("S")
+
+
+def test_an_s_alone_is_an_s(sides: Sides) -> None:
+    assert sides.open(answer(sides, b'{"result":{"resultStatus":"S"}}')).result == Result("S")
+
+
+@pytest.mark.parametrize("code", ["SUCCESS", "0000", "00000000", "PROCESS_FAIL", "anything"])
+def test_the_status_decides_whatever_the_code_says(sides: Sides, code: str) -> None:
+    body = write_json({"result": {"resultStatus": "S", "resultCode": code}})
+    assert sides.open(answer(sides, body)).result == Result("S", code)
+
+
+SPELLINGS: Final[dict[str, tuple[dict[str, object], Result]]] = {
+    "result": ({"result": {"resultStatus": "S", "resultCode": "0000"}}, Result("S", "0000")),
+    "resultInfo": ({"resultInfo": {"resultStatus": "S", "resultCode": "0000"}}, Result("S", "0000")),
+    "result before resultInfo": (
+        {"resultInfo": {"resultStatus": "S"}, "result": {"resultStatus": "F", "resultCode": "X"}},
+        Result("F", "X"),
+    ),
+    "resultMsg": ({"result": {"resultStatus": "S", "resultMsg": "m"}}, Result("S", message="m")),
+    "resultMessage before resultMsg": (
+        {"result": {"resultStatus": "S", "resultMsg": "m", "resultMessage": "n"}},
+        Result("S", message="n"),
+    ),
+    "resultCodeId": ({"result": {"resultStatus": "S", "resultCodeId": "1"}}, Result("S", code_id="1")),
+    "verbatim": (
+        {"result": {"resultStatus": "F", "resultCode": " ä\n", "resultMessage": "陳 "}},
+        Result("F", " ä\n", message="陳 "),
+    ),
+    "U": ({"result": {"resultStatus": "U"}}, Result("U")),
+    "another status": ({"result": {"resultStatus": "s"}}, Result("s")),
+    "an empty status": ({"result": {"resultStatus": ""}}, Result("")),
+}
+
+
+@pytest.mark.parametrize(("body", "result"), SPELLINGS.values(), ids=SPELLINGS.keys())
+def test_a_result_is_read_in_every_spelling_of_the_pages(body: dict[str, object], result: Result) -> None:
+    assert result_of(body) == result
+
+
+@pytest.mark.parametrize("code", [None, 1, ["X"]], ids=repr)
+def test_an_f_without_a_code_is_malformed(sides: Sides, code: object) -> None:
+    for members in ({"resultStatus": "F"}, {"resultStatus": "F", "resultCode": code}):
+        with pytest.raises(errors.Malformed):
+            sides.open(answer(sides, write_json({"result": members})))
+
+
+def test_an_empty_code_beside_an_f_is_no_code() -> None:
+    with pytest.raises(errors.Malformed):
+        result_of({"result": {"resultStatus": "F", "resultCode": ""}})
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{}",
+        b'{"result":null}',
+        b'{"result":"S"}',
+        b'{"result":["S"]}',
+        b'{"result":{}}',
+        b'{"result":{"resultStatus":null}}',
+        b'{"result":{"resultStatus":1}}',
+        b'{"result":{"resultStatus":["S"]}}',
+        b'{"Result":{"resultStatus":"S"}}',
+        b'{"resultStatus":"S"}',
+    ],
+    ids=bytes.decode,
+)
+def test_a_signed_answer_without_a_result_is_malformed(sides: Sides, body: bytes) -> None:
+    with pytest.raises(errors.Malformed):
+        sides.open(answer(sides, body))
+
+
+BAD_JSON: Final = {
+    "NaN": b'{"result":{"resultStatus":"S"},"a":NaN}',
+    "Infinity": b'{"result":{"resultStatus":"S"},"a":Infinity}',
+    "-Infinity": b'{"result":{"resultStatus":"S"},"a":-Infinity}',
+    "depth 100": b'{"result":{"resultStatus":"S"},"a":' + b"[" * 100 + b"]" * 100 + b"}",
+    "bad UTF-8": b'{"result":{"resultStatus":"S"},"a":"\xff"}',
+    "an encoded surrogate": b'{"result":{"resultStatus":"S"},"a":"\xed\xa0\x80"}',
+    "an overlong encoding": b'{"result":{"resultStatus":"S"},"a":"\xc0\xaf"}',
+    "a control character": b'{"result":{"resultStatus":"S"},"a":"\n"}',
+    "a trailing comma": b'{"result":{"resultStatus":"S"},}',
+    "single quotes": b"{'result':{'resultStatus':'S'}}",
+    "a comment": b'{"result":{"resultStatus":"S"}/**/}',
+    "a leading zero": b'{"result":{"resultStatus":"S"},"a":01}',
+    "two results": b'{"result":{"resultStatus":"F"},"result":{"resultStatus":"S"}}',
+    "two results, one escaped": b'{"result":{"resultStatus":"F"},"r\\u0065sult":{"resultStatus":"S"}}',
+    "two statuses": b'{"result":{"resultStatus":"F","resultStatus":"S"}}',
+    "two members deep inside": b'{"result":{"resultStatus":"S"},"a":[{"b":{"c":1,"c":1}}]}',
+    "a number of 5000 digits": b'{"result":{"resultStatus":"S"},"a":' + b"1" * 5000 + b"}",
+}
+
+
+@pytest.mark.parametrize("body", BAD_JSON.values(), ids=BAD_JSON.keys())
+def test_a_signed_answer_that_two_readers_could_read_differently_is_malformed(
+    sides: Sides, body: bytes
+) -> None:
+    with pytest.raises(errors.Malformed):
+        sides.open(answer(sides, body))
+
+
+def test_a_byte_order_mark_or_text_after_the_object_is_malformed(header_sides: Sides) -> None:
+    whole = b'{"result":{"resultStatus":"S"}}'
+    for body in (
+        b"\xef\xbb\xbf" + whole,
+        whole + b"x",
+        whole + whole,
+        whole + b"\0",
+        b"[" + whole + b"]",
+        b"",
+    ):
+        with pytest.raises(errors.Malformed):
+            header_sides.open(answer(header_sides, body))
+
+
+def test_a_lone_surrogate_does_not_undo_an_s(sides: Sides) -> None:
+    body = b'{"result":{"resultStatus":"S","resultMessage":"a\\ud800b"},"c\\uDFFF":["\\ud83e\\udde7"]}'
+    opened = sides.open(answer(sides, body))
+    assert opened.result.status == "S"
+    assert opened.result.message.encode().startswith(b"a\xef\xbf\xbd")
+    assert ["🧧"] in opened.body.values()
+    assert write_json(dict(opened.body))
+
+
+CLAIMS: Final = {
+    "header-signed": (b'{"result":{"resultCode":"KEY_NOT_FOUND"}}', "KEY_NOT_FOUND"),
+    "resultInfo": (b'{"resultInfo":{"resultCode":"INVALID_CLIENT"}}', "INVALID_CLIENT"),
+    "in an envelope": (b'{"response":{"body":{"result":{"resultCode":"0001"}}}}', "0001"),
+    "resultInfo in an envelope": (b'{"response":{"body":{"resultInfo":{"resultCode":"a.b-c"}}}}', "a.b-c"),
+    "64 characters": (b'{"result":{"resultCode":"' + b"A" * 64 + b'"}}', "A" * 64),
+    "65 characters": (b'{"result":{"resultCode":"' + b"A" * 65 + b'"}}', ""),
+    "other characters": (b'{"result":{"resultCode":"A B"}}', ""),
+    "a line feed at the end": (b'{"result":{"resultCode":"A\\n"}}', ""),
+    "not text": (b'{"result":{"resultCode":1}}', ""),
+    "no result": (b'{"response":[],"result":"x"}', ""),
+    "HTML": (b"<html>KEY_NOT_FOUND</html>", ""),
+    "nothing": (b"", ""),
+    "two of them": (b'{"result":{"resultCode":"A","resultCode":"B"}}', ""),
+    "a list": (b'[{"result":{"resultCode":"A"}}]', ""),
+    "depth 100000": (b"[" * 100_000, ""),
+}
+
+
+@pytest.mark.parametrize(("body", "claimed"), CLAIMS.values(), ids=CLAIMS.keys())
+def test_an_unsigned_body_claims_a_code_and_no_more(sides: Sides, body: bytes, claimed: str) -> None:
+    with pytest.raises(errors.Unsigned) as caught:
+        sides.open(RawResponse(403, (("Retry-After", "7"),), body))
+    error = caught.value
+    assert (error.claimed_code, error.http_status, error.retry_after_s) == (claimed, 403, 7.0)
+
+
+RETRY_AFTER: Final[dict[str, tuple[Headers, float]]] = {
+    "seconds": ((("Retry-After", "120"),), 120.0),
+    "in any case, with space": ((("retry-after", " 3 "),), 3.0),
+    "absent": ((), 0.0),
+    "a date": ((("Retry-After", "Wed, 21 Oct 2015 07:28:00 GMT"),), 0.0),
+    "negative": ((("Retry-After", "-1"),), 0.0),
+    "a fraction": ((("Retry-After", "1.5"),), 0.0),
+    "digits of another script": ((("Retry-After", "٣"),), 0.0),
+    "superscript": ((("Retry-After", "²"),), 0.0),
+    "six digits": ((("Retry-After", "999999"),), 999_999.0),
+    "seven digits": ((("Retry-After", "1000000"),), 0.0),
+    "the first of two": ((("Retry-After", "1"), ("Retry-After", "2")), 1.0),
+}
+
+
+@pytest.mark.parametrize(("headers", "seconds"), RETRY_AFTER.values(), ids=RETRY_AFTER.keys())
+def test_retry_after_is_read_in_whole_seconds_only(headers: Headers, seconds: float) -> None:
+    assert RawResponse(503, headers, b"").retry_after_s == seconds
+
+
+TRACER_IDS: Final = {
+    "plain": ("0be4c8", "0be4c8"),
+    "control characters and other scripts": ("a\x1b[31m\tb\u202ec é", "a[31mbc "),
+    "too long": ("x" * 1000, "x" * 128),
+    "empty": ("", ""),
+}
+
+
+@pytest.mark.parametrize(("value", "shown"), TRACER_IDS.values(), ids=TRACER_IDS.keys())
+def test_a_tracer_id_is_made_safe_to_show(value: str, shown: str) -> None:
+    assert RawResponse(200, (("Tracer-ID", value),), b"").tracer_id == shown
+    assert RawResponse(200, (), b"").tracer_id == ""

@@ -1,0 +1,331 @@
+"""Servers on loopback that write exact bytes: an upstream, a proxy, and certificates for them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import socket
+import ssl
+import struct
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final, Self
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from clients.alipayhk.errors import CallError
+from clients.alipayhk.messages import Headers, RawResponse, SealedRequest
+from clients.alipayhk.transport import Attempt, Transport
+
+NO_AUTHORITIES: Final = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""Trusts nobody, and is quickly made: reading those of the system takes longer than most tests."""
+
+
+@dataclass(frozen=True)
+class Received:
+    """One request, as its bytes came."""
+
+    head: bytes
+    body: bytes
+
+    @property
+    def line(self) -> str:
+        """The request line."""
+        return self.head.split(b"\r\n", 1)[0].decode("latin-1")
+
+    @property
+    def headers(self) -> Headers:
+        """The header lines."""
+        lines = self.head.decode("latin-1").split("\r\n")[1:]
+        pairs = (line.partition(": ") for line in lines)
+        return tuple((name, value) for name, _, value in pairs)
+
+    def values(self, name: str) -> list[str]:
+        """Return every value of a header."""
+        return [value for key, value in self.headers if key.lower() == name.lower()]
+
+
+@dataclass
+class Wire:
+    """One connection that was accepted."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    received: list[Received]
+    written: int = 0
+
+    async def request(self) -> Received:
+        """Read one request; raise IncompleteReadError when the connection ends first."""
+        head = (await self.reader.readuntil(b"\r\n\r\n"))[:-4]
+        length = int(dict(Received(head, b"").headers).get("Content-Length", "0"))
+        request = Received(head, await self.reader.readexactly(length))
+        self.received.append(request)
+        return request
+
+    async def write(self, data: bytes) -> None:
+        """Write, and wait until the other side keeps up."""
+        self.writer.write(data)
+        await self.writer.drain()
+        self.written += len(data)
+
+    def reset(self) -> None:
+        """Close with a reset."""
+        sock: socket.socket = self.writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.writer.transport.abort()
+
+
+Script = Callable[[Wire], Awaitable[None]]
+
+
+def replying(*answers: bytes) -> Script:
+    """Answer one request after another on one connection, then close it."""
+
+    async def script(wire: Wire) -> None:
+        for answer in answers:
+            await wire.request()
+            await wire.write(answer)
+
+    return script
+
+
+async def hanging(wire: Wire) -> None:
+    """Read a request and say nothing."""
+    await wire.request()
+    await asyncio.Event().wait()
+
+
+async def deaf(wire: Wire) -> None:
+    """Accept the connection, and neither read nor write."""
+    await asyncio.Event().wait()
+
+
+@dataclass
+class Upstream:
+    """A server that follows a script on every connection."""
+
+    script: Script
+    tls: ssl.SSLContext | None = None
+    received: list[Received] = field(default_factory=list)
+    wires: list[Wire] = field(default_factory=list)
+    accepted: asyncio.Event = field(default_factory=asyncio.Event)
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    server: asyncio.Server | None = None
+    port: int = 0
+
+    @property
+    def url(self) -> str:
+        """Its base URL."""
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}"
+
+    @property
+    def written(self) -> int:
+        """How many bytes it wrote, over all connections."""
+        return sum(wire.written for wire in self.wires)
+
+    async def __aenter__(self) -> Self:
+        self.server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self.tls)
+        self.port = self.server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self.server is not None
+        self.server.close()
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+        await self.server.wait_closed()
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        wire = Wire(reader, writer, self.received)
+        self.wires.append(wire)
+        self.accepted.set()
+        self.tasks.append(asyncio.create_task(self._follow(wire)))
+
+    async def _follow(self, wire: Wire) -> None:
+        try:
+            await self.script(wire)
+        except (OSError, asyncio.IncompleteReadError):
+            pass  # the client went first
+        finally:
+            wire.writer.close()
+            with contextlib.suppress(OSError):
+                await wire.writer.wait_closed()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one post ended."""
+
+    sent: bool
+    took_s: float
+    answer: RawResponse | None = None
+    error: CallError | None = None
+
+    @property
+    def ending(self) -> tuple[type[CallError] | None, bool]:
+        """The class of its error, if any, and whether a byte may have left."""
+        return type(self.error) if self.error else None, self.sent
+
+
+@contextlib.asynccontextmanager
+async def transport(
+    *,
+    timeout_s: float = 5.0,
+    connect_timeout_s: float = 2.0,
+    tls: ssl.SSLContext | None = NO_AUTHORITIES,
+    proxy: str | None = None,
+) -> AsyncIterator[Transport]:
+    """Open a transport, and close it."""
+    opened = Transport(timeout_s=timeout_s, connect_timeout_s=connect_timeout_s, tls=tls, proxy=proxy)
+    try:
+        yield opened
+    finally:
+        await opened.close()
+
+
+async def post(
+    opened: Transport,
+    base_url: str,
+    *,
+    path: str = "/p",
+    body: bytes = b'{"a":1}',
+    headers: Headers = (("Content-Type", "application/json; charset=UTF-8"),),
+    reuse_connection: bool = False,
+) -> Outcome:
+    """Post once, and say how it ended."""
+    attempt = Attempt()
+    started = time.perf_counter()
+    answer, error = None, None
+    try:
+        answer = await opened.post(
+            base_url, SealedRequest(path, headers, body), attempt, reuse_connection=reuse_connection
+        )
+    except CallError as caught:
+        error = caught
+        assert error.sent is attempt.sent
+    return Outcome(attempt.sent, time.perf_counter() - started, answer, error)
+
+
+async def post_once(
+    base_url: str,
+    *,
+    path: str = "/p",
+    timeout_s: float = 5.0,
+    connect_timeout_s: float = 2.0,
+    tls: ssl.SSLContext | None = NO_AUTHORITIES,
+    proxy: str | None = None,
+) -> Outcome:
+    """Post once over a transport of its own."""
+    async with transport(
+        timeout_s=timeout_s, connect_timeout_s=connect_timeout_s, tls=tls, proxy=proxy
+    ) as opened:
+        return await post(opened, base_url, path=path)
+
+
+def refused_port() -> int:
+    """Return a port on which nobody listens."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+@contextlib.contextmanager
+def full_backlog() -> Iterator[int]:
+    """Listen without ever accepting, with no room for another connection: connecting to it hangs."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(4):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+        yield listener.getsockname()[1]
+
+
+class Authority:
+    """A certificate authority, and the certificates that it gives."""
+
+    def __init__(self, directory: Path, name: str) -> None:
+        self.directory = directory
+        self.name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.file = directory / f"{name}.pem"
+        certificate = (
+            self._builder(self.name, self.key, timedelta(days=1))
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(_key_usage(signs_certificates=True), critical=True)
+            .sign(self.key, hashes.SHA256())
+        )
+        self.file.write_bytes(certificate.public_bytes(Encoding.PEM))
+
+    def client_context(self) -> ssl.SSLContext:
+        """Return what a client that trusts this authority alone connects with."""
+        return ssl.create_default_context(cafile=str(self.file))
+
+    def server_context(
+        self, *, host: str = "127.0.0.1", lifetime: timedelta = timedelta(days=1)
+    ) -> ssl.SSLContext:
+        """Return what a server of this host serves with."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "server")])
+        certificate = (
+            self._builder(name, key, lifetime)
+            .add_extension(x509.SubjectAlternativeName([_alternative_name(host)]), critical=False)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .sign(self.key, hashes.SHA256())
+        )
+        file = self.directory / f"{certificate.serial_number}.pem"
+        file.write_bytes(
+            key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+            + certificate.public_bytes(Encoding.PEM)
+        )
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(file)
+        return context
+
+    def _builder(
+        self, name: x509.Name, key: ec.EllipticCurvePrivateKey, lifetime: timedelta
+    ) -> x509.CertificateBuilder:
+        start = datetime.now(UTC) - timedelta(days=2)
+        public, issuer = key.public_key(), self.key.public_key()
+        return (
+            x509.CertificateBuilder()
+            .subject_name(name)
+            .issuer_name(self.name)
+            .public_key(public)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(start)
+            .not_valid_after(start + timedelta(days=2) + lifetime)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer), critical=False)
+        )
+
+
+def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=True,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=signs_certificates,
+        crl_sign=signs_certificates,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _alternative_name(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
