@@ -17,7 +17,7 @@ from clients.alipayhk.crypto import AesMode, CryptoError, EncryptionProfile, Rsa
 from clients.alipayhk.keys import KeyFileError, newest_first, parse_key, public_der
 from clients.alipayhk.messages import RawRequest, RawResponse
 from clients.alipayhk.protocols import PROTOCOLS
-from clients.alipayhk.protocols.header_signed import header_pairs
+from clients.alipayhk.protocols.header_text import header_pairs
 from clients.alipayhk.strict_json import JsonError, member_bytes, read_object, write_json
 from tests.alipayhk.sides import (
     NOW,

@@ -122,7 +122,7 @@ async def test_another_client_id_is_refused_unsigned_when_its_signature_does_not
         (b'{"signature":"QUJD"}', "the envelope has no member request"),
         (b'{"request":{},"request":{},"signature":"QUJD"}', "two members of the envelope have one name"),
         (b'{"request":{},"signature":"!"}', "the signature is not base64"),
-        (b'{"request":{},"signature":7}', "length of the key's modulus"),
+        (b'{"request":{},"signature":7}', "the signature is not base64"),
         (b'{"request":{},"signature":tru}', "the signature is not base64"),
         (b'{"request":[],"signature":"QUJD"}', "length of the key's modulus"),
         (b'{"request":{"head":[]},"signature":"QUJD"}', "length of the key's modulus"),
