@@ -58,8 +58,10 @@ def callers_file(text: str) -> Callers:
         found = list(_faults(table))
         if not found:
             caller = Caller(name, frozenset(table["methods"]), table.get("max_in_flight"))
-            found = [f"names {san} a second time" for san in table["san"] if san in by_san]
-            by_san |= dict.fromkeys(table["san"], caller)
+            for san in table["san"]:
+                if san in by_san:
+                    found.append(f"names {san} a second time")
+                by_san[san] = caller
         faults += [f"[callers.{name}] {fault}" for fault in found]
     if faults:
         raise ValueError("; ".join(faults))

@@ -121,6 +121,10 @@ class Delivery:
             end = type(error).__name__
             record.warning("attempt", end=end, seconds=_since(began), cause=str(error))
             raise
+        except asyncio.CancelledError:
+            if attempt.sent:
+                record.warning("attempt", end=end, seconds=_since(began))
+            raise
         except Exception as error:
             end = "bug"
             record.error("attempt", end=end, error_class=type(error).__name__, stack=stack_of(error))

@@ -104,7 +104,10 @@ class Server:
                 await self.health.set_ready(ready=False)
         await asyncio.sleep(self._settings.drain_delay_s)
         self._delivery.close()
-        done = await self._delivery.idle(self._settings.stop_grace_s)
+        # An attempt that has begun gets its whole time, however short the grace.
+        done = await self._delivery.idle(
+            max(self._settings.stop_grace_s, self._settings.upstream_timeout_s)
+        )
         if not done:
             log.warning("calls were still under way at the end of the grace")
         # What was answered just now is still on its way to its callers.

@@ -213,7 +213,7 @@ def _file_texts(path: Path | None, faults: list[str]) -> dict[str, str]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError):
         faults.append("--config is not TOML")
     else:
-        return {name: _text(value) for name, value in members.items()}
+        return {name: _text(value) for name, value in members.items() if value != ""}
     return {}
 
 

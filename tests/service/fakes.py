@@ -1,0 +1,203 @@
+"""What stands in for AlipayHK's client and for gRPC here, and requests to change in one place."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import grpc
+from hypothesis import HealthCheck
+
+from alipayhk.linkage.v1 import linkage_service_pb2 as pb
+from clients.alipayhk.client import Client
+from clients.alipayhk.endpoint import Endpoint
+from clients.alipayhk.errors import ResultError
+from clients.alipayhk.messages import VerifiedResponse
+from clients.alipayhk.result import Result
+from clients.alipayhk.transport import Attempt
+from service.call import Call
+from service.callers import ANYBODY, Caller
+
+FIXTURES_ARE_FINE: Final = (HealthCheck.function_scoped_fixture, HealthCheck.too_slow)
+"""What hypothesis need not warn of: no fixture here remembers an example, and machines differ in speed."""
+
+ANSWERED_AT: Final = datetime(2026, 3, 1, 8, 0, 1, tzinfo=UTC)
+
+
+def verified(
+    *, status: str = "S", code: str = "SUCCESS", message: str = "", **body: object
+) -> VerifiedResponse:
+    """Return a verified answer."""
+    return VerifiedResponse(
+        http_status=200,
+        result=Result(status, code, message=message),
+        body=body,
+        response_time=ANSWERED_AT,
+        tracer_id="tracer-1",
+    )
+
+
+def refused(status: str, code: str = "", message: str = "") -> ResultError:
+    """Return how a call ends whose verified answer is not S."""
+    return ResultError(verified(status=status, code=code, message=message))
+
+
+def call_of(
+    *,
+    api: str = "SyncLinkage",
+    idempotent: bool = True,
+    left_s: float = 10.0,
+    caller: Caller = ANYBODY,
+    sent: tuple[bool, ...] = (),
+) -> Call:
+    """Return a call that has come as far as `sent` says, attempt by attempt."""
+    return Call(
+        time.monotonic() + left_s,
+        api=api,
+        caller=caller,
+        request_id="req-1",
+        idempotent=idempotent,
+        attempts=[Attempt(sent=left) for left in sent],
+    )
+
+
+Behaviour = Callable[[Attempt], Awaitable[VerifiedResponse]]
+
+
+class FakeClient(Client):
+    """Ends every attempt as a test says."""
+
+    def __init__(self, behaviour: Behaviour | None = None) -> None:
+        self.behaviour = behaviour or succeed
+        self.attempts: list[Attempt] = []
+        self.bodies: list[bytes] = []
+
+    async def call(
+        self, endpoint: Endpoint, request_id: str, body: bytes, attempt: Attempt
+    ) -> VerifiedResponse:
+        """Make one attempt."""
+        self.attempts.append(attempt)
+        self.bodies.append(body)
+        return await self.behaviour(attempt)
+
+
+async def succeed(attempt: Attempt) -> VerifiedResponse:
+    """Answer S, after a turn of the loop before and after the first byte."""
+    await asyncio.sleep(0)
+    attempt.sent = True
+    await asyncio.sleep(0)
+    return verified()
+
+
+def fail(error: Exception, *, sent: bool = False) -> Behaviour:
+    """Return a behaviour that ends with an error."""
+
+    async def behaviour(attempt: Attempt) -> VerifiedResponse:
+        await asyncio.sleep(0)
+        attempt.sent = sent
+        raise error
+
+    return behaviour
+
+
+class Gate:
+    """A behaviour that stops before the first byte, or after it, until a test lets it through."""
+
+    def __init__(self, *, sent: bool) -> None:
+        self.open = asyncio.Event()
+        self.reached = asyncio.Event()
+        self._sent = sent
+
+    async def __call__(self, attempt: Attempt) -> VerifiedResponse:
+        """Make one attempt."""
+        attempt.sent = self._sent
+        self.reached.set()
+        await self.open.wait()
+        attempt.sent = True
+        return verified()
+
+
+class FakeContext:
+    """What a handler sees of its call, as far as interceptors look at it."""
+
+    def __init__(self, *, remaining_s: float | None = 10.0, sans: tuple[bytes, ...] = ()) -> None:
+        self.remaining_s = remaining_s
+        self.sans = sans
+        self.aborted: list[tuple[grpc.StatusCode, str, Any]] = []
+        self.code_given: object = None
+
+    def time_remaining(self) -> float | None:
+        """Tell what the caller's deadline leaves."""
+        return self.remaining_s
+
+    def auth_context(self) -> dict[str, tuple[bytes, ...]]:
+        """Tell what the caller's certificate says."""
+        return {"x509_subject_alternative_name": self.sans} if self.sans else {}
+
+    def code(self) -> object:
+        """Return the code of an abort."""
+        return self.code_given
+
+    async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Any = ()) -> None:
+        """End the call."""
+        self.aborted.append((code, details, trailing_metadata))
+        self.code_given = code
+        raise grpc.aio.AbortError
+
+
+class Details(grpc.HandlerCallDetails):  # type: ignore[misc, unused-ignore]
+    """The method that is called."""
+
+    def __init__(self, method: str) -> None:
+        self.method = method
+        self.invocation_metadata = ()
+
+
+class LogStream(io.StringIO):
+    """A stream of log lines that can be read as what they say."""
+
+    @property
+    def said(self) -> list[dict[str, Any]]:
+        """Read every line; each must be one JSON object."""
+        lines = self.getvalue().split("\n")
+        assert lines.pop() == ""
+        return [dict(json.loads(line)) for line in lines]
+
+    def of(self, event: str) -> list[dict[str, Any]]:
+        """Return the lines of one event."""
+        return [line for line in self.said if line["event"] == event]
+
+
+def sync_request(**changes: Any) -> pb.SyncLinkageRequest:
+    """Return a valid request; None takes a field away."""
+    fields: dict[str, Any] = {
+        "request_id": "req-1",
+        "biz_time": {"seconds": 1_700_000_000, "nanos": 123_456_789},
+        "operate_type": pb.OPERATE_TYPE_BIND,
+        "external_identity_type": pb.EXTERNAL_IDENTITY_TYPE_UID,
+        "external_identity_value": "member-0001",
+        "user_id": "2160000000000001",
+        "binding_target_type": pb.BINDING_TARGET_TYPE_USER_ID,
+    }
+    present = {name: value for name, value in (fields | changes).items() if value is not None}
+    return pb.SyncLinkageRequest(**present)
+
+
+def bind_request(**changes: Any) -> pb.BindAccountRequest:
+    """Return a valid request; None takes a field away."""
+    fields: dict[str, Any] = {
+        "request_id": "req-1",
+        "merchant_account_id": "2160400000002012",
+        "type": "TELECOM",
+        "sub_type": "MOBILE_SERVICE",
+        "account_id": "88781108",
+        "user_id": "2160000000000001",
+        "timestamp": {"seconds": 1_700_000_000, "nanos": 123_456_789},
+    }
+    present = {name: value for name, value in (fields | changes).items() if value is not None}
+    return pb.BindAccountRequest(**present)

@@ -1,0 +1,262 @@
+"""The command line: exit statuses, faults without a traceback, and keys that are made and inspected."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import socket
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from clients.alipayhk.keys import fingerprint, load_private_key, load_public_key, public_der
+from service.cli import main
+from tests.service.files import KeyRing
+
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run in an environment without settings."""
+    for name in list(os.environ):
+        if name.startswith("ALIPAYHK_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def configured(environ: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Return what sets the environment."""
+
+    def configure(**changes: str) -> None:
+        for name, value in {
+            **environ,
+            **{f"ALIPAYHK_{name}": value for name, value in changes.items()},
+        }.items():
+            monkeypatch.setenv(name, value)
+
+    return configure
+
+
+COMMANDS: Final = (
+    (),
+    ("serve",),
+    ("sandbox",),
+    ("demo",),
+    ("keys",),
+    ("keys", "generate"),
+    ("keys", "inspect"),
+    ("config",),
+    ("config", "check"),
+    ("health",),
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_there_is_help_everywhere(command: tuple[str, ...], capsys: Captured) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([*command, "--help"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith("usage: alipayhk-gateway")
+
+
+def test_the_version_is_told(capsys: Captured) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert re.fullmatch(r"\d+\.\d+\.\d+\n", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        ([], 64),
+        (["nonsense"], 64),
+        (["--nonsense"], 64),
+        (["serve", "--nonsense"], 64),
+        (["serve", "extra"], 64),
+        (["serve", "--config"], 64),
+        (["keys"], 64),
+        (["keys", "generate"], 64),
+        (["keys", "generate", "x", "--bits", "many"], 64),
+        (["config"], 64),
+        # grpc_health_probe's status for bad arguments.
+        (["health", "--nonsense"], 1),
+        (["health", "--timeout", "soon"], 1),
+        (["health", "extra"], 1),
+    ],
+    ids=str,
+)
+def test_bad_usage_is_told_and_has_a_status_of_its_own(
+    arguments: list[str], status: int, capsys: Captured
+) -> None:
+    assert main(arguments) == status
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("usage: alipayhk-gateway")
+
+
+# -- config and serve
+
+
+FAULTY: Final = {"CLIENT_ID": "hunter two", "ENCRYPT": "maybe", "NONSENSE": "hunter"}
+
+
+@pytest.mark.parametrize("command", [["serve"], ["config", "check"]], ids=" ".join)
+def test_every_fault_is_named_on_a_line_with_exit_78_and_no_traceback(
+    command: list[str], configured: Callable[..., None], capsys: Captured
+) -> None:
+    configured(**FAULTY)
+    assert main(command) == 78
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.splitlines() == [
+        "alipayhk-gateway: the configuration cannot be used:",
+        "  - CLIENT_ID must be 1 to 64 printable ASCII characters without space",
+        "  - ENCRYPT must be true or false",
+        "  - NONSENSE is not a setting",
+    ]
+
+
+def test_faults_are_told_as_json(configured: Callable[..., None], capsys: Captured) -> None:
+    configured(**FAULTY)
+    assert main(["config", "check", "--json"]) == 78
+    told = json.loads(capsys.readouterr().out)
+    assert [fault.split()[0] for fault in told["faults"]] == ["CLIENT_ID", "ENCRYPT", "NONSENSE"]
+
+
+def test_a_config_file_that_is_absent_is_a_fault(tmp_path: Path, capsys: Captured) -> None:
+    assert main(["config", "check", "--config", str(tmp_path / "absent.toml")]) == 78
+    assert "  - --config cannot be read: No such file or directory\n" in capsys.readouterr().err
+
+
+def test_settings_in_force_are_shown(
+    configured: Callable[..., None], tmp_path: Path, capsys: Captured
+) -> None:
+    configured(UPSTREAM_PROXY="http://user:hunter2@proxy:3128")
+    path = tmp_path / "gateway.toml"
+    path.write_text("max_in_flight = 7")
+    assert main(["config", "check", "--config", str(path)]) == 0
+    text = capsys.readouterr().out
+    assert main(["config", "check", "--config", str(path), "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["settings"]
+    assert text.splitlines() == [f"{name} = {value}" for name, value in rows.items()]
+    assert (rows["MAX_IN_FLIGHT"], rows["UPSTREAM_PROXY"]) == ("7", "http://proxy:3128")
+    assert "hunter2" not in text + json.dumps(rows)
+
+
+@pytest.mark.parametrize("listener", ["LISTEN", "ADMIN_LISTEN"])
+def test_a_port_that_is_taken_is_told_with_exit_69(
+    listener: str, configured: Callable[..., None], capsys: Captured
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        configured(**{"LISTEN": "127.0.0.1:0", "ADMIN_LISTEN": "127.0.0.1:0", listener: address})
+        assert main(["serve"]) == 69
+    told = f"alipayhk-gateway: cannot listen on {address}: is it in use?\n"
+    assert capsys.readouterr().err.endswith(told)
+
+
+# -- keys
+
+
+def test_a_key_pair_is_made_in_three_files_that_fit(tmp_path: Path, capsys: Captured) -> None:
+    directory = tmp_path / "new" / "keys"
+    assert main(["keys", "generate", str(directory), "--name", "ours", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    files = {name: Path(facts[name]) for name in facts if name != "sha256"}
+    assert {name: path.name for name, path in files.items()} == {
+        "private_key_file": "ours.key.pem",
+        "public_key_file": "ours.pub.pem",
+        "public_key_base64_file": "ours.pub.b64",
+    }
+    private = load_private_key(files["private_key_file"])
+    assert private.key_size == 2048
+    for name in ("public_key_file", "public_key_base64_file"):
+        assert load_public_key(files[name]).public_numbers() == private.public_key().public_numbers()
+    assert facts["sha256"] == fingerprint(private.public_key())
+    assert stat.S_IMODE(files["private_key_file"].stat().st_mode) == 0o600
+    one_line = files["public_key_base64_file"].read_bytes()
+    assert base64.b64decode(one_line, validate=False) == public_der(private.public_key())
+    assert one_line.count(b"\n") == 1
+
+
+def test_a_key_is_never_overwritten(tmp_path: Path, capsys: Captured) -> None:
+    path = tmp_path / "signing.key.pem"
+    path.write_text("precious")
+    assert main(["keys", "generate", str(tmp_path)]) == 73
+    assert path.read_text() == "precious"
+    assert capsys.readouterr().err == f"alipayhk-gateway: {path}: File exists\n"
+    assert [file.name for file in tmp_path.iterdir()] == ["signing.key.pem"]
+
+
+def test_a_directory_that_cannot_be_made_is_told(tmp_path: Path, capsys: Captured) -> None:
+    (tmp_path / "file").touch()
+    assert main(["keys", "generate", str(tmp_path / "file" / "keys")]) == 73
+    assert "Not a directory" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("bits", ["0", "-1", "1024", "2047", "8193", "1000000"])
+def test_a_key_has_2048_to_8192_bits(bits: str, tmp_path: Path, capsys: Captured) -> None:
+    assert main(["keys", "generate", str(tmp_path), f"--bits={bits}"]) == 78
+    assert capsys.readouterr().err == "alipayhk-gateway: --bits must be from 2048 to 8192\n"
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_key_file_is_inspected_without_showing_what_is_private(ring: KeyRing, capsys: Captured) -> None:
+    told = {}
+    for path, kind in (
+        (ring.private, "private key"),
+        (ring.public, "public key"),
+        (ring.public_base64, "public key"),
+    ):
+        assert main(["keys", "inspect", str(path), "--json"]) == 0
+        told[path] = json.loads(capsys.readouterr().out)
+        assert (told[path]["kind"], told[path]["bits"]) == (kind, "2048")
+        assert main(["keys", "inspect", str(path)]) == 0
+        text = capsys.readouterr().out
+        assert text == "".join(f"{name}: {value}\n" for name, value in told[path].items())
+    assert told[ring.public]["sha256"] == told[ring.public_base64]["sha256"]
+    assert told[ring.public]["sha256"] == fingerprint(ring.theirs.public_key())
+    shown = base64.b64decode(told[ring.private]["public_key_base64"])
+    assert shown == public_der(ring.ours.public_key())
+
+
+def test_a_file_that_holds_no_usable_key_is_told_with_exit_78(
+    ring: KeyRing, tmp_path: Path, capsys: Captured
+) -> None:
+    text, curve = tmp_path / "text", tmp_path / "curve.pem"
+    text.write_text("hunter2")
+    curve.write_bytes(
+        ec.generate_private_key(ec.SECP256R1()).private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    for path, reason in (
+        (tmp_path / "absent", "cannot be read: No such file or directory"),
+        (text, "is neither PEM nor base64 DER"),
+        (curve, "holds a key that is not RSA"),
+        (ring.encrypted, "is encrypted with a passphrase, which is not supported"),
+    ):
+        assert main(["keys", "inspect", str(path)]) == 78
+        captured = capsys.readouterr()
+        assert (captured.out, captured.err) == ("", f"alipayhk-gateway: {path} {reason}\n")
+
+
+def test_what_generate_makes_serve_can_read(
+    configured: Callable[..., None], tmp_path: Path, capsys: Captured
+) -> None:
+    assert main(["keys", "generate", str(tmp_path), "--json"]) == 0
+    facts: dict[str, Any] = json.loads(capsys.readouterr().out)
+    configured(
+        SIGNING_KEY_FILE=facts["private_key_file"],
+        PUBLIC_KEY_FILES=f"1={facts['public_key_file']},2={facts['public_key_base64_file']}",
+    )
+    assert main(["config", "check"]) == 0

@@ -1,0 +1,496 @@
+"""Deadlines, cancelled callers, limits, shutdown: what was begun is ended, what was not is not sent."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Final
+
+import pytest
+
+from alipayhk.linkage.v1 import error_reason_pb2 as reasons
+from clients.alipayhk import errors
+from clients.alipayhk.endpoint import Endpoint
+from clients.alipayhk.keys import Keys
+from clients.alipayhk.messages import VerifiedResponse
+from clients.alipayhk.protocols import HEADER_SIGNED
+from clients.alipayhk.transport import Attempt
+from service.call import Call
+from service.callers import Caller
+from service.delivery import Delivery
+from service.metrics import Metrics
+from service.refusal import Refusal
+from tests.service.fakes import FakeClient, Gate, LogStream, call_of, fail, refused, succeed, verified
+
+LOYALTY: Final = Caller("loyalty", frozenset(), 2)
+BILLING: Final = Caller("billing", frozenset(), 1)
+
+
+class Sender:
+    """A delivery to a fake client, and how to send through it."""
+
+    def __init__(self, client: FakeClient, endpoint: Endpoint, max_in_flight: int) -> None:
+        self.client = client
+        self.metrics = Metrics()
+        self.delivery = Delivery(client, self.metrics, max_in_flight=max_in_flight)
+        self._endpoint = endpoint
+
+    async def send(self, call: Call | None = None) -> VerifiedResponse:
+        """Deliver one request."""
+        return await self.delivery.deliver(self._endpoint, "req-1", b"{}", call or call_of())
+
+    def start(self, call: Call | None = None) -> asyncio.Task[VerifiedResponse]:
+        """Deliver one request in a task of its own, as gRPC does."""
+        return asyncio.create_task(self.send(call))
+
+    def counted(self, name: str, **labels: str) -> float | None:
+        """Return a metric."""
+        return self.metrics.registry.get_sample_value(name, {"api": "SyncLinkage", **labels})
+
+    @property
+    def in_flight(self) -> float | None:
+        """Return how many attempts are under way by the metric."""
+        return self.counted("alipayhk_upstream_in_flight")
+
+    def ended(self, end: str) -> float:
+        """Return how many attempts ended so."""
+        return self.counted("alipayhk_upstream_attempts_total", end=end) or 0.0
+
+
+Make = Callable[..., Sender]
+
+
+@pytest.fixture
+def make(keys: Keys) -> Make:
+    """Return what makes a sender."""
+    endpoint = Endpoint(
+        api="SyncLinkage",
+        protocol=HEADER_SIGNED,
+        base_url="https://open.alipay.hk",
+        path="/sync",
+        client_id="C",
+        keys=keys,
+        idempotent=True,
+    )
+
+    def sender(behaviour: Any = None, *, max_in_flight: int = 10) -> Sender:
+        return Sender(FakeClient(behaviour), endpoint, max_in_flight)
+
+    return sender
+
+
+@pytest.fixture(autouse=True)
+async def nobody_complains() -> AsyncIterator[None]:
+    """Let no exception that nobody waits for reach the loop's own handler."""
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    yield
+    await turns()
+    assert complaints == []
+
+
+async def turns(count: int = 5) -> None:
+    """Let the loop turn a few times."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+def others() -> set[asyncio.Task[Any]]:
+    """Return every task but the test's own and those of the fixtures."""
+    names = ("Delivery._attempt", "Sender.send")
+    return {task for task in asyncio.all_tasks() if getattr(task.get_coro(), "__qualname__", "") in names}
+
+
+def said(log_lines: LogStream) -> list[dict[str, Any]]:
+    """Return the lines about attempts, without what differs from run to run."""
+    return [
+        {name: value for name, value in line.items() if name not in {"time", "seconds", "event"}}
+        for line in log_lines.of("attempt")
+    ]
+
+
+async def refusal(sending: Awaitable[VerifiedResponse]) -> int:
+    """Return the reason for which a request was not sent."""
+    with pytest.raises(Refusal) as failure:
+        await sending
+    return failure.value.reason
+
+
+# -- how an attempt ends
+
+
+async def test_a_success_is_returned_counted_and_logged(make: Make, log_lines: LogStream) -> None:
+    sender, call = make(), call_of()
+    assert await sender.send(call) == verified()
+    assert call.attempts == [Attempt(sent=True)]
+    assert sender.client.bodies == [b"{}"]
+    assert sender.ended("success") == 1
+    assert sender.counted("alipayhk_upstream_seconds_count") == 1
+    assert sender.in_flight == 0
+    assert said(log_lines) == [
+        {"level": "info", "api": "SyncLinkage", "request_id": "req-1", "end": "success", "http_status": 200}
+    ]
+
+
+FAILURES: Final = [
+    errors.Unreachable("ClientConnectorError"),
+    errors.TlsInvalid("certificate"),
+    errors.Timeout("time"),
+    errors.ConnectionLost("reset"),
+    errors.Truncated("short"),
+    errors.SignatureInvalid("signature"),
+    errors.Replayed("old"),
+    errors.Malformed("json"),
+    errors.NotEncrypted("plain"),
+    errors.Unsigned("no header", http_status=502),
+]
+
+
+@pytest.mark.parametrize("error", FAILURES, ids=lambda error: type(error).__name__)
+async def test_a_failure_is_raised_as_it_is_counted_and_logged_with_its_cause(
+    make: Make, log_lines: LogStream, error: errors.CallError
+) -> None:
+    sender, end = make(fail(error, sent=error.sent)), type(error).__name__
+    with pytest.raises(type(error)) as failure:
+        await sender.send()
+    assert failure.value is error
+    assert sender.ended(end) == 1
+    assert sender.in_flight == 0
+    (line,) = said(log_lines)
+    assert line == {
+        "level": "warning",
+        "api": "SyncLinkage",
+        "request_id": "req-1",
+        "end": end,
+        "cause": str(error),
+    }
+
+
+async def test_a_result_is_logged_by_its_code_and_never_with_its_message(
+    make: Make, log_lines: LogStream
+) -> None:
+    sender = make(fail(refused("F" * 100, "USER_NOT_EXIST" * 20, "Chan Tai Man"), sent=True))
+    with pytest.raises(errors.ResultError):
+        await sender.send()
+    (line,) = said(log_lines)
+    assert (line["level"], line["end"]) == ("info", "ResultError")
+    assert (line["result_status"], line["result_code"]) == ("F" * 64, ("USER_NOT_EXIST" * 20)[:64])
+    assert "Chan" not in log_lines.getvalue()
+
+
+@pytest.mark.parametrize("sent", [False, True])
+async def test_a_bug_in_an_attempt_is_logged_by_its_place_and_never_with_its_text(
+    make: Make, log_lines: LogStream, sent: bool
+) -> None:
+    sender, call = make(fail(KeyError("SECRET"), sent=sent)), call_of()
+    with pytest.raises(KeyError):
+        await sender.send(call)
+    assert call.sent is sent
+    assert sender.ended("bug") == 1
+    (line,) = said(log_lines)
+    assert (line["level"], line["error_class"]) == ("error", "KeyError")
+    assert any("fakes.py" in frame for frame in line["stack"])
+    assert "SECRET" not in log_lines.getvalue()
+
+
+# -- the caller's deadline
+
+
+async def test_a_deadline_before_a_byte_left_cancels_first_and_only_then_says_not_sent(
+    make: Make,
+) -> None:
+    gate = Gate(sent=False)
+    sender, call = make(gate), call_of(left_s=0.15)
+    with pytest.raises(errors.Unreachable):
+        await sender.send(call)
+    assert not others()
+    gate.open.set()
+    await turns()
+    assert call.attempts == [Attempt(sent=False)]
+    assert sender.ended("cancelled") == 1
+    assert sender.in_flight == 0
+
+
+async def test_a_deadline_after_a_byte_left_says_timeout_and_the_attempt_goes_on(
+    make: Make, log_lines: LogStream
+) -> None:
+    gate = Gate(sent=True)
+    sender, call = make(gate), call_of(left_s=0.15)
+    began = time.monotonic()
+    with pytest.raises(errors.Timeout):
+        await sender.send(call)
+    assert 0.1 < time.monotonic() - began < 5.0
+    assert sender.in_flight == 1
+    assert not said(log_lines)
+    gate.open.set()
+    assert await sender.delivery.idle(1.0)
+    assert sender.in_flight == 0
+    assert sender.ended("success") == 1
+    assert [line["end"] for line in said(log_lines)] == ["success"]
+
+
+async def test_an_attempt_that_sends_while_it_is_being_cancelled_is_not_called_unsent(make: Make) -> None:
+    async def stubborn(attempt: Attempt) -> VerifiedResponse:
+        try:
+            await asyncio.sleep(10)
+        except asyncio.CancelledError:
+            attempt.sent = True
+            raise
+        return verified()
+
+    call = call_of(left_s=0.12)
+    with pytest.raises(errors.Timeout):
+        await make(stubborn).send(call)
+    assert call.sent
+
+
+async def test_an_answer_that_comes_while_it_is_being_cancelled_is_the_answer(make: Make) -> None:
+    async def stubborn(attempt: Attempt) -> VerifiedResponse:
+        try:
+            await asyncio.sleep(10)
+        except asyncio.CancelledError:
+            attempt.sent = True
+        return verified()
+
+    assert await make(stubborn).send(call_of(left_s=0.12)) == verified()
+
+
+@pytest.mark.parametrize("left_s", [0.09, 0.0, -1.0])
+async def test_with_too_little_time_left_nothing_is_sent(make: Make, left_s: float) -> None:
+    sender, call = make(), call_of(left_s=left_s)
+    assert await refusal(sender.send(call)) == reasons.ERROR_REASON_DEADLINE_TOO_SHORT
+    assert sender.client.attempts == call.attempts == []
+
+
+async def test_with_just_enough_time_left_it_is_sent(make: Make) -> None:
+    assert await make().send(call_of(left_s=0.12)) == verified()
+
+
+# -- a caller that goes away
+
+
+async def test_a_cancel_before_a_byte_left_lets_nothing_leave_later(make: Make) -> None:
+    gate = Gate(sent=False)
+    sender, call = make(gate), call_of()
+    sending = sender.start(call)
+    await gate.reached.wait()
+    sending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sending
+    gate.open.set()
+    await turns()
+    assert call.attempts == [Attempt(sent=False)]
+    assert not others()
+    assert sender.ended("cancelled") == 1
+    assert sender.in_flight == 0
+
+
+async def test_a_cancel_at_the_very_beginning_lets_nothing_leave(make: Make) -> None:
+    sender, call = make(), call_of()
+    sending = sender.start(call)
+    await asyncio.sleep(0)
+    sending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sending
+    await turns()
+    assert call.attempts == [Attempt(sent=False)]
+    assert sender.in_flight == 0
+    assert await sender.delivery.idle(0)
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "end"),
+    [
+        (None, "success"),
+        (errors.ConnectionLost("reset"), "ConnectionLost"),
+        (refused("F", "PROCESS_FAIL"), "ResultError"),
+        (KeyError("SECRET"), "bug"),
+    ],
+    ids=["success", "lost", "result", "bug"],
+)
+async def test_a_cancel_after_a_byte_left_abandons_nothing(
+    make: Make, log_lines: LogStream, behaviour: Exception | None, end: str
+) -> None:
+    gate = Gate(sent=True)
+
+    async def attempt_(attempt: Attempt) -> VerifiedResponse:
+        answer = await gate(attempt)
+        if behaviour is not None:
+            raise behaviour
+        return answer
+
+    sender = make(attempt_)
+    sending = sender.start()
+    await gate.reached.wait()
+    sending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sending
+    assert sender.in_flight == 1
+    gate.open.set()
+    assert await sender.delivery.idle(1.0)
+    await turns()
+    assert sender.ended(end) == 1
+    assert sender.in_flight == 0
+    assert [line["end"] for line in said(log_lines)] == [end]
+
+
+# -- limits
+
+
+async def test_more_than_fit_are_refused_and_fit_again_when_one_has_ended(make: Make) -> None:
+    gate = Gate(sent=True)
+    sender = make(gate, max_in_flight=2)
+    under_way = [sender.start(), sender.start()]
+    await turns()
+    assert await refusal(sender.send()) == reasons.ERROR_REASON_OVERLOADED
+    assert len(sender.client.attempts) == 2
+    gate.open.set()
+    await asyncio.gather(*under_way)
+    assert await sender.send() == verified()
+
+
+async def test_an_attempt_counts_until_it_ends_even_if_its_caller_has_gone(make: Make) -> None:
+    gate = Gate(sent=True)
+    sender = make(gate, max_in_flight=1)
+    sending = sender.start()
+    await gate.reached.wait()
+    sending.cancel()
+    await turns()
+    assert await refusal(sender.send()) == reasons.ERROR_REASON_OVERLOADED
+    gate.open.set()
+    assert await sender.delivery.idle(1.0)
+    assert await sender.send() == verified()
+
+
+async def test_a_callers_quota_is_its_own(make: Make) -> None:
+    gate = Gate(sent=True)
+    sender = make(gate)
+    under_way = [sender.start(call_of(caller=caller)) for caller in (LOYALTY, LOYALTY, BILLING)]
+    await turns()
+    for caller in (LOYALTY, BILLING):
+        reason = await refusal(sender.send(call_of(caller=caller)))
+        assert reason == reasons.ERROR_REASON_CALLER_QUOTA_EXCEEDED
+    under_way.append(sender.start(call_of(caller=Caller("other", frozenset()))))
+    await turns()
+    assert len(sender.client.attempts) == 4
+    gate.open.set()
+    await asyncio.gather(*under_way)
+    assert await sender.send(call_of(caller=BILLING)) == verified()
+
+
+async def test_a_quota_is_looked_at_before_the_limit_of_all(make: Make) -> None:
+    gate = Gate(sent=True)
+    sender = make(gate, max_in_flight=1)
+    under_way = sender.start(call_of(caller=BILLING))
+    await turns()
+    reason = await refusal(sender.send(call_of(caller=BILLING)))
+    assert reason == reasons.ERROR_REASON_CALLER_QUOTA_EXCEEDED
+    assert await refusal(sender.send()) == reasons.ERROR_REASON_OVERLOADED
+    gate.open.set()
+    await under_way
+
+
+async def test_what_is_refused_leaves_no_trace(make: Make, log_lines: LogStream) -> None:
+    sender, call = make(max_in_flight=0), call_of()
+    assert await refusal(sender.send(call)) == reasons.ERROR_REASON_OVERLOADED
+    assert call.attempts == []
+    assert not call.sent
+    assert not said(log_lines)
+    assert sender.in_flight is None
+
+
+# -- going down
+
+
+async def test_after_close_everything_is_refused_and_what_is_under_way_ends(make: Make) -> None:
+    gate = Gate(sent=True)
+    sender = make(gate)
+    under_way = sender.start()
+    await gate.reached.wait()
+    sender.delivery.close()
+    assert await refusal(sender.send()) == reasons.ERROR_REASON_SHUTTING_DOWN
+    short = call_of(left_s=0.0)
+    assert await refusal(sender.send(short)) == reasons.ERROR_REASON_SHUTTING_DOWN
+    assert not await sender.delivery.idle(0.01)
+    gate.open.set()
+    assert await sender.delivery.idle(1.0)
+    assert await under_way == verified()
+
+
+async def test_idle_is_true_at_once_where_nothing_is_under_way(make: Make) -> None:
+    assert await make().delivery.idle(0.0)
+
+
+async def test_idle_waits_for_attempts_whose_callers_have_gone(make: Make) -> None:
+    gate = Gate(sent=True)
+    sender = make(gate)
+    sending = sender.start()
+    await gate.reached.wait()
+    sending.cancel()
+    await turns()
+    assert not await sender.delivery.idle(0.0)
+    waiting = asyncio.create_task(sender.delivery.idle(1.0))
+    await turns()
+    gate.open.set()
+    assert await waiting
+
+
+# -- a thousand at once
+
+
+DICE: Final = random.Random(20260301)
+"""The same thousand calls in every run."""
+
+
+async def mixed(attempt: Attempt) -> VerifiedResponse:
+    """End in any way, after any time before and after the first byte."""
+    await turns(DICE.randrange(4))
+    attempt.sent = DICE.random() < 0.8
+    await turns(DICE.randrange(4))
+    if not attempt.sent:
+        raise errors.Unreachable("x")
+    if DICE.random() < 0.5:
+        raise DICE.choice([errors.ConnectionLost("x"), refused("F", "X"), KeyError("SECRET")])
+    return verified()
+
+
+async def a_thousand_ends(sender: Sender) -> list[tuple[Call, object]]:
+    """Make a thousand calls, fifty at a time, and cancel some; return how each ended."""
+    calls = [
+        call_of(
+            caller=DICE.choice([LOYALTY, BILLING, Caller("other", frozenset())]),
+            left_s=DICE.choice([0.05, 0.2, 10.0]),
+        )
+        for _ in range(1000)
+    ]
+    ends: list[object] = []
+    for at in range(0, 1000, 50):
+        sending = [sender.start(call) for call in calls[at : at + 50]]
+        await turns(DICE.randrange(4))
+        for one in DICE.sample(sending, 15):
+            one.cancel()
+        ends += await asyncio.gather(*sending, return_exceptions=True)
+    return list(zip(calls, ends, strict=True))
+
+
+async def test_a_thousand_mixed_calls_leave_nothing_behind(make: Make, log_lines: LogStream) -> None:
+    sender = make(mixed, max_in_flight=40)
+    ends = await a_thousand_ends(sender)
+    assert await sender.delivery.idle(2.0)
+    gc.collect()
+    await turns()
+    kinds = {type(end).__name__ for _, end in ends}
+    sent = {"VerifiedResponse", "ConnectionLost", "ResultError", "KeyError"}
+    assert kinds == sent | {"Refusal", "CancelledError", "Unreachable"}
+    assert {call.sent for call, end in ends if type(end).__name__ in sent} == {True}
+    assert {call.sent for call, end in ends if isinstance(end, Refusal | errors.NotSent)} == {False}
+    assert not others()
+    assert sender.in_flight == 0
+    counted = ("success", "ConnectionLost", "ResultError", "bug", "Unreachable")
+    assert len(said(log_lines)) == sum(sender.ended(end) for end in counted)
+    sender.client.behaviour = succeed
+    for caller, quota in ((LOYALTY, 2), (BILLING, 1)):
+        await asyncio.gather(*(sender.send(call_of(caller=caller)) for _ in range(quota)))

@@ -1,0 +1,222 @@
+"""What a status carries beside its code: which details, how large, and when to try again."""
+
+from __future__ import annotations
+
+from typing import Any, Final, TypeVar
+
+import pytest
+from google.protobuf.message import Message
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RequestInfo, RetryInfo
+from google.rpc.status_pb2 import Status
+from grpc import StatusCode
+from hypothesis import given
+from hypothesis import strategies as st
+
+from alipayhk.linkage.v1 import error_reason_pb2 as reasons
+from service.details import status_of, trailers_of
+from service.refusal import Violation
+from service.result_codes import ResultCodes
+from service.status import Outcome, Retry, Verdict, verdict_of
+from tests.service.fakes import call_of, refused
+from tests.service.test_outcome_table import TABLE, Case
+
+SIX_KIB: Final = 6 * 1024
+FOUR_BYTES: Final = "𠮷"
+Detail = TypeVar("Detail", bound=Message)
+
+
+def verdict(
+    retry: Retry = Retry.NEW_REQUEST_ID,
+    *,
+    facts: dict[str, str] | None = None,
+    violations: tuple[Violation, ...] = (),
+    retry_after_s: float = 1.0,
+) -> Verdict:
+    return Verdict(
+        StatusCode.INVALID_ARGUMENT,
+        reasons.ERROR_REASON_INVALID_REQUEST,
+        Outcome.NOT_SENT,
+        retry,
+        retry_after_s=retry_after_s,
+        facts=facts or {},
+        violations=violations,
+    )
+
+
+def details(status: Status, kind: type[Detail]) -> list[Detail]:
+    found = []
+    for packed in status.details:
+        detail = kind()
+        if packed.Unpack(detail):
+            found.append(detail)
+    return found
+
+
+def info(status: Status) -> Any:
+    (only,) = details(status, ErrorInfo)
+    return only
+
+
+def many(count: int, *, description: str = "is required") -> tuple[Violation, ...]:
+    return tuple(Violation(f"field_{number}", description) for number in range(count))
+
+
+# -- which details there are
+
+
+@pytest.mark.parametrize("idempotent", [True, False])
+@pytest.mark.parametrize("case", TABLE, ids=lambda case: case.what)
+def test_every_row_carries_exactly_the_details_of_its_kind(case: Case, idempotent: bool) -> None:
+    told = verdict_of(case.error, call_of(idempotent=idempotent), ResultCodes())
+    status = Status.FromString(dict(trailers_of(told, "req-1"))["grpc-status-details-bin"])
+    code, reason, outcome, retry = case.told(idempotent=idempotent)
+    assert (status.code, status.message) == (code.value[0], told.sentence)
+    assert (info(status).domain, info(status).reason) == ("linkage.alipayhk", reason)
+    assert (info(status).metadata["outcome"], info(status).metadata["retry"]) == (outcome, retry)
+    assert [detail.request_id for detail in details(status, RequestInfo)] == ["req-1"]
+    assert len(details(status, RetryInfo)) == (retry == "same_request_id")
+    assert not details(status, BadRequest)
+    assert len(status.details) == 2 + (retry == "same_request_id")
+
+
+@pytest.mark.parametrize("retry", Retry)
+def test_when_to_try_again_is_told_exactly_where_the_same_request_may_be(retry: Retry) -> None:
+    told = verdict(retry, retry_after_s=2.5)
+    status, pushback = status_of(told, ""), dict(trailers_of(told, ""))["grpc-retry-pushback-ms"]
+    if retry is Retry.SAME_REQUEST_ID:
+        (retry_info,) = details(status, RetryInfo)
+        assert retry_info.retry_delay.ToMilliseconds() == 2500
+        assert pushback == "2500"
+    else:
+        assert not details(status, RetryInfo)
+        assert pushback == "-1"
+
+
+@pytest.mark.parametrize(("retry_after_s", "pushback"), [(1.0, "1000"), (0.0004, "0"), (300.0, "300000")])
+def test_pushback_is_a_whole_number_of_milliseconds(retry_after_s: float, pushback: str) -> None:
+    told = verdict(Retry.SAME_REQUEST_ID, retry_after_s=retry_after_s)
+    assert dict(trailers_of(told, ""))["grpc-retry-pushback-ms"] == pushback
+
+
+def test_a_request_id_that_is_not_valid_is_not_repeated() -> None:
+    assert not details(status_of(verdict(), ""), RequestInfo)
+
+
+def test_without_violations_there_is_no_bad_request() -> None:
+    assert not details(status_of(verdict(), "req-1"), BadRequest)
+
+
+def test_every_violation_is_named_in_order() -> None:
+    violations = many(20)
+    (bad_request,) = details(status_of(verdict(violations=violations), "req-1"), BadRequest)
+    found = [(item.field, item.description) for item in bad_request.field_violations]
+    assert found == [(violation.field, violation.description) for violation in violations]
+
+
+# -- how large they are
+
+
+FACT_LIMITS: Final = {
+    "result_message": 256,
+    "result_code": 128,
+    "result_status": 128,
+    "tracer_id": 128,
+    "unverified_result_code": 128,
+}
+
+WORST: Final[dict[str, Verdict]] = {
+    "hundreds of violations": verdict(violations=many(999)),
+    "violations that are long": verdict(violations=many(300, description=FOUR_BYTES * 300)),
+    "one violation that is far too long": verdict(violations=many(1, description=FOUR_BYTES * 3000)),
+    "every fact as long as may be, in four bytes a character": verdict(
+        facts=dict.fromkeys((*FACT_LIMITS, "attempts", "http_status", "error_id"), FOUR_BYTES * 5000)
+    ),
+    "facts and violations": verdict(
+        Retry.SAME_REQUEST_ID,
+        facts={"result_message": FOUR_BYTES * 256, "result_code": FOUR_BYTES * 128, "tracer_id": "t" * 128},
+        violations=many(999),
+    ),
+}
+
+
+@pytest.mark.parametrize("told", WORST.values(), ids=WORST.keys())
+def test_details_are_under_six_kib(told: Verdict) -> None:
+    data = dict(trailers_of(told, "r" * 128))["grpc-status-details-bin"]
+    assert len(data) < SIX_KIB
+
+
+@pytest.mark.parametrize("count", [*range(80, 180), 500, 5000])
+def test_the_last_violation_says_how_many_more_there_are(count: int) -> None:
+    status = status_of(verdict(violations=many(count, description="has control characters")), "r" * 128)
+    assert status.ByteSize() < SIX_KIB
+    (bad_request,) = details(status, BadRequest)
+    *named, last = bad_request.field_violations
+    if not last.field:
+        assert last.description == f"{count - len(named)} more violations are not listed"
+    else:
+        assert len(named) + 1 == count
+    assert [item.field for item in named] == [f"field_{number}" for number in range(len(named))]
+
+
+def test_details_name_as_many_violations_as_fit() -> None:
+    status = status_of(verdict(violations=many(999)), "req-1")
+    assert status.ByteSize() > SIX_KIB - 256
+
+
+@pytest.mark.parametrize(("name", "characters_max"), FACT_LIMITS.items())
+@pytest.mark.parametrize("character", ["a", "語", FOUR_BYTES])
+def test_a_fact_is_cut_at_its_limit_between_characters(
+    name: str, characters_max: int, character: str
+) -> None:
+    for count in (characters_max - 1, characters_max, characters_max + 1):
+        metadata = info(status_of(verdict(facts={name: character * count}), "")).metadata
+        assert metadata[name] == character * min(count, characters_max)
+
+
+def test_the_longest_result_of_alipayhk_arrives_cut_and_in_time() -> None:
+    error = refused("F" * 1000, FOUR_BYTES * 1000, FOUR_BYTES * 1000)
+    told = verdict_of(error, call_of(sent=(True,) * 99), ResultCodes())
+    status = status_of(told, "r" * 128)
+    assert status.ByteSize() < SIX_KIB
+    assert info(status).metadata["result_message"] == FOUR_BYTES * 256
+
+
+# -- odd text
+
+
+ODD: Final = {
+    "NUL": "a\0b",
+    "line breaks": "a\r\nb",
+    "a byte order mark": "\ufeff",
+    "a noncharacter": "\uffff",
+    "the last code point": "\U0010ffff",
+    "right to left": "\u202e",
+    "a lone surrogate": "a\ud800b",
+}
+
+
+@pytest.mark.parametrize("text", ODD.values(), ids=ODD.keys())
+def test_odd_text_in_a_fact_never_keeps_the_details_from_being_written(text: str) -> None:
+    status = status_of(verdict(facts={"result_message": text}), "req-1")
+    assert Status.FromString(status.SerializeToString()) == status
+    if text.isascii() or "\ud800" not in text:
+        assert info(status).metadata["result_message"] == text
+
+
+@given(
+    facts=st.dictionaries(st.sampled_from(sorted(FACT_LIMITS)), st.text(max_size=400)),
+    violations=st.lists(st.tuples(st.text(max_size=60), st.text(max_size=600)), max_size=40),
+    retry=st.sampled_from(Retry),
+    request_id=st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=128),
+)
+def test_details_of_any_verdict_are_under_six_kib_and_readable(
+    facts: dict[str, str], violations: list[tuple[str, str]], retry: Retry, request_id: str
+) -> None:
+    told = verdict(retry, facts=facts, violations=tuple(Violation(*pair) for pair in violations))
+    data = dict(trailers_of(told, request_id))["grpc-status-details-bin"]
+    assert isinstance(data, bytes)
+    assert len(data) < SIX_KIB
+    status = Status.FromString(data)
+    assert info(status).reason == "INVALID_REQUEST"
+    assert len(details(status, RetryInfo)) == (retry is Retry.SAME_REQUEST_ID)
+    assert len(details(status, BadRequest)) == bool(violations)

@@ -1,0 +1,92 @@
+"""The whole gateway in this process, from its first log line to its last; and what the demo asks of it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from clients.alipayhk.keys import fingerprint
+from service import gateway
+from service.demo_calls import EXAMPLES
+from service.linkage import RPCS
+from service.metrics import Metrics
+from service.settings import read_settings
+from service.validation import violations
+from tests.service.fakes import LogStream
+from tests.service.files import KeyRing
+
+WAIT_S = 10.0
+
+
+async def until(log_lines: LogStream, event: str) -> dict[str, Any]:
+    """Wait for a line of the log."""
+    async with asyncio.timeout(WAIT_S):
+        while not log_lines.of(event):  # noqa: ASYNC110  (a stream has nobody to wake us)
+            await asyncio.sleep(0.01)
+    return log_lines.of(event)[0]
+
+
+@pytest.fixture
+def serve(environ: dict[str, str], log_lines: LogStream) -> Callable[..., Awaitable[None]]:
+    """Return what runs a gateway from its start to a signal."""
+
+    async def serve(number: signal.Signals = signal.SIGTERM, **changes: str) -> None:
+        quick = {"LISTEN": "127.0.0.1:0", "ADMIN_LISTEN": "127.0.0.1:0", "DRAIN_DELAY_S": "0", **changes}
+        settings = read_settings({**environ, **{f"ALIPAYHK_{name}": text for name, text in quick.items()}})
+        running = asyncio.create_task(gateway.run(settings, shared=False))
+        serving = asyncio.create_task(until(log_lines, "serving"))
+        await asyncio.wait({running, serving}, return_when=asyncio.FIRST_COMPLETED)
+        assert not running.done(), running
+        async with grpc.aio.insecure_channel((await serving)["listen"]) as channel:
+            await asyncio.wait_for(channel.channel_ready(), WAIT_S)
+        os.kill(os.getpid(), number)
+        await asyncio.wait_for(running, WAIT_S)
+
+    return serve
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_gateway_says_which_keys_it_has_and_stops_at_a_signal(
+    serve: Callable[..., Awaitable[None]], ring: KeyRing, log_lines: LogStream, number: signal.Signals
+) -> None:
+    await serve(number, SIGNING_KEY_VERSION="7", PUBLIC_KEY_FILES=f"1={ring.public},2={ring.other_public}")
+    events = [(line["event"], line.get("version"), line.get("sha256")) for line in log_lines.said]
+    assert events == [
+        ("our signing key", "7", fingerprint(ring.ours.public_key())),
+        ("AlipayHK's key", "2", fingerprint(ring.other.public_key())),
+        ("AlipayHK's key", "1", fingerprint(ring.theirs.public_key())),
+        ("serving", None, None),
+        ("stopping", None, None),
+        ("stopped", None, None),
+    ]
+    assert all("dropped" not in line for line in log_lines.said)
+
+
+async def test_our_own_key_in_the_place_of_alipayhks_is_warned_of(
+    serve: Callable[..., Awaitable[None]], ring: KeyRing, log_lines: LogStream
+) -> None:
+    await serve(SIGNING_KEY_FILE=str(ring.other_private), PUBLIC_KEY_FILES=f"1={ring.other_public}")
+    (line,) = [line for line in log_lines.said if line["level"] == "warning"]
+    assert line["event"] == "PUBLIC_KEY_FILES holds our own public key where AlipayHK's is needed"
+
+
+def test_metrics_of_workers_that_have_counted_nothing_are_empty(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    assert Metrics().exposed(shared=True) == b""
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.title)
+def test_the_demo_makes_valid_requests_with_an_id_of_their_own(example: Any) -> None:
+    rpc = next(rpc for rpc in RPCS.values() if rpc.name == example.method)
+    first, second = example.request(1_700_000_000_000), example.request(1_700_000_000_001)
+    assert violations(rpc.rules, first) == ()
+    assert first.request_id != second.request_id

@@ -1,0 +1,108 @@
+"""`alipayhk-gateway health` against a health service in this process, with grpc_health_probe's statuses."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+import pytest
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from service.cli import main
+from tests.service.files import TlsFiles
+
+Captured = pytest.CaptureFixture[str]
+STATUS: Final = health_pb2.HealthCheckResponse
+
+
+@pytest.fixture(scope="module")
+def addresses(tls: TlsFiles) -> Iterator[dict[str, str]]:
+    """Serve health in plaintext, with TLS, and with TLS that wants a certificate; return the addresses."""
+    servicer: Any = health.HealthServicer()
+    for service, status in (
+        ("", STATUS.SERVING),
+        ("draining", STATUS.NOT_SERVING),
+        ("odd", STATUS.UNKNOWN),
+    ):
+        servicer.set(service, status)
+    pair = [(tls.key.read_bytes(), tls.certificate.read_bytes())]
+    secured = grpc.ssl_server_credentials(pair)
+    mutual = grpc.ssl_server_credentials(pair, tls.ca.read_bytes(), require_client_auth=True)
+    server = grpc.server(ThreadPoolExecutor(2))
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    ports = {
+        "plain": server.add_insecure_port("127.0.0.1:0"),
+        "tls": server.add_secure_port("127.0.0.1:0", secured),
+        "mutual": server.add_secure_port("127.0.0.1:0", mutual),
+    }
+    server.start()
+    yield {kind: f"127.0.0.1:{port}" for kind, port in ports.items()}
+    server.stop(None).wait()
+
+
+@pytest.mark.parametrize(
+    ("service", "status", "name"),
+    [("", 0, "SERVING"), ("draining", 4, "NOT_SERVING"), ("odd", 4, "UNKNOWN")],
+)
+def test_the_status_is_told_by_the_exit_status(
+    addresses: dict[str, str], service: str, status: int, name: str, capsys: Captured
+) -> None:
+    arguments = ["health", "--addr", addresses["plain"], "--service", service]
+    assert main(arguments) == status
+    assert capsys.readouterr().out == f"status: {name}\n"
+    assert main([*arguments, "--json"]) == status
+    assert json.loads(capsys.readouterr().out) == {"status": name}
+
+
+def test_a_service_that_is_not_known_is_a_failed_rpc(addresses: dict[str, str], capsys: Captured) -> None:
+    assert main(["health", "--addr", addresses["plain"], "--service", "nonsense"]) == 3
+    assert capsys.readouterr().err == "alipayhk-gateway: the health check failed: NOT_FOUND\n"
+
+
+def test_nobody_there_is_no_connection(capsys: Captured) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{closed.getsockname()[1]}"
+        assert main(["health", "--addr", address, "--timeout", "0.2"]) == 2
+    assert capsys.readouterr().err == f"alipayhk-gateway: no connection to {address} within 0.2 s\n"
+
+
+def test_the_address_is_the_gateways_own_by_default(
+    addresses: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALIPAYHK_LISTEN", "127.0.0.1:1")
+    monkeypatch.setenv("ALIPAYHK_HEALTH_LISTEN", addresses["plain"].replace("127.0.0.1", "0.0.0.0"))
+    assert main(["health"]) == 0
+
+
+def test_tls_is_spoken_where_a_ca_is_named(addresses: dict[str, str], tls: TlsFiles) -> None:
+    with_ca = ["--tls-ca-file", str(tls.ca)]
+    with_pair = ["--tls-cert-file", str(tls.certificate), "--tls-key-file", str(tls.key)]
+    assert main(["health", "--addr", addresses["tls"], *with_ca]) == 0
+    assert main(["health", "--addr", addresses["tls"], *with_ca, "--tls-server-name", "localhost"]) == 0
+    assert main(["health", "--addr", addresses["mutual"], *with_ca, *with_pair]) == 0
+
+
+def test_tls_that_does_not_fit_is_no_connection(addresses: dict[str, str], tls: TlsFiles) -> None:
+    with_ca = ["--tls-ca-file", str(tls.ca), "--timeout", "0.3"]
+    other = ["--tls-server-name", "elsewhere.example"]
+    assert main(["health", "--addr", addresses["tls"], *with_ca, *other]) == 2
+    assert main(["health", "--addr", addresses["tls"], "--timeout", "0.3"]) == 2
+
+
+def test_arguments_that_do_not_go_together_are_bad(tls: TlsFiles, tmp_path: Path, capsys: Captured) -> None:
+    together = "--tls-cert-file, --tls-key-file and --tls-ca-file go together"
+    absent = str(tmp_path / "absent")
+    for arguments, told in (
+        (["--tls-cert-file", str(tls.certificate)], together),
+        (["--tls-key-file", str(tls.key)], together),
+        (["--tls-cert-file", str(tls.certificate), "--tls-key-file", str(tls.key)], together),
+        (["--tls-ca-file", absent], f"{absent}: No such file or directory"),
+    ):
+        assert main(["health", *arguments]) == 1
+        assert capsys.readouterr().err == f"alipayhk-gateway: {told}\n"

@@ -1,0 +1,451 @@
+"""What surrounds a call: in which order, what its caller is told, and what is counted and logged of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import grpc
+import pytest
+from google.rpc.error_details_pb2 import ErrorInfo
+from google.rpc.status_pb2 import Status
+
+from alipayhk.linkage.v1 import error_reason_pb2 as reasons
+from alipayhk.linkage.v1 import linkage_service_pb2 as pb
+from clients.alipayhk import errors
+from clients.alipayhk.transport import Attempt
+from service.call import CURRENT, Call
+from service.callers import ANYBODY, Caller, Callers
+from service.interceptors import Allow, Around, Method, Observe, Tell
+from service.linkage import Undecodable
+from service.metrics import Metrics
+from service.refusal import Refusal
+from service.result_codes import ResultCodes
+from tests.service.fakes import Details, FakeContext, LogStream, bind_request, refused, sync_request
+
+SERVICE: Final = "alipayhk.linkage.v1.LinkageService"
+SYNC: Final = f"/{SERVICE}/SyncLinkage"
+BIND: Final = f"/{SERVICE}/BindAccount"
+WATCH: Final = "/grpc.health.v1.Health/Watch"
+REFLECT: Final = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
+
+Handler = Any
+
+
+class Stack:
+    """The interceptors as the server puts them around a handler."""
+
+    def __init__(self, *, callers: Callers | None = None) -> None:
+        self.metrics = Metrics()
+        idempotent = {"SyncLinkage": True, "BindAccount": False}
+        surrounds = (Observe(self.metrics, idempotent, 10.0, 60.0), Tell(ResultCodes()), Allow(callers))
+        self._interceptors = [Around(surround) for surround in surrounds]
+
+    async def handler(self, path: str, inner: Handler) -> Handler:
+        """Return what gRPC calls."""
+        continuation = continuing(inner)
+        for interceptor in reversed(self._interceptors):
+            continuation = intercepting(interceptor, continuation)
+        return await continuation(Details(path))
+
+    async def unary(
+        self,
+        path: str,
+        behaviour: Callable[[Any, Any], Awaitable[Any]],
+        context: FakeContext,
+        request: Any = None,
+    ) -> Any:
+        """Make one unary call."""
+        handler = await self.handler(path, grpc.unary_unary_rpc_method_handler(behaviour))
+        return await handler.unary_unary(sync_request() if request is None else request, context)
+
+    def counted(self, name: str, **labels: str) -> float:
+        """Return a metric."""
+        return self.metrics.registry.get_sample_value(name, labels) or 0.0
+
+    def handled(self, path: str, code: str, kind: str = "unary") -> float:
+        """Return how many calls ended so, and check that all that began have ended."""
+        service, _, method = path[1:].partition("/")
+        labels = {"grpc_type": kind, "grpc_service": service, "grpc_method": method}
+        started = self.counted("grpc_server_started_total", **labels)
+        assert started == self.counted("grpc_server_handling_seconds_count", **labels)
+        return self.counted("grpc_server_handled_total", **labels, grpc_code=code)
+
+    def outcomes(self, api: str, reason: str, outcome: str = "") -> float:
+        """Return how many calls were told so."""
+        return self.counted("alipayhk_outcomes_total", api=api, reason=reason, outcome=outcome)
+
+
+Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Handler]]
+
+
+def continuing(handler: Handler) -> Continuation:
+    async def continuation(_: grpc.HandlerCallDetails) -> Handler:
+        return handler
+
+    return continuation
+
+
+def intercepting(interceptor: Around, inner: Continuation) -> Continuation:
+    async def continuation(details: grpc.HandlerCallDetails) -> Handler:
+        return await interceptor.intercept_service(inner, details)
+
+    return continuation
+
+
+def raising(error: BaseException) -> Callable[[Any, Any], Awaitable[Any]]:
+    async def behaviour(_: Any, __: Any) -> Any:
+        raise error
+
+    return behaviour
+
+
+async def answering(_: Any, __: Any) -> str:
+    return "answer"
+
+
+def info(context: FakeContext) -> Any:
+    """Return the ErrorInfo of the one abort."""
+    ((_, __, trailers),) = context.aborted
+    status = Status.FromString(dict(trailers)["grpc-status-details-bin"])
+    found = ErrorInfo()
+    assert status.details[0].Unpack(found)
+    return found
+
+
+@pytest.fixture(autouse=True)
+def no_call_is_current() -> Iterator[None]:
+    """Keep the call of one test from the next one."""
+    token = CURRENT.set(Call(0.0))
+    yield
+    CURRENT.reset(token)
+
+
+# -- which handlers are wrapped
+
+
+async def test_an_unregistered_method_stays_unregistered() -> None:
+    stack = Stack()
+    assert await stack.handler("/no.Such/Method", None) is None
+    assert b"no.Such" not in stack.metrics.exposed(shared=False)
+
+
+async def test_a_wrapped_handler_keeps_its_codec() -> None:
+    inner = grpc.unary_unary_rpc_method_handler(
+        answering, request_deserializer=bytes.decode, response_serializer=str.encode
+    )
+    handler = await Stack().handler(SYNC, inner)
+    assert handler.request_deserializer is inner.request_deserializer
+    assert handler.response_serializer is inner.response_serializer
+
+
+async def test_a_kind_that_nothing_here_has_is_not_wrapped_silently() -> None:
+    with pytest.raises(NotImplementedError):
+        await Stack().handler(SYNC, grpc.stream_unary_rpc_method_handler(answering))
+
+
+async def test_surrounds_run_from_the_outermost_in_and_back() -> None:
+    order: list[str] = []
+
+    def noting(name: str) -> Around:
+        @asynccontextmanager
+        async def surround(method: Method, request: object, context: Any) -> AsyncIterator[None]:
+            order.append(f"{name} {method.kind} {method.path}")
+            yield
+            order.append(f"{name} ends")
+
+        return Around(surround)
+
+    continuation = continuing(grpc.unary_unary_rpc_method_handler(answering))
+    for interceptor in (noting("inner"), noting("outer")):
+        continuation = intercepting(interceptor, continuation)
+    handler = await continuation(Details(SYNC))
+    assert await handler.unary_unary(sync_request(), FakeContext()) == "answer"
+    assert order == [f"outer unary {SYNC}", f"inner unary {SYNC}", "inner ends", "outer ends"]
+
+
+# -- what is counted, by kind
+
+
+async def test_a_unary_call_is_counted_by_its_code() -> None:
+    stack = Stack()
+    assert await stack.unary(SYNC, answering, FakeContext()) == "answer"
+    assert stack.handled(SYNC, "OK") == 1
+    assert stack.outcomes("SyncLinkage", "OK") == 1
+
+
+async def yielding(_: Any, __: Any) -> AsyncIterator[int]:
+    for number in range(3):
+        yield number
+
+
+async def writing(_: Any, context: Any) -> None:
+    context.written = True
+
+
+@pytest.mark.parametrize(
+    ("make", "attribute", "kind"),
+    [
+        (grpc.unary_stream_rpc_method_handler, "unary_stream", "server_stream"),
+        (grpc.stream_stream_rpc_method_handler, "stream_stream", "bidi_stream"),
+    ],
+)
+async def test_a_stream_is_counted_by_its_kind(make: Any, attribute: str, kind: str) -> None:
+    stack, context = Stack(), FakeContext()
+    yields = getattr(await stack.handler(WATCH, make(yielding)), attribute)
+    assert [number async for number in yields(object(), context)] == [0, 1, 2]
+    assert stack.handled(WATCH, "OK", kind) == 1
+    writes = getattr(await stack.handler(WATCH, make(writing)), attribute)
+    await writes(object(), context)
+    assert context.written  # type: ignore[attr-defined]
+    assert stack.handled(WATCH, "OK", kind) == 2
+
+
+async def test_a_stream_that_fails_tells_no_more_than_a_unary_call() -> None:
+    async def failing(_: Any, __: Any) -> AsyncIterator[int]:
+        yield 1
+        raise KeyError("SECRET")
+
+    stack, context = Stack(), FakeContext()
+    handler = await stack.handler(REFLECT, grpc.stream_stream_rpc_method_handler(failing))
+    responses = handler.stream_stream(object(), context)
+    assert await anext(responses) == 1
+    with pytest.raises(grpc.aio.AbortError):
+        await anext(responses)
+    assert "SECRET" not in repr(context.aborted)
+    assert stack.handled(REFLECT, "INTERNAL", "bidi_stream") == 1
+
+
+async def test_calls_that_are_not_of_this_service_have_no_outcome(log_lines: LogStream) -> None:
+    stack = Stack()
+    handler = await stack.handler(WATCH, grpc.unary_stream_rpc_method_handler(yielding))
+    assert [number async for number in handler.unary_stream(object(), FakeContext())] == [0, 1, 2]
+    assert b"alipayhk_outcomes_total{" not in stack.metrics.exposed(shared=False)
+    assert [line["level"] for line in log_lines.of("call")] == ["debug"]
+
+
+# -- what the caller is told
+
+
+ENDS: Final[dict[str, tuple[Exception, grpc.StatusCode, str]]] = {
+    "a refusal": (
+        Refusal(reasons.ERROR_REASON_OVERLOADED),
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        "OVERLOADED",
+    ),
+    "a failure of AlipayHK": (
+        errors.SignatureInvalid("SECRET"),
+        grpc.StatusCode.INTERNAL,
+        "RESPONSE_SIGNATURE_INVALID",
+    ),
+    "a result": (refused("F", "USER_NOT_EXIST"), grpc.StatusCode.NOT_FOUND, "WALLET_REJECTED"),
+    "a bug": (KeyError("SECRET"), grpc.StatusCode.INTERNAL, "GATEWAY_BUG"),
+    "a bug of gRPC's own kind": (
+        grpc.aio.UsageError("SECRET"),
+        grpc.StatusCode.INTERNAL,
+        "GATEWAY_BUG",
+    ),
+    "a timeout of Python's own": (TimeoutError("SECRET"), grpc.StatusCode.INTERNAL, "GATEWAY_BUG"),
+}
+
+
+@pytest.mark.parametrize(("error", "code", "reason"), ENDS.values(), ids=ENDS.keys())
+async def test_every_end_is_told_counted_and_logged(
+    error: Exception, code: grpc.StatusCode, reason: str, log_lines: LogStream
+) -> None:
+    stack, context = Stack(), FakeContext()
+    with pytest.raises(grpc.aio.AbortError):
+        await stack.unary(SYNC, raising(error), context)
+    assert [(aborted[0], info(context).reason) for aborted in context.aborted] == [(code, reason)]
+    assert "SECRET" not in repr(context.aborted)
+    assert stack.handled(SYNC, code.name) == 1
+    assert stack.outcomes("SyncLinkage", reason, info(context).metadata["outcome"]) == 1
+    (line,) = log_lines.of("call")
+    assert (line["method"], line["code"], line["reason"], line["request_id"]) == (
+        SYNC,
+        code.name,
+        reason,
+        "req-1",
+    )
+    assert line["retry"] == info(context).metadata["retry"]
+    assert "dropped" not in line
+
+
+async def test_a_cause_is_for_the_log_and_a_bug_leaves_its_place_and_no_text(log_lines: LogStream) -> None:
+    for error in (errors.ConnectionLost("ClientOSError"), KeyError("SECRET")):
+        with pytest.raises(grpc.aio.AbortError):
+            await Stack().unary(SYNC, raising(error), context := FakeContext())
+    caused, bug = log_lines.of("call")
+    assert caused["cause"] == "ClientOSError"
+    assert bug["error_class"] == "KeyError"
+    assert bug["error_id"] == info(context).metadata["error_id"]
+    assert any("test_interceptors.py" in frame for frame in bug["stack"])
+    assert "cause" not in bug
+    assert "SECRET" not in log_lines.getvalue()
+
+
+async def test_an_abort_passes_through_as_it_is(log_lines: LogStream) -> None:
+    async def aborting(_: Any, context: FakeContext) -> None:
+        await context.abort(grpc.StatusCode.NOT_FOUND, "its own words")
+
+    stack, context = Stack(), FakeContext()
+    with pytest.raises(grpc.aio.AbortError):
+        await stack.unary(SYNC, aborting, context)
+    assert context.aborted == [(grpc.StatusCode.NOT_FOUND, "its own words", ())]
+    assert stack.handled(SYNC, "NOT_FOUND") == 1
+    assert stack.outcomes("SyncLinkage", "NOT_FOUND") == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [(grpc.StatusCode.ABORTED, "ABORTED"), (10, "ABORTED"), (0, "OK"), (99, "UNKNOWN"), (None, "UNKNOWN")],
+)
+async def test_the_code_of_an_abort_is_counted_by_its_name(given: object, name: str) -> None:
+    async def aborting(_: Any, context: FakeContext) -> None:
+        context.code_given = given
+        raise grpc.aio.AbortError
+
+    stack = Stack()
+    with pytest.raises(grpc.aio.AbortError):
+        await stack.unary(SYNC, aborting, FakeContext())
+    assert stack.handled(SYNC, name) == 1
+
+
+@pytest.mark.parametrize(
+    ("remaining_s", "code"),
+    [(5.0, "CANCELLED"), (0.0, "DEADLINE_EXCEEDED"), (-0.1, "DEADLINE_EXCEEDED"), (None, "CANCELLED")],
+)
+async def test_a_cancelled_call_is_counted_by_why(
+    remaining_s: float | None, code: str, log_lines: LogStream
+) -> None:
+    stack, context = Stack(), FakeContext(remaining_s=remaining_s)
+    with pytest.raises(asyncio.CancelledError):
+        await stack.unary(SYNC, raising(asyncio.CancelledError()), context)
+    assert context.aborted == []
+    assert stack.handled(SYNC, code) == 1
+    assert stack.outcomes("SyncLinkage", code) == 1
+    assert [line["code"] for line in log_lines.of("call")] == [code]
+
+
+# -- the call's record
+
+
+async def recorded(request: Any, *, path: str = SYNC, remaining_s: float | None = 10.0) -> Call:
+    calls: list[Call] = []
+
+    async def looking(_: Any, __: Any) -> None:
+        calls.append(CURRENT.get())
+
+    await Stack().unary(path, looking, FakeContext(remaining_s=remaining_s), request)
+    (call,) = calls
+    return call
+
+
+async def test_a_call_is_recorded_from_the_first_byte() -> None:
+    call = await recorded(sync_request())
+    assert (call.api, call.request_id, call.idempotent, call.caller) == (
+        "SyncLinkage",
+        "req-1",
+        True,
+        ANYBODY,
+    )
+    assert (call.attempts, call.told, call.sent) == ([], {}, False)
+    assert 9.5 < call.left_s < 10.0
+
+
+async def test_bind_account_has_no_promise() -> None:
+    call = await recorded(bind_request(), path=BIND)
+    assert (call.api, call.idempotent) == ("BindAccount", False)
+
+
+@pytest.mark.parametrize(
+    "request_", [Undecodable(), pb.SyncLinkageRequest(request_id="not valid"), object()]
+)
+async def test_a_request_without_a_valid_id_is_recorded_without_it(request_: object) -> None:
+    assert (await recorded(request_)).request_id == ""
+
+
+@pytest.mark.parametrize(("remaining_s", "left_s"), [(None, 10.0), (5.0, 5.0), (600.0, 60.0), (0.0, 0.0)])
+async def test_a_call_gets_the_callers_time_within_bounds(remaining_s: float | None, left_s: float) -> None:
+    call = await recorded(sync_request(), remaining_s=remaining_s)
+    assert left_s - 0.5 < call.left_s <= left_s
+
+
+@pytest.mark.parametrize(("sent", "outcome"), [(False, "not_sent"), (True, "unknown")])
+async def test_a_bug_is_told_by_what_the_record_knows(sent: bool, outcome: str) -> None:
+    async def sending(_: Any, __: Any) -> None:
+        CURRENT.get().attempts.append(Attempt(sent=sent))
+        raise KeyError("SECRET")
+
+    context = FakeContext()
+    with pytest.raises(grpc.aio.AbortError):
+        await Stack().unary(SYNC, sending, context)
+    assert (info(context).metadata["outcome"], info(context).metadata["attempts"]) == (outcome, "1")
+
+
+# -- the allow-list
+
+
+LOYALTY: Final = Caller("loyalty", frozenset({"SyncLinkage"}))
+CALLERS: Final = Callers({"spiffe://corp/loyalty": LOYALTY})
+KNOWN: Final = (b"unknown", b"spiffe://corp/loyalty")
+
+
+async def test_a_caller_of_the_list_may_call_what_it_names(log_lines: LogStream) -> None:
+    stack = Stack(callers=CALLERS)
+
+    async def looking(_: Any, __: Any) -> Caller:
+        return CURRENT.get().caller
+
+    assert await stack.unary(SYNC, looking, FakeContext(sans=KNOWN)) is LOYALTY
+    assert log_lines.of("call")[0]["caller"] == "loyalty"
+
+
+@pytest.mark.parametrize(
+    ("path", "sans", "code", "reason"),
+    [
+        (SYNC, (), "UNAUTHENTICATED", "CALLER_UNAUTHENTICATED"),
+        (SYNC, (b"unknown",), "UNAUTHENTICATED", "CALLER_UNAUTHENTICATED"),
+        (SYNC, (b"spiffe://corp/loyalty/",), "UNAUTHENTICATED", "CALLER_UNAUTHENTICATED"),
+        (SYNC, (b"\xff\xfe",), "UNAUTHENTICATED", "CALLER_UNAUTHENTICATED"),
+        (REFLECT, (b"unknown",), "UNAUTHENTICATED", "CALLER_UNAUTHENTICATED"),
+        (BIND, KNOWN, "PERMISSION_DENIED", "CALLER_NOT_ALLOWED"),
+    ],
+)
+async def test_who_is_not_in_the_list_is_refused_and_reaches_nothing(
+    path: str, sans: tuple[bytes, ...], code: str, reason: str
+) -> None:
+    stack, context, reached = Stack(callers=CALLERS), FakeContext(sans=sans), []
+
+    async def reaching(_: Any, __: Any) -> None:
+        reached.append(True)
+
+    with pytest.raises(grpc.aio.AbortError):
+        await stack.unary(path, reaching, context, object())
+    assert not reached
+    assert context.aborted[0][0].name == code
+    assert (info(context).reason, info(context).metadata["outcome"]) == (reason, "not_sent")
+    assert stack.handled(path, code) == 1
+
+
+async def test_who_is_refused_a_method_is_named_in_the_log(log_lines: LogStream) -> None:
+    with pytest.raises(grpc.aio.AbortError):
+        await Stack(callers=CALLERS).unary(BIND, answering, FakeContext(sans=KNOWN), bind_request())
+    (line,) = log_lines.of("call")
+    assert (line["caller"], line["reason"]) == ("loyalty", "CALLER_NOT_ALLOWED")
+
+
+@pytest.mark.parametrize("path", [REFLECT, "/grpc.health.v1.Health/Check"])
+async def test_health_is_for_all_and_the_rest_for_every_known_caller(path: str) -> None:
+    assert (
+        await Stack(callers=CALLERS).unary(path, answering, FakeContext(sans=KNOWN), object()) == "answer"
+    )
+    if "Health" in path:
+        assert await Stack(callers=CALLERS).unary(path, answering, FakeContext(), object()) == "answer"
+
+
+async def test_without_a_list_anybody_may_call_everything() -> None:
+    for path in (SYNC, BIND, REFLECT):
+        assert await Stack().unary(path, answering, FakeContext(), object()) == "answer"

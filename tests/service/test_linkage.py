@@ -1,0 +1,139 @@
+"""The flow of one call: undecodable, invalid, too early, sent; and the handlers that gRPC dispatches on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import pytest
+
+from alipayhk.linkage.v1 import error_reason_pb2 as reasons
+from alipayhk.linkage.v1 import linkage_service_pb2 as pb
+from clients.alipayhk import errors
+from clients.alipayhk.keys import Keys
+from clients.alipayhk.strict_json import write_json
+from service.call import CURRENT, Call
+from service.delivery import Delivery
+from service.linkage import RPCS, LinkageService, Undecodable
+from service.metrics import Metrics
+from service.refusal import Refusal, Violation
+from service.rpcs import Rpc, bind_account, sync_linkage
+from service.settings import read_settings
+from service.upstream import endpoints_of
+from tests.service.fakes import Details, FakeClient, bind_request, call_of, fail, sync_request
+
+AHEAD_S: Final = 300.0
+REQUESTS: Final = {sync_linkage.RPC: sync_request, bind_account.RPC: bind_request}
+Make = Callable[..., tuple[LinkageService, FakeClient]]
+
+
+@pytest.fixture(autouse=True)
+def call() -> Iterator[Call]:
+    """Return the call that the flow answers."""
+    current = call_of()
+    token = CURRENT.set(current)
+    yield current
+    CURRENT.reset(token)
+
+
+@pytest.fixture
+def make(environ: dict[str, str], keys: Keys) -> Make:
+    """Return what makes a service over a fake client."""
+    endpoints = endpoints_of(read_settings(environ))
+
+    def service(behaviour: Any = None) -> tuple[LinkageService, FakeClient]:
+        client = FakeClient(behaviour)
+        return LinkageService(endpoints, Delivery(client, Metrics(), max_in_flight=9), AHEAD_S), client
+
+    return service
+
+
+async def refusal(answering: Any) -> Refusal:
+    with pytest.raises(Refusal) as failure:
+        await answering
+    return failure.value
+
+
+@pytest.mark.parametrize("rpc", RPCS.values(), ids=lambda rpc: rpc.name)
+async def test_a_valid_request_is_sent_once_and_its_answer_replied(
+    make: Make, call: Call, rpc: Rpc
+) -> None:
+    service, client = make()
+    request = REQUESTS[rpc]()
+    response: Any = await service.unary(rpc, request)
+    assert response.DESCRIPTOR is rpc.response.DESCRIPTOR
+    assert response.result.status == "S"
+    assert client.bodies == [write_json(rpc.body(rpc.command(request)))]
+    assert [attempt.sent for attempt in call.attempts] == [True]
+
+
+@pytest.mark.parametrize("rpc", RPCS.values(), ids=lambda rpc: rpc.name)
+async def test_two_attempts_at_one_request_send_the_same_bytes(make: Make, rpc: Rpc) -> None:
+    service, client = make(fail(errors.ConnectionLost("x"), sent=True))
+    for _ in range(2):
+        with pytest.raises(errors.ConnectionLost):
+            await service.unary(rpc, rpc.request.FromString(REQUESTS[rpc]().SerializeToString()))
+    assert len(client.bodies) == 2
+    assert client.bodies[0] == client.bodies[1]
+
+
+@pytest.mark.parametrize("rpc", RPCS.values(), ids=lambda rpc: rpc.name)
+async def test_what_is_not_valid_is_refused_with_every_violation_and_not_sent(make: Make, rpc: Rpc) -> None:
+    service, client = make()
+    error = await refusal(service.unary(rpc, rpc.request()))
+    assert error.reason == reasons.ERROR_REASON_INVALID_REQUEST
+    assert len(error.violations) == 7
+    error = await refusal(service.unary(rpc, Undecodable()))
+    assert (error.reason, error.violations) == (reasons.ERROR_REASON_INVALID_REQUEST, ())
+    assert client.attempts == []
+
+
+@pytest.mark.parametrize(
+    ("ahead_s", "sent"), [(-1e9, True), (0, True), (298, True), (302, False), (1e9, False)]
+)
+async def test_a_biz_time_too_far_ahead_is_refused(make: Make, ahead_s: float, sent: bool) -> None:
+    service, client = make()
+    request = sync_request(biz_time={"seconds": int(time.time() + ahead_s)})
+    if sent:
+        await service.unary(sync_linkage.RPC, request)
+    else:
+        error = await refusal(service.unary(sync_linkage.RPC, request))
+        assert error.reason == reasons.ERROR_REASON_BIZ_TIME_IN_FUTURE
+        words = "is more than 300 s ahead of this gateway's clock"
+        assert error.violations == (Violation("biz_time", words),)
+    assert len(client.attempts) == sent
+
+
+async def test_the_shape_is_looked_at_before_the_time(make: Make) -> None:
+    service, _ = make()
+    request = sync_request(biz_time={"seconds": int(time.time() + 1e6)}, user_id="")
+    error = await refusal(service.unary(sync_linkage.RPC, request))
+    assert error.reason == reasons.ERROR_REASON_INVALID_REQUEST
+
+
+async def test_a_bind_account_may_say_any_time(make: Make) -> None:
+    service, client = make()
+    await service.unary(bind_account.RPC, bind_request(timestamp={"seconds": int(time.time() + 1e6)}))
+    assert len(client.attempts) == 1
+
+
+async def test_grpc_finds_a_handler_for_each_rpc_and_for_nothing_else(make: Make) -> None:
+    handler: Any = make()[0].handler()
+    for path, rpc in RPCS.items():
+        row = handler.service(Details(path))
+        assert isinstance(await row.unary_unary(REQUESTS[rpc](), object()), rpc.response)
+        assert row.response_serializer(rpc.response()) == b""
+    assert handler.service(Details("/alipayhk.linkage.v1.LinkageService/Other")) is None
+
+
+@pytest.mark.parametrize(
+    "data", [b"\xff", b"\x0a\x05ab", b"\x0a\x02\xff\xfe", b"\x12\x02\x08", b"\x00", b"\x0b" * 200], ids=repr
+)
+def test_bytes_that_are_not_the_message_become_a_value(make: Make, data: bytes) -> None:
+    handler: Any = make()[0].handler()
+    row = handler.service(Details(sync_linkage.RPC.path))
+    assert isinstance(row.request_deserializer(data), Undecodable)
+    request = sync_request()
+    assert row.request_deserializer(request.SerializeToString()) == request
+    assert isinstance(row.request_deserializer(b""), pb.SyncLinkageRequest)

@@ -1,0 +1,247 @@
+"""The log: JSON lines that hold the members that are listed and no others, whatever is logged."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from typing import Any, Final
+
+import pytest
+import structlog
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.logs import ALLOWED, FIRST, log, set_up_logs, stack_of
+from tests.service.fakes import FIXTURES_ARE_FINE, LogStream
+
+FORBIDDEN: Final = (
+    "user_id",
+    "external_identity_value",
+    "binding_target",
+    "account_id",
+    "open_id",
+    "body",
+    "content",
+    "message",
+    "exception",
+    "exc_info",
+    "result_message",
+    "key",
+    "signature",
+    "headers",
+)
+
+
+class Secret:
+    """An object whose texts hold what nobody may see."""
+
+    def __repr__(self) -> str:
+        return "hunter2"
+
+
+def test_a_line_holds_what_a_person_looks_for_first(log_lines: LogStream) -> None:
+    log.info("call", request_id="req-1", code="OK")
+    (line,) = log_lines.said
+    assert tuple(line)[:3] == FIRST == ("time", "level", "event")
+    assert (line["level"], line["event"], line["request_id"], line["code"]) == (
+        "info",
+        "call",
+        "req-1",
+        "OK",
+    )
+    assert line["time"].endswith("Z")
+    assert "dropped" not in line
+
+
+@pytest.mark.parametrize("name", FORBIDDEN)
+def test_a_member_that_is_not_listed_is_dropped_and_named(log_lines: LogStream, name: str) -> None:
+    log.info("call", request_id="req-1", **{name: "hunter2"})
+    (line,) = log_lines.said
+    assert line["dropped"] == [name]
+    assert line["request_id"] == "req-1"
+    assert "hunter2" not in log_lines.getvalue()
+    assert name not in ALLOWED
+
+
+def test_members_that_were_bound_are_looked_at_as_well(log_lines: LogStream) -> None:
+    log.bind(api="SyncLinkage", zeta="hunter2", alpha=Secret()).warning("attempt")
+    (line,) = log_lines.said
+    assert line["api"] == "SyncLinkage"
+    assert line["dropped"] == ["alpha", "zeta"]
+    assert "hunter2" not in log_lines.getvalue()
+
+
+def test_every_listed_member_is_written(log_lines: LogStream) -> None:
+    members = {name: name for name in ALLOWED - {"event", "level", "time", "dropped"}}
+    log.error("all", **members)
+    (line,) = log_lines.said
+    assert {name: line[name] for name in members} == members
+
+
+def test_no_text_can_break_a_line(log_lines: LogStream) -> None:
+    text = 'a\nb\r\n"c"\\\x00\u2028\u2029\x85語𠮷\ud83d'
+    log.info("odd", cause=text)
+    (line,) = log_lines.said
+    assert line["cause"] == text
+
+
+def test_a_value_that_json_does_not_know_is_written_as_text(log_lines: LogStream) -> None:
+    log.info("odd", fault=ValueError("x"), listen=("a", 1), where={1})
+    (line,) = log_lines.said
+    assert (line["fault"], line["listen"], line["where"]) == ("x", ["a", 1], "{1}")
+
+
+@given(
+    members=st.dictionaries(
+        st.sampled_from(sorted(ALLOWED - {"event", "level", "time", "dropped"}))
+        | st.sampled_from(FORBIDDEN),
+        st.text() | st.integers() | st.none() | st.booleans() | st.lists(st.text(), max_size=3),
+        max_size=6,
+    )
+)
+@settings(suppress_health_check=FIXTURES_ARE_FINE)
+def test_whatever_is_logged_is_one_line_of_json(log_lines: LogStream, members: dict[str, Any]) -> None:
+    log_lines.truncate(0)
+    log_lines.seek(0)
+    members.pop("exc_info", None)
+    log.info("anything", **members)
+    (line,) = log_lines.said
+    assert set(line) <= ALLOWED
+    assert sorted(set(members) - ALLOWED) == line.get("dropped", [])
+
+
+@pytest.mark.parametrize(
+    ("level", "written"),
+    [
+        ("debug", ["debug", "info", "warning", "error"]),
+        ("info", ["info", "warning", "error"]),
+        ("warning", ["warning", "error"]),
+        ("error", ["error"]),
+    ],
+)
+def test_what_is_below_the_level_is_not_written(level: str, written: list[str]) -> None:
+    stream = LogStream()
+    set_up_logs(level, stream)
+    for record in (log.debug, log.info, log.warning, log.error):
+        record("something")
+    assert [line["level"] for line in stream.said] == written
+
+
+# -- libraries
+
+
+def library(stream: LogStream, level: str = "info") -> logging.Logger:
+    """Return a library's logger while ours are set up."""
+    set_up_logs(level, stream)
+    return logging.getLogger("some.library")
+
+
+def test_a_librarys_record_is_written_without_its_text() -> None:
+    stream = LogStream()
+    logger = library(stream)
+    try:
+        raise ValueError("hunter2 in an exception")
+    except ValueError:
+        logger.exception("hunter2 %s", Secret(), extra={"user_id": "hunter2"})
+    (line,) = stream.said
+    assert (line["level"], line["event"]) == ("error", "a library logged something")
+    assert (line["logger"], line["error_class"]) == ("some.library", "ValueError")
+    assert "test_logs" in line["where"]
+    assert any("test_logs.py" in frame for frame in line["stack"])
+    assert "hunter2" not in stream.getvalue()
+
+
+def test_a_librarys_record_that_cannot_even_be_formatted_is_written() -> None:
+    stream = LogStream()
+    library(stream).warning("%d %s", "not a number")
+    library(stream).warning("x", exc_info=True)
+    assert [line["level"] for line in stream.said] == ["warning", "warning"]
+
+
+@pytest.mark.parametrize("number", [30, 31, 35, 39, 40, 45, 50, 51, 99, 1000])
+def test_a_library_may_log_at_any_level(number: int) -> None:
+    stream = LogStream()
+    library(stream).log(number, "hunter2")
+    (line,) = stream.said
+    levels = {3: "warning", 4: "error"}
+    assert line["level"] == levels.get(number // 10, "critical")
+
+
+@pytest.mark.parametrize("level", ["debug", "info", "warning"])
+def test_libraries_are_heard_from_warning_on(level: str) -> None:
+    stream = LogStream()
+    logger = library(stream, level)
+    logger.debug("x")
+    logger.info("x")
+    logger.warning("x")
+    assert len(stream.said) == 1
+
+
+# -- a stream that does not take it
+
+
+class Broken(io.StringIO):
+    """A stream that fails as pipes, terminals and closed files do."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self._error = error
+
+    def write(self, _: str) -> int:
+        raise self._error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        BrokenPipeError(),
+        OSError(28, "No space left on device"),
+        ValueError("I/O operation on closed file"),
+        UnicodeEncodeError("ascii", "語", 0, 1, "ordinal not in range"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_broken_stream_never_breaks_a_call(error: Exception) -> None:
+    set_up_logs("info", Broken(error))
+    log.info("call", code="OK")
+    logging.getLogger("some.library").error("x")
+
+
+def test_a_closed_stream_never_breaks_a_call() -> None:
+    stream = io.StringIO()
+    set_up_logs("info", stream)
+    stream.close()
+    log.bind(api="SyncLinkage").error("call")
+
+
+def test_lines_go_to_stdout_as_it_is_when_they_are_written(capsys: pytest.CaptureFixture[str]) -> None:
+    set_up_logs("info")
+    log.info("call")
+    assert json.loads(capsys.readouterr().out)["event"] == "call"
+
+
+def test_logging_keeps_no_stream_that_was_replaced() -> None:
+    first, second = LogStream(), LogStream()
+    for stream in (first, second):
+        set_up_logs("info", stream)
+    log.info("call")
+    logging.getLogger("some.library").warning("x")
+    assert (len(first.said), len(second.said)) == (0, 2)
+    assert structlog.get_config()["cache_logger_on_first_use"] is False
+
+
+# -- where it came from
+
+
+def test_a_stack_names_places_and_no_text() -> None:
+    def inner() -> None:
+        raise KeyError("hunter2")
+
+    try:
+        inner()
+    except KeyError as error:
+        stack = stack_of(error)
+    assert [frame.split()[-1] for frame in stack] == ["test_a_stack_names_places_and_no_text", "inner"]
+    assert all(frame.startswith("test_logs.py:") for frame in stack)
+    assert stack_of(KeyError("never raised")) == []

@@ -1,0 +1,446 @@
+"""The contract's outcome table, written out once more, against what `status` tells."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from grpc import StatusCode
+
+import service
+from alipayhk.linkage.v1 import error_reason_pb2 as reasons
+from clients.alipayhk import errors
+from service.refusal import Refusal, Violation
+from service.result_codes import ResultCodes
+from service.sentences import SENTENCES
+from service.status import FAILURES, REFUSALS, RETRY_AFTER_MAX_S, RETRY_AFTER_S, Verdict, verdict_of
+from tests.service.fakes import call_of, refused
+
+PROMISED: Final = True
+"""What a row says by the promise of idempotency; False: the same whatever was promised."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row: what happened, and what an idempotent call is told."""
+
+    what: str
+    error: Exception
+    code: StatusCode
+    reason: str
+    outcome: str
+    retry: str
+    by_promise: bool = False
+
+    def told(self, *, idempotent: bool) -> tuple[StatusCode, str, str, str]:
+        """Return what a call is told by the contract: its table, and the note below it."""
+        code, retry = self.code, self.retry
+        if self.by_promise and not idempotent:
+            retry = "operator"
+            code = StatusCode.UNKNOWN if code is StatusCode.UNAVAILABLE else code
+        return code, self.reason, self.outcome, retry
+
+
+def refusal(name: str) -> Refusal:
+    reason: reasons.ErrorReason = getattr(reasons, f"ERROR_REASON_{name}")
+    return Refusal(reason)
+
+
+def unsigned(http_status: int, claimed_code: str = "", retry_after_s: float = 0.0) -> errors.Unsigned:
+    return errors.Unsigned(
+        "no signature", http_status=http_status, claimed_code=claimed_code, retry_after_s=retry_after_s
+    )
+
+
+C: Final = StatusCode
+SAME, NEW, NEVER, OPERATOR = "same_request_id", "new_request_id", "never", "operator"
+SET_UP: Final = (
+    "INVALID_SIGNATURE",
+    "INVALID_CLIENT",
+    "KEY_NOT_FOUND",
+    "ACCESS_DENIED",
+    "INVALID_API",
+    "METHOD_NOT_SUPPORTED",
+    "MEDIA_TYPE_NOT_ACCEPTABLE",
+)
+ANY_OTHER: Final = (
+    "USER_STATUS_ABNORMAL",
+    "INVALID_CONTRACT",
+    "INVALID_CODE",
+    "EXPIRED_CODE",
+    "CURRENCY_NOT_SUPPORT",
+    "AUTH_CODE_EXPIRED",
+    "INVALID_AUTHCODE",
+    "OAUTH_FAILED",
+    "A_CODE_THAT_NO_TABLE_KNOWS",
+    "param_illegal",
+    "語",
+)
+
+# fmt: off
+TABLE: Final = (
+    Case("the request is invalid", refusal("INVALID_REQUEST"),
+         C.INVALID_ARGUMENT, "INVALID_REQUEST", "not_sent", NEW),
+    Case("the certificate is in no allow-list", refusal("CALLER_UNAUTHENTICATED"),
+         C.UNAUTHENTICATED, "CALLER_UNAUTHENTICATED", "not_sent", OPERATOR),
+    Case("the caller may not call this method", refusal("CALLER_NOT_ALLOWED"),
+         C.PERMISSION_DENIED, "CALLER_NOT_ALLOWED", "not_sent", OPERATOR),
+    Case("under 100 ms left", refusal("DEADLINE_TOO_SHORT"),
+         C.DEADLINE_EXCEEDED, "DEADLINE_TOO_SHORT", "not_sent", SAME),
+    Case("too much at once here", refusal("OVERLOADED"),
+         C.RESOURCE_EXHAUSTED, "OVERLOADED", "not_sent", SAME),
+    Case("too much at once of this caller", refusal("CALLER_QUOTA_EXCEEDED"),
+         C.RESOURCE_EXHAUSTED, "CALLER_QUOTA_EXCEEDED", "not_sent", SAME),
+    Case("going down", refusal("SHUTTING_DOWN"),
+         C.UNAVAILABLE, "SHUTTING_DOWN", "not_sent", SAME),
+    Case("DNS, refused, connect or handshake timeout", errors.Unreachable("x"),
+         C.UNAVAILABLE, "UPSTREAM_UNREACHABLE", "not_sent", SAME),
+    Case("AlipayHK's TLS certificate is not valid", errors.TlsInvalid("x"),
+         C.UNAVAILABLE, "UPSTREAM_TLS_INVALID", "not_sent", OPERATOR),
+    Case("biz_time too far ahead", refusal("BIZ_TIME_IN_FUTURE"),
+         C.INVALID_ARGUMENT, "BIZ_TIME_IN_FUTURE", "not_sent", NEW),
+    Case("sent, no answer in time", errors.Timeout("x"),
+         C.DEADLINE_EXCEEDED, "UPSTREAM_TIMEOUT", "unknown", SAME, PROMISED),
+    Case("sent, connection lost", errors.ConnectionLost("x"),
+         C.UNAVAILABLE, "CONNECTION_LOST", "unknown", SAME, PROMISED),
+    Case("sent, answer cut short", errors.Truncated("x"),
+         C.UNAVAILABLE, "RESPONSE_TRUNCATED", "unknown", SAME, PROMISED),
+    *(Case(f"sent, HTTP {status}", unsigned(status),
+           C.UNAVAILABLE, "UPSTREAM_HTTP_ERROR", "unknown", SAME, PROMISED)
+      for status in (408, 500, 502, 503, 504, 599)),
+    *(Case(f"sent, unsigned answer with HTTP {status}", unsigned(status, claimed),
+           C.UNAVAILABLE, "RESPONSE_UNSIGNED", "unknown", SAME, PROMISED)
+      for status, claimed in ((200, ""), (200, "SUCCESS"), (200, "REQUEST_TRAFFIC_EXCEED_LIMIT"), (204, ""),
+                              (200, "PROCESS_FAIL"))),
+    *(Case(f"other HTTP {status}", unsigned(status),
+           C.INTERNAL, "UPSTREAM_HTTP_ERROR", "unknown", OPERATOR)
+      for status in (300, 301, 307, 400, 401, 403, 404, 405, 415, 499)),
+    *(Case(f"an unsigned body that claims {code}, HTTP {status}", unsigned(status, code),
+           C.INTERNAL, "RESPONSE_UNSIGNED", "unknown", OPERATOR)
+      for code in SET_UP for status in (200, 401, 500)),
+    Case("signature wrong", errors.SignatureInvalid("x"),
+         C.INTERNAL, "RESPONSE_SIGNATURE_INVALID", "unknown", OPERATOR),
+    Case("a signed answer that cannot be to this request", errors.Replayed("x"),
+         C.INTERNAL, "RESPONSE_REPLAYED", "unknown", OPERATOR),
+    Case("signed, but malformed or not decryptable", errors.Malformed("x"),
+         C.INTERNAL, "RESPONSE_MALFORMED", "unknown", OPERATOR),
+    Case("signed, but plain where encryption is required", errors.NotEncrypted("x"),
+         C.INTERNAL, "RESPONSE_NOT_ENCRYPTED", "unknown", OPERATOR),
+    *(Case(f"signed {status or 'nothing'}, {code or 'no code'}", refused(status, code),
+           C.UNAVAILABLE, "WALLET_RESULT_UNKNOWN", "unknown", SAME, PROMISED)
+      for status in ("U", "", "s", "f", "FAIL") for code in ("", "UNKNOWN_EXCEPTION", "INVALID_CLIENT")),
+    *(Case(f"signed {status} REQUEST_TRAFFIC_EXCEED_LIMIT", refused(status, "REQUEST_TRAFFIC_EXCEED_LIMIT"),
+           C.RESOURCE_EXHAUSTED, "WALLET_RATE_LIMITED", "unknown", SAME, PROMISED)
+      for status in ("U", "F", "")),
+    Case("HTTP 429", unsigned(429),
+         C.RESOURCE_EXHAUSTED, "WALLET_RATE_LIMITED", "unknown", SAME, PROMISED),
+    Case("signed F: PARAM_ILLEGAL", refused("F", "PARAM_ILLEGAL"),
+         C.INVALID_ARGUMENT, "WALLET_REJECTED", "rejected", NEW),
+    Case("signed F: USER_NOT_EXIST", refused("F", "USER_NOT_EXIST"),
+         C.NOT_FOUND, "WALLET_REJECTED", "rejected", NEW),
+    Case("signed F: PROCESS_FAIL", refused("F", "PROCESS_FAIL"),
+         C.FAILED_PRECONDITION, "WALLET_REJECTED", "rejected", NEVER),
+    *(Case(f"signed F: {code}, our set-up", refused("F", code),
+           C.INTERNAL, "GATEWAY_REFUSED", "rejected", OPERATOR)
+      for code in SET_UP),
+    *(Case(f"signed F: {code}, known or not", refused("F", code),
+           C.FAILED_PRECONDITION, "WALLET_REJECTED", "rejected", NEW)
+      for code in ANY_OTHER),
+)
+# fmt: on
+
+BY_WHAT_IS_KNOWN: Final = {"GATEWAY_BUG"}
+"""Has tests of its own below: its outcome depends on whether a byte left."""
+
+NOT_THERE_YET: Final = {
+    "CIRCUIT_OPEN",  # delivery's breaker
+    "LEDGER_UNAVAILABLE",  # the ledger, as all that follow
+    "REQUEST_ID_REUSED",
+    "STALE_BIZ_TIME",
+    "BIZ_TIME_TIE",
+    "REQUEST_IN_PROGRESS",
+    "LINKAGE_BUSY",
+    "OUTCOME_IN_DOUBT",
+}
+"""Reasons of the ledger, and of a delivery that sends more than once."""
+
+NAMES: Final = {
+    name.removeprefix("ERROR_REASON_") for name, number in reasons.ErrorReason.items() if number
+}
+
+UNSAFE: Final = [case for case in TABLE if case.outcome == "unknown"]
+"""What may have taken effect."""
+
+
+def told(verdict: Verdict) -> tuple[StatusCode, str, str, str]:
+    return verdict.code, verdict.reason_name, str(verdict.outcome), str(verdict.retry)
+
+
+@pytest.mark.parametrize("idempotent", [True, False], ids=["promised", "not promised"])
+@pytest.mark.parametrize("case", TABLE, ids=lambda case: case.what)
+def test_every_row_is_told_as_the_contract_says(case: Case, idempotent: bool) -> None:
+    call = call_of(idempotent=idempotent, sent=(case.outcome != "not_sent",))
+    assert told(verdict_of(case.error, call, ResultCodes())) == case.told(idempotent=idempotent)
+
+
+@pytest.mark.parametrize("case", TABLE, ids=lambda case: case.what)
+def test_a_row_is_the_same_for_both_rpcs(case: Case) -> None:
+    verdicts = [
+        verdict_of(case.error, call_of(api=api), ResultCodes()) for api in ("SyncLinkage", "BindAccount")
+    ]
+    assert told(verdicts[0]) == told(verdicts[1])
+
+
+def test_every_reason_has_a_row_or_is_not_there_yet() -> None:
+    rows = {case.reason for case in TABLE}
+    assert rows | BY_WHAT_IS_KNOWN | NOT_THERE_YET == NAMES
+    assert not (rows | BY_WHAT_IS_KNOWN) & NOT_THERE_YET
+
+
+def test_every_reason_with_a_row_has_one_constant_sentence() -> None:
+    named = {reasons.ErrorReason.Name(reason).removeprefix("ERROR_REASON_") for reason in SENTENCES}
+    assert {case.reason for case in TABLE} | BY_WHAT_IS_KNOWN <= named
+    assert len(set(SENTENCES.values())) == len(SENTENCES)
+    for sentence in SENTENCES.values():
+        assert sentence.isascii()
+        assert sentence.isprintable()
+        assert sentence.endswith(".")
+        assert not {"%", "{", "}"} & set(sentence)
+
+
+def test_a_sentence_is_a_constant_of_the_code_and_nothing_is_put_into_it() -> None:
+    tree = ast.parse(Path(inspect.getfile(service.sentences)).read_text("utf-8"))
+    (table,) = (node for node in ast.walk(tree) if isinstance(node, ast.Dict))
+    assert all(isinstance(value, ast.Constant) and isinstance(value.value, str) for value in table.values)
+
+
+@pytest.mark.parametrize("case", TABLE, ids=lambda case: case.what)
+def test_a_sentence_says_what_the_outcome_says(case: Case) -> None:
+    sentence = verdict_of(case.error, call_of(), ResultCodes()).sentence
+    expected = {
+        "not_sent": "Nothing was sent.",
+        "rejected": "no effect.",
+        "unknown": "may have taken effect.",
+    }
+    assert sentence.endswith(expected[case.outcome])
+
+
+@pytest.mark.parametrize("case", UNSAFE, ids=lambda case: case.what)
+def test_nothing_unsafe_to_repeat_is_unavailable(case: Case) -> None:
+    verdict = verdict_of(case.error, call_of(idempotent=False, sent=(True,)), ResultCodes())
+    assert verdict.code is not StatusCode.UNAVAILABLE
+    assert verdict.retry == "operator"
+
+
+@pytest.mark.parametrize("idempotent", [True, False])
+@pytest.mark.parametrize("case", TABLE, ids=lambda case: case.what)
+def test_unavailable_and_unknown_invite_to_a_retry_only_where_it_is_the_same_request(
+    case: Case, idempotent: bool
+) -> None:
+    verdict = verdict_of(case.error, call_of(idempotent=idempotent), ResultCodes())
+    if verdict.code is StatusCode.UNAVAILABLE and verdict.reason_name != "UPSTREAM_TLS_INVALID":
+        assert verdict.retry == "same_request_id"
+    if verdict.code in {StatusCode.UNKNOWN, StatusCode.INTERNAL}:
+        assert verdict.retry == "operator"
+
+
+# -- every way to end has a row
+
+
+def kinds(parent: type[errors.CallError]) -> Iterator[type[errors.CallError]]:
+    for child in parent.__subclasses__():
+        yield child
+        yield from kinds(child)
+
+
+NEVER_RAISED: Final = {errors.NotSent, errors.NoAnswer, errors.AnswerError}
+"""Only what they are divided into is."""
+
+
+def test_every_failure_of_the_client_has_a_row() -> None:
+    assert set(kinds(errors.CallError)) - NEVER_RAISED == {*FAILURES, errors.Unsigned, errors.ResultError}
+
+
+@pytest.mark.parametrize("kind", FAILURES, ids=lambda kind: kind.__name__)
+def test_a_failure_says_sent_where_its_row_does_not_say_not_sent(kind: type[errors.CallError]) -> None:
+    assert kind.sent is (FAILURES[kind].outcome != "not_sent")
+
+
+def refusals_in_the_code() -> Iterator[str]:
+    root = Path(inspect.getfile(service)).parent
+    for path in root.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Refusal":
+                reason = node.args[0]
+                assert isinstance(reason, ast.Attribute), f"{path.name}:{node.lineno} names no reason"
+                yield reason.attr
+
+
+def test_every_refusal_that_the_code_raises_has_a_row() -> None:
+    known = {reasons.ErrorReason.Name(reason) for reason in REFUSALS}
+    assert set(refusals_in_the_code()) == known
+
+
+# -- a bug
+
+
+class _Bug(Exception):
+    """Carries what nobody may see."""
+
+
+@pytest.mark.parametrize(
+    ("sent", "outcome"),
+    [
+        ((), "not_sent"),
+        ((False,), "not_sent"),
+        ((False, False), "not_sent"),
+        ((True,), "unknown"),
+        ((True, False), "unknown"),
+        ((False, True), "unknown"),
+    ],
+)
+@pytest.mark.parametrize("idempotent", [True, False])
+@pytest.mark.parametrize(
+    "error", [_Bug("SECRET"), KeyError("SECRET"), TimeoutError("SECRET"), OSError("SECRET")]
+)
+def test_a_bug_is_told_by_what_is_known(
+    sent: tuple[bool, ...], outcome: str, idempotent: bool, error: Exception
+) -> None:
+    verdict = verdict_of(error, call_of(sent=sent, idempotent=idempotent), ResultCodes())
+    assert told(verdict) == (StatusCode.INTERNAL, "GATEWAY_BUG", outcome, "operator")
+    assert "SECRET" not in repr(verdict)
+
+
+def test_the_id_of_a_bug_is_opaque_and_its_own() -> None:
+    ids = {verdict_of(_Bug("x"), call_of(), ResultCodes()).facts["error_id"] for _ in range(100)}
+    assert len(ids) == 100
+    assert all(len(error_id) == 16 and int(error_id, 16) >= 0 for error_id in ids)
+
+
+def test_no_other_row_has_an_error_id() -> None:
+    for case in TABLE:
+        assert "error_id" not in verdict_of(case.error, call_of(), ResultCodes()).facts
+
+
+# -- facts
+
+
+def with_answer(error: errors.AnswerError, http_status: int = 200, tracer_id: str = "t-1") -> Exception:
+    error.http_status, error.tracer_id = http_status, tracer_id
+    return error
+
+
+FACTS: Final[dict[str, tuple[Exception, tuple[bool, ...], dict[str, str]]]] = {
+    "nothing is known before an attempt": (refusal("OVERLOADED"), (), {}),
+    "attempts that were made are counted, sent or not": (
+        errors.Unreachable("x"),
+        (True, False),
+        {"attempts": "2"},
+    ),
+    "a verified result is told whole": (
+        refused("F", "PARAM_ILLEGAL", "參數"),
+        (True,),
+        {
+            "attempts": "1",
+            "result_status": "F",
+            "result_code": "PARAM_ILLEGAL",
+            "result_message": "參數",
+            "tracer_id": "tracer-1",
+            "http_status": "200",
+        },
+    ),
+    "what a result leaves out is left out": (
+        refused("U"),
+        (True,),
+        {"attempts": "1", "result_status": "U", "tracer_id": "tracer-1", "http_status": "200"},
+    ),
+    "an unsigned code is told as unverified": (
+        with_answer(unsigned(503, "SYSTEM_ERROR"), 503),
+        (True,),
+        {
+            "attempts": "1",
+            "http_status": "503",
+            "tracer_id": "t-1",
+            "unverified_result_code": "SYSTEM_ERROR",
+        },
+    ),
+    "an answer whose signature is wrong tells its HTTP status alone": (
+        with_answer(errors.SignatureInvalid("x"), 200, ""),
+        (True,),
+        {"attempts": "1", "http_status": "200"},
+    ),
+    "no answer tells nothing": (errors.ConnectionLost("x"), (True,), {"attempts": "1"}),
+}
+
+
+@pytest.mark.parametrize(("error", "sent", "facts"), FACTS.values(), ids=FACTS.keys())
+def test_facts_are_told_where_known(
+    error: Exception, sent: tuple[bool, ...], facts: dict[str, str]
+) -> None:
+    assert verdict_of(error, call_of(sent=sent), ResultCodes()).facts == facts
+
+
+def test_violations_come_with_a_refusal_and_with_nothing_else() -> None:
+    found = (Violation("user_id", "is required"), Violation("biz_time", "is required"))
+    error = Refusal(reasons.ERROR_REASON_INVALID_REQUEST, found)
+    assert verdict_of(error, call_of(), ResultCodes()).violations == found
+    assert all(not verdict_of(case.error, call_of(), ResultCodes()).violations for case in TABLE)
+
+
+@pytest.mark.parametrize(
+    ("retry_after_s", "wait_s"),
+    [
+        (0.0, RETRY_AFTER_S),
+        (1.0, 1.0),
+        (7.0, 7.0),
+        (300.0, 300.0),
+        (301.0, RETRY_AFTER_MAX_S),
+        (999_999.0, 300.0),
+    ],
+)
+@pytest.mark.parametrize("http_status", [200, 429, 503])
+def test_an_answer_says_how_long_to_wait_within_a_bound(
+    http_status: int, retry_after_s: float, wait_s: float
+) -> None:
+    error = unsigned(http_status, retry_after_s=retry_after_s)
+    assert verdict_of(error, call_of(), ResultCodes()).retry_after_s == wait_s
+
+
+# -- the table of result codes, and more of them
+
+
+MORE: Final = ResultCodes({"BindAccount": {"ALREADY_BOUND": C.ALREADY_EXISTS, "PROCESS_FAIL": C.NOT_FOUND}})
+
+MEANINGS: Final[dict[str, tuple[str, str, tuple[StatusCode, bool]]]] = {
+    "a new code of this RPC": ("BindAccount", "ALREADY_BOUND", (C.ALREADY_EXISTS, False)),
+    "the same code of the other RPC is not known": (
+        "SyncLinkage",
+        "ALREADY_BOUND",
+        (C.FAILED_PRECONDITION, False),
+    ),
+    "a documented code may be given another gRPC code, and is still never retried": (
+        "BindAccount",
+        "PROCESS_FAIL",
+        (C.NOT_FOUND, True),
+    ),
+    "a documented code of the other RPC stays": ("SyncLinkage", "USER_NOT_EXIST", (C.NOT_FOUND, False)),
+    "an empty code is no code that is known": ("SyncLinkage", "", (C.FAILED_PRECONDITION, False)),
+}
+
+
+@pytest.mark.parametrize(("api", "code", "meaning"), MEANINGS.values(), ids=MEANINGS.keys())
+def test_more_result_codes_are_looked_up_per_rpc(api: str, code: str, meaning: tuple[Any, bool]) -> None:
+    assert MORE.meaning_of(api, code) == meaning
+    verdict = verdict_of(refused("F", code), call_of(api=api), MORE)
+    assert verdict.code is meaning[0]
+    assert verdict.reason_name == "WALLET_REJECTED"
+
+
+def test_more_result_codes_never_decide_over_the_status() -> None:
+    verdict = verdict_of(refused("U", "ALREADY_BOUND"), call_of(api="BindAccount"), MORE)
+    assert verdict.reason_name == "WALLET_RESULT_UNKNOWN"

@@ -1,0 +1,416 @@
+"""What is peculiar to each RPC: its command, the body in AlipayHK's names, and the reply."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import FrozenInstanceError, replace
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any, Final
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from alipayhk.linkage.v1 import linkage_service_pb2 as pb
+from clients.alipayhk.result import Result
+from clients.alipayhk.strict_json import write_json
+from service.callers import METHODS
+from service.linkage import RPCS
+from service.rpcs import Rpc, bind_account, sync_linkage
+from service.validation import SECONDS_MAX, violations
+from tests.service.fakes import bind_request, sync_request, verified
+
+# -- the table
+
+
+def test_both_rpcs_are_found_by_their_paths() -> None:
+    assert RPCS == {
+        "/alipayhk.linkage.v1.LinkageService/SyncLinkage": sync_linkage.RPC,
+        "/alipayhk.linkage.v1.LinkageService/BindAccount": bind_account.RPC,
+    }
+
+
+def test_an_allow_list_may_name_each_of_them() -> None:
+    assert {rpc.name for rpc in RPCS.values()} == set(METHODS)
+
+
+def test_only_sync_linkage_has_a_place_in_alipayhks_order_of_updates() -> None:
+    assert sync_linkage.RPC.biz_time_ms(sync_linkage.command(sync_request())) == 1_700_000_000_123
+    assert bind_account.RPC.biz_time_ms(bind_account.command(bind_request())) is None
+
+
+# -- bodies, written out as they go over the wire
+
+
+def form(values: dict[str, str], code: str = "F1") -> dict[str, Any]:
+    """Return the change from an account by its id to a form."""
+    return {"account_id": None, "template_form": {"form_code": code, "form_values": values}}
+
+
+SYNC_BODIES: Final[dict[str, tuple[dict[str, Any], str]]] = {
+    "absent members are left out": (
+        {},
+        (
+            '{"requestId":"req-1","bizTime":1700000000123,"bizType":"BINDING_SYNC","operateType":"BIND",'
+            '"externalIdentityType":"UID","externalIdentityValue":"member-0001","userId":"2160000000000001",'
+            '"bindingTargetType":"USER_ID"}'
+        ),
+    ),
+    "every member in its one order": (
+        {
+            "operate_type": pb.OPERATE_TYPE_UNBIND,
+            "external_identity_type": pb.EXTERNAL_IDENTITY_TYPE_PHONE,
+            "binding_target_type": pb.BINDING_TARGET_TYPE_CARD,
+            "binding_target": "6222",
+            "external_binding_id": "b-1",
+            "expiry_time": {"seconds": 2, "nanos": 999_999_999},
+        },
+        (
+            '{"requestId":"req-1","bizTime":1700000000123,"bizType":"BINDING_SYNC","externalBindingId":"b-1",'
+            '"operateType":"UNBIND","externalIdentityType":"PHONE","externalIdentityValue":"member-0001",'
+            '"userId":"2160000000000001","bindingTargetType":"CARD","bindingTarget":"6222","expiryTime":2999}'
+        ),
+    ),
+    "text is raw UTF-8, and nothing of it is changed": (
+        {"external_identity_value": ' 陳𠮷é"\\/ ', "binding_target_type": pb.BINDING_TARGET_TYPE_PHONE}
+        | {"binding_target": "+852"},
+        (
+            '{"requestId":"req-1","bizTime":1700000000123,"bizType":"BINDING_SYNC","operateType":"BIND",'
+            '"externalIdentityType":"UID","externalIdentityValue":" 陳𠮷é\\"\\\\/ ",'
+            '"userId":"2160000000000001","bindingTargetType":"PHONE","bindingTarget":"+852"}'
+        ),
+    ),
+    "the first of all times is a time, not an absent one": (
+        {"biz_time": {}, "expiry_time": {}},
+        (
+            '{"requestId":"req-1","bizTime":0,"bizType":"BINDING_SYNC","operateType":"BIND",'
+            '"externalIdentityType":"UID","externalIdentityValue":"member-0001","userId":"2160000000000001",'
+            '"bindingTargetType":"USER_ID","expiryTime":0}'
+        ),
+    ),
+}
+
+BIND_BODIES: Final[dict[str, tuple[dict[str, Any], str]]] = {
+    "an account by its id is NORMAL": (
+        {},
+        (
+            '{"merchantAccountId":"2160400000002012","type":"TELECOM","subType":"MOBILE_SERVICE",'
+            '"source":"NORMAL","accountId":"88781108","userId":"2160000000000001",'
+            '"timestamp":"1700000000123"}'
+        ),
+    ),
+    "a form is BY_TEMPLATE, in JSON text, its values in the order of their codes": (
+        form({"b": "2", "a": "1", "B": "3", "é": "語", "a1": '"'}),
+        (
+            '{"merchantAccountId":"2160400000002012","type":"TELECOM","subType":"MOBILE_SERVICE",'
+            '"source":"BY_TEMPLATE","accountInfo":"{\\"formCode\\":\\"F1\\",\\"formValue\\":{\\"B\\":\\"3\\",'
+            '\\"a\\":\\"1\\",\\"a1\\":\\"\\\\\\"\\",\\"b\\":\\"2\\",\\"é\\":\\"語\\"}}",'
+            '"userId":"2160000000000001","timestamp":"1700000000123"}'
+        ),
+    ),
+    "a form without values has an empty object of them": (
+        form({}),
+        (
+            '{"merchantAccountId":"2160400000002012","type":"TELECOM","subType":"MOBILE_SERVICE",'
+            '"source":"BY_TEMPLATE","accountInfo":"{\\"formCode\\":\\"F1\\",\\"formValue\\":{}}",'
+            '"userId":"2160000000000001","timestamp":"1700000000123"}'
+        ),
+    ),
+    "every member in its one order, extend_info verbatim": (
+        {
+            "sub_merchant_id": "s",
+            "open_id": "o",
+            "timestamp": {},
+            "extend_info": '{ "b": 1.0, "a":"\\u8a9e" }',
+        },
+        (
+            '{"merchantAccountId":"2160400000002012","subMerchantId":"s","type":"TELECOM",'
+            '"subType":"MOBILE_SERVICE","source":"NORMAL","accountId":"88781108","openId":"o",'
+            '"userId":"2160000000000001","timestamp":"0",'
+            '"extendInfo":"{ \\"b\\": 1.0, \\"a\\":\\"\\\\u8a9e\\" }"}'
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize(("changes", "text"), SYNC_BODIES.values(), ids=SYNC_BODIES.keys())
+def test_a_sync_linkage_is_written_like_this(changes: dict[str, Any], text: str) -> None:
+    request = sync_request(**changes)
+    assert not violations(sync_linkage.RULES, request)
+    assert write_json(sync_linkage.body(sync_linkage.command(request))).decode() == text
+
+
+@pytest.mark.parametrize(("changes", "text"), BIND_BODIES.values(), ids=BIND_BODIES.keys())
+def test_a_bind_account_is_written_like_this(changes: dict[str, Any], text: str) -> None:
+    request = bind_request(**changes)
+    assert not violations(bind_account.RULES, request)
+    assert write_json(bind_account.body(bind_account.command(request))).decode() == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "nanos", "milliseconds"),
+    [
+        (0, 0, 0),
+        (0, 999_999, 0),
+        (0, 1_000_000, 1),
+        (1, 1_999_999, 1001),
+        (1, 999_999_999, 1999),
+        (SECONDS_MAX, 999_999_999, 253_402_300_799_999),
+    ],
+)
+def test_times_are_cut_to_milliseconds_and_never_rounded(
+    seconds: int, nanos: int, milliseconds: int
+) -> None:
+    time = {"seconds": seconds, "nanos": nanos}
+    synced = sync_linkage.command(sync_request(biz_time=time, expiry_time=time))
+    assert (synced.biz_time_ms, synced.expiry_time_ms) == (milliseconds, milliseconds)
+    assert bind_account.command(bind_request(timestamp=time)).timestamp_ms == milliseconds
+
+
+@pytest.mark.parametrize(
+    ("rpc", "request_"), [(sync_linkage.RPC, sync_request()), (bind_account.RPC, bind_request())]
+)
+def test_a_command_is_frozen_and_shows_nothing(rpc: Rpc, request_: Any) -> None:
+    command = rpc.command(request_)
+    with pytest.raises(FrozenInstanceError):
+        command.user_id = "other"
+    assert "2160000000000001" not in repr(command)
+
+
+# -- any valid request
+
+
+texts = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1)
+ids = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=64)
+times = st.fixed_dictionaries(
+    {"seconds": st.integers(0, SECONDS_MAX), "nanos": st.integers(0, 999_999_999)}
+)
+
+
+def up_to(length: int) -> st.SearchStrategy[str]:
+    return texts.map(lambda text: text[:length])
+
+
+syncs = st.builds(
+    sync_request,
+    request_id=ids,
+    biz_time=times,
+    operate_type=st.sampled_from([1, 2]),
+    external_identity_type=st.sampled_from([1, 2]),
+    external_identity_value=up_to(128),
+    user_id=up_to(64),
+    binding_target_type=st.sampled_from([1, 2, 3]),
+    binding_target=up_to(128),
+    external_binding_id=st.none() | up_to(128),
+    expiry_time=st.none() | times,
+)
+form_values = st.dictionaries(
+    up_to(20), st.text(st.characters(exclude_categories=["Cc", "Cs"])), max_size=64
+)
+accounts = st.fixed_dictionaries({"account_id": up_to(64)}) | st.builds(form, form_values, up_to(40))
+binds = st.builds(
+    lambda account, **fields: bind_request(**fields, **account),
+    accounts,
+    request_id=ids,
+    merchant_account_id=up_to(64),
+    sub_merchant_id=st.none() | up_to(64),
+    type=up_to(16),
+    sub_type=up_to(16),
+    open_id=up_to(64),
+    user_id=st.none() | up_to(64),
+    timestamp=times,
+    extend_info=st.none()
+    | st.dictionaries(up_to(9), up_to(9)).map(lambda value: write_json(value).decode()),
+)
+
+
+def shuffled(request: Any) -> Any:
+    """Return an equal request whose map was filled in the opposite order."""
+    other = type(request).FromString(request.SerializeToString())
+    if isinstance(other, pb.BindAccountRequest) and other.HasField("template_form"):
+        values = dict(request.template_form.form_values)
+        other.template_form.form_values.clear()
+        for code in reversed(list(values)):
+            other.template_form.form_values[code] = values[code]
+    return other
+
+
+@given(syncs | binds)
+def test_the_body_of_a_valid_request_is_the_same_bytes_at_every_attempt(request: Any) -> None:
+    rpc = sync_linkage.RPC if isinstance(request, pb.SyncLinkageRequest) else bind_account.RPC
+    assert not violations(rpc.rules, request)
+    command = rpc.command(request)
+    data = write_json(rpc.body(command))
+    assert data == write_json(rpc.body(command))
+    assert data == write_json(rpc.body(rpc.command(shuffled(request))))
+    members = json.loads(data)
+    assert write_json(members) == data
+    assert None not in members.values()
+    assert "" not in members.values()
+
+
+# -- replies
+
+
+def test_a_success_of_sync_linkage_is_replied_verbatim() -> None:
+    answer = replace(verified(), result=Result("S", "SUCCESS", "0000", " 成功\n"))
+    expected = pb.SyncLinkageResponse(
+        result=pb.Result(status="S", code="SUCCESS", code_id="0000", message=" 成功\n"),
+        tracer_id="tracer-1",
+    )
+    expected.response_time.FromDatetime(datetime(2026, 3, 1, 8, 0, 1, tzinfo=UTC))
+    assert sync_linkage.reply(answer) == expected
+
+
+@pytest.mark.parametrize("rpc", RPCS.values(), ids=lambda rpc: rpc.name)
+def test_the_least_success_is_a_success(rpc: Rpc) -> None:
+    answer = replace(verified(code=""), response_time=None, tracer_id="")
+    response: Any = rpc.reply(answer)
+    assert response == rpc.response(result=pb.Result(status="S"))
+    assert not response.HasField("response_time")
+    assert not response.replayed
+    assert not response.resolved_by_operator
+
+
+@pytest.mark.parametrize("rpc", RPCS.values(), ids=lambda rpc: rpc.name)
+def test_the_time_of_an_answer_is_told_in_utc(rpc: Rpc) -> None:
+    hong_kong = timezone(timedelta(hours=8))
+    answer = replace(verified(), response_time=datetime(2026, 3, 1, 16, 0, 1, tzinfo=hong_kong))
+    response: Any = rpc.reply(answer)
+    assert response.response_time.ToJsonString() == "2026-03-01T08:00:01Z"
+
+
+NEED_BIND: Final[list[tuple[object, bool | None]]] = [
+    ("true", True),
+    ("false", False),
+    (True, True),
+    (False, False),
+    ("", None),
+    ("yes", None),
+    ("1", None),
+    (1, None),
+    (0, None),
+    (None, None),
+    ([], None),
+    ({}, None),
+    (["true"], None),
+    ({"true": "true"}, None),
+    (1.5, None),
+]
+
+
+@pytest.mark.parametrize(("said", "read"), NEED_BIND, ids=[repr(said) for said, _ in NEED_BIND])
+def test_need_bind_is_set_where_alipayhk_said_true_or_false(said: object, read: bool | None) -> None:
+    response = bind_account.reply(verified(needBind=said))
+    assert (response.need_bind if response.HasField("need_bind") else None) is read
+
+
+def test_need_bind_is_unset_where_alipayhk_said_nothing() -> None:
+    assert not bind_account.reply(verified()).HasField("need_bind")
+
+
+ACCOUNT: Final[dict[str, object]] = {
+    "accountId": "88701108",
+    "type": "TELECOM",
+    "subType": "MOBILE_SERVICE",
+    "status": "VALID",
+    "autoDebitStatus": "UN_AUTO_DEBIT",
+    "merchant": {
+        "merchantAccountId": "m1",
+        "merchantId": "m2",
+        "subMerchantId": "s1",
+        "merchantName": "中國移動",
+        "merchantEnglishName": "China Mobile",
+    },
+    "name": " Chan Tai Man ",
+    "phone": "85291234567",
+}
+MERCHANT: Final = pb.Merchant(
+    merchant_account_id="m1",
+    sub_merchant_id="s1",
+    merchant_name="中國移動",
+    merchant_english_name="China Mobile",
+)
+WHOLE: Final = pb.Account(
+    account_id="88701108",
+    type="TELECOM",
+    sub_type="MOBILE_SERVICE",
+    status="VALID",
+    auto_debit_status="UN_AUTO_DEBIT",
+    merchant=MERCHANT,
+    name=" Chan Tai Man ",
+    phone="85291234567",
+)
+
+
+def text(value: object) -> str:
+    return write_json(value).decode()
+
+
+ACCOUNTS: Final[dict[str, tuple[object, pb.Account | None]]] = {
+    "an object, as in the sample": (ACCOUNT, WHOLE),
+    "a string that holds an object, as in the table": (text(ACCOUNT), WHOLE),
+    "a merchant that is a string, too": (
+        {"merchant": text(ACCOUNT["merchant"])},
+        pb.Account(merchant=MERCHANT),
+    ),
+    "the deprecated name of the merchant's id": (
+        {"merchant": {"merchantId": "m2"}},
+        pb.Account(merchant=pb.Merchant(merchant_account_id="m2")),
+    ),
+    "the deprecated name beside an empty new one": (
+        {"merchant": {"merchantAccountId": "", "merchantId": "m2"}},
+        pb.Account(merchant=pb.Merchant(merchant_account_id="m2")),
+    ),
+    "an empty object": ({}, pb.Account()),
+    "members of other kinds are no text": (
+        {"accountId": 88701108, "type": None, "status": ["VALID"], "name": {"en": "x"}, "phone": True},
+        pb.Account(),
+    ),
+    "members that nobody knows": ({"accountId": "1", "new": {"a": [1]}}, pb.Account(account_id="1")),
+    "no merchant": ({"accountId": "1"}, pb.Account(account_id="1")),
+    "a merchant that is neither object nor JSON": (
+        {"accountId": "1", "merchant": "m1"},
+        pb.Account(account_id="1"),
+    ),
+    "nothing": (None, None),
+    "an array": ([ACCOUNT], None),
+    "a number": (1, None),
+    "an empty string": ("", None),
+    "a string that is no JSON": ("{", None),
+    "a string that holds an array": ("[]", None),
+    "a string with two members of one name": ('{"accountId":"1","accountId":"2"}', None),
+    "a string nested too deeply": ('{"a":' * 40 + "1" + "}" * 40, None),
+}
+
+
+@pytest.mark.parametrize(("said", "read"), ACCOUNTS.values(), ids=ACCOUNTS.keys())
+def test_an_account_is_read_leniently_and_never_undoes_the_success(
+    said: object, read: pb.Account | None
+) -> None:
+    response = bind_account.reply(verified(accountInfo=said))
+    assert response.result.status == "S"
+    assert (response.account if response.HasField("account") else None) == read
+
+
+def test_a_lone_surrogate_in_an_account_is_replaced() -> None:
+    response = bind_account.reply(verified(accountInfo='{"name":"a\\ud800","phone":"1"}'))
+    assert response.account.name.rstrip("\ufffd") == "a"
+    assert response.account.phone == "1"
+
+
+json_values: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from([*ACCOUNT, "merchantId"]), inner, max_size=4)
+    ),
+    max_leaves=10,
+)
+
+
+@given(account=json_values, need_bind=json_values)
+def test_no_optional_member_undoes_a_success(account: object, need_bind: object) -> None:
+    response = bind_account.reply(verified(accountInfo=account, needBind=need_bind))
+    assert response.result.status == "S"
+    assert response.SerializeToString()

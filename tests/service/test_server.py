@@ -1,0 +1,249 @@
+"""The server in this process: its ports, TLS, health and reflection, and a stop that loses no call."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+import grpc
+import pytest
+from google.rpc.error_details_pb2 import ErrorInfo
+from google.rpc.status_pb2 import Status
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
+
+from alipayhk.linkage.v1 import linkage_service_pb2 as pb
+from alipayhk.linkage.v1.linkage_service_pb2_grpc import LinkageServiceStub
+from service.admin import start_admin
+from service.delivery import Delivery
+from service.linkage import LinkageService
+from service.metrics import Metrics
+from service.parsing import Address
+from service.server import CannotListen, Server
+from service.settings import read_settings
+from service.upstream import endpoints_of
+from tests.service.fakes import Behaviour, FakeClient, Gate, bind_request, sync_request
+from tests.service.files import TlsFiles
+
+STATUS: Final = health_pb2.HealthCheckResponse
+SERVICE: Final = "alipayhk.linkage.v1.LinkageService"
+
+
+@dataclass
+class Running:
+    """A server that listens."""
+
+    server: Server
+    metrics: Metrics
+    address: str
+
+    def channel(self, credentials: grpc.ChannelCredentials | None = None) -> Any:
+        """Connect."""
+        if credentials is None:
+            return grpc.aio.insecure_channel(self.address)
+        return grpc.aio.secure_channel(self.address, credentials)
+
+
+Serve = Callable[..., AbstractAsyncContextManager[Running]]
+
+
+@pytest.fixture
+def serve(environ: dict[str, str]) -> Serve:
+    """Return what starts a server over a fake client."""
+
+    @asynccontextmanager
+    async def serve(behaviour: Behaviour | None = None, **changes: str) -> AsyncIterator[Running]:
+        quick = {"LISTEN": "127.0.0.1:0", "DRAIN_DELAY_S": "0", "STOP_GRACE_S": "1", **changes}
+        settings = read_settings({**environ, **{f"ALIPAYHK_{name}": text for name, text in quick.items()}})
+        metrics = Metrics()
+        delivery = Delivery(FakeClient(behaviour), metrics, max_in_flight=9)
+        service = LinkageService(endpoints_of(settings), delivery, 300.0)
+        server = Server(settings, service, metrics, shared=False)
+        address = await server.start()
+        yield Running(server, metrics, str(address))
+        await server.stop()
+
+    return serve
+
+
+def linkage(channel: Any) -> Any:
+    """Return a stub, which generated code leaves untyped."""
+    return LinkageServiceStub(channel)  # type: ignore[no-untyped-call]
+
+
+async def refused(calling: Any) -> tuple[str, str]:
+    """Return the code and reason of a call that fails; no reason where it is not ours."""
+    with pytest.raises(grpc.aio.AioRpcError) as failure:
+        await calling
+    info = ErrorInfo()
+    trailers = dict(failure.value.trailing_metadata() or ())
+    for detail in Status.FromString(trailers.get("grpc-status-details-bin", b"")).details:
+        detail.Unpack(info)
+    return failure.value.code().name, info.reason
+
+
+async def health(channel: Any, service: str = "") -> int:
+    request = health_pb2.HealthCheckRequest(service=service)
+    return int((await health_pb2_grpc.HealthStub(channel).Check(request)).status)
+
+
+async def test_both_rpcs_are_served_and_counted(serve: Serve) -> None:
+    async with serve() as running, running.channel() as channel:
+        stub = linkage(channel)
+        assert (await stub.SyncLinkage(sync_request())).result.status == "S"
+        assert (await stub.BindAccount(bind_request())).result.status == "S"
+        for method in ("SyncLinkage", "BindAccount"):
+            labels = {
+                "grpc_type": "unary",
+                "grpc_service": SERVICE,
+                "grpc_method": method,
+                "grpc_code": "OK",
+            }
+            assert running.metrics.registry.get_sample_value("grpc_server_handled_total", labels) == 1
+
+
+async def test_what_is_refused_arrives_with_its_details(serve: Serve) -> None:
+    async with serve() as running, running.channel() as channel:
+        stub = linkage(channel)
+        assert await refused(stub.SyncLinkage(pb.SyncLinkageRequest())) == (
+            "INVALID_ARGUMENT",
+            "INVALID_REQUEST",
+        )
+        raw = channel.unary_unary(f"/{SERVICE}/SyncLinkage")
+        assert await refused(raw(b"\xff")) == ("INVALID_ARGUMENT", "INVALID_REQUEST")
+        assert await refused(channel.unary_unary(f"/{SERVICE}/Other")(b"")) == ("UNIMPLEMENTED", "")
+        assert await refused(raw(b"\x00" * 70_000)) == ("RESOURCE_EXHAUSTED", "")
+
+
+async def test_health_is_told_for_everything_that_is_asked_for(serve: Serve) -> None:
+    async with serve() as running, running.channel() as channel:
+        for service in ("", SERVICE, "liveness"):
+            assert await health(channel, service) == STATUS.SERVING
+        await running.server.health.set_ready(ready=False)
+        for service in ("", SERVICE):
+            assert await health(channel, service) == STATUS.NOT_SERVING
+        assert await health(channel, "liveness") == STATUS.SERVING
+        assert await refused(health(channel, "other")) == ("NOT_FOUND", "")
+
+
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+async def test_reflection_serves_the_service_and_the_details(serve: Serve, version: str) -> None:
+    request = reflection_pb2.ServerReflectionRequest
+    questions = [
+        request(list_services=""),
+        request(file_containing_symbol=SERVICE),
+        request(file_by_filename="google/rpc/error_details.proto"),
+    ]
+    async with serve() as running, running.channel() as channel:
+        ask = channel.stream_stream(
+            f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
+            request_serializer=request.SerializeToString,
+            response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+        )
+        services, ours, details = [answer async for answer in ask(iter(questions))]
+        assert SERVICE in {service.name for service in services.list_services_response.service}
+        assert ours.file_descriptor_response.file_descriptor_proto
+        assert details.file_descriptor_response.file_descriptor_proto
+
+
+async def test_reflection_can_be_turned_off(serve: Serve) -> None:
+    async with serve(REFLECTION="false") as running, running.channel() as channel:
+        ask = channel.stream_stream("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")
+        with pytest.raises(grpc.aio.AioRpcError) as failure:
+            [_ async for _ in ask(iter([b""]))]
+        assert failure.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_a_stop_answers_what_is_under_way_and_refuses_what_comes(serve: Serve) -> None:
+    gate = Gate(sent=True)
+    async with serve(gate, DRAIN_DELAY_S="0.5", STOP_GRACE_S="5") as running, running.channel() as channel:
+        stub = linkage(channel)
+        first = stub.SyncLinkage(sync_request())
+        await gate.reached.wait()
+        stopping = asyncio.create_task(running.server.stop())
+        await asyncio.sleep(0.05)
+        assert await health(channel) == STATUS.NOT_SERVING
+        while_draining = stub.SyncLinkage(sync_request(request_id="req-2"))
+        await asyncio.sleep(0.7)
+        assert await refused(stub.SyncLinkage(sync_request())) == ("UNAVAILABLE", "SHUTTING_DOWN")
+        gate.open.set()
+        for call in (first, while_draining):
+            assert (await call).result.status == "S"
+        await stopping
+
+
+async def test_a_stop_waits_no_longer_than_its_grace(serve: Serve, log_lines: Any) -> None:
+    gate = Gate(sent=True)
+    async with serve(gate, STOP_GRACE_S="0.1") as running, running.channel() as channel:
+        stub = linkage(channel)
+        call = asyncio.ensure_future(stub.SyncLinkage(sync_request(), timeout=0.5))
+        await gate.reached.wait()
+        await running.server.stop()
+        assert log_lines.of("calls were still under way at the end of the grace")
+        await refused(call)
+        gate.open.set()
+
+
+async def test_a_port_that_is_taken_is_named(serve: Serve) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(CannotListen, match=f"cannot listen on 127.0.0.1:{port}: is it in use"):
+            await serve(LISTEN=f"127.0.0.1:{port}").__aenter__()
+
+
+async def test_callers_are_known_by_their_certificates(serve: Serve, tls: TlsFiles, tmp_path: Path) -> None:
+    callers = tmp_path / "callers.toml"
+    callers.write_text('[callers.loyalty]\nsan = ["spiffe://corp/loyalty"]\nmethods = ["SyncLinkage"]')
+    ca, pair = tls.ca.read_bytes(), (tls.key.read_bytes(), tls.certificate.read_bytes())
+    secured = {
+        "TLS_CERT_FILE": str(tls.certificate),
+        "TLS_KEY_FILE": str(tls.key),
+        "TLS_CLIENT_CA_FILE": str(tls.ca),
+        "CALLERS_FILE": str(callers),
+        "HEALTH_LISTEN": "127.0.0.1:0",
+    }
+    async with serve(**secured) as running:
+        async with running.channel(grpc.ssl_channel_credentials(ca, *pair)) as channel:
+            stub = linkage(channel)
+            assert (await stub.SyncLinkage(sync_request())).result.status == "S"
+            told = await refused(stub.BindAccount(bind_request()))
+            assert told == ("PERMISSION_DENIED", "CALLER_NOT_ALLOWED")
+        async with running.channel(grpc.ssl_channel_credentials(ca)) as channel:
+            stub = linkage(channel)
+            assert await refused(stub.SyncLinkage(sync_request(), timeout=2)) == ("UNAVAILABLE", "")
+
+
+# -- the operators' listener
+
+
+async def test_operators_see_metrics_and_whether_to_send_calls(serve: Serve) -> None:
+    async with serve() as running, aiohttp.ClientSession() as session:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        health_ = running.server.health
+        admin = await start_admin(Address("127.0.0.1", port), running.metrics, health_, shared=False)
+        try:
+            seen = {}
+            for ready in (True, False):
+                health_.ready = ready
+                for path in ("livez", "readyz", "metrics", "other"):
+                    async with session.get(f"http://127.0.0.1:{port}/{path}") as response:
+                        seen[path, ready] = response.status
+                        text = await response.text()
+                        assert path != "metrics" or "# TYPE grpc_server_started_total counter" in text
+            with pytest.raises(CannotListen, match=f"127.0.0.1:{port}"):
+                await start_admin(Address("127.0.0.1", port), running.metrics, health_, shared=False)
+        finally:
+            await admin.cleanup()
+    assert {key for key, status in seen.items() if status == 200} == {
+        *(("livez", ready) for ready in (True, False)),
+        *(("metrics", ready) for ready in (True, False)),
+        ("readyz", True),
+    }
+    assert seen["readyz", False] == 503

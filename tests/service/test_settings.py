@@ -1,0 +1,575 @@
+"""The settings: the contract's table, where values come from, and every fault at once."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import FrozenInstanceError, fields
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from service.parsing import Address
+from service.settings import (
+    Settings,
+    SettingsError,
+    described,
+    environment_for_children,
+    environment_of_worker,
+    probed_address,
+    read_from_environment,
+    read_settings,
+)
+from tests.service.fakes import FIXTURES_ARE_FINE
+from tests.service.files import KeyRing, TlsFiles
+
+REQUIRED: Final = {
+    "BASE_URL",
+    "CLIENT_ID",
+    "SIGNING_KEY_FILE",
+    "PUBLIC_KEY_FILES",
+    "SYNC_LINKAGE_PATH",
+    "BIND_ACCOUNT_PATH",
+}
+NONE: Final = ""
+
+DEFAULTS: Final = {
+    "LISTEN": "127.0.0.1:50051",
+    "ADMIN_LISTEN": "127.0.0.1:9464",
+    "UPSTREAM_CA_FILE": NONE,
+    "UPSTREAM_PROXY": NONE,
+    "SIGNING_KEY_VERSION": "1",
+    "DECRYPTION_KEY_FILES": NONE,
+    "BIND_ACCOUNT_BASE_URL": NONE,
+    "BIND_ACCOUNT_CLIENT_ID": NONE,
+    "BIND_ACCOUNT_SIGNING_KEY_FILE": NONE,
+    "BIND_ACCOUNT_FUNCTION": "alipay.intl.merchant.account.bind",
+    "BIND_ACCOUNT_VERSION": "1.0.0",
+    "BIND_ACCOUNT_IDEMPOTENT": "false",
+    "ENCRYPT": "false",
+    "ENCRYPTION_KEY_VERSION": "1",
+    "ENCRYPTION_AES_MODE": "ECB",
+    "ENCRYPTION_AES_BITS": "256",
+    "ENCRYPTION_RSA_PADDING": "PKCS1V15",
+    "ENCRYPTION_CONTENT_TYPE": "application/json; charset=UTF-8",
+    "REQUIRE_ENCRYPTED_RESPONSE": "false",
+    "UPSTREAM_TIMEOUT_S": "4",
+    "DEFAULT_DEADLINE_S": "10",
+    "DEADLINE_MAX_S": "60",
+    "RESPONSE_TIME_WINDOW_S": "300",
+    "BIZ_TIME_AHEAD_S": "300",
+    # The contract's default is sqlite:///alipayhk-ledger.db; there is no ledger yet.
+    "LEDGER_URL": "off",
+    "LEDGER_KEY_FILE": NONE,
+    "LEDGER_RETENTION_H": "720",
+    "WORKERS": "1",
+    "MAX_IN_FLIGHT": "512",
+    "TLS_CERT_FILE": NONE,
+    "TLS_KEY_FILE": NONE,
+    "TLS_CLIENT_CA_FILE": NONE,
+    "CALLERS_FILE": NONE,
+    "RESULT_CODES_FILE": NONE,
+    "REFLECTION": "true",
+    "LOG_LEVEL": "info",
+    "DRAIN_DELAY_S": "2",
+    "STOP_GRACE_S": "20",
+    # Named in the table's third column.
+    "ALLOW_PLAINTEXT": "false",
+    "BIND_ACCOUNT_WITHOUT_LEDGER": "false",
+}
+"""The contract's table: names, and defaults as a person writes them."""
+
+
+def faults(environ: dict[str, str], config_file: Path | None = None) -> list[str]:
+    with pytest.raises(SettingsError) as failure:
+        read_settings(environ, config_file)
+    assert str(failure.value) == "; ".join(failure.value.faults)
+    return failure.value.faults
+
+
+def more_faults(environ: dict[str, str], config_file: Path | None = None) -> list[str]:
+    """Return the faults beside a missing signing key, which takes the longest of all to read."""
+    found = faults(but(environ, SIGNING_KEY_FILE=None), config_file)
+    return [fault for fault in found if fault != "SIGNING_KEY_FILE is required"]
+
+
+def but(environ: dict[str, str], **changes: str | None) -> dict[str, str]:
+    """Return an environment with settings changed; None takes one away."""
+    changed = {f"ALIPAYHK_{name}": value for name, value in changes.items()}
+    return {name: value for name, value in {**environ, **changed}.items() if value is not None}
+
+
+def toml(directory: Path, text: str) -> Path:
+    path = directory / "gateway.toml"
+    path.write_text(text, "utf-8")
+    return path
+
+
+# -- the table
+
+
+def test_every_setting_of_the_contract_has_its_default(environ: dict[str, str]) -> None:
+    rows = described(read_settings(environ))
+    assert {name: rows[name] for name in DEFAULTS} == DEFAULTS
+
+
+def test_what_the_contract_requires_is_required_and_nothing_else() -> None:
+    assert set(faults({})) == {f"{name} is required" for name in REQUIRED}
+
+
+def test_no_name_of_the_contract_is_missing() -> None:
+    names = {setting.name.upper() for setting in fields(Settings)}
+    assert names >= REQUIRED | set(DEFAULTS)
+    assert names - REQUIRED - set(DEFAULTS) == {"HEALTH_LISTEN"}
+
+
+def test_every_setting_has_a_sentence() -> None:
+    for setting in fields(Settings):
+        meaning = setting.metadata["meaning"]
+        assert meaning[0].isupper()
+        assert meaning.endswith(".")
+
+
+def test_settings_are_frozen(environ: dict[str, str]) -> None:
+    with pytest.raises(FrozenInstanceError):
+        read_settings(environ).encrypt = True  # type: ignore[misc]
+
+
+GIVEN: Final = {
+    "LISTEN": ("[::1]:1", Address("::1", 1)),
+    "HEALTH_LISTEN": ("0.0.0.0:1", Address("0.0.0.0", 1)),
+    "ENCRYPT": ("TRUE", True),
+    "ENCRYPTION_AES_MODE": ("CBC", "CBC"),
+    "ENCRYPTION_AES_BITS": ("128", 128),
+    "ENCRYPTION_RSA_PADDING": ("OAEP_SHA256", "OAEP_SHA256"),
+    "UPSTREAM_TIMEOUT_S": ("0.25", 0.25),
+    "WORKERS": ("4", 4),
+    "MAX_IN_FLIGHT": ("1", 1),
+    "LEDGER_URL": ("off", "off"),
+    "LEDGER_RETENTION_H": ("1", 1),
+    "REFLECTION": ("false", False),
+    "LOG_LEVEL": ("debug", "debug"),
+    "DRAIN_DELAY_S": ("0", 0.0),
+    "STOP_GRACE_S": ("0", 0.0),
+    "RESPONSE_TIME_WINDOW_S": ("0", 0.0),
+    "BIZ_TIME_AHEAD_S": ("0", 0.0),
+}
+
+
+def test_every_value_that_is_given_is_taken(environ: dict[str, str]) -> None:
+    settings = read_settings(but(environ, **{name: text for name, (text, _) in GIVEN.items()}))
+    taken = {name: getattr(settings, name.lower()) for name in GIVEN}
+    assert taken == {name: value for name, (_, value) in GIVEN.items()}
+
+
+BAD: Final = [
+    ("LISTEN", "50051"),
+    ("ADMIN_LISTEN", ":9464"),
+    ("HEALTH_LISTEN", "x"),
+    ("BASE_URL", "https://open.alipay.hk/path"),
+    ("UPSTREAM_CA_FILE", "/nowhere"),
+    ("UPSTREAM_PROXY", "proxy"),
+    ("CLIENT_ID", "a b"),
+    ("SIGNING_KEY_FILE", "/nowhere"),
+    ("SIGNING_KEY_VERSION", "1,2"),
+    ("PUBLIC_KEY_FILES", "/nowhere"),
+    ("DECRYPTION_KEY_FILES", "1=/nowhere"),
+    ("SYNC_LINKAGE_PATH", "sync"),
+    ("BIND_ACCOUNT_PATH", "https://open.alipay.hk/bind"),
+    ("BIND_ACCOUNT_BASE_URL", "http://open.alipay.hk"),
+    ("BIND_ACCOUNT_CLIENT_ID", "x" * 65),
+    ("BIND_ACCOUNT_SIGNING_KEY_FILE", "/nowhere"),
+    ("BIND_ACCOUNT_FUNCTION", "x" * 129),
+    ("BIND_ACCOUNT_VERSION", "123456789"),
+    ("BIND_ACCOUNT_IDEMPOTENT", "maybe"),
+    ("ENCRYPT", "1"),
+    ("ENCRYPTION_KEY_VERSION", " "),
+    ("ENCRYPTION_AES_MODE", "GCM"),
+    ("ENCRYPTION_AES_BITS", "192"),
+    ("ENCRYPTION_RSA_PADDING", "OAEP_SHA1"),
+    ("ENCRYPTION_CONTENT_TYPE", "a\nb"),
+    ("REQUIRE_ENCRYPTED_RESPONSE", "yes"),
+    ("UPSTREAM_TIMEOUT_S", "0"),
+    ("DEFAULT_DEADLINE_S", "4s"),
+    ("DEADLINE_MAX_S", "inf"),
+    ("RESPONSE_TIME_WINDOW_S", "-1"),
+    ("BIZ_TIME_AHEAD_S", "nan"),
+    ("LEDGER_URL", "redis://x"),
+    ("LEDGER_RETENTION_H", "0"),
+    ("BIND_ACCOUNT_WITHOUT_LEDGER", "y"),
+    ("WORKERS", "0"),
+    ("MAX_IN_FLIGHT", "0"),
+    ("TLS_CERT_FILE", "/nowhere"),
+    ("TLS_KEY_FILE", "/nowhere"),
+    ("TLS_CLIENT_CA_FILE", "/nowhere"),
+    ("ALLOW_PLAINTEXT", "no"),
+    ("CALLERS_FILE", "/nowhere"),
+    ("RESULT_CODES_FILE", "/nowhere"),
+    ("REFLECTION", "off"),
+    ("LOG_LEVEL", "INFO"),
+    ("DRAIN_DELAY_S", "301"),
+    ("STOP_GRACE_S", "601"),
+]
+
+
+@pytest.mark.parametrize(("name", "text"), BAD)
+def test_a_bad_value_is_named_and_never_repeated(environ: dict[str, str], name: str, text: str) -> None:
+    look = faults if name == "SIGNING_KEY_FILE" else more_faults
+    (fault,) = look(but(environ, **{name: text}))
+    assert fault.startswith(f"{name} ")
+    if len(text) > 2:
+        assert text not in fault
+
+
+def test_every_fault_is_told_at_once(environ: dict[str, str]) -> None:
+    bad = but(environ, **dict(BAD), NONSENSE="x", MORE_NONSENSE="x")
+    named = [fault.split()[0] for fault in faults(bad)]
+    settings = [setting.name.upper() for setting in fields(Settings)]
+    assert sorted(named) == sorted([*(name for name, _ in BAD), "NONSENSE", "MORE_NONSENSE"])
+    assert [name for name in named if name in settings] == [name for name in settings if name in dict(BAD)]
+
+
+def test_every_setting_can_be_at_fault(environ: dict[str, str]) -> None:
+    without = {setting.name.upper() for setting in fields(Settings)} - {name for name, _ in BAD}
+    # Anything is a path, and there is no ledger to read it for yet.
+    assert without == {"LEDGER_KEY_FILE"}
+
+
+MARK: Final = "hunter2"
+
+
+@given(text=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=40))
+@hypothesis_settings(suppress_health_check=FIXTURES_ARE_FINE, max_examples=30)
+def test_no_fault_repeats_a_value(environ: dict[str, str], text: str) -> None:
+    names = [setting.name.upper() for setting in fields(Settings) if setting.name != "ledger_key_file"]
+    bad = {f"ALIPAYHK_{name}": f"{text}⟪{MARK}⟫{text}" for name in names}
+    named = faults(bad)
+    assert MARK not in " ".join(named)
+    assert [fault.split()[0] for fault in named] == names
+
+
+# -- the environment
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ALIPAYHK_GATEWAY_SERVICE_HOST",
+        "ALIPAYHK_GATEWAY_SERVICE_PORT",
+        "ALIPAYHK_GATEWAY_SERVICE_PORT_GRPC",
+        "ALIPAYHK_GATEWAY_PORT",
+        "ALIPAYHK_GATEWAY_PORT_50051_TCP",
+        "ALIPAYHK_GATEWAY_PORT_50051_TCP_ADDR",
+        "ALIPAYHK_GATEWAY_PORT_50051_TCP_PORT",
+        "ALIPAYHK_SERVICE_HOST",
+        "ALIPAYHK_PORT",
+        "ALIPAYHKGATEWAY",
+        "alipayhk_client_id",
+        "CLIENT_ID",
+        "PATH",
+    ],
+)
+def test_what_kubernetes_sets_and_what_is_not_ours_is_no_setting(
+    environ: dict[str, str], name: str
+) -> None:
+    assert more_faults({**environ, name: "tcp://10.0.0.1:1"}) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["NONSENSE", "CLIENT_ID_", "SUPPORT", "SERVICE_HOSTS", "LISTEN_PORTS", "PORTAL", "HTTPS_PROXY"]
+)
+def test_a_name_that_is_not_known_is_named_without_its_value(environ: dict[str, str], name: str) -> None:
+    assert more_faults(but(environ, **{name: MARK})) == [f"{name} is not a setting"]
+
+
+def test_an_empty_value_is_an_absent_one(environ: dict[str, str]) -> None:
+    rows = described(read_settings(but(environ, **dict.fromkeys(DEFAULTS, ""))))
+    assert {name: rows[name] for name in DEFAULTS} == DEFAULTS
+    assert faults(but(environ, CLIENT_ID="")) == ["CLIENT_ID is required"]
+
+
+def test_the_environment_is_read_from_the_process(
+    environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("https_proxy", "http://elsewhere:1")
+    monkeypatch.setenv("HTTPS_PROXY", "http://elsewhere:1")
+    settings = read_from_environment()
+    assert described(settings) == described(read_settings(environ))
+    assert settings.upstream_proxy is None
+
+
+def test_children_get_the_settings_given_and_none_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALIPAYHK_CLIENT_ID", "ours")
+    monkeypatch.setenv("OTHER", "kept")
+    child = environment_for_children(LISTEN="127.0.0.1:1")
+    assert child["OTHER"] == "kept"
+    assert {name: value for name, value in child.items() if name.startswith("ALIPAYHK_")} == {
+        "ALIPAYHK_LISTEN": "127.0.0.1:1"
+    }
+
+
+def test_workers_get_the_environment_whole_and_a_place_for_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALIPAYHK_CLIENT_ID", "ours")
+    worker = environment_of_worker(Path("/metrics"))
+    assert worker["ALIPAYHK_CLIENT_ID"] == "ours"
+    assert worker["PROMETHEUS_MULTIPROC_DIR"] == "/metrics"
+
+
+PROBED: Final[dict[str, tuple[dict[str, str], str]]] = {
+    "nothing is set": ({}, "127.0.0.1:50051"),
+    "listen": ({"LISTEN": "127.0.0.1:1"}, "127.0.0.1:1"),
+    "health has a listener of its own": (
+        {"LISTEN": "127.0.0.1:1", "HEALTH_LISTEN": "127.0.0.1:2"},
+        "127.0.0.1:2",
+    ),
+    "everywhere": ({"LISTEN": "0.0.0.0:1"}, "127.0.0.1:1"),
+    "everywhere in IPv6": ({"LISTEN": "[::]:1"}, "[::1]:1"),
+    "an address that only looks like everywhere": ({"LISTEN": "10.0.0.0:1"}, "10.0.0.0:1"),
+    "empty": ({"LISTEN": "", "HEALTH_LISTEN": ""}, "127.0.0.1:50051"),
+}
+
+
+@pytest.mark.parametrize(("environ_", "address"), PROBED.values(), ids=PROBED.keys())
+def test_a_probe_asks_where_the_gateway_listens(
+    environ_: dict[str, str], address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("LISTEN", "HEALTH_LISTEN"):
+        monkeypatch.delenv(f"ALIPAYHK_{name}", raising=False)
+    for name, value in environ_.items():
+        monkeypatch.setenv(f"ALIPAYHK_{name}", value)
+    assert probed_address("127.0.0.1:50051") == address
+
+
+# -- TOML
+
+
+def test_a_file_says_the_same_as_the_environment(
+    environ: dict[str, str], ring: KeyRing, tmp_path: Path
+) -> None:
+    path = toml(
+        tmp_path,
+        f"""
+        base_url = "https://open.alipay.hk"
+        client_id = "4Q5Y8W0WSG45P907917"
+        signing_key_file = "{ring.private}"
+        sync_linkage_path = "/sync"
+        bind_account_path = "/bind"
+        signing_key_version = 2
+        encrypt = true
+        reflection = false
+        encryption_aes_bits = 128
+        upstream_timeout_s = 2.5
+        drain_delay_s = 0
+        [public_key_files]
+        1 = "{ring.public}"
+        2 = "{ring.other_public}"
+        """,
+    )
+    expected = but(
+        environ,
+        SIGNING_KEY_VERSION="2",
+        ENCRYPT="true",
+        REFLECTION="false",
+        ENCRYPTION_AES_BITS="128",
+        UPSTREAM_TIMEOUT_S="2.5",
+        DRAIN_DELAY_S="0",
+        PUBLIC_KEY_FILES=f"1={ring.public},2={ring.other_public}",
+    )
+    assert described(read_settings({}, path)) == described(read_settings(expected))
+
+
+def test_the_environment_wins_over_the_file(environ: dict[str, str], tmp_path: Path) -> None:
+    path = toml(tmp_path, 'client_id = "FROM_FILE"\nmax_in_flight = 7\n')
+    settings = read_settings(environ, path)
+    assert (settings.client_id, settings.max_in_flight) == ("4Q5Y8W0WSG45P907917", 7)
+
+
+def test_an_empty_variable_leaves_the_file_in_force(environ: dict[str, str], tmp_path: Path) -> None:
+    path = toml(tmp_path, "max_in_flight = 7\n")
+    assert read_settings(but(environ, MAX_IN_FLIGHT=""), path).max_in_flight == 7
+
+
+FILE_FAULTS: Final = {
+    "nonsense = 1\nother = 2": ["NONSENSE is not a setting", "OTHER is not a setting"],
+    "[tls]\ncert_file = 'x'": ["TLS is not a setting"],
+    "alipayhk_client_id = 'x'": ["ALIPAYHK_CLIENT_ID is not a setting"],
+    "max_in_flight = [1, 2]": ["MAX_IN_FLIGHT must be a whole number from 1 to 100000"],
+    "max_in_flight = [['hunter2']]": ["MAX_IN_FLIGHT must be a whole number from 1 to 100000"],
+    "max_in_flight = {a = 1}": ["MAX_IN_FLIGHT must be a whole number from 1 to 100000"],
+    "max_in_flight = 1.0": ["MAX_IN_FLIGHT must be a whole number from 1 to 100000"],
+    "encrypt = 1": ["ENCRYPT must be true or false"],
+    "encrypt = 2024-01-01": ["ENCRYPT must be true or false"],
+    "listen = ['127.0.0.1:1']": ["LISTEN must be host:port, with an IPv6 host in brackets"],
+    "upstream_timeout_s = inf": ["UPSTREAM_TIMEOUT_S must be a number of seconds from 0.1 to 60"],
+    "decryption_key_files = ['1=hunter2']": ["DECRYPTION_KEY_FILES must be version=path,version=path"],
+    "decryption_key_files = {1 = {a = 'hunter2'}}": [
+        "DECRYPTION_KEY_FILES version 1 cannot be read: No such file or directory"
+    ],
+    "= hunter2": ["--config is not TOML"],
+    "encrypt = true\nencrypt = true": ["--config is not TOML"],
+}
+
+
+@pytest.mark.parametrize(("text", "expected"), FILE_FAULTS.items())
+def test_every_fault_of_a_file_is_named(
+    environ: dict[str, str], tmp_path: Path, text: str, expected: list[str]
+) -> None:
+    assert more_faults(environ, toml(tmp_path, text)) == expected
+
+
+def test_a_file_that_cannot_be_read_does_not_hide_other_faults(tmp_path: Path) -> None:
+    latin = tmp_path / "latin.toml"
+    latin.write_bytes(b'client_id = "\xe9"')
+    for path, fault in (
+        (tmp_path / "absent", "--config cannot be read: No such file or directory"),
+        (tmp_path, "--config cannot be read: Is a directory"),
+        (latin, "--config is not TOML"),
+    ):
+        assert faults({}, path) == [fault, *faults({})]
+
+
+# -- between settings
+
+
+def pair(tls: TlsFiles, **changes: str | None) -> dict[str, str | None]:
+    return {"TLS_CERT_FILE": str(tls.certificate), "TLS_KEY_FILE": str(tls.key), **changes}
+
+
+def test_tls_that_fits_is_taken(environ: dict[str, str], tls: TlsFiles, tmp_path: Path) -> None:
+    callers = tmp_path / "callers.toml"
+    callers.write_text('[callers.a]\nsan = ["a"]\nmethods = ["SyncLinkage"]')
+    more = pair(tls, TLS_CLIENT_CA_FILE=str(tls.ca), CALLERS_FILE=str(callers), LISTEN="0.0.0.0:1")
+    settings = read_settings(but(environ, **more))
+    assert settings.callers_file is not None
+    assert settings.callers_file.find(["a"]) is not None
+
+
+def test_plaintext_beyond_loopback_needs_to_be_allowed(environ: dict[str, str]) -> None:
+    for listen in ("0.0.0.0:1", "[::]:1", "10.0.0.1:1", "gateway:1"):
+        fault = "LISTEN is beyond loopback: it needs TLS_CERT_FILE, or ALLOW_PLAINTEXT=true"
+        assert more_faults(but(environ, LISTEN=listen)) == [fault]
+        assert more_faults(but(environ, LISTEN=listen, ALLOW_PLAINTEXT="true")) == []
+    for listen in ("127.0.0.1:1", "[::1]:1", "localhost:1"):
+        assert more_faults(but(environ, LISTEN=listen)) == []
+
+
+def test_every_fault_between_tls_files_is_named(
+    environ: dict[str, str], tls: TlsFiles, ring: KeyRing, tmp_path: Path
+) -> None:
+    callers = tmp_path / "callers.toml"
+    callers.write_text('[callers.a]\nsan = ["a"]\nmethods = ["SyncLinkage"]')
+    each_other = "TLS_CERT_FILE and TLS_KEY_FILE need each other"
+    neither = "TLS_CERT_FILE and TLS_KEY_FILE do not hold a PEM certificate and its PEM key"
+    no_pair = "TLS_CLIENT_CA_FILE needs TLS_CERT_FILE and TLS_KEY_FILE"
+    no_ca = "CALLERS_FILE needs TLS_CLIENT_CA_FILE: without it no caller has a name"
+    rows: list[tuple[dict[str, str | None], list[str]]] = [
+        (pair(tls, TLS_KEY_FILE=None), [each_other]),
+        (pair(tls, TLS_CERT_FILE=None), [each_other]),
+        (pair(tls, TLS_KEY_FILE=str(tls.other_key)), ["TLS_KEY_FILE is not the key of TLS_CERT_FILE"]),
+        (pair(tls, TLS_KEY_FILE=str(tls.certificate)), [neither]),
+        (pair(tls, TLS_CERT_FILE=str(tls.key)), [neither]),
+        (pair(tls, TLS_CERT_FILE=str(ring.public)), [neither]),
+        ({"TLS_CLIENT_CA_FILE": str(tls.ca)}, [no_pair]),
+        ({"CALLERS_FILE": str(callers)}, [no_ca]),
+        (pair(tls, CALLERS_FILE=str(callers)), [no_ca]),
+    ]
+    for changes, expected in rows:
+        assert more_faults(but(environ, **changes)) == expected, changes
+
+
+def test_an_encrypted_tls_key_is_refused_and_the_terminal_is_never_asked(
+    environ: dict[str, str], tls: TlsFiles
+) -> None:
+    fault = "TLS_KEY_FILE is encrypted with a passphrase, which is not supported"
+    assert faults(but(environ, **pair(tls, TLS_KEY_FILE=str(tls.encrypted_key)))) == [fault]
+
+
+def test_a_file_that_is_at_fault_itself_causes_no_second_fault(
+    environ: dict[str, str], tls: TlsFiles
+) -> None:
+    missing = "cannot be read: No such file or directory"
+    ca = str(tls.ca)
+    for changes, fault in (
+        (pair(tls, TLS_CERT_FILE="/x", TLS_CLIENT_CA_FILE=ca, LISTEN="0.0.0.0:1"), "TLS_CERT_FILE"),
+        (pair(tls, TLS_KEY_FILE="/x", TLS_CLIENT_CA_FILE=ca, LISTEN="0.0.0.0:1"), "TLS_KEY_FILE"),
+        (pair(tls, TLS_CLIENT_CA_FILE="/x"), "TLS_CLIENT_CA_FILE"),
+    ):
+        assert more_faults(but(environ, **changes)) == [f"{fault} {missing}"]
+
+
+def test_bodies_are_encrypted_with_a_key_that_is_there(environ: dict[str, str]) -> None:
+    fault = "ENCRYPTION_KEY_VERSION names none of PUBLIC_KEY_FILES"
+    assert faults(but(environ, ENCRYPT="true", ENCRYPTION_KEY_VERSION="2")) == [fault]
+    assert not read_settings(but(environ, ENCRYPTION_KEY_VERSION="2")).encrypt
+
+
+def test_several_workers_need_a_port_that_they_can_share(environ: dict[str, str]) -> None:
+    assert faults(but(environ, WORKERS="2", LISTEN="127.0.0.1:0")) == [
+        "LISTEN needs a port where WORKERS is more than 1"
+    ]
+    assert read_settings(but(environ, WORKERS="2")).workers == 2
+
+
+# -- described
+
+
+def test_described_shows_every_setting_as_it_would_be_written(
+    environ: dict[str, str], ring: KeyRing
+) -> None:
+    given = {
+        "LISTEN": "[::1]:50051",
+        "UPSTREAM_TIMEOUT_S": "2.5",
+        "ENCRYPT": "true",
+        "SIGNING_KEY_FILE": str(ring.private),
+        "DECRYPTION_KEY_FILES": f"2={ring.other_private},1={ring.private}",
+        "UPSTREAM_PROXY": "http://proxy:3128",
+        "ENCRYPTION_AES_BITS": "128",
+        "BIZ_TIME_AHEAD_S": "86400",
+    }
+    rows = described(read_settings(but(environ, **given)))
+    assert {name: rows[name] for name in given} == given
+    assert list(rows) == [setting.name.upper() for setting in fields(Settings)]
+    again = read_settings({f"ALIPAYHK_{name}": value for name, value in rows.items()})
+    assert described(again) == rows
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        "http://user:hunter2@proxy:3128",
+        "http://hunter2@proxy:3128",
+        "http://user:p@hunter2@proxy:3128",
+        "http://:hunter2@proxy:3128/",
+    ],
+)
+def test_described_hides_who_we_are_to_the_proxy(environ: dict[str, str], proxy: str) -> None:
+    settings = read_settings(but(environ, UPSTREAM_PROXY=proxy))
+    assert re.fullmatch(r"http://proxy:3128/?", described(settings)["UPSTREAM_PROXY"])
+
+
+def test_described_shows_files_and_never_what_is_in_them(
+    environ: dict[str, str], ring: KeyRing, tls: TlsFiles, tmp_path: Path
+) -> None:
+    callers, codes = tmp_path / "callers.toml", tmp_path / "codes.toml"
+    callers.write_text('[callers.a]\nsan = ["hunter2"]\nmethods = ["SyncLinkage"]')
+    codes.write_text('[SyncLinkage]\nhunter2 = "NOT_FOUND"')
+    more = pair(
+        tls,
+        TLS_CLIENT_CA_FILE=str(tls.ca),
+        CALLERS_FILE=str(callers),
+        RESULT_CODES_FILE=str(codes),
+        DECRYPTION_KEY_FILES=f"1={ring.private}",
+        BIND_ACCOUNT_SIGNING_KEY_FILE=str(ring.other_private),
+    )
+    settings = read_settings(but(environ, **more))
+    shown: Any = "\n".join(described(settings).values())
+    assert MARK not in shown
+    assert "BEGIN" not in shown + repr(settings)
+    for key in (ring.ours, ring.other):
+        assert str(key.private_numbers().d) not in shown + repr(settings)
+    assert described(settings)["CALLERS_FILE"] == described(settings)["RESULT_CODES_FILE"] == "given"

@@ -1,0 +1,216 @@
+"""CALLERS_FILE and RESULT_CODES_FILE: what they may hold, and every fault at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from grpc import StatusCode
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clients.alipayhk.strict_json import write_json
+from service.callers import ANYBODY, METHODS, Caller, Callers, callers_file
+from service.result_codes import ALLOWED, RATE_LIMITED, SET_UP_CODES, ResultCodes, result_codes_file
+from tests.service.fakes import FIXTURES_ARE_FINE
+
+
+def file(directory: Path, text: str) -> str:
+    path = directory / "table.toml"
+    path.write_text(text, "utf-8")
+    return str(path)
+
+
+# -- callers
+
+
+TWO: Final = """
+[callers.loyalty]
+san = ["spiffe://corp/loyalty", "loyalty.corp"]
+methods = ["SyncLinkage"]
+max_in_flight = 50
+
+[callers.billing]
+san = ["spiffe://corp/billing"]
+methods = ["SyncLinkage", "BindAccount"]
+"""
+
+
+def test_callers_are_found_by_any_name_of_their_certificate(tmp_path: Path) -> None:
+    callers = callers_file(file(tmp_path, TWO))
+    loyalty = Caller("loyalty", frozenset({"SyncLinkage"}), 50)
+    billing = Caller("billing", frozenset({"SyncLinkage", "BindAccount"}), None)
+    assert callers == Callers(
+        {"spiffe://corp/loyalty": loyalty, "loyalty.corp": loyalty, "spiffe://corp/billing": billing}
+    )
+    assert callers.find(["unknown", "loyalty.corp"]) is callers.by_san["loyalty.corp"]
+    assert callers.find(["unknown", "LOYALTY.corp", "spiffe://corp/loyalty/x", ""]) is None
+    assert callers.find([]) is None
+
+
+def test_anybody_may_call_everything_where_there_is_no_list() -> None:
+    assert Caller("", frozenset(METHODS), None) == ANYBODY
+
+
+NEEDS_SAN: Final = "[callers.a] needs san, a list of DNS names or URIs"
+NEEDS_METHODS: Final = "[callers.a] needs methods, a list of SyncLinkage and BindAccount"
+BAD_QUOTA: Final = "[callers.a] has a max_in_flight that is not a whole number from 1"
+NOTHING_ELSE: Final = "must hold tables [callers.NAME] and nothing else"
+GOOD: Final = 'san = ["x"]\nmethods = ["SyncLinkage"]\n'
+
+CALLERS_FAULTS: Final = {
+    "": NOTHING_ELSE,
+    "callers = []": NOTHING_ELSE,
+    "callers = {}": NOTHING_ELSE,
+    "[[callers]]\na = 1": NOTHING_ELSE,
+    f"[callers.a]\n{GOOD}[other]\n": NOTHING_ELSE,
+    f"[caller.a]\n{GOOD}": NOTHING_ELSE,
+    "[callers": "is not TOML",
+    f"[callers.a]\n{GOOD}[callers.a]\n{GOOD}": "is not TOML",
+    "[callers]\na = 1": "[callers.a] must be a table",
+    "[callers.a]": f"{NEEDS_SAN}; {NEEDS_METHODS}",
+    '[callers.a]\nsan = "x"\nmethods = "SyncLinkage"': f"{NEEDS_SAN}; {NEEDS_METHODS}",
+    "[callers.a]\nsan = []\nmethods = []": f"{NEEDS_SAN}; {NEEDS_METHODS}",
+    '[callers.a]\nsan = [""]\nmethods = [""]': f"{NEEDS_SAN}; {NEEDS_METHODS}",
+    "[callers.a]\nsan = [1]\nmethods = [1]": f"{NEEDS_SAN}; {NEEDS_METHODS}",
+    '[callers.a]\nsan = ["x"]\nmethods = ["syncLinkage"]': NEEDS_METHODS,
+    '[callers.a]\nsan = ["x"]\nmethods = [["SyncLinkage"], {a = 1}]': NEEDS_METHODS,
+    f"[callers.a]\n{GOOD}max_in_flight = 0": BAD_QUOTA,
+    f"[callers.a]\n{GOOD}max_in_flight = 1.0": BAD_QUOTA,
+    f"[callers.a]\n{GOOD}max_in_flight = true": BAD_QUOTA,
+    f'[callers.a]\n{GOOD}max_in_flight = "1"': BAD_QUOTA,
+    f"[callers.a]\n{GOOD}sans = 1\nquota = 2": "[callers.a] has members that are not known: quota, sans",
+    f"[callers.a]\n{GOOD}[callers.b]\n{GOOD}": "[callers.b] names x a second time",
+    "[callers.a]\nmore = 1\nmax_in_flight = -1\n[callers.b]\nsan = 1": "; ".join(
+        [
+            "[callers.a] has members that are not known: more",
+            NEEDS_SAN,
+            NEEDS_METHODS,
+            BAD_QUOTA,
+            NEEDS_SAN.replace(".a", ".b"),
+            NEEDS_METHODS.replace(".a", ".b"),
+        ]
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "fault"), CALLERS_FAULTS.items())
+def test_every_fault_of_callers_is_named(tmp_path: Path, text: str, fault: str) -> None:
+    with pytest.raises(ValueError, match=r".") as failure:
+        callers_file(file(tmp_path, text))
+    assert str(failure.value) == fault
+
+
+# -- result codes
+
+
+def test_result_codes_are_read_per_rpc(tmp_path: Path) -> None:
+    text = """
+        [SyncLinkage]
+        A-1 = "NOT_FOUND"
+        "0001.x" = "ALREADY_EXISTS"
+        [BindAccount]
+        A-1 = "OUT_OF_RANGE"
+    """
+    assert result_codes_file(file(tmp_path, text)) == ResultCodes(
+        {
+            "SyncLinkage": {"A-1": StatusCode.NOT_FOUND, "0001.x": StatusCode.ALREADY_EXISTS},
+            "BindAccount": {"A-1": StatusCode.OUT_OF_RANGE},
+        }
+    )
+
+
+def test_an_empty_file_adds_nothing(tmp_path: Path) -> None:
+    assert result_codes_file(file(tmp_path, "")) == ResultCodes()
+
+
+def test_no_result_code_can_be_made_an_invitation_to_retry() -> None:
+    inviting = {
+        StatusCode.OK,
+        StatusCode.CANCELLED,
+        StatusCode.UNKNOWN,
+        StatusCode.DEADLINE_EXCEEDED,
+        StatusCode.RESOURCE_EXHAUSTED,
+        StatusCode.ABORTED,
+        StatusCode.INTERNAL,
+        StatusCode.UNAVAILABLE,
+        StatusCode.DATA_LOSS,
+        StatusCode.UNAUTHENTICATED,
+    }
+    assert not set(ALLOWED.values()) & inviting
+    assert set(ALLOWED.values()) | inviting == set(StatusCode)
+
+
+ONLY_RPCS: Final = "may hold the tables SyncLinkage and BindAccount only"
+OF_ITS_OWN: Final = "has a meaning of its own that cannot be changed"
+ONE_OF: Final = f"must be one of {', '.join(ALLOWED)}"
+
+CODES_FAULTS: Final = {
+    "[SyncLinkage": "is not TOML",
+    "SyncLinkage = 1": ONLY_RPCS,
+    "[[SyncLinkage]]": ONLY_RPCS,
+    '[Other]\nA = "NOT_FOUND"': ONLY_RPCS,
+    '[syncLinkage]\nA = "NOT_FOUND"': ONLY_RPCS,
+    '[SyncLinkage]\n"a b" = "NOT_FOUND"': "[SyncLinkage] has a name that is no result code",
+    '[SyncLinkage]\n"" = "NOT_FOUND"': "[SyncLinkage] has a name that is no result code",
+    f'[SyncLinkage]\n{"A" * 65} = "NOT_FOUND"': "[SyncLinkage] has a name that is no result code",
+    '[SyncLinkage]\nA = "not_found"': f"[SyncLinkage] A {ONE_OF}",
+    '[SyncLinkage]\nA = "OK"': f"[SyncLinkage] A {ONE_OF}",
+    '[SyncLinkage]\nA = "UNAVAILABLE"': f"[SyncLinkage] A {ONE_OF}",
+    '[SyncLinkage]\nA = "INTERNAL"': f"[SyncLinkage] A {ONE_OF}",
+    "[SyncLinkage]\nA = 5": f"[SyncLinkage] A {ONE_OF}",
+    "[SyncLinkage]\nA = true": f"[SyncLinkage] A {ONE_OF}",
+    '[SyncLinkage]\nA = ["NOT_FOUND"]': f"[SyncLinkage] A {ONE_OF}",
+    "[SyncLinkage]\nA = {}": f"[SyncLinkage] A {ONE_OF}",
+    "[SyncLinkage.A]\nB = 1": f"[SyncLinkage] A {ONE_OF}",
+    '[SyncLinkage]\nA = "X"\nB = "Y"\n[Other]\n[BindAccount]\nA = 1': "; ".join(
+        [f"[SyncLinkage] A {ONE_OF}", f"[SyncLinkage] B {ONE_OF}", ONLY_RPCS, f"[BindAccount] A {ONE_OF}"]
+    ),
+    **{
+        f'[BindAccount]\n{code} = "NOT_FOUND"': f"[BindAccount] {code} {OF_ITS_OWN}"
+        for code in sorted({*SET_UP_CODES, RATE_LIMITED})
+    },
+}
+
+
+@pytest.mark.parametrize(("text", "fault"), CODES_FAULTS.items())
+def test_every_fault_of_result_codes_is_named(tmp_path: Path, text: str, fault: str) -> None:
+    with pytest.raises(ValueError, match=r".") as failure:
+        result_codes_file(file(tmp_path, text))
+    assert str(failure.value) == fault
+
+
+# -- whatever they hold
+
+
+def toml(value: Any) -> str:
+    """Write a value as TOML writes it in one line."""
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{toml(name)}={toml(item)}" for name, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(toml, value)) + "]"
+    return write_json(value).decode()
+
+
+names = st.sampled_from(
+    ["callers", "SyncLinkage", "BindAccount", "a", "san", "methods", "max_in_flight", "A"]
+)
+values: st.SearchStrategy[Any] = st.recursive(
+    st.booleans() | st.integers(-5, 5) | st.sampled_from(["", "SyncLinkage", "NOT_FOUND", "OK", "x"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(tables=st.dictionaries(names, values, max_size=3))
+@settings(suppress_health_check=FIXTURES_ARE_FINE)
+def test_any_table_is_read_or_refused_with_a_value_error(tables: dict[str, Any], tmp_path: Path) -> None:
+    path = file(tmp_path, "\n".join(f"{toml(name)} = {toml(value)}" for name, value in tables.items()))
+    faults = []
+    for read in (callers_file, result_codes_file):
+        try:
+            read(path)
+        except ValueError as error:
+            faults.append(str(error))
+    assert "is not TOML" not in faults
