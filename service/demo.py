@@ -48,10 +48,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--once", action="store_true", help="end after the calls; 0 if each did as it should"
     )
-    parser.set_defaults(run=_run)
 
 
-def _run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
+    """Start everything, make the calls, and stay up until Ctrl-C."""
     # However it ends, what it started ends with it.
     signal.signal(signal.SIGTERM, _interrupt)
     try:

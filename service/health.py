@@ -11,11 +11,11 @@ from typing import Final
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from .exits import BAD_ARGUMENTS
 from .settings import probed_address
 
 DEFAULT_ADDRESS: Final = "127.0.0.1:50051"
 SERVING: Final = 0
-BAD_ARGUMENTS: Final = 1
 NO_CONNECTION: Final = 2
 RPC_FAILED: Final = 3
 NOT_SERVING: Final = 4
@@ -38,10 +38,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tls-key-file", type=Path, help="its private key")
     parser.add_argument("--tls-server-name", help="the name in the gateway's certificate")
     parser.add_argument("--json", action="store_true", help="write JSON")
-    parser.set_defaults(run=_probe)
 
 
-def _probe(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
+    """Ask once."""
     if (args.tls_cert_file is None) != (args.tls_key_file is None) or (
         args.tls_cert_file is not None and args.tls_ca_file is None
     ):

@@ -7,6 +7,7 @@ import base64
 import json
 import os
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
@@ -30,11 +31,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
     make.add_argument("--name", default="signing", help="what the files are called (default: signing)")
     make.add_argument("--bits", type=int, default=BITS_MIN, help=f"{BITS_MIN} to {BITS_MAX}")
     make.add_argument("--json", action="store_true", help="write JSON")
-    make.set_defaults(run=_generate)
+    make.set_defaults(act=_generate)
     inspect = commands.add_parser("inspect", help="tell what a key file holds, and its fingerprint")
     inspect.add_argument("file", type=Path, metavar="FILE")
     inspect.add_argument("--json", action="store_true", help="write JSON")
-    inspect.set_defaults(run=_inspect)
+    inspect.set_defaults(act=_inspect)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run one of the subcommands."""
+    act: Callable[[argparse.Namespace], int] = args.act
+    return act(args)
 
 
 def _generate(args: argparse.Namespace) -> int:
@@ -64,9 +71,13 @@ def generate(directory: Path, name: str, bits: int = BITS_MIN) -> dict[str, str]
     private_file, public_file, base64_file = (
         directory / f"{name}.{ending}" for ending in ("key.pem", "pub.pem", "pub.b64")
     )
-    _write_new(private_file, private_pem, mode=0o600)
-    _write_new(public_file, public_pem, mode=0o644)
-    _write_new(base64_file, base64.b64encode(public_der(public)) + b"\n", mode=0o644)
+    _write_new(
+        {
+            private_file: (private_pem, 0o600),
+            public_file: (public_pem, 0o644),
+            base64_file: (base64.b64encode(public_der(public)) + b"\n", 0o644),
+        }
+    )
     return {
         "private_key_file": str(private_file),
         "public_key_file": str(public_file),
@@ -75,10 +86,19 @@ def generate(directory: Path, name: str, bits: int = BITS_MIN) -> dict[str, str]
     }
 
 
-def _write_new(path: Path, data: bytes, *, mode: int) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
+def _write_new(files: Mapping[Path, tuple[bytes, int]]) -> None:
+    """Write all of these files with their modes, or none of them where one is there already."""
+    written: list[Path] = []
+    try:
+        for path, (data, mode) in files.items():
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+            written.append(path)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+    except OSError:
+        for path in written:
+            path.unlink()
+        raise
 
 
 def _inspect(args: argparse.Namespace) -> int:
