@@ -1,0 +1,125 @@
+# Everything that people and CI do with this repository; `make` alone lists it.
+# Locks, and why there are four: requirements/*.txt hold every distribution with its hashes, made by `make lock`.
+#   runtime.txt  what production runs, the newest    build.txt   setuptools, which installs and packages the code
+#   dev.txt      the tests and checks beside it      oldest.txt  the low end of every range in pyproject.toml
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+export PIP_NO_INPUT = 1
+
+# make PYTHON=… chooses the interpreter of .venv, PYTHON_OLDEST=… that of .venv-oldest.
+PYTHON ?= $(firstword $(shell tools/pythons python3.13 python3.12 python3.11 python3))
+PYTHON_OLDEST ?= $(firstword $(shell tools/pythons $(PYTHONS)))
+PYTHONS = python3.11 python3.12 python3.13 python3 $(PYTHON)
+PYENV_PYTHONS = $(wildcard $(or $(PYENV_ROOT),$(HOME)/.pyenv)/versions/3.*/bin/python)
+UV_VERSION := 0.13.9
+BIN := .venv/bin
+OLDEST := .venv-oldest/bin
+LOCKED := install --quiet --require-hashes
+EDITABLE := install --quiet --no-index --no-deps --no-build-isolation --editable .
+# Words for pytest, which also leave coverage out: make test ARGS='-k replay -x'
+ARGS ?=
+
+help: ## List the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS='	' read -r name does; do \
+	    printf '  make %-12s %s\n' "$$name" "$$does"; done
+
+# -- environments: made once, mended when a lock or pyproject.toml changes
+
+setup: .venv/.stamp-dev .venv-oldest/.stamp ## Make .venv (the newest of everything) and .venv-oldest
+
+.venv/bin/python:
+	@tools/venv .venv "$(PYTHON)"
+
+.venv-oldest/bin/python:
+	@tools/venv .venv-oldest "$(PYTHON_OLDEST)"
+
+.venv/.stamp-runtime: requirements/runtime.txt requirements/build.txt pyproject.toml | .venv/bin/python
+	@echo "Installing requirements/runtime.txt and this project into .venv ..."
+	@$(BIN)/python -m pip $(LOCKED) -r requirements/build.txt -r requirements/runtime.txt
+	@$(BIN)/python -m pip $(EDITABLE)
+	@touch $@
+
+.venv/.stamp-dev: requirements/dev.txt .venv/.stamp-runtime
+	@echo "Installing requirements/dev.txt into .venv ..."
+	@$(BIN)/python -m pip $(LOCKED) -r requirements/dev.txt
+	@touch $@
+
+.venv-oldest/.stamp: requirements/oldest.txt pyproject.toml | .venv-oldest/bin/python
+	@echo "Installing requirements/oldest.txt and this project into .venv-oldest ..."
+	@$(OLDEST)/python -m pip $(LOCKED) -r requirements/oldest.txt
+	@$(OLDEST)/python -m pip $(EDITABLE)
+	@touch $@
+
+# Does nothing when they are there.
+peers: ## Install grpcurl and grpc-health-probe into .tools/bin
+	@tools/peers
+
+# -- running it
+
+demo: .venv/.stamp-runtime ## Run the sandbox and the gateway and call it; ONCE=1 ends after the calls
+	@$(BIN)/alipayhk-gateway demo$(if $(ONCE), --once)
+
+# -- checking it
+
+test: setup peers ## Run every test on the newest of everything, and measure coverage
+	$(BIN)/python -m pytest $(or $(ARGS),--cov --cov-report=term --cov-fail-under=95)
+
+test-oldest: setup peers ## Run every test on the oldest of everything
+	$(OLDEST)/python -m pytest $(ARGS)
+
+lint: .venv/.stamp-dev ## Check style, types, the floors, and the protos
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/buf lint
+	$(BIN)/buf format --diff --exit-code
+	$(BIN)/buf breaking protos --against protos/baseline.binpb
+
+full: export HYPOTHESIS_PROFILE = full
+full: lint test ## Run what takes longer: the oldest of everything on every Python here, fuzzing in depth
+	@set -e; for python in $$(tools/pythons $(PYTHONS) $(PYENV_PYTHONS)); do \
+	    venv=.venv-full/$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+	    test -x $$venv/bin/python || tools/venv $$venv $$python; \
+	    $$venv/bin/python -m pip $(LOCKED) -r requirements/oldest.txt; \
+	    $$venv/bin/python -m pip $(EDITABLE); \
+	    $$venv/bin/python -m pytest $(ARGS); \
+	done
+
+# -- what is committed but made
+
+generate: .venv-oldest/.stamp ## Make gen/ from protos/ anew
+	$(OLDEST)/python tools/generate.py
+
+COMPILE = .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-strip-extras --no-emit-index-url --no-emit-find-links --no-header $(if $(UPGRADE),--upgrade)
+
+lock: ## Make requirements/ from pyproject.toml anew; UPGRADE=1 takes the newest of everything
+	@test -x .venv-lock/bin/python || tools/venv .venv-lock "$(PYTHON)"
+	@.venv-lock/bin/python -m pip install --quiet uv==$(UV_VERSION)
+	$(COMPILE) pyproject.toml --extra uvloop --output-file requirements/runtime.txt
+	$(COMPILE) --group build --output-file requirements/build.txt
+	$(COMPILE) pyproject.toml --extra uvloop --group build --group test --group lint \
+	    --constraint requirements/runtime.txt --constraint requirements/build.txt \
+	    --output-file requirements/dev.txt
+	$(COMPILE) pyproject.toml --extra uvloop --group build --group test --group generate \
+	    --resolution lowest-direct --output-file requirements/oldest.txt
+
+# What `buf breaking` compares with is what callers were last given.
+baseline: .venv/.stamp-dev ## Make protos/baseline.binpb anew; only at a release
+	$(BIN)/buf build protos --output protos/baseline.binpb
+
+build: .venv/.stamp-runtime ## Build the sdist, and from it the wheel, into dist/
+	rm -rf dist
+	$(BIN)/python -c 'from setuptools import build_meta; build_meta.build_sdist("dist")' > /dev/null
+	$(BIN)/python -m pip wheel --quiet --no-index --no-deps --no-build-isolation --wheel-dir dist dist/*.tar.gz
+	@ls dist
+
+clean: ## Remove everything that is not committed and was made by a target here
+	rm -rf .venv .venv-oldest .venv-lock .venv-full .tools build dist *.egg-info .coverage .coverage.* \
+	    .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: help setup peers demo test test-oldest lint full generate lock baseline build clean

@@ -1,0 +1,134 @@
+"""The protos are prose that callers live by: every comment says what the contract promises it says."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto, FileDescriptorSet
+
+ROOT = Path(__file__).resolve().parent.parent
+BUF = ROOT / ".venv" / "bin" / "buf"
+BASELINE = ROOT / "protos" / "baseline.binpb"
+LIMIT = re.compile(
+    r"\b(No limit|At most [0-9]+|[0-9]+ to [0-9]+|From [0-9]+ to [0-9]+|One of the enum's values"
+    r"|Whole seconds)\b",
+    re.IGNORECASE,
+)
+WIRE = re.compile(r"\bOn the wire: [A-Za-z]")
+EXAMPLE = re.compile(r"\bExample: \S")
+# What descriptor.proto numbers the parts of a file: the path of a comment is made of them.
+MESSAGE_TYPE, ENUM_TYPE, FIELD, NESTED_TYPE, VALUE = 4, 5, 2, 3, 2
+
+
+def buf(*args: str) -> bytes:
+    if not BUF.exists():
+        pytest.fail(f"{BUF.relative_to(ROOT)} is missing, and this test needs it: run `make setup`.")
+    done = subprocess.run([BUF, *args], cwd=ROOT, capture_output=True, check=False)
+    assert done.returncode == 0, (done.stdout + done.stderr).decode()
+    return done.stdout
+
+
+@cache
+def files() -> list[FileDescriptorProto]:
+    image = FileDescriptorSet.FromString(
+        buf("build", "protos", "--exclude-imports", "--output", "-#format=binpb")
+    )
+    return list(image.file)
+
+
+def comments(file: FileDescriptorProto) -> dict[tuple[int, ...], str]:
+    locations = file.source_code_info.location
+    return {
+        tuple(at.path): " ".join(at.leading_comments.split()) for at in locations if at.leading_comments
+    }
+
+
+def messages(
+    parent: FileDescriptorProto | DescriptorProto, path: tuple[int, ...], kind: int
+) -> Iterator[tuple[tuple[int, ...], DescriptorProto]]:
+    children = parent.message_type if isinstance(parent, FileDescriptorProto) else parent.nested_type
+    for number, message in enumerate(children):
+        if message.options.map_entry:
+            continue
+        yield (*path, kind, number), message
+        yield from messages(message, (*path, kind, number), NESTED_TYPE)
+
+
+def field_comments() -> Iterator[tuple[str, str]]:
+    for file in files():
+        said = comments(file)
+        for path, message in messages(file, (), MESSAGE_TYPE):
+            for number, field in enumerate(message.field):
+                yield f"{message.name}.{field.name}", said.get((*path, FIELD, number), "")
+
+
+def value_comments() -> Iterator[tuple[str, int, str]]:
+    for file in files():
+        said = comments(file)
+        for number, enum in enumerate(file.enum_type):
+            for index, value in enumerate(enum.value):
+                yield (
+                    f"{enum.name}.{value.name}",
+                    value.number,
+                    said.get((ENUM_TYPE, number, VALUE, index), ""),
+                )
+
+
+@pytest.mark.parametrize(("part", "pattern"), [("limit", LIMIT), ("wire name", WIRE), ("example", EXAMPLE)])
+def test_every_field_says_its(part: str, pattern: re.Pattern[str]) -> None:
+    found = dict(field_comments())
+    assert len(found) > 40
+    assert [name for name, comment in found.items() if not pattern.search(comment)] == []
+
+
+def test_every_field_says_what_it_means_before_it_says_anything_else() -> None:
+    meaningless = re.compile(r"^(Required\. |Optional\. )?(On the wire|Example|At most|No limit)")
+    assert [name for name, comment in field_comments() if not comment or meaningless.match(comment)] == []
+
+
+def test_every_enum_begins_with_an_unspecified_that_is_never_sent() -> None:
+    firsts = {name: (number, said) for name, number, said in value_comments() if number == 0}
+    assert len(firsts) == sum(len(file.enum_type) for file in files())
+    assert [name for name in firsts if not name.endswith("_UNSPECIFIED")] == []
+    assert {said for _, said in firsts.values()} == {"Never sent."}
+
+
+def test_every_other_enum_value_says_its_wire_name_or_gives_an_example() -> None:
+    unclear = [
+        name
+        for name, number, said in value_comments()
+        if number and not (EXAMPLE if name.startswith("ErrorReason.") else WIRE).search(said)
+    ]
+    assert unclear == []
+
+
+def test_error_reasons_are_numbered_without_gaps_unless_reserved() -> None:
+    numbers = [number for name, number, _ in value_comments() if name.startswith("ErrorReason.")]
+    reserved = {
+        number
+        for file in files()
+        for enum in file.enum_type
+        if enum.name == "ErrorReason"
+        for gap in enum.reserved_range
+        for number in range(gap.start, gap.end + 1)
+    }
+    assert sorted({*numbers, *reserved}) == list(range(max(numbers) + 1))
+
+
+def test_nothing_breaks_callers_of_the_baseline() -> None:
+    buf("breaking", "protos", "--against", str(BASELINE))
+
+
+def test_baseline_holds_the_service_under_its_promised_name() -> None:
+    image = FileDescriptorSet.FromString(BASELINE.read_bytes())
+    services = {
+        f"{file.package}.{service.name}": [method.name for method in service.method]
+        for file in image.file
+        for service in file.service
+    }
+    assert services["alipayhk.linkage.v1.LinkageService"] == ["SyncLinkage", "BindAccount"]
