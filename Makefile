@@ -99,12 +99,12 @@ COMPILE = .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.1
 lock: ## Make requirements/ from pyproject.toml anew; UPGRADE=1 takes the newest of everything
 	@test -x .venv-lock/bin/python || tools/venv .venv-lock "$(PYTHON)"
 	@.venv-lock/bin/python -m pip install --quiet uv==$(UV_VERSION)
-	$(COMPILE) pyproject.toml --extra uvloop --output-file requirements/runtime.txt
+	$(COMPILE) pyproject.toml --output-file requirements/runtime.txt
 	$(COMPILE) --group build --output-file requirements/build.txt
-	$(COMPILE) pyproject.toml --extra uvloop --group build --group test --group lint \
+	$(COMPILE) pyproject.toml --group build --group test --group lint \
 	    --constraint requirements/runtime.txt --constraint requirements/build.txt \
 	    --output-file requirements/dev.txt
-	$(COMPILE) pyproject.toml --extra uvloop --group build --group test --group generate \
+	$(COMPILE) pyproject.toml --group build --group test --group generate \
 	    --resolution lowest-direct --output-file requirements/oldest.txt
 
 # What `buf breaking` compares with is what callers were last given.

@@ -117,7 +117,7 @@ def _child(
     """Run another command of this program; stop it at the end."""
     with log.open("wb") as output:
         process = subprocess.Popen(  # noqa: S603  (our own interpreter and our own words)
-            [sys.executable, "-m", "service", *arguments],
+            [sys.executable, "-P", "-m", "service", *arguments],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=output,

@@ -29,7 +29,7 @@ HOPELESS: Final = frozenset({EX_CONFIG, EX_UNAVAILABLE})
 
 def supervise(count: int, serve_arguments: Sequence[str]) -> int:
     """Run workers until a signal; return 0 if each of them then ended well."""
-    command = [sys.executable, "-m", "service", "serve", *serve_arguments, "--worker"]
+    command = [sys.executable, "-P", "-m", "service", "serve", *serve_arguments, "--worker"]
     with tempfile.TemporaryDirectory(prefix="alipayhk-metrics-") as metrics_directory:
         return _Supervisor(command, Path(metrics_directory)).run(count)
 

@@ -1,0 +1,140 @@
+"""The Dockerfile's own steps, done in directories instead of layers."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from tests.peers.processes import ROOT, run
+
+_ABSOLUTE: Final = re.compile(r"(?<![\w./*:])/(?=opt/|opt\b|wheels|src|var/)")
+_STEP_S: Final = 600
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """An instruction and its words."""
+
+    name: str
+    words: str
+
+
+def steps() -> list[Step]:
+    """Read the Dockerfile, with continued lines joined and comments left out."""
+    lines = [line for line in (ROOT / "Dockerfile").read_text("utf-8").splitlines() if line[:1] != "#"]
+    joined = re.sub(r"\\\n\s*", " ", "\n".join(lines))
+    return [Step(*line.split(" ", 1)) for line in joined.splitlines() if line]
+
+
+def context(to: Path) -> None:
+    """Copy what .dockerignore lets into the build."""
+    allowed = [line[1:] for line in (ROOT / ".dockerignore").read_text("utf-8").split() if line[0] == "!"]
+    listed = run("git", "ls-files", "--cached", "--others", "--exclude-standard", "--", *allowed).out
+    for name in listed.splitlines():
+        (target := to / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, target)
+
+
+@dataclass
+class Image:
+    """A root directory that the steps work on, and what they say of how to run it."""
+
+    directory: Path
+    """Holds the context, every stage that is over, and the root of the one that is not."""
+    environment: dict[str, str] = field(default_factory=dict)
+    words: dict[str, list[str]] = field(default_factory=dict)
+    """ENTRYPOINT, CMD, and HEALTHCHECK's CMD."""
+    workdir: Path = field(init=False)
+    _stage: str = ""
+
+    def __post_init__(self) -> None:
+        context(self.directory / "context")
+        self._begin("base")
+
+    @property
+    def root(self) -> Path:
+        """The root of the stage that is being made; every stage has the same, as in a container."""
+        return self.directory / "root"
+
+    def do(self, step: Step) -> None:
+        """Do one step, or note what it says; nothing is passed over that is not known."""
+        match step.name:
+            case "FROM":
+                self._end()
+                self._begin(step.words.partition(" AS ")[2])
+            case "ENV":
+                pairs = (word.partition("=") for word in shlex.split(step.words))
+                self.environment |= {name: self._here(value) for name, _, value in pairs}
+            case "WORKDIR":
+                self.workdir = Path(self._here(step.words))
+                self.workdir.mkdir(parents=True, exist_ok=True)
+            case "COPY":
+                self._copy(step.words.split())
+            case "RUN":
+                self._run(step.words)
+            case "ENTRYPOINT" | "CMD":
+                self.words[step.name] = [self._here(word) for word in json.loads(step.words)]
+            case "HEALTHCHECK":
+                said = json.loads(step.words.partition(" CMD ")[2])
+                self.words[step.name] = [self._here(word) for word in said]
+            case _:
+                assert step.name in {"ARG", "USER", "EXPOSE", "STOPSIGNAL"}, (
+                    f"{step.name} is not known here"
+                )
+
+    def variables(self) -> dict[str, str]:
+        """Return the environment that a container would have, with this machine's programs behind it."""
+        path = self.environment.get("PATH", "$PATH")
+        return {**self.environment, "PATH": path.replace("$PATH", os.defpath)}
+
+    def _begin(self, stage: str) -> None:
+        self._stage = stage
+        self.environment = {}
+        self.root.mkdir()
+        self.workdir = self.root
+
+    def _end(self) -> None:
+        self.root.rename(self.directory / f"stage-{self._stage}")
+
+    def _here(self, words: str) -> str:
+        return _ABSOLUTE.sub(f"{self.root}/", words)
+
+    def _copy(self, words: list[str]) -> None:
+        source = self.directory / "context"
+        if words[0].startswith("--from="):
+            source = self.directory / f"stage-{words.pop(0).removeprefix('--from=')}"
+        *names, last = words
+        target = self.workdir / self._here(last)
+        for name in names:
+            found = source / name.lstrip("/")
+            if found.is_dir():
+                shutil.copytree(found, target, symlinks=True)
+            else:
+                into = target / found.name if last.endswith("/") else target
+                into.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(found, into)
+
+    def _run(self, command: str) -> None:
+        # The base image's `python`, and pip's ways to this machine's packages.
+        (programs := self.directory / "programs").mkdir(exist_ok=True)
+        if not (python := programs / "python").exists():
+            python.symlink_to(Path(getattr(sys, "_base_executable", sys.executable)))
+        outside = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+        done = subprocess.run(
+            ("sh", "-e", "-c", self._here(command)),
+            cwd=self.workdir,
+            env={**outside, **self.environment, "PATH": f"{programs}:{os.defpath}"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+            timeout=_STEP_S,
+        )
+        assert done.returncode == 0, (done.stdout + done.stderr).decode()

@@ -1,0 +1,101 @@
+"""What happens to each command of the pages: not run here and why, or run and what it must say.
+
+A row is found by words of the block that no other block of its page has.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+NOT_RUN: Final = {
+    "make demo": "what it runs is started beside the page; the gate runs make demo ONCE=1",
+    "make test": "these tests are part of it; the gate runs it",
+    "make setup": "the gate runs it, and these tests run in what it made",
+    "make lint": "the gate runs it",
+    "make peers": "the gate runs it, and these tests run what it installed",
+    "docker build": "takes a container engine; test_container.py does the Dockerfile's steps",
+    "docker run": "takes a container engine; test_container.py runs what its steps made",
+    "docker stop": "takes a container engine",
+}
+"""The first two words of a command, and why it is not run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What one block must do."""
+
+    page: str
+    words: str
+    says: tuple[str, ...]
+    """Patterns, each of which is found in what it prints."""
+    status: int = 0
+    stays_up: bool = False
+    """Whether it goes on beside the rest of its page, once it has said all that."""
+
+
+ROWS: Final = (
+    Row("README.md", "export PATH", ()),
+    Row("README.md", '"readme-1"', ('"status": "S"', '"code": "SUCCESS"', '"tracer_id": ".+"')),
+    # grpcurl's exit status is 64 and the gRPC code.
+    Row(
+        "README.md",
+        '"readme-2"',
+        (
+            "Code: NotFound",
+            '"reason": "WALLET_REJECTED"',
+            '"outcome": "rejected"',
+            '"retry": "new_request_id"',
+            '"result_code": "USER_NOT_EXIST"',
+            '"request_id": "readme-2"',
+        ),
+        status=64 + 5,
+    ),
+    Row("README.md", '"readme-3"', ('"status": "S"',)),
+    Row(
+        "README.md",
+        "/__sandbox/requests",
+        (
+            '"request_id": "readme-1"',
+            '"request_id": "readme-2"',
+            r'"decrypted_body": "\{\\"requestId\\":\\"readme-3\\"',
+            r'"content_to_sign": "POST /sandbox/binding/sync\\nSANDBOX_CLIENT_1\.',
+            '"verdict": "the signature matches; ',
+        ),
+    ),
+    Row(
+        "README.md",
+        "describe",
+        (r"alipayhk\.linkage\.v1\.LinkageService\n", "SyncLinkageRequest is a message", "request_id = 1;"),
+    ),
+    Row("README.md", '"readme-4"', ('"status": ?"S"',)),
+    Row(
+        "README.md",
+        "keys inspect",
+        (
+            "usage: alipayhk-gateway",
+            r"public_key_base64_file: my-keys/signing\.pub\.b64",
+            "kind: public key",
+            r"sha256: (.*)\n(?s:.*)sha256: \1",
+        ),
+    ),
+    Row(
+        "docs/sandbox.md",
+        "keys generate",
+        (r"sandbox-keys/merchant\.key\.pem", r"sandbox-keys/alipayhk\.pub\.pem"),
+    ),
+    Row(
+        "docs/sandbox.md",
+        "alipayhk-gateway sandbox",
+        (r"^sandbox AlipayHK listening on http://127\.0\.0\.1:8089$",),
+        stays_up=True,
+    ),
+    Row("docs/sandbox.md", "config check", ("^BASE_URL = http://127.0.0.1:8089$", "^WORKERS = 1$")),
+    Row("docs/sandbox.md", "alipayhk-gateway serve", ('"event": "serving"',), stays_up=True),
+    Row("docs/sandbox.md", "/__sandbox/answers", ('"waiting": 1',)),
+)
+
+
+def not_run(command: str) -> bool:
+    """Whether a command is one of those that are not run."""
+    return " ".join(command.split()[:2]) in NOT_RUN

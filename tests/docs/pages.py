@@ -1,0 +1,68 @@
+"""The pages, and what stands in their fenced blocks."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from tests.peers.processes import ROOT
+
+PAGES: Final = tuple(
+    sorted(
+        str(path.relative_to(ROOT))
+        for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"))
+        if path.name != "CHANGELOG.md"
+    )
+)
+_FENCE: Final = re.compile(r"^( *)```([a-z]*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A fenced block."""
+
+    page: str
+    line: int
+    kind: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.page}:{self.line}"
+
+    @property
+    def commands(self) -> list[str]:
+        """Return what the shell would run one after another: lines, but those that belong together."""
+        commands, pending = [], ""
+        for line in self.text.splitlines():
+            pending += line
+            if _is_whole(pending):
+                commands.append(pending)
+                pending = ""
+            else:
+                pending += "\n"
+        assert pending == "", f"{self} ends in the middle of a command"
+        return [command for command in commands if command.strip()]
+
+
+def _is_whole(command: str) -> bool:
+    try:
+        shlex.split(command)
+    except ValueError:
+        return False
+    return not command.endswith("\\")
+
+
+def blocks(page: str) -> Iterator[Block]:
+    """Return a page's blocks in its order."""
+    text = (ROOT / page).read_text("utf-8")
+    for found in _FENCE.finditer(text):
+        line = text.count("\n", 0, found.start()) + 1
+        yield Block(page, line, found[2], found[3])
+
+
+def all_blocks(kind: str) -> list[Block]:
+    """Return every block of a kind."""
+    return [block for page in PAGES for block in blocks(page) if block.kind == kind]

@@ -1,0 +1,77 @@
+"""Someone who reads a page and pastes its commands into a terminal, one after another."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
+
+from tests.docs.expected import Row, not_run
+from tests.docs.pages import Block
+from tests.peers.processes import GATEWAY, PATIENCE_S, ROOT, environment, run, running
+from tests.peers.tools import BIN, check
+
+DEMO_PAGES: Final = ("README.md",)
+"""Pages whose commands are for a machine on which `make demo` runs."""
+
+
+def copy_of_the_repository(to: Path) -> None:
+    """Copy what a clone would hold, with the environment and the tools that make targets install."""
+    for name in run("git", "ls-files").out.splitlines():
+        source, target = ROOT / name, to / name
+        if source.is_file():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, target)
+    (programs := to / ".venv" / "bin").mkdir(parents=True)
+    for program in (GATEWAY, check("buf")):
+        (programs / program.name).symlink_to(program)
+    (to / ".tools").symlink_to(BIN.parent)
+
+
+class Reader:
+    """A terminal in a copy of the repository."""
+
+    def __init__(self, directory: Path, stack: ExitStack) -> None:
+        self._directory = directory
+        self._stack = stack
+        self._environment = environment()
+
+    def start_the_demo(self) -> str:
+        """Do what `make demo` does; return what it says until it stays up."""
+        demo = self._stack.enter_context(running(GATEWAY, "demo", cwd=self._directory))
+        return demo.wait_until_says("Everything stays up until Ctrl-C.")
+
+    def save(self, name: str, text: str) -> None:
+        """Write a file as the page has it."""
+        (self._directory / name).write_text(text, "utf-8")
+
+    def paste(self, block: Block, row: Row) -> str:
+        """Run a block, which must do as its row says; return what it printed."""
+        script = "\n".join(command for command in block.commands if not not_run(command))
+        return self._keep_up(script, row) if row.stays_up else self._to_its_end(block, script, row)
+
+    def _to_its_end(self, block: Block, script: str, row: Row) -> str:
+        # What one block exports, the next ones have: it is one terminal.
+        kept = self._directory.parent / "environment"
+        keep = f"trap 'env --null > {kept}' EXIT"
+        ended = run("bash", "-e", "-c", f"{keep}\n{script}", env=self._environment, cwd=self._directory)
+        assert ended.status == row.status, f"{block}: {ended.said}"
+        missing = [words for words in row.says if not re.search(words, ended.said, re.MULTILINE)]
+        assert missing == [], f"{block}: {ended.said}"
+        members = (member.partition("=") for member in kept.read_text("utf-8").split("\0") if member)
+        self._environment = {name: value for name, _, value in members}
+        return ended.out
+
+    def _keep_up(self, script: str, row: Row) -> str:
+        process = self._stack.enter_context(
+            running("bash", "-e", "-c", f"exec {script}", env=self._environment, cwd=self._directory)
+        )
+        give_up = time.monotonic() + PATIENCE_S
+        while not all(re.search(words, process.said(), re.MULTILINE) for words in row.says):
+            assert process.process.poll() is None, process.said()
+            assert time.monotonic() < give_up, process.said()
+            time.sleep(0.05)
+        return process.said()

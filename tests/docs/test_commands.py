@@ -1,0 +1,86 @@
+"""Every command of every page does what the page says, pasted in the page's order."""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.docs.expected import NOT_RUN, ROWS, Row, not_run
+from tests.docs.pages import PAGES, Block, all_blocks, blocks
+from tests.docs.reader import DEMO_PAGES, Reader, copy_of_the_repository
+from tests.peers.processes import ROOT
+from tests.peers.tools import peer
+
+COMMANDS = all_blocks("sh")
+
+
+def is_run(block: Block) -> bool:
+    return not all(not_run(command) for command in block.commands)
+
+
+def rows_of(block: Block) -> list[Row]:
+    return [row for row in ROWS if row.page == block.page and row.words in block.text]
+
+
+def saved_as(block: Block) -> str | None:
+    """Name the file that a page tells its reader to write."""
+    return {"docs/sandbox.md": "gateway.toml"}.get(block.page) if block.kind == "toml" else None
+
+
+@pytest.mark.parametrize("page", sorted({block.page for block in COMMANDS if is_run(block)}))
+def test_what_a_page_says_to_run_works(page: str, tmp_path: Path) -> None:
+    peer("grpcurl")
+    (directory := tmp_path / "alipayhk-gateway").mkdir()
+    copy_of_the_repository(directory)
+    with ExitStack() as stack:
+        reader, printed = Reader(directory, stack), ""
+        if page in DEMO_PAGES:
+            assert reader.start_the_demo().count("as it should be") == 4
+        for block in blocks(page):
+            if (name := saved_as(block)) is not None:
+                reader.save(name, block.text)
+            elif block.kind == "sh" and is_run(block):
+                (row,) = rows_of(block)
+                printed = reader.paste(block, row)
+            elif block.kind == "json":
+                assert json.loads(printed) == json.loads(block.text), f"{block} is not what is printed"
+
+
+def test_every_block_of_commands_has_its_row_and_every_row_its_block() -> None:
+    found = {str(block): rows_of(block) for block in COMMANDS}
+    wrong = [at for block in COMMANDS if len(found[at := str(block)]) != is_run(block)]
+    assert wrong == [], "Each needs one row in tests/docs/expected.py, or a reason in its table NOT_RUN."
+    used = [row for rows in found.values() for row in rows]
+    assert [row for row in ROWS if used.count(row) != 1] == []
+
+
+def test_every_reason_not_to_run_is_needed() -> None:
+    unrun = {
+        " ".join(words.split()[:2]) for block in COMMANDS for words in block.commands if not_run(words)
+    }
+    assert unrun == NOT_RUN.keys()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_block_says_what_it_is(page: str) -> None:
+    kinds = {str(block): block.kind for block in blocks(page)}
+    unknown = {at: kind for at, kind in kinds.items() if kind not in {"sh", "text", "toml", "json", "yaml"}}
+    assert unknown == {}
+    # A command in a block of another kind would not be run by the test above.
+    programs = ("$ ", "make ", "curl ", "grpcurl ", "alipayhk-gateway ", ".venv/bin/", "docker ", "git ")
+    hidden = [
+        f"{block}: {line}"
+        for block in blocks(page)
+        if block.kind != "sh"
+        for line in block.text.splitlines()
+        if line.startswith(programs)
+    ]
+    assert hidden == []
+
+
+def test_every_fence_is_found() -> None:
+    fences = {page: (ROOT / page).read_text("utf-8").count("```") for page in PAGES}
+    assert fences == {page: 2 * len(list(blocks(page))) for page in PAGES}

@@ -1,0 +1,88 @@
+"""Every example of a file is taken by what reads such files."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from service.callers import callers_file
+from service.result_codes import result_codes_file
+from tests.docs.pages import Block, all_blocks
+from tests.e2e.material import Material
+from tests.peers.processes import GATEWAY, environment, run
+
+MOUNTED: Final = "/etc/alipayhk-gateway/"
+
+
+def callers(text: str, _: Material) -> None:
+    (file := _.directory / "callers.toml").write_text(text, "utf-8")
+    assert callers_file(str(file)).by_san.keys() == {"spiffe://corp/loyalty", "loyalty.internal"}
+
+
+def result_codes(text: str, _: Material) -> None:
+    (file := _.directory / "result_codes.toml").write_text(text, "utf-8")
+    assert result_codes_file(str(file)).more.keys() == {"BindAccount"}
+
+
+def settings(text: str, material: Material) -> None:
+    """Check a settings file with the files that it names in the test's own directory."""
+    here, certificate = material.directory, material.callers_ca.issue("gateway", "gateway.internal")
+    files = {
+        "tls.crt": certificate.chain_file,
+        "tls.key": certificate.key_file,
+        "callers-ca.crt": material.callers_ca.file,
+        "signing.key.pem": material.ours.private_file,
+        "alipayhk.pub.pem": material.theirs.public_file,
+    }
+    for name, file in files.items():
+        text = text.replace(f"{MOUNTED}{name}", str(file))
+    (file := here / "gateway.toml").write_text(text, "utf-8")
+    done = run(GATEWAY, "config", "check", "--json", "--config", file, env=environment())
+    assert done.status == 0, done.out
+    assert json.loads(done.out)["settings"].keys() >= {name.upper() for name in tomllib.loads(text)}
+
+
+READERS: Final[dict[tuple[str, str], Callable[[str, Material], None]]] = {
+    ("README.md", "[callers.loyalty]"): callers,
+    ("README.md", "[BindAccount]"): result_codes,
+    ("docs/container.md", "signing_key_file"): settings,
+}
+# docs/sandbox.md's are saved and used by its own commands.
+USED_BY_COMMANDS: Final = ("docs/sandbox.md",)
+EXAMPLES: Final = [block for block in all_blocks("toml") if block.page not in USED_BY_COMMANDS]
+
+
+@pytest.mark.parametrize("block", EXAMPLES, ids=str)
+def test_an_example_is_taken(block: Block, tmp_path: Path) -> None:
+    (read,) = (
+        read for (page, words), read in READERS.items() if page == block.page and words in block.text
+    )
+    read(block.text, Material(tmp_path))
+
+
+def test_every_row_has_its_example() -> None:
+    assert len(EXAMPLES) == len(READERS)
+
+
+def test_the_manifest_names_settings_and_ports_that_are() -> None:
+    (manifest,) = all_blocks("yaml")
+    names = re.findall(r"name: ALIPAYHK_([A-Z_]+)", manifest.text)
+    faults = json.loads(
+        run(
+            *(GATEWAY, "config", "check", "--json"),
+            env=environment(dict.fromkeys(names, "0.0.0.0:50053")),
+        ).out
+    )["faults"]
+    assert [fault for fault in faults if fault.startswith(tuple(names))] == []
+    probed = re.findall(r"port: (\d+)", manifest.text)
+    assert probed == ["50053", "50053"]
+    assert re.findall(r"service: (\w+)}", manifest.text) == ["liveness"]
+    (words,) = re.findall(r"args: (\[.*\])", manifest.text)
+    (command,) = (block for block in all_blocks("sh") if "serve --config /etc" in block.text)
+    assert command.text.split()[-3:] == json.loads(words)

@@ -1,0 +1,104 @@
+"""The installed gateway and the installed sandbox, as processes of their own."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+from tests.e2e.material import Certificate, Material
+from tests.peers.processes import GATEWAY, Running, environment, free_port, running
+
+CLIENT_ID: Final = "SANDBOX_CLIENT_1"
+SERVICE: Final = "alipayhk.linkage.v1.LinkageService"
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """A gateway that serves."""
+
+    address: str
+    running: Running
+    settings: Mapping[str, str]
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return every line of its log."""
+        return [json.loads(line) for line in self.running.said().splitlines()]
+
+    def methods_called(self) -> list[str]:
+        """Return the method of every call in its access log."""
+        return [record["method"] for record in self.records() if record["event"] == "call"]
+
+
+@contextmanager
+def sandbox(material: Material) -> Iterator[str]:
+    """Run the sandbox; return its URL."""
+    with running(
+        *(GATEWAY, "sandbox", "--listen", "127.0.0.1:0", "--client-id", CLIENT_ID),
+        *("--private-key-file", material.theirs.private_file),
+        *("--merchant-public-key-files", f"1={material.ours.public_file}"),
+    ) as process:
+        said = process.wait_until_says("listening on http://")
+        found = re.search(r"listening on (http://\S+)", said)
+        assert found is not None
+        yield found[1]
+
+
+@contextmanager
+def gateway(material: Material, base_url: str, **settings: str) -> Iterator[Gateway]:
+    """Run `alipayhk-gateway serve` in front of a sandbox."""
+    settings = {
+        "LISTEN": "127.0.0.1:0",
+        "ADMIN_LISTEN": f"127.0.0.1:{free_port()}",
+        "BASE_URL": base_url,
+        "CLIENT_ID": CLIENT_ID,
+        "SIGNING_KEY_FILE": str(material.ours.private_file),
+        "PUBLIC_KEY_FILES": f"1={material.theirs.public_file}",
+        "SYNC_LINKAGE_PATH": "/sandbox/binding/sync",
+        "BIND_ACCOUNT_PATH": "/sandbox/account/bind",
+        "LEDGER_URL": "off",
+        "BIND_ACCOUNT_WITHOUT_LEDGER": "true",
+        "DRAIN_DELAY_S": "0",
+        "LOG_LEVEL": "debug",
+        **settings,
+    }
+    with running(GATEWAY, "serve", env=environment(settings)) as process:
+        said = process.wait_until_says('"event": "serving"')
+        found = re.search(r'"listen": "([^"]+)"', said)
+        assert found is not None
+        yield Gateway(found[1], process, settings)
+
+
+@dataclass(frozen=True, slots=True)
+class Identities:
+    """Who is who in TLS."""
+
+    ca: str
+    foreign_ca: str
+    gateway: Certificate
+    loyalty: Certificate
+    stranger: Certificate
+
+
+def identities(material: Material) -> Identities:
+    """Make a certificate for the gateway, for a caller in the allow-list and for one that is in none."""
+    authority = material.callers_ca
+    return Identities(
+        str(authority.file),
+        str(material.foreign_ca.file),
+        authority.issue("gateway", "gateway.internal", "127.0.0.1"),
+        authority.issue("loyalty", "spiffe://corp/loyalty"),
+        authority.issue("stranger", "spiffe://corp/stranger"),
+    )
+
+
+def tls(who: Identities, **more: str) -> dict[str, str]:
+    """Return the settings that turn TLS on; callers need no certificate."""
+    return {
+        "TLS_CERT_FILE": str(who.gateway.chain_file),
+        "TLS_KEY_FILE": str(who.gateway.key_file),
+        **more,
+    }

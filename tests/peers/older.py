@@ -1,0 +1,51 @@
+"""A server in front of a gateway that knows reflection v1alpha only, as servers did for years."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import grpc
+
+from tests.peers.processes import PATIENCE_S
+
+V1 = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
+V1ALPHA = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+
+
+class _Onward(grpc.GenericRpcHandler):  # type: ignore[misc, unused-ignore]
+    """Hands every call on, byte for byte, but those of reflection v1."""
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        self._channel = channel
+
+    def service(self, handler_call_details: Any) -> Any:
+        """Return what handles a call; None for a method that this server does not have."""
+        path: str = handler_call_details.method
+        if path == V1:
+            return None
+
+        def onward(messages: Iterator[Any], context: Any) -> Iterator[bytes]:
+            try:
+                yield from self._channel.stream_stream(path)(messages, timeout=PATIENCE_S)
+            except grpc.RpcError as error:
+                context.set_trailing_metadata(error.trailing_metadata() or ())
+                context.set_code(error.code())
+                context.set_details(error.details() or "")
+
+        return grpc.stream_stream_rpc_method_handler(onward)
+
+
+@contextmanager
+def server_in_front_of(address: str) -> Iterator[str]:
+    """Run such a server; return its address."""
+    with grpc.insecure_channel(address) as channel:
+        server = grpc.server(ThreadPoolExecutor(8), handlers=[_Onward(channel)])
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        try:
+            yield f"127.0.0.1:{port}"
+        finally:
+            server.stop(None).wait()

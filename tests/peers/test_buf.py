@@ -1,0 +1,56 @@
+"""`buf curl`, which is in .venv after `make setup`."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64decode
+from pathlib import Path
+
+from google.rpc.error_details_pb2 import ErrorInfo
+
+from tests.peers.gateways import SERVICE, Gateway, Identities
+from tests.peers.processes import ROOT, run
+from tests.peers.requests import bind_account, sync_linkage
+
+Buf = tuple[str | Path, ...]
+SCHEMA = ("--schema", ROOT / "protos")
+
+
+def test_both_rpcs_with_the_proto_files(buf_curl: Buf, without_reflection: Gateway) -> None:
+    for method, request in (("SyncLinkage", sync_linkage()), ("BindAccount", bind_account())):
+        url = f"http://{without_reflection.address}/{SERVICE}/{method}"
+        done = run(*buf_curl, *SCHEMA, "--data", json.dumps(request), url)
+        assert done.status == 0, done.err
+        assert json.loads(done.out)["result"]["status"] == "S"
+
+
+def test_both_rpcs_by_reflection(buf_curl: Buf, plain: Gateway) -> None:
+    for method, request in (("SyncLinkage", sync_linkage()), ("BindAccount", bind_account())):
+        url = f"http://{plain.address}/{SERVICE}/{method}"
+        done = run(*buf_curl, "--data", json.dumps(request), url)
+        assert done.status == 0, done.err
+
+
+def test_a_refusal_is_told(buf_curl: Buf, plain: Gateway) -> None:
+    request = sync_linkage(user_id="2160000000000001+USER_NOT_EXIST")
+    url = f"http://{plain.address}/{SERVICE}/SyncLinkage"
+    done = run(*buf_curl, "--data", json.dumps(request), url)
+    assert done.status != 0
+    told = json.loads(done.err)
+    assert told["code"] == "not_found"
+    kinds = [detail["type"] for detail in told["details"]]
+    assert kinds == ["google.rpc.ErrorInfo", "google.rpc.RequestInfo"]
+    # buf prints details as they travel; its base64 goes without padding.
+    info = ErrorInfo.FromString(b64decode(told["details"][0]["value"] + "=="))
+    assert info.reason == "WALLET_REJECTED"
+
+
+def test_over_mtls(buf_curl: Buf, over_mtls: Gateway, who: Identities) -> None:
+    without_prior_knowledge = buf_curl[:-1]
+    certificate = ("--cert", who.loyalty.chain_file, "--key", who.loyalty.key_file)
+    done = run(
+        *(*without_prior_knowledge, *SCHEMA, "--cacert", who.ca, *certificate),
+        *("--data", json.dumps(sync_linkage())),
+        f"https://{over_mtls.address}/{SERVICE}/SyncLinkage",
+    )
+    assert done.status == 0, done.err

@@ -1,0 +1,161 @@
+"""grpcurl, the first thing that a person calls a gRPC service with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import google.rpc.error_details_pb2
+import pytest
+
+from tests.peers.gateways import SERVICE, Gateway, Identities
+from tests.peers.processes import ROOT, Ended, run
+from tests.peers.requests import (
+    INVALID_ARGUMENT,
+    NOT_FOUND,
+    UNAUTHENTICATED,
+    UNAVAILABLE,
+    bind_account,
+    details,
+    sync_linkage,
+)
+
+PROTO = ("-import-path", ROOT / "protos", "-proto", "alipayhk/linkage/v1/linkage_service.proto")
+# Without reflection grpcurl knows no details unless it is given their file as well.
+GOOGLEAPIS = Path(google.rpc.error_details_pb2.__file__).parents[2]
+DETAILS = ("-import-path", GOOGLEAPIS, "-proto", "google/rpc/error_details.proto")
+Words = tuple[str | Path, ...]
+
+
+def call(
+    grpcurl: Path,
+    gateway: Gateway,
+    method: str,
+    request: Mapping[str, str],
+    *flags: str | Path,
+    channel: Words = ("-plaintext",),
+) -> Ended:
+    data = ("-d", json.dumps(request))
+    return run(grpcurl, *channel, *flags, *data, gateway.address, f"{SERVICE}/{method}")
+
+
+def answer(done: Ended) -> dict[str, object]:
+    assert done.status == 0, done.said
+    read: dict[str, object] = json.loads(done.out)
+    return read
+
+
+def test_sync_linkage_is_answered(grpcurl: Path, plain: Gateway) -> None:
+    response = answer(call(grpcurl, plain, "SyncLinkage", sync_linkage()))
+    assert response["result"] == {"status": "S", "code": "SUCCESS", "message": "success"}
+
+
+def test_bind_account_is_answered_and_says_whether_it_needs_to_bind(grpcurl: Path, plain: Gateway) -> None:
+    response = answer(call(grpcurl, plain, "BindAccount", bind_account(account_id="88780001")))
+    assert response["need_bind"] is True
+    assert isinstance(response["account"], dict)
+    assert response["account"]["account_id"] == "88780001"
+
+
+def test_a_refusal_is_told_by_name(grpcurl: Path, plain: Gateway) -> None:
+    request = bind_account(user_id="2160000000000001+USER_NOT_EXIST")
+    done = call(grpcurl, plain, "BindAccount", request)
+    assert done.status == NOT_FOUND
+    told = details(done.err)
+    assert told.keys() == {"ErrorInfo", "RequestInfo"}
+    assert told["ErrorInfo"]["reason"] == "WALLET_REJECTED"
+    assert told["ErrorInfo"]["domain"] == "linkage.alipayhk"
+    metadata = told["ErrorInfo"]["metadata"]
+    assert (metadata["outcome"], metadata["retry"]) == ("rejected", "new_request_id")
+    assert metadata["result_code"] == "USER_NOT_EXIST"
+    assert told["RequestInfo"] == {"request_id": request["request_id"]}
+
+
+def test_every_fault_of_a_request_is_told_by_field(grpcurl: Path, plain: Gateway) -> None:
+    done = call(grpcurl, plain, "SyncLinkage", {"request_id": "peers-empty"})
+    assert done.status == INVALID_ARGUMENT
+    told = details(done.err)
+    assert told["ErrorInfo"]["metadata"] == {"outcome": "not_sent", "retry": "new_request_id"}
+    violations = told["BadRequest"]["field_violations"]
+    assert {"field": "biz_time", "description": "is required"} in violations
+    assert {violation["field"] for violation in violations} >= {"operate_type", "user_id"}
+
+
+def test_the_wait_before_a_retry_is_told_as_a_duration(grpcurl: Path, plain: Gateway) -> None:
+    request = sync_linkage(user_id="2160000000000001+UNKNOWN_EXCEPTION")
+    done = call(grpcurl, plain, "SyncLinkage", request, "-max-time", "3")
+    assert done.status == UNAVAILABLE
+    told = details(done.err)
+    assert told["ErrorInfo"]["metadata"]["retry"] == "same_request_id"
+    assert told["RetryInfo"]["retry_delay"].removesuffix("s").replace(".", "").isdigit()
+
+
+def test_without_reflection_the_proto_files_do(grpcurl: Path, without_reflection: Gateway) -> None:
+    by_reflection = call(grpcurl, without_reflection, "SyncLinkage", sync_linkage())
+    assert by_reflection.status != 0
+    assert "does not support the reflection API" in by_reflection.err
+    answer(call(grpcurl, without_reflection, "SyncLinkage", sync_linkage(), *PROTO))
+    refused = sync_linkage(user_id="2160000000000001+USER_NOT_EXIST")
+    done = call(grpcurl, without_reflection, "SyncLinkage", refused, *PROTO, *DETAILS)
+    assert details(done.err)["ErrorInfo"]["reason"] == "WALLET_REJECTED"
+
+
+def test_over_tls(grpcurl: Path, over_tls: Gateway, who: Identities) -> None:
+    done = call(grpcurl, over_tls, "SyncLinkage", sync_linkage(), channel=("-cacert", who.ca))
+    assert answer(done)["result"]
+
+
+def test_over_tls_with_a_name_that_dns_does_not_know(
+    grpcurl: Path, over_tls: Gateway, who: Identities
+) -> None:
+    channel = ("-cacert", who.ca, "-authority", "gateway.internal")
+    assert answer(call(grpcurl, over_tls, "SyncLinkage", sync_linkage(), channel=channel))["result"]
+
+
+def test_over_tls_another_ca_is_not_believed(grpcurl: Path, over_tls: Gateway, who: Identities) -> None:
+    channel = ("-cacert", who.foreign_ca, "-connect-timeout", "5")
+    done = call(grpcurl, over_tls, "SyncLinkage", sync_linkage(), channel=channel)
+    assert done.status == 1
+    assert "certificate" in done.err
+
+
+def mutual(who: Identities, name: str) -> Words:
+    certificate = {"loyalty": who.loyalty, "stranger": who.stranger}[name]
+    return ("-cacert", who.ca, "-cert", certificate.chain_file, "-key", certificate.key_file)
+
+
+def test_a_caller_is_known_by_its_certificate(grpcurl: Path, over_mtls: Gateway, who: Identities) -> None:
+    request = sync_linkage()
+    answer(call(grpcurl, over_mtls, "SyncLinkage", request, channel=mutual(who, "loyalty")))
+    records = over_mtls.records()
+    (caller,) = (line["caller"] for line in records if line.get("request_id") == request["request_id"]
+                 and line["event"] == "call")  # fmt: skip
+    assert caller == "loyalty"
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "status", "reason"),
+    [
+        ("loyalty", "BindAccount", 64 + 7, "CALLER_NOT_ALLOWED"),
+        ("stranger", "SyncLinkage", UNAUTHENTICATED, "CALLER_UNAUTHENTICATED"),
+    ],
+)
+def test_who_may_not_is_told_so(
+    grpcurl: Path, over_mtls: Gateway, who: Identities, name: str, method: str, status: int, reason: str
+) -> None:
+    request = sync_linkage() if method == "SyncLinkage" else bind_account()
+    done = call(grpcurl, over_mtls, method, request, *PROTO, *DETAILS, channel=mutual(who, name))
+    assert done.status == status
+    told = details(done.err)["ErrorInfo"]
+    assert told["reason"] == reason
+    assert told["metadata"] == {"outcome": "not_sent", "retry": "operator"}
+
+
+def test_without_a_certificate_there_is_no_connection(
+    grpcurl: Path, over_mtls: Gateway, who: Identities
+) -> None:
+    channel = ("-cacert", who.ca, "-connect-timeout", "5")
+    done = call(grpcurl, over_mtls, "SyncLinkage", sync_linkage(), *PROTO, channel=channel)
+    assert done.status != 0
+    assert "Details" not in done.err
