@@ -18,6 +18,8 @@ BIN := .venv/bin
 OLDEST := .venv-oldest/bin
 LOCKED := install --quiet --require-hashes
 EDITABLE := install --quiet --no-index --no-deps --no-build-isolation --editable .
+# A file's tests stay together: some share a server, and those of the pages need the demo's own ports.
+PARALLEL := --numprocesses=2 --dist=loadfile
 # Words for pytest, which also leave coverage out: make test ARGS='-k replay -x'
 ARGS ?=
 
@@ -64,10 +66,10 @@ demo: .venv/.stamp-runtime ## Run the sandbox and the gateway and call it; ONCE=
 # -- checking it
 
 test: setup peers ## Run every test on the newest of everything, and measure coverage
-	$(BIN)/python -m pytest $(or $(ARGS),--cov --cov-report=term --cov-fail-under=95)
+	$(BIN)/python -m pytest $(or $(ARGS),$(PARALLEL) --cov --cov-report=term --cov-fail-under=95)
 
 test-oldest: setup peers ## Run every test on the oldest of everything
-	$(OLDEST)/python -m pytest $(ARGS)
+	$(OLDEST)/python -m pytest $(or $(ARGS),$(PARALLEL) --ignore=tests/docs)
 
 lint: .venv/.stamp-dev ## Check style, types, the floors, and the protos
 	$(BIN)/ruff check
@@ -80,12 +82,13 @@ lint: .venv/.stamp-dev ## Check style, types, the floors, and the protos
 
 full: export HYPOTHESIS_PROFILE = full
 full: lint test ## Run what takes longer: the oldest of everything on every Python here, fuzzing in depth
+	$(BIN)/python -m pytest -m full
 	@set -e; for python in $$(tools/pythons $(PYTHONS) $(PYENV_PYTHONS)); do \
 	    venv=.venv-full/$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
 	    test -x $$venv/bin/python || tools/venv $$venv $$python; \
 	    $$venv/bin/python -m pip $(LOCKED) -r requirements/oldest.txt; \
 	    $$venv/bin/python -m pip $(EDITABLE); \
-	    $$venv/bin/python -m pytest $(ARGS); \
+	    $$venv/bin/python -m pytest $(or $(ARGS),$(PARALLEL)); \
 	done
 
 # -- what is committed but made

@@ -81,10 +81,9 @@ def test_names_that_differ_in_a_lone_surrogate_only_are_duplicates() -> None:
             read_object(data)
 
 
-def test_a_number_too_large_for_a_float_is_no_infinity() -> None:
+def test_a_number_beyond_every_double_is_json_all_the_same() -> None:
     for number in (b"1e999", b"-1e999"):
-        with pytest.raises(JsonError):
-            read_object(b'{"a":' + number + b"}")
+        assert "a" in read_object(b'{"a":' + number + b"}")
 
 
 def test_json_is_written_compact_in_raw_utf8_and_in_order() -> None:

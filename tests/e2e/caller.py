@@ -1,0 +1,211 @@
+"""A caller over a real channel, who reads every detail of a status; and what must hold for all of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+import grpc
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RequestInfo, RetryInfo
+from google.rpc.status_pb2 import Status
+from grpc import StatusCode
+
+from .samples import Api
+
+TIMEOUT_S: Final = 8.0
+DETAILS_BYTES_MAX: Final = 6 * 1024
+DETAILS: Final = "grpc-status-details-bin"
+PUSHBACK: Final = "grpc-retry-pushback-ms"
+_REQUEST_ID: Final = re.compile(r"[!-~]{1,128}")
+_SENTENCES: Final[dict[str, str]] = {}
+"""The sentence of each reason, as it was first told."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """A status other than OK, with everything beside it."""
+
+    code: StatusCode
+    message: str
+    trailers: Mapping[str, str | bytes]
+    status: Status = field(default_factory=Status)
+
+    def details(self, kind: type[Any]) -> list[Any]:
+        """Return every detail of one kind."""
+        return [_unpacked(detail, kind) for detail in self.status.details if detail.Is(kind.DESCRIPTOR)]
+
+    @property
+    def info(self) -> ErrorInfo:
+        """The one ErrorInfo."""
+        (info,) = self.details(ErrorInfo)
+        return info
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The one ErrorInfo's metadata."""
+        return dict(self.info.metadata)
+
+    @property
+    def violations(self) -> list[tuple[str, str]]:
+        """Every field violation: the field and what is wrong with it."""
+        (bad,) = self.details(BadRequest)
+        return [(violation.field, violation.description) for violation in bad.field_violations]
+
+    @property
+    def fields(self) -> list[str]:
+        """The fields at fault."""
+        return [name for name, _ in self.violations]
+
+    @property
+    def pushback_ms(self) -> int:
+        """The trailer for gRPC's retry policy."""
+        return int(self.trailers[PUSHBACK])
+
+
+@dataclass(frozen=True)
+class Expected:
+    """One row of the outcome table."""
+
+    code: StatusCode
+    reason: str
+    outcome: str
+    retry: str
+    pushback_ms: int | None = None
+    """Exactly so; None for any wait where the retry has one, and -1 where it has none."""
+
+
+def not_sent(code: StatusCode, reason: str, retry: str = "same_request_id") -> Expected:
+    """Expect that nothing was sent."""
+    return Expected(code, reason, "not_sent", retry)
+
+
+def alarm(reason: str) -> Expected:
+    """Expect an unknown outcome that only an operator can do something about."""
+    return Expected(StatusCode.INTERNAL, reason, "unknown", "operator")
+
+
+def rejected(code: StatusCode, retry: str = "new_request_id") -> Expected:
+    """Expect a final refusal by AlipayHK."""
+    return Expected(code, "WALLET_REJECTED", "rejected", retry)
+
+
+def doubt(reason: str, *, promised: bool, code: StatusCode = StatusCode.UNAVAILABLE) -> Expected:
+    """Expect an unknown outcome: to be repeated under AlipayHK's promise, else for an operator."""
+    if promised:
+        return Expected(code, reason, "unknown", "same_request_id")
+    return Expected(
+        StatusCode.UNKNOWN if code is StatusCode.UNAVAILABLE else code, reason, "unknown", "operator"
+    )
+
+
+async def call(
+    channel: grpc.aio.Channel, api: Api, request: Message | bytes, *, timeout_s: float | None = TIMEOUT_S
+) -> Any:
+    """Call; return the response, or what was told instead."""
+    data = request if isinstance(request, bytes) else request.SerializeToString()
+    method: Any = channel.unary_unary(api.path, response_deserializer=api.response.FromString)
+    try:
+        return await method(data, timeout=timeout_s)
+    except grpc.aio.AioRpcError as error:
+        return told(error)
+
+
+async def refused(
+    channel: grpc.aio.Channel,
+    api: Api,
+    request: Message,
+    expected: Expected,
+    *,
+    timeout_s: float | None = TIMEOUT_S,
+) -> Told:
+    """Call, and be told exactly what is expected."""
+    answer = await call(channel, api, request, timeout_s=timeout_s)
+    assert isinstance(answer, Told), "an OK that should not be"
+    check(answer, expected, request)
+    return answer
+
+
+async def accepted(channel: grpc.aio.Channel, api: Api, request: Message, **how: Any) -> Any:
+    """Call, and be given OK."""
+    answer = await call(channel, api, request, **how)
+    assert not isinstance(answer, Told), answer
+    assert answer.result.status == "S"
+    assert not answer.replayed
+    assert not answer.resolved_by_operator
+    return answer
+
+
+def told(error: grpc.aio.AioRpcError) -> Told:
+    """Read a status with everything beside it."""
+    trailers = dict(error.trailing_metadata() or ())
+    plain = Told(error.code(), error.details() or "", trailers)
+    data = trailers.get(DETAILS)
+    if not isinstance(data, bytes):
+        return plain
+    return replace(plain, status=Status.FromString(data))
+
+
+def check(answer: Told, expected: Expected, request: Message | None = None) -> None:
+    """Check everything that holds for every status the gateway makes."""
+    info = answer.info
+    found = (answer.code, info.reason, info.metadata["outcome"], info.metadata["retry"])
+    assert found == (expected.code, expected.reason, expected.outcome, expected.retry), info
+    assert info.domain == "linkage.alipayhk"
+    assert (answer.status.code, answer.status.message) == (answer.code.value[0], answer.message)
+    assert re.fullmatch(r"[A-Za-z][A-Za-z_,;:'. -]+\.", answer.message), "a sentence for a person"
+    assert _SENTENCES.setdefault(info.reason, answer.message) == answer.message, "a constant one"
+    assert answer.status.ByteSize() < DETAILS_BYTES_MAX
+    _check_wait(answer, expected)
+    if request is not None:
+        _check_request(answer, request)
+
+
+def _check_wait(answer: Told, expected: Expected) -> None:
+    waits = answer.details(RetryInfo)
+    if expected.retry == "same_request_id":
+        (wait,) = waits
+        assert answer.pushback_ms == wait.retry_delay.ToMilliseconds() > 0
+        assert expected.pushback_ms in (None, answer.pushback_ms)
+    else:
+        assert waits == []
+        assert answer.pushback_ms == -1
+
+
+def _check_request(answer: Told, request: Any) -> None:
+    request_id: str = request.request_id
+    ids = [detail.request_id for detail in answer.details(RequestInfo)]
+    limit = 64 if request.DESCRIPTOR.name == "BindAccountRequest" else 128
+    valid = bool(_REQUEST_ID.fullmatch(request_id)) and len(request_id) <= limit
+    assert ids == ([request_id] if valid else [])
+    said = [answer.message, *(text for pair in violations_of(answer) for text in pair)]
+    said += [text for name, text in answer.metadata.items() if name != "result_message"]
+    leaked = [value for value in values_of(request) if any(value in text for text in said)]
+    assert leaked == []
+
+
+def violations_of(answer: Told) -> list[tuple[str, str]]:
+    """Return every field violation, if there is any."""
+    return answer.violations if answer.details(BadRequest) else []
+
+
+def values_of(message: Message) -> Iterator[str]:
+    """Walk over every text in a message that is long enough to be known again, but the request id."""
+    for name, value in message.ListFields():
+        if name.name == "request_id":
+            continue
+        if isinstance(value, Message) and not isinstance(value, Timestamp):
+            yield from values_of(value)
+        elif isinstance(value, Mapping):
+            yield from (text for text in (*value, *value.values()) if len(text) > 3)
+        elif isinstance(value, str) and len(value) > 3:
+            yield value
+
+
+def _unpacked(detail: Any, kind: type[Any]) -> Any:
+    message = kind()
+    assert detail.Unpack(message)
+    return message

@@ -1,0 +1,219 @@
+"""The gateway as its operators run it: the installed console script, a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+
+SCRIPT: Final = Path(sys.executable).parent / "alipayhk-gateway"
+PREFIX: Final = "ALIPAYHK_"
+PATIENCE_S: Final = 20.0
+CHANNEL_OPTIONS: Final = (
+    ("grpc.enable_retries", 0),
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.use_local_subchannel_pool", 1),
+)
+
+Settings = Mapping[str, str]
+Record = dict[str, Any]
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """Return this process's environment with these settings and no other ones."""
+    rest = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    return rest | {PREFIX + name: value for name, value in settings.items()}
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on just now."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A command that has ended."""
+
+    status: int
+    out: str
+    err: str
+
+
+async def run(
+    *arguments: str | Path, settings: Settings | None = None, program: tuple[str | Path, ...] = (SCRIPT,)
+) -> Ended:
+    """Run a command to its end."""
+    process = await asyncio.create_subprocess_exec(
+        *program, *arguments, env=environment(settings or {}), stdin=DEVNULL, stdout=PIPE, stderr=PIPE
+    )
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            out, err = await process.communicate()
+    except TimeoutError:
+        process.kill()
+        await process.communicate()
+        raise
+    return Ended(process.returncode or 0, out.decode(), err.decode())
+
+
+@dataclass
+class Gateway:
+    """A gateway that runs."""
+
+    process: Process
+    admin: str
+    """host:port of the operators' listener."""
+    settings: Settings
+    out: list[str] = field(default_factory=list)
+    err: list[str] = field(default_factory=list)
+    address: str = ""
+    channel: grpc.aio.Channel = field(init=False)
+    _came: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+    @property
+    def records(self) -> list[Record]:
+        """Every line of the log."""
+        return [json.loads(line) for line in self.out]
+
+    def call_records(self, request_id: str) -> list[Record]:
+        """The lines of the access log for a request id."""
+        return [
+            line for line in self.records if line["event"] == "call" and line["request_id"] == request_id
+        ]
+
+    async def logged(self, wanted: Callable[[Record], bool]) -> Record:
+        """Wait for a line of the log."""
+
+        def found() -> Record | None:
+            return next((record for record in self.records if wanted(record)), None)
+
+        async with asyncio.timeout(PATIENCE_S), self._came:
+            record = await self._came.wait_for(lambda: found() or self.process.returncode is not None)
+        assert isinstance(record, dict), f"the gateway ended: {self.err}"
+        return record
+
+    async def call_logged(self, request_id: str) -> Record:
+        """Wait for the line of the access log with which a call ends."""
+        return await self.logged(
+            lambda record: record["event"] == "call" and record["request_id"] == request_id
+        )
+
+    async def attempt_logged(self, request_id: str) -> Record:
+        """Wait for the log line with which an attempt ends."""
+        return await self.logged(
+            lambda record: record["event"] == "attempt" and record["request_id"] == request_id
+        )
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+        self.process.send_signal(signal.SIGTERM)
+
+    async def ended(self) -> int:
+        """Wait for its end; return its exit status."""
+        async with asyncio.timeout(PATIENCE_S):
+            return await self.process.wait()
+
+    def resident_kib(self) -> int:
+        """Return how much memory it holds."""
+        lines = Path(f"/proc/{self.process.pid}/status").read_text("ascii").splitlines()
+        return int(next(line.split()[1] for line in lines if line.startswith("VmRSS:")))
+
+    async def collect(self, stream: asyncio.StreamReader, lines: list[str]) -> None:
+        """Keep every line of a stream."""
+        async for line in stream:
+            async with self._came:
+                lines.append(line.decode())
+                self._came.notify_all()
+        async with self._came:
+            self._came.notify_all()
+
+
+async def get(address: str, path: str) -> tuple[int, str]:
+    """GET a page of the operators' listener; return its status and text."""
+    host, _, port = address.rpartition(":")
+    async with asyncio.timeout(PATIENCE_S):
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+        writer.close()
+        await writer.wait_closed()
+    return int(head.split(b" ")[1]), body.decode()
+
+
+@asynccontextmanager
+async def running(
+    settings: Settings, *, credentials: grpc.ChannelCredentials | None = None
+) -> AsyncIterator[Gateway]:
+    """Run a gateway; at the end stop it, which must end well."""
+    admin = f"127.0.0.1:{free_port()}"
+    settings = {"LISTEN": "127.0.0.1:0", "ADMIN_LISTEN": admin, **settings}
+    process = await asyncio.create_subprocess_exec(
+        SCRIPT, "serve", env=environment(settings), stdin=DEVNULL, stdout=PIPE, stderr=PIPE
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    gateway = Gateway(process, admin, settings)
+    collecting = [
+        asyncio.create_task(gateway.collect(process.stdout, gateway.out)),
+        asyncio.create_task(gateway.collect(process.stderr, gateway.err)),
+    ]
+    try:
+        serving = await gateway.logged(lambda record: record["event"] == "serving")
+        gateway.address = serving["listen"]
+        async with channel_to(gateway.address, credentials) as gateway.channel:
+            yield gateway
+        if process.returncode is None:
+            gateway.terminate()
+        assert await gateway.ended() == 0, gateway.err
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        await asyncio.gather(*collecting)
+
+
+@asynccontextmanager
+async def running_all(all_settings: Mapping[str, Settings]) -> AsyncIterator[dict[str, Gateway]]:
+    """Run several gateways, which start and stop side by side."""
+    stop = asyncio.Event()
+    started: dict[str, asyncio.Future[Gateway]] = {}
+
+    async def keep(name: str, settings: Settings) -> None:
+        try:
+            async with running(settings) as gateway:
+                started[name].set_result(gateway)
+                await stop.wait()
+        except BaseException as error:
+            if not started[name].done():
+                started[name].set_exception(error)
+            raise
+
+    for name in all_settings:
+        started[name] = asyncio.get_running_loop().create_future()
+    keeping = [asyncio.create_task(keep(name, settings)) for name, settings in all_settings.items()]
+    try:
+        yield {name: await gateway for name, gateway in started.items()}
+    finally:
+        stop.set()
+        await asyncio.gather(*keeping)
+
+
+def channel_to(address: str, credentials: grpc.ChannelCredentials | None = None) -> grpc.aio.Channel:
+    """Open a channel, which no other one shares connections with."""
+    if credentials is None:
+        return grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+    return grpc.aio.secure_channel(address, credentials, options=CHANNEL_OPTIONS)

@@ -1,0 +1,197 @@
+"""Callers by their certificates: whom the handshake lets in, and what the allow-list lets them do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import grpc
+import pytest
+import pytest_asyncio
+from grpc import StatusCode
+
+from . import caller
+from .caller import Told, not_sent
+from .conftest import Run
+from .gateway import Gateway, channel_to, free_port
+from .gateway import run as run_command
+from .material import Authority, Material
+from .operations import REFLECTIONS, SERVING, health, reflect
+from .samples import APIS, BIND, SERVICE, SYNC
+from .upstream import Upstream
+
+CALLERS = """
+[callers.loyalty]
+san = ["spiffe://corp/loyalty"]
+methods = ["SyncLinkage"]
+
+[callers.billing]
+san = ["billing.corp", "billing.old.corp"]
+methods = ["BindAccount"]
+
+[callers.both]
+san = ["both.corp"]
+methods = ["SyncLinkage", "BindAccount"]
+"""
+UNLISTED = not_sent(StatusCode.UNAUTHENTICATED, "CALLER_UNAUTHENTICATED", "operator")
+NOT_ALLOWED = not_sent(StatusCode.PERMISSION_DENIED, "CALLER_NOT_ALLOWED", "operator")
+
+
+@dataclass(frozen=True)
+class Door:
+    """A gateway behind mutual TLS."""
+
+    gateway: Gateway
+    material: Material
+    upstream: Upstream
+    health_listen: str
+
+    def channel(self, authority: Authority | None, *sans: str) -> grpc.aio.Channel:
+        """Open a channel with a certificate for these names, or with none."""
+        root = self.material.callers_ca.file.read_bytes()
+        if authority is None:
+            return channel_to(self.gateway.address, grpc.ssl_channel_credentials(root))
+        issued = authority.issue("-".join(sans).replace("/", "_"), *sans)
+        return channel_to(
+            self.gateway.address, grpc.ssl_channel_credentials(root, issued.key, issued.chain)
+        )
+
+    def listed(self, *sans: str) -> grpc.aio.Channel:
+        """Open a channel with a certificate of the callers' CA."""
+        return self.channel(self.material.callers_ca, *sans)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def guarded(run: Run, material: Material, listener: Upstream) -> AsyncIterator[Door]:
+    """Run a gateway behind mutual TLS, with an allow-list."""
+    callers = material.directory / "callers.toml"
+    callers.write_text(CALLERS)
+    server = material.callers_ca.issue("server", "127.0.0.1")
+    health_listen = f"127.0.0.1:{free_port()}"
+    settings = {
+        "TLS_CERT_FILE": str(server.chain_file),
+        "TLS_KEY_FILE": str(server.key_file),
+        "TLS_CLIENT_CA_FILE": str(material.callers_ca.file),
+        "CALLERS_FILE": str(callers),
+        "HEALTH_LISTEN": health_listen,
+    }
+    async with run(settings) as gateway:
+        yield Door(gateway, material, listener, health_listen)
+
+
+@pytest.fixture
+def door(guarded: Door, upstream: Upstream) -> Door:
+    """Return that gateway over an upstream to which nothing came yet."""
+    assert upstream is guarded.upstream
+    return guarded
+
+
+@pytest.mark.parametrize("kind", ["none", "foreign", "plaintext"])
+async def test_stranger_does_not_get_past_the_handshake(door: Door, kind: str) -> None:
+    channels = {
+        "none": lambda: door.channel(None),
+        "foreign": lambda: door.channel(door.material.foreign_ca, "both.corp"),
+        "plaintext": lambda: channel_to(door.gateway.address),
+    }
+    async with channels[kind]() as channel:
+        for api in APIS:
+            told = await caller.call(channel, api, api.request())
+            assert isinstance(told, Told)
+            assert (told.code, list(told.status.details)) == (StatusCode.UNAVAILABLE, [])
+        with pytest.raises(grpc.aio.AioRpcError):
+            await health(channel)
+    assert door.upstream.requests == []
+
+
+@pytest.mark.parametrize(
+    "sans",
+    [("reports.corp",), ("spiffe://corp/reports",), ("BOTH.corp.evil",), ("x.both.corp", "127.0.0.1")],
+)
+async def test_certificate_that_is_not_listed_may_ask_for_health_alone(
+    door: Door, sans: tuple[str, ...]
+) -> None:
+    async with door.listed(*sans) as channel:
+        for api in APIS:
+            await caller.refused(channel, api, api.request(), UNLISTED)
+        for name in REFLECTIONS:
+            with pytest.raises(grpc.aio.AioRpcError) as raised:
+                await reflect(channel, name, list_services="")
+            caller.check(caller.told(raised.value), UNLISTED)
+        for service in ("", SERVICE, "liveness"):
+            assert await health(channel, service) == SERVING
+    assert door.upstream.requests == []
+
+
+async def test_invalid_request_of_an_unlisted_caller_is_told_nothing_of_its_shape(door: Door) -> None:
+    async with door.listed("reports.corp") as channel:
+        for api in APIS:
+            await caller.refused(channel, api, api.request(request_id=""), UNLISTED)
+            caller.check(await caller.call(channel, api, b"\xff"), UNLISTED)
+
+
+@pytest.mark.parametrize(
+    ("san", "allowed"),
+    [
+        ("spiffe://corp/loyalty", {SYNC}),
+        ("billing.corp", {BIND}),
+        ("billing.old.corp", {BIND}),
+        ("both.corp", {SYNC, BIND}),
+    ],
+)
+async def test_caller_may_do_what_the_list_says(door: Door, san: str, allowed: set[object]) -> None:
+    async with door.listed("not-listed.corp", san) as channel:
+        for api in APIS:
+            door.upstream.requests.clear()
+            if api in allowed:
+                await caller.accepted(channel, api, api.request())
+            else:
+                await caller.refused(channel, api, api.request(), NOT_ALLOWED)
+            assert len(door.upstream.requests) == (api in allowed)
+        for name in REFLECTIONS:
+            answer = await reflect(channel, name, list_services="")
+            assert SERVICE in {service.name for service in answer.list_services_response.service}
+
+
+async def test_caller_is_named_in_the_log(door: Door) -> None:
+    request = SYNC.request()
+    request_id: str = request.request_id
+    async with door.listed("spiffe://corp/loyalty") as channel:
+        await caller.accepted(channel, SYNC, request)
+    record = await door.gateway.call_logged(request_id)
+    assert record["caller"] == "loyalty"
+
+
+async def test_health_in_plaintext_has_a_listener_of_its_own(door: Door) -> None:
+    async with grpc.aio.insecure_channel(door.health_listen) as channel:
+        assert await health(channel) == SERVING
+        told = await caller.call(channel, SYNC, SYNC.request())
+        assert (told.code, list(told.status.details)) == (StatusCode.UNIMPLEMENTED, [])
+
+
+async def test_health_command_speaks_mutual_tls(door: Door) -> None:
+    probe = door.material.callers_ca.issue("probe", "probe.corp")
+    flags = {
+        "--addr": door.gateway.address,
+        "--tls-ca-file": str(door.material.callers_ca.file),
+        "--tls-cert-file": str(probe.chain_file),
+        "--tls-key-file": str(probe.key_file),
+    }
+    ended = await run_command("health", *(part for flag in flags.items() for part in flag))
+    assert ended.status == 0, ended.err
+    ended = await run_command("health", "--addr", door.gateway.address, "--timeout", "1")
+    assert ended.status == 2, "no certificate, no connection"
+
+
+async def test_tls_without_a_client_ca_lets_everybody_in(
+    run: Run, material: Material, upstream: Upstream
+) -> None:
+    server = material.callers_ca.issue("open-server", "127.0.0.1")
+    settings = {"TLS_CERT_FILE": str(server.chain_file), "TLS_KEY_FILE": str(server.key_file)}
+    credentials = grpc.ssl_channel_credentials(material.callers_ca.file.read_bytes())
+    async with run(settings, credentials=credentials) as gateway:
+        await asyncio.gather(*(caller.accepted(gateway.channel, api, api.request()) for api in APIS))
+        async with channel_to(gateway.address) as plain:
+            told = await caller.call(plain, SYNC, SYNC.request())
+            assert told.code is StatusCode.UNAVAILABLE
+    assert len(upstream.requests) == 2

@@ -1,0 +1,312 @@
+"""Settings that cannot be used: all are named at once, none is quoted, and nothing is started."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from .conftest import Run
+from .gateway import Settings, run
+from .material import Authority, Material, pem, rsa_pair
+
+MARK = "marked-4711"
+REQUIRED = (
+    "BASE_URL",
+    "CLIENT_ID",
+    "SIGNING_KEY_FILE",
+    "PUBLIC_KEY_FILES",
+    "SYNC_LINKAGE_PATH",
+    "BIND_ACCOUNT_PATH",
+)
+
+
+async def refuses(settings: Settings, *flags: str | Path) -> list[str]:
+    """Start a gateway that must not start; return the lines that say why."""
+    ended = await run("serve", *flags, settings=settings)
+    assert ended.status == 78, ended.err
+    assert ended.out == ""
+    assert "Traceback" not in ended.err
+    assert MARK not in ended.err
+    return ended.err.splitlines()
+
+
+def named(lines: list[str], name: str) -> bool:
+    """Whether a line names a setting."""
+    return any(name in line.replace("ALIPAYHK_", "").split() for line in lines)
+
+
+async def test_every_required_setting_is_missed_at_once() -> None:
+    lines = await refuses({})
+    assert [name for name in REQUIRED if not named(lines, name)] == []
+
+
+async def test_every_kind_of_fault_is_named_at_once(settings: Settings, material: Material) -> None:
+    bad = {
+        "BASE_URL": f"ftp://{MARK}.example",
+        "CLIENT_ID": f"{MARK} with space",
+        "SIGNING_KEY_FILE": f"/no/such/{MARK}",
+        "PUBLIC_KEY_FILES": f"1={material.directory}/no-{MARK}",
+        "SYNC_LINKAGE_PATH": MARK,
+        "LISTEN": MARK,
+        "ENCRYPT": MARK,
+        "UPSTREAM_TIMEOUT_S": MARK,
+        "MAX_IN_FLIGHT": "0",
+        "LOG_LEVEL": MARK,
+        "UPSTREAM_PROXY": MARK,
+        "ENCRYPTION_AES_MODE": "GCM-SIV",
+        "SIGNNING_KEY_FILE": MARK,
+    }
+    lines = await refuses({**settings, **bad})
+    assert [name for name in bad if not named(lines, name)] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "other"),
+    [
+        ("https://alipay.hk/", "http://alipay.hk"),
+        ("https://user:marked-4711@alipay.hk", "alipay.hk"),
+        ("https://alipay.hk?marked-4711", "https://alipay.hk:99999"),
+    ],
+)
+async def test_base_url_is_a_host_over_https(settings: Settings, text: str, other: str) -> None:
+    lines = await refuses({**settings, "BASE_URL": text, "BIND_ACCOUNT_BASE_URL": other})
+    assert len(lines) == 3
+    assert named(lines, "BASE_URL")
+    assert named(lines, "BIND_ACCOUNT_BASE_URL")
+
+
+def small_key(material: Material) -> dict[str, str]:
+    """Give a key that is too small."""
+    return {"SIGNING_KEY_FILE": str(rsa_pair(material.directory, "small", bits=1024).private_file)}
+
+
+def small_public_key(material: Material) -> dict[str, str]:
+    """Give AlipayHK a key that is too small."""
+    return {"PUBLIC_KEY_FILES": f"1={rsa_pair(material.directory, 'small', bits=1024).public_file}"}
+
+
+def swapped_keys(material: Material) -> dict[str, str]:
+    """Give a public key where a private one is needed, and the reverse."""
+    return {
+        "SIGNING_KEY_FILE": str(material.ours.public_file),
+        "PUBLIC_KEY_FILES": f"1={material.ours.private_file}",
+    }
+
+
+def garbage_key(material: Material) -> dict[str, str]:
+    """Give a file that holds no key."""
+    file = material.directory / "garbage.pem"
+    file.write_text(MARK)
+    return {"SIGNING_KEY_FILE": str(file)}
+
+
+def mismatching_tls(material: Material) -> dict[str, str]:
+    """Give a certificate and another one's key."""
+    one, other = (material.callers_ca.issue(name, "127.0.0.1") for name in ("one", "other"))
+    return {"TLS_KEY_FILE": str(other.key_file), "TLS_CERT_FILE": str(one.chain_file)}
+
+
+def half_tls(material: Material) -> dict[str, str]:
+    """Give a certificate without its key."""
+    return {"TLS_CERT_FILE": str(material.callers_ca.issue("half", "127.0.0.1").chain_file)}
+
+
+def garbage_tls(material: Material) -> dict[str, str]:
+    """Give files that hold neither a certificate nor a key."""
+    file = material.directory / "garbage.tls"
+    file.write_text(MARK)
+    return {"TLS_CERT_FILE": str(file), "TLS_KEY_FILE": str(file)}
+
+
+def callers_without_ca(material: Material) -> dict[str, str]:
+    """Give an allow-list where callers have no names."""
+    file = material.directory / "some-callers.toml"
+    file.write_text('[callers.a]\nsan = ["a"]\nmethods = ["SyncLinkage"]\n')
+    return {"CALLERS_FILE": str(file)}
+
+
+def ca_without_tls(material: Material) -> dict[str, str]:
+    """Give a client CA where there is no TLS."""
+    return {"TLS_CLIENT_CA_FILE": str(material.callers_ca.file)}
+
+
+def broken_callers(material: Material) -> dict[str, str]:
+    """Give an allow-list with faults."""
+    file = material.directory / "broken-callers.toml"
+    file.write_text('[callers.a]\nsan = []\nmethods = ["Nothing"]\nmax_in_flight = 0\nx = 1\n')
+    return {"CALLERS_FILE": str(file)}
+
+
+def broken_codes(material: Material) -> dict[str, str]:
+    """Give a table that makes a final refusal look like something to repeat."""
+    file = material.directory / "broken-codes.toml"
+    file.write_text('[SyncLinkage]\nX = "UNAVAILABLE"\nINVALID_SIGNATURE = "NOT_FOUND"\n')
+    return {"RESULT_CODES_FILE": str(file)}
+
+
+def fixed(**more: str) -> Callable[[Material], dict[str, str]]:
+    """Give settings that need no files."""
+    return lambda _: more
+
+
+Faults = tuple[tuple[Callable[[Material], dict[str, str]], tuple[str, ...]], ...]
+FAULTS: Mapping[str, Faults] = {
+    "small key, mismatching TLS, and more": (
+        (small_key, ("SIGNING_KEY_FILE",)),
+        (mismatching_tls, ("TLS_KEY_FILE", "TLS_CERT_FILE")),
+        (broken_callers, ("CALLERS_FILE",)),
+        (fixed(PUBLIC_KEY_FILES="1=a,1=b"), ("PUBLIC_KEY_FILES",)),
+        (fixed(CLIENT_ID="a\r\nX: y"), ("CLIENT_ID",)),
+        (fixed(UPSTREAM_TIMEOUT="4"), ("UPSTREAM_TIMEOUT",)),
+    ),
+    "small public key, half of TLS, and more": (
+        (small_public_key, ("PUBLIC_KEY_FILES",)),
+        (garbage_key, ("SIGNING_KEY_FILE",)),
+        (half_tls, ("TLS_CERT_FILE", "TLS_KEY_FILE")),
+        (broken_codes, ("RESULT_CODES_FILE",)),
+        (fixed(SYNC_LINKAGE_PATH="a"), ("SYNC_LINKAGE_PATH",)),
+        (fixed(DEFAULT_DEADLINE_S="nan", DEADLINE_MAX_S="inf"), ("DEFAULT_DEADLINE_S", "DEADLINE_MAX_S")),
+        (fixed(LEDGER_URL="mysql://marked-4711/x"), ("LEDGER_URL",)),
+    ),
+    "swapped keys, garbage TLS, and more": (
+        (swapped_keys, ("SIGNING_KEY_FILE", "PUBLIC_KEY_FILES")),
+        (garbage_tls, ("TLS_CERT_FILE", "TLS_KEY_FILE")),
+        (fixed(BIND_ACCOUNT_PATH="/a\nX: y"), ("BIND_ACCOUNT_PATH",)),
+        (fixed(DRAIN_DELAY_S="-1", WORKERS="0"), ("DRAIN_DELAY_S", "WORKERS")),
+    ),
+    "beyond loopback, callers without a client CA, a version that is not there": (
+        (fixed(LISTEN="0.0.0.0:0"), ("LISTEN",)),
+        (callers_without_ca, ("CALLERS_FILE",)),
+        (fixed(ENCRYPT="true", ENCRYPTION_KEY_VERSION="9"), ("ENCRYPTION_KEY_VERSION", "PUBLIC_KEY_FILES")),
+    ),
+    "beyond loopback over IPv6, client CA without TLS": (
+        (fixed(LISTEN="[::]:0"), ("LISTEN",)),
+        (ca_without_tls, ("TLS_CLIENT_CA_FILE",)),
+    ),
+}
+
+
+@pytest.mark.parametrize("faults", FAULTS)
+async def test_faults_are_named_and_nothing_else_is(
+    settings: Settings, material: Material, faults: str
+) -> None:
+    bad: dict[str, str] = {}
+    names: set[str] = set()
+    for make, named_so in FAULTS[faults]:
+        bad |= make(material)
+        names |= set(named_so)
+    lines = await refuses({**settings, **bad})
+    assert [name for name in names if not any(name in line for line in lines)] == []
+    assert [name for name in {*settings, *REQUIRED} - names if named(lines, name)] == []
+
+
+async def test_ledger_in_a_file_is_refused_while_there_is_none(settings: Settings, tmp_path: Path) -> None:
+    file = tmp_path / "ledger.db"
+    lines = await refuses({**settings, "LEDGER_URL": f"sqlite:///{file}"})
+    assert any("LEDGER_URL" in line for line in lines)
+    assert not file.exists()
+
+
+async def test_names_that_kubernetes_sets_are_not_settings(run: Run) -> None:
+    links = {
+        "GATEWAY_SERVICE_HOST": "10.0.0.1",
+        "GATEWAY_SERVICE_PORT": "50051",
+        "GATEWAY_SERVICE_PORT_GRPC": "50051",
+        "GATEWAY_PORT": "tcp://10.0.0.1:50051",
+        "GATEWAY_PORT_50051_TCP_ADDR": "10.0.0.1",
+    }
+    async with run(links) as gateway:
+        assert gateway.address
+
+
+# -- the file
+
+
+def toml(path: Path, settings: Settings) -> Path:
+    """Write settings as a file."""
+    lines = [f"{name.lower()} = {json.dumps(value)}" for name, value in settings.items()]
+    path.write_text("\n".join(lines))
+    return path
+
+
+async def checked(settings: Settings, *flags: str | Path) -> dict[str, str]:
+    """Check settings that can be used; return them as they are in force."""
+    ended = await run("config", "check", "--json", *flags, settings=settings)
+    assert (ended.status, ended.err) == (0, "")
+    shown: dict[str, str] = json.loads(ended.out)["settings"]
+    return shown
+
+
+async def test_file_holds_settings_and_the_environment_wins(settings: Settings, tmp_path: Path) -> None:
+    file = toml(tmp_path / "gateway.toml", {**settings, "CLIENT_ID": "FROM-THE-FILE", "LOG_LEVEL": "error"})
+    shown = await checked({"CLIENT_ID": "FROM-THE-ENVIRONMENT"}, "--config", file)
+    assert (shown["CLIENT_ID"], shown["LOG_LEVEL"]) == ("FROM-THE-ENVIRONMENT", "error")
+
+
+async def test_file_may_use_tomls_own_types(settings: Settings, material: Material, tmp_path: Path) -> None:
+    rest = {name: value for name, value in settings.items() if name != "PUBLIC_KEY_FILES"}
+    file = toml(tmp_path / "gateway.toml", rest)
+    file.write_text(
+        f"{file.read_text()}\nencrypt = true\nmax_in_flight = 7\nupstream_timeout_s = 1.5\n"
+        f'[public_key_files]\n1 = "{material.theirs.public_file}"\n'
+    )
+    shown = await checked({}, "--config", file)
+    assert (shown["ENCRYPT"], shown["MAX_IN_FLIGHT"], shown["UPSTREAM_TIMEOUT_S"]) == ("true", "7", "1.5")
+
+
+async def test_unknown_name_in_the_file_is_refused(settings: Settings, tmp_path: Path) -> None:
+    file = toml(tmp_path / "gateway.toml", {"UPSTREAM_TIMEOUT": MARK})
+    lines = await refuses(settings, "--config", file)
+    assert named(lines, "UPSTREAM_TIMEOUT") or named(lines, "upstream_timeout")
+
+
+@pytest.mark.parametrize("text", [None, "not toml"])
+async def test_file_that_cannot_be_read_is_named(
+    settings: Settings, tmp_path: Path, text: str | None
+) -> None:
+    file = tmp_path / "gateway.toml"
+    if text is not None:
+        file.write_bytes(text.encode("latin-1"))
+    assert any("--config" in line for line in await refuses(settings, "--config", file))
+
+
+# -- config check
+
+
+async def test_check_shows_the_settings_in_force_without_secrets(
+    settings: Settings, material: Material
+) -> None:
+    proxy = {"UPSTREAM_PROXY": f"http://user:{MARK}@127.0.0.1:1"}
+    ended = await run("config", "check", settings={**settings, **proxy})
+    assert (ended.status, ended.err) == (0, "")
+    assert "BASE_URL = http://127.0.0.1:" in ended.out
+    assert MARK not in ended.out
+    assert pem(material.ours.key).decode().splitlines()[1] not in ended.out
+    shown = await checked({**settings, **proxy})
+    assert shown["SIGNING_KEY_FILE"] == str(material.ours.private_file)
+    assert MARK not in json.dumps(shown)
+
+
+async def test_check_names_every_fault() -> None:
+    ended = await run("config", "check", settings={"LOG_LEVEL": MARK})
+    assert ended.status == 78
+    assert [name for name in (*REQUIRED, "LOG_LEVEL") if name not in ended.err] == []
+    assert MARK not in ended.err
+    as_json = await run("config", "check", "--json", settings={"LOG_LEVEL": MARK})
+    assert as_json.status == 78
+    faults = json.loads(as_json.out)["faults"]
+    assert len(faults) == len(REQUIRED) + 1
+
+
+async def test_check_does_not_listen(settings: Settings, material: Material) -> None:
+    authority: Authority = material.callers_ca
+    server = authority.issue("checked", "127.0.0.1")
+    tls = {
+        "TLS_CERT_FILE": str(server.chain_file),
+        "TLS_KEY_FILE": str(server.key_file),
+        "LISTEN": "0.0.0.0:1",
+    }
+    assert (await checked({**settings, **tls}))["LISTEN"] == "0.0.0.0:1"

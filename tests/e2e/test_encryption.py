@@ -1,0 +1,263 @@
+"""Encrypted bodies, read and written here by plain cryptography; and answers that do not decrypt."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import os
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, replace
+from typing import Any, Final
+from urllib.parse import quote, unquote
+
+import pytest
+import pytest_asyncio
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding as rsa_padding
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.padding import PKCS7
+
+from .caller import Told, alarm
+from .conftest import Run, RunAll, Way
+from .gateway import Gateway
+from .samples import SYNC
+from .upstream import Answer, Request, Upstream, answers
+from .wallet import Wallet, compact, now
+
+PADDINGS: Final = {
+    "PKCS1V15": rsa_padding.PKCS1v15(),
+    "OAEP_SHA256": rsa_padding.OAEP(rsa_padding.MGF1(hashes.SHA256()), hashes.SHA256(), label=None),
+}
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How bodies are encrypted, as AlipayHK would write it down."""
+
+    mode: str = "ECB"
+    bits: int = 256
+    padding: str = "PKCS1V15"
+
+    def __str__(self) -> str:
+        return f"{self.mode}-{self.bits}-{self.padding}"
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """The gateway's settings for it."""
+        return {
+            "ENCRYPT": "true",
+            "ENCRYPTION_AES_MODE": self.mode,
+            "ENCRYPTION_AES_BITS": str(self.bits),
+            "ENCRYPTION_RSA_PADDING": self.padding,
+        }
+
+    def cipher(self, key: bytes, iv: bytes) -> Cipher[Any]:
+        """Return the AES of one body."""
+        assert len(key) * 8 == self.bits
+        return Cipher(algorithms.AES(key), modes.CBC(iv) if self.mode == "CBC" else modes.ECB())
+
+    def open(self, key: RSAPrivateKey, line: str, text: bytes) -> tuple[bytes, bytes]:
+        """Decrypt a body; return the AES key too."""
+        algorithm, version, wrapped = line.split(",")
+        assert (algorithm, version) == ("algorithm=RSA_AES", "keyVersion=1")
+        wrapped_key = base64.b64decode(unquote(wrapped.removeprefix("symmetricKey=")), validate=True)
+        aes_key = key.decrypt(wrapped_key, PADDINGS[self.padding])
+        data = base64.b64decode(text, validate=True)
+        iv, data = (data[:16], data[16:]) if self.mode == "CBC" else (b"", data)
+        decryptor, unpadder = self.cipher(aes_key, iv).decryptor(), PKCS7(128).unpadder()
+        padded = decryptor.update(data) + decryptor.finalize()
+        return unpadder.update(padded) + unpadder.finalize(), aes_key
+
+    def seal(self, key: RSAPublicKey, body: bytes, *, padded: bool = True) -> tuple[str, bytes]:
+        """Encrypt a body; return the header Encrypt and the text."""
+        aes_key, iv = os.urandom(self.bits // 8), os.urandom(16)
+        padder, encryptor = PKCS7(128).padder(), self.cipher(aes_key, iv).encryptor()
+        data = encryptor.update(padder.update(body) + padder.finalize() if padded else body)
+        data = (iv if self.mode == "CBC" else b"") + data + encryptor.finalize()
+        wrapped = base64.b64encode(key.encrypt(aes_key, PADDINGS[self.padding])).decode()
+        line = f"algorithm=RSA_AES,keyVersion=1,symmetricKey={quote(wrapped, safe='')}"
+        return line, base64.b64encode(data)
+
+
+PROFILES: Final = [Profile(*row) for row in itertools.product(("ECB", "CBC"), (128, 256), PADDINGS)]
+
+
+def encrypted(wallet: Wallet, request: Request, line: str, text: bytes) -> Answer:
+    """Sign an encrypted answer."""
+    extra = (("Encrypt", line),)
+    return wallet.header_signed(request, text, time=now(), client_id=wallet.client_id, extra=extra)
+
+
+@dataclass(frozen=True)
+class EncryptingWay(Way):
+    """SyncLinkage where bodies are encrypted: what was sent is opened before it is compared."""
+
+    profile: Profile
+
+    def check_sent(self, request: Any) -> Request:
+        """Check that exactly one request came, which holds the sample."""
+        (sent,) = self.upstream.requests
+        text = self.wallet.business(sent)
+        plain, _ = self.profile.open(self.wallet.key, sent.header("Encrypt"), text)
+        assert plain == SYNC.body(getattr(request, "request_id"))  # noqa: B009
+        return sent
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def gateways(run_all: RunAll) -> AsyncIterator[dict[str, Gateway]]:
+    """Return a gateway for every profile."""
+    async with run_all({str(profile): profile.settings for profile in PROFILES}) as gateways:
+        yield gateways
+
+
+@pytest.mark.parametrize("profile", PROFILES, ids=str)
+async def test_every_profile_is_spoken_both_ways(
+    gateways: dict[str, Gateway], upstream: Upstream, wallet: Wallet, profile: Profile
+) -> None:
+    def answer(request: Request) -> Answer:
+        return encrypted(wallet, request, *profile.seal(wallet.merchant, compact(SYNC.success)))
+
+    keys = set()
+    way = EncryptingWay(SYNC, gateways[str(profile)], upstream, wallet, promised=True, profile=profile)
+    for _ in range(2):
+        upstream.reset(answers(answer))
+        await way.accepted()
+        (sent,) = upstream.requests
+        assert sent.header("Content-Type") == "application/json; charset=UTF-8"
+        keys.add(profile.open(wallet.key, sent.header("Encrypt"), sent.body)[1])
+    assert len(keys) == 2, "every body has a key of its own"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def strict_gateway(run: Run) -> AsyncIterator[Gateway]:
+    """Return a gateway that encrypts, and reads nothing that is plain."""
+    more = {"REQUIRE_ENCRYPTED_RESPONSE": "true", "ENCRYPTION_CONTENT_TYPE": "text/plain; charset=UTF-8"}
+    async with run(Profile().settings | more) as gateway:
+        yield gateway
+
+
+@pytest.fixture
+def strict(strict_gateway: Gateway, upstream: Upstream, wallet: Wallet) -> EncryptingWay:
+    """Return SyncLinkage of that gateway."""
+    return EncryptingWay(SYNC, strict_gateway, upstream, wallet, promised=True, profile=Profile())
+
+
+async def test_content_type_of_encrypted_bodies_is_a_setting(strict: EncryptingWay) -> None:
+    def answer(request: Request) -> Answer:
+        return encrypted(
+            strict.wallet, request, *Profile().seal(strict.wallet.merchant, compact(SYNC.success))
+        )
+
+    await strict.accepted(answers(answer))
+    assert strict.upstream.requests[0].header("Content-Type") == "text/plain; charset=UTF-8"
+
+
+async def test_plain_answer_is_refused_where_encryption_is_required(strict: EncryptingWay) -> None:
+    script = answers(strict.wallet.signed)
+    await strict.refused(script, alarm("RESPONSE_NOT_ENCRYPTED"))
+
+
+async def test_bind_account_is_never_encrypted(strict: EncryptingWay, bind: Way) -> None:
+    plain = replace(bind, gateway=strict.gateway)
+    await plain.accepted()
+    assert not plain.upstream.requests[0].has("Encrypt")
+
+
+async def test_encrypted_answer_to_a_plain_request_is_read(sync: Way) -> None:
+    def answer(request: Request) -> Answer:
+        return encrypted(sync.wallet, request, *Profile().seal(sync.wallet.merchant, compact(SYNC.success)))
+
+    await sync.accepted(answers(answer))
+
+
+Seal = Callable[[RSAPublicKey], tuple[str, bytes]]
+SUCCESS: Final = compact(SYNC.success)
+
+
+def with_line(change: Callable[[str], str]) -> Seal:
+    """Seal rightly, and then change the header Encrypt."""
+
+    def seal(key: RSAPublicKey) -> tuple[str, bytes]:
+        line, text = Profile().seal(key, SUCCESS)
+        return change(line), text
+
+    return seal
+
+
+def with_text(change: Callable[[bytes], bytes]) -> Seal:
+    """Seal rightly, and then change the body."""
+
+    def seal(key: RSAPublicKey) -> tuple[str, bytes]:
+        line, text = Profile().seal(key, SUCCESS)
+        return line, change(text)
+
+    return seal
+
+
+def with_wrapped(change: Callable[[bytes], bytes]) -> Seal:
+    """Seal rightly, and then change the wrapped key."""
+
+    def changed(line: str) -> str:
+        start, _, wrapped = line.partition("symmetricKey=")
+        data = change(base64.b64decode(unquote(wrapped)))
+        return f"{start}symmetricKey={quote(base64.b64encode(data).decode(), safe='')}"
+
+    return with_line(changed)
+
+
+BROKEN: Final[dict[str, Seal]] = {
+    "wrap: one bit": with_wrapped(lambda data: data[:-1] + bytes([data[-1] ^ 1])),
+    "wrap: zeros": with_wrapped(lambda data: bytes(len(data))),
+    "wrap: too short": with_wrapped(lambda data: data[:-1]),
+    "wrap: too long": with_wrapped(lambda data: data + b"x"),
+    "wrap: empty": with_wrapped(lambda _: b""),
+    "wrap: an AES key of another size": lambda key: Profile(bits=128).seal(key, SUCCESS),
+    "wrap: another padding": lambda key: Profile(padding="OAEP_SHA256").seal(key, SUCCESS),
+    "wrap: not base64": with_line(lambda line: line.partition("symmetricKey=")[0] + "symmetricKey=***"),
+    "header: empty": with_line(lambda _: ""),
+    "header: no key": with_line(lambda line: line.partition(",symmetricKey=")[0]),
+    "header: unknown version": with_line(lambda line: line.replace("keyVersion=1", "keyVersion=9")),
+    "header: another algorithm": with_line(lambda line: line.replace("RSA_AES", "RSA_DES")),
+    "body: base64": with_text(lambda text: b"*" + text[1:]),
+    "body: not canonical": with_text(lambda text: text + b"\n"),
+    "body: half a block": with_text(lambda text: base64.b64encode(base64.b64decode(text)[:-1])),
+    "body: a block less": with_text(lambda text: base64.b64encode(base64.b64decode(text)[:-16])),
+    "body: empty": with_text(lambda _: b""),
+    "body: in another mode": lambda key: Profile(mode="CBC").seal(key, SUCCESS),
+    "padding: none": lambda key: Profile().seal(key, b"\0" * 32, padded=False),
+    "padding: too much": lambda key: Profile().seal(key, b"\x11" * 32, padded=False),
+    "inside: no JSON": lambda key: Profile().seal(key, b"hello"),
+    "inside: nothing": lambda key: Profile().seal(key, b""),
+    "inside: not UTF-8": lambda key: Profile().seal(key, b'{"result":"\xff"}'),
+    "inside: members twice": lambda key: Profile().seal(key, b'{"result":{},"result":{}}'),
+    "inside: plain": lambda key: (Profile().seal(key, SUCCESS)[0], SUCCESS),
+}
+
+
+async def test_every_broken_encryption_is_one_and_the_same_public_error(strict: EncryptingWay) -> None:
+    public: dict[tuple[object, ...], list[str]] = {}
+    for name, seal in BROKEN.items():
+        strict.upstream.requests.clear()
+
+        def answer(request: Request, seal: Seal = seal) -> Answer:
+            return encrypted(strict.wallet, request, *seal(strict.wallet.merchant))
+
+        request = SYNC.request(request_id=f"e2e-broken-{len(name):04}")
+        told = await strict.refused(answers(answer), alarm("RESPONSE_MALFORMED"), request)
+        public.setdefault(seen(told), []).append(name)
+    assert len(public) == 1, public
+
+
+def seen(told: Told) -> tuple[object, ...]:
+    """Return everything that a caller sees, but the request id."""
+    metadata = tuple(sorted(told.metadata.items()))
+    return told.code, told.message, metadata, len(told.status.details), told.pushback_ms
+
+
+async def test_two_encrypt_headers_are_malformed(strict: EncryptingWay) -> None:
+    def answer(request: Request) -> Answer:
+        line, text = Profile().seal(strict.wallet.merchant, SUCCESS)
+        return encrypted(strict.wallet, request, line, text).setting("Encrypt", line, line)
+
+    await strict.refused(answers(answer), alarm("RESPONSE_MALFORMED"))

@@ -1,0 +1,124 @@
+"""Too much at once: what is refused is told so at once and was not sent."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import pytest
+from grpc import StatusCode
+
+from . import caller
+from .caller import not_sent
+from .conftest import Run
+from .gateway import Gateway
+from .material import Material
+from .samples import APIS, BIND, SYNC, Api
+from .upstream import Peer, Request, Upstream
+from .wallet import Wallet
+
+OVERLOADED = not_sent(StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")
+QUOTA_EXCEEDED = not_sent(StatusCode.RESOURCE_EXHAUSTED, "CALLER_QUOTA_EXCEEDED")
+
+
+@dataclass
+class Held:
+    """A call that AlipayHK holds back until it is let go."""
+
+    calling: asyncio.Task[Any]
+    until: asyncio.Event
+
+    async def let_go(self) -> Any:
+        """Let AlipayHK answer; return what the call ended with."""
+        self.until.set()
+        return await self.calling
+
+
+@asynccontextmanager
+async def held(
+    channel: grpc.aio.Channel, api: Api, upstream: Upstream, wallet: Wallet
+) -> AsyncIterator[Held]:
+    """Have one call under way."""
+    until = asyncio.Event()
+
+    async def script(request: Request, peer: Peer) -> None:
+        await until.wait()
+        await peer.send(wallet.right(request).wire())
+
+    upstream.reset(script)
+    calling = asyncio.create_task(caller.accepted(channel, api, api.request()))
+    await upstream.request_came()
+    try:
+        yield Held(calling, until)
+    finally:
+        until.set()
+        await asyncio.wait({calling})
+
+
+@pytest.mark.parametrize("api", APIS, ids=str)
+async def test_call_beyond_max_in_flight_is_overload(
+    run: Run, upstream: Upstream, wallet: Wallet, api: Api
+) -> None:
+    async with run({"MAX_IN_FLIGHT": "1"}) as gateway:
+        async with held(gateway.channel, api, upstream, wallet) as first:
+            for other in APIS:
+                await caller.refused(gateway.channel, other, other.request(), OVERLOADED)
+            assert len(upstream.requests) == 1
+            await first.let_go()
+        for other in APIS:
+            await caller.accepted(gateway.channel, other, other.request())
+
+
+async def test_attempt_whose_caller_is_gone_still_counts(
+    run: Run, upstream: Upstream, wallet: Wallet
+) -> None:
+    async with (
+        run({"MAX_IN_FLIGHT": "1"}) as gateway,
+        held(gateway.channel, SYNC, upstream, wallet) as first,
+    ):
+        first.calling.cancel()
+        await gateway.logged(lambda record: record.get("code") == "CANCELLED")
+        await caller.refused(gateway.channel, SYNC, SYNC.request(), OVERLOADED)
+        assert len(upstream.requests) == 1
+
+
+async def test_caller_beyond_its_quota_is_refused_and_others_are_not(
+    run: Run, upstream: Upstream, wallet: Wallet, material: Material
+) -> None:
+    callers = material.directory / "quota.toml"
+    callers.write_text(
+        '[callers.loyalty]\nsan = ["loyalty.corp"]\nmethods = ["SyncLinkage", "BindAccount"]\n'
+        "max_in_flight = 1\n"
+        '[callers.billing]\nsan = ["billing.corp"]\nmethods = ["SyncLinkage", "BindAccount"]\n'
+    )
+    ca = material.callers_ca
+    server = ca.issue("quota-server", "127.0.0.1")
+    settings = {
+        "TLS_CERT_FILE": str(server.chain_file),
+        "TLS_KEY_FILE": str(server.key_file),
+        "TLS_CLIENT_CA_FILE": str(ca.file),
+        "CALLERS_FILE": str(callers),
+    }
+    loyalty, billing = (_credentials(material, name) for name in ("loyalty.corp", "billing.corp"))
+    async with run(settings, credentials=loyalty) as gateway, _channel(gateway, billing) as other:
+        async with held(gateway.channel, SYNC, upstream, wallet):
+            for api in APIS:
+                await caller.refused(gateway.channel, api, api.request(), QUOTA_EXCEEDED)
+            assert len(upstream.requests) == 1
+            upstream.script = wallet.says()
+            await caller.accepted(other, SYNC, SYNC.request())
+        await caller.accepted(gateway.channel, BIND, BIND.request())
+
+
+def _credentials(material: Material, name: str) -> grpc.ChannelCredentials:
+    certificate = material.callers_ca.issue(name, name)
+    root = material.callers_ca.file.read_bytes()
+    return grpc.ssl_channel_credentials(root, certificate.key, certificate.chain)
+
+
+def _channel(gateway: Gateway, credentials: grpc.ChannelCredentials) -> grpc.aio.Channel:
+    return grpc.aio.secure_channel(gateway.address, credentials)

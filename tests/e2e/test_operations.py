@@ -1,0 +1,156 @@
+"""What operators see: health, reflection, metrics, and the admin listener's pages."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from grpc import StatusCode
+
+from . import caller
+from .caller import Told, not_sent
+from .conftest import Run, Way
+from .gateway import Gateway, free_port, get
+from .operations import REFLECTIONS, SERVING, health, metrics, names, reflect, watching
+from .samples import SERVICE, SYNC
+from .wallet import result
+
+LABELS = 'grpc_method="{name}",grpc_service="alipayhk.linkage.v1.LinkageService",grpc_type="unary"'
+
+
+@pytest.mark.parametrize("service", ["", SERVICE, "liveness"])
+async def test_health_is_serving_under_each_of_its_names(gateway: Gateway, service: str) -> None:
+    assert await health(gateway.channel, service) == SERVING
+    async with watching(gateway.channel, service) as statuses:
+        assert await anext(statuses) == SERVING
+
+
+async def test_health_of_another_service_is_not_found(gateway: Gateway) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await health(gateway.channel, "alipayhk.linkage.v2.LinkageService")
+    assert raised.value.code() is StatusCode.NOT_FOUND
+
+
+@pytest.mark.parametrize("reflection", REFLECTIONS)
+async def test_reflection_lists_the_service(gateway: Gateway, reflection: str) -> None:
+    answer = await reflect(gateway.channel, reflection, list_services="")
+    services = {service.name for service in answer.list_services_response.service}
+    assert {SERVICE, "grpc.health.v1.Health"} <= services
+
+
+@pytest.mark.parametrize("reflection", REFLECTIONS)
+@pytest.mark.parametrize(
+    ("symbol", "file"),
+    [
+        (SERVICE, "alipayhk/linkage/v1/linkage_service.proto"),
+        ("alipayhk.linkage.v1.ErrorReason", "alipayhk/linkage/v1/error_reason.proto"),
+        ("google.rpc.ErrorInfo", "google/rpc/error_details.proto"),
+    ],
+)
+async def test_reflection_knows_the_service_and_the_details_of_its_errors(
+    gateway: Gateway, reflection: str, symbol: str, file: str
+) -> None:
+    answer = await reflect(gateway.channel, reflection, file_containing_symbol=symbol)
+    files = [
+        FileDescriptorProto.FromString(data)
+        for data in answer.file_descriptor_response.file_descriptor_proto
+    ]
+    assert file in [found.name for found in files]
+
+
+async def test_reflection_can_be_turned_off(run: Run) -> None:
+    async with run({"REFLECTION": "false"}) as gateway:
+        for reflection in REFLECTIONS:
+            with pytest.raises(grpc.aio.AioRpcError) as raised:
+                await reflect(gateway.channel, reflection, list_services="")
+            assert raised.value.code() is StatusCode.UNIMPLEMENTED
+        assert await health(gateway.channel) == SERVING
+
+
+async def test_every_call_is_counted_under_grpcs_names(either: Way) -> None:
+    labels = LABELS.format(name=either.api.name)
+    counted = (
+        f"grpc_server_started_total{{{labels}}}",
+        f'grpc_server_handled_total{{grpc_code="OK",{labels}}}',
+        f'grpc_server_handled_total{{grpc_code="NOT_FOUND",{labels}}}',
+        f"grpc_server_handling_seconds_count{{{labels}}}",
+    )
+    before = await metrics(either.gateway)
+    await either.accepted()
+    either.upstream.reset(either.wallet.says(result("F", "USER_NOT_EXIST")))
+    request = either.api.request()
+    await caller.call(either.gateway.channel, either.api, request)
+    await either.gateway.call_logged(request.request_id)
+    after = await metrics(either.gateway)
+    assert [after.get(name, 0) - before.get(name, 0) for name in counted] == [2, 1, 1, 2]
+
+
+async def test_attempts_are_counted_under_our_own_names(either: Way) -> None:
+    before = await metrics(either.gateway)
+    await either.accepted()
+    after = await metrics(either.gateway)
+    ours = {
+        name: value - before.get(name, 0) for name, value in after.items() if f'"{either.api.name}"' in name
+    }
+    attempts = [value for name, value in ours.items() if name.startswith("alipayhk_upstream_") and value]
+    assert attempts
+    assert {name for name in names(after) if not name.startswith(("grpc_server_", "alipayhk_"))} == set()
+
+
+async def test_labels_hold_nothing_from_outside(gateway: Gateway) -> None:
+    method: Any = gateway.channel.unary_unary(f"/{SERVICE}/marked-4711-method")
+    with pytest.raises(grpc.aio.AioRpcError):
+        await method(b"")
+    assert not [name for name in await metrics(gateway) if "marked-4711" in name]
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics"])
+async def test_admin_pages_are_there(gateway: Gateway, path: str) -> None:
+    status, text = await get(gateway.admin, path)
+    assert status == 200
+    assert text
+
+
+async def test_other_admin_pages_are_not(gateway: Gateway) -> None:
+    assert (await get(gateway.admin, "/debug"))[0] == 404
+
+
+async def test_health_has_a_listener_of_its_own_that_serves_nothing_else(run: Run) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    async with run({"HEALTH_LISTEN": address}), grpc.aio.insecure_channel(address) as channel:
+        assert await health(channel) == SERVING
+        told = await caller.call(channel, SYNC, SYNC.request())
+        assert isinstance(told, Told)
+        assert told.code is StatusCode.UNIMPLEMENTED
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await reflect(channel, REFLECTIONS[0], list_services="")
+        assert raised.value.code() is StatusCode.UNIMPLEMENTED
+
+
+async def test_every_call_has_one_line_in_the_log(either: Way) -> None:
+    request = either.api.request()
+    await either.accepted(request=request)
+    request_id: str = request.request_id
+    await either.gateway.call_logged(request_id)
+    (line,) = either.gateway.call_records(request_id)
+    assert (line["code"], line["method"], line["attempts"]) == ("OK", either.api.path, 1)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z", line["time"])
+
+
+async def test_log_level_is_a_setting(run: Run, upstream: object) -> None:
+    expected = not_sent(StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST", "new_request_id")
+    async with run({"LOG_LEVEL": "debug"}) as gateway:
+        await health(gateway.channel)
+        await gateway.logged(lambda record: record.get("method") == "/grpc.health.v1.Health/Check")
+        await caller.refused(gateway.channel, SYNC, SYNC.request(request_id=""), expected)
+    assert {record["event"] for record in gateway.records} >= {"serving", "call", "stopping", "stopped"}
+
+
+async def test_invalid_request_is_logged_without_its_id(sync: Way) -> None:
+    mark = "marked 4711 id"
+    await caller.call(sync.gateway.channel, SYNC, SYNC.request(request_id=mark))
+    assert sync.upstream.requests == []
+    assert not [line for line in sync.gateway.out if mark in line]

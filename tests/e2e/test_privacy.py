@@ -1,0 +1,162 @@
+"""Marked identity values, in every field and through every kind of end, turn up nowhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Final
+
+import grpc
+import pytest
+import pytest_asyncio
+
+from alipayhk.linkage.v1 import linkage_service_pb2 as pb
+
+from . import caller
+from .caller import Told
+from .conftest import Run
+from .gateway import Gateway, get
+from .samples import APIS, BIND, SYNC, Api, new_id
+from .upstream import Answer, Script, Upstream, answers, closes, hangs, sends
+from .wallet import Wallet, compact, result
+
+MARKS: Final = {
+    "external_identity_value": "標記會員-4711-甲",
+    "user_id": "marked-user-4711",
+    "binding_target": "標記卡號-4711-丙",
+    "external_binding_id": "marked-binding-4711",
+    "merchant_account_id": "marked-merchant-4711",
+    "sub_merchant_id": "標記分店-4711",
+    "type": "marked-type-4711",
+    "sub_type": "標記種類-4711",
+    "account_id": "marked-account-4711",
+    "open_id": "marked-open-4711",
+    "extend_info": '{"標記":"marked-extend-4711"}',
+    "form": "marked-form-4711",
+    "code": "標記欄位-4711",
+    "value": "標記資料-4711",
+}
+FRAGMENTS: Final = (
+    "標記",
+    "4711",
+    *(json.dumps(text).strip('"')[:12] for text in ("標記會", "標記卡", "標記資")),
+)
+ECHO: Final = " ".join(MARKS.values())
+
+
+def marked(api: Api, **changes: Any) -> Any:
+    """Return a request with a mark in every field."""
+    names = {field.name for field in api.request().DESCRIPTOR.fields}
+    members = {name: text for name, text in MARKS.items() if name in names}
+    return api.request(**({"request_id": new_id()} | members | changes))
+
+
+def marked_form() -> Any:
+    """Return a request with marks in a form."""
+    form = pb.TemplateForm(form_code=MARKS["form"], form_values={MARKS["code"]: MARKS["value"]})
+    return marked(BIND, account_id=None, template_form=form)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def watched(run: Run) -> AsyncIterator[Gateway]:
+    """Return a gateway that logs as much as it can."""
+    async with run({"LOG_LEVEL": "debug"}) as gateway:
+        yield gateway
+
+
+FULL: Final = {**BIND.success, "echo": ECHO, "accountInfo": {"name": ECHO, "phone": ECHO}}
+ECHOED: Final = compact({"result": {"resultCode": ECHO, "resultStatus": ECHO, "resultMessage": ECHO}})
+PAGE: Final = Answer(502, (("Content-Type", "text/html"), ("X-Echo", "marked-4711")), ECHO.encode())
+
+
+def whatever_comes(data: bytes) -> Callable[[Wallet], Script]:
+    """Write these bytes, and close."""
+    return lambda _: sends(data, then=closes)
+
+
+def fixed(answer: Answer) -> Callable[[Wallet], Script]:
+    """Give this answer to every request."""
+    return lambda _: answers(lambda _: answer)
+
+
+ENDS: Final[dict[str, Callable[[Wallet], Script]]] = {
+    "success": lambda wallet: wallet.says(FULL),
+    "failure": lambda wallet: wallet.says(result("F", "USER_NOT_EXIST", ECHO)),
+    "set-up": lambda wallet: wallet.says(result("F", "INVALID_SIGNATURE", ECHO)),
+    "unknown": lambda wallet: wallet.says(result("U", "SYSTEM_ERROR", ECHO)),
+    "limited": lambda wallet: wallet.says(result("U", "REQUEST_TRAFFIC_EXCEED_LIMIT", ECHO)),
+    "page": fixed(PAGE),
+    "redirect": fixed(PAGE.but(status=302).setting("Location", "https://marked-4711.example/")),
+    "unsigned": fixed(Answer(200, (), ECHOED)),
+    "forged": lambda wallet: answers(lambda _: Answer(200, (("Signature", "marked-4711"),), ECHOED)),
+    "malformed": lambda wallet: answers(lambda request: wallet.signed(request, b'{"r":{"' + ECHO.encode())),
+    "twice": lambda wallet: answers(lambda request: wallet.signed(request, b'{"4711":1,"4711":2}')),
+    "other client": lambda wallet: answers(lambda request: wallet.signed(request, client_id="marked-4711")),
+    "other time": lambda wallet: answers(lambda request: wallet.signed(request, time="marked-4711")),
+    "no http": whatever_comes(b"marked-4711 " + ECHO.encode() + b"\r\n\r\n"),
+    "bad header": whatever_comes(b"HTTP/1.1 200 OK\r\nmarked-4711\x00: 4711\r\n\r\n"),
+    "bad chunk": whatever_comes(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nmarked-4711\r\n"),
+    "cut": whatever_comes(Answer(200, (), b"marked-4711").head(("Content-Length", "99"))),
+    "closed": lambda _: closes,
+    "hang": lambda _: hangs,
+}
+
+
+def texts_of(answer: Told) -> list[str]:
+    """Return every text of a status, but AlipayHK's own message and the request id."""
+    metadata = {name: text for name, text in answer.metadata.items() if name != "result_message"}
+    trailers = [str(value) for name, value in answer.trailers.items() if name != caller.DETAILS]
+    return [answer.message, *metadata.values(), *map(str, caller.violations_of(answer)), *trailers]
+
+
+async def clean(gateway: Gateway) -> None:
+    """Check that no mark is in any log line or metric."""
+    _, text = await get(gateway.admin, "/metrics")
+    lines = [*gateway.out, *gateway.err, *text.splitlines()]
+    assert [line for line in lines if any(mark in line for mark in FRAGMENTS)] == []
+
+
+@pytest.mark.parametrize("kind", ENDS)
+@pytest.mark.parametrize("api", APIS, ids=str)
+async def test_mark_is_found_nowhere(
+    watched: Gateway, upstream: Upstream, wallet: Wallet, api: Api, kind: str
+) -> None:
+    upstream.script = ENDS[kind](wallet)
+    for request in (marked(api), *([marked_form()] if api is BIND else [])):
+        answer = await caller.call(watched.channel, api, request, timeout_s=0.5 if kind == "hang" else 8)
+        await watched.call_logged(request.request_id)
+        assert isinstance(answer, Told) is (kind != "success")
+        if isinstance(answer, Told):
+            assert [text for text in texts_of(answer) if any(mark in text for mark in FRAGMENTS)] == []
+    assert upstream.requests
+    await clean(watched)
+
+
+async def test_mark_in_an_invalid_request_is_found_nowhere(watched: Gateway, upstream: Upstream) -> None:
+    control = {name: f"{text}\n" * 40 for name, text in MARKS.items()}
+    bad: list[tuple[Api, Any]] = [
+        (SYNC, SYNC.request(**{n: control[n] for n in ("user_id", "binding_target")})),
+        (SYNC, marked(SYNC, request_id="標記 4711")),
+        (
+            BIND,
+            BIND.request(**{n: control[n] for n in ("user_id", "type", "account_id", "extend_info")}),
+        ),
+        (BIND, marked(BIND, extend_info='{"4711":NaN}')),
+        (BIND, marked(BIND, account_id=None, template_form={"form_values": {control["code"]: "x"}})),
+    ]
+    for api, request in bad:
+        answer = await caller.call(watched.channel, api, request)
+        assert [text for text in texts_of(answer) if any(mark in text for mark in FRAGMENTS)] == []
+    for api in APIS:
+        answer = await caller.call(watched.channel, api, b"\x0a\x7f" + ECHO.encode())
+        assert [text for text in texts_of(answer) if any(mark in text for mark in FRAGMENTS)] == []
+    assert upstream.requests == []
+    await clean(watched)
+
+
+async def test_mark_in_an_unknown_method_or_metadata_is_found_nowhere(watched: Gateway) -> None:
+    for path in ("/marked-4711/x", "/alipayhk.linkage.v1.LinkageService/marked-4711"):
+        method: Any = watched.channel.unary_unary(path)
+        with pytest.raises(grpc.aio.AioRpcError):
+            await method(b"", metadata=(("x-marked", "4711"),))
+    await clean(watched)

@@ -1,0 +1,114 @@
+"""Signed answers: what AlipayHK's result means, whatever the HTTP status."""
+
+from __future__ import annotations
+
+import pytest
+from grpc import StatusCode
+
+from .caller import Expected, rejected
+from .conftest import Way
+from .upstream import Answer, Request, answers
+from .wallet import result
+
+SET_UP_CODES = (
+    "INVALID_SIGNATURE",
+    "INVALID_CLIENT",
+    "KEY_NOT_FOUND",
+    "ACCESS_DENIED",
+    "INVALID_API",
+    "METHOD_NOT_SUPPORTED",
+    "MEDIA_TYPE_NOT_ACCEPTABLE",
+)
+REJECTIONS = {
+    "PARAM_ILLEGAL": rejected(StatusCode.INVALID_ARGUMENT),
+    "USER_NOT_EXIST": rejected(StatusCode.NOT_FOUND),
+    "PROCESS_FAIL": rejected(StatusCode.FAILED_PRECONDITION, "never"),
+    **dict.fromkeys(
+        (
+            "USER_STATUS_ABNORMAL",
+            "INVALID_CONTRACT",
+            "INVALID_CODE",
+            "EXPIRED_CODE",
+            "CURRENCY_NOT_SUPPORT",
+            "AUTH_CODE_EXPIRED",
+            "INVALID_AUTHCODE",
+            "OAUTH_FAILED",
+            "NEVER_HEARD_OF",
+            "param_illegal",
+            "代碼-1234",
+        ),
+        rejected(StatusCode.FAILED_PRECONDITION),
+    ),
+    **dict.fromkeys(SET_UP_CODES, Expected(StatusCode.INTERNAL, "GATEWAY_REFUSED", "rejected", "operator")),
+}
+
+
+async def test_signed_success_is_ok(way: Way) -> None:
+    response = await way.accepted()
+    assert response.result.code == way.api.success["result"]["resultCode"]  # type: ignore[index]
+    assert response.result.message
+
+
+@pytest.mark.parametrize("code", REJECTIONS)
+async def test_signed_failure_is_final_and_its_code_says_what_for(way: Way, code: str) -> None:
+    told = await way.refused(way.wallet.says(result("F", code, "the reason")), REJECTIONS[code])
+    assert told.metadata.get("result_code", "") == code
+    assert told.metadata["result_status"] == "F"
+    assert told.metadata["result_message"] == "the reason"
+    assert told.metadata["http_status"] == "200"
+
+
+@pytest.mark.parametrize("code", [{}, {"resultCode": ""}, {"resultCode": None}, {"resultCode": 1}], ids=str)
+async def test_failure_without_a_code_is_malformed(way: Way, code: dict[str, object]) -> None:
+    script = way.wallet.says({"result": {"resultStatus": "F", **code}})
+    await way.refused(script, Expected(StatusCode.INTERNAL, "RESPONSE_MALFORMED", "unknown", "operator"))
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [("U", "UNKNOWN_EXCEPTION"), ("U", "SYSTEM_ERROR"), ("P", "SUCCESS"), ("s", "SUCCESS"), ("", "X")],
+)
+async def test_any_other_status_is_an_unknown_result(way: Way, status: str, code: str) -> None:
+    told = await way.refused(way.wallet.says(result(status, code)), way.doubt("WALLET_RESULT_UNKNOWN"))
+    assert told.metadata.get("result_status", "") == status
+    assert told.metadata["result_code"] == code
+
+
+@pytest.mark.parametrize("status", ["U", "F"])
+async def test_signed_traffic_limit_is_not_final(way: Way, status: str) -> None:
+    script = way.wallet.says(result(status, "REQUEST_TRAFFIC_EXCEED_LIMIT"))
+    expected = way.doubt("WALLET_RATE_LIMITED", code=StatusCode.RESOURCE_EXHAUSTED)
+    told = await way.refused(script, expected)
+    assert told.metadata["result_code"] == "REQUEST_TRAFFIC_EXCEED_LIMIT"
+
+
+@pytest.mark.parametrize("http_status", [201, 302, 403, 404, 429, 500, 503])
+async def test_verified_success_counts_under_any_http_status(way: Way, http_status: int) -> None:
+    await way.accepted(way.wallet.says(status=http_status))
+
+
+@pytest.mark.parametrize("http_status", [400, 429, 500])
+async def test_verified_failure_counts_under_any_http_status(way: Way, http_status: int) -> None:
+    script = way.wallet.says(result("F", "USER_NOT_EXIST"), status=http_status)
+    told = await way.refused(script, rejected(StatusCode.NOT_FOUND))
+    assert told.metadata["http_status"] == str(http_status)
+
+
+async def test_long_result_message_is_cut_at_256_characters(way: Way) -> None:
+    script = way.wallet.says(result("F", "PROCESS_FAIL", "長" * 300))
+    told = await way.refused(script, rejected(StatusCode.FAILED_PRECONDITION, "never"))
+    assert told.metadata["result_message"] == "長" * 256
+
+
+async def test_every_detail_at_its_longest_still_fits(way: Way) -> None:
+    request = way.api.request(request_id="x" * (64 if way.api.name == "BindAccount" else 128))
+    script = way.wallet.says(result("長" * 9_999, "碼" * 9_999, "𠮷" * 9_999))
+    await way.refused(script, way.doubt("WALLET_RESULT_UNKNOWN"), request)
+
+
+async def test_tracer_id_is_told_beside_an_error(way: Way) -> None:
+    def answer(request: Request) -> Answer:
+        return way.wallet.right(request, result("F", "USER_NOT_EXIST")).setting("Tracer-Id", "tracer-0815")
+
+    told = await way.refused(answers(answer), rejected(StatusCode.NOT_FOUND))
+    assert told.metadata["tracer_id"] == "tracer-0815"

@@ -1,0 +1,102 @@
+"""SIGTERM: not ready at once, calls taken for a while, then refused, and none under way is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+
+import pytest
+from grpc import StatusCode
+
+from . import caller
+from .caller import doubt, not_sent
+from .conftest import Run
+from .gateway import get
+from .operations import NOT_SERVING, SERVING, health, watching
+from .samples import APIS, SERVICE, SYNC, Api
+from .test_load import held
+from .upstream import Upstream, hangs
+from .wallet import Wallet
+
+TIMED_OUT = doubt("UPSTREAM_TIMEOUT", promised=True, code=StatusCode.DEADLINE_EXCEEDED)
+SHUTTING_DOWN = not_sent(StatusCode.UNAVAILABLE, "SHUTTING_DOWN")
+
+
+@pytest.mark.parametrize("api", APIS, ids=str)
+async def test_stop_loses_no_call(run: Run, upstream: Upstream, wallet: Wallet, api: Api) -> None:
+    async with (
+        run({"DRAIN_DELAY_S": "0.6"}) as gateway,
+        watching(gateway.channel) as readiness,
+        watching(gateway.channel, SERVICE) as service,
+        held(gateway.channel, api, upstream, wallet) as first,
+    ):
+        assert (await anext(readiness), await anext(service)) == (SERVING, SERVING)
+        assert (await get(gateway.admin, "/readyz"))[0] == 200
+        gateway.terminate()
+        began = time.monotonic()
+        assert (await anext(readiness), await anext(service)) == (NOT_SERVING, NOT_SERVING)
+        assert time.monotonic() - began < 0.6
+        assert await health(gateway.channel, "liveness") == SERVING
+        assert (await get(gateway.admin, "/readyz"))[0] == 503
+        assert (await get(gateway.admin, "/livez"))[0] == 200
+
+        upstream.script, script = wallet.says(), upstream.script
+        await caller.accepted(gateway.channel, api, api.request())
+        upstream.script = script
+        await asyncio.sleep(max(0, began + 0.8 - time.monotonic()))
+        for other in APIS:
+            await caller.refused(gateway.channel, other, other.request(), SHUTTING_DOWN)
+        assert len(upstream.requests) == 2
+
+        answer = await first.let_go()
+        assert answer.result.status == "S"
+        assert await gateway.ended() == 0
+    assert gateway.records[-1]["event"] == "stopped"
+
+
+async def test_attempt_whose_caller_is_gone_is_finished_before_the_end(
+    run: Run, upstream: Upstream, wallet: Wallet
+) -> None:
+    async with run() as gateway, held(gateway.channel, SYNC, upstream, wallet) as first:
+        first.calling.cancel()
+        await gateway.logged(lambda record: record.get("code") == "CANCELLED")
+        gateway.terminate()
+        await gateway.logged(lambda record: record["event"] == "stopping")
+        first.until.set()
+        assert await gateway.ended() == 0
+    ends = [record["end"] for record in gateway.records if record["event"] == "attempt"]
+    assert ends == ["success"]
+
+
+async def test_attempt_gets_its_whole_time_however_short_the_grace(run: Run, upstream: Upstream) -> None:
+    upstream.script = hangs
+    async with run({"STOP_GRACE_S": "0", "UPSTREAM_TIMEOUT_S": "1.5"}) as gateway:
+        calling = asyncio.create_task(caller.call(gateway.channel, SYNC, SYNC.request()))
+        await upstream.request_came()
+        began = time.monotonic()
+        gateway.terminate()
+        assert await gateway.ended() == 0
+        assert time.monotonic() - began < 8
+        caller.check(await calling, TIMED_OUT)
+    ends = [record["end"] for record in gateway.records if record["event"] == "attempt"]
+    assert ends == ["Timeout"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_idle_gateway_stops_at_once(run: Run, number: signal.Signals) -> None:
+    async with run() as gateway:
+        gateway.process.send_signal(number)
+        assert await gateway.ended() == 0
+    assert gateway.err == []
+
+
+async def test_second_signal_does_not_cut_the_stop_short(
+    run: Run, upstream: Upstream, wallet: Wallet
+) -> None:
+    async with run() as gateway, held(gateway.channel, SYNC, upstream, wallet) as first:
+        for _ in range(2):
+            gateway.terminate()
+            await gateway.logged(lambda record: record["event"] == "stopping")
+        assert (await first.let_go()).result.status == "S"
+        assert await gateway.ended() == 0

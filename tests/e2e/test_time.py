@@ -1,0 +1,121 @@
+"""Deadlines: the caller's, the gateway's own and an attempt's; and callers who do not wait for the end."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+import grpc
+import pytest
+import pytest_asyncio
+from grpc import StatusCode
+
+from . import caller
+from .caller import doubt, not_sent
+from .conftest import Run, Way
+from .gateway import Gateway
+from .upstream import Peer, Request, Script, hangs
+
+TOO_SHORT = not_sent(StatusCode.DEADLINE_EXCEEDED, "DEADLINE_TOO_SHORT")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def hurried(run: Run) -> AsyncIterator[Gateway]:
+    """Return a gateway that gives a call 0.5 s, and 1 s at most, though an attempt could have 4."""
+    async with run({"DEFAULT_DEADLINE_S": "0.5", "DEADLINE_MAX_S": "1"}) as gateway:
+        yield gateway
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def impatient(run: Run) -> AsyncIterator[Gateway]:
+    """Return a gateway that gives an attempt 1 s."""
+    async with run({"UPSTREAM_TIMEOUT_S": "1"}) as gateway:
+        yield gateway
+
+
+async def timed_out(way: Way, gateway: Gateway, *, timeout_s: float | None) -> float:
+    """Call an AlipayHK that hangs; return how long that took."""
+    began = time.monotonic()
+    expected = doubt("UPSTREAM_TIMEOUT", promised=way.promised, code=StatusCode.DEADLINE_EXCEEDED)
+    way.upstream.script = hangs
+    request = way.api.request()
+    await caller.refused(gateway.channel, way.api, request, expected, timeout_s=timeout_s)
+    way.check_sent(request)
+    return time.monotonic() - began
+
+
+async def test_hang_is_told_a_little_before_the_callers_deadline_with_all_details(way: Way) -> None:
+    assert 0.2 < await timed_out(way, way.gateway, timeout_s=0.4) < 0.4
+
+
+async def test_attempt_has_its_own_time(either: Way, impatient: Gateway) -> None:
+    assert 0.9 < await timed_out(either, impatient, timeout_s=8) < 4
+
+
+async def test_call_without_a_deadline_gets_the_default_one(either: Way, hurried: Gateway) -> None:
+    assert 0.4 < await timed_out(either, hurried, timeout_s=None) < 0.95
+
+
+async def test_call_gets_no_more_than_the_most(either: Way, hurried: Gateway) -> None:
+    assert 0.9 < await timed_out(either, hurried, timeout_s=60) < 3.5
+
+
+@pytest.mark.parametrize("timeout_s", [0.03, 0.09])
+async def test_too_little_time_is_told_at_once_and_nothing_is_sent(way: Way, timeout_s: float) -> None:
+    for _ in range(5):
+        request = way.api.request()
+        told = await caller.call(way.gateway.channel, way.api, request, timeout_s=timeout_s)
+        if told.trailers:  # else the deadline passed on the way, and the status is gRPC's own
+            break
+    caller.check(told, TOO_SHORT, request)
+    assert way.upstream.requests == []
+
+
+def held(way: Way, until: asyncio.Event) -> Script:
+    """Answer rightly, but not before the event."""
+
+    async def script(request: Request, peer: Peer) -> None:
+        await until.wait()
+        await peer.send(way.wallet.right(request).wire())
+
+    return script
+
+
+async def test_caller_who_cancels_does_not_abandon_half_a_send(way: Way) -> None:
+    until, request = asyncio.Event(), way.api.request()
+    way.upstream.script = held(way, until)
+    calling = asyncio.create_task(caller.call(way.gateway.channel, way.api, request))
+    await way.upstream.request_came()
+    calling.cancel()
+    await way.gateway.logged(
+        lambda record: record.get("code") == "CANCELLED" and record["request_id"] == request.request_id
+    )
+    until.set()
+    record = await way.gateway.attempt_logged(request.request_id)
+    assert record["end"] == "success"
+    way.check_sent(request)
+
+
+async def test_caller_whose_time_is_up_does_not_abandon_half_a_send(way: Way) -> None:
+    until, request = asyncio.Event(), way.api.request()
+    way.upstream.script = held(way, until)
+    expected = way.doubt("UPSTREAM_TIMEOUT", code=StatusCode.DEADLINE_EXCEEDED)
+    await caller.refused(way.gateway.channel, way.api, request, expected, timeout_s=0.3)
+    until.set()
+    assert (await way.gateway.attempt_logged(request.request_id))["end"] == "success"
+    (call,) = way.gateway.call_records(request.request_id)
+    assert (call["reason"], call["outcome"]) == ("UPSTREAM_TIMEOUT", "unknown")
+    way.check_sent(request)
+
+
+async def test_caller_whose_channel_breaks_does_not_abandon_half_a_send(either: Way) -> None:
+    until, request = asyncio.Event(), either.api.request()
+    either.upstream.script = held(either, until)
+    async with grpc.aio.insecure_channel(either.gateway.address) as channel:
+        calling = asyncio.create_task(caller.call(channel, either.api, request))
+        await either.upstream.request_came()
+        await channel.close()
+    await asyncio.wait({calling})
+    until.set()
+    assert (await either.gateway.attempt_logged(request.request_id))["end"] == "success"

@@ -1,0 +1,200 @@
+"""No connection to AlipayHK: nothing was sent, and nothing that was sent can be read as HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
+from dataclasses import dataclass, field
+
+from grpc import StatusCode
+
+from . import caller
+from .caller import not_sent
+from .conftest import Run, RunAll
+from .gateway import free_port
+from .material import Authority, Certificate, Material
+from .samples import APIS, BIND, SYNC
+from .upstream import Answer, Upstream, listening
+from .wallet import Wallet
+
+UNREACHABLE = not_sent(StatusCode.UNAVAILABLE, "UPSTREAM_UNREACHABLE")
+TLS_INVALID = not_sent(StatusCode.UNAVAILABLE, "UPSTREAM_TLS_INVALID", "operator")
+
+
+@dataclass
+class Silent:
+    """A listener that reads whatever comes and says nothing."""
+
+    port: int = 0
+    data: list[bytes] = field(default_factory=list)
+    came: asyncio.Event = field(default_factory=asyncio.Event)
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Read to the end."""
+        try:
+            while data := await reader.read(4096):
+                self.data.append(data)
+                self.came.set()
+        except OSError:
+            pass
+        finally:
+            self.ended.set()
+            writer.close()
+
+
+@asynccontextmanager
+async def silent() -> AsyncIterator[Silent]:
+    """Listen so."""
+    listener = Silent()
+    server = await asyncio.start_server(listener.serve, "127.0.0.1", 0)
+    listener.port = server.sockets[0].getsockname()[1]
+    try:
+        yield listener
+    finally:
+        server.close()
+
+
+@asynccontextmanager
+async def full_backlog() -> AsyncIterator[socket.socket]:
+    """Listen where no connection is ever taken, and the queue is full."""
+    loop = asyncio.get_running_loop()
+    with closing(socket.socket()) as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        listener.setblocking(False)
+        fillers = [socket.socket() for _ in range(4)]
+        for filler in fillers:
+            filler.setblocking(False)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    await loop.sock_connect(filler, listener.getsockname())
+        try:
+            yield listener
+        finally:
+            for filler in fillers:
+                filler.close()
+
+
+async def test_host_that_is_not_there_is_unreachable(run_all: RunAll, upstream: Upstream) -> None:
+    urls = {
+        "no such name": "https://alipay.invalid",
+        "refused": f"https://127.0.0.1:{free_port()}",
+        "refused in plaintext": f"http://127.0.0.1:{free_port()}",
+    }
+    async with run_all({why: {"BASE_URL": url} for why, url in urls.items()}) as gateways:
+        for gateway in gateways.values():
+            for api in APIS:
+                told = await caller.refused(gateway.channel, api, api.request(), UNREACHABLE)
+                assert told.metadata["attempts"] == "1"
+    assert upstream.requests == []
+
+
+async def test_connecting_that_hangs_is_unreachable_and_nothing_arrives_later(run: Run) -> None:
+    async with full_backlog() as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        async with run({"BASE_URL": url, "UPSTREAM_TIMEOUT_S": "0.4"}) as gateway:
+            await caller.refused(gateway.channel, BIND, BIND.request(), UNREACHABLE)
+            await caller.refused(gateway.channel, SYNC, SYNC.request(), UNREACHABLE, timeout_s=0.3)
+            assert await leftovers(listener) == b""
+
+
+async def leftovers(listener: socket.socket) -> bytes:
+    """Take every connection that still comes; return what comes over them."""
+    loop, data = asyncio.get_running_loop(), b""
+    with suppress(TimeoutError):
+        while True:
+            async with asyncio.timeout(1.5):
+                taken, _ = await loop.sock_accept(listener)
+            with closing(taken), suppress(TimeoutError):
+                taken.setblocking(False)
+                async with asyncio.timeout(0.2):
+                    data += await loop.sock_recv(taken, 4096)
+    return data
+
+
+async def test_tls_handshake_that_hangs_is_unreachable(run: Run) -> None:
+    async with silent() as listener:
+        settings = {"BASE_URL": f"https://127.0.0.1:{listener.port}", "UPSTREAM_TIMEOUT_S": "0.7"}
+        async with run(settings) as gateway:
+            for api in APIS:
+                for timeout_s in (0.4, 8.0):  # the caller's time is up; the attempt's time is up
+                    request = api.request()
+                    await caller.refused(gateway.channel, api, request, UNREACHABLE, timeout_s=timeout_s)
+        assert listener.data
+        assert not any(b"POST" in data or b"e2e-" in data for data in listener.data)
+
+
+async def test_caller_gone_before_the_connection_is_up_leaves_nothing_behind(run: Run) -> None:
+    async with silent() as listener, run({"BASE_URL": f"https://127.0.0.1:{listener.port}"}) as gateway:
+        calling = asyncio.create_task(caller.call(gateway.channel, SYNC, SYNC.request()))
+        await listener.came.wait()
+        calling.cancel()
+        async with asyncio.timeout(2):
+            await listener.ended.wait()
+        await gateway.logged(lambda record: record["event"] == "call" and record["code"] == "CANCELLED")
+
+
+async def test_tls_peer_that_speaks_no_tls_is_unreachable(run: Run) -> None:
+    def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(Answer(400).wire())
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with (
+        server,
+        run({"BASE_URL": f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"}) as gateway,
+    ):
+        for api in APIS:
+            await caller.refused(gateway.channel, api, api.request(), UNREACHABLE)
+
+
+def server_context(certificate: Certificate) -> ssl.SSLContext:
+    """Return what a TLS listener needs."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate.chain_file, certificate.key_file)
+    return context
+
+
+def certificate_of(material: Material, kind: str) -> Certificate:
+    """Issue a certificate that is wrong in one way, or right."""
+    authority: Authority = material.foreign_ca if kind == "unknown CA" else material.upstream_ca
+    host = "alipay.example" if kind == "wrong host" else "127.0.0.1"
+    days = (-30.0, -1.0) if kind == "expired" else (1.0, 2.0) if kind == "not yet" else (-1.0, 30.0)
+    return authority.issue(kind.replace(" ", "-"), host, days=days)
+
+
+async def test_certificate_that_is_not_valid_is_never_passed_over(
+    run_all: RunAll, material: Material, wallet: Wallet
+) -> None:
+    ca = {"UPSTREAM_CA_FILE": str(material.upstream_ca.file)}
+    async with AsyncExitStack() as stack:
+        secure: dict[str, Upstream] = {}
+        for kind in ("expired", "not yet", "wrong host", "unknown CA"):
+            context = server_context(certificate_of(material, kind))
+            secure[kind] = await stack.enter_async_context(listening(context))
+            secure[kind].script = wallet.says()
+        more = {kind: {"BASE_URL": upstream.url, **ca} for kind, upstream in secure.items()}
+        for kind, gateway in (await stack.enter_async_context(run_all(more))).items():
+            for api in APIS:
+                await caller.refused(gateway.channel, api, api.request(), TLS_INVALID)
+            assert secure[kind].requests == []
+
+
+async def test_own_ca_is_not_trusted_unless_it_is_named(
+    run_all: RunAll, material: Material, wallet: Wallet
+) -> None:
+    ca = {"UPSTREAM_CA_FILE": str(material.upstream_ca.file)}
+    async with listening(server_context(certificate_of(material, "right"))) as secure:
+        secure.script = wallet.says()
+        url = {"BASE_URL": secure.url}
+        async with run_all({"system's": url, "named": url | ca}) as gateways:
+            for api in APIS:
+                await caller.refused(gateways["system's"].channel, api, api.request(), TLS_INVALID)
+            assert secure.requests == []
+            for api in APIS:
+                await caller.accepted(gateways["named"].channel, api, api.request())
+        assert len(secure.requests) == 2

@@ -1,0 +1,188 @@
+"""AlipayHK's side of both protocols: requests are checked by plain cryptography, and anything is signed.
+
+Right answers come from the project's own mirror (`unseal_request`, `seal_response`); answers that are
+signed but wrong are put together here.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, Final
+from urllib.parse import quote, unquote
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
+
+from clients.alipayhk.endpoint import Endpoint
+from clients.alipayhk.keys import Keys
+from clients.alipayhk.messages import RawRequest
+from clients.alipayhk.protocols import ENVELOPE_SIGNED, HEADER_SIGNED, PROTOCOLS
+
+from .samples import BIND, CLIENT_ID, FUNCTION, PATHS, SYNC, Api
+from .upstream import Answer, Request, Script, answers
+
+JSON: Final = ("Content-Type", "application/json; charset=UTF-8")
+
+
+def now() -> str:
+    """Tell the time as AlipayHK does."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def sign(key: RSAPrivateKey, content: bytes) -> str:
+    """Sign, in base64."""
+    return base64.b64encode(key.sign(content, padding.PKCS1v15(), hashes.SHA256())).decode()
+
+
+def verify(key: RSAPublicKey, signature: str, content: bytes) -> None:
+    """Raise InvalidSignature unless the base64 text, percent-encoded, is the signature."""
+    data = base64.b64decode(unquote(signature), validate=True)
+    assert quote(base64.b64encode(data).decode(), safe="") == signature
+    key.verify(data, content, padding.PKCS1v15(), hashes.SHA256())
+
+
+def result(status: str = "S", code: str = "SUCCESS", message: str = "success") -> dict[str, object]:
+    """Return a body with nothing but a result."""
+    return {"result": {"resultCode": code, "resultStatus": status, "resultMessage": message}}
+
+
+def compact(value: object) -> bytes:
+    """Write JSON as AlipayHK does."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def api_of(request: Request) -> Api:
+    """Tell which API a request is for."""
+    return BIND if request.target == PATHS[BIND.name] else SYNC
+
+
+@dataclass(frozen=True)
+class Wallet:
+    """AlipayHK with its keys, and with the gateway's public ones."""
+
+    key: RSAPrivateKey
+    merchant: RSAPublicKey
+    client_id: str = CLIENT_ID
+    key_version: str = "1"
+
+    # -- what came
+
+    def business(self, request: Request) -> bytes:
+        """Verify a request over its exact bytes; return its business content, byte for byte."""
+        return self._bind_business(request) if api_of(request) is BIND else self._sync_business(request)
+
+    def _sync_business(self, request: Request) -> bytes:
+        client_id, time = request.header("Client-Id"), request.header("Request-Time")
+        assert client_id == self.client_id
+        algorithm, version, signature = request.header("Signature").split(",")
+        assert (algorithm, version) == ("algorithm=RSA256", "keyVersion=1")
+        content = f"POST {request.target}\n{client_id}.{time}.".encode() + request.body
+        verify(self.merchant, signature.removeprefix("signature="), content)
+        return request.body
+
+    def _bind_business(self, request: Request) -> bytes:
+        assert request.body.startswith(b'{"request":{"head":')
+        content, mark, rest = request.body.removeprefix(b'{"request":').rpartition(b',"signature":"')
+        assert mark
+        verify(self.merchant, rest.removesuffix(b'"}').decode(), content)
+        head = head_of(request)
+        assert list(head) == ["clientId", "function", "reserve", "reqTime", "version", "reqMsgId"]
+        assert head["clientId"] == self.client_id
+        start = b'{"head":' + compact(head) + b',"body":'
+        assert content.startswith(start)
+        return content.removeprefix(start).removesuffix(b"}")
+
+    # -- right answers, by the mirror
+
+    def right(self, request: Request, body: Mapping[str, object] | None = None) -> Answer:
+        """Answer as AlipayHK would; without a body, with success."""
+        api = api_of(request)
+        endpoint, protocol = self.endpoint(api, request.target), PROTOCOLS[self.endpoint(api).protocol]
+        asked = protocol.unseal_request(endpoint, RawRequest(request.target, request.headers, request.body))
+        sealed = protocol.seal_response(
+            endpoint, asked, body or api.success, now=datetime.now(UTC), random_bytes=os.urandom
+        )
+        return Answer(200, sealed.headers, sealed.body)
+
+    def endpoint(self, api: Api, path: str = "") -> Endpoint:
+        """Describe an API as AlipayHK has it."""
+        enveloped = api is BIND
+        return Endpoint(
+            api=api.name,
+            protocol=ENVELOPE_SIGNED if enveloped else HEADER_SIGNED,
+            base_url="",
+            path=path,
+            client_id=self.client_id,
+            keys=Keys(self.key, self.key_version, {"1": self.merchant}, {"1": self.key}),
+            idempotent=False,
+            function=FUNCTION if enveloped else "",
+            version="1.0.0" if enveloped else "",
+        )
+
+    def says(self, body: Mapping[str, object] | None = None, *, status: int = 200) -> Script:
+        """Answer every request so, rightly signed."""
+        return answers(lambda request: self.right(request, body).but(status=status))
+
+    # -- signed answers that may be wrong
+
+    def signed(
+        self,
+        request: Request,
+        body: bytes | None = None,
+        *,
+        time: str | None = None,
+        client_id: str | None = None,
+        **head: Any,
+    ) -> Answer:
+        """Sign exactly this body; `head` changes an envelope's head, where None takes a member away."""
+        api = api_of(request)
+        body = compact(api.success) if body is None else body
+        client_id = self.client_id if client_id is None else client_id
+        if api is SYNC:
+            return self.header_signed(request, body, time=time or now(), client_id=client_id)
+        members = head_of(request) | {"respTime": time or now(), "clientId": client_id} | head
+        present = {name: value for name, value in members.items() if value is not None}
+        return self.enveloped(b'{"head":' + compact(present) + b',"body":' + body + b"}")
+
+    def header_signed(
+        self,
+        request: Request,
+        body: bytes,
+        *,
+        time: str,
+        client_id: str,
+        extra: tuple[tuple[str, str], ...] = (),
+    ) -> Answer:
+        """Sign a body in headers."""
+        content = f"POST {request.target}\n{client_id}.{time}.".encode() + body
+        line = signature_line(sign(self.key, content), version=self.key_version)
+        headers = (("Client-Id", client_id), JSON, ("Response-Time", time), ("Signature", line), *extra)
+        return Answer(200, headers, body)
+
+    def enveloped(self, content: bytes) -> Answer:
+        """Sign the value of `response`."""
+        signature = quote(sign(self.key, content), safe="")
+        return Answer(
+            200, (JSON,), b'{"response":' + content + b',"signature":"' + signature.encode() + b'"}'
+        )
+
+    def but(self, **changes: Any) -> Wallet:
+        """Return this wallet with changes."""
+        return replace(self, **changes)
+
+
+def head_of(request: Request) -> dict[str, Any]:
+    """Return the head of an envelope."""
+    head: dict[str, Any] = json.loads(request.body)["request"]["head"]
+    return head
+
+
+def signature_line(signature: str, *, version: str = "1", algorithm: str = "RSA256") -> str:
+    """Write the value of the header Signature."""
+    return f"algorithm={algorithm},keyVersion={version},signature={quote(signature, safe='')}"
