@@ -25,8 +25,9 @@ class Gateway:
     settings: Mapping[str, str]
 
     def records(self) -> list[dict[str, Any]]:
-        """Return every line of its log."""
-        return [json.loads(line) for line in self.running.said().splitlines()]
+        """Return every line of its log; gRPC's own library writes others, of handshakes that failed."""
+        lines = self.running.said().splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{")]
 
     def methods_called(self) -> list[str]:
         """Return the method of every call in its access log."""
