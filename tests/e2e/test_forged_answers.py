@@ -200,10 +200,10 @@ async def test_signed_success_of_another_time_is_replayed(way: Way, time: str) -
     await way.refused(answers(lambda request: way.wallet.signed(request, time=time)), REPLAYED)
 
 
-@pytest.mark.parametrize("time", [shifted(seconds=-200), "now, in India"])
-async def test_signed_success_within_the_window_is_ok(way: Way, time: str) -> None:
+@pytest.mark.parametrize("when", ["a while ago", "now, in India"])
+async def test_signed_success_within_the_window_is_ok(way: Way, when: str) -> None:
     india = (datetime.now(UTC) + timedelta(hours=5.5)).strftime("%Y-%m-%dT%H:%M:%S+05:30")
-    text = india if "India" in time else time
+    text = india if "India" in when else shifted(seconds=-200)
     await way.accepted(answers(lambda request: way.wallet.signed(request, time=text)))
 
 
