@@ -189,7 +189,7 @@ def shifted(**offset: float) -> str:
     [
         shifted(seconds=-400),
         shifted(hours=-1),
-        shifted(seconds=600),
+        shifted(hours=1),
         shifted(days=400),
         "0001-01-01T00:00:00+23:59",
         "9999-12-31T23:59:59-23:59",
