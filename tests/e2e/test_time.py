@@ -35,14 +35,21 @@ async def impatient(run: Run) -> AsyncIterator[Gateway]:
 
 
 async def timed_out(way: Way, gateway: Gateway, *, timeout_s: float | None) -> float:
-    """Call an AlipayHK that hangs; return how long that took."""
-    began = time.monotonic()
+    """Call an AlipayHK that hangs; return how long that took.
+
+    On a busy machine the margin may not be enough, and then the status is gRPC's own: once more.
+    """
     expected = doubt("UPSTREAM_TIMEOUT", promised=way.promised, code=StatusCode.DEADLINE_EXCEEDED)
-    way.upstream.script = hangs
-    request = way.api.request()
-    await caller.refused(gateway.channel, way.api, request, expected, timeout_s=timeout_s)
+    for _ in range(5):
+        way.upstream.reset(hangs)
+        began, request = time.monotonic(), way.api.request()
+        told = await caller.call(gateway.channel, way.api, request, timeout_s=timeout_s)
+        took_s = time.monotonic() - began
+        if told.trailers:
+            break
+    caller.check(told, expected, request)
     way.check_sent(request)
-    return time.monotonic() - began
+    return took_s
 
 
 async def test_hang_is_told_a_little_before_the_callers_deadline_with_all_details(way: Way) -> None:
