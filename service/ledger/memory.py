@@ -1,0 +1,197 @@
+"""The ledger in this process's memory: everything that the rules ask, until the process ends."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import replace
+
+from . import FINAL, Answer, Claim, Ending, Granted, Key, Resolution, Row, State
+from .rules import Applied, Linkage, answer_to
+
+UNFINISHED = frozenset({State.SENDING, State.IN_DOUBT})
+
+
+class MemoryLedger:
+    """Rows in a dictionary. Nothing awaits within an operation, which makes each of them atomic."""
+
+    def __init__(self) -> None:
+        self._rows: dict[Key, Row] = {}
+        self._by_linkage: defaultdict[bytes, dict[Key, None]] = defaultdict(dict)
+        self._last_token = 0
+
+    async def claim(self, claim: Claim, now_ms: int) -> Answer:
+        """Answer by the rules, and write what was granted."""
+        row = self._rows.get(claim.key)
+        answer = answer_to(claim, row, self._linkage(claim, now_ms), now_ms, token=self._last_token + 1)
+        if not isinstance(answer, Granted):
+            return answer
+        self._last_token = answer.token
+        self._put(_new_row(claim, answer, now_ms) if row is None else _claimed(row, claim, answer, now_ms))
+        return answer
+
+    async def look(self, claim: Claim, now_ms: int) -> Answer:
+        """Answer by the rules."""
+        row = self._rows.get(claim.key)
+        return answer_to(claim, row, self._linkage(claim, now_ms), now_ms, token=0)
+
+    async def renew(self, key: Key, token: int, lease_ms: int, now_ms: int) -> bool:
+        """Count another attempt."""
+        row = self._extensible(key, token, now_ms)
+        if row is None:
+            return False
+        self._put(_sending(row, now_ms + lease_ms, now_ms, attempts=row.attempts + 1, was_in_doubt=True))
+        return True
+
+    async def extend(self, key: Key, token: int, lease_ms: int, now_ms: int) -> bool:
+        """Lengthen the lease."""
+        row = self._extensible(key, token, now_ms)
+        if row is None or row.state is not State.SENDING:
+            return False
+        self._put(replace(row, lease_until_ms=now_ms + lease_ms, updated_ms=now_ms))
+        return True
+
+    async def record(self, key: Key, token: int, ending: Ending, now_ms: int) -> bool:
+        """Write what came of it, once."""
+        row = self._held(key, token)
+        if row is None:
+            return False
+        if row.state in UNFINISHED:
+            self._put(replace(row, state=ending.state, ending=ending, updated_ms=now_ms))
+            return True
+        return row.state is ending.state
+
+    async def undo(self, key: Key, token: int, now_ms: int) -> bool:
+        """Remove the row, or put it back in doubt."""
+        row = self._held(key, token)
+        if row is None or row.state is not State.SENDING:
+            return False
+        if row.was_in_doubt:
+            attempts = row.attempts - 1
+            self._put(replace(row, state=State.IN_DOUBT, attempts=attempts, updated_ms=now_ms))
+        else:
+            self._remove(row)
+        return True
+
+    async def find(self, request_id: str) -> Sequence[Row]:
+        """Look through every client id and API."""
+        found = (row for row in self._rows.values() if row.key.request_id == request_id)
+        return sorted(found, key=lambda row: (row.key.api, row.key.client_id))
+
+    async def resolve(self, key: Key, ending: Ending, *, who: str, why: str, now_ms: int) -> bool:
+        """End a doubt, and fence off whoever may still hold the claim."""
+        row = self._rows.get(key)
+        if row is None or not row.is_in_doubt(now_ms):
+            return False
+        self._last_token += 1
+        resolved = replace(
+            row,
+            state=ending.state,
+            token=self._last_token,
+            ending=replace(ending, resolved_by_operator=True),
+            resolved=Resolution(who, why, now_ms),
+            updated_ms=now_ms,
+        )
+        self._put(resolved)
+        return True
+
+    async def rows(self, *, since_ms: int = 0, in_doubt_at_ms: int | None = None) -> AsyncIterator[Row]:
+        """Go through what is there at the first step."""
+        for row in sorted(self._rows.values(), key=lambda row: row.updated_ms):
+            wanted = in_doubt_at_ms is None or row.is_in_doubt(in_doubt_at_ms)
+            if wanted and row.updated_ms >= since_ms:
+                yield row
+
+    async def drop(self, *, before_ms: int) -> int:
+        """Forget old finals."""
+        old = [row for row in self._rows.values() if row.state in FINAL and row.updated_ms < before_ms]
+        for row in old:
+            self._remove(row)
+        return len(old)
+
+    async def close(self) -> None:
+        """Have nothing to finish."""
+
+    def _put(self, row: Row) -> None:
+        self._rows[row.key] = row
+        if row.linkage is not None:
+            self._by_linkage[row.linkage][row.key] = None
+
+    def _remove(self, row: Row) -> None:
+        del self._rows[row.key]
+        if row.linkage is not None:
+            del self._by_linkage[row.linkage][row.key]
+            if not self._by_linkage[row.linkage]:
+                del self._by_linkage[row.linkage]
+
+    def _held(self, key: Key, token: int) -> Row | None:
+        row = self._rows.get(key)
+        return row if row is not None and row.token == token else None
+
+    def _extensible(self, key: Key, token: int, now_ms: int) -> Row | None:
+        """Return a row whose holder may go on: nobody has taken over, not even its linkage."""
+        row = self._held(key, token)
+        if row is None or row.state not in UNFINISHED:
+            return None
+        lease_holds = row.state is State.SENDING and row.lease_until_ms > now_ms
+        if not lease_holds and any(other.lease_until_ms > now_ms for other in self._sending(row)):
+            return None
+        return row
+
+    def _sending(self, row: Row | Claim) -> Iterator[Row]:
+        return (other for other in self._others(row) if other.state is State.SENDING)
+
+    def _others(self, row: Row | Claim) -> Iterator[Row]:
+        """Go through the other requests for the linkage that AlipayHK has in the same order."""
+        if row.linkage is None:
+            return
+        for key in self._by_linkage.get(row.linkage, ()):
+            if key != row.key and (key.client_id, key.api) == (row.key.client_id, row.key.api):
+                yield self._rows[key]
+
+    def _linkage(self, claim: Claim, now_ms: int) -> Linkage:
+        busy = (other.lease_until_ms for other in self._sending(claim) if other.lease_until_ms > now_ms)
+        return Linkage(self._newest(claim), max(busy, default=0))
+
+    def _newest(self, claim: Claim) -> Applied | None:
+        applied = [
+            (other.biz_time_ms, other.fingerprint)
+            for other in self._others(claim)
+            if other.state is State.APPLIED and other.biz_time_ms is not None
+        ]
+        if not applied:
+            return None
+        newest_ms = max(biz_time_ms for biz_time_ms, _ in applied)
+        return Applied(newest_ms, [content for biz_time_ms, content in applied if biz_time_ms == newest_ms])
+
+
+def _new_row(claim: Claim, granted: Granted, now_ms: int) -> Row:
+    return Row(
+        key=claim.key,
+        caller=claim.caller,
+        fingerprint=claim.fingerprint,
+        linkage=claim.linkage,
+        biz_time_ms=claim.biz_time_ms,
+        state=State.SENDING,
+        attempts=1,
+        token=granted.token,
+        lease_until_ms=now_ms + claim.lease_ms,
+        created_ms=now_ms,
+        updated_ms=now_ms,
+    )
+
+
+def _claimed(row: Row, claim: Claim, granted: Granted, now_ms: int) -> Row:
+    claimed = replace(row, token=granted.token)
+    return _sending(claimed, now_ms + claim.lease_ms, now_ms, attempts=row.attempts + 1, was_in_doubt=True)
+
+
+def _sending(row: Row, lease_until_ms: int, now_ms: int, *, attempts: int, was_in_doubt: bool) -> Row:
+    return replace(
+        row,
+        state=State.SENDING,
+        attempts=attempts,
+        lease_until_ms=lease_until_ms,
+        was_in_doubt=was_in_doubt,
+        updated_ms=now_ms,
+    )

@@ -1,0 +1,82 @@
+"""From `LEDGER_URL` and `LEDGER_KEY_FILE` to a ledger that can be used, or a sentence why not."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from . import Ledger, LedgerFault, LedgerUnavailable
+from .memory import MemoryLedger
+from .off import OffLedger
+from .sqlite import SqliteLedger
+from .sqlite_file import KeyMark, LedgerFile, name_of
+from .vault import KEY_BYTES, RandomBytes, Vault, make_key_file, read_key_file
+
+OFF: Final = "off"
+MEMORY: Final = "memory:"
+SQLITE: Final = "sqlite:///"
+POSTGRES: Final = ("postgresql://", "postgres://")
+
+
+def check_url(url: str) -> str:
+    """Return the address of a ledger that this version knows; raise ValueError."""
+    if url.startswith(POSTGRES):
+        raise ValueError("names PostgreSQL, which comes with a later version")
+    name = url.removeprefix(SQLITE)
+    if url not in {OFF, MEMORY} and (name == url or not name or set(name) & set("?#\0")):
+        raise ValueError("must be off, memory:, sqlite:///file or sqlite:////absolute/file")
+    return url
+
+
+def open_ledger(
+    url: str, key_file: Path | None, *, random_bytes: RandomBytes, create: bool = True
+) -> tuple[Ledger, Vault]:
+    """Open a ledger and what seals its rows; raise LedgerFault. Without `create`, it must be there."""
+    try:
+        check_url(url)
+    except ValueError as error:
+        raise LedgerFault(f"LEDGER_URL {error}") from None
+    if not url.startswith(SQLITE):
+        # Nothing outlives this process, so that its key need not either.
+        key = random_bytes(KEY_BYTES) if key_file is None else read_key_file(key_file)
+        return OffLedger() if url == OFF else MemoryLedger(), Vault(key, random_bytes=random_bytes)
+    path = Path(url.removeprefix(SQLITE)).absolute()
+    vault = Vault(_key_of(path, key_file, random_bytes, create=create), random_bytes=random_bytes)
+    return _open_sqlite(path, vault), vault
+
+
+def _open_sqlite(path: Path, vault: Vault) -> SqliteLedger:
+    try:
+        _make_private(path)
+        return SqliteLedger(LedgerFile(path, KeyMark(vault.key_id, vault.key_check)))
+    except sqlite3.Error as error:
+        raise LedgerFault(f"the ledger {path} cannot be opened: {name_of(error)}") from None
+    except OSError as error:
+        raise LedgerFault(f"the ledger {path} cannot be opened: {error.strerror}") from None
+    except LedgerUnavailable as error:
+        raise LedgerFault(f"the ledger {path} cannot be opened: {error}") from None
+
+
+def _key_of(path: Path, key_file: Path | None, random_bytes: RandomBytes, *, create: bool) -> bytes:
+    """Read the key of a database, or make one for a new database where none is configured."""
+    beside = path.with_name(f"{path.name}.key")
+    try:
+        is_new = not path.exists() or path.stat().st_size == 0
+        if is_new and not create:
+            raise LedgerFault(f"there is no ledger {path}")
+        if key_file is None and is_new and not beside.exists():
+            with suppress(FileExistsError):  # another worker has just made it
+                make_key_file(beside, random_bytes=random_bytes)
+    except OSError as error:
+        raise LedgerFault(f"the ledger {path} cannot be made: {error.strerror}") from None
+    return read_key_file(beside if key_file is None else key_file)
+
+
+def _make_private(path: Path) -> None:
+    """Make a new database readable by this user alone; SQLite gives its other files the same mode."""
+    # An old one is not even opened: closing it would take SQLite's locks away from this process.
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))

@@ -1,0 +1,60 @@
+"""The rules by which every level answers a claim: pure, over what the level has read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from . import FINAL, Answer, Claim, Granted, InProgress, Known, LinkageBusy, Refused, Row, State
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """The newest that was applied to a linkage under other request ids."""
+
+    biz_time_ms: int
+    fingerprints: Sequence[bytes]
+    """The contents applied with that very biz_time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Linkage:
+    """What else is known of a claim's linkage."""
+
+    newest: Applied | None = None
+    busy_until_ms: int = 0
+    """The longest lease of another request for it that is being sent."""
+
+
+def answer_to(  # noqa: PLR0911  (a list of cases, in their order)
+    claim: Claim, row: Row | None, linkage: Linkage, now_ms: int, *, token: int
+) -> Answer:
+    """Answer a claim. In this order: known id, future, stale or tie, busy, granted with this token."""
+    if row is not None:
+        if row.fingerprint != claim.fingerprint:
+            return Refused.REUSED
+        if row.state in FINAL and row.ending is not None:
+            return Known(row.ending)
+        if row.state is State.SENDING and row.lease_until_ms > now_ms:
+            return InProgress(row.lease_until_ms)
+        if not claim.may_repeat:
+            return Refused.IN_DOUBT
+    elif refused := _refused_for_time(claim, linkage.newest):
+        return refused
+    if linkage.busy_until_ms > now_ms:
+        return LinkageBusy(linkage.busy_until_ms, was_in_doubt=row is not None)
+    return Granted(token, was_in_doubt=row is not None)
+
+
+def _refused_for_time(claim: Claim, newest: Applied | None) -> Refused | None:
+    """Compare a new id's biz_time with now and with what was applied; a known id is never stale."""
+    if claim.biz_time_ms is None:
+        return None
+    if claim.biz_time_max_ms is not None and claim.biz_time_ms > claim.biz_time_max_ms:
+        return Refused.IN_FUTURE
+    if newest is None or claim.biz_time_ms > newest.biz_time_ms:
+        return None
+    if claim.biz_time_ms < newest.biz_time_ms:
+        return Refused.STALE
+    # The same news under a new id is sent: AlipayHK sees no change in it.
+    return None if claim.fingerprint in newest.fingerprints else Refused.TIE

@@ -1,0 +1,88 @@
+"""What SQLite is told: put together from constants, and with parameters for all that comes from outside."""
+
+from __future__ import annotations
+
+from typing import Final
+
+_SELECT: Final = """
+    SELECT request.client_id, request.api, request.request_id, caller, fingerprint, linkage, biz_time_ms,
+           request.state, attempts, token, lease_until_ms, created_ms, updated_ms, was_in_doubt,
+           result_status, result_code, sealed, who, why, at_ms, request.id
+    FROM request LEFT JOIN resolution ON resolution.id = request.resolution
+"""
+_FINAL: Final = "request.state IN ('applied', 'rejected')"
+_OPEN: Final = "(request.state = 'sending' OR request.state = 'in_doubt')"
+_KEY: Final = "request_id = ? AND api = ? AND client_id = ?"
+_HELD: Final = f"{_KEY} AND token = ?"
+
+SELECT_ROW: Final = f"{_SELECT} WHERE request.request_id = ? AND request.api = ? AND request.client_id = ?"
+FIND: Final = f"{_SELECT} WHERE request.request_id = ? ORDER BY request.api, request.client_id"
+_PAGE: Final = "(updated_ms, request.id) > (:updated_ms, :id) ORDER BY updated_ms, request.id LIMIT :limit"
+PAGE_OF_ROWS: Final = f"""
+    SELECT * FROM ({_SELECT} WHERE {_FINAL} AND {_PAGE})
+    UNION ALL
+    SELECT * FROM ({_SELECT} WHERE {_OPEN} AND {_PAGE})
+    ORDER BY updated_ms, id LIMIT :limit
+"""
+PAGE_IN_DOUBT: Final = f"""
+    {_SELECT} WHERE {_OPEN} AND (request.state = 'in_doubt' OR lease_until_ms <= :in_doubt_at_ms)
+    AND {_PAGE}
+"""
+
+SELECT_LINKAGE: Final = """
+    SELECT biz_time_ms, fingerprint, 0 FROM request
+    WHERE linkage = ? AND state = 'applied' AND biz_time_ms >= ?
+      AND client_id = ? AND api = ? AND request_id <> ?
+    UNION ALL
+    SELECT 0, NULL, lease_until_ms FROM request
+    WHERE linkage = ? AND state = 'sending' AND lease_until_ms > ?
+      AND client_id = ? AND api = ? AND request_id <> ?
+"""
+INSERT: Final = """
+    INSERT INTO request (client_id, api, request_id, caller, key_id, fingerprint, linkage, biz_time_ms,
+        state, attempts, token, lease_until_ms, was_in_doubt, created_ms, updated_ms)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'sending', 1, ?, ?, 0, ?, ?) ON CONFLICT DO NOTHING
+"""
+CLAIM: Final = f"""
+    UPDATE request SET state = 'sending', attempts = attempts + 1, token = ?, lease_until_ms = ?,
+        was_in_doubt = 1, updated_ms = ? WHERE {_KEY}
+"""
+_MAY_GO_ON: Final = """
+    WHERE request_id = :request_id AND api = :api AND client_id = :client_id AND token = :token
+      AND (state = 'sending' AND lease_until_ms > :now_ms OR
+           NOT EXISTS (
+               SELECT 1 FROM request AS other
+               WHERE other.linkage = request.linkage AND other.state = 'sending'
+                 AND other.lease_until_ms > :now_ms AND other.client_id = :client_id AND other.api = :api
+                 AND other.request_id <> :request_id))
+"""
+RENEW: Final = f"""
+    UPDATE request SET state = 'sending', attempts = attempts + 1, lease_until_ms = :lease_until_ms,
+        was_in_doubt = 1, updated_ms = :now_ms {_MAY_GO_ON} AND state IN ('sending', 'in_doubt')
+"""
+EXTEND: Final = f"""
+    UPDATE request SET lease_until_ms = :lease_until_ms, updated_ms = :now_ms
+    {_MAY_GO_ON} AND state = 'sending'
+"""
+RECORD: Final = f"""
+    UPDATE request SET state = ?, result_status = ?, result_code = ?, sealed = ?, updated_ms = ?
+    WHERE {_HELD} AND state IN ('sending', 'in_doubt')
+"""
+IS_RECORDED: Final = f"SELECT 1 FROM request WHERE {_HELD} AND state = ?"
+REMOVE: Final = f"DELETE FROM request WHERE {_HELD} AND state = 'sending' AND was_in_doubt = 0"
+PUT_BACK: Final = f"""
+    UPDATE request SET state = 'in_doubt', attempts = attempts - 1, updated_ms = ?
+    WHERE {_HELD} AND state = 'sending'
+"""
+INSERT_RESOLUTION: Final = """
+    INSERT INTO resolution (client_id, api, request_id, state, who, why, at_ms) VALUES (?, ?, ?, ?, ?, ?, ?)
+"""
+RESOLVE: Final = f"""
+    UPDATE request SET state = ?, token = ?, result_status = ?, result_code = ?, sealed = ?, resolution = ?,
+        updated_ms = ? WHERE {_KEY}
+"""
+DROP: Final = """
+    DELETE FROM request WHERE id IN (
+        SELECT id FROM request WHERE state IN ('applied', 'rejected') AND updated_ms < ?
+        ORDER BY updated_ms LIMIT ?)
+"""

@@ -1,0 +1,123 @@
+"""What keeps personal data out of the ledger: keyed hashes and sealed replies, all from one key file.
+
+The key is the ledger's own. Were it the signing key, each rotation of that would turn every request id
+into a reused one.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from . import Key, LedgerFault
+
+KEY_BYTES: Final = 32
+NONCE_BYTES: Final = 12
+"""Random, which AES-GCM bears for four thousand million replies under one key."""
+FILE_BYTES_MAX: Final = 128
+_PURPOSE: Final = b"alipayhk-gateway ledger 1 "
+
+RandomBytes = Callable[[int], bytes]
+
+
+class Unsealable(Exception):
+    """What was sealed is not for this row, not whole, or under another key."""
+
+
+class Vault:
+    """Hashes contents and linkages, and seals replies, under keys derived from the ledger's."""
+
+    def __init__(self, key: bytes, *, random_bytes: RandomBytes) -> None:
+        self._random_bytes = random_bytes
+        self._fingerprint_key = _derive(key, b"fingerprint")
+        self._linkage_key = _derive(key, b"linkage")
+        self._cipher = AESGCM(_derive(key, b"seal"))
+        self.key_id: str = _derive(key, b"key id")[:4].hex()
+        """A short public name of the key, by which people tell keys apart."""
+        self.key_check: bytes = _derive(key, b"key check")[:16]
+        """What only this key gives, by which a database knows its key."""
+
+    def fingerprint(self, content: bytes) -> bytes:
+        """Hash the business content of a request."""
+        return hmac.digest(self._fingerprint_key, content, "sha256")
+
+    def linkage(self, parts: tuple[str, ...]) -> bytes:
+        """Hash what names a linkage."""
+        return hmac.digest(self._linkage_key, _encode(parts), "sha256")
+
+    def seal(self, plaintext: bytes, row: Key) -> bytes:
+        """Encrypt what a replay needs, for this row alone."""
+        nonce = self._random_bytes(NONCE_BYTES)
+        return nonce + self._cipher.encrypt(nonce, plaintext, _context(row))
+
+    def unseal(self, sealed: bytes, row: Key) -> bytes:
+        """Decrypt what was sealed for this row. Every way to fail raises the same Unsealable."""
+        try:
+            return self._cipher.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], _context(row))
+        except (InvalidTag, ValueError):
+            raise Unsealable("the stored reply cannot be unsealed") from None
+
+
+def read_key_file(path: Path) -> bytes:
+    """Read the ledger's key; raise LedgerFault."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(FILE_BYTES_MAX)
+    except OSError as error:
+        raise LedgerFault(f"the ledger's key file {path} cannot be read: {error.strerror}") from None
+    try:
+        key = base64.b64decode(data.strip(), validate=True)
+    except binascii.Error:
+        key = b""
+    if len(key) != KEY_BYTES:
+        raise LedgerFault(f"the ledger's key file {path} must hold {KEY_BYTES} bytes as one line of base64")
+    return key
+
+
+def make_key_file(path: Path, *, random_bytes: RandomBytes) -> None:
+    """Write a new key that only this user can read; raise FileExistsError rather than overwrite."""
+    # Linked into place when it is whole: another worker, starting too, never reads half a key.
+    unfinished = path.with_name(f"{path.name}.{random_bytes(8).hex()}")
+    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(base64.b64encode(random_bytes(KEY_BYTES)) + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        path.hardlink_to(unfinished)
+        _sync_directory(path.parent)
+    finally:
+        unfinished.unlink()
+
+
+def _sync_directory(path: Path) -> None:
+    """Make a new name in a directory outlive a power loss."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _derive(key: bytes, purpose: bytes) -> bytes:
+    return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=_PURPOSE + purpose).derive(key)
+
+
+def _encode(parts: Iterable[str]) -> bytes:
+    """Write texts so that no other texts are written the same: each one's length goes before it."""
+    encoded = (part.encode() for part in parts)
+    return b"".join(len(part).to_bytes(4, "big") + part for part in encoded)
+
+
+def _context(row: Key) -> bytes:
+    return _encode((row.client_id, row.api, row.request_id))

@@ -1,0 +1,30 @@
+"""`alipayhk-gateway ledger` on the ledger that the settings name."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from . import ledger_commands
+from .config_check import refuse
+from .settings import SettingsError, read_ledger_settings
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the subcommands."""
+    ledger_commands.configure(parser, _add_config)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run one subcommand."""
+    try:
+        url, key_file = read_ledger_settings(args.config)
+    except SettingsError as error:
+        return refuse(error.faults)
+    return ledger_commands.run(args, url, key_file)
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="settings in TOML; the environment wins"
+    )

@@ -1,0 +1,201 @@
+"""`alipayhk-gateway ledger`: see what was sent, and end a doubt that AlipayHK will not end.
+
+Exit status: 0 done, 1 not found or not in doubt, 69 the ledger cannot be used now, 78 bad configuration.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import pwd
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from .exits import EX_CONFIG, EX_UNAVAILABLE
+from .ledger import Ending, Ledger, LedgerFault, LedgerUnavailable, Row, State
+from .ledger.opening import MEMORY, OFF, open_ledger
+
+NOT_DONE: Final = 1
+WORDS_MAX: Final = 500
+
+Facts = dict[str, object]
+Command = Callable[[argparse.Namespace, Ledger], Awaitable[int]]
+
+
+def configure(
+    parser: argparse.ArgumentParser, add_config: Callable[[argparse.ArgumentParser], None]
+) -> None:
+    """Add the subcommands, each with the options by which `add_config` finds the settings."""
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, command: Command, summary: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=summary, description=f"{summary.capitalize()}.")
+        add_config(added)
+        added.add_argument("--json", action="store_true", help="write JSON")
+        added.set_defaults(ledger_command=command)
+        return added
+
+    listed = add("list", _list, "list requests, the longest unchanged first")
+    listed.add_argument("--in-doubt", action="store_true", help="only those whose outcome is not known")
+    show = add("show", _show, "show what is known of a request id")
+    show.add_argument("request_id", metavar="REQUEST_ID")
+    resolve = add("resolve", _resolve, "record what a request in doubt came to, as a person found out")
+    resolve.add_argument("request_id", metavar="REQUEST_ID")
+    outcome = resolve.add_mutually_exclusive_group(required=True)
+    outcome.add_argument("--applied", action="store_true", help="AlipayHK did it")
+    outcome.add_argument("--rejected", action="store_true", help="AlipayHK did not, and will not")
+    resolve.add_argument("--reason", required=True, type=_words, help="how that is known; no personal data")
+    resolve.add_argument("--api", help="which, where the id is known to several: SyncLinkage, BindAccount")
+    resolve.add_argument("--client-id", help="whose, where the id is known under several client ids")
+    resolve.add_argument(
+        "--who", type=_words, default=_os_user(), help="who found out (default: %(default)s)"
+    )
+    export = add("export", _export, "write every request changed since a time, one JSON object a line")
+    export.add_argument("--since", required=True, type=_moment, metavar="TIME", help="ISO 8601")
+
+
+def run(args: argparse.Namespace, ledger_url: str, key_file: Path | None) -> int:
+    """Run one subcommand on a ledger; return its exit status."""
+    try:
+        if ledger_url in {OFF, MEMORY}:
+            return _fail(f"LEDGER_URL is {ledger_url}: nothing is kept outside the gateway", EX_CONFIG)
+        ledger, _ = open_ledger(ledger_url, key_file, random_bytes=os.urandom, create=False)
+    except LedgerFault as fault:
+        return _fail(str(fault), EX_CONFIG)
+    try:
+        return asyncio.run(_on(ledger, args))
+    except LedgerUnavailable as error:
+        return _fail(str(error), EX_UNAVAILABLE)
+
+
+async def _on(ledger: Ledger, args: argparse.Namespace) -> int:
+    command: Command = args.ledger_command
+    try:
+        return await command(args, ledger)
+    finally:
+        await ledger.close()
+
+
+async def _list(args: argparse.Namespace, ledger: Ledger) -> int:
+    now_ms = _now_ms()
+    rows = ledger.rows(in_doubt_at_ms=now_ms) if args.in_doubt else ledger.rows()
+    if args.json:
+        print(json.dumps({"requests": [facts(row, now_ms) async for row in rows]}, indent=2))
+        return 0
+    async for row in rows:
+        known = facts(row, now_ms)
+        names = ("updated", "state", "attempts", "api", "client_id", "request_id", "caller", "result_code")
+        print("  ".join(str(known[name] or "-") for name in names))
+    return 0
+
+
+async def _show(args: argparse.Namespace, ledger: Ledger) -> int:
+    rows = await ledger.find(args.request_id)
+    if not rows:
+        return _fail("no request has this id", NOT_DONE)
+    _print([facts(row, _now_ms()) for row in rows], as_json=args.json)
+    return 0
+
+
+async def _resolve(args: argparse.Namespace, ledger: Ledger) -> int:
+    row = _chosen(args, await ledger.find(args.request_id))
+    if isinstance(row, str):
+        return _fail(row, NOT_DONE)
+    ending = Ending(State.APPLIED if args.applied else State.REJECTED, resolved_by_operator=True)
+    if not await ledger.resolve(row.key, ending, who=args.who, why=args.reason, now_ms=_now_ms()):
+        return _fail("this request is not in doubt", NOT_DONE)
+    rows = [found for found in await ledger.find(args.request_id) if found.key == row.key]
+    _print([facts(found, _now_ms()) for found in rows], as_json=args.json)
+    return 0
+
+
+async def _export(args: argparse.Namespace, ledger: Ledger) -> int:
+    rows: AsyncIterator[Row] = ledger.rows(since_ms=args.since)
+    async for row in rows:
+        print(json.dumps(facts(row, _now_ms())))
+    return 0
+
+
+def _chosen(args: argparse.Namespace, rows: Iterable[Row]) -> Row | str:
+    """Return the one row that is meant, or why there is none."""
+    meant = [
+        row
+        for row in rows
+        if args.api in {None, row.key.api} and args.client_id in {None, row.key.client_id}
+    ]
+    if len(meant) > 1:
+        return "several requests have this id: name one with --api and --client-id"
+    return meant[0] if meant else "no such request"
+
+
+def facts(row: Row, now_ms: int) -> Facts:
+    """Tell what a person may see of a row: no hash, and nothing that is sealed."""
+    ending, resolved = row.ending, row.resolved
+    return {
+        "client_id": row.key.client_id,
+        "api": row.key.api,
+        "request_id": row.key.request_id,
+        "caller": row.caller,
+        "state": str(State.IN_DOUBT if row.is_in_doubt(now_ms) else row.state),
+        "attempts": row.attempts,
+        "biz_time": None if row.biz_time_ms is None else _time(row.biz_time_ms),
+        "created": _time(row.created_ms),
+        "updated": _time(row.updated_ms),
+        "result_status": ending.result_status if ending else "",
+        "result_code": ending.result_code if ending else "",
+        "resolved": resolved and {"who": resolved.who, "when": _time(resolved.at_ms), "why": resolved.why},
+    }
+
+
+def _print(rows: list[Facts], *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"requests": rows}, indent=2))
+        return
+    for row in rows:
+        resolved = row.pop("resolved")
+        for name, value in row.items():
+            print(f"{name}: {'' if value is None else value}")
+        for name, value in (resolved if isinstance(resolved, dict) else {}).items():
+            print(f"resolved {name}: {value}")
+        print()
+
+
+def _words(text: str) -> str:
+    if not text.strip() or len(text) > WORDS_MAX or not text.isprintable():
+        raise argparse.ArgumentTypeError(f"must be 1 to {WORDS_MAX} printable characters")
+    return text
+
+
+def _moment(text: str) -> int:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError("must be a time like 2026-03-01T08:00:00+08:00") from None
+    # A time without an offset is this machine's, as with every other tool on it.
+    return int(moment.timestamp() * 1000)
+
+
+def _time(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds")
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _os_user() -> str:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return f"uid {os.getuid()}"
+
+
+def _fail(message: str, status: int) -> int:
+    print(f"alipayhk-gateway: {message}", file=sys.stderr)
+    return status

@@ -1,0 +1,135 @@
+"""Other processes on the same ledger: `python -m tests.ledger.processes COMMAND DIRECTORY [WORD ...]`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from service.ledger import Granted, Ledger, LedgerFault, LedgerUnavailable
+from tests.ledger.levels import APPLIED, NOW_MS, a_claim, ended, opened, sqlite_url
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+NOBODY: Final = 65_534
+
+
+def started(command: str, directory: Path, *words: str) -> subprocess.Popen[str]:
+    """Start one of the commands below."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.ledger.processes", command, str(directory), *words],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, sys.path)])},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def output_of(*processes: subprocess.Popen[str]) -> list[list[str]]:
+    """Let processes begin that wait for it, and return the lines of each when all have ended well."""
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    outputs = [process.communicate(timeout=60)[0].splitlines() for process in processes]
+    assert [process.returncode for process in processes] == [0] * len(processes)
+    return outputs
+
+
+def tell(what: object) -> None:
+    """Write a line, at once."""
+    sys.stdout.write(f"{what}\n")
+    sys.stdout.flush()
+
+
+async def apply_for_ever(directory: Path, _: Sequence[str]) -> None:
+    """Apply one request after the other, and say so after each."""
+    ledger = opened(sqlite_url(directory))[0]
+    number = 0
+    while True:
+        claim = a_claim(f"id-{number}", linkage=b"%d" % number)
+        await ended(ledger, claim)
+        tell(claim.key.request_id)
+        number += 1
+
+
+async def claim_all(directory: Path, words: Sequence[str]) -> None:
+    """Claim so many ids at once, and tell which were granted."""
+    ledger, _ = opened(sqlite_url(directory))
+    claims = [a_claim(f"id-{number}", linkage=b"%d" % number) for number in range(int(words[0]))]
+    await asyncio.to_thread(sys.stdin.readline)
+    answers = await asyncio.gather(*(ledger.claim(claim, NOW_MS) for claim in claims))
+    for claim, answer in zip(claims, answers, strict=True):
+        if isinstance(answer, Granted):
+            tell(f"{claim.key.request_id} {answer.token}")
+    await ledger.close()
+
+
+async def open_at_once(directory: Path, _: Sequence[str]) -> None:
+    """Open the ledger when the others do, and tell its key."""
+    await asyncio.to_thread(sys.stdin.readline)
+    ledger, vault = opened(sqlite_url(directory))
+    tell(vault.key_id)
+    await ledger.close()
+
+
+async def open_as_nobody(directory: Path, _: Sequence[str]) -> None:
+    """Open the ledger as a user who owns nothing, and tell what is wrong."""
+    if os.getuid() == 0:
+        os.setuid(NOBODY)
+    try:
+        opened(sqlite_url(directory))
+    except LedgerFault as fault:
+        tell(fault)
+
+
+async def fill_the_disk(directory: Path, _: Sequence[str]) -> None:
+    """Write until no file may grow any more, make room, and go on; tell what happened."""
+    ledger = opened(sqlite_url(directory))[0]
+
+    def room(bytes_: int) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_, resource.RLIM_INFINITY))
+
+    room(40_000 + max(file.stat().st_size for file in os.scandir(directory)))
+    await full_and_mended(ledger, lambda: room(resource.RLIM_INFINITY))
+
+
+async def full_and_mended(ledger: Ledger, make_room: Callable[[], None]) -> None:
+    """Apply requests until the ledger is full; make room; all that was answered must be there."""
+    applied = []
+    try:
+        for number in range(2_000):
+            claim = a_claim(f"id-{number}", linkage=b"%d" % number)
+            await ended(ledger, claim)
+            applied.append(claim)
+    except LedgerUnavailable as error:
+        tell(error)
+    assert 0 < len(applied) < 2_000
+    looked = await ledger.look(applied[0], NOW_MS)
+    make_room()
+    await ended(ledger, a_claim("after", linkage=None))
+    states = {row.key.request_id: row.state async for row in ledger.rows()}
+    assert {states[claim.key.request_id] for claim in applied} == {APPLIED.state}
+    assert states["after"] is APPLIED.state
+    tell(type(looked).__name__)
+    await ledger.close()
+
+
+COMMANDS: Final[dict[str, Callable[[Path, Sequence[str]], Awaitable[None]]]] = {
+    command.__name__: command
+    for command in (apply_for_ever, claim_all, open_at_once, open_as_nobody, fill_the_disk)
+}
+
+
+async def main() -> None:
+    _, command, directory, *words = sys.argv
+    await COMMANDS[command](Path(directory), words)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

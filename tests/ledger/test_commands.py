@@ -1,0 +1,286 @@
+"""`alipayhk-gateway ledger`: what it prints, and its exit statuses."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sqlite3
+from collections.abc import Awaitable, Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from service import ledger_commands
+from service.exits import EX_CONFIG, EX_UNAVAILABLE
+from service.ledger import Key, Known, Ledger, Resolution, State
+from tests.ledger.levels import (
+    APPLIED,
+    IN_DOUBT,
+    NOW_MS,
+    a_bind,
+    a_claim,
+    ended,
+    granted,
+    opened,
+    sqlite_url,
+    the_row,
+)
+
+Run = Callable[..., int]
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config")
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Return what runs a command line on the ledger of this test."""
+
+    def run(*words: str, url: str | None = None, key_file: Path | None = None) -> int:
+        parser = argparse.ArgumentParser()
+        ledger_commands.configure(parser, add_config)
+        args = parser.parse_args(words)
+        return ledger_commands.run(args, sqlite_url(tmp_path) if url is None else url, key_file)
+
+    return run
+
+
+def prepared(directory: Path, *steps: Callable[[Ledger], Awaitable[object]]) -> None:
+    """Do something to the ledger before the command comes."""
+
+    async def do() -> None:
+        ledger, _ = opened(sqlite_url(directory))
+        for step in steps:
+            await step(ledger)
+        await ledger.close()
+
+    asyncio.run(do())
+
+
+@pytest.fixture
+def three(tmp_path: Path) -> None:
+    """Prepare one applied request, one in doubt, and one whose lease is over."""
+    prepared(
+        tmp_path,
+        lambda ledger: ended(ledger, a_claim("applied")),
+        lambda ledger: ended(ledger, a_bind("doubt"), IN_DOUBT, NOW_MS + 1),
+        lambda ledger: granted(ledger, a_bind("over"), NOW_MS + 2),
+    )
+
+
+# -- list, show
+
+
+def test_list_shows_the_longest_unchanged_first(
+    run: Run, three: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("list") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[5] for line in lines] == ["applied", "doubt", "over"]
+    assert lines[0].split() == [
+        *("1970-01-01T00:16:40.000+00:00", "applied", "1"),
+        *("SyncLinkage", "client-1", "applied", "loyalty", "SUCCESS"),
+    ]
+
+
+def test_list_in_doubt_shows_what_nobody_knows(
+    run: Run, three: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("list", "--in-doubt", "--json") == 0
+    requests = json.loads(capsys.readouterr().out)["requests"]
+    assert [(row["request_id"], row["state"]) for row in requests] == [
+        ("doubt", "in_doubt"),
+        ("over", "in_doubt"),
+    ]
+
+
+def test_show_tells_all_that_a_person_may_see(
+    run: Run, three: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("show", "applied", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["requests"] == [
+        {
+            "client_id": "client-1",
+            "api": "SyncLinkage",
+            "request_id": "applied",
+            "caller": "loyalty",
+            "state": "applied",
+            "attempts": 1,
+            "biz_time": "1970-01-01T00:16:40.000+00:00",
+            "created": "1970-01-01T00:16:40.000+00:00",
+            "updated": "1970-01-01T00:16:40.000+00:00",
+            "result_status": "S",
+            "result_code": "SUCCESS",
+            "resolved": None,
+        }
+    ]
+    assert run("show", "doubt") == 0
+    assert "state: in_doubt\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", [("list",), ("show", "applied"), ("export", "--since", "1970-01-01")])
+@pytest.mark.parametrize("flags", [(), ("--json",)])
+def test_neither_hashes_nor_sealed_bytes_are_shown(
+    run: Run,
+    three: None,
+    capsys: pytest.CaptureFixture[str],
+    command: tuple[str, ...],
+    flags: tuple[str, ...],
+) -> None:
+    assert run(*command, *flags) == 0
+    out = capsys.readouterr().out
+    assert "applied" in out
+    for secret in (a_claim("applied").fingerprint, b"linkage L", APPLIED.sealed):
+        assert secret.decode() not in out
+        assert secret.hex() not in out
+
+
+def test_show_of_an_unknown_id_is_status_1(
+    run: Run, three: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("show", "absent") == 1
+    assert capsys.readouterr().err == "alipayhk-gateway: no request has this id\n"
+
+
+# -- resolve
+
+
+@pytest.mark.parametrize("flag", ["--applied", "--rejected"])
+@pytest.mark.parametrize("request_id", ["doubt", "over"])
+def test_resolve_ends_a_doubt_and_is_audited(
+    run: Run, three: None, tmp_path: Path, capsys: pytest.CaptureFixture[str], flag: str, request_id: str
+) -> None:
+    words = ("resolve", request_id, flag, "--reason", "AlipayHK's ticket 7", "--who", "ann")
+    assert run(*words, "--json") == 0
+    (shown,) = json.loads(capsys.readouterr().out)["requests"]
+    assert shown["state"] == flag.removeprefix("--")
+    assert shown["resolved"]["who"] == "ann"
+    assert shown["resolved"]["why"] == "AlipayHK's ticket 7"
+
+    async def check(ledger: Ledger) -> None:
+        row = await the_row(ledger, a_bind(request_id))
+        assert row.resolved == Resolution("ann", "AlipayHK's ticket 7", row.updated_ms)
+        answer = await ledger.claim(a_bind(request_id), row.updated_ms)
+        assert isinstance(answer, Known)
+        assert answer.ending.resolved_by_operator
+        assert answer.ending.state is State(flag.removeprefix("--"))
+        assert answer.ending.sealed == b""
+
+    prepared(tmp_path, check)
+    assert run(*words) == 1
+    assert "not in doubt" in capsys.readouterr().err
+    assert run("show", request_id) == 0
+    assert "resolved who: ann\n" in capsys.readouterr().out
+
+
+def test_resolve_names_the_os_user_unless_told(
+    run: Run, three: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("resolve", "doubt", "--applied", "--reason", "asked", "--json") == 0
+    (shown,) = json.loads(capsys.readouterr().out)["requests"]
+    assert shown["resolved"]["who"]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("absent",), "no such request"),
+        (("applied",), "this request is not in doubt"),
+        (("doubt", "--api", "SyncLinkage"), "no such request"),
+        (("doubt", "--client-id", "client-2"), "no such request"),
+    ],
+)
+def test_resolve_of_anything_else_is_status_1(
+    run: Run,
+    three: None,
+    capsys: pytest.CaptureFixture[str],
+    words: tuple[str, ...],
+    sentence: str,
+) -> None:
+    assert run("resolve", *words, "--applied", "--reason", "asked") == 1
+    assert capsys.readouterr().err == f"alipayhk-gateway: {sentence}\n"
+
+
+def test_resolve_of_an_ambiguous_id_asks_which(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prepared(
+        tmp_path,
+        lambda ledger: ended(ledger, a_claim("twice"), IN_DOUBT),
+        lambda ledger: ended(ledger, a_bind("twice"), IN_DOUBT),
+        lambda ledger: ended(ledger, a_bind("twice", key=Key("c-2", "BindAccount", "twice")), IN_DOUBT),
+    )
+    words = ("resolve", "twice", "--rejected", "--reason", "asked")
+    assert run(*words) == 1
+    assert run(*words, "--api", "BindAccount") == 1
+    assert "name one with --api and --client-id" in capsys.readouterr().err
+    assert run(*words, "--api", "BindAccount", "--client-id", "c-2") == 0
+    assert run(*words, "--api", "SyncLinkage") == 0
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("resolve", "doubt", "--applied"),
+        ("resolve", "doubt", "--reason", "asked"),
+        ("resolve", "doubt", "--applied", "--rejected", "--reason", "asked"),
+        ("resolve", "doubt", "--applied", "--reason", " "),
+        ("resolve", "doubt", "--applied", "--reason", "two\nlines"),
+        ("resolve", "doubt", "--applied", "--reason", "x" * 501),
+        ("export",),
+        ("export", "--since", "yesterday"),
+        (),
+    ],
+)
+def test_words_that_are_off_are_refused(run: Run, words: tuple[str, ...]) -> None:
+    with pytest.raises(SystemExit):
+        run(*words)
+
+
+# -- export
+
+
+def test_export_writes_a_line_for_each_request_changed_since(
+    run: Run, three: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("export", "--since", "1970-01-01T00:16:40.001+00:00") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [json.loads(line)["request_id"] for line in lines] == ["doubt", "over"]
+
+
+# -- ledgers that cannot be used
+
+
+@pytest.mark.parametrize("url", ["off", "memory:", "nonsense", "postgresql://host/db"])
+def test_ledger_that_keeps_nothing_here_is_bad_configuration(
+    run: Run, capsys: pytest.CaptureFixture[str], url: str
+) -> None:
+    assert run("list", url=url) == EX_CONFIG
+    assert "LEDGER_URL" in capsys.readouterr().err
+
+
+def test_ledger_that_is_not_there_is_bad_configuration_and_not_made(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("list") == EX_CONFIG
+    assert "there is no ledger" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_key_that_does_not_fit_is_bad_configuration(
+    run: Run, three: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("list", key_file=tmp_path / "absent.key") == EX_CONFIG
+    assert "cannot be read" in capsys.readouterr().err
+
+
+def test_ledger_that_cannot_be_used_now_is_said_to_be_so(
+    run: Run, three: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with closing(sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        assert run("resolve", "doubt", "--applied", "--reason", "asked") == EX_UNAVAILABLE
+    assert "SQLITE_BUSY" in capsys.readouterr().err

@@ -1,0 +1,561 @@
+"""What every level that remembers must do: one suite, run against each of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+import pytest
+
+from service.ledger import (
+    Claim,
+    Ending,
+    Granted,
+    InProgress,
+    Key,
+    Known,
+    Ledger,
+    LinkageBusy,
+    Refused,
+    Resolution,
+    State,
+)
+from tests.ledger.levels import (
+    APPLIED,
+    FUTURE_MS,
+    IN_DOUBT,
+    LEASE_MS,
+    NOW_MS,
+    REJECTED,
+    a_bind,
+    a_claim,
+    ended,
+    granted,
+    row_of,
+    the_row,
+)
+
+LATER_MS = NOW_MS + LEASE_MS
+"""When a lease taken at first is just over."""
+
+
+# -- known ids
+
+
+async def test_new_id_is_granted_and_stands_as_sending(ledger: Ledger) -> None:
+    claim = a_claim()
+    assert await ledger.claim(claim, NOW_MS) == Granted(1, was_in_doubt=False)
+    row = await the_row(ledger, claim)
+    assert (row.state, row.attempts, row.token) == (State.SENDING, 1, 1)
+    assert (row.lease_until_ms, row.created_ms, row.updated_ms) == (LATER_MS, NOW_MS, NOW_MS)
+    assert (row.caller, row.fingerprint, row.linkage) == ("loyalty", claim.fingerprint, claim.linkage)
+    assert (row.biz_time_ms, row.ending, row.was_in_doubt, row.resolved) == (NOW_MS, None, False, None)
+
+
+@pytest.mark.parametrize("ending", [APPLIED, REJECTED], ids=["applied", "rejected"])
+async def test_final_is_replayed(ledger: Ledger, ending: Ending) -> None:
+    await ended(ledger, a_claim(), ending)
+    assert await ledger.claim(a_claim(), LATER_MS) == Known(ending)
+    assert await ledger.claim(a_claim(caller="another"), LATER_MS) == Known(ending)
+    assert (await the_row(ledger, a_claim())).attempts == 1
+
+
+async def test_id_under_way_is_in_progress_until_its_lease_is_over(ledger: Ledger) -> None:
+    await granted(ledger, a_claim())
+    assert await ledger.claim(a_claim(), LATER_MS - 1) == InProgress(LATER_MS)
+    assert await ledger.claim(a_claim(), LATER_MS) == Granted(2, was_in_doubt=True)
+
+
+async def test_id_in_doubt_is_granted_again_where_it_may_repeat(ledger: Ledger) -> None:
+    await ended(ledger, a_claim(), IN_DOUBT)
+    assert await ledger.claim(a_claim(), NOW_MS + 1) == Granted(2, was_in_doubt=True)
+    row = await the_row(ledger, a_claim())
+    assert (row.state, row.attempts, row.was_in_doubt, row.ending) == (State.SENDING, 2, True, IN_DOUBT)
+
+
+@pytest.mark.parametrize("recorded", [True, False], ids=["recorded", "lease over"])
+async def test_id_in_doubt_is_refused_where_it_must_not_repeat(ledger: Ledger, recorded: bool) -> None:
+    token = await granted(ledger, a_bind())
+    if recorded:
+        assert await ledger.record(a_bind().key, token, IN_DOUBT, NOW_MS)
+    assert await ledger.claim(a_bind(), LATER_MS) is Refused.IN_DOUBT
+    assert (await the_row(ledger, a_bind())).attempts == 1
+
+
+@pytest.mark.parametrize("ending", [None, APPLIED, REJECTED, IN_DOUBT])
+async def test_other_content_under_a_known_id_is_refused(ledger: Ledger, ending: Ending | None) -> None:
+    await (granted(ledger, a_claim()) if ending is None else ended(ledger, a_claim(), ending))
+    before = await the_row(ledger, a_claim())
+    assert await ledger.claim(a_claim(fingerprint=b"other"), LATER_MS) is Refused.REUSED
+    assert await the_row(ledger, a_claim()) == before
+
+
+@pytest.mark.parametrize(
+    "key", [Key("client-2", "SyncLinkage", "id-1"), Key("client-1", "BindAccount", "id-1")]
+)
+async def test_id_is_unique_per_client_id_and_api(ledger: Ledger, key: Key) -> None:
+    await ended(ledger, a_claim())
+    assert await ledger.claim(a_claim(key=key, fingerprint=b"other"), NOW_MS) == Granted(
+        2, was_in_doubt=False
+    )
+    assert {row.key for row in await ledger.find("id-1")} == {a_claim().key, key}
+
+
+# -- the order of checks
+
+
+async def test_known_id_is_never_stale_tied_or_in_the_future(ledger: Ledger) -> None:
+    await ended(ledger, a_claim("old"), IN_DOUBT)
+    await ended(ledger, a_claim("new", biz_time_ms=NOW_MS + 1))
+    again = a_claim("old", biz_time_max_ms=0)
+    assert await ledger.claim(again, NOW_MS) == Granted(3, was_in_doubt=True)
+
+
+async def test_reuse_is_told_before_the_future(ledger: Ledger) -> None:
+    await ended(ledger, a_claim())
+    reused = a_claim(fingerprint=b"other", biz_time_ms=FUTURE_MS + 1)
+    assert await ledger.claim(reused, NOW_MS) is Refused.REUSED
+
+
+@pytest.mark.parametrize(
+    ("biz_time_ms", "refused"), [(FUTURE_MS, None), (FUTURE_MS + 1, Refused.IN_FUTURE)]
+)
+async def test_biz_time_may_be_ahead_up_to_a_bound(
+    ledger: Ledger, biz_time_ms: int, refused: Refused | None
+) -> None:
+    answer = await ledger.claim(a_claim(biz_time_ms=biz_time_ms), NOW_MS)
+    assert answer is refused if refused else isinstance(answer, Granted)
+    assert (await row_of(ledger, a_claim()) is None) == (refused is not None)
+
+
+async def test_future_is_told_before_stale(ledger: Ledger) -> None:
+    await ended(ledger, a_claim("new", biz_time_ms=NOW_MS + 10))
+    assert await ledger.claim(a_claim("old", biz_time_max_ms=NOW_MS - 1), NOW_MS) is Refused.IN_FUTURE
+
+
+async def test_stale_is_told_before_busy(ledger: Ledger) -> None:
+    await ended(ledger, a_claim("new", biz_time_ms=NOW_MS + 10))
+    await granted(ledger, a_claim("newer", biz_time_ms=NOW_MS + 20))
+    assert await ledger.claim(a_claim("old"), NOW_MS) is Refused.STALE
+
+
+async def test_in_doubt_is_told_before_busy(ledger: Ledger) -> None:
+    await ended(ledger, a_claim("doubt", may_repeat=False), IN_DOUBT)
+    await granted(ledger, a_claim("other"))
+    assert await ledger.claim(a_claim("doubt", may_repeat=False), NOW_MS) is Refused.IN_DOUBT
+
+
+# -- stale and tie
+
+
+async def test_older_biz_time_than_one_applied_is_stale(ledger: Ledger) -> None:
+    await ended(ledger, a_claim("new"))
+    assert await ledger.claim(a_claim("old", biz_time_ms=NOW_MS - 1), NOW_MS) is Refused.STALE
+    assert await row_of(ledger, a_claim("old")) is None
+
+
+async def test_same_biz_time_is_a_tie_unless_the_content_is_the_same(ledger: Ledger) -> None:
+    await ended(ledger, a_claim("first"))
+    assert await ledger.claim(a_claim("other"), NOW_MS) is Refused.TIE
+    same = a_claim("same", fingerprint=a_claim("first").fingerprint)
+    assert isinstance(await ledger.claim(same, NOW_MS), Granted)
+
+
+async def test_same_content_is_no_tie_with_any_of_those_applied(ledger: Ledger) -> None:
+    tokens = {claim_id: await granted(ledger, a_claim(claim_id), NOW_MS) for claim_id in ("a",)}
+    # The second one comes in while the first one's lease is over, so that both are applied in the end.
+    tokens["b"] = await granted(ledger, a_claim("b"), LATER_MS)
+    for claim_id, token in tokens.items():
+        assert await ledger.record(a_claim(claim_id).key, token, APPLIED, LATER_MS)
+    for claim_id in tokens:
+        same = a_claim(f"{claim_id}-again", fingerprint=a_claim(claim_id).fingerprint)
+        assert await ledger.look(same, LATER_MS) == Granted(0, was_in_doubt=False)
+    assert await ledger.look(a_claim("c"), LATER_MS) is Refused.TIE
+
+
+@pytest.mark.parametrize("ending", [REJECTED, IN_DOUBT])
+async def test_what_was_not_applied_makes_nothing_stale(ledger: Ledger, ending: Ending) -> None:
+    await ended(ledger, a_claim("new"), ending)
+    assert isinstance(await ledger.claim(a_claim("old", biz_time_ms=1), NOW_MS), Granted)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"linkage": b"linkage M"},
+        {"key": Key("client-2", "SyncLinkage", "old")},
+        {"key": Key("client-1", "AnotherApi", "old")},
+    ],
+    ids=["linkage", "client id", "api"],
+)
+@pytest.mark.parametrize("applied", [True, False], ids=["applied", "under way"])
+async def test_only_the_same_linkage_client_id_and_api_stand_in_order(
+    ledger: Ledger, other: dict[str, object], applied: bool
+) -> None:
+    await (ended if applied else granted)(ledger, a_claim("new"))
+    old = a_claim("old", biz_time_ms=1, **other)
+    assert isinstance(await ledger.claim(old, NOW_MS), Granted)
+
+
+async def test_requests_without_a_linkage_stand_in_no_order(ledger: Ledger) -> None:
+    await granted(ledger, a_bind("a"))
+    await ended(ledger, a_bind("b"))
+    assert isinstance(await ledger.claim(a_bind("c"), NOW_MS), Granted)
+
+
+# -- one request of a linkage at a time
+
+
+async def test_linkage_is_busy_until_the_lease_is_over(ledger: Ledger) -> None:
+    await granted(ledger, a_claim("first"))
+    assert await ledger.claim(a_claim("second"), LATER_MS - 1) == LinkageBusy(LATER_MS)
+    assert isinstance(await ledger.claim(a_claim("second"), LATER_MS), Granted)
+
+
+@pytest.mark.parametrize("ending", [APPLIED, REJECTED, IN_DOUBT])
+async def test_linkage_is_free_once_an_ending_is_recorded(ledger: Ledger, ending: Ending) -> None:
+    await ended(ledger, a_claim("first"), ending)
+    second = a_claim("second", biz_time_ms=NOW_MS + 1)
+    assert isinstance(await ledger.claim(second, NOW_MS), Granted)
+
+
+async def test_request_in_doubt_waits_for_another_of_its_linkage(ledger: Ledger) -> None:
+    await ended(ledger, a_claim("doubt"), IN_DOUBT)
+    await granted(ledger, a_claim("other"))
+    assert await ledger.claim(a_claim("doubt"), NOW_MS) == LinkageBusy(LATER_MS, was_in_doubt=True)
+
+
+async def test_linkage_is_busy_as_long_as_the_longest_lease(ledger: Ledger) -> None:
+    first = await granted(ledger, a_claim("first"))
+    second = a_claim("second", biz_time_ms=NOW_MS + 1)
+    await granted(ledger, second, LATER_MS)
+    # The first one comes back too late: the linkage is another's now.
+    assert not await ledger.renew(a_claim("first").key, first, 2 * LEASE_MS, LATER_MS)
+    assert await ledger.look(a_claim("third"), LATER_MS) == LinkageBusy(LATER_MS + LEASE_MS)
+
+
+# -- looking
+
+
+async def test_look_answers_as_claim_would_and_writes_nothing(ledger: Ledger) -> None:
+    assert await ledger.look(a_claim(), NOW_MS) == Granted(0, was_in_doubt=False)
+    assert await row_of(ledger, a_claim()) is None
+    await ended(ledger, a_claim(), IN_DOUBT)
+    before = await the_row(ledger, a_claim())
+    assert await ledger.look(a_claim(), LATER_MS) == Granted(0, was_in_doubt=True)
+    assert await ledger.look(a_claim(fingerprint=b"other"), LATER_MS) is Refused.REUSED
+    assert await the_row(ledger, a_claim()) == before
+
+
+# -- leases and fencing
+
+
+async def test_renew_counts_an_attempt_after_one_that_may_have_taken_effect(ledger: Ledger) -> None:
+    token = await granted(ledger, a_claim())
+    assert await ledger.renew(a_claim().key, token, LEASE_MS, NOW_MS + 100)
+    row = await the_row(ledger, a_claim())
+    assert (row.attempts, row.was_in_doubt, row.token) == (2, True, token)
+    assert (row.lease_until_ms, row.updated_ms) == (LATER_MS + 100, NOW_MS + 100)
+
+
+async def test_extend_gives_the_same_attempt_more_time(ledger: Ledger) -> None:
+    token = await granted(ledger, a_claim())
+    assert await ledger.extend(a_claim().key, token, LEASE_MS, NOW_MS + 100)
+    row = await the_row(ledger, a_claim())
+    assert (row.attempts, row.was_in_doubt, row.lease_until_ms) == (1, False, LATER_MS + 100)
+
+
+@pytest.mark.parametrize("name", ["renew", "extend"])
+async def test_holder_may_go_on_after_its_lease_if_nobody_came(ledger: Ledger, name: str) -> None:
+    token = await granted(ledger, a_claim())
+    go_on = getattr(ledger, name)
+    assert await go_on(a_claim().key, token, LEASE_MS, LATER_MS + 1)
+    assert await ledger.claim(a_claim(), LATER_MS + 1) == InProgress(LATER_MS + 1 + LEASE_MS)
+
+
+@pytest.mark.parametrize("name", ["renew", "extend"])
+async def test_holder_may_not_go_on_once_its_linkage_is_anothers(ledger: Ledger, name: str) -> None:
+    token = await granted(ledger, a_claim())
+    await granted(ledger, a_claim("other"), LATER_MS)
+    go_on = getattr(ledger, name)
+    assert not await go_on(a_claim().key, token, LEASE_MS, LATER_MS + 1)
+    assert (await the_row(ledger, a_claim())).lease_until_ms == LATER_MS
+    assert await go_on(a_claim().key, token, LEASE_MS, LATER_MS + LEASE_MS)
+
+
+async def test_renew_sends_what_was_recorded_in_doubt_again(ledger: Ledger) -> None:
+    token = await ended(ledger, a_claim(), IN_DOUBT)
+    assert not await ledger.extend(a_claim().key, token, LEASE_MS, NOW_MS)
+    assert await ledger.renew(a_claim().key, token, LEASE_MS, NOW_MS)
+    row = await the_row(ledger, a_claim())
+    assert (row.state, row.attempts, row.was_in_doubt) == (State.SENDING, 2, True)
+
+
+WRITES: dict[str, Callable[[Ledger, Key, int], Awaitable[bool]]] = {
+    "renew": lambda ledger, key, token: ledger.renew(key, token, LEASE_MS, LATER_MS),
+    "extend": lambda ledger, key, token: ledger.extend(key, token, LEASE_MS, LATER_MS),
+    "record": lambda ledger, key, token: ledger.record(key, token, REJECTED, LATER_MS),
+    "undo": lambda ledger, key, token: ledger.undo(key, token, LATER_MS),
+}
+
+
+@pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
+async def test_older_holder_can_write_no_more(
+    ledger: Ledger, write: Callable[[Ledger, Key, int], Awaitable[bool]]
+) -> None:
+    key = a_claim().key
+    old = await granted(ledger, a_claim())
+    new = await granted(ledger, a_claim(), LATER_MS)
+    before = await the_row(ledger, a_claim())
+    assert new > old
+    assert not await write(ledger, key, old)
+    assert await the_row(ledger, a_claim()) == before
+    assert await write(ledger, key, new)
+
+
+@pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
+async def test_holder_of_an_undone_claim_can_write_no_more(
+    ledger: Ledger, write: Callable[[Ledger, Key, int], Awaitable[bool]]
+) -> None:
+    key = a_claim().key
+    old = await granted(ledger, a_claim())
+    assert await ledger.undo(key, old, NOW_MS)
+    assert not await write(ledger, key, old)
+    assert await row_of(ledger, a_claim()) is None
+    new = await granted(ledger, a_claim(fingerprint=b"mended"), NOW_MS)
+    assert new > old
+    assert not await write(ledger, key, old)
+    assert (await the_row(ledger, a_claim())).token == new
+
+
+@pytest.mark.parametrize("name", ["renew", "extend", "undo"])
+async def test_what_is_final_stays(ledger: Ledger, name: str) -> None:
+    token = await ended(ledger, a_claim())
+    before = await the_row(ledger, a_claim())
+    assert not await WRITES[name](ledger, a_claim().key, token)
+    assert await the_row(ledger, a_claim()) == before
+
+
+# -- recording
+
+
+async def test_recording_again_is_harmless_and_changes_nothing(ledger: Ledger) -> None:
+    token = await ended(ledger, a_claim(), APPLIED)
+    before = await the_row(ledger, a_claim())
+    again = replace(APPLIED, sealed=b"sealed anew")
+    assert await ledger.record(a_claim().key, token, again, LATER_MS)
+    assert not await ledger.record(a_claim().key, token, REJECTED, LATER_MS)
+    assert not await ledger.record(a_claim().key, token, IN_DOUBT, LATER_MS)
+    assert await the_row(ledger, a_claim()) == before
+
+
+async def test_truth_that_comes_late_is_recorded(ledger: Ledger) -> None:
+    token = await granted(ledger, a_claim())
+    assert await ledger.record(a_claim().key, token, IN_DOUBT, LATER_MS)
+    assert await ledger.record(a_claim().key, token, APPLIED, LATER_MS + LEASE_MS)
+    row = await the_row(ledger, a_claim())
+    assert (row.state, row.ending, row.updated_ms) == (State.APPLIED, APPLIED, LATER_MS + LEASE_MS)
+
+
+async def test_ending_of_an_unknown_request_is_not_recorded(ledger: Ledger) -> None:
+    assert not await ledger.record(a_claim().key, 1, APPLIED, NOW_MS)
+    assert await row_of(ledger, a_claim()) is None
+
+
+# -- undoing
+
+
+async def test_undone_id_comes_back_with_mended_content(ledger: Ledger) -> None:
+    token = await granted(ledger, a_claim())
+    assert await ledger.undo(a_claim().key, token, NOW_MS)
+    assert await row_of(ledger, a_claim()) is None
+    mended = a_claim(fingerprint=b"mended")
+    assert await ledger.claim(mended, NOW_MS) == Granted(token + 1, was_in_doubt=False)
+
+
+async def test_undo_frees_the_linkage(ledger: Ledger) -> None:
+    token = await granted(ledger, a_claim("first"))
+    assert await ledger.undo(a_claim("first").key, token, NOW_MS)
+    assert isinstance(await ledger.claim(a_claim("second"), NOW_MS), Granted)
+
+
+@pytest.mark.parametrize("recorded", [True, False], ids=["recorded", "lease over"])
+async def test_undo_never_loses_an_earlier_doubt(ledger: Ledger, recorded: bool) -> None:
+    first = await granted(ledger, a_claim())
+    if recorded:
+        assert await ledger.record(a_claim().key, first, IN_DOUBT, NOW_MS)
+    second = await granted(ledger, a_claim(), LATER_MS)
+    assert await ledger.undo(a_claim().key, second, LATER_MS)
+    row = await the_row(ledger, a_claim())
+    assert (row.state, row.attempts) == (State.IN_DOUBT, 1)
+    assert row.ending == (IN_DOUBT if recorded else None)
+    assert await ledger.claim(a_claim(), LATER_MS) == Granted(second + 1, was_in_doubt=True)
+
+
+async def test_undo_of_a_later_attempt_of_one_claim_leaves_the_doubt_of_the_first(ledger: Ledger) -> None:
+    token = await granted(ledger, a_claim())
+    assert await ledger.renew(a_claim().key, token, LEASE_MS, NOW_MS)
+    assert await ledger.undo(a_claim().key, token, NOW_MS)
+    row = await the_row(ledger, a_claim())
+    assert (row.state, row.attempts) == (State.IN_DOUBT, 1)
+
+
+async def test_undo_of_an_extended_first_attempt_leaves_nothing(ledger: Ledger) -> None:
+    token = await granted(ledger, a_claim())
+    assert await ledger.extend(a_claim().key, token, LEASE_MS, NOW_MS)
+    assert await ledger.undo(a_claim().key, token, NOW_MS)
+    assert await row_of(ledger, a_claim()) is None
+
+
+# -- what people decide
+
+
+@pytest.mark.parametrize("state", [State.APPLIED, State.REJECTED])
+async def test_resolved_doubt_is_replayed_as_an_operators(ledger: Ledger, state: State) -> None:
+    await ended(ledger, a_bind(), IN_DOUBT)
+    assert await ledger.resolve(a_bind().key, Ending(state), who="ann", why="asked", now_ms=LATER_MS)
+    resolved = Ending(state, resolved_by_operator=True)
+    assert await ledger.claim(a_bind(), LATER_MS + 1) == Known(resolved)
+    row = await the_row(ledger, a_bind())
+    assert (row.state, row.ending, row.updated_ms) == (state, resolved, LATER_MS)
+    assert row.resolved == Resolution("ann", "asked", LATER_MS)
+
+
+async def test_person_may_end_the_doubt_of_a_lease_that_is_over_only(ledger: Ledger) -> None:
+    key, token = a_bind().key, await granted(ledger, a_bind())
+    ending = Ending(State.APPLIED)
+    assert not await ledger.resolve(key, ending, who="ann", why="asked", now_ms=LATER_MS - 1)
+    assert await ledger.resolve(key, ending, who="ann", why="asked", now_ms=LATER_MS)
+    assert not await ledger.resolve(key, ending, who="ann", why="asked", now_ms=LATER_MS)
+    # Whoever still holds the claim cannot turn a person's decision over.
+    assert not await ledger.record(key, token, REJECTED, LATER_MS)
+    assert not await ledger.renew(key, token, LEASE_MS, LATER_MS)
+
+
+@pytest.mark.parametrize("ending", [APPLIED, REJECTED])
+async def test_person_cannot_change_what_is_final(ledger: Ledger, ending: Ending) -> None:
+    await ended(ledger, a_claim(), ending)
+    before = await the_row(ledger, a_claim())
+    assert not await ledger.resolve(
+        a_claim().key, Ending(State.APPLIED), who="ann", why="asked", now_ms=LATER_MS
+    )
+    assert await the_row(ledger, a_claim()) == before
+
+
+async def test_unknown_request_cannot_be_resolved(ledger: Ledger) -> None:
+    ending = Ending(State.APPLIED)
+    assert not await ledger.resolve(a_claim().key, ending, who="ann", why="asked", now_ms=NOW_MS)
+
+
+async def test_what_a_person_found_applied_stands_in_the_order(ledger: Ledger) -> None:
+    await ended(ledger, a_claim("new"), IN_DOUBT)
+    assert await ledger.resolve(
+        a_claim("new").key, Ending(State.APPLIED), who="ann", why="asked", now_ms=NOW_MS
+    )
+    assert await ledger.claim(a_claim("old", biz_time_ms=NOW_MS - 1), NOW_MS) is Refused.STALE
+
+
+# -- going through rows, and forgetting them
+
+
+async def ids(ledger: Ledger, **which: int) -> list[str]:
+    return [row.key.request_id async for row in ledger.rows(**which)]
+
+
+async def test_rows_come_oldest_first_since_a_time(ledger: Ledger) -> None:
+    await ended(ledger, a_bind("c"), now_ms=NOW_MS + 3)
+    await granted(ledger, a_bind("a"), NOW_MS + 1)
+    await ended(ledger, a_bind("b"), IN_DOUBT, NOW_MS + 2)
+    await ended(ledger, a_bind("d"), REJECTED, NOW_MS + 4)
+    assert await ids(ledger) == ["a", "b", "c", "d"]
+    assert await ids(ledger, since_ms=NOW_MS + 2) == ["b", "c", "d"]
+    assert await ids(ledger, since_ms=NOW_MS + 5) == []
+
+
+async def test_rows_in_doubt_are_those_recorded_so_and_those_whose_lease_is_over(ledger: Ledger) -> None:
+    await ended(ledger, a_bind("final"))
+    await ended(ledger, a_bind("recorded"), IN_DOUBT, NOW_MS + 1)
+    await granted(ledger, a_bind("over"), NOW_MS + 2)
+    await granted(ledger, a_bind("alive"), NOW_MS + 3)
+    assert await ids(ledger, in_doubt_at_ms=LATER_MS + 2) == ["recorded", "over"]
+
+
+async def test_every_row_comes_once_however_many_there_are(ledger: Ledger) -> None:
+    claims = [a_bind(f"id-{number}") for number in range(1_203)]
+    await asyncio.gather(*(ledger.claim(claim, NOW_MS) for claim in claims))
+    await asyncio.gather(
+        *(ledger.record(claim.key, token, APPLIED, NOW_MS) for token, claim in enumerate(claims[:700], 1))
+    )
+    assert sorted(await ids(ledger)) == sorted(claim.key.request_id for claim in claims)
+    assert len(await ids(ledger, in_doubt_at_ms=LATER_MS)) == 503
+
+
+async def test_only_finals_are_dropped_and_only_old_ones(ledger: Ledger) -> None:
+    await ended(ledger, a_bind("applied"))
+    await ended(ledger, a_bind("rejected"), REJECTED)
+    await ended(ledger, a_bind("doubt"), IN_DOUBT)
+    await granted(ledger, a_bind("sending"))
+    await ended(ledger, a_bind("young"), now_ms=NOW_MS + 1)
+    assert await ledger.drop(before_ms=NOW_MS) == 0
+    assert await ledger.drop(before_ms=NOW_MS + 1) == 2
+    assert sorted(await ids(ledger)) == ["doubt", "sending", "young"]
+
+
+async def test_dropped_id_is_new_again_and_makes_nothing_stale(ledger: Ledger) -> None:
+    token = await ended(ledger, a_claim("new"))
+    assert await ledger.drop(before_ms=NOW_MS + 1) == 1
+    old = a_claim("old", biz_time_ms=1)
+    assert await ledger.claim(old, NOW_MS) == Granted(token + 1, was_in_doubt=False)
+
+
+async def test_many_finals_are_dropped_in_one_go(ledger: Ledger) -> None:
+    claims = [a_bind(f"id-{number}") for number in range(450)]
+    await asyncio.gather(*(ended(ledger, claim) for claim in claims))
+    assert await ledger.drop(before_ms=NOW_MS + 1) == 450
+    assert await ids(ledger) == []
+
+
+# -- many at once
+
+
+async def test_of_many_claims_of_one_id_one_is_granted(ledger: Ledger) -> None:
+    answers = await asyncio.gather(*(ledger.claim(a_claim(), NOW_MS) for _ in range(64)))
+    assert Counter(type(answer) for answer in answers) == {Granted: 1, InProgress: 63}
+
+
+async def test_of_many_claims_of_one_linkage_one_is_granted(ledger: Ledger) -> None:
+    claims = [a_claim(f"id-{number}") for number in range(64)]
+    answers = await asyncio.gather(*(ledger.claim(claim, NOW_MS) for claim in claims))
+    assert Counter(type(answer) for answer in answers) == {Granted: 1, LinkageBusy: 63}
+
+
+async def test_every_grant_has_a_token_of_its_own(ledger: Ledger) -> None:
+    claims = [a_claim(f"id-{number}", linkage=b"%d" % number) for number in range(300)]
+    tokens = await asyncio.gather(*(granted(ledger, claim) for claim in claims))
+    assert sorted(tokens) == list(range(1, 301))
+
+
+async def test_mixed_operations_at_once_each_get_their_own_answer(ledger: Ledger) -> None:
+    claims = [a_claim(f"id-{number}", linkage=b"%d" % number) for number in range(60)]
+
+    async def life(number: int, claim: Claim) -> State | None:
+        token = await granted(ledger, claim)
+        key = claim.key
+        match number % 4:
+            case 0:
+                assert await ledger.record(key, token, APPLIED, NOW_MS)
+            case 1:
+                assert await ledger.undo(key, token, NOW_MS)
+            case 2:
+                assert await ledger.renew(key, token, LEASE_MS, NOW_MS)
+                assert await ledger.record(key, token, IN_DOUBT, NOW_MS)
+            case _:
+                assert not await ledger.record(key, token + 1_000, APPLIED, NOW_MS)
+                assert await ledger.look(claim, NOW_MS) == InProgress(LATER_MS)
+        row = await row_of(ledger, claim)
+        return row.state if row else None
+
+    states = await asyncio.gather(*(life(number, claim) for number, claim in enumerate(claims)))
+    assert states == [State.APPLIED, None, State.IN_DOUBT, State.SENDING] * 15

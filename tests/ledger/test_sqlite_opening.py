@@ -1,0 +1,306 @@
+"""Opening a SQLite ledger: what is made, what is accepted, and what is refused with a sentence."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import shutil
+import sqlite3
+import stat
+import tempfile
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from service.ledger import Ending, Key, LedgerFault, State
+from service.ledger.memory import MemoryLedger
+from service.ledger.off import OffLedger
+from service.ledger.opening import check_url
+from tests.ledger.levels import (
+    IN_DOUBT,
+    LEASE_MS,
+    NOW_MS,
+    a_claim,
+    ended,
+    granted,
+    opened,
+    row_of,
+    sqlite_url,
+    the_row,
+)
+from tests.ledger.processes import output_of, started
+
+
+async def made(directory: Path) -> Path:
+    """Make a ledger with one request in it; return its file."""
+    ledger, _ = opened(sqlite_url(directory))
+    await granted(ledger, a_claim())
+    await ledger.close()
+    return directory / "ledger.db"
+
+
+# -- addresses
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("", "OFF", "memory", "memory:/x", "sqlite:", "sqlite://", "sqlite:///", "sqlite://file.db"),
+        *("sqlite:///a?mode=memory", "sqlite:///a#b", "file.db", "mysql://host/db"),
+    ],
+)
+def test_address_that_names_no_ledger_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match="must be off, memory:, sqlite:///file"):
+        check_url(url)
+    with pytest.raises(LedgerFault, match=r"^LEDGER_URL must be off"):
+        opened(url)
+
+
+def test_postgresql_is_refused_for_now() -> None:
+    with pytest.raises(LedgerFault, match="PostgreSQL, which comes with a later version"):
+        opened("postgresql://user:secret@host/db")
+
+
+def test_levels_without_a_file_are_what_they_are_called() -> None:
+    assert isinstance(opened("off")[0], OffLedger)
+    assert isinstance(opened("memory:")[0], MemoryLedger)
+
+
+def test_levels_without_a_file_take_a_key_that_is_given(tmp_path: Path) -> None:
+    key_file = tmp_path / "ledger.key"
+    key_file.write_bytes(base64.b64encode(bytes(32)))
+    key_ids = {opened(url, key_file)[1].key_id for url in ("off", "memory:")}
+    assert len(key_ids) == 1
+    assert opened("memory:")[1].key_id not in key_ids
+
+
+async def test_relative_and_absolute_paths_and_odd_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for url, path in {
+        "sqlite:///relative.db": tmp_path / "relative.db",
+        f"sqlite:///{tmp_path}/absolute.db": tmp_path / "absolute.db",
+        "sqlite:///:memory:": tmp_path / ":memory:",
+        "sqlite:///50% of it.db": tmp_path / "50% of it.db",
+    }.items():
+        ledger, _ = opened(url)
+        await granted(ledger, a_claim())
+        assert await row_of(ledger, a_claim()) is not None
+        await ledger.close()
+        assert path.is_file()
+
+
+# -- what is made
+
+
+def modes_of(directory: Path) -> dict[str, int]:
+    return {path.name: stat.S_IMODE(path.stat().st_mode) for path in directory.iterdir()}
+
+
+async def test_new_ledger_and_its_key_are_for_this_user_alone(tmp_path: Path) -> None:
+    ledger, _ = opened(sqlite_url(tmp_path))
+    await granted(ledger, a_claim())
+    names = ("ledger.db", "ledger.db-shm", "ledger.db-wal", "ledger.db.key")
+    assert modes_of(tmp_path) == dict.fromkeys(names, 0o600)
+    await ledger.close()
+
+
+async def test_ledger_is_there_again_after_a_restart(tmp_path: Path) -> None:
+    ledger, before = opened(sqlite_url(tmp_path))
+    claim = a_claim(fingerprint=before.fingerprint(b"content"))
+    token = await ended(
+        ledger, claim, Ending(State.APPLIED, "S", "SUCCESS", before.seal(b"reply", claim.key))
+    )
+    row = await the_row(ledger, claim)
+    await ledger.close()
+    again, after = opened(sqlite_url(tmp_path))
+    assert await the_row(again, claim) == row
+    assert row.ending is not None
+    assert after.unseal(row.ending.sealed, claim.key) == b"reply"
+    assert after.fingerprint(b"content") == row.fingerprint
+    assert await granted(again, a_claim("id-2", linkage=None)) == token + 1
+    await again.close()
+
+
+def test_workers_that_start_at_once_make_one_ledger_with_one_key(tmp_path: Path) -> None:
+    outputs = output_of(*(started("open_at_once", tmp_path) for _ in range(4)))
+    assert len({key_id for (key_id,) in outputs}) == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"ledger.db", "ledger.db.key"}
+
+
+def test_ledger_that_must_be_there_is_not_made(tmp_path: Path) -> None:
+    with pytest.raises(LedgerFault, match=r"there is no ledger .*ledger\.db"):
+        opened(sqlite_url(tmp_path), create=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+# -- keys
+
+
+def a_key_file(path: Path) -> Path:
+    path.write_bytes(base64.b64encode(os.urandom(32)) + b"\n")
+    return path
+
+
+async def test_configured_key_is_used_and_none_is_made(tmp_path: Path) -> None:
+    key_file = a_key_file(tmp_path / "mine.key")
+    ledger, _ = opened(sqlite_url(tmp_path), key_file)
+    await ledger.close()
+    assert not (tmp_path / "ledger.db.key").exists()
+
+
+async def test_key_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    await made(tmp_path)
+    with pytest.raises(LedgerFault, match="was made with another key"):
+        opened(sqlite_url(tmp_path), a_key_file(tmp_path / "other.key"))
+    a_key_file(tmp_path / "ledger.db.key")
+    with pytest.raises(LedgerFault, match="was made with another key"):
+        opened(sqlite_url(tmp_path))
+
+
+async def test_missing_key_of_an_old_ledger_is_refused_and_not_made(tmp_path: Path) -> None:
+    await made(tmp_path)
+    (tmp_path / "ledger.db.key").unlink()
+    with pytest.raises(LedgerFault, match=r"ledger\.db\.key cannot be read: No such file"):
+        opened(sqlite_url(tmp_path))
+    assert not (tmp_path / "ledger.db.key").exists()
+
+
+def test_configured_key_that_is_missing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(LedgerFault, match=r"absent\.key cannot be read"):
+        opened(sqlite_url(tmp_path), tmp_path / "absent.key")
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_key_beside_a_ledger_that_is_gone_is_used_again(tmp_path: Path) -> None:
+    path = await made(tmp_path)
+    before = (tmp_path / "ledger.db.key").read_bytes()
+    path.unlink()
+    await made(tmp_path)
+    assert (tmp_path / "ledger.db.key").read_bytes() == before
+
+
+# -- files that cannot be used
+
+
+def garbage(path: Path) -> None:
+    path.write_bytes(os.urandom(8192))
+
+
+def cut_short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+def first_page_lost(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:100] + bytes(4000) + path.read_bytes()[4100:])
+
+
+def newer(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA user_version = 1000")
+
+
+def of_another_program(path: Path) -> None:
+    path.unlink()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE album (title)")
+
+
+def of_another_program_with_a_version(path: Path) -> None:
+    of_another_program(path)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA user_version = 1")
+
+
+def a_directory(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+    (path / "file").touch()
+
+
+@pytest.mark.parametrize(
+    ("harm", "sentence"),
+    [
+        (garbage, "cannot be opened: SQLITE_NOTADB"),
+        (cut_short, "cannot be opened: SQLITE_CORRUPT"),
+        (first_page_lost, "cannot be opened: SQLITE_(CORRUPT|NOTADB)"),
+        (newer, "schema is version 1000, newer than this gateway's"),
+        (of_another_program, "another program's database"),
+        (of_another_program_with_a_version, "another program's database"),
+        (a_directory, "cannot be opened: SQLITE_CANTOPEN"),
+    ],
+)
+async def test_file_that_cannot_be_used_is_refused(
+    tmp_path: Path, harm: Callable[[Path], None], sentence: str
+) -> None:
+    path = await made(tmp_path)
+    harm(path)
+    before = path.read_bytes() if path.is_file() else b""
+    with pytest.raises(LedgerFault, match=sentence):
+        opened(sqlite_url(tmp_path))
+    assert (path.read_bytes() if path.is_file() else b"") == before
+
+
+def test_directory_that_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(LedgerFault, match="cannot be made: No such file or directory"):
+        opened(sqlite_url(tmp_path / "absent"))
+
+
+def test_directory_that_may_not_be_written_is_named() -> None:
+    # Not under pytest's own directory, which is closed to others.
+    directory = Path(tempfile.mkdtemp())
+    try:
+        directory.chmod(0o555)
+        ((sentence,),) = output_of(started("open_as_nobody", directory))
+        assert sentence.endswith("cannot be made: Permission denied")
+    finally:
+        directory.chmod(0o755)
+        shutil.rmtree(directory)
+
+
+def test_ledger_that_may_not_be_written_is_named() -> None:
+    directory = Path(tempfile.mkdtemp())
+    try:
+        path = asyncio.run(made(directory))
+        for part, mode in ((path, 0o444), (directory / "ledger.db.key", 0o444), (directory, 0o555)):
+            part.chmod(mode)
+        ((sentence,),) = output_of(started("open_as_nobody", directory))
+        assert "cannot be opened: SQLITE_" in sentence
+    finally:
+        directory.chmod(0o755)
+        shutil.rmtree(directory)
+
+
+# -- what is in the file
+
+
+MARKS = ("member-4711", "2160000000000042", "card-5555", "reply-with-phone-85261234567")
+
+
+def contents_of(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+async def test_nothing_personal_is_in_the_files(tmp_path: Path) -> None:
+    ledger, vault = opened(sqlite_url(tmp_path))
+    content = " ".join(MARKS).encode()
+    claim = a_claim(fingerprint=vault.fingerprint(content), linkage=vault.linkage(MARKS))
+    sealed = vault.seal(content, claim.key)
+    token = await granted(ledger, claim)
+    await ledger.renew(claim.key, token, LEASE_MS, NOW_MS)
+    await ledger.record(claim.key, token, replace(IN_DOUBT, sealed=sealed), NOW_MS)
+    ending = Ending(State.APPLIED, sealed=sealed)
+    await ledger.resolve(claim.key, ending, who="ann", why="asked", now_ms=NOW_MS)
+    await granted(ledger, replace(claim, key=Key("client-1", "SyncLinkage", "id-2")))
+    while_open = contents_of(tmp_path)
+    await ledger.close()
+    after = contents_of(tmp_path)
+    assert len(while_open["ledger.db-wal"]) > 0
+    assert b"id-1" in after["ledger.db"]
+    for data in (*while_open.values(), *after.values()):
+        assert [mark for mark in MARKS if mark.encode() in data] == []

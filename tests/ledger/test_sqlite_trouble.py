@@ -1,0 +1,157 @@
+"""What can go wrong under a SQLite ledger that is in use: it refuses, says why, and mends itself."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from service.ledger import InProgress, Known, Ledger, LedgerUnavailable, State
+from tests.ledger.levels import APPLIED, NOW_MS, a_claim, ended, granted, opened, row_of, sqlite_url
+from tests.ledger.processes import full_and_mended, output_of, started
+
+# -- processes
+
+
+async def test_kill_9_loses_nothing_that_was_answered(tmp_path: Path) -> None:
+    process = started("apply_for_ever", tmp_path)
+    assert process.stdout is not None
+    answered = [process.stdout.readline().strip() for _ in range(50)]
+    process.send_signal(signal.SIGKILL)
+    answered += process.stdout.read().split()
+    process.wait()
+    process.stdout.close()
+    process.stdin.close()  # type: ignore[union-attr]
+    ledger, _ = opened(sqlite_url(tmp_path))
+    states = {row.key.request_id: row.state async for row in ledger.rows()}
+    assert {states[request_id] for request_id in answered} == {State.APPLIED}
+    assert len(states) <= len(answered) + 1
+    await ledger.close()
+
+
+async def test_processes_on_one_file_never_grant_the_same_id_twice(tmp_path: Path) -> None:
+    opened_first, _ = opened(sqlite_url(tmp_path))
+    outputs = output_of(*(started("claim_all", tmp_path, "300") for _ in range(3)))
+    granted_lines = [line.split() for output in outputs for line in output]
+    assert sorted(request_id for request_id, _ in granted_lines) == sorted(f"id-{n}" for n in range(300))
+    assert len({token for _, token in granted_lines}) == 300
+    assert isinstance(await opened_first.claim(a_claim("id-0", linkage=b"0"), NOW_MS), InProgress)
+    await opened_first.close()
+
+
+# -- locks
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[sqlite3.Connection]:
+    """Hold the write lock as another process would."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        yield other
+
+
+async def test_locked_file_is_waited_for_so_long_and_no_longer(sqlite: Ledger, tmp_path: Path) -> None:
+    await ended(sqlite, a_claim())
+    with locked(tmp_path / "ledger.db"):
+        began = time.monotonic()
+        with pytest.raises(LedgerUnavailable, match="SQLITE_BUSY"):
+            await sqlite.claim(a_claim("id-2"), NOW_MS)
+        assert 0.3 < time.monotonic() - began < 2
+        # Who only reads waits for nobody.
+        assert await sqlite.look(a_claim(), NOW_MS) == Known(APPLIED)
+        assert len(await sqlite.find("id-1")) == 1
+        assert [row.key.request_id async for row in sqlite.rows()] == ["id-1"]
+    await ended(sqlite, a_claim("id-2", biz_time_ms=NOW_MS + 1))
+
+
+# -- full disks
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path | None]:
+    """Return a directory on a small file system of its own, where one can be mounted."""
+    directory = tmp_path / "small"
+    directory.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(directory)]
+    if os.getuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        yield None
+        return
+    yield directory
+    subprocess.run(["umount", "-l", str(directory)], check=True)
+
+
+def test_file_that_may_not_grow_is_told_and_mended(tmp_path: Path) -> None:
+    ((error, looked),) = output_of(started("fill_the_disk", tmp_path))
+    assert error.startswith("the ledger's file cannot be used: SQLITE_")
+    assert looked == "Known"
+
+
+async def test_full_disk_is_told_and_mended(
+    small_disk: Path | None, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    if small_disk is None:
+        test_file_that_may_not_grow_is_told_and_mended(tmp_path)
+        return
+    ledger, _ = opened(sqlite_url(small_disk))
+    ballast = small_disk / "ballast"
+    room = os.statvfs(small_disk)
+    ballast.write_bytes(bytes(room.f_bavail * room.f_frsize - 60_000))
+    await full_and_mended(ledger, ballast.unlink)
+    assert capsys.readouterr().out.split("\n")[0] == "the ledger's file cannot be used: SQLITE_FULL"
+
+
+# -- files that go away
+
+
+async def test_removed_file_is_noticed_until_it_is_back(sqlite: Ledger, tmp_path: Path) -> None:
+    path, aside = tmp_path / "ledger.db", tmp_path / "aside.db"
+    token = await granted(sqlite, a_claim())
+    path.rename(aside)
+    with pytest.raises(LedgerUnavailable, match="cannot be reached: ENOENT"):
+        await sqlite.record(a_claim().key, token, APPLIED, NOW_MS)
+    with pytest.raises(LedgerUnavailable, match="cannot be reached: ENOENT"):
+        await sqlite.look(a_claim(), NOW_MS)
+    with pytest.raises(LedgerUnavailable, match="cannot be reached: ENOENT"):
+        await sqlite.find("id-1")
+    assert not path.exists()
+    aside.rename(path)
+    assert await sqlite.record(a_claim().key, token, APPLIED, NOW_MS)
+    assert await sqlite.claim(a_claim(), NOW_MS) == Known(APPLIED)
+
+
+async def test_replaced_file_is_noticed_and_left_alone(sqlite: Ledger, tmp_path: Path) -> None:
+    path, aside, other = tmp_path / "ledger.db", tmp_path / "aside.db", tmp_path / "other"
+    await granted(sqlite, a_claim())
+    other.mkdir()
+    shutil.copy(tmp_path / "ledger.db.key", other / "ledger.db.key")
+    replacement, _ = opened(sqlite_url(other))
+    await replacement.close()
+    path.rename(aside)
+    shutil.copy(other / "ledger.db", path)
+    before = path.read_bytes()
+    for _ in range(2):
+        with pytest.raises(LedgerUnavailable, match="was replaced"):
+            await sqlite.claim(a_claim("id-2", linkage=None), NOW_MS)
+    assert path.read_bytes() == before
+    aside.rename(path)
+    await granted(sqlite, a_claim("id-2", linkage=None))
+
+
+async def test_removed_write_ahead_log_is_noticed(sqlite: Ledger, tmp_path: Path) -> None:
+    await granted(sqlite, a_claim())
+    (tmp_path / "ledger.db-wal").unlink()
+    with pytest.raises(LedgerUnavailable, match="cannot be reached: ENOENT"):
+        await sqlite.claim(a_claim("id-2", linkage=None), NOW_MS)
+    # What stood in the log is still known to this process, and is put into the file at the end.
+    await sqlite.close()
+    again, _ = opened(sqlite_url(tmp_path))
+    assert await row_of(again, a_claim()) is not None
+    await again.close()

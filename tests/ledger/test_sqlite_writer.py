@@ -1,0 +1,204 @@
+"""The one writer: commits that many operations share, and operations that do not disturb each other."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.ledger import Granted, InProgress, Known, Ledger, LedgerUnavailable
+from service.ledger.sqlite import SqliteLedger
+from tests.ledger.levels import (
+    APPLIED,
+    IN_DOUBT,
+    NOW_MS,
+    a_claim,
+    ended,
+    granted,
+    opened,
+    row_of,
+    sqlite_url,
+)
+
+
+@contextmanager
+def held_up(directory: Path) -> Iterator[None]:
+    """Let the writer wait for another's lock, so that operations queue up."""
+    with closing(sqlite3.connect(directory / "ledger.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield
+        other.execute("ROLLBACK")
+
+
+def connection_of(ledger: Ledger) -> sqlite3.Connection:
+    assert isinstance(ledger, SqliteLedger)
+    return ledger._writer._tables.connection
+
+
+def statements_of(ledger: Ledger) -> list[str]:
+    """Watch what SQLite is told from now on."""
+    told: list[str] = []
+    connection_of(ledger).set_trace_callback(told.append)
+    return told
+
+
+async def queued(*operations: Any) -> list[asyncio.Task[Any]]:
+    """Begin operations together, and wait until the writer has taken the first ones."""
+    tasks = [asyncio.ensure_future(operation) for operation in operations]
+    await asyncio.sleep(0.1)
+    return tasks
+
+
+def some_claims(count: int) -> list[Any]:
+    return [a_claim(f"id-{number}", linkage=b"%d" % number) for number in range(count)]
+
+
+async def test_operations_share_a_commit(sqlite: Ledger) -> None:
+    told = statements_of(sqlite)
+    answers = await asyncio.gather(*(sqlite.claim(claim, NOW_MS) for claim in some_claims(64)))
+    assert {type(answer) for answer in answers} == {Granted}
+    assert told.count("COMMIT") <= 3
+
+
+async def test_commits_outlive_a_power_loss(sqlite: Ledger) -> None:
+    connection = connection_of(sqlite)
+    assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
+    assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+async def test_commit_to_a_file_that_goes_away_meanwhile_is_no_answer(
+    sqlite: Ledger, tmp_path: Path
+) -> None:
+    path, aside = tmp_path / "ledger.db", tmp_path / "aside.db"
+
+    def remove(statement: str) -> None:
+        if statement == "COMMIT":
+            path.rename(aside)
+
+    connection_of(sqlite).set_trace_callback(remove)
+    with pytest.raises(LedgerUnavailable, match="cannot be reached: ENOENT"):
+        await sqlite.claim(a_claim(), NOW_MS)
+    connection_of(sqlite).set_trace_callback(None)
+    aside.rename(path)
+
+
+async def test_connection_that_went_bad_is_replaced(sqlite: Ledger, tmp_path: Path) -> None:
+    await granted(sqlite, a_claim())
+    with closing(sqlite3.connect(tmp_path / "ledger.db")) as other:
+        # Another process is there too, so that closing does not end the write-ahead log.
+        other.execute("SELECT key_id FROM meta").fetchone()
+        connection_of(sqlite).close()
+        with pytest.raises(LedgerUnavailable, match="ProgrammingError"):
+            await sqlite.look(a_claim(), NOW_MS)
+        assert isinstance(await sqlite.claim(a_claim(), NOW_MS), InProgress)
+
+
+async def test_looks_alone_take_no_lock(sqlite: Ledger) -> None:
+    told = statements_of(sqlite)
+    await asyncio.gather(*(sqlite.look(claim, NOW_MS) for claim in some_claims(10)))
+    assert "BEGIN IMMEDIATE" not in told
+
+
+@pytest.mark.parametrize(
+    ("bad", "failure"),
+    [
+        ({"biz_time_ms": 2**70, "biz_time_max_ms": None}, OverflowError),
+        ({"caller": "\ud800"}, UnicodeEncodeError),
+        ({"fingerprint": object()}, LedgerUnavailable),
+    ],
+)
+async def test_bad_operation_fails_alone(
+    sqlite: Ledger, tmp_path: Path, bad: dict[str, object], failure: type[Exception]
+) -> None:
+    operations = [sqlite.claim(claim, NOW_MS) for claim in some_claims(20)]
+    operations.insert(7, sqlite.claim(a_claim("bad", linkage=b"bad", **bad), NOW_MS))
+    with held_up(tmp_path):
+        tasks = await queued(*operations)
+    answers = await asyncio.gather(*tasks, return_exceptions=True)
+    assert isinstance(answers.pop(7), failure)
+    assert {type(answer) for answer in answers} == {Granted}
+    assert sorted(answer.token for answer in answers if isinstance(answer, Granted)) == list(range(1, 21))
+    assert len([row async for row in sqlite.rows()]) == 20
+
+
+async def test_claim_that_nobody_waits_for_is_not_begun(sqlite: Ledger, tmp_path: Path) -> None:
+    with held_up(tmp_path):
+        (taken,) = await queued(sqlite.claim(a_claim("id-0", linkage=b"0"), NOW_MS))
+        waiting = await queued(*(sqlite.claim(claim, NOW_MS) for claim in some_claims(3)[1:]))
+        waiting[0].cancel()
+    assert await taken == Granted(1, was_in_doubt=False)
+    assert await waiting[1] == Granted(2, was_in_doubt=False)
+    assert await row_of(sqlite, a_claim("id-1")) is None
+
+
+async def test_claim_that_is_cancelled_while_it_is_granted_is_taken_back(
+    sqlite: Ledger, tmp_path: Path
+) -> None:
+    with held_up(tmp_path):
+        (taken,) = await queued(sqlite.claim(a_claim(), NOW_MS))
+        taken.cancel()
+    # The grant and its undoing are both in front of this.
+    await asyncio.sleep(0.1)
+    assert await sqlite.look(a_claim(), NOW_MS) == Granted(0, was_in_doubt=False)
+    assert await granted(sqlite, a_claim(fingerprint=b"mended")) == 2
+
+
+async def test_cancelled_claim_that_was_not_granted_takes_nothing_back(
+    sqlite: Ledger, tmp_path: Path
+) -> None:
+    await granted(sqlite, a_claim())
+    with held_up(tmp_path):
+        (taken,) = await queued(sqlite.claim(a_claim(), NOW_MS))
+        taken.cancel()
+    await asyncio.sleep(0.1)
+    assert isinstance(await sqlite.claim(a_claim(), NOW_MS), InProgress)
+
+
+async def test_ending_that_nobody_waits_for_is_recorded(sqlite: Ledger, tmp_path: Path) -> None:
+    token = await granted(sqlite, a_claim())
+    with held_up(tmp_path):
+        tasks = await queued(
+            sqlite.look(a_claim(), NOW_MS), sqlite.record(a_claim().key, token, APPLIED, NOW_MS)
+        )
+        tasks[1].cancel()
+    assert await sqlite.claim(a_claim(), NOW_MS) == Known(APPLIED)
+
+
+async def test_close_finishes_what_is_queued(tmp_path: Path) -> None:
+    ledger, _ = opened(sqlite_url(tmp_path))
+    tasks = [asyncio.create_task(ended(ledger, claim)) for claim in some_claims(5)]
+    claims = [asyncio.create_task(ledger.claim(claim, NOW_MS)) for claim in some_claims(400)[5:]]
+    await asyncio.gather(*tasks)
+    await ledger.close()
+    assert {type(answer) for answer in await asyncio.gather(*claims)} == {Granted}
+    await ledger.close()
+    with pytest.raises(LedgerUnavailable, match="closed"):
+        await ledger.claim(a_claim(), NOW_MS)
+    again, _ = opened(sqlite_url(tmp_path))
+    assert len([row async for row in again.rows()]) == 400
+    await again.close()
+
+
+async def test_audit_outlives_the_row(sqlite: Ledger, tmp_path: Path) -> None:
+    await ended(sqlite, a_claim(), IN_DOUBT)
+    await sqlite.resolve(a_claim().key, APPLIED, who="ann", why="asked", now_ms=NOW_MS)
+    assert await sqlite.drop(before_ms=NOW_MS + 1) == 1
+    with closing(sqlite3.connect(tmp_path / "ledger.db")) as other:
+        found = other.execute("SELECT request_id, state, who, why, at_ms FROM resolution").fetchall()
+    assert found == [("id-1", "applied", "ann", "asked", NOW_MS)]
+
+
+async def test_older_attempt_at_an_id_is_not_audited_twice(sqlite: Ledger) -> None:
+    for why in ("first", "second"):
+        await ended(sqlite, a_claim(), IN_DOUBT)
+        await sqlite.resolve(a_claim().key, APPLIED, who="ann", why=why, now_ms=NOW_MS)
+        row = await row_of(sqlite, a_claim())
+        assert row is not None
+        assert row.resolved is not None
+        assert row.resolved.why == why
+        await sqlite.drop(before_ms=NOW_MS + 1)
