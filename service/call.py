@@ -7,13 +7,28 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from clients.alipayhk.transport import Attempt
-
 from .callers import ANYBODY, Caller
 
 MARGIN_S: Final = 0.05
 MARGIN_SHARE: Final = 0.1
 """How much before the caller's deadline it is answered: 50 ms, at most a tenth of what it gave."""
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What the meaning of a failure depends on, beside the failure."""
+
+    api: str = ""
+    """The RPC's name."""
+    idempotent: bool = False
+    """Whether the same request may be sent again without harm."""
+    attempts: int = 0
+    sent: bool = False
+    """Whether a byte of any attempt may have left."""
+    in_doubt: bool = False
+    """Whether an earlier attempt, of this call or of another, may have taken effect."""
+    replayed: bool = False
+    """Whether the answer comes from the ledger."""
 
 
 @dataclass(slots=True)
@@ -22,21 +37,12 @@ class Call:
 
     answer_by: float
     """When it must be answered, on the monotonic clock."""
-    api: str = ""
-    """The RPC's name."""
+    circumstances: Circumstances
     caller: Caller = ANYBODY
     request_id: str = ""
     """Empty until a valid one was read."""
-    idempotent: bool = False
-    """Whether the same request may be sent again without harm."""
-    attempts: list[Attempt] = field(default_factory=list)
     told: dict[str, Any] = field(default_factory=dict)
     """What its caller was told, for the log."""
-
-    @property
-    def sent(self) -> bool:
-        """Whether a byte of any attempt may have left."""
-        return any(attempt.sent for attempt in self.attempts)
 
     @property
     def left_s(self) -> float:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 
+from .callers import Callers
 from .exits import EX_CONFIG
-from .settings import SettingsError, described, read_from_environment
+from .parsing import KeyFile
+from .result_codes import ResultCodes
+from .settings import Settings, SettingsError, read_from_environment
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -44,3 +49,22 @@ def refuse(faults: Sequence[str]) -> int:
     for fault in faults:
         print(f"  - {fault}", file=sys.stderr)
     return EX_CONFIG
+
+
+def described(settings: Settings) -> dict[str, str]:
+    """Show every setting as a person would write it; keys by their files."""
+    rows = {setting.name.upper(): _shown(getattr(settings, setting.name)) for setting in fields(Settings)}
+    # A proxy's password is for the proxy.
+    return rows | {"UPSTREAM_PROXY": re.sub(r"//.*@", "//", rows["UPSTREAM_PROXY"])}
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, KeyFile):
+        return str(value.path)
+    if isinstance(value, Mapping):
+        return ",".join(f"{version}={_shown(file)}" for version, file in value.items())
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Callers | ResultCodes):
+        return "given"
+    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,73 +1,117 @@
-"""Getting one request to AlipayHK: one detached, tracked attempt within the caller's deadline.
+"""Getting a request to AlipayHK once: single flight, order, re-sends, and the ledger around them.
 
-The caller's cancel, or its deadline, never abandons half a send: an attempt that has begun to send is
-given its whole time, and its end is logged. One that has not is cancelled first, and only then may the
-caller be told `not_sent`.
+A flight is a detached, tracked task. Callers wait for it within their own deadlines; their cancel never
+abandons half a send: an attempt that has begun to send is given its whole time, and is recorded. A flight
+whose last waiter has gone before a byte left is cancelled first, and only then may anybody be told
+`not_sent`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
+import random
 from collections import Counter
+from collections.abc import Callable, Iterable
 from typing import Final
+
+from google.protobuf.message import Message
 
 from alipayhk.linkage.v1 import error_reason_pb2 as reasons
 from clients.alipayhk.client import Client
-from clients.alipayhk.endpoint import Endpoint
-from clients.alipayhk.errors import CallError, ResultError, Timeout, Unreachable
-from clients.alipayhk.messages import VerifiedResponse
-from clients.alipayhk.transport import Attempt
 
+from .attempts import LEFT_MIN_S, Attempts
+from .bookkeeping import Bookkeeping, Busy
 from .call import Call
-from .logs import log, stack_of
+from .flight import Flight
+from .ledger import Key
 from .metrics import Metrics
+from .order import Order
 from .refusal import Refusal
+from .result_codes import ResultCodes
+from .turns import Turns
 
-CODE_MAX: Final = 64
-LEFT_MIN_S: Final = 0.1
-"""With less time than this left, nothing is sent."""
+CANCEL_S: Final = 0.04
+"""How long a cancelled flight may take to leave the ledger as it was, before its caller is answered."""
 
 
 class Delivery:
-    """Sends requests, and knows which are under way."""
+    """Delivers orders, and knows which are under way."""
 
-    def __init__(self, client: Client, metrics: Metrics, *, max_in_flight: int) -> None:
-        self._client = client
-        self._metrics = metrics
+    def __init__(
+        self,
+        client: Client,
+        books: Bookkeeping,
+        metrics: Metrics,
+        *,
+        apis: Iterable[str],
+        codes: ResultCodes,
+        max_in_flight: int,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._books = books
         self._max_in_flight = max_in_flight
-        self._tasks: set[asyncio.Task[VerifiedResponse]] = set()
+        self._flights: dict[Key, Flight] = {}
         self._by_caller: Counter[str] = Counter()
+        self._turns = Turns()
+        self._attempts = {
+            api: Attempts(api, client, books, metrics, codes, limit_max=max_in_flight, chance=chance)
+            for api in apis
+        }
         self._closing = False
 
-    async def deliver(
-        self, endpoint: Endpoint, request_id: str, body: bytes, call: Call
-    ) -> VerifiedResponse:
-        """Send one request; return a verified S, or raise Refusal or CallError in the caller's time."""
-        self._admit(call)
-        attempt = Attempt()
-        call.attempts.append(attempt)
-        task = self._start(endpoint, request_id, body, attempt, call)
+    async def deliver(self, order: Order, call: Call) -> Message:
+        """Deliver one order; return the response, or raise Refusal or CallError in the caller's time."""
+        fingerprint = self._books.fingerprint(order)
+        await self._cancelled(order.key, call)
+        flight = self._flights.get(order.key)
+        if flight is None:
+            self._admit(call)
+            flight = self._begin(order, fingerprint, call)
+        elif flight.fingerprint != fingerprint:
+            raise Refusal(reasons.ERROR_REASON_REQUEST_ID_REUSED)
+        flight.join(call)
         try:
-            await asyncio.wait({task}, timeout=call.left_s)
+            return await self._wait(flight, call)
         finally:
-            if not task.done() and not attempt.sent:
-                task.cancel()
-        if not task.done() and not attempt.sent:
-            await asyncio.wait({task})
-        if task.cancelled() or not task.done():
-            raise (Timeout if attempt.sent else Unreachable)("the caller's time was up")
-        return task.result()
+            flight.leave(call)
+            if not flight.answer_by and not flight.sent:
+                flight.cancel()
 
     def close(self) -> None:
-        """Refuse what comes from now on."""
+        """Refuse what comes from now on, and let what is under way make no more attempts."""
         self._closing = True
+        for attempts in self._attempts.values():
+            attempts.close()
 
     async def idle(self, timeout_s: float) -> bool:
         """Wait until nothing is under way; return whether that came true in time."""
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=timeout_s)
-        return not self._tasks
+        tasks = [flight.task for flight in self._flights.values()]
+        if tasks:
+            await asyncio.wait(tasks, timeout=timeout_s)
+        return not self._flights
+
+    async def _wait(self, flight: Flight, call: Call) -> Message:
+        """Wait for a flight until the caller must be answered."""
+        await asyncio.wait({flight.task}, timeout=max(call.left_s, 0.0))
+        if not flight.task.done() and not flight.sent and len(flight.answer_by) == 1:
+            flight.cancel()
+            await asyncio.wait({flight.task}, timeout=CANCEL_S)
+        if flight.task.done() and not flight.task.cancelled():
+            return flight.task.result()
+        if isinstance(flight.answer, Message):
+            return flight.answer
+        if flight.answer is not None:
+            raise flight.answer
+        if flight.sent or flight.task.cancelled():
+            raise flight.failure_now()
+        # It may be sent yet, for others who wait or before its cancel is through: not `not_sent`.
+        raise Refusal(reasons.ERROR_REASON_REQUEST_IN_PROGRESS)
+
+    async def _cancelled(self, key: Key, call: Call) -> None:
+        """Wait until a flight that is being cancelled has left the ledger as it was."""
+        flight = self._flights.get(key)
+        if flight is not None and flight.cancelled:
+            await asyncio.wait({flight.task}, timeout=max(call.left_s, 0.0))
 
     def _admit(self, call: Call) -> None:
         if self._closing:
@@ -77,62 +121,33 @@ class Delivery:
         quota = call.caller.max_in_flight
         if quota is not None and self._by_caller[call.caller.name] >= quota:
             raise Refusal(reasons.ERROR_REASON_CALLER_QUOTA_EXCEEDED)
-        if len(self._tasks) >= self._max_in_flight:
+        if len(self._flights) >= self._max_in_flight:
             raise Refusal(reasons.ERROR_REASON_OVERLOADED)
 
-    def _start(
-        self, endpoint: Endpoint, request_id: str, body: bytes, attempt: Attempt, call: Call
-    ) -> asyncio.Task[VerifiedResponse]:
-        task = asyncio.create_task(self._attempt(endpoint, request_id, body, attempt))
-        in_flight = self._metrics.upstream_in_flight.labels(endpoint.api)
-        self._tasks.add(task)
-        self._by_caller[call.caller.name] += 1
-        in_flight.inc()
+    def _begin(self, order: Order, fingerprint: bytes, call: Call) -> Flight:
+        stuck = Refusal(reasons.ERROR_REASON_LEDGER_UNAVAILABLE)
+        flight = Flight(order, fingerprint, call.caller.name, stuck)
+        flight.join(call)
+        flight.task = asyncio.create_task(self._fly(flight))
+        self._flights[order.key] = flight
+        self._by_caller[flight.caller] += 1
+        flight.task.add_done_callback(lambda task: self._ended(flight, task))
+        return flight
 
-        def ended(task: asyncio.Task[VerifiedResponse]) -> None:
-            self._tasks.discard(task)
-            self._by_caller[call.caller.name] -= 1
-            in_flight.dec()
-            if not task.cancelled():
-                task.exception()  # nobody may be waiting for it any more, and it is logged already
+    def _ended(self, flight: Flight, task: asyncio.Task[Message]) -> None:
+        del self._flights[flight.order.key]
+        self._by_caller[flight.caller] -= 1
+        if not task.cancelled():
+            task.exception()  # nobody may be waiting for it any more, and it is logged already
 
-        task.add_done_callback(ended)
-        return task
-
-    async def _attempt(
-        self, endpoint: Endpoint, request_id: str, body: bytes, attempt: Attempt
-    ) -> VerifiedResponse:
-        """Make one attempt, and log and count how it ended, whoever is still waiting for it."""
-        began = time.monotonic()
-        record = log.bind(api=endpoint.api, request_id=request_id)
-        end = "cancelled"
-        try:
-            verified = await self._client.call(endpoint, request_id, body, attempt)
-            end = "success"
-            record.info("attempt", end=end, seconds=_since(began), http_status=verified.http_status)
-            return verified
-        except ResultError as error:
-            end = type(error).__name__
-            result = error.response.result
-            said = {"result_status": result.status[:CODE_MAX], "result_code": result.code[:CODE_MAX]}
-            record.info("attempt", end=end, seconds=_since(began), **said)
-            raise
-        except CallError as error:
-            end = type(error).__name__
-            record.warning("attempt", end=end, seconds=_since(began), cause=str(error))
-            raise
-        except asyncio.CancelledError:
-            if attempt.sent:
-                record.warning("attempt", end=end, seconds=_since(began))
-            raise
-        except Exception as error:
-            end = "bug"
-            record.error("attempt", end=end, error_class=type(error).__name__, stack=stack_of(error))
-            raise
-        finally:
-            self._metrics.upstream_attempts.labels(endpoint.api, end).inc()
-            self._metrics.upstream_seconds.labels(endpoint.api).observe(time.monotonic() - began)
-
-
-def _since(began: float) -> float:
-    return round(time.monotonic() - began, 4)
+    async def _fly(self, flight: Flight) -> Message:
+        order, attempts = flight.order, self._attempts[flight.order.endpoint.api]
+        linkage = self._books.linkage(order)
+        if attempts.is_open or self._turns.is_taken(linkage):
+            # What is known already need not wait its turn, nor for AlipayHK to be well.
+            known = await self._books.look(flight)
+            if known is not None and not isinstance(known, Busy):
+                return known
+        flight.stuck = Refusal(reasons.ERROR_REASON_LINKAGE_BUSY)
+        async with self._turns.take(linkage, order.biz_time_ms):
+            return await attempts.run(flight)

@@ -94,6 +94,7 @@ def _start_all(directory: Path, stack: ExitStack) -> None:
         "SYNC_LINKAGE_PATH": SYNC_LINKAGE_PATH,
         "BIND_ACCOUNT_PATH": BIND_ACCOUNT_PATH,
         "DRAIN_DELAY_S": "0",
+        "LEDGER_URL": f"sqlite:///{directory}/ledger.db",
     }
     print(f"Starting a gateway on {PLAIN} ...", flush=True)
     plain = {"LISTEN": PLAIN, "ADMIN_LISTEN": PLAIN_ADMIN}
@@ -101,7 +102,8 @@ def _start_all(directory: Path, stack: ExitStack) -> None:
     print(f"Starting a gateway that encrypts on {ENCRYPTED} ...", flush=True)
     encrypted = {"LISTEN": ENCRYPTED, "ADMIN_LISTEN": ENCRYPTED_ADMIN, "ENCRYPT": "true"}
     encrypted["REQUIRE_ENCRYPTED_RESPONSE"] = "true"
-    _start(stack, ENCRYPTED, ["serve"], directory / "encrypting.log", **common, **encrypted)
+    encrypted["LEDGER_URL"] = f"sqlite:///{directory}/ledger-encrypting.db"
+    _start(stack, ENCRYPTED, ["serve"], directory / "encrypting.log", **common | encrypted)
     print()
 
 
@@ -206,7 +208,7 @@ _HINTS: Final = f"""Call it yourself:
 
   grpcurl -plaintext -d '{{"request_id": "me-1", "biz_time": "2026-03-01T08:00:00Z",
     "operate_type": "OPERATE_TYPE_BIND", "external_identity_type": "EXTERNAL_IDENTITY_TYPE_UID",
-    "external_identity_value": "member-0001", "user_id": "2160000000000001",
+    "external_identity_value": "member-1001", "user_id": "2160000000000001",
     "binding_target_type": "BINDING_TARGET_TYPE_USER_ID"}}' \\
     {PLAIN} alipayhk.linkage.v1.LinkageService/SyncLinkage
 

@@ -19,7 +19,7 @@ import grpc
 
 from alipayhk.linkage.v1 import error_reason_pb2 as reasons
 
-from .call import CURRENT, Call, answer_by
+from .call import CURRENT, Call, Circumstances, answer_by
 from .callers import Callers
 from .details import trailers_of
 from .linkage import RPCS
@@ -119,8 +119,7 @@ class Observe:
             answer_by(
                 context.time_remaining(), default_s=self.default_deadline_s, max_s=self.deadline_max_s
             ),
-            api=rpc.name if rpc else "",
-            idempotent=bool(rpc and self.idempotent[rpc.name]),
+            Circumstances(rpc.name, idempotent=self.idempotent[rpc.name]) if rpc else Circumstances(),
             request_id=rpc.valid_request_id(request) if rpc else "",
         )
         CURRENT.set(call)
@@ -144,7 +143,8 @@ class Observe:
             self._log(method.path, call, code, seconds)
 
     def _log(self, method: str, call: Call, code: str, seconds: float) -> None:
-        record = log.info if call.api else log.debug
+        api = call.circumstances.api
+        record = log.info if api else log.debug
         record(
             "call",
             method=method,
@@ -152,12 +152,12 @@ class Observe:
             seconds=round(seconds, 4),
             request_id=call.request_id,
             caller=call.caller.name,
-            attempts=len(call.attempts),
+            attempts=call.circumstances.attempts,
             **call.told,
         )
-        if call.api:
+        if api:
             reason = call.told.get("reason", code)
-            self.metrics.outcomes.labels(call.api, reason, call.told.get("outcome", "")).inc()
+            self.metrics.outcomes.labels(api, reason, call.told.get("outcome", "")).inc()
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +175,7 @@ class Tell:
             raise
         except Exception as error:  # noqa: BLE001  (the last one who can keep its text from the caller)
             call = CURRENT.get()
-            verdict = verdict_of(error, call, self.codes)
+            verdict = verdict_of(error, call.circumstances, self.codes)
             call.told = _told(verdict, error)
             await context.abort(verdict.code, verdict.sentence, trailers_of(verdict, call.request_id))
 

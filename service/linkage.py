@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -16,9 +15,13 @@ from clients.alipayhk.strict_json import write_json
 
 from .call import CURRENT
 from .delivery import Delivery
-from .refusal import Refusal, Violation
+from .order import Order
+from .refusal import Refusal
 from .rpcs import SERVICE, Rpc, bind_account, sync_linkage
 from .validation import violations
+
+REQUEST_ID: Final = "requestId"
+"""The only member of a body that is not content: two requests may say the same under two ids."""
 
 RPCS: Final[Mapping[str, Rpc]] = {rpc.path: rpc for rpc in (sync_linkage.RPC, bind_account.RPC)}
 
@@ -34,7 +37,6 @@ class LinkageService:
     endpoints: Mapping[str, Endpoint]
     """AlipayHK's API behind each RPC, by the RPC's name."""
     delivery: Delivery
-    biz_time_ahead_s: float
 
     async def unary(self, rpc: Rpc, request: Message | Undecodable) -> Message:
         """Answer one call; raise Refusal or CallError, which `status` knows."""
@@ -43,11 +45,18 @@ class LinkageService:
         if found := violations(rpc.rules, request):
             raise Refusal(reasons.ERROR_REASON_INVALID_REQUEST, found)
         command = rpc.command(request)
-        self._refuse_future(rpc.biz_time_ms(command))
-        verified = await self.delivery.deliver(
-            self.endpoints[rpc.name], command.request_id, write_json(rpc.body(command)), CURRENT.get()
+        body = rpc.body(command)
+        order = Order(
+            endpoint=self.endpoints[rpc.name],
+            request_id=command.request_id,
+            body=write_json(body),
+            content=write_json({name: value for name, value in body.items() if name != REQUEST_ID}),
+            response=rpc.response,
+            reply=rpc.reply,
+            linkage=rpc.linkage(command),
+            biz_time_ms=rpc.biz_time_ms(command),
         )
-        return rpc.reply(verified)
+        return await self.delivery.deliver(order, CURRENT.get())
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Return what a gRPC server dispatches on."""
@@ -69,8 +78,3 @@ class LinkageService:
             request_deserializer=deserialize,
             response_serializer=rpc.response.SerializeToString,
         )
-
-    def _refuse_future(self, biz_time_ms: int | None) -> None:
-        if biz_time_ms is not None and biz_time_ms / 1000 > time.time() + self.biz_time_ahead_s:
-            ahead = f"is more than {self.biz_time_ahead_s:g} s ahead of this gateway's clock"
-            raise Refusal(reasons.ERROR_REASON_BIZ_TIME_IN_FUTURE, (Violation("biz_time", ahead),))

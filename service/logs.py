@@ -23,6 +23,7 @@ ALLOWED: Final = frozenset(
         "caller",
         "cause",
         "code",
+        "count",
         "dropped",
         "end",
         "error_class",

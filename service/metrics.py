@@ -41,6 +41,15 @@ class Metrics:
             ("api", "reason", "outcome"),
             registry=self.registry,
         )
+        self._add_upstream()
+
+    def _add_upstream(self) -> None:
+        self.ledger_unrecorded = Gauge(
+            "alipayhk_ledger_unrecorded",
+            "Endings that the ledger could not take yet.",
+            multiprocess_mode="livesum",
+            registry=self.registry,
+        )
         self.upstream_attempts = Counter(
             "alipayhk_upstream_attempts",
             "Attempts at AlipayHK's APIs, by how they ended.",

@@ -163,13 +163,6 @@ def url_path(text: str) -> str:
     return text
 
 
-def ledger_url(text: str) -> str:
-    """Read where requests are remembered."""
-    if text != "off":
-        raise ValueError("must be off: this version has no ledger")
-    return text
-
-
 def key_version(text: str) -> str:
     """Read the version of a key."""
     if not _KEY_VERSION.fullmatch(text):

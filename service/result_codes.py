@@ -64,15 +64,27 @@ _CODE: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
+class Meaning:
+    """What a result code means."""
+
+    code: StatusCode
+    known: bool
+    """Whether a table has it."""
+    never: bool
+    """Whether AlipayHK says that it must not be retried."""
+
+
+@dataclass(frozen=True, slots=True)
 class ResultCodes:
     """The rows above, and those of RESULT_CODES_FILE per RPC."""
 
     more: Mapping[str, Mapping[str, StatusCode]] = field(default_factory=dict)
 
-    def meaning_of(self, api: str, code: str) -> tuple[StatusCode, bool]:
-        """Return the gRPC code of a verified F, and whether it must never be retried."""
+    def meaning_of(self, api: str, code: str) -> Meaning:
+        """Say what a verified F with this code means."""
         known = {**RESULT_CODES, **self.more.get(api, {})}
-        return known.get(code, StatusCode.FAILED_PRECONDITION), code in NEVER_RETRIED
+        grpc_code = known.get(code, StatusCode.FAILED_PRECONDITION)
+        return Meaning(grpc_code, known=code in known, never=code in NEVER_RETRIED)
 
 
 def result_codes_file(text: str) -> ResultCodes:

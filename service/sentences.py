@@ -23,6 +23,22 @@ SENTENCES: Final[Mapping[int, str]] = {
         "Too many calls of this caller are under way. Nothing was sent.",
     reasons.ERROR_REASON_SHUTTING_DOWN:
         "This gateway is going down. Nothing was sent.",
+    reasons.ERROR_REASON_CIRCUIT_OPEN:
+        "AlipayHK has been failing, and this gateway waits before it tries again. Nothing was sent.",
+    reasons.ERROR_REASON_LEDGER_UNAVAILABLE:
+        "This gateway's ledger cannot be used. Nothing was sent.",
+    reasons.ERROR_REASON_REQUEST_ID_REUSED:
+        "The request id was used before with other content. Nothing was sent.",
+    reasons.ERROR_REASON_STALE_BIZ_TIME:
+        "A newer biz_time has been applied to this linkage already. Nothing was sent.",
+    reasons.ERROR_REASON_BIZ_TIME_TIE:
+        "The same biz_time has been applied to this linkage with other content. Nothing was sent.",
+    reasons.ERROR_REASON_REQUEST_IN_PROGRESS:
+        "The same request is under way and did not end in time. It may take effect.",
+    reasons.ERROR_REASON_LINKAGE_BUSY:
+        "Another request for this linkage is under way and did not end in time. Nothing was sent.",
+    reasons.ERROR_REASON_OUTCOME_IN_DOUBT:
+        "An earlier request of this id may or may not have taken effect. Nothing more was sent.",
     reasons.ERROR_REASON_UPSTREAM_UNREACHABLE:
         "No connection to AlipayHK could be made. Nothing was sent.",
     reasons.ERROR_REASON_UPSTREAM_TLS_INVALID:
@@ -59,3 +75,10 @@ SENTENCES: Final[Mapping[int, str]] = {
         "This gateway has a bug; its log has more under the error id.",
 }
 # fmt: on
+
+DOUBTFUL_SENTENCES: Final[Mapping[int, str]] = {
+    reason: f"{sentence.rpartition('. ')[0]}. An earlier attempt may have taken effect."
+    for reason, sentence in SENTENCES.items()
+    if sentence.endswith(("Nothing was sent.", "no effect."))
+}
+"""What is said instead where an earlier attempt is in doubt."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from . import gateway
 from .config_check import refuse
 from .exits import EX_UNAVAILABLE
+from .ledger import LedgerFault
 from .logs import set_up_logs
 from .server import CannotListen
 from .settings import SettingsError, read_from_environment
@@ -35,6 +36,8 @@ def run(args: argparse.Namespace) -> int:
         return supervise(settings.workers, ["--config", str(args.config)] if args.config else [])
     try:
         asyncio.run(gateway.run(settings, shared=args.worker))
+    except LedgerFault as error:
+        return refuse([str(error)])
     except CannotListen as error:
         print(f"alipayhk-gateway: {error}", file=sys.stderr)
         return EX_UNAVAILABLE

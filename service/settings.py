@@ -21,6 +21,7 @@ from clients.alipayhk.messages import JSON_CONTENT_TYPE
 
 from . import parsing
 from .callers import Callers, callers_file
+from .ledger.opening import check_url
 from .parsing import Address, KeyFile
 from .result_codes import ResultCodes, result_codes_file
 from .settings_between import faults_between
@@ -33,6 +34,7 @@ _KUBERNETES: Final = re.compile(r".*(_SERVICE_HOST|_SERVICE_PORT.*|_PORT|_PORT_.
 ANYWHERE: Final = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104
 """Where to reach what listens on every address."""
 REQUIRED: Final = object()
+LEDGER_URL_DEFAULT: Final = "sqlite:///alipayhk-ledger.db"
 
 
 class SettingsError(Exception):
@@ -115,14 +117,16 @@ class Settings:
         "How far an answer's time may lie outside the time between sending and now.")
     biz_time_ahead_s: float = _setting(parsing.seconds(0, 86_400), "300",
         "How far biz_time may be ahead of this clock.")
-    ledger_url: str = _setting(parsing.ledger_url, "off",
-        "Where requests are remembered: off, which is all there is so far.")
-    ledger_key_file: str | None = _setting(str, None,
-        "The key of the ledger's fingerprints; unused while LEDGER_URL is off.")
+    ledger_url: str = _setting(check_url, LEDGER_URL_DEFAULT,
+        "Where requests are remembered; sqlite:////abs for an absolute path, memory:, or off.")
+    ledger_key_file: Path | None = _setting(Path, None,
+        "The key of the ledger's hashes and seals; made beside a new SQLite file when absent.")
     ledger_retention_h: int = _setting(parsing.integer(1, 87_600), "720",
-        "How long final outcomes are remembered; unused while LEDGER_URL is off.")
+        "How long final outcomes are remembered; those in doubt are never forgotten.")
     bind_account_without_ledger: bool = _setting(parsing.boolean, "false",
-        "Whether BindAccount is served without a ledger; always so while LEDGER_URL is off.")
+        "Whether BindAccount is served where nothing is remembered through a crash: memory: and off.")
+    sync_linkage_without_ledger: bool = _setting(parsing.boolean, "false",
+        "Whether SyncLinkage goes on, without its checks, while the ledger cannot be used.")
     workers: int = _setting(parsing.integer(1, 256), "1",
         "How many processes share the port.")
     max_in_flight: int = _setting(parsing.integer(1, 100_000), "512",
@@ -146,7 +150,7 @@ class Settings:
     drain_delay_s: float = _setting(parsing.seconds(0, 300), "2",
         "How long calls are still taken after SIGTERM, while load balancers look away.")
     stop_grace_s: float = _setting(parsing.seconds(0, 600), "20",
-        "How long calls that are under way are waited for after that.")
+        "How long calls under way are waited for after that; at least UPSTREAM_TIMEOUT_S.")
     # fmt: on
 
 
@@ -177,6 +181,20 @@ def read_settings(environ: Mapping[str, str], config_file: Path | None = None) -
 def read_from_environment(config_file: Path | None = None) -> Settings:
     """Read the settings of this process."""
     return read_settings(os.environ, config_file)
+
+
+def read_ledger_settings(config_file: Path | None = None) -> tuple[str, Path | None]:
+    """Read where the ledger of this process is, and its key; whatever else is wrong is not asked."""
+    faults: list[str] = []
+    texts = _file_texts(config_file, faults) | _environment_texts(os.environ)
+    key_file = texts.get("ledger_key_file")
+    try:
+        url = check_url(texts.get("ledger_url", LEDGER_URL_DEFAULT))
+    except ValueError as error:
+        raise SettingsError([*faults, f"LEDGER_URL {error}"]) from None
+    if faults:
+        raise SettingsError(faults)
+    return url, Path(key_file) if key_file else None
 
 
 def environment_for_children(**values: str) -> dict[str, str]:
@@ -224,22 +242,3 @@ def _text(value: object) -> str:
     if isinstance(value, dict):
         return ",".join(f"{name}={item}" for name, item in value.items())
     return str(value)
-
-
-def described(settings: Settings) -> dict[str, str]:
-    """Show every setting as a person would write it; keys by their files."""
-    rows = {setting.name.upper(): _shown(getattr(settings, setting.name)) for setting in fields(Settings)}
-    # A proxy's password is for the proxy.
-    return rows | {"UPSTREAM_PROXY": re.sub(r"//.*@", "//", rows["UPSTREAM_PROXY"])}
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, KeyFile):
-        return str(value.path)
-    if isinstance(value, Mapping):
-        return ",".join(f"{version}={_shown(file)}" for version, file in value.items())
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, Callers | ResultCodes):
-        return "given"
-    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

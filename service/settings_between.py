@@ -27,7 +27,16 @@ def faults_between(values: Mapping[str, Any]) -> Iterator[str]:
         yield "LISTEN is beyond loopback: it needs TLS_CERT_FILE, or ALLOW_PLAINTEXT=true"
     if values.get("workers", 1) > 1 and listen is not None and listen.port == 0:
         yield "LISTEN needs a port where WORKERS is more than 1"
+    yield from _ledger_faults(values)
     yield from _encryption_faults(values)
+
+
+def _ledger_faults(values: Mapping[str, Any]) -> Iterator[str]:
+    url = values.get("ledger_url")
+    if url in {"off", "memory:"} and values.get("bind_account_without_ledger") is False:
+        yield f"LEDGER_URL {url} needs BIND_ACCOUNT_WITHOUT_LEDGER=true: BindAccount would be sent twice"
+    if url == "memory:" and values.get("workers", 1) > 1:
+        yield "LEDGER_URL memory: needs WORKERS=1: workers share no memory"
 
 
 def _encryption_faults(values: Mapping[str, Any]) -> Iterator[str]:

@@ -20,10 +20,10 @@ from alipayhk.linkage.v1 import error_reason_pb2 as reasons
 from clients.alipayhk import errors
 from clients.alipayhk.result import FAILURE, Result
 
-from .call import Call
+from .call import Circumstances
 from .refusal import Refusal, Violation
 from .result_codes import RATE_LIMITED, SET_UP_CODES, ResultCodes
-from .sentences import SENTENCES
+from .sentences import DOUBTFUL_SENTENCES, SENTENCES
 
 
 class Outcome(StrEnum):
@@ -68,7 +68,8 @@ class Verdict:
     @property
     def sentence(self) -> str:
         """The constant sentence for a person."""
-        return SENTENCES[self.reason]
+        doubtful = self.outcome is Outcome.UNKNOWN and self.reason in DOUBTFUL_SENTENCES
+        return (DOUBTFUL_SENTENCES if doubtful else SENTENCES)[self.reason]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +96,9 @@ def _alarm(reason: reasons.ErrorReason) -> Row:
     return Row(StatusCode.INTERNAL, reason, Outcome.UNKNOWN, Retry.OPERATOR)
 
 
-def verdict_of(error: Exception, call: Call, codes: ResultCodes) -> Verdict:
+def verdict_of(error: Exception, call: Circumstances, codes: ResultCodes) -> Verdict:
     """Decide what the caller is told of a call that ended with `error`."""
-    facts = {"attempts": str(len(call.attempts))} if call.attempts else {}
+    facts = _present(attempts=str(call.attempts or ""), replayed="true" if call.replayed else "")
     match error:
         case Refusal():
             verdict = _verdict(REFUSALS[error.reason], call)
@@ -112,13 +113,16 @@ def verdict_of(error: Exception, call: Call, codes: ResultCodes) -> Verdict:
             verdict = _verdict(FAILURES[type(error)], call)
             facts |= _answer_facts(error) if isinstance(error, errors.AnswerError) else {}
         case _:
-            outcome = Outcome.UNKNOWN if call.sent else Outcome.NOT_SENT
+            outcome = Outcome.UNKNOWN if call.sent or call.replayed else Outcome.NOT_SENT
             verdict = replace(_verdict(BUG, call), outcome=outcome)
             facts["error_id"] = secrets.token_hex(8)
+    if call.in_doubt and verdict.outcome is Outcome.NOT_SENT:
+        # This call sent nothing, but an earlier one may have taken effect.
+        verdict = replace(verdict, outcome=Outcome.UNKNOWN)
     return replace(verdict, facts=facts)
 
 
-def _verdict(row: Row, call: Call) -> Verdict:
+def _verdict(row: Row, call: Circumstances) -> Verdict:
     code, retry = row.code, row.retry
     if row.by_promise and not call.idempotent:
         retry = Retry.OPERATOR
@@ -126,7 +130,7 @@ def _verdict(row: Row, call: Call) -> Verdict:
     return Verdict(code, row.reason, row.outcome, retry)
 
 
-def _of_unsigned(error: errors.Unsigned, call: Call) -> Verdict:
+def _of_unsigned(error: errors.Unsigned, call: Circumstances) -> Verdict:
     """Read an HTTP error page, or a body that anybody may have written: never final."""
     status = error.http_status
     row = UNSIGNED
@@ -142,17 +146,22 @@ def _of_unsigned(error: errors.Unsigned, call: Call) -> Verdict:
     return replace(_verdict(row, call), retry_after_s=wait_s)
 
 
-def _of_result(result: Result, call: Call, codes: ResultCodes) -> Verdict:
+def _of_result(result: Result, call: Circumstances, codes: ResultCodes) -> Verdict:
     """Read a verified result that is not S: the status decides first, then the code."""
     if result.code == RATE_LIMITED:
         return _verdict(LIMITED, call)
     if result.status != FAILURE:
         return _verdict(WALLET_UNKNOWN, call)
     if result.code in SET_UP_CODES:
-        return _verdict(SET_UP, call)
-    code, never = codes.meaning_of(call.api, result.code)
-    retry = Retry.NEVER if never else Retry.NEW_REQUEST_ID
-    return Verdict(code, reasons.ERROR_REASON_WALLET_REJECTED, Outcome.REJECTED, retry)
+        outcome = Outcome.UNKNOWN if call.in_doubt else Outcome.REJECTED
+        return replace(_verdict(SET_UP, call), outcome=outcome)
+    meaning = codes.meaning_of(call.api, result.code)
+    rejected = reasons.ERROR_REASON_WALLET_REJECTED
+    if call.in_doubt and not meaning.known:
+        # It may be this wallet's word for "already done".
+        return Verdict(meaning.code, rejected, Outcome.UNKNOWN, Retry.OPERATOR)
+    retry = Retry.NEVER if meaning.never else Retry.NEW_REQUEST_ID
+    return Verdict(meaning.code, rejected, Outcome.REJECTED, retry)
 
 
 def _result_facts(error: errors.ResultError) -> dict[str, str]:
@@ -162,7 +171,7 @@ def _result_facts(error: errors.ResultError) -> dict[str, str]:
         result_code=result.code,
         result_message=result.message,
         tracer_id=error.response.tracer_id,
-        http_status=str(error.response.http_status),
+        http_status=str(error.response.http_status or ""),
     )
 
 
@@ -195,6 +204,15 @@ REFUSALS: Final[dict[int, Row]] = {row.reason: row for row in (
     _refused(
         StatusCode.RESOURCE_EXHAUSTED, reasons.ERROR_REASON_CALLER_QUOTA_EXCEEDED, Retry.SAME_REQUEST_ID),
     _refused(StatusCode.UNAVAILABLE, reasons.ERROR_REASON_SHUTTING_DOWN, Retry.SAME_REQUEST_ID),
+    _refused(StatusCode.UNAVAILABLE, reasons.ERROR_REASON_CIRCUIT_OPEN, Retry.SAME_REQUEST_ID),
+    _refused(StatusCode.UNAVAILABLE, reasons.ERROR_REASON_LEDGER_UNAVAILABLE, Retry.SAME_REQUEST_ID),
+    _refused(StatusCode.FAILED_PRECONDITION, reasons.ERROR_REASON_REQUEST_ID_REUSED, Retry.NEW_REQUEST_ID),
+    _refused(StatusCode.FAILED_PRECONDITION, reasons.ERROR_REASON_STALE_BIZ_TIME, Retry.NEVER),
+    _refused(StatusCode.FAILED_PRECONDITION, reasons.ERROR_REASON_BIZ_TIME_TIE, Retry.NEW_REQUEST_ID),
+    _refused(StatusCode.ABORTED, reasons.ERROR_REASON_LINKAGE_BUSY, Retry.SAME_REQUEST_ID),
+    Row(StatusCode.ABORTED, reasons.ERROR_REASON_REQUEST_IN_PROGRESS,
+        Outcome.UNKNOWN, Retry.SAME_REQUEST_ID),
+    Row(StatusCode.UNKNOWN, reasons.ERROR_REASON_OUTCOME_IN_DOUBT, Outcome.UNKNOWN, Retry.OPERATOR),
     _refused(StatusCode.INVALID_ARGUMENT, reasons.ERROR_REASON_BIZ_TIME_IN_FUTURE, Retry.NEW_REQUEST_ID),
 )}
 

@@ -33,6 +33,8 @@ class Rpc:
     command: Callable[[Any], Any]
     body: Callable[[Any], Mapping[str, object]]
     reply: Callable[[VerifiedResponse], Message]
+    linkage: Callable[[Any], tuple[str, ...] | None]
+    """What the command changes, for APIs that keep an order of changes."""
     biz_time_ms: Callable[[Any], int | None]
     """The command's place in AlipayHK's order of updates; None where it keeps none."""
 

@@ -195,5 +195,6 @@ RPC: Final = Rpc(
     command=command,
     body=body,
     reply=reply,
+    linkage=lambda _: None,
     biz_time_ms=lambda _: None,
 )

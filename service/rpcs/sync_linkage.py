@@ -105,6 +105,17 @@ def reply(verified: VerifiedResponse) -> pb.SyncLinkageResponse:
     return response
 
 
+def linkage(command: Command) -> tuple[str, ...]:
+    """Say which linkage it changes; external_binding_id is not part of it."""
+    return (
+        command.external_identity_type,
+        command.external_identity_value,
+        command.user_id,
+        command.binding_target_type,
+        command.binding_target,
+    )
+
+
 RPC: Final = Rpc(
     name="SyncLinkage",
     request=pb.SyncLinkageRequest,
@@ -114,5 +125,6 @@ RPC: Final = Rpc(
     command=command,
     body=body,
     reply=reply,
+    linkage=linkage,
     biz_time_ms=lambda command: command.biz_time_ms,
 )

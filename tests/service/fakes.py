@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import os
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -20,8 +21,17 @@ from clients.alipayhk.errors import ResultError
 from clients.alipayhk.messages import VerifiedResponse
 from clients.alipayhk.result import Result
 from clients.alipayhk.transport import Attempt
-from service.call import Call
+from service.bookkeeping import Bookkeeping
+from service.call import Call, Circumstances
 from service.callers import ANYBODY, Caller
+from service.delivery import Delivery
+from service.ledger import Ledger
+from service.ledger.memory import MemoryLedger
+from service.ledger.vault import KEY_BYTES, Vault
+from service.metrics import Metrics
+from service.order import Order
+from service.result_codes import ResultCodes
+from service.rpcs import sync_linkage
 
 FIXTURES_ARE_FINE: Final = (HealthCheck.function_scoped_fixture, HealthCheck.too_slow)
 """What hypothesis need not warn of: no fixture here remembers an example, and machines differ in speed."""
@@ -47,22 +57,59 @@ def refused(status: str, code: str = "", message: str = "") -> ResultError:
     return ResultError(verified(status=status, code=code, message=message))
 
 
+def known(
+    *,
+    api: str = "SyncLinkage",
+    idempotent: bool = True,
+    sent: tuple[bool, ...] = (),
+    in_doubt: bool = False,
+    replayed: bool = False,
+) -> Circumstances:
+    """Return what is known of a call that has come as far as `sent` says, attempt by attempt."""
+    return Circumstances(api, idempotent, len(sent), any(sent), in_doubt, replayed)
+
+
 def call_of(
     *,
     api: str = "SyncLinkage",
     idempotent: bool = True,
     left_s: float = 10.0,
     caller: Caller = ANYBODY,
-    sent: tuple[bool, ...] = (),
 ) -> Call:
-    """Return a call that has come as far as `sent` says, attempt by attempt."""
-    return Call(
-        time.monotonic() + left_s,
-        api=api,
-        caller=caller,
-        request_id="req-1",
-        idempotent=idempotent,
-        attempts=[Attempt(sent=left) for left in sent],
+    """Return a call of which nothing is known yet."""
+    return Call(time.monotonic() + left_s, known(api=api, idempotent=idempotent), caller, "req-1")
+
+
+def order_of(endpoint: Endpoint, request_id: str = "req-1", content: bytes = b"{}", **more: Any) -> Order:
+    """Return what a call wants delivered; without a linkage unless one is given."""
+    rpc = sync_linkage.RPC
+    body = request_id.encode() + b" " + content
+    return Order(endpoint, request_id, body, content, rpc.response, more.pop("reply", rpc.reply), **more)
+
+
+def vault_of(key: bytes = bytes(KEY_BYTES)) -> Vault:
+    """Return what hashes and seals, under a key that everybody knows."""
+    return Vault(key, random_bytes=os.urandom)
+
+
+def delivery_of(
+    client: Client,
+    metrics: Metrics,
+    *,
+    max_in_flight: int = 9,
+    ledger: Ledger | None = None,
+    chance: Callable[[], float] = lambda: 0.0,
+) -> Delivery:
+    """Return a delivery over a ledger in memory, which waits no longer than it must between attempts."""
+    books = Bookkeeping(ledger or MemoryLedger(), vault_of(), metrics, lease_s=5.0, biz_time_ahead_s=300.0)
+    return Delivery(
+        client,
+        books,
+        metrics,
+        apis=("SyncLinkage", "BindAccount"),
+        codes=ResultCodes(),
+        max_in_flight=max_in_flight,
+        chance=chance,
     )
 
 

@@ -10,12 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from alipayhk.linkage.v1 import error_reason_pb2 as reasons
 from clients.alipayhk.crypto import EncryptionProfile
 from clients.alipayhk.endpoint import Encryption, Endpoint
-from service.call import Call, answer_by
+from clients.alipayhk.keys import Keys
+from clients.alipayhk.transport import Attempt
+from service.call import answer_by
+from service.flight import Flight
+from service.refusal import Refusal
 from service.settings import read_settings
 from service.upstream import endpoints_of, transport_of
-from tests.service.fakes import call_of
+from tests.service.fakes import call_of, known, order_of
 from tests.service.files import KeyRing, TlsFiles
 
 # -- time
@@ -58,19 +63,23 @@ def test_the_margin_is_50_ms_and_at_most_a_tenth(
     assert left_s >= given_s * 0.9 - 1e-6
 
 
-def test_a_call_was_sent_if_a_byte_of_any_attempt_left() -> None:
+def test_a_flight_was_sent_if_a_byte_of_any_attempt_left(keys: Keys) -> None:
     for attempts, sent in (
         ((), False),
         ((False, False), False),
         ((True, False), True),
         ((False, True), True),
     ):
-        assert call_of(sent=attempts).sent is sent
+        order = order_of(Endpoint("SyncLinkage", "header-signed", "https://h", "/p", "C", keys, True))
+        flight = Flight(order, b"", "", Refusal(reasons.ERROR_REASON_LEDGER_UNAVAILABLE))
+        flight.attempts += [Attempt(sent=left) for left in attempts]
+        assert flight.sent is sent
+        assert flight.circumstances == known(sent=attempts)
 
 
 def test_the_time_that_is_left_runs_out() -> None:
-    assert Call(time.monotonic() + 1.0).left_s <= 1.0
-    assert Call(time.monotonic() - 1.0).left_s <= -1.0
+    assert 0.5 < call_of(left_s=1.0).left_s <= 1.0
+    assert call_of(left_s=-1.0).left_s <= -1.0
 
 
 # -- endpoints

@@ -32,8 +32,11 @@ def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def configured(environ: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Return what sets the environment."""
+def configured(
+    environ: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Callable[..., None]:
+    """Return what sets the environment, in a directory where a ledger may be made."""
+    monkeypatch.chdir(tmp_path)
 
     def configure(**changes: str) -> None:
         for name, value in {
@@ -162,6 +165,23 @@ def test_a_port_that_is_taken_is_told_with_exit_69(
         assert main(["serve"]) == 69
     told = f"alipayhk-gateway: cannot listen on {address}: is it in use?\n"
     assert capsys.readouterr().err.endswith(told)
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"LEDGER_URL": "sqlite:////nowhere/ledger.db"}, "the ledger /nowhere/ledger.db cannot be made"),
+        ({"LEDGER_KEY_FILE": "/nowhere/key"}, "the ledger's key file /nowhere/key cannot be read"),
+    ],
+    ids=["file", "key"],
+)
+def test_a_ledger_that_cannot_be_opened_is_told_with_exit_78(
+    changes: dict[str, str], fault: str, configured: Callable[..., None], capsys: Captured
+) -> None:
+    configured(LISTEN="127.0.0.1:0", ADMIN_LISTEN="127.0.0.1:0", **changes)
+    assert main(["serve"]) == 78
+    told = f"alipayhk-gateway: the configuration cannot be used:\n  - {fault}: No such file or directory\n"
+    assert capsys.readouterr().err == told
 
 
 # -- keys

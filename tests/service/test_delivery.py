@@ -7,9 +7,11 @@ import gc
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from itertools import count
 from typing import Any, Final
 
 import pytest
+from google.protobuf.message import Message
 
 from alipayhk.linkage.v1 import error_reason_pb2 as reasons
 from clients.alipayhk import errors
@@ -20,13 +22,29 @@ from clients.alipayhk.protocols import HEADER_SIGNED
 from clients.alipayhk.transport import Attempt
 from service.call import Call
 from service.callers import Caller
-from service.delivery import Delivery
+from service.ledger import State
 from service.metrics import Metrics
 from service.refusal import Refusal
-from tests.service.fakes import FakeClient, Gate, LogStream, call_of, fail, refused, succeed, verified
+from service.rpcs import sync_linkage
+from tests.service.fakes import (
+    FakeClient,
+    Gate,
+    LogStream,
+    call_of,
+    delivery_of,
+    fail,
+    known,
+    order_of,
+    refused,
+    succeed,
+    verified,
+)
 
 LOYALTY: Final = Caller("loyalty", frozenset(), 2)
 BILLING: Final = Caller("billing", frozenset(), 1)
+
+
+ANSWER: Final = sync_linkage.reply(verified())
 
 
 class Sender:
@@ -35,14 +53,17 @@ class Sender:
     def __init__(self, client: FakeClient, endpoint: Endpoint, max_in_flight: int) -> None:
         self.client = client
         self.metrics = Metrics()
-        self.delivery = Delivery(client, self.metrics, max_in_flight=max_in_flight)
+        self.delivery = delivery_of(client, self.metrics, max_in_flight=max_in_flight, chance=lambda: 1.0)
         self._endpoint = endpoint
+        self._ids = count(1)
 
-    async def send(self, call: Call | None = None) -> VerifiedResponse:
-        """Deliver one request."""
-        return await self.delivery.deliver(self._endpoint, "req-1", b"{}", call or call_of())
+    async def send(self, call: Call | None = None) -> Message:
+        """Deliver one request under an id of its own."""
+        return await self.delivery.deliver(
+            order_of(self._endpoint, f"req-{next(self._ids)}"), call or call_of()
+        )
 
-    def start(self, call: Call | None = None) -> asyncio.Task[VerifiedResponse]:
+    def start(self, call: Call | None = None) -> asyncio.Task[Message]:
         """Deliver one request in a task of its own, as gRPC does."""
         return asyncio.create_task(self.send(call))
 
@@ -58,6 +79,11 @@ class Sender:
     def ended(self, end: str) -> float:
         """Return how many attempts ended so."""
         return self.counted("alipayhk_upstream_attempts_total", end=end) or 0.0
+
+
+def impatient() -> Call:
+    """Return a call that leaves no time for a second attempt."""
+    return call_of(left_s=0.25)
 
 
 Make = Callable[..., Sender]
@@ -100,7 +126,7 @@ async def turns(count: int = 5) -> None:
 
 def others() -> set[asyncio.Task[Any]]:
     """Return every task but the test's own and those of the fixtures."""
-    names = ("Delivery._attempt", "Sender.send")
+    names = ("Delivery._fly", "Sender.send", "Attempts._abandon", "Bookkeeping._claim")
     return {task for task in asyncio.all_tasks() if getattr(task.get_coro(), "__qualname__", "") in names}
 
 
@@ -112,7 +138,13 @@ def said(log_lines: LogStream) -> list[dict[str, Any]]:
     ]
 
 
-async def refusal(sending: Awaitable[VerifiedResponse]) -> int:
+async def rows(sender: Sender) -> list[State]:
+    """Return how the ledger's rows stand."""
+    ledger = sender.delivery._books._ledger
+    return [row.state async for row in ledger.rows()]
+
+
+async def refusal(sending: Awaitable[Message]) -> int:
     """Return the reason for which a request was not sent."""
     with pytest.raises(Refusal) as failure:
         await sending
@@ -124,14 +156,22 @@ async def refusal(sending: Awaitable[VerifiedResponse]) -> int:
 
 async def test_a_success_is_returned_counted_and_logged(make: Make, log_lines: LogStream) -> None:
     sender, call = make(), call_of()
-    assert await sender.send(call) == verified()
-    assert call.attempts == [Attempt(sent=True)]
-    assert sender.client.bodies == [b"{}"]
+    assert await sender.send(call) == ANSWER
+    assert call.circumstances == known(sent=(True,))
+    assert sender.client.attempts == [Attempt(sent=True)]
+    assert sender.client.bodies == [b"req-1 {}"]
     assert sender.ended("success") == 1
     assert sender.counted("alipayhk_upstream_seconds_count") == 1
     assert sender.in_flight == 0
     assert said(log_lines) == [
-        {"level": "info", "api": "SyncLinkage", "request_id": "req-1", "end": "success", "http_status": 200}
+        {
+            "level": "info",
+            "api": "SyncLinkage",
+            "request_id": "req-1",
+            "attempts": 1,
+            "end": "success",
+            "http_status": 200,
+        }
     ]
 
 
@@ -155,7 +195,7 @@ async def test_a_failure_is_raised_as_it_is_counted_and_logged_with_its_cause(
 ) -> None:
     sender, end = make(fail(error, sent=error.sent)), type(error).__name__
     with pytest.raises(type(error)) as failure:
-        await sender.send()
+        await sender.send(impatient())
     assert failure.value is error
     assert sender.ended(end) == 1
     assert sender.in_flight == 0
@@ -164,6 +204,7 @@ async def test_a_failure_is_raised_as_it_is_counted_and_logged_with_its_cause(
         "level": "warning",
         "api": "SyncLinkage",
         "request_id": "req-1",
+        "attempts": 1,
         "end": end,
         "cause": str(error),
     }
@@ -174,7 +215,7 @@ async def test_a_result_is_logged_by_its_code_and_never_with_its_message(
 ) -> None:
     sender = make(fail(refused("F" * 100, "USER_NOT_EXIST" * 20, "Chan Tai Man"), sent=True))
     with pytest.raises(errors.ResultError):
-        await sender.send()
+        await sender.send(impatient())
     (line,) = said(log_lines)
     assert (line["level"], line["end"]) == ("info", "ResultError")
     assert (line["result_status"], line["result_code"]) == ("F" * 64, ("USER_NOT_EXIST" * 20)[:64])
@@ -188,7 +229,7 @@ async def test_a_bug_in_an_attempt_is_logged_by_its_place_and_never_with_its_tex
     sender, call = make(fail(KeyError("SECRET"), sent=sent)), call_of()
     with pytest.raises(KeyError):
         await sender.send(call)
-    assert call.sent is sent
+    assert call.circumstances == known(sent=(sent,))
     assert sender.ended("bug") == 1
     (line,) = said(log_lines)
     assert (line["level"], line["error_class"]) == ("error", "KeyError")
@@ -207,9 +248,11 @@ async def test_a_deadline_before_a_byte_left_cancels_first_and_only_then_says_no
     with pytest.raises(errors.Unreachable):
         await sender.send(call)
     assert not others()
+    assert not await rows(sender)
     gate.open.set()
     await turns()
-    assert call.attempts == [Attempt(sent=False)]
+    assert sender.client.attempts == [Attempt(sent=False)]
+    assert call.circumstances == known(sent=(False,))
     assert sender.ended("cancelled") == 1
     assert sender.in_flight == 0
 
@@ -230,6 +273,7 @@ async def test_a_deadline_after_a_byte_left_says_timeout_and_the_attempt_goes_on
     assert sender.in_flight == 0
     assert sender.ended("success") == 1
     assert [line["end"] for line in said(log_lines)] == ["success"]
+    assert await rows(sender) == [State.APPLIED]
 
 
 async def test_an_attempt_that_sends_while_it_is_being_cancelled_is_not_called_unsent(make: Make) -> None:
@@ -244,7 +288,7 @@ async def test_an_attempt_that_sends_while_it_is_being_cancelled_is_not_called_u
     call = call_of(left_s=0.12)
     with pytest.raises(errors.Timeout):
         await make(stubborn).send(call)
-    assert call.sent
+    assert call.circumstances.sent
 
 
 async def test_an_answer_that_comes_while_it_is_being_cancelled_is_the_answer(make: Make) -> None:
@@ -255,18 +299,19 @@ async def test_an_answer_that_comes_while_it_is_being_cancelled_is_the_answer(ma
             attempt.sent = True
         return verified()
 
-    assert await make(stubborn).send(call_of(left_s=0.12)) == verified()
+    assert await make(stubborn).send(call_of(left_s=0.12)) == ANSWER
 
 
 @pytest.mark.parametrize("left_s", [0.09, 0.0, -1.0])
 async def test_with_too_little_time_left_nothing_is_sent(make: Make, left_s: float) -> None:
     sender, call = make(), call_of(left_s=left_s)
     assert await refusal(sender.send(call)) == reasons.ERROR_REASON_DEADLINE_TOO_SHORT
-    assert sender.client.attempts == call.attempts == []
+    assert sender.client.attempts == []
+    assert call.circumstances == known()
 
 
 async def test_with_just_enough_time_left_it_is_sent(make: Make) -> None:
-    assert await make().send(call_of(left_s=0.12)) == verified()
+    assert await make().send(call_of(left_s=0.12)) == ANSWER
 
 
 # -- a caller that goes away
@@ -282,8 +327,10 @@ async def test_a_cancel_before_a_byte_left_lets_nothing_leave_later(make: Make) 
         await sending
     gate.open.set()
     await turns()
-    assert call.attempts == [Attempt(sent=False)]
+    assert sender.client.attempts == [Attempt(sent=False)]
+    assert call.circumstances == known(sent=(False,))
     assert not others()
+    assert not await rows(sender)
     assert sender.ended("cancelled") == 1
     assert sender.in_flight == 0
 
@@ -296,23 +343,24 @@ async def test_a_cancel_at_the_very_beginning_lets_nothing_leave(make: Make) -> 
     with pytest.raises(asyncio.CancelledError):
         await sending
     await turns()
-    assert call.attempts == [Attempt(sent=False)]
-    assert sender.in_flight == 0
+    assert sender.client.attempts == []
+    assert call.circumstances == known()
     assert await sender.delivery.idle(0)
+    assert not await rows(sender)
 
 
 @pytest.mark.parametrize(
-    ("behaviour", "end"),
+    ("behaviour", "end", "state"),
     [
-        (None, "success"),
-        (errors.ConnectionLost("reset"), "ConnectionLost"),
-        (refused("F", "PROCESS_FAIL"), "ResultError"),
-        (KeyError("SECRET"), "bug"),
+        (None, "success", State.APPLIED),
+        (errors.ConnectionLost("reset"), "ConnectionLost", State.IN_DOUBT),
+        (refused("F", "PROCESS_FAIL"), "ResultError", State.REJECTED),
+        (KeyError("SECRET"), "bug", State.IN_DOUBT),
     ],
     ids=["success", "lost", "result", "bug"],
 )
 async def test_a_cancel_after_a_byte_left_abandons_nothing(
-    make: Make, log_lines: LogStream, behaviour: Exception | None, end: str
+    make: Make, log_lines: LogStream, behaviour: Exception | None, end: str, state: State
 ) -> None:
     gate = Gate(sent=True)
 
@@ -323,7 +371,7 @@ async def test_a_cancel_after_a_byte_left_abandons_nothing(
         return answer
 
     sender = make(attempt_)
-    sending = sender.start()
+    sending = sender.start(impatient())
     await gate.reached.wait()
     sending.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -335,6 +383,7 @@ async def test_a_cancel_after_a_byte_left_abandons_nothing(
     assert sender.ended(end) == 1
     assert sender.in_flight == 0
     assert [line["end"] for line in said(log_lines)] == [end]
+    assert await rows(sender) == [state]
 
 
 # -- limits
@@ -349,7 +398,7 @@ async def test_more_than_fit_are_refused_and_fit_again_when_one_has_ended(make: 
     assert len(sender.client.attempts) == 2
     gate.open.set()
     await asyncio.gather(*under_way)
-    assert await sender.send() == verified()
+    assert await sender.send() == ANSWER
 
 
 async def test_an_attempt_counts_until_it_ends_even_if_its_caller_has_gone(make: Make) -> None:
@@ -362,7 +411,7 @@ async def test_an_attempt_counts_until_it_ends_even_if_its_caller_has_gone(make:
     assert await refusal(sender.send()) == reasons.ERROR_REASON_OVERLOADED
     gate.open.set()
     assert await sender.delivery.idle(1.0)
-    assert await sender.send() == verified()
+    assert await sender.send() == ANSWER
 
 
 async def test_a_callers_quota_is_its_own(make: Make) -> None:
@@ -378,7 +427,7 @@ async def test_a_callers_quota_is_its_own(make: Make) -> None:
     assert len(sender.client.attempts) == 4
     gate.open.set()
     await asyncio.gather(*under_way)
-    assert await sender.send(call_of(caller=BILLING)) == verified()
+    assert await sender.send(call_of(caller=BILLING)) == ANSWER
 
 
 async def test_a_quota_is_looked_at_before_the_limit_of_all(make: Make) -> None:
@@ -396,8 +445,8 @@ async def test_a_quota_is_looked_at_before_the_limit_of_all(make: Make) -> None:
 async def test_what_is_refused_leaves_no_trace(make: Make, log_lines: LogStream) -> None:
     sender, call = make(max_in_flight=0), call_of()
     assert await refusal(sender.send(call)) == reasons.ERROR_REASON_OVERLOADED
-    assert call.attempts == []
-    assert not call.sent
+    assert call.circumstances == known()
+    assert not await rows(sender)
     assert not said(log_lines)
     assert sender.in_flight is None
 
@@ -417,7 +466,7 @@ async def test_after_close_everything_is_refused_and_what_is_under_way_ends(make
     assert not await sender.delivery.idle(0.01)
     gate.open.set()
     assert await sender.delivery.idle(1.0)
-    assert await under_way == verified()
+    assert await under_way == ANSWER
 
 
 async def test_idle_is_true_at_once_where_nothing_is_under_way(make: Make) -> None:
@@ -462,7 +511,7 @@ async def a_thousand_ends(sender: Sender) -> list[tuple[Call, object]]:
     calls = [
         call_of(
             caller=DICE.choice([LOYALTY, BILLING, Caller("other", frozenset())]),
-            left_s=DICE.choice([0.05, 0.2, 10.0]),
+            left_s=DICE.choice([0.05, 0.2, 1.0]),
         )
         for _ in range(1000)
     ]
@@ -483,10 +532,12 @@ async def test_a_thousand_mixed_calls_leave_nothing_behind(make: Make, log_lines
     gc.collect()
     await turns()
     kinds = {type(end).__name__ for _, end in ends}
-    sent = {"VerifiedResponse", "ConnectionLost", "ResultError", "KeyError"}
+    sent = {"SyncLinkageResponse", "ConnectionLost", "ResultError", "KeyError"}
     assert kinds == sent | {"Refusal", "CancelledError", "Unreachable"}
-    assert {call.sent for call, end in ends if type(end).__name__ in sent} == {True}
-    assert {call.sent for call, end in ends if isinstance(end, Refusal | errors.NotSent)} == {False}
+    assert {call.circumstances.sent for call, end in ends if type(end).__name__ in sent} == {True}
+    not_sent = Refusal | errors.NotSent
+    assert {call.circumstances.sent for call, end in ends if isinstance(end, not_sent)} == {False}
+    assert State.SENDING not in await rows(sender)
     assert not others()
     assert sender.in_flight == 0
     counted = ("success", "ConnectionLost", "ResultError", "bug", "Unreachable")

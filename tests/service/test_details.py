@@ -17,7 +17,7 @@ from service.details import status_of, trailers_of
 from service.refusal import Violation
 from service.result_codes import ResultCodes
 from service.status import Outcome, Retry, Verdict, verdict_of
-from tests.service.fakes import call_of, refused
+from tests.service.fakes import known, refused
 from tests.service.test_outcome_table import TABLE, Case
 
 SIX_KIB: Final = 6 * 1024
@@ -67,7 +67,7 @@ def many(count: int, *, description: str = "is required") -> tuple[Violation, ..
 @pytest.mark.parametrize("idempotent", [True, False])
 @pytest.mark.parametrize("case", TABLE, ids=lambda case: case.what)
 def test_every_row_carries_exactly_the_details_of_its_kind(case: Case, idempotent: bool) -> None:
-    told = verdict_of(case.error, call_of(idempotent=idempotent), ResultCodes())
+    told = verdict_of(case.error, case.known(idempotent=idempotent), ResultCodes())
     status = Status.FromString(dict(trailers_of(told, "req-1"))["grpc-status-details-bin"])
     code, reason, outcome, retry = case.told(idempotent=idempotent)
     assert (status.code, status.message) == (code.value[0], told.sentence)
@@ -175,7 +175,7 @@ def test_a_fact_is_cut_at_its_limit_between_characters(
 
 def test_the_longest_result_of_alipayhk_arrives_cut_and_in_time() -> None:
     error = refused("F" * 1000, FOUR_BYTES * 1000, FOUR_BYTES * 1000)
-    told = verdict_of(error, call_of(sent=(True,) * 99), ResultCodes())
+    told = verdict_of(error, known(sent=(True,) * 99), ResultCodes())
     status = status_of(told, "r" * 128)
     assert status.ByteSize() < SIX_KIB
     assert info(status).metadata["result_message"] == FOUR_BYTES * 256

@@ -34,11 +34,12 @@ async def until(log_lines: LogStream, event: str) -> dict[str, Any]:
 
 
 @pytest.fixture
-def serve(environ: dict[str, str], log_lines: LogStream) -> Callable[..., Awaitable[None]]:
+def serve(environ: dict[str, str], log_lines: LogStream, tmp_path: Path) -> Callable[..., Awaitable[None]]:
     """Return what runs a gateway from its start to a signal."""
 
     async def serve(number: signal.Signals = signal.SIGTERM, **changes: str) -> None:
-        quick = {"LISTEN": "127.0.0.1:0", "ADMIN_LISTEN": "127.0.0.1:0", "DRAIN_DELAY_S": "0", **changes}
+        quick = {"LISTEN": "127.0.0.1:0", "ADMIN_LISTEN": "127.0.0.1:0", "DRAIN_DELAY_S": "0"}
+        quick |= {"LEDGER_URL": f"sqlite:///{tmp_path}/ledger.db", **changes}
         settings = read_settings({**environ, **{f"ALIPAYHK_{name}": text for name, text in quick.items()}})
         running = asyncio.create_task(gateway.run(settings, shared=False))
         serving = asyncio.create_task(until(log_lines, "serving"))

@@ -15,15 +15,14 @@ from google.rpc.status_pb2 import Status
 from alipayhk.linkage.v1 import error_reason_pb2 as reasons
 from alipayhk.linkage.v1 import linkage_service_pb2 as pb
 from clients.alipayhk import errors
-from clients.alipayhk.transport import Attempt
-from service.call import CURRENT, Call
+from service.call import CURRENT, Call, Circumstances
 from service.callers import ANYBODY, Caller, Callers
 from service.interceptors import Allow, Around, Method, Observe, Tell
 from service.linkage import Undecodable
 from service.metrics import Metrics
 from service.refusal import Refusal
 from service.result_codes import ResultCodes
-from tests.service.fakes import Details, FakeContext, LogStream, bind_request, refused, sync_request
+from tests.service.fakes import Details, FakeContext, LogStream, bind_request, known, refused, sync_request
 
 SERVICE: Final = "alipayhk.linkage.v1.LinkageService"
 SYNC: Final = f"/{SERVICE}/SyncLinkage"
@@ -118,7 +117,7 @@ def info(context: FakeContext) -> Any:
 @pytest.fixture(autouse=True)
 def no_call_is_current() -> Iterator[None]:
     """Keep the call of one test from the next one."""
-    token = CURRENT.set(Call(0.0))
+    token = CURRENT.set(Call(0.0, Circumstances()))
     yield
     CURRENT.reset(token)
 
@@ -345,19 +344,14 @@ async def recorded(request: Any, *, path: str = SYNC, remaining_s: float | None 
 
 async def test_a_call_is_recorded_from_the_first_byte() -> None:
     call = await recorded(sync_request())
-    assert (call.api, call.request_id, call.idempotent, call.caller) == (
-        "SyncLinkage",
-        "req-1",
-        True,
-        ANYBODY,
-    )
-    assert (call.attempts, call.told, call.sent) == ([], {}, False)
+    assert call.circumstances == Circumstances("SyncLinkage", idempotent=True)
+    assert (call.request_id, call.caller, call.told) == ("req-1", ANYBODY, {})
     assert 9.5 < call.left_s < 10.0
 
 
 async def test_bind_account_has_no_promise() -> None:
     call = await recorded(bind_request(), path=BIND)
-    assert (call.api, call.idempotent) == ("BindAccount", False)
+    assert call.circumstances == Circumstances("BindAccount", idempotent=False)
 
 
 @pytest.mark.parametrize(
@@ -376,7 +370,7 @@ async def test_a_call_gets_the_callers_time_within_bounds(remaining_s: float | N
 @pytest.mark.parametrize(("sent", "outcome"), [(False, "not_sent"), (True, "unknown")])
 async def test_a_bug_is_told_by_what_the_record_knows(sent: bool, outcome: str) -> None:
     async def sending(_: Any, __: Any) -> None:
-        CURRENT.get().attempts.append(Attempt(sent=sent))
+        CURRENT.get().circumstances = known(sent=(sent,))
         raise KeyError("SECRET")
 
     context = FakeContext()

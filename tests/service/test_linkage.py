@@ -14,17 +14,27 @@ from clients.alipayhk import errors
 from clients.alipayhk.keys import Keys
 from clients.alipayhk.strict_json import write_json
 from service.call import CURRENT, Call
-from service.delivery import Delivery
 from service.linkage import RPCS, LinkageService, Undecodable
 from service.metrics import Metrics
 from service.refusal import Refusal, Violation
 from service.rpcs import Rpc, bind_account, sync_linkage
 from service.settings import read_settings
 from service.upstream import endpoints_of
-from tests.service.fakes import Details, FakeClient, bind_request, call_of, fail, sync_request
+from tests.service.fakes import (
+    Details,
+    FakeClient,
+    bind_request,
+    call_of,
+    delivery_of,
+    fail,
+    known,
+    sync_request,
+)
 
-AHEAD_S: Final = 300.0
-REQUESTS: Final = {sync_linkage.RPC: sync_request, bind_account.RPC: bind_request}
+REQUESTS: Final[dict[Rpc, Callable[..., Any]]] = {
+    sync_linkage.RPC: sync_request,
+    bind_account.RPC: bind_request,
+}
 Make = Callable[..., tuple[LinkageService, FakeClient]]
 
 
@@ -44,7 +54,7 @@ def make(environ: dict[str, str], keys: Keys) -> Make:
 
     def service(behaviour: Any = None) -> tuple[LinkageService, FakeClient]:
         client = FakeClient(behaviour)
-        return LinkageService(endpoints, Delivery(client, Metrics(), max_in_flight=9), AHEAD_S), client
+        return LinkageService(endpoints, delivery_of(client, Metrics())), client
 
     return service
 
@@ -65,17 +75,65 @@ async def test_a_valid_request_is_sent_once_and_its_answer_replied(
     assert response.DESCRIPTOR is rpc.response.DESCRIPTOR
     assert response.result.status == "S"
     assert client.bodies == [write_json(rpc.body(rpc.command(request)))]
-    assert [attempt.sent for attempt in call.attempts] == [True]
+    assert [attempt.sent for attempt in client.attempts] == [True]
+    assert call.circumstances == known(api=rpc.name, idempotent=rpc is sync_linkage.RPC, sent=(True,))
 
 
 @pytest.mark.parametrize("rpc", RPCS.values(), ids=lambda rpc: rpc.name)
 async def test_two_attempts_at_one_request_send_the_same_bytes(make: Make, rpc: Rpc) -> None:
-    service, client = make(fail(errors.ConnectionLost("x"), sent=True))
+    service, client = make(fail(errors.Unreachable("x")))
     for _ in range(2):
-        with pytest.raises(errors.ConnectionLost):
+        with pytest.raises(errors.Unreachable):
             await service.unary(rpc, rpc.request.FromString(REQUESTS[rpc]().SerializeToString()))
-    assert len(client.bodies) == 2
-    assert client.bodies[0] == client.bodies[1]
+    assert len(client.bodies) > 2
+    assert set(client.bodies) == {write_json(rpc.body(rpc.command(REQUESTS[rpc]())))}
+
+
+CHANGES: Final[dict[Rpc, tuple[dict[str, Any], dict[str, Any]]]] = {
+    sync_linkage.RPC: ({"biz_time": {"seconds": 1_700_000_000, "nanos": 123_999_999}}, {"user_id": "1"}),
+    bind_account.RPC: ({"timestamp": {"seconds": 1_700_000_000, "nanos": 123_000_000}}, {"type": "t"}),
+}
+"""What AlipayHK cannot see, and what it can."""
+
+
+@pytest.mark.parametrize("rpc", RPCS.values(), ids=lambda rpc: rpc.name)
+async def test_the_same_id_replays_the_same_content_and_refuses_another(make: Make, rpc: Rpc) -> None:
+    service, client = make()
+    same, other = CHANGES[rpc]
+    first: Any = await service.unary(rpc, REQUESTS[rpc]())
+    again: Any = await service.unary(rpc, REQUESTS[rpc](**same))
+    assert (first.replayed, again.replayed) == (False, True)
+    again.replayed = False
+    assert again == first
+    error = await refusal(service.unary(rpc, REQUESTS[rpc](**other)))
+    assert error.reason == reasons.ERROR_REASON_REQUEST_ID_REUSED
+    assert len(client.attempts) == 1
+
+
+async def test_the_same_news_under_a_new_id_is_sent_and_other_news_of_that_time_is_not(make: Make) -> None:
+    service, client = make()
+    rpc = sync_linkage.RPC
+    for request_id in ("a", "b"):
+        await service.unary(rpc, sync_request(request_id=request_id))
+    refusals: dict[str, dict[str, Any]] = {
+        "tie": {"operate_type": pb.OPERATE_TYPE_UNBIND},
+        "another binding id is other content of the same linkage": {"external_binding_id": "b-1"},
+    }
+    for request_id, changes in refusals.items():
+        error = await refusal(service.unary(rpc, sync_request(request_id=request_id[:3], **changes)))
+        assert error.reason == reasons.ERROR_REASON_BIZ_TIME_TIE
+    error = await refusal(service.unary(rpc, sync_request(request_id="c", biz_time={"seconds": 1})))
+    assert error.reason == reasons.ERROR_REASON_STALE_BIZ_TIME
+    await service.unary(rpc, sync_request(request_id="d", biz_time={"seconds": 1}, user_id="another"))
+    assert len(client.attempts) == 3
+
+
+async def test_one_request_id_may_be_used_once_for_each_rpc(make: Make) -> None:
+    service, client = make()
+    for rpc, request in REQUESTS.items():
+        response: Any = await service.unary(rpc, request())
+        assert not response.replayed
+    assert len(client.attempts) == 2
 
 
 @pytest.mark.parametrize("rpc", RPCS.values(), ids=lambda rpc: rpc.name)

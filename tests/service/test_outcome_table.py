@@ -5,9 +5,9 @@ from __future__ import annotations
 import ast
 import inspect
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pytest
 from grpc import StatusCode
@@ -15,11 +15,12 @@ from grpc import StatusCode
 import service
 from alipayhk.linkage.v1 import error_reason_pb2 as reasons
 from clients.alipayhk import errors
+from service.call import Circumstances
 from service.refusal import Refusal, Violation
-from service.result_codes import ResultCodes
+from service.result_codes import Meaning, ResultCodes
 from service.sentences import SENTENCES
 from service.status import FAILURES, REFUSALS, RETRY_AFTER_MAX_S, RETRY_AFTER_S, Verdict, verdict_of
-from tests.service.fakes import call_of, refused
+from tests.service.fakes import known, refused
 
 PROMISED: Final = True
 """What a row says by the promise of idempotency; False: the same whatever was promised."""
@@ -36,6 +37,13 @@ class Case:
     outcome: str
     retry: str
     by_promise: bool = False
+    in_doubt: bool = False
+    """Whether an earlier attempt, of this call or of another, may have taken effect."""
+
+    def known(self, *, api: str = "SyncLinkage", idempotent: bool = True) -> Circumstances:
+        """Return what is known of a call that ends so, whose last attempt is the only one of its own."""
+        sent = (True,) if getattr(self.error, "sent", False) else ()
+        return known(api=api, idempotent=idempotent, sent=sent, in_doubt=self.in_doubt)
 
     def told(self, *, idempotent: bool) -> tuple[StatusCode, str, str, str]:
         """Return what a call is told by the contract: its table, and the note below it."""
@@ -68,7 +76,7 @@ SET_UP: Final = (
     "METHOD_NOT_SUPPORTED",
     "MEDIA_TYPE_NOT_ACCEPTABLE",
 )
-ANY_OTHER: Final = (
+DOCUMENTED: Final = (
     "USER_STATUS_ABNORMAL",
     "INVALID_CONTRACT",
     "INVALID_CODE",
@@ -77,13 +85,11 @@ ANY_OTHER: Final = (
     "AUTH_CODE_EXPIRED",
     "INVALID_AUTHCODE",
     "OAUTH_FAILED",
-    "A_CODE_THAT_NO_TABLE_KNOWS",
-    "param_illegal",
-    "語",
 )
+UNDOCUMENTED: Final = ("A_CODE_THAT_NO_TABLE_KNOWS", "param_illegal", "語")
 
 # fmt: off
-TABLE: Final = (
+ROWS: Final = (
     Case("the request is invalid", refusal("INVALID_REQUEST"),
          C.INVALID_ARGUMENT, "INVALID_REQUEST", "not_sent", NEW),
     Case("the certificate is in no allow-list", refusal("CALLER_UNAUTHENTICATED"),
@@ -98,10 +104,26 @@ TABLE: Final = (
          C.RESOURCE_EXHAUSTED, "CALLER_QUOTA_EXCEEDED", "not_sent", SAME),
     Case("going down", refusal("SHUTTING_DOWN"),
          C.UNAVAILABLE, "SHUTTING_DOWN", "not_sent", SAME),
+    Case("breaker open", refusal("CIRCUIT_OPEN"),
+         C.UNAVAILABLE, "CIRCUIT_OPEN", "not_sent", SAME),
+    Case("ledger unusable before sending", refusal("LEDGER_UNAVAILABLE"),
+         C.UNAVAILABLE, "LEDGER_UNAVAILABLE", "not_sent", SAME),
     Case("DNS, refused, connect or handshake timeout", errors.Unreachable("x"),
          C.UNAVAILABLE, "UPSTREAM_UNREACHABLE", "not_sent", SAME),
     Case("AlipayHK's TLS certificate is not valid", errors.TlsInvalid("x"),
          C.UNAVAILABLE, "UPSTREAM_TLS_INVALID", "not_sent", OPERATOR),
+    Case("request id used before with other content", refusal("REQUEST_ID_REUSED"),
+         C.FAILED_PRECONDITION, "REQUEST_ID_REUSED", "not_sent", NEW),
+    Case("an older biz_time than one already applied", refusal("STALE_BIZ_TIME"),
+         C.FAILED_PRECONDITION, "STALE_BIZ_TIME", "not_sent", NEVER),
+    Case("the same biz_time with other content", refusal("BIZ_TIME_TIE"),
+         C.FAILED_PRECONDITION, "BIZ_TIME_TIE", "not_sent", NEW),
+    Case("the same request is under way elsewhere", refusal("REQUEST_IN_PROGRESS"),
+         C.ABORTED, "REQUEST_IN_PROGRESS", "unknown", SAME),
+    Case("another request for this linkage is under way", refusal("LINKAGE_BUSY"),
+         C.ABORTED, "LINKAGE_BUSY", "not_sent", SAME),
+    Case("an earlier BindAccount of this id is in doubt", refusal("OUTCOME_IN_DOUBT"),
+         C.UNKNOWN, "OUTCOME_IN_DOUBT", "unknown", OPERATOR),
     Case("biz_time too far ahead", refusal("BIZ_TIME_IN_FUTURE"),
          C.INVALID_ARGUMENT, "BIZ_TIME_IN_FUTURE", "not_sent", NEW),
     Case("sent, no answer in time", errors.Timeout("x"),
@@ -150,31 +172,44 @@ TABLE: Final = (
       for code in SET_UP),
     *(Case(f"signed F: {code}, known or not", refused("F", code),
            C.FAILED_PRECONDITION, "WALLET_REJECTED", "rejected", NEW)
-      for code in ANY_OTHER),
+      for code in (*DOCUMENTED, *UNDOCUMENTED)),
 )
+
+AFTER_A_DOUBT: Final = (
+    *(Case(f"after a doubt, signed F: {code}, our set-up", refused("F", code),
+           C.INTERNAL, "GATEWAY_REFUSED", "unknown", OPERATOR, in_doubt=True)
+      for code in SET_UP),
+    *(Case(f"after a doubt, signed F: {code}, which no table knows", refused("F", code),
+           C.FAILED_PRECONDITION, "WALLET_REJECTED", "unknown", OPERATOR, in_doubt=True)
+      for code in UNDOCUMENTED),
+    *(Case(f"after a doubt, signed F: {code}, which is known", refused("F", code),
+           C.FAILED_PRECONDITION, "WALLET_REJECTED", "rejected", NEW, in_doubt=True)
+      for code in DOCUMENTED),
+    Case("after a doubt, signed F: PARAM_ILLEGAL", refused("F", "PARAM_ILLEGAL"),
+         C.INVALID_ARGUMENT, "WALLET_REJECTED", "rejected", NEW, in_doubt=True),
+    Case("after a doubt, signed F: USER_NOT_EXIST", refused("F", "USER_NOT_EXIST"),
+         C.NOT_FOUND, "WALLET_REJECTED", "rejected", NEW, in_doubt=True),
+    Case("after a doubt, signed F: PROCESS_FAIL", refused("F", "PROCESS_FAIL"),
+         C.FAILED_PRECONDITION, "WALLET_REJECTED", "rejected", NEVER, in_doubt=True),
+    *(replace(row, what=f"after a doubt, {row.what}", in_doubt=True)
+      for row in ROWS if row.outcome == "unknown"),
+    *(replace(row, what=f"after a doubt, {row.what}", outcome="unknown", in_doubt=True)
+      for row in ROWS if row.outcome == "not_sent"),
+)
+"""The same where an earlier attempt may have taken effect: what this call did not send may stand."""
 # fmt: on
+
+TABLE: Final = (*ROWS, *AFTER_A_DOUBT)
 
 BY_WHAT_IS_KNOWN: Final = {"GATEWAY_BUG"}
 """Has tests of its own below: its outcome depends on whether a byte left."""
-
-NOT_THERE_YET: Final = {
-    "CIRCUIT_OPEN",  # delivery's breaker
-    "LEDGER_UNAVAILABLE",  # the ledger, as all that follow
-    "REQUEST_ID_REUSED",
-    "STALE_BIZ_TIME",
-    "BIZ_TIME_TIE",
-    "REQUEST_IN_PROGRESS",
-    "LINKAGE_BUSY",
-    "OUTCOME_IN_DOUBT",
-}
-"""Reasons of the ledger, and of a delivery that sends more than once."""
 
 NAMES: Final = {
     name.removeprefix("ERROR_REASON_") for name, number in reasons.ErrorReason.items() if number
 }
 
-UNSAFE: Final = [case for case in TABLE if case.outcome == "unknown"]
-"""What may have taken effect."""
+UNSAFE: Final = [case for case in TABLE if case.outcome == "unknown" and case.known().sent]
+"""What this call sent and may have taken effect."""
 
 
 def told(verdict: Verdict) -> tuple[StatusCode, str, str, str]:
@@ -184,22 +219,26 @@ def told(verdict: Verdict) -> tuple[StatusCode, str, str, str]:
 @pytest.mark.parametrize("idempotent", [True, False], ids=["promised", "not promised"])
 @pytest.mark.parametrize("case", TABLE, ids=lambda case: case.what)
 def test_every_row_is_told_as_the_contract_says(case: Case, idempotent: bool) -> None:
-    call = call_of(idempotent=idempotent, sent=(case.outcome != "not_sent",))
-    assert told(verdict_of(case.error, call, ResultCodes())) == case.told(idempotent=idempotent)
+    verdict = verdict_of(case.error, case.known(idempotent=idempotent), ResultCodes())
+    assert told(verdict) == case.told(idempotent=idempotent)
 
 
 @pytest.mark.parametrize("case", TABLE, ids=lambda case: case.what)
 def test_a_row_is_the_same_for_both_rpcs(case: Case) -> None:
     verdicts = [
-        verdict_of(case.error, call_of(api=api), ResultCodes()) for api in ("SyncLinkage", "BindAccount")
+        verdict_of(case.error, case.known(api=api), ResultCodes()) for api in ("SyncLinkage", "BindAccount")
     ]
     assert told(verdicts[0]) == told(verdicts[1])
 
 
-def test_every_reason_has_a_row_or_is_not_there_yet() -> None:
-    rows = {case.reason for case in TABLE}
-    assert rows | BY_WHAT_IS_KNOWN | NOT_THERE_YET == NAMES
-    assert not (rows | BY_WHAT_IS_KNOWN) & NOT_THERE_YET
+def test_every_reason_has_a_row() -> None:
+    assert {case.reason for case in TABLE} | BY_WHAT_IS_KNOWN == NAMES
+
+
+@pytest.mark.parametrize("case", TABLE, ids=lambda case: case.what)
+def test_after_a_doubt_nothing_is_told_as_not_sent(case: Case) -> None:
+    circumstances = replace(case.known(), in_doubt=True)
+    assert verdict_of(case.error, circumstances, ResultCodes()).outcome != "not_sent"
 
 
 def test_every_reason_with_a_row_has_one_constant_sentence() -> None:
@@ -221,18 +260,19 @@ def test_a_sentence_is_a_constant_of_the_code_and_nothing_is_put_into_it() -> No
 
 @pytest.mark.parametrize("case", TABLE, ids=lambda case: case.what)
 def test_a_sentence_says_what_the_outcome_says(case: Case) -> None:
-    sentence = verdict_of(case.error, call_of(), ResultCodes()).sentence
+    sentence = verdict_of(case.error, case.known(), ResultCodes()).sentence
     expected = {
-        "not_sent": "Nothing was sent.",
-        "rejected": "no effect.",
-        "unknown": "may have taken effect.",
+        "not_sent": ("Nothing was sent.",),
+        "rejected": ("no effect.",),
+        "unknown": ("may have taken effect.", "may take effect.", "Nothing more was sent."),
     }
     assert sentence.endswith(expected[case.outcome])
+    assert case.outcome == "unknown" or "may have" not in sentence
 
 
 @pytest.mark.parametrize("case", UNSAFE, ids=lambda case: case.what)
 def test_nothing_unsafe_to_repeat_is_unavailable(case: Case) -> None:
-    verdict = verdict_of(case.error, call_of(idempotent=False, sent=(True,)), ResultCodes())
+    verdict = verdict_of(case.error, case.known(idempotent=False), ResultCodes())
     assert verdict.code is not StatusCode.UNAVAILABLE
     assert verdict.retry == "operator"
 
@@ -242,7 +282,7 @@ def test_nothing_unsafe_to_repeat_is_unavailable(case: Case) -> None:
 def test_unavailable_and_unknown_invite_to_a_retry_only_where_it_is_the_same_request(
     case: Case, idempotent: bool
 ) -> None:
-    verdict = verdict_of(case.error, call_of(idempotent=idempotent), ResultCodes())
+    verdict = verdict_of(case.error, case.known(idempotent=idempotent), ResultCodes())
     if verdict.code is StatusCode.UNAVAILABLE and verdict.reason_name != "UPSTREAM_TLS_INVALID":
         assert verdict.retry == "same_request_id"
     if verdict.code in {StatusCode.UNKNOWN, StatusCode.INTERNAL}:
@@ -271,19 +311,26 @@ def test_a_failure_says_sent_where_its_row_does_not_say_not_sent(kind: type[erro
     assert kind.sent is (FAILURES[kind].outcome != "not_sent")
 
 
-def refusals_in_the_code() -> Iterator[str]:
+def reasons_in_the_code() -> Iterator[str]:
+    """Name every reason outside the two tables, but those that a verdict's is compared with."""
     root = Path(inspect.getfile(service)).parent
     for path in root.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Refusal":
-                reason = node.args[0]
-                assert isinstance(reason, ast.Attribute), f"{path.name}:{node.lineno} names no reason"
-                yield reason.attr
+        if path.name not in {"status.py", "sentences.py"}:
+            tree = ast.parse(path.read_text("utf-8"))
+            compared = {
+                id(side)
+                for node in ast.walk(tree)
+                if isinstance(node, ast.Compare)
+                for side in node.comparators
+            }
+            for node in ast.walk(tree):
+                if isinstance(node, ast.Attribute) and id(node) not in compared:
+                    yield from [node.attr] * node.attr.startswith("ERROR_REASON_")
 
 
 def test_every_refusal_that_the_code_raises_has_a_row() -> None:
-    known = {reasons.ErrorReason.Name(reason) for reason in REFUSALS}
-    assert set(refusals_in_the_code()) == known
+    rows = {reasons.ErrorReason.Name(reason) for reason in REFUSALS}
+    assert set(reasons_in_the_code()) == rows
 
 
 # -- a bug
@@ -311,20 +358,28 @@ class _Bug(Exception):
 def test_a_bug_is_told_by_what_is_known(
     sent: tuple[bool, ...], outcome: str, idempotent: bool, error: Exception
 ) -> None:
-    verdict = verdict_of(error, call_of(sent=sent, idempotent=idempotent), ResultCodes())
+    verdict = verdict_of(error, known(sent=sent, idempotent=idempotent), ResultCodes())
     assert told(verdict) == (StatusCode.INTERNAL, "GATEWAY_BUG", outcome, "operator")
     assert "SECRET" not in repr(verdict)
 
 
+@pytest.mark.parametrize("circumstances", [known(in_doubt=True), known(replayed=True)])
+def test_a_bug_is_unknown_where_the_ledger_knows_of_an_earlier_attempt(
+    circumstances: Circumstances,
+) -> None:
+    verdict = verdict_of(_Bug("SECRET"), circumstances, ResultCodes())
+    assert told(verdict) == (StatusCode.INTERNAL, "GATEWAY_BUG", "unknown", "operator")
+
+
 def test_the_id_of_a_bug_is_opaque_and_its_own() -> None:
-    ids = {verdict_of(_Bug("x"), call_of(), ResultCodes()).facts["error_id"] for _ in range(100)}
+    ids = {verdict_of(_Bug("x"), known(), ResultCodes()).facts["error_id"] for _ in range(100)}
     assert len(ids) == 100
     assert all(len(error_id) == 16 and int(error_id, 16) >= 0 for error_id in ids)
 
 
 def test_no_other_row_has_an_error_id() -> None:
     for case in TABLE:
-        assert "error_id" not in verdict_of(case.error, call_of(), ResultCodes()).facts
+        assert "error_id" not in verdict_of(case.error, case.known(), ResultCodes()).facts
 
 
 # -- facts
@@ -382,14 +437,23 @@ FACTS: Final[dict[str, tuple[Exception, tuple[bool, ...], dict[str, str]]]] = {
 def test_facts_are_told_where_known(
     error: Exception, sent: tuple[bool, ...], facts: dict[str, str]
 ) -> None:
-    assert verdict_of(error, call_of(sent=sent), ResultCodes()).facts == facts
+    assert verdict_of(error, known(sent=sent), ResultCodes()).facts == facts
+
+
+def test_an_answer_from_the_ledger_says_so_beside_all_its_facts() -> None:
+    first, again = (
+        verdict_of(refused("F", "PARAM_ILLEGAL"), circumstances, ResultCodes())
+        for circumstances in (known(sent=(True,)), known(replayed=True))
+    )
+    assert told(first) == told(again)
+    assert {**again.facts, "attempts": "1"} == {**first.facts, "replayed": "true"}
 
 
 def test_violations_come_with_a_refusal_and_with_nothing_else() -> None:
     found = (Violation("user_id", "is required"), Violation("biz_time", "is required"))
     error = Refusal(reasons.ERROR_REASON_INVALID_REQUEST, found)
-    assert verdict_of(error, call_of(), ResultCodes()).violations == found
-    assert all(not verdict_of(case.error, call_of(), ResultCodes()).violations for case in TABLE)
+    assert verdict_of(error, known(), ResultCodes()).violations == found
+    assert all(not verdict_of(case.error, known(), ResultCodes()).violations for case in TABLE)
 
 
 @pytest.mark.parametrize(
@@ -408,7 +472,7 @@ def test_an_answer_says_how_long_to_wait_within_a_bound(
     http_status: int, retry_after_s: float, wait_s: float
 ) -> None:
     error = unsigned(http_status, retry_after_s=retry_after_s)
-    assert verdict_of(error, call_of(), ResultCodes()).retry_after_s == wait_s
+    assert verdict_of(error, known(), ResultCodes()).retry_after_s == wait_s
 
 
 # -- the table of result codes, and more of them
@@ -416,31 +480,43 @@ def test_an_answer_says_how_long_to_wait_within_a_bound(
 
 MORE: Final = ResultCodes({"BindAccount": {"ALREADY_BOUND": C.ALREADY_EXISTS, "PROCESS_FAIL": C.NOT_FOUND}})
 
-MEANINGS: Final[dict[str, tuple[str, str, tuple[StatusCode, bool]]]] = {
-    "a new code of this RPC": ("BindAccount", "ALREADY_BOUND", (C.ALREADY_EXISTS, False)),
+MEANINGS: Final[dict[str, tuple[str, str, Meaning]]] = {
+    "a new code of this RPC": (
+        "BindAccount",
+        "ALREADY_BOUND",
+        Meaning(C.ALREADY_EXISTS, known=True, never=False),
+    ),
     "the same code of the other RPC is not known": (
         "SyncLinkage",
         "ALREADY_BOUND",
-        (C.FAILED_PRECONDITION, False),
+        Meaning(C.FAILED_PRECONDITION, known=False, never=False),
     ),
     "a documented code may be given another gRPC code, and is still never retried": (
         "BindAccount",
         "PROCESS_FAIL",
-        (C.NOT_FOUND, True),
+        Meaning(C.NOT_FOUND, known=True, never=True),
     ),
-    "a documented code of the other RPC stays": ("SyncLinkage", "USER_NOT_EXIST", (C.NOT_FOUND, False)),
-    "an empty code is no code that is known": ("SyncLinkage", "", (C.FAILED_PRECONDITION, False)),
+    "a documented code of the other RPC stays": (
+        "SyncLinkage",
+        "USER_NOT_EXIST",
+        Meaning(C.NOT_FOUND, known=True, never=False),
+    ),
+    "an empty code is no code that is known": (
+        "SyncLinkage",
+        "",
+        Meaning(C.FAILED_PRECONDITION, known=False, never=False),
+    ),
 }
 
 
 @pytest.mark.parametrize(("api", "code", "meaning"), MEANINGS.values(), ids=MEANINGS.keys())
-def test_more_result_codes_are_looked_up_per_rpc(api: str, code: str, meaning: tuple[Any, bool]) -> None:
+def test_more_result_codes_are_looked_up_per_rpc(api: str, code: str, meaning: Meaning) -> None:
     assert MORE.meaning_of(api, code) == meaning
-    verdict = verdict_of(refused("F", code), call_of(api=api), MORE)
-    assert verdict.code is meaning[0]
+    verdict = verdict_of(refused("F", code), known(api=api), MORE)
+    assert verdict.code is meaning.code
     assert verdict.reason_name == "WALLET_REJECTED"
 
 
 def test_more_result_codes_never_decide_over_the_status() -> None:
-    verdict = verdict_of(refused("U", "ALREADY_BOUND"), call_of(api="BindAccount"), MORE)
+    verdict = verdict_of(refused("U", "ALREADY_BOUND"), known(api="BindAccount"), MORE)
     assert verdict.reason_name == "WALLET_RESULT_UNKNOWN"

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from service import parsing
 from service.callers import callers_file
+from service.ledger.opening import check_url
 from service.parsing import Address
 from service.result_codes import result_codes_file
 from tests.service.fakes import FIXTURES_ARE_FINE
@@ -83,7 +84,13 @@ ACCEPTED: Final[dict[str, tuple[Parser, dict[str, object]]]] = {
         parsing.url_path,
         {path: path for path in ("/", "/a/b", "/a?b=c&d", "/%7Eu/%2F", "/a//b", "/~!$&'()*+,;=:@")},
     ),
-    "ledger_url": (parsing.ledger_url, {"off": "off"}),
+    "ledger_url": (
+        check_url,
+        {
+            url: url
+            for url in ("off", "memory:", "sqlite:///x.db", "sqlite:////a/b c.db", "sqlite:///語.db")
+        },
+    ),
     "key_version": (
         parsing.key_version,
         {"1": "1", "v1.2_b-c": "v1.2_b-c", "a" * 32: "a" * 32},
@@ -157,7 +164,14 @@ REFUSED: Final[dict[str, tuple[Parser, list[str]]]] = {
         parsing.url_path,
         ["", "a", "a/b", "//evil.example/a", "/a#b", "/a b", "/a\n", "/é", "https://h/a", "?a", "/a\x7f"],
     ),
-    "ledger_url": (parsing.ledger_url, ["", "OFF", "memory:", "sqlite:///x.db", "postgresql://u:p@h/d"]),
+    "ledger_url": (
+        check_url,
+        [
+            *("", "OFF", " off", "memory", "memory:x", "memory://", "sqlite:", "sqlite://", "sqlite:///"),
+            *("sqlite:///a?mode=ro", "sqlite:///a#b", "sqlite:///a\0", "SQLITE:///a", "/a", "file:///a"),
+            *("postgresql://u:p@h/d", "postgres://u:p@h/d", "postgresql:///", "redis://h"),
+        ],
+    ),
     "key_version": (parsing.key_version, ["", "a" * 33, "1,2", "1=2", "é", "1\n", " 1", "1 2"]),
 }
 
@@ -180,7 +194,7 @@ def test_accepted(parse: Parser, text: str) -> None:
 
 @pytest.mark.parametrize(("parse", "text"), rows(REFUSED))
 def test_refused_with_a_reason_in_our_words(parse: Parser, text: str) -> None:
-    with pytest.raises(ValueError, match=r"\A(must|needs) ") as failure:
+    with pytest.raises(ValueError, match=r"\A(must|needs|names) ") as failure:
         parse(text)
     assert failure.type is ValueError
     assert failure.value.__cause__ is None
@@ -312,7 +326,7 @@ PARSERS: Final[list[Parser]] = [
     parsing.base_url,
     parsing.proxy_url,
     parsing.url_path,
-    parsing.ledger_url,
+    check_url,
     parsing.key_version,
     parsing.existing_file,
     parsing.private_key_file,

@@ -21,14 +21,13 @@ from grpc_reflection.v1alpha import reflection_pb2
 from alipayhk.linkage.v1 import linkage_service_pb2 as pb
 from alipayhk.linkage.v1.linkage_service_pb2_grpc import LinkageServiceStub
 from service.admin import start_admin
-from service.delivery import Delivery
 from service.linkage import LinkageService
 from service.metrics import Metrics
 from service.parsing import Address
 from service.server import CannotListen, Server
 from service.settings import read_settings
 from service.upstream import endpoints_of
-from tests.service.fakes import Behaviour, FakeClient, Gate, bind_request, sync_request
+from tests.service.fakes import Behaviour, FakeClient, Gate, bind_request, delivery_of, sync_request
 from tests.service.files import TlsFiles
 
 STATUS: Final = health_pb2.HealthCheckResponse
@@ -62,8 +61,7 @@ def serve(environ: dict[str, str]) -> Serve:
         quick = {"LISTEN": "127.0.0.1:0", "DRAIN_DELAY_S": "0", "STOP_GRACE_S": "1", **changes}
         settings = read_settings({**environ, **{f"ALIPAYHK_{name}": text for name, text in quick.items()}})
         metrics = Metrics()
-        delivery = Delivery(FakeClient(behaviour), metrics, max_in_flight=9)
-        service = LinkageService(endpoints_of(settings), delivery, 300.0)
+        service = LinkageService(endpoints_of(settings), delivery_of(FakeClient(behaviour), metrics))
         server = Server(settings, service, metrics, shared=False)
         address = await server.start()
         yield Running(server, metrics, str(address))
@@ -171,7 +169,8 @@ async def test_a_stop_answers_what_is_under_way_and_refuses_what_comes(serve: Se
         assert await health(channel) == STATUS.NOT_SERVING
         while_draining = stub.SyncLinkage(sync_request(request_id="req-2"))
         await asyncio.sleep(0.7)
-        assert await refused(stub.SyncLinkage(sync_request())) == ("UNAVAILABLE", "SHUTTING_DOWN")
+        late = stub.SyncLinkage(sync_request(request_id="req-3"))
+        assert await refused(late) == ("UNAVAILABLE", "SHUTTING_DOWN")
         gate.open.set()
         for call in (first, while_draining):
             assert (await call).result.status == "S"

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from service.config_check import described
 from service.parsing import Address
 from service.settings import (
     Settings,
     SettingsError,
-    described,
     environment_for_children,
     environment_of_worker,
     probed_address,
@@ -61,8 +61,7 @@ DEFAULTS: Final = {
     "DEADLINE_MAX_S": "60",
     "RESPONSE_TIME_WINDOW_S": "300",
     "BIZ_TIME_AHEAD_S": "300",
-    # The contract's default is sqlite:///alipayhk-ledger.db; there is no ledger yet.
-    "LEDGER_URL": "off",
+    "LEDGER_URL": "sqlite:///alipayhk-ledger.db",
     "LEDGER_KEY_FILE": NONE,
     "LEDGER_RETENTION_H": "720",
     "WORKERS": "1",
@@ -123,7 +122,7 @@ def test_what_the_contract_requires_is_required_and_nothing_else() -> None:
 def test_no_name_of_the_contract_is_missing() -> None:
     names = {setting.name.upper() for setting in fields(Settings)}
     assert names >= REQUIRED | set(DEFAULTS)
-    assert names - REQUIRED - set(DEFAULTS) == {"HEALTH_LISTEN"}
+    assert names - REQUIRED - set(DEFAULTS) == {"HEALTH_LISTEN", "SYNC_LINKAGE_WITHOUT_LEDGER"}
 
 
 def test_every_setting_has_a_sentence() -> None:
@@ -148,7 +147,10 @@ GIVEN: Final = {
     "UPSTREAM_TIMEOUT_S": ("0.25", 0.25),
     "WORKERS": ("4", 4),
     "MAX_IN_FLIGHT": ("1", 1),
-    "LEDGER_URL": ("off", "off"),
+    "LEDGER_URL": ("sqlite:////var/lib/ledger.db", "sqlite:////var/lib/ledger.db"),
+    "LEDGER_KEY_FILE": ("/run/ledger.key", Path("/run/ledger.key")),
+    "BIND_ACCOUNT_WITHOUT_LEDGER": ("true", True),
+    "SYNC_LINKAGE_WITHOUT_LEDGER": ("true", True),
     "LEDGER_RETENTION_H": ("1", 1),
     "REFLECTION": ("false", False),
     "LOG_LEVEL": ("debug", "debug"),
@@ -200,6 +202,7 @@ BAD: Final = [
     ("LEDGER_URL", "redis://x"),
     ("LEDGER_RETENTION_H", "0"),
     ("BIND_ACCOUNT_WITHOUT_LEDGER", "y"),
+    ("SYNC_LINKAGE_WITHOUT_LEDGER", "n0"),
     ("WORKERS", "0"),
     ("MAX_IN_FLIGHT", "0"),
     ("TLS_CERT_FILE", "/nowhere"),
@@ -234,7 +237,7 @@ def test_every_fault_is_told_at_once(environ: dict[str, str]) -> None:
 
 def test_every_setting_can_be_at_fault(environ: dict[str, str]) -> None:
     without = {setting.name.upper() for setting in fields(Settings)} - {name for name, _ in BAD}
-    # Anything is a path, and there is no ledger to read it for yet.
+    # Anything is a path; whether it holds a key is found when the ledger is opened.
     assert without == {"LEDGER_KEY_FILE"}
 
 
@@ -244,7 +247,8 @@ MARK: Final = "hunter2"
 @given(text=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=40))
 @hypothesis_settings(suppress_health_check=FIXTURES_ARE_FINE, max_examples=30)
 def test_no_fault_repeats_a_value(environ: dict[str, str], text: str) -> None:
-    names = [setting.name.upper() for setting in fields(Settings) if setting.name != "ledger_key_file"]
+    paths = {"ledger_key_file", "ledger_url"}  # which take almost anything
+    names = [setting.name.upper() for setting in fields(Settings) if setting.name not in paths]
     bad = {f"ALIPAYHK_{name}": f"{text}⟪{MARK}⟫{text}" for name in names}
     named = faults(bad)
     assert MARK not in " ".join(named)
@@ -506,6 +510,54 @@ def test_bodies_are_encrypted_with_a_key_that_is_there(environ: dict[str, str]) 
     fault = "ENCRYPTION_KEY_VERSION names none of PUBLIC_KEY_FILES"
     assert faults(but(environ, ENCRYPT="true", ENCRYPTION_KEY_VERSION="2")) == [fault]
     assert not read_settings(but(environ, ENCRYPTION_KEY_VERSION="2")).encrypt
+
+
+LEDGERS: Final[list[tuple[dict[str, str], list[str]]]] = [
+    ({}, []),
+    ({"LEDGER_URL": "sqlite:////var/lib/ledger.db"}, []),
+    ({"LEDGER_URL": "sqlite:///ledger.db", "WORKERS": "4"}, []),
+    *(
+        (
+            {"LEDGER_URL": url},
+            [f"LEDGER_URL {url} needs BIND_ACCOUNT_WITHOUT_LEDGER=true: BindAccount would be sent twice"],
+        )
+        for url in ("off", "memory:")
+    ),
+    *(({"LEDGER_URL": url, "BIND_ACCOUNT_WITHOUT_LEDGER": "true"}, []) for url in ("off", "memory:")),
+    ({"LEDGER_URL": "off", "BIND_ACCOUNT_WITHOUT_LEDGER": "true", "WORKERS": "4"}, []),
+    (
+        {"LEDGER_URL": "memory:", "BIND_ACCOUNT_WITHOUT_LEDGER": "true", "WORKERS": "2"},
+        ["LEDGER_URL memory: needs WORKERS=1: workers share no memory"],
+    ),
+    *(
+        ({"LEDGER_URL": url}, ["LEDGER_URL names PostgreSQL, which comes with a later version"])
+        for url in ("postgresql://u:hunter2@h/d", "postgres://h")
+    ),
+    *(
+        (
+            {"LEDGER_URL": url},
+            ["LEDGER_URL must be off, memory:, sqlite:///file or sqlite:////absolute/file"],
+        )
+        for url in (
+            "OFF",
+            "memory",
+            "redis://hunter2",
+            "sqlite:///",
+            "sqlite://hunter2",
+            "sqlite:///a?b",
+            "a",
+        )
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"), LEDGERS, ids=[" ".join(map(str, changes.values())) for changes, _ in LEDGERS]
+)
+def test_a_ledger_is_named_and_bind_account_is_not_served_without_one(
+    environ: dict[str, str], changes: dict[str, str], expected: list[str]
+) -> None:
+    assert more_faults(but(environ, **changes)) == expected
 
 
 def test_several_workers_need_a_port_that_they_can_share(environ: dict[str, str]) -> None:

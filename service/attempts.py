@@ -1,0 +1,248 @@
+"""The attempts at one API of AlipayHK: when to try, when to try again, and when to stop trying."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Final
+
+from google.protobuf.message import Message
+
+from alipayhk.linkage.v1 import error_reason_pb2 as reasons
+from clients.alipayhk import errors
+from clients.alipayhk.client import Client
+from clients.alipayhk.errors import CallError, ResultError, Unsigned
+from clients.alipayhk.messages import VerifiedResponse
+from clients.alipayhk.transport import Attempt
+
+from .bookkeeping import Bookkeeping, Busy
+from .flight import Flight
+from .logs import log, stack_of
+from .metrics import Metrics
+from .pacing import Breaker, Limiter, RetryBudget, backoff_s
+from .refusal import Refusal
+from .result_codes import ResultCodes
+from .status import Outcome, Retry, Verdict, verdict_of
+
+CODE_MAX: Final = 64
+LEFT_MIN_S: Final = 0.1
+"""With less time than this left, nothing more is sent."""
+ILL: Final = (
+    errors.Unreachable,
+    errors.TlsInvalid,
+    errors.Timeout,
+    errors.ConnectionLost,
+)
+"""What says that AlipayHK is ill, whatever the request was."""
+
+
+class Attempts:
+    """Makes the attempts of every flight to one API."""
+
+    def __init__(
+        self,
+        api: str,
+        client: Client,
+        books: Bookkeeping,
+        metrics: Metrics,
+        codes: ResultCodes,
+        *,
+        limit_max: int,
+        chance: Callable[[], float],
+    ) -> None:
+        self._api = api
+        self._client = client
+        self._books = books
+        self._metrics = metrics
+        self._codes = codes
+        self._chance = chance
+        self._breaker = Breaker()
+        self._limiter = Limiter(limit_max)
+        self._budget = RetryBudget()
+        self._closing = False
+
+    def close(self) -> None:
+        """Begin nothing more: what is under way is the last attempt of its flight."""
+        self._closing = True
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the breaker refuses calls, but for a probe."""
+        return self._breaker.is_open
+
+    async def run(self, flight: Flight) -> Message:
+        """Claim, send, and send again while that may help; return the response, or raise the failure."""
+        probes = self._breaker.is_open
+        if not self._breaker.admits(time.monotonic()):
+            raise Refusal(reasons.ERROR_REASON_CIRCUIT_OPEN)
+        try:
+            ended = await self._first(flight)
+            while isinstance(ended, CallError):
+                ended = await self._again(flight, ended)
+            return ended
+        except CallError:
+            raise
+        except BaseException:
+            # Also a cancel: what was claimed must not be left to look as if it might have been sent.
+            await asyncio.shield(self._abandon(flight))
+            raise
+        finally:
+            if probes:
+                self._breaker.end_probe()
+
+    async def _first(self, flight: Flight) -> Message | CallError:
+        """Wait for room, claim the request and make its first attempt; or answer from the ledger."""
+        waited = False
+        while True:
+            if not waited:
+                flight.stuck = Refusal(reasons.ERROR_REASON_OVERLOADED)
+            async with self._limiter.slot():
+                if self._closing:
+                    raise Refusal(reasons.ERROR_REASON_SHUTTING_DOWN)
+                if flight.left_s < LEFT_MIN_S:
+                    raise flight.stuck if waited else Refusal(reasons.ERROR_REASON_DEADLINE_TOO_SHORT)
+                if not waited:
+                    flight.stuck = Refusal(reasons.ERROR_REASON_LEDGER_UNAVAILABLE)
+                answer = await self._books.claim(flight)
+                if answer is None:
+                    self._budget.earn()
+                    return await self._attempt(flight)
+            if not isinstance(answer, Busy):
+                return answer
+            flight.stuck, waited = answer.refusal, True
+            await asyncio.sleep(answer.wait_s)
+
+    async def _again(self, flight: Flight, failure: CallError) -> Message | CallError:
+        """Make another attempt if that may help and there is time; else record the end and raise it."""
+        verdict = self._verdict(flight, failure)
+        wait_s = self._wait_s(flight, failure, verdict)
+        if wait_s is None:
+            await self._record(flight, failure, verdict)
+            raise failure
+        flight.stuck = failure
+        await asyncio.sleep(wait_s)
+        async with self._limiter.slot():
+            if self._closing or flight.left_s < LEFT_MIN_S or not await self._books.renew(flight):
+                await self._record(flight, failure, verdict)
+                raise failure
+            ended = await self._attempt(flight)
+        # What goes wrong here after an attempt that was sent does not replace what came of that one.
+        return failure if failure.sent and isinstance(ended, errors.NotSent) else ended
+
+    async def _attempt(self, flight: Flight) -> Message | CallError:
+        """Make one attempt; return the response, recorded, or how the attempt failed."""
+        order, attempt = flight.order, Attempt()
+        flight.attempts.append(attempt)
+        flight.stuck = errors.Unreachable("the caller's time was up")
+        try:
+            verified = await self._observed(flight, attempt)
+        except CallError as error:
+            self._note(flight, error)
+            return error
+        self._note(flight, None)
+        response = flight.answer = order.reply(verified)
+        await self._books.applied(flight, response)
+        return response
+
+    async def _observed(self, flight: Flight, attempt: Attempt) -> VerifiedResponse:
+        """Make one attempt, and log and count how it ended, whoever is still waiting for it."""
+        order = flight.order
+        began = time.monotonic()
+        record = log.bind(api=self._api, request_id=order.request_id, attempts=len(flight.attempts))
+        end = "cancelled"
+        flight.under_way = attempt
+        self._metrics.upstream_in_flight.labels(self._api).inc()
+        try:
+            verified = await self._client.call(order.endpoint, order.request_id, order.body, attempt)
+            end = "success"
+            record.info("attempt", end=end, seconds=_since(began), http_status=verified.http_status)
+            return verified
+        except ResultError as error:
+            end = type(error).__name__
+            result = error.response.result
+            said = {"result_status": result.status[:CODE_MAX], "result_code": result.code[:CODE_MAX]}
+            record.info("attempt", end=end, seconds=_since(began), **said)
+            raise
+        except CallError as error:
+            end = type(error).__name__
+            record.warning("attempt", end=end, seconds=_since(began), cause=str(error))
+            raise
+        except asyncio.CancelledError:
+            if attempt.sent:
+                record.warning("attempt", end=end, seconds=_since(began))
+            raise
+        except Exception as error:
+            end = "bug"
+            record.error("attempt", end=end, error_class=type(error).__name__, stack=stack_of(error))
+            raise
+        finally:
+            flight.under_way = None
+            self._metrics.upstream_in_flight.labels(self._api).dec()
+            self._metrics.upstream_attempts.labels(self._api, end).inc()
+            self._metrics.upstream_seconds.labels(self._api).observe(time.monotonic() - began)
+
+    def _note(self, flight: Flight, error: CallError | None) -> None:
+        """Let the pace follow from how an attempt ended; each flight speaks once for AlipayHK's illness."""
+        now_s = time.monotonic()
+        verified = error is None or isinstance(error, ResultError)
+        if verified:
+            self._breaker.note(ill=False, now_s=now_s)
+        elif is_ill(error) and not flight.found_ill:
+            flight.found_ill = True
+            self._breaker.note(ill=True, now_s=now_s)
+        if error is None:
+            self._limiter.well()
+            return
+        verdict = self._verdict(flight, error)
+        if isinstance(error, errors.Timeout) or verdict.reason == reasons.ERROR_REASON_WALLET_RATE_LIMITED:
+            self._limiter.slower(now_s)
+        elif verified:
+            self._limiter.well()
+        if error.sent:
+            flight.last_sent = error
+            flight.in_doubt |= verdict.outcome is Outcome.UNKNOWN
+
+    def _wait_s(self, flight: Flight, failure: CallError, verdict: Verdict) -> float | None:
+        """Say how long to wait before another attempt; None if there is to be none."""
+        limited = verdict.reason == reasons.ERROR_REASON_WALLET_RATE_LIMITED
+        hopeless = self._closing or limited or self._breaker.is_open
+        if hopeless or verdict.retry is not Retry.SAME_REQUEST_ID:
+            return None
+        asked_s = failure.retry_after_s if isinstance(failure, Unsigned) else 0.0
+        wait_s = max(backoff_s(len(flight.attempts), self._chance), asked_s)
+        if flight.left_s < wait_s + LEFT_MIN_S or not self._budget.spend(time.monotonic()):
+            return None
+        return wait_s
+
+    async def _record(self, flight: Flight, failure: CallError, verdict: Verdict) -> None:
+        """Record how a flight ended that did not succeed."""
+        final = verdict.reason == reasons.ERROR_REASON_WALLET_REJECTED
+        if isinstance(failure, ResultError) and final and verdict.outcome is Outcome.REJECTED:
+            flight.answer = failure
+            await self._books.rejected(flight, failure)
+        elif flight.sent and verdict.outcome is Outcome.UNKNOWN:
+            await self._books.in_doubt(flight)
+        else:
+            # Nothing left, or AlipayHK refused this gateway: once that is mended, the id may come back.
+            await self._books.undo(flight)
+
+    async def _abandon(self, flight: Flight) -> None:
+        """Leave the ledger right behind a flight that was cancelled, or met a bug."""
+        if flight.token:
+            await (self._books.in_doubt(flight) if flight.sent else self._books.undo(flight))
+
+    def _verdict(self, flight: Flight, error: CallError) -> Verdict:
+        return verdict_of(error, flight.circumstances, self._codes)
+
+
+def is_ill(error: CallError | None) -> bool:
+    """Whether a failure says that AlipayHK is ill, and not that a request is."""
+    if isinstance(error, Unsigned):
+        return error.http_status >= HTTPStatus.INTERNAL_SERVER_ERROR
+    return isinstance(error, ILL)
+
+
+def _since(began: float) -> float:
+    return round(time.monotonic() - began, 4)

@@ -1,0 +1,244 @@
+"""What the ledger is told of a flight, and what its answers mean for one."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+from google.protobuf.message import Message
+
+from alipayhk.linkage.v1 import error_reason_pb2 as reasons
+from clients.alipayhk.errors import ResultError
+from clients.alipayhk.result import Result
+
+from .flight import Flight
+from .ledger import (
+    Answer,
+    Claim,
+    Ending,
+    Granted,
+    InProgress,
+    Key,
+    Known,
+    Ledger,
+    LedgerUnavailable,
+    LinkageBusy,
+    Refused,
+    State,
+)
+from .ledger.vault import Vault
+from .logs import log
+from .metrics import Metrics
+from .order import Order
+from .refusal import Refusal, Violation
+from .replay import rejection_data, replay
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """It must wait, at the latest until then."""
+
+    wait_s: float
+    refusal: Refusal
+    """What it fails with if it cannot wait that long."""
+
+
+class Bookkeeping:
+    """Keeps the ledger in step with flights."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        vault: Vault,
+        metrics: Metrics,
+        *,
+        lease_s: float,
+        biz_time_ahead_s: float,
+        idempotent_without: bool = False,
+        now_s: Callable[[], float] = time.time,
+    ) -> None:
+        self._ledger = ledger
+        self._vault = vault
+        self._metrics = metrics
+        self._lease_ms = round(lease_s * 1000)
+        self._biz_time_ahead_s = biz_time_ahead_s
+        self._idempotent_without = idempotent_without
+        self._now_s = now_s
+        self._unrecorded: dict[Key, Callable[[], Awaitable[bool]]] = {}
+
+    def fingerprint(self, order: Order) -> bytes:
+        """Tell contents apart without holding them."""
+        return self._vault.fingerprint(order.content)
+
+    def linkage(self, order: Order) -> bytes | None:
+        """Tell linkages apart without holding them."""
+        return None if order.linkage is None else self._vault.linkage(order.linkage)
+
+    async def look(self, flight: Flight) -> Message | Busy | None:
+        """Answer from the ledger alone: a replay, a wait, None if it may be sent; else raise Refusal."""
+        return self._meaning(flight, await self._ask(flight, self._ledger.look))
+
+    async def claim(self, flight: Flight) -> Message | Busy | None:
+        """Answer as `look` does, and where it may be sent write that it is about to be."""
+        asking = asyncio.ensure_future(self._ask(flight, self._ledger.claim))
+        cancelled: asyncio.CancelledError | None = None
+        try:
+            answer = await asyncio.shield(asking)
+        except asyncio.CancelledError as error:
+            # It may be written all the same, and then must be undone; or be known, and then replayed.
+            answer, cancelled = await asking, error
+        if isinstance(answer, Granted):
+            flight.token = answer.token
+        meaning = self._meaning(flight, answer)
+        if cancelled is not None and (meaning is None or isinstance(meaning, Busy)):
+            flight.stuck = meaning.refusal if meaning is not None else flight.stuck
+            raise cancelled
+        return meaning
+
+    async def renew(self, flight: Flight) -> bool:
+        """Write that another attempt is about to be sent; False if it must not be."""
+        if not flight.token:
+            return True
+        write = self._ledger.renew if flight.sent else self._ledger.extend
+        try:
+            return await write(flight.order.key, flight.token, self._lease_ms, self._now_ms())
+        except LedgerUnavailable:
+            return False
+
+    async def applied(self, flight: Flight, response: Message) -> None:
+        """Record a success, with what a replay needs."""
+        await self._end(flight, State.APPLIED, response.SerializeToString(), SUCCESS)
+
+    async def rejected(self, flight: Flight, error: ResultError) -> None:
+        """Record a final refusal, with what a replay needs."""
+        response = error.response
+        await self._end(flight, State.REJECTED, rejection_data(response), response.result)
+
+    async def in_doubt(self, flight: Flight) -> None:
+        """Record that it may or may not have taken effect."""
+        await self._end(flight, State.IN_DOUBT, b"", UNKNOWN)
+
+    async def undo(self, flight: Flight) -> None:
+        """Take the claim back: no byte of it left, or what was sent is not to stand."""
+        key, token = flight.order.key, flight.token
+        if token:
+            await self._write(key, lambda: self._ledger.undo(key, token, self._now_ms()))
+
+    async def heal(self) -> None:
+        """Record what could not be recorded when it happened."""
+        for key in list(self._unrecorded):
+            await self._heal(key)
+
+    async def drop(self, *, older_than_s: float) -> None:
+        """Forget finals that are old enough."""
+        await self._ledger.drop(before_ms=self._now_ms() - round(older_than_s * 1000))
+
+    async def close(self) -> None:
+        """Record what is left, as far as that can be, and finish."""
+        await self.heal()
+        if self._unrecorded:
+            log.error("endings were not recorded", count=len(self._unrecorded))
+        await self._ledger.close()
+
+    async def _ask(self, flight: Flight, read: Callable[[Claim, int], Awaitable[Answer]]) -> Answer:
+        try:
+            return await self._read(flight, read)
+        except Refusal:
+            if self._idempotent_without and flight.order.endpoint.idempotent:
+                return Granted(token=0, was_in_doubt=True)
+            raise
+
+    async def _read(self, flight: Flight, read: Callable[[Claim, int], Awaitable[Answer]]) -> Answer:
+        order, now_ms = flight.order, self._now_ms()
+        claim = Claim(
+            key=order.key,
+            caller=flight.caller,
+            fingerprint=flight.fingerprint,
+            linkage=self.linkage(order),
+            biz_time_ms=order.biz_time_ms,
+            biz_time_max_ms=now_ms + round(self._biz_time_ahead_s * 1000),
+            may_repeat=order.endpoint.idempotent,
+            lease_ms=self._lease_ms,
+        )
+        try:
+            if order.key in self._unrecorded and not await self._heal(order.key):
+                flight.in_doubt = True  # it was sent, whatever came of it
+                raise LedgerUnavailable("an earlier ending is not recorded yet")
+            return await read(claim, now_ms)
+        except LedgerUnavailable as error:
+            raise Refusal(reasons.ERROR_REASON_LEDGER_UNAVAILABLE, cause=str(error)) from None
+
+    def _meaning(self, flight: Flight, answer: Answer) -> Message | Busy | None:
+        match answer:
+            case Granted():
+                flight.in_doubt = answer.was_in_doubt
+                return None
+            case Known():
+                flight.replayed = True
+                return replay(flight.order, answer.ending, self._vault)
+            case InProgress():
+                flight.in_doubt = True
+                return self._busy(answer.until_ms, reasons.ERROR_REASON_REQUEST_IN_PROGRESS)
+            case LinkageBusy():
+                flight.in_doubt = answer.was_in_doubt
+                return self._busy(answer.until_ms, reasons.ERROR_REASON_LINKAGE_BUSY)
+            case Refused.IN_FUTURE:
+                ahead = f"is more than {self._biz_time_ahead_s:g} s ahead of this gateway's clock"
+                violation = Violation("biz_time", ahead)
+                raise Refusal(reasons.ERROR_REASON_BIZ_TIME_IN_FUTURE, (violation,))
+            case _:
+                raise Refusal(REFUSALS[answer])
+
+    def _busy(self, until_ms: int, reason: reasons.ErrorReason) -> Busy:
+        return Busy(min(max(until_ms / 1000 - self._now_s(), 0.0), POLL_S) + POLL_MIN_S, Refusal(reason))
+
+    async def _end(self, flight: Flight, state: State, data: bytes, result: Result) -> None:
+        key, token = flight.order.key, flight.token
+        if not token:
+            return
+        sealed = self._vault.seal(data, key) if data else b""
+        ending = Ending(state, result.status, result.code, sealed)
+        await self._write(key, lambda: self._ledger.record(key, token, ending, self._now_ms()))
+
+    async def _write(self, key: Key, write: Callable[[], Awaitable[bool]]) -> None:
+        """Write, or remember to: what AlipayHK said stands whether or not the ledger can take it."""
+        try:
+            if not await write():
+                log.warning("an ending came too late to be recorded", request_id=key.request_id)
+        except LedgerUnavailable as error:
+            self._unrecorded[key] = write
+            self._metrics.ledger_unrecorded.set(len(self._unrecorded))
+            log.error("an ending could not be recorded", request_id=key.request_id, cause=str(error))
+
+    async def _heal(self, key: Key) -> bool:
+        write = self._unrecorded.get(key)
+        if write is None:
+            return True
+        try:
+            await write()
+        except LedgerUnavailable:
+            return False
+        if self._unrecorded.get(key) is write:
+            del self._unrecorded[key]
+        self._metrics.ledger_unrecorded.set(len(self._unrecorded))
+        return key not in self._unrecorded
+
+    def _now_ms(self) -> int:
+        return round(self._now_s() * 1000)
+
+
+POLL_S: Final = 0.25
+POLL_MIN_S: Final = 0.01
+"""How often to ask again whether something under way elsewhere has ended: its lease is an upper bound."""
+SUCCESS: Final = Result("S")
+UNKNOWN: Final = Result("")
+
+REFUSALS: Final = {
+    Refused.REUSED: reasons.ERROR_REASON_REQUEST_ID_REUSED,
+    Refused.IN_DOUBT: reasons.ERROR_REASON_OUTCOME_IN_DOUBT,
+    Refused.STALE: reasons.ERROR_REASON_STALE_BIZ_TIME,
+    Refused.TIE: reasons.ERROR_REASON_BIZ_TIME_TIE,
+}

@@ -1,0 +1,61 @@
+"""Every test here runs in virtual time, and leaves nothing under way behind it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import nullcontext
+from typing import Any
+
+import pytest
+import structlog
+
+from service.logs import set_up_logs
+from tests.delivery.virtual_time import VirtualLoop, clock_of
+from tests.delivery.world import World
+from tests.service.fakes import LogStream
+
+
+def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Give every test a loop of virtual time."""
+    return {"virtual": VirtualLoop}
+
+
+@pytest.fixture(autouse=True)
+async def clock() -> AsyncIterator[None]:
+    """Let time.monotonic show the loop's time; a test that is no coroutine has a loop of the usual kind."""
+    loop = asyncio.get_running_loop()
+    with clock_of(loop) if isinstance(loop, VirtualLoop) else nullcontext():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def log_lines() -> Iterator[LogStream]:
+    """Write the log to memory."""
+    stream = LogStream()
+    set_up_logs("debug", stream)
+    yield stream
+    structlog.reset_defaults()
+
+
+@pytest.fixture
+async def make(clock: None) -> AsyncIterator[Callable[..., World]]:
+    """Return what makes a world; at the end nothing may be left of it."""
+    worlds: list[World] = []
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+
+    def make(**changes: Any) -> World:
+        worlds.append(World(**changes))
+        return worlds[-1]
+
+    yield make
+    for world in worlds:
+        await world.nothing_is_left()
+    assert complaints == []
+
+
+@pytest.fixture
+def world(make: Callable[..., World]) -> World:
+    """Return a world as it is by default."""
+    return make()

@@ -1,0 +1,322 @@
+"""Calls with one id and content join one flight; and what is told to those who cannot wait for its end."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+
+from service.callers import Caller
+from tests.delivery.world import (
+    HANG,
+    HANG_CONNECTING,
+    LOST,
+    OK,
+    UNREACHABLE,
+    Fault,
+    S,
+    Step,
+    World,
+    refusing,
+)
+
+Make = Callable[..., World]
+IN_PROGRESS = ("REQUEST_IN_PROGRESS", "unknown", "same_request_id")
+REUSED = ("REQUEST_ID_REUSED", "not_sent", "new_request_id")
+UNREACHABLE_TOLD = ("UPSTREAM_UNREACHABLE", "not_sent", "same_request_id")
+TIMEOUT = ("UPSTREAM_TIMEOUT", "unknown", "same_request_id")
+SLOW = Step(after_s=1.0)
+
+
+@pytest.mark.parametrize("api", ["sync", "bind"])
+async def test_sixty_four_callers_of_one_id_cause_one_send_and_get_one_answer(
+    world: World, api: str
+) -> None:
+    order = getattr(world, api)("a")
+    told = await asyncio.gather(*(world.start(order) for _ in range(64)))
+    assert {one.short for one in told} == {OK}
+    assert all(one.response == told[0].response for one in told)
+    assert not told[0].response.replayed
+    assert world.client.ids_seen() == ["a"]
+
+
+async def test_those_who_come_later_join_as_well_and_a_failure_is_told_to_all(world: World) -> None:
+    world.client.script("a", Step(refusing("PROCESS_FAIL").error, after_s=1.0, applies=False))
+    calls = []
+    for _ in range(9):
+        calls.append(world.start(world.sync("a")))
+        await asyncio.sleep(0.1)
+    told = await asyncio.gather(*calls)
+    assert {one.short for one in told} == {("WALLET_REJECTED", "rejected", "never")}
+    assert {one.facts["attempts"] for one in told} == {"1"}
+    assert world.client.ids_seen() == ["a"]
+
+
+async def test_the_flight_has_the_time_of_the_most_patient_one_who_waits(world: World) -> None:
+    world.client.script("a", HANG, HANG, S)
+    first = world.start(world.sync("a"), left_s=2.0)
+    await asyncio.sleep(1.0)
+    patient = world.start(world.sync("a"), left_s=20.0)
+    told = await first
+    assert told.short == TIMEOUT
+    assert told.took_s == pytest.approx(2.0, abs=0.01)
+    assert (await patient).short == OK
+    assert len(world.client.seen) == 3
+
+
+async def test_without_the_patient_one_nothing_more_is_sent(world: World) -> None:
+    world.client.script("a", HANG, S)
+    assert (await world.deliver(world.sync("a"), left_s=2.0)).short == TIMEOUT
+    await asyncio.sleep(20.0)
+    assert len(world.client.seen) == 1
+    assert await world.state("a") == "in_doubt"
+
+
+async def test_other_content_under_an_id_that_is_under_way_is_refused(world: World) -> None:
+    world.client.script("a", SLOW)
+    first = world.start(world.sync("a"))
+    await asyncio.sleep(0.5)
+    assert (await world.deliver(world.sync("a", content="unbind"))).short == REUSED
+    assert (await world.deliver(world.sync("a", biz_time=2))).short == REUSED
+    assert (await first).short == OK
+    assert world.client.ids_seen() == ["a"]
+
+
+async def test_one_id_is_another_request_of_the_other_api(world: World) -> None:
+    told = await asyncio.gather(world.start(world.sync("a")), world.start(world.bind("a")))
+    assert [one.short for one in told] == [OK, OK]
+    assert len(world.client.seen) == 2
+
+
+async def test_who_joins_is_not_counted_against_any_limit(make: Make) -> None:
+    world = make(max_in_flight=1)
+    world.client.script("a", SLOW)
+    caller = Caller("loyalty", frozenset(), 1)
+    calls = [world.start(world.sync("a"), caller=caller) for _ in range(5)]
+    await asyncio.sleep(0.5)
+    told = await world.deliver(world.sync("b"), caller=caller)
+    assert told.short == ("CALLER_QUOTA_EXCEEDED", "not_sent", "same_request_id")
+    told = await world.deliver(world.sync("b"))
+    assert told.short == ("OVERLOADED", "not_sent", "same_request_id")
+    assert {(await call).short for call in calls} == {OK}
+    assert await world.state("b") == "none"
+
+
+# -- before a byte left
+
+
+async def test_whose_time_is_up_while_others_wait_is_never_told_not_sent(world: World) -> None:
+    world.client.script("a", Step(before_s=1.0))
+    impatient = world.start(world.sync("a"), left_s=0.5)
+    patient = world.start(world.sync("a"))
+    told = await impatient
+    assert told.short == IN_PROGRESS
+    assert told.took_s == pytest.approx(0.5, abs=0.01)
+    assert (await patient).short == OK
+
+
+async def test_of_many_whose_time_is_up_at_once_only_the_last_may_be_told_not_sent(world: World) -> None:
+    world.client.script("a", HANG_CONNECTING)
+    told = await asyncio.gather(*(world.start(world.sync("a"), left_s=1.0) for _ in range(8)))
+    assert Counter(one.short for one in told) == {IN_PROGRESS: 7, UNREACHABLE_TOLD: 1}
+    await asyncio.sleep(20.0)
+    assert not world.client.seen
+
+
+async def test_the_last_who_waited_is_told_not_sent_when_nothing_can_leave_any_more(world: World) -> None:
+    world.client.script("a", Step(before_s=1.0))
+    told = await world.deliver(world.sync("a"), left_s=0.5)
+    assert told.short == UNREACHABLE_TOLD
+    assert told.took_s == pytest.approx(0.5, abs=0.01)
+    assert await world.state("a") == "none"
+    assert world.faulty.done == ["claim", "undo"]
+    again = world.start(world.sync("a", content="mended"))
+    assert (await again).short == OK
+    assert len(world.client.seen) == 1
+    assert b"mended" in world.client.seen[0][1]
+
+
+async def test_when_every_caller_has_gone_before_a_byte_left_nothing_leaves(world: World) -> None:
+    world.client.script("a", Step(before_s=1.0))
+    calls = [world.start(world.sync("a")) for _ in range(3)]
+    await asyncio.sleep(0.5)
+    for call in calls:
+        call.cancel()
+        await asyncio.sleep(0.1)
+    assert await world.state("a") == "none"
+    await asyncio.sleep(10.0)
+    assert not world.client.seen
+    assert (await world.deliver(world.sync("a", content="mended"))).short == OK
+
+
+@pytest.mark.parametrize("slow", [Fault(before_s=1.0), Fault(after_s=1.0)], ids=["before", "after"])
+@pytest.mark.parametrize("api", ["sync", "bind"])
+async def test_a_cancel_in_the_middle_of_a_claim_undoes_what_it_wrote_nevertheless(
+    world: World, api: str, slow: Fault
+) -> None:
+    world.faulty.fault("claim", slow)
+    order = getattr(world, api)("a")
+    call = world.start(order)
+    await asyncio.sleep(0.5)
+    call.cancel()
+    await asyncio.sleep(5.0)
+    assert world.faulty.done == ["claim", "undo"]
+    assert await world.state("a") == "none"
+    assert not world.client.attempts
+    assert (await world.deliver(order)).short == OK
+
+
+@pytest.mark.parametrize("slow", [Fault(before_s=1.0), Fault(after_s=1.0)], ids=["before", "after"])
+async def test_a_deadline_and_then_a_cancel_in_the_middle_of_a_claim_leave_nothing(
+    world: World, slow: Fault
+) -> None:
+    world.faulty.fault("claim", slow)
+    call = world.start(world.sync("a"), left_s=0.5)
+    for after_s in (0.505, 0.005):
+        await asyncio.sleep(after_s)
+        call.cancel()
+    await asyncio.sleep(5.0)
+    assert await world.state("a") == "none"
+    assert not world.client.attempts
+
+
+@pytest.mark.parametrize("operation", ["claim", "undo"])
+async def test_a_ledger_that_hangs_does_not_keep_the_caller_waiting(world: World, operation: str) -> None:
+    world.client.script("a", HANG_CONNECTING)
+    world.faulty.fault(operation, Fault(before_s=3.0))
+    told = await world.deliver(world.sync("a"), left_s=1.0)
+    assert told.short == IN_PROGRESS
+    assert told.took_s < 1.3
+    await asyncio.sleep(5.0)
+    assert await world.state("a") == "none"
+    assert not world.client.seen
+
+
+async def test_who_comes_while_a_flight_is_being_cancelled_begins_a_new_one(world: World) -> None:
+    world.client.script("a", HANG_CONNECTING)
+    world.faulty.fault("undo", Fault(before_s=1.0))
+    call = world.start(world.sync("a"))
+    await asyncio.sleep(0.5)
+    call.cancel()
+    await asyncio.sleep(0.1)
+    told = await asyncio.gather(*(world.start(world.sync("a", content="mended")) for _ in range(3)))
+    assert {one.short for one in told} == {OK}
+    assert len(world.client.seen) == 1
+
+
+# -- after a byte left
+
+
+@pytest.mark.parametrize("api", ["sync", "bind"])
+async def test_a_send_goes_on_without_its_caller_and_the_same_id_replays_it(world: World, api: str) -> None:
+    world.client.script("a", SLOW)
+    order = getattr(world, api)("a")
+    call = world.start(order)
+    await asyncio.sleep(0.5)
+    call.cancel()
+    await asyncio.sleep(1.0)
+    assert await world.state("a") == "applied"
+    again = await world.deliver(order)
+    assert again.short == OK
+    assert again.response.replayed
+    assert len(world.client.seen) == 1
+
+
+@pytest.mark.parametrize("api", ["sync", "bind"])
+async def test_the_same_id_joins_a_send_whose_caller_has_gone(world: World, api: str) -> None:
+    world.client.script("a", SLOW)
+    order = getattr(world, api)("a")
+    assert (await world.deliver(order, left_s=0.5)).reason == "UPSTREAM_TIMEOUT"
+    again = await world.deliver(order)
+    assert again.short == OK
+    assert not again.response.replayed
+    assert len(world.client.seen) == 1
+
+
+async def test_whose_time_is_up_between_two_attempts_is_told_how_the_last_one_ended(world: World) -> None:
+    world.client.script("a", LOST, S)
+    patient = world.start(world.sync("a"))
+    told = await world.deliver(world.sync("a"), left_s=0.1)
+    assert told.short == ("CONNECTION_LOST", "unknown", "same_request_id")
+    assert (await patient).short == OK
+
+
+async def test_whose_time_is_up_in_a_later_attempt_is_told_of_that_one(world: World) -> None:
+    world.client.script("a", LOST, HANG)
+    told = await world.deliver(world.sync("a"), left_s=2.0)
+    assert told.short == TIMEOUT
+    assert told.facts["attempts"] == "2"
+    assert told.took_s == pytest.approx(2.0, abs=0.01)
+
+
+async def test_whose_time_is_up_while_a_later_attempt_connects_is_told_of_the_one_that_was_sent(
+    world: World,
+) -> None:
+    world.client.script("a", LOST, HANG_CONNECTING)
+    told = await world.deliver(world.sync("a"), left_s=2.0)
+    assert told.short == ("CONNECTION_LOST", "unknown", "same_request_id")
+    assert told.facts["attempts"] == "2"
+
+
+async def test_an_attempt_that_sends_in_the_moment_of_its_cancel_is_not_called_unsent(world: World) -> None:
+    world.client.script("a", Step(before_s=1.0, stubborn=True))
+    assert (await world.deliver(world.sync("a"), left_s=0.5)).short == TIMEOUT
+    assert await world.state("a") == "in_doubt"
+
+
+# -- going down, and too little time
+
+
+async def test_after_close_everything_new_is_refused_and_the_rest_ends(world: World) -> None:
+    world.client.script("a", SLOW)
+    under_way = world.start(world.sync("a"))
+    await asyncio.sleep(0.5)
+    world.delivery.close()
+    assert (await world.deliver(world.sync("b"))).short == ("SHUTTING_DOWN", "not_sent", "same_request_id")
+    assert not await world.delivery.idle(0.1)
+    assert await world.delivery.idle(1.0)
+    assert (await under_way).short == OK
+    assert await world.state("a") == "applied"
+    assert await world.state("b") == "none"
+
+
+async def test_idle_waits_for_what_is_sent_after_its_callers_have_gone(world: World) -> None:
+    world.client.script("a", HANG)
+    call = world.start(world.sync("a"))
+    await asyncio.sleep(0.5)
+    call.cancel()
+    began = time.monotonic()
+    assert await world.delivery.idle(10.0)
+    assert time.monotonic() - began == pytest.approx(3.5, abs=0.1)
+    assert await world.state("a") == "in_doubt"
+
+
+@pytest.mark.parametrize("left_s", [0.099, 0.0, -1.0])
+async def test_with_too_little_time_nothing_is_begun(world: World, left_s: float) -> None:
+    told = await world.deliver(world.sync("a"), left_s=left_s)
+    assert told.short == ("DEADLINE_TOO_SHORT", "not_sent", "same_request_id")
+    assert not world.faulty.done
+
+
+async def test_with_too_little_time_after_waiting_for_room_nothing_is_sent(make: Make) -> None:
+    world = make(max_in_flight=2)
+    for limiter in (attempts._limiter for attempts in world.delivery._attempts.values()):
+        limiter._limit = 1.0
+    world.client.script("a", Step(after_s=0.95))
+    first, second = world.start(world.sync("a")), world.start(world.sync("b"), left_s=1.0)
+    assert (await first).short == OK
+    told = await second
+    assert told.short[1:] == ("not_sent", "same_request_id")
+    assert told.reason in {"DEADLINE_TOO_SHORT", "OVERLOADED"}
+    assert world.client.ids_seen() == ["a"]
+
+
+async def test_unreachable_is_told_when_the_deadline_comes_before_the_next_try(world: World) -> None:
+    world.client.otherwise = lambda _: UNREACHABLE
+    told = await world.deliver(world.sync("a"), left_s=3.0)
+    assert told.short == UNREACHABLE_TOLD
+    assert told.took_s < 3.01
+    assert await world.state("a") == "none"

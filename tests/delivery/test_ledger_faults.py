@@ -1,0 +1,226 @@
+"""A ledger that fails, hangs or loses what it wrote: refused before sending, after it the truth is told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from tests.delivery.world import (
+    FAILS,
+    HANG,
+    LOSES,
+    LOST,
+    OK,
+    UNREACHABLE,
+    Fault,
+    S,
+    Step,
+    U,
+    World,
+    refusing,
+    wall_s,
+)
+from tests.service.fakes import LogStream
+
+Make = Callable[..., World]
+UNAVAILABLE = ("LEDGER_UNAVAILABLE", "not_sent", "same_request_id")
+UNAVAILABLE_AFTER_IT_WAS_SENT = ("LEDGER_UNAVAILABLE", "unknown", "same_request_id")
+REJECTED = ("WALLET_REJECTED", "rejected", "never")
+UNKNOWN = ("WALLET_RESULT_UNKNOWN", "unknown", "same_request_id")
+TIMEOUT = ("UPSTREAM_TIMEOUT", "unknown", "same_request_id")
+
+
+def unrecorded(world: World) -> float | None:
+    return world.metrics.registry.get_sample_value("alipayhk_ledger_unrecorded")
+
+
+@pytest.mark.parametrize("api", ["sync", "bind"])
+async def test_without_a_ledger_nothing_is_sent(world: World, api: str) -> None:
+    world.faulty.broken = True
+    order = getattr(world, api)("a")
+    assert (await world.deliver(order)).short == UNAVAILABLE
+    assert not world.client.attempts
+    world.faulty.broken = False
+    assert (await world.deliver(order)).short == OK
+
+
+async def test_without_a_ledger_sync_linkage_is_sent_where_that_is_allowed_and_bind_account_is_not(
+    make: Make,
+) -> None:
+    world = make(without_ledger=True)
+    world.faulty.broken = True
+    world.client.script("a", U, LOST, S)
+    assert (await world.deliver(world.sync("a"))).short == OK
+    assert len(world.client.seen) == 3
+    assert (await world.deliver(world.bind("b"))).short == UNAVAILABLE
+    assert "b" not in world.client.ids_seen()
+
+
+async def test_without_a_ledger_the_linkages_turn_and_the_single_flight_are_kept(make: Make) -> None:
+    world = make(without_ledger=True)
+    world.faulty.broken = True
+    world.client.otherwise = lambda _: Step(after_s=1.0)
+    calls = [world.start(world.sync(name, user="u", biz_time=9)) for name in "aab"]
+    assert [(await call).short for call in calls] == [OK, OK, OK]
+    assert world.client.ids_seen() == ["a", "b"]
+    assert world.client.at_once_max == 1
+
+
+async def test_a_claim_that_is_lost_sends_nothing_and_is_in_doubt_for_its_lease(world: World) -> None:
+    world.faulty.fault("claim", LOSES)
+    assert (await world.deliver(world.sync("a"))).short == UNAVAILABLE
+    assert not world.client.attempts
+    told = await world.deliver(world.sync("a"), left_s=1.0)
+    assert told.short == ("REQUEST_IN_PROGRESS", "unknown", "same_request_id")
+    assert (await world.deliver(world.sync("a"))).short == OK
+
+
+ENDS = {
+    "S": (S, OK, "applied"),
+    "F": (refusing("PROCESS_FAIL"), REJECTED, "rejected"),
+    "U": (U, UNKNOWN, "in_doubt"),
+}
+
+
+@pytest.mark.parametrize("fault", [FAILS, LOSES], ids=["fails", "loses"])
+@pytest.mark.parametrize(("step", "short", "state"), ENDS.values(), ids=ENDS.keys())
+async def test_alipayhks_true_answer_is_given_and_recorded_later(
+    world: World, step: Step, short: tuple[str, str, str], state: str, fault: Fault
+) -> None:
+    world.client.script("a", step)
+    world.faulty.fault("record", fault)
+    told = await world.deliver(world.sync("a"), left_s=0.25)
+    assert told.short == short
+    assert unrecorded(world) == 1
+    world.faulty.broken = True
+    await world.books.heal()
+    assert (await world.deliver(world.sync("a"))).short == UNAVAILABLE_AFTER_IT_WAS_SENT
+    assert len(world.client.seen) == 1
+    world.faulty.broken = False
+    await world.books.heal()
+    assert unrecorded(world) == 0
+    assert await world.state("a") == state
+
+
+async def test_a_call_for_the_same_id_heals_it_by_itself(world: World) -> None:
+    world.faulty.fault("record", FAILS)
+    assert (await world.deliver(world.bind("a"))).short == OK
+    assert await world.state("a") == "sending"
+    again = await world.deliver(world.bind("a"))
+    assert (again.short, again.response.replayed) == (OK, True)
+    assert unrecorded(world) == 0
+    assert len(world.client.seen) == 1
+
+
+async def test_what_was_not_recorded_is_recorded_at_the_latest_at_the_end(world: World) -> None:
+    world.faulty.fault("record", FAILS)
+    await world.deliver(world.sync("a"))
+    await world.books.close()
+    assert await world.state("a") == "applied"
+
+
+async def test_what_cannot_be_recorded_even_at_the_end_is_counted_in_the_log(
+    world: World, log_lines: LogStream
+) -> None:
+    world.faulty.fault("record", FAILS, FAILS)
+    await world.deliver(world.sync("a"))
+    await world.books.close()
+    (line,) = log_lines.of("endings were not recorded")
+    assert line["count"] == 1
+    assert "dropped" not in line
+
+
+async def test_an_undo_that_failed_is_made_up_for_and_the_id_comes_back(world: World) -> None:
+    world.client.script("a", UNREACHABLE)
+    world.faulty.fault("undo", FAILS)
+    told = await world.deliver(world.bind("a"), left_s=0.25)
+    assert told.short == ("UPSTREAM_UNREACHABLE", "not_sent", "same_request_id")
+    assert await world.state("a") == "sending"
+    assert (await world.deliver(world.bind("a", content="mended"))).short == OK
+
+
+@pytest.mark.parametrize(("step", "short", "state"), list(ENDS.values())[:2], ids=["S", "F"])
+@pytest.mark.parametrize("api", ["sync", "bind"])
+async def test_a_record_that_hangs_keeps_the_answer_from_nobody(
+    world: World, api: str, step: Step, short: tuple[str, str, str], state: str
+) -> None:
+    world.client.script("a", step)
+    world.faulty.fault("record", Fault(before_s=30.0))
+    told = await world.deliver(getattr(world, api)("a"), left_s=2.0)
+    assert told.short == short
+    assert told.took_s < 2.3
+    await asyncio.sleep(40.0)
+    assert await world.state("a") == state
+
+
+async def test_a_lease_that_is_lost_ends_the_re_sends(world: World) -> None:
+    world.client.script("a", HANG, S)
+    call = world.start(world.sync("a"), left_s=20.0)
+    await asyncio.sleep(4.05)
+    row = await world.row("a")
+    assert row is not None
+    taken_over = replace(row, token=row.token + 1)
+    world.faulty._rows[row.key] = taken_over
+    told = await call
+    assert told.short == TIMEOUT
+    assert len(world.client.seen) == 1
+    assert await world.row("a") == taken_over
+
+
+@pytest.mark.parametrize("fault", [FAILS, LOSES], ids=["fails", "loses"])
+async def test_without_a_renewed_lease_nothing_is_sent_again(world: World, fault: Fault) -> None:
+    world.client.script("a", LOST, S)
+    world.faulty.fault("renew", fault)
+    told = await world.deliver(world.sync("a"))
+    assert told.short == ("CONNECTION_LOST", "unknown", "same_request_id")
+    assert len(world.client.seen) == 1
+    assert await world.state("a") == "in_doubt"
+    assert (await world.deliver(world.sync("a"))).short == OK
+
+
+@pytest.mark.parametrize("fault", [FAILS, LOSES], ids=["fails", "loses"])
+async def test_without_more_time_for_the_lease_nothing_is_sent(world: World, fault: Fault) -> None:
+    world.client.script("a", UNREACHABLE, S)
+    world.faulty.fault("extend", fault)
+    told = await world.deliver(world.bind("a"))
+    assert told.short == ("UPSTREAM_UNREACHABLE", "not_sent", "same_request_id")
+    assert not world.client.seen
+    assert await world.state("a") == "none"
+
+
+async def test_a_look_that_fails_refuses_what_waits_for_its_turn(world: World) -> None:
+    world.client.script("a", Step(after_s=1.0))
+    first = world.start(world.sync("a", user="u"))
+    await asyncio.sleep(0.1)
+    world.faulty.fault("look", FAILS)
+    assert (await world.deliver(world.sync("b", user="u", biz_time=2))).short == UNAVAILABLE
+    assert (await first).short == OK
+
+
+@pytest.mark.parametrize("operation", ["claim", "look", "renew", "extend", "record", "undo"])
+@pytest.mark.parametrize("fault", [FAILS, LOSES, Fault(before_s=0.3), Fault(after_s=0.3)], ids=repr)
+async def test_a_fault_anywhere_never_makes_a_second_effect_of_a_bind_account(
+    world: World, operation: str, fault: Fault
+) -> None:
+    world.client.script("a", UNREACHABLE, LOST)
+    world.faulty.fault(operation, fault)
+    for _ in range(4):
+        await world.deliver(world.bind("a"), left_s=2.0)
+        await asyncio.sleep(6.0)
+        await world.books.heal()
+    assert len(world.client.seen) <= 1
+    row = await world.row("a")
+    assert row is None or row.is_in_doubt(round(wall_s() * 1000))
+
+
+async def test_a_stored_answer_that_cannot_be_read_is_never_called_unsent(world: World) -> None:
+    await world.deliver(world.sync("a"))
+    row = await world.row("a")
+    assert row is not None
+    assert row.ending is not None
+    world.faulty._rows[row.key] = replace(row, ending=replace(row.ending, sealed=b"x" * 64))
+    told = await world.deliver(world.sync("a"))
+    assert told.short == ("GATEWAY_BUG", "unknown", "operator")

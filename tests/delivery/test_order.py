@@ -1,0 +1,263 @@
+"""One request per linkage in flight, in order of biz_time; what is stale, a tie, or under way elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from service.ledger import Claim, Granted
+from tests.delivery.world import (
+    BIZ_TIME_MS,
+    HANG,
+    LOST,
+    OK,
+    Fault,
+    FaultyLedger,
+    S,
+    ScriptedClient,
+    Step,
+    World,
+    refusing,
+    wall_s,
+)
+
+Make = Callable[..., World]
+STALE = ("STALE_BIZ_TIME", "not_sent", "never")
+TIE = ("BIZ_TIME_TIE", "not_sent", "new_request_id")
+BUSY = ("LINKAGE_BUSY", "not_sent", "same_request_id")
+DOUBTFUL_BUSY = ("LINKAGE_BUSY", "unknown", "same_request_id")
+IN_PROGRESS = ("REQUEST_IN_PROGRESS", "unknown", "same_request_id")
+TIMEOUT = ("UPSTREAM_TIMEOUT", "unknown", "same_request_id")
+SLOW = Step(after_s=1.0)
+
+
+async def test_two_newer_ones_at_once_go_one_after_the_other_in_order_of_biz_time(world: World) -> None:
+    world.client.otherwise = lambda _: SLOW
+    first = world.start(world.sync("first", user="u", biz_time=1))
+    await asyncio.sleep(0.1)
+    calls = [world.start(world.sync(f"at {time}", user="u", biz_time=time)) for time in (9, 5, 7)]
+    told = await asyncio.gather(first, *calls)
+    assert {one.short for one in told} == {OK}
+    assert world.client.ids_seen() == ["first", "at 5", "at 7", "at 9"]
+    assert world.client.at_once_max == 1
+
+
+async def test_other_linkages_do_not_wait(world: World) -> None:
+    world.client.otherwise = lambda _: SLOW
+    told = await asyncio.gather(*(world.start(world.sync(name, user=name)) for name in "abc"))
+    assert {one.short for one in told} == {OK}
+    assert world.client.at_once_max == 3
+
+
+async def test_an_older_one_becomes_stale_while_it_waits(world: World) -> None:
+    world.client.script("newer", SLOW)
+    newer = world.start(world.sync("newer", user="u", biz_time=2))
+    await asyncio.sleep(0.5)
+    older = await world.deliver(world.sync("older", user="u", biz_time=1))
+    assert older.short == STALE
+    assert (await newer).short == OK
+    assert world.client.ids_seen() == ["newer"]
+    assert await world.state("older") == "none"
+
+
+async def test_an_older_one_is_sent_where_the_newer_one_was_not_applied(world: World) -> None:
+    for request_id, step in (("refused", refusing("USER_NOT_EXIST")), ("lost", LOST)):
+        world.client.script(request_id, step, refusing("USER_NOT_EXIST"))
+        newer = world.start(world.sync(request_id, user=request_id, biz_time=2))
+        older = await world.deliver(world.sync(f"older {request_id}", user=request_id, biz_time=1))
+        assert (await newer).reason == "WALLET_REJECTED"
+        assert older.short == OK
+
+
+async def test_a_tie_is_the_same_time_with_other_content(world: World) -> None:
+    assert (await world.deliver(world.sync("a", user="u"))).short == OK
+    assert (await world.deliver(world.sync("b", user="u", content="unbind"))).short == TIE
+    same = await world.deliver(world.sync("c", user="u"))
+    assert same.short == OK
+    assert not same.response.replayed
+    assert world.client.ids_seen() == ["a", "c"]
+
+
+async def test_two_ties_at_once_are_told_in_turn(world: World) -> None:
+    world.client.otherwise = lambda _: SLOW
+    calls = [world.start(world.sync(content, user="u", content=content)) for content in ("x", "y", "x2")]
+    assert [(await call).short for call in calls] == [OK, TIE, TIE]
+
+
+async def test_a_known_id_is_never_stale(world: World) -> None:
+    old = world.sync("old", user="u", biz_time=1)
+    refused_ = world.sync("refused", user="u", biz_time=1, content="x")
+    in_doubt = world.sync("in doubt", user="u", biz_time=1, content="y")
+    world.client.script("refused", refusing("USER_NOT_EXIST"))
+    world.client.script("in doubt", HANG)
+    assert (await world.deliver(in_doubt, left_s=1.0)).short == TIMEOUT
+    await asyncio.sleep(10.0)
+    assert (await world.deliver(refused_)).reason == "WALLET_REJECTED"
+    assert (await world.deliver(old)).short == OK
+    assert (await world.deliver(world.sync("new", user="u", biz_time=2))).short == OK
+    again = await world.deliver(old)
+    assert (again.short, again.response.replayed) == (OK, True)
+    assert (await world.deliver(refused_)).facts["replayed"] == "true"
+    again = await world.deliver(in_doubt)
+    assert (again.short, again.response.replayed) == (OK, False)
+
+
+async def test_an_answer_from_the_ledger_does_not_wait_for_a_busy_linkage(world: World) -> None:
+    old = world.sync("old", user="u", biz_time=1)
+    await world.deliver(old)
+    world.client.script("new", SLOW)
+    new = world.start(world.sync("new", user="u", biz_time=2))
+    await asyncio.sleep(0.1)
+    again = await world.deliver(old)
+    assert again.response.replayed
+    assert again.took_s < 0.1
+    reused = await world.deliver(world.sync("old", user="u", biz_time=3))
+    assert (reused.reason, reused.took_s < 0.1) == ("REQUEST_ID_REUSED", True)
+    assert not new.done()
+
+
+async def test_a_request_waits_for_its_turn_and_no_longer_than_its_deadline(world: World) -> None:
+    world.client.script("a", HANG)
+    first = world.start(world.sync("a", user="u"), left_s=3.0)
+    await asyncio.sleep(0.1)
+    told = await world.deliver(world.sync("b", user="u", biz_time=2), left_s=2.0)
+    assert told.short == BUSY
+    assert told.took_s == pytest.approx(2.0, abs=0.05)
+    assert (await first).short == TIMEOUT
+    await asyncio.sleep(5.0)
+    assert world.client.ids_seen() == ["a"]
+    assert await world.state("b") == "none"
+
+
+async def test_who_is_in_doubt_and_waits_for_its_turn_is_not_called_unsent(world: World) -> None:
+    world.client.script("a", HANG)
+    assert (await world.deliver(world.sync("a", user="u"), left_s=1.0)).short == TIMEOUT
+    await asyncio.sleep(10.0)
+    world.client.script("b", HANG)
+    other = world.start(world.sync("b", user="u", biz_time=2), left_s=3.0)
+    await asyncio.sleep(0.1)
+    assert (await world.deliver(world.sync("a", user="u"), left_s=1.0)).short == DOUBTFUL_BUSY
+    await other
+
+
+async def test_a_request_in_doubt_blocks_nobody(world: World) -> None:
+    world.client.script("a", HANG)
+    assert (await world.deliver(world.sync("a", user="u"), left_s=1.0)).short == TIMEOUT
+    await asyncio.sleep(3.5)
+    assert await world.state("a") == "in_doubt"
+    told = await world.deliver(world.sync("b", user="u", biz_time=2))
+    assert told.short == OK
+    assert told.took_s < 0.1
+
+
+@pytest.mark.parametrize(("ahead_s", "told"), [(299.0, "OK"), (301.0, "BIZ_TIME_IN_FUTURE")])
+async def test_a_biz_time_too_far_ahead_is_refused(world: World, ahead_s: float, told: str) -> None:
+    now_ms = round((wall_s() + ahead_s) * 1000)
+    order = world.sync("a", biz_time=now_ms - BIZ_TIME_MS)
+    assert (await world.deliver(order)).reason == told
+    assert len(world.client.seen) == (told == "OK")
+
+
+# -- two gateways on one ledger
+
+
+class Two:
+    """Two gateways that share a ledger and an AlipayHK."""
+
+    def __init__(self, make: Make) -> None:
+        self.client, self.ledger = ScriptedClient(), FaultyLedger()
+        self.here, self.there = (make(client=self.client, ledger=self.ledger) for _ in range(2))
+
+
+@pytest.fixture
+def two(make: Make) -> Two:
+    return Two(make)
+
+
+@pytest.mark.parametrize("api", ["sync", "bind"])
+async def test_the_same_id_in_two_gateways_is_sent_once_and_answered_twice(two: Two, api: str) -> None:
+    two.client.script("a", SLOW)
+    order, same = getattr(two.here, api)("a"), getattr(two.there, api)("a")
+    told = await asyncio.gather(two.here.start(order), two.there.start(same))
+    assert [one.short for one in told] == [OK, OK]
+    assert sorted(one.response.replayed for one in told) == [False, True]
+    assert two.client.ids_seen() == ["a"]
+
+
+@pytest.mark.parametrize("left_s", [0.9 + number / 50 for number in range(20)])
+async def test_whose_time_is_up_while_another_gateway_sends_is_told_that_it_is_under_way(
+    two: Two, left_s: float
+) -> None:
+    two.client.script("a", HANG)
+    two.ledger.faults["claim"].extend([Fault(), *[Fault(before_s=0.04)] * 20])
+    first = two.here.start(two.here.sync("a"), left_s=3.0)
+    await asyncio.sleep(0.1)
+    told = await two.there.deliver(two.there.sync("a"), left_s=left_s)
+    assert told.short == IN_PROGRESS
+    assert told.took_s < left_s + 0.3
+    assert (await first).short == TIMEOUT
+    assert two.client.ids_seen() == ["a"]
+
+
+async def test_another_request_of_the_linkage_in_another_gateway_is_waited_for(two: Two) -> None:
+    two.client.script("a", SLOW)
+    first = two.here.start(two.here.sync("a", user="u"))
+    await asyncio.sleep(0.1)
+    told = await two.there.deliver(two.there.sync("b", user="u", biz_time=2))
+    assert told.short == OK
+    assert told.took_s > 0.9
+    assert two.client.at_once_max == 1
+    assert (await first).short == OK
+
+
+async def test_another_request_of_the_linkage_in_another_gateway_may_take_too_long(two: Two) -> None:
+    two.client.script("a", HANG)
+    first = two.here.start(two.here.sync("a", user="u"), left_s=3.0)
+    await asyncio.sleep(0.1)
+    assert (await two.there.deliver(two.there.sync("b", user="u", biz_time=2), left_s=1.0)).short == BUSY
+    await first
+    await asyncio.sleep(10.0)
+    assert two.client.ids_seen() == ["a"]
+
+
+async def test_in_doubt_and_busy_in_another_gateway_is_not_called_unsent(two: Two) -> None:
+    two.client.script("a", HANG)
+    assert (await two.here.deliver(two.here.sync("a", user="u"), left_s=1.0)).short == TIMEOUT
+    await asyncio.sleep(10.0)
+    two.client.script("b", HANG)
+    other = two.here.start(two.here.sync("b", user="u", biz_time=2), left_s=3.0)
+    await asyncio.sleep(0.1)
+    told = await two.there.deliver(two.there.sync("a", user="u"), left_s=1.0)
+    assert told.short == DOUBTFUL_BUSY
+    await other
+
+
+async def test_a_gateway_that_died_is_taken_over_from_when_its_lease_is_over(world: World) -> None:
+    claimed = World(client=world.client, ledger=world.ledger)
+    order = world.sync("a")
+    client, world.client.otherwise = world.client, lambda _: HANG
+    dying = claimed.start(order, left_s=20.0)
+    await asyncio.sleep(0.5)
+    (flight,) = claimed.delivery._flights.values()
+    claimed.faulty.fault("record", *[Fault(fails=True)] * 9)
+    flight.task.cancel()  # as at a kill, but that the row says no more than before
+    client.otherwise = lambda _: S
+    await asyncio.sleep(0)
+    told = await world.deliver(order)
+    assert told.short == OK
+    assert 4.0 < told.took_s < 5.1
+    assert client.ids_seen() == ["a", "a"]
+    await dying
+
+
+async def test_of_a_bind_account_whose_gateway_died_nothing_is_sent_again(world: World) -> None:
+    order = world.bind("a")
+    claim = Claim(order.key, "", world.books.fingerprint(order), lease_ms=5_000)
+    assert isinstance(await world.ledger.claim(claim, round(wall_s() * 1000)), Granted)
+    told = await world.deliver(order, left_s=2.0)
+    assert told.short == IN_PROGRESS
+    told = await world.deliver(order)
+    assert told.short == ("OUTCOME_IN_DOUBT", "unknown", "operator")
+    assert not world.client.attempts

@@ -1,0 +1,312 @@
+"""Breaker, budget and limit at work: what an outage, a slow AlipayHK and a rate limit do to calls."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Final
+
+import pytest
+
+from clients.alipayhk import errors
+from service.pacing import Limiter
+from tests.delivery.world import (
+    BAD_GATEWAY,
+    HANG,
+    HANG_CONNECTING,
+    LIMITED,
+    LOST,
+    OK,
+    UNREACHABLE,
+    UNSIGNED,
+    S,
+    Step,
+    Told,
+    U,
+    World,
+    failing,
+    refusing,
+)
+
+Make = Callable[..., World]
+CIRCUIT_OPEN = ("CIRCUIT_OPEN", "not_sent", "same_request_id")
+
+
+def limiter(world: World, api: str = "SyncLinkage") -> Limiter:
+    return world.delivery._attempts[api]._limiter
+
+
+def is_open(world: World, api: str = "SyncLinkage") -> bool:
+    return world.delivery._attempts[api].is_open
+
+
+async def many(world: World, count: int, *, prefix: str = "ill", left_s: float = 0.25) -> list[Told]:
+    """Make calls at once, which have time for one attempt."""
+    calls = [world.start(world.sync(f"{prefix} {number}"), left_s) for number in range(count)]
+    return list(await asyncio.gather(*calls))
+
+
+async def opened(world: World, step: Step = UNREACHABLE) -> World:
+    """Open the breaker."""
+    world.client.otherwise = lambda _: step
+    await many(world, 20)
+    assert is_open(world)
+    return world
+
+
+# -- the breaker
+
+
+ILL: Final = {
+    "unreachable": UNREACHABLE,
+    "bad certificate": failing(errors.TlsInvalid("x")),
+    "reset": LOST,
+    "502": BAD_GATEWAY,
+}
+
+
+@pytest.mark.parametrize("step", ILL.values(), ids=ILL.keys())
+async def test_twenty_ill_calls_open_it_and_then_nothing_is_tried_or_written(
+    world: World, step: Step
+) -> None:
+    world.client.otherwise = lambda _: step
+    await many(world, 19)
+    assert not is_open(world)
+    await many(world, 1, prefix="last")
+    attempts, done = len(world.client.attempts), len(world.faulty.done)
+    told = await many(world, 50, prefix="refused", left_s=10.0)
+    assert {one.short for one in told} == {CIRCUIT_OPEN}
+    assert {one.code for one in told} == {"UNAVAILABLE"}
+    assert max(one.took_s for one in told) < 0.01
+    assert len(world.client.attempts) == attempts
+    assert set(world.faulty.done[done:]) <= {"look"}
+    assert await world.state("refused 0") == "none"
+
+
+async def test_timeouts_open_it_as_well(world: World) -> None:
+    world.client.otherwise = lambda _: HANG
+    await many(world, 20, left_s=5.0)
+    assert is_open(world)
+
+
+WELL: Final = {
+    "a refusal": refusing("USER_NOT_EXIST"),
+    "a refusal of this gateway": refusing("INVALID_CLIENT"),
+    "U": U,
+    "a bad signature": failing(errors.SignatureInvalid("x")),
+    "nonsense": failing(errors.Malformed("x")),
+    "truncated": failing(errors.Truncated("x")),
+    "HTTP 403": failing(errors.Unsigned("x", http_status=403)),
+    "unsigned": UNSIGNED,
+    "a rate limit": LIMITED,
+}
+
+
+@pytest.mark.parametrize("step", WELL.values(), ids=WELL.keys())
+async def test_what_one_request_deserves_does_not_open_it(world: World, step: Step) -> None:
+    world.client.otherwise = lambda _: step
+    await many(world, 100)
+    assert not is_open(world)
+
+
+async def test_one_request_that_is_tried_again_and_again_does_not_open_it(world: World) -> None:
+    world.client.otherwise = lambda _: UNREACHABLE
+    await asyncio.gather(*(world.start(world.sync(f"a{number}"), 30.0) for number in range(5)))
+    assert len(world.client.attempts) > 40
+    assert not is_open(world)
+
+
+async def test_the_apis_have_breakers_of_their_own(world: World) -> None:
+    await opened(world)
+    world.client.otherwise = lambda _: S
+    assert (await world.deliver(world.bind("b"))).short == OK
+
+
+async def test_what_is_known_is_answered_while_it_is_open(world: World) -> None:
+    world.client.script("doubt", HANG)
+    world.client.script("no", refusing("PROCESS_FAIL"))
+    for name in ("yes", "no", "doubt"):
+        await world.deliver(world.sync(name), left_s=2.0)
+    await asyncio.sleep(10.0)
+    await opened(world)
+    attempts = len(world.client.attempts)
+    yes, no, doubt, reused = [
+        await world.deliver(order)
+        for order in (*map(world.sync, ("yes", "no", "doubt")), world.sync("yes", content="x"))
+    ]
+    assert (yes.short, yes.response.replayed) == (OK, True)
+    assert (no.short, no.facts["replayed"]) == (("WALLET_REJECTED", "rejected", "never"), "true")
+    assert doubt.short == ("CIRCUIT_OPEN", "unknown", "same_request_id")
+    assert reused.reason == "REQUEST_ID_REUSED"
+    assert len(world.client.attempts) == attempts
+
+
+async def test_one_probe_closes_it(world: World) -> None:
+    await opened(world)
+    await asyncio.sleep(5.0)
+    world.client.otherwise = lambda _: Step(after_s=1.0)
+    told = await many(world, 50, prefix="later", left_s=10.0)
+    assert Counter(one.short for one in told) == {OK: 1, CIRCUIT_OPEN: 49}
+    assert not is_open(world)
+    assert {one.short for one in await many(world, 50, prefix="well", left_s=10.0)} == {OK}
+
+
+async def test_a_probe_that_is_refused_by_the_wallet_closes_it_too(world: World) -> None:
+    await opened(world)
+    await asyncio.sleep(5.0)
+    world.client.otherwise = lambda _: refusing("USER_NOT_EXIST")
+    assert (await world.deliver(world.sync("probe"))).reason == "WALLET_REJECTED"
+    assert not is_open(world)
+
+
+async def test_a_probe_that_fails_keeps_it_open_and_no_other_follows_at_once(world: World) -> None:
+    await opened(world)
+    attempts = len(world.client.attempts)
+    for round_ in range(1, 4):
+        await asyncio.sleep(5.0)
+        told = await many(world, 20, prefix=f"round {round_}", left_s=10.0)
+        assert Counter(one.reason for one in told) == {"UPSTREAM_UNREACHABLE": 1, "CIRCUIT_OPEN": 19}
+        assert len(world.client.attempts) == attempts + round_
+        await asyncio.sleep(4.9)
+        assert (await world.deliver(world.sync(f"early {round_}"))).short == CIRCUIT_OPEN
+        assert is_open(world)
+
+
+@pytest.mark.parametrize("sent", [True, False])
+async def test_a_probe_whose_caller_goes_leaves_room_for_another(world: World, sent: bool) -> None:
+    await opened(world)
+    await asyncio.sleep(5.0)
+    world.client.script("gone", HANG if sent else HANG_CONNECTING)
+    gone = world.start(world.sync("gone"))
+    await asyncio.sleep(0.1)
+    assert (await world.deliver(world.sync("meanwhile"))).short == CIRCUIT_OPEN
+    gone.cancel()
+    await asyncio.sleep(10.0)
+    world.client.otherwise = lambda _: S
+    assert (await world.deliver(world.sync("next"))).short == OK
+    assert not is_open(world)
+
+
+async def test_a_ledger_that_fails_at_a_probe_leaves_room_for_another(world: World) -> None:
+    await opened(world)
+    await asyncio.sleep(5.0)
+    world.client.otherwise = lambda _: S
+    world.faulty.broken = True
+    assert (await world.deliver(world.sync("a"))).reason == "LEDGER_UNAVAILABLE"
+    world.faulty.broken = False
+    assert (await world.deliver(world.sync("a"))).short == OK
+
+
+# -- the budget
+
+
+@pytest.mark.parametrize("step", [UNREACHABLE, LOST, BAD_GATEWAY], ids=["unreachable", "reset", "502"])
+@pytest.mark.parametrize("rate", [1, 5, 50])
+async def test_a_minutes_outage_is_not_made_worse_by_retries_and_is_recovered_from(
+    make: Make, step: Step, rate: int
+) -> None:
+    world = make(chance=lambda: 0.5)
+    world.client.otherwise = lambda _: step
+    calls = []
+    began = time.monotonic()
+    for number in range(60 * rate):
+        calls.append(world.start(world.sync(f"{number}"), 5.0))
+        await asyncio.sleep(1 / rate)
+    told = await asyncio.gather(*calls)
+    accepted = sum(one.reason != "CIRCUIT_OPEN" for one in told)
+    passed_s = time.monotonic() - began
+    assert len(world.client.attempts) <= 1.2 * accepted + 10 * (passed_s + 1)
+    if rate == 50:
+        assert len(world.client.attempts) < 0.2 * len(told)
+    world.client.otherwise = lambda _: S
+    await asyncio.sleep(5.0)
+    assert (await world.deliver(world.sync("probe"))).short == OK
+    assert {one.short for one in await many(world, 50, prefix="after")} == {OK}
+
+
+async def test_half_an_outage_leaves_the_breaker_closed_and_the_budget_bounds_the_retries(
+    make: Make,
+) -> None:
+    world = make(chance=lambda: 0.1)
+    ends = [UNREACHABLE, UNREACHABLE, UNREACHABLE, S]
+    world.client.otherwise = lambda _: ends[len(world.client.attempts) % 4]
+    calls = []
+    for number in range(3000):
+        calls.append(world.start(world.sync(f"{number}"), 5.0))
+        await asyncio.sleep(0.01)
+    await asyncio.gather(*calls)
+    assert not is_open(world)
+    assert 3300 < len(world.client.attempts) <= 1.2 * 3000 + 10 * (35 + 1)
+
+
+# -- the limit
+
+
+async def test_timeouts_make_attempts_fewer_and_answers_more_again(make: Make) -> None:
+    world = make(max_in_flight=100)
+    world.client.otherwise = lambda _: HANG
+    calls = [world.start(world.sync(f"{number}"), 5.0) for number in range(19)]
+    for extra in range(5):
+        await asyncio.sleep(1.5)
+        world.client.otherwise = lambda _: Step(HANG.error, after_s=5.0)
+        calls.append(world.start(world.sync(f"later {extra}"), 5.0))
+    await asyncio.gather(*calls)
+    fallen = limiter(world).limit
+    assert fallen < 60
+    world.client.otherwise = lambda _: S
+    await asyncio.sleep(6.0)
+    for round_ in range(60):
+        await many(world, 50, prefix=f"well {round_}", left_s=5.0)
+    assert limiter(world).limit > fallen
+
+
+async def test_a_rate_limit_makes_attempts_fewer(make: Make) -> None:
+    world = make(max_in_flight=100)
+    world.client.otherwise = lambda _: LIMITED
+    for second in range(10):
+        told = await many(world, 20, prefix=str(second))
+        assert {one.reason for one in told} == {"WALLET_RATE_LIMITED"}
+        await asyncio.sleep(1.0)
+    assert limiter(world).limit == 4
+    world.client.otherwise = lambda _: Step(after_s=0.1)
+    world.client.at_once_max = 0
+    assert {one.short for one in await many(world, 30, prefix="after", left_s=10.0)} == {OK}
+    assert world.client.at_once_max <= 8
+    assert not is_open(world)
+
+
+async def test_who_waits_for_room_is_served_first_come_first_served(make: Make) -> None:
+    world = make(max_in_flight=50)
+    limiter(world)._limit = 2.0
+    world.client.otherwise = lambda _: Step(after_s=0.5)
+    calls = [world.start(world.sync(f"{number:02}")) for number in range(8)]
+    assert {(await call).short for call in calls} == {OK}
+    assert world.client.ids_seen() == sorted(world.client.ids_seen())
+
+
+async def test_who_waits_for_room_too_long_was_not_sent(make: Make) -> None:
+    world = make(max_in_flight=50)
+    limiter(world)._limit = 1.0
+    world.client.otherwise = lambda _: Step(after_s=3.0)
+    first = world.start(world.sync("a"))
+    await asyncio.sleep(0.1)
+    told = await world.deliver(world.sync("b"), left_s=1.0)
+    assert told.short == ("OVERLOADED", "not_sent", "same_request_id")
+    assert (await first).short == OK
+    assert world.client.ids_seen() == ["a"]
+    assert await world.state("b") == "none"
+
+
+async def test_who_gives_up_waiting_for_room_takes_no_room(make: Make) -> None:
+    world = make(max_in_flight=50)
+    limiter(world)._limit = 1.0
+    world.client.otherwise = lambda _: Step(after_s=1.0)
+    calls = [world.start(world.sync(f"{number}")) for number in range(6)]
+    await asyncio.sleep(0.5)
+    for call in calls[1:4]:
+        call.cancel()
+    told = await asyncio.gather(*calls, return_exceptions=True)
+    assert [one.short for one in told if isinstance(one, Told)] == [OK, OK, OK]
+    assert world.client.ids_seen() == ["0", "4", "5"]

@@ -1,0 +1,285 @@
+"""Backoff, budget, breaker and limit by themselves."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from typing import Final
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.pacing import Breaker, Limiter, RetryBudget, backoff_s
+
+# -- backoff
+
+
+@pytest.mark.parametrize(
+    ("retry", "longest_s"), [(1, 0.2), (2, 0.4), (3, 0.8), (4, 1.6), (5, 2.0), (6, 2.0), (1000, 2.0)]
+)
+def test_backoff_doubles_up_to_a_cap_and_anything_below_it_may_be_drawn(
+    retry: int, longest_s: float
+) -> None:
+    for drawn in (0.0, 0.25, 0.5, 1.0):
+        assert backoff_s(retry, lambda drawn=drawn: drawn) == pytest.approx(longest_s * drawn)  # type: ignore[misc]
+
+
+# -- the budget
+
+
+def test_a_fresh_budget_has_ten_retries_and_ten_more_each_second() -> None:
+    budget = RetryBudget()
+    assert [budget.spend(100.0) for _ in range(12)] == [True] * 10 + [False] * 2
+    assert not budget.spend(100.05)
+    assert budget.spend(100.16)
+    assert not budget.spend(100.16)
+    assert [budget.spend(1000.0) for _ in range(11)] == [True] * 10 + [False]
+
+
+def test_five_first_attempts_earn_one_retry_up_to_ten() -> None:
+    budget = RetryBudget()
+    while budget.spend(0.0):
+        pass
+    for _ in range(6):
+        budget.earn()
+    assert [budget.spend(0.0) for _ in range(2)] == [True, False]
+    for _ in range(1000):
+        budget.earn()
+    assert [budget.spend(0.0) for _ in range(11)] == [True] * 10 + [False]
+
+
+@given(st.lists(st.tuples(st.floats(0, 0.5), st.booleans()), max_size=400))
+def test_retries_are_never_more_than_a_fifth_of_first_attempts_and_ten_a_second(
+    events: list[tuple[float, bool]],
+) -> None:
+    budget, now_s, first, retries = RetryBudget(), 0.0, 0, 0
+    for passed_s, is_first in events:
+        now_s += passed_s
+        if is_first:
+            budget.earn()
+            first += 1
+        else:
+            retries += budget.spend(now_s)
+        assert retries <= 0.2 * first + 10 * (now_s + 1) + 1e-6
+
+
+# -- the breaker
+
+
+def ill(breaker: Breaker, count: int, *, at_s: float = 0.0, every_s: float = 0.0) -> None:
+    for number in range(count):
+        breaker.note(ill=True, now_s=at_s + number * every_s)
+
+
+def test_a_breaker_opens_when_twenty_calls_were_ill_within_ten_seconds() -> None:
+    breaker = Breaker()
+    ill(breaker, 19)
+    assert breaker.admits(0.0)
+    ill(breaker, 1, at_s=10.0)
+    assert breaker.is_open
+    assert not breaker.admits(10.0)
+
+
+def test_a_breaker_stays_closed_when_ill_calls_are_rare() -> None:
+    breaker = Breaker()
+    ill(breaker, 1000, every_s=0.527)
+    assert not breaker.is_open
+
+
+def test_one_well_call_wipes_the_slate() -> None:
+    breaker = Breaker()
+    ill(breaker, 19)
+    breaker.note(ill=False, now_s=0.0)
+    ill(breaker, 19)
+    assert not breaker.is_open
+
+
+def test_an_open_breaker_admits_one_probe_after_five_seconds() -> None:
+    breaker = Breaker()
+    ill(breaker, 20)
+    assert not breaker.admits(4.999)
+    assert breaker.admits(5.0)
+    assert not breaker.admits(5.0)
+    breaker.end_probe()
+    assert breaker.admits(5.1)
+
+
+def test_a_probe_that_is_ill_keeps_it_open_and_silent_for_five_more_seconds() -> None:
+    breaker = Breaker()
+    ill(breaker, 20)
+    assert breaker.admits(5.0)
+    breaker.note(ill=True, now_s=9.0)
+    breaker.end_probe()
+    assert not breaker.admits(13.9)
+    assert breaker.admits(14.0)
+
+
+def test_a_probe_that_is_well_closes_it() -> None:
+    breaker = Breaker()
+    ill(breaker, 20)
+    assert breaker.admits(5.0)
+    breaker.note(ill=False, now_s=5.1)
+    breaker.end_probe()
+    assert not breaker.is_open
+    assert all(breaker.admits(5.1) for _ in range(3))
+    ill(breaker, 19, at_s=5.2)
+    assert not breaker.is_open
+
+
+# -- the limiter
+
+
+class Held:
+    """Tasks that take a slot and hold it until they are told to let it go."""
+
+    def __init__(self, limiter: Limiter) -> None:
+        self.limiter = limiter
+        self.inside: list[int] = []
+        self.events: dict[int, asyncio.Event] = {}
+        self.tasks: dict[int, asyncio.Task[None]] = {}
+
+    async def _hold(self, number: int) -> None:
+        async with self.limiter.slot():
+            self.inside.append(number)
+            await self.events[number].wait()
+        self.inside.remove(number)
+
+    async def take(self, *numbers: int) -> None:
+        for number in numbers:
+            self.events[number] = asyncio.Event()
+            self.tasks[number] = asyncio.create_task(self._hold(number))
+            await asyncio.sleep(0)
+
+    async def release(self, *numbers: int) -> None:
+        for number in numbers:
+            self.events[number].set()
+            await asyncio.sleep(0.001)
+
+    async def cancel(self, *numbers: int) -> None:
+        for number in numbers:
+            self.tasks[number].cancel()
+        await asyncio.sleep(0.001)
+
+
+async def test_no_more_than_the_limit_are_inside_and_the_others_come_in_their_order() -> None:
+    held = Held(Limiter(2))
+    await held.take(1, 2, 3, 4, 5)
+    assert held.inside == [1, 2]
+    await held.release(2)
+    assert held.inside == [1, 3]
+    await held.release(1, 3)
+    assert held.inside == [4, 5]
+    await held.release(4, 5)
+    assert held.limiter._taken == 0
+
+
+async def test_a_cancel_while_waiting_loses_no_slot_and_no_turn() -> None:
+    held = Held(Limiter(1))
+    await held.take(1, 2, 3, 4)
+    await held.cancel(2, 4)
+    await held.release(1)
+    assert held.inside == [3]
+    await held.release(3)
+    assert (held.limiter._taken, list(held.limiter._waiting)) == (0, [])
+
+
+async def test_a_cancel_in_the_moment_of_being_let_in_passes_the_slot_on() -> None:
+    held = Held(Limiter(1))
+    await held.take(1, 2, 3)
+    held.events[1].set()
+    for _ in range(10):
+        await asyncio.sleep(0)
+        if held.limiter._waiting and len(held.limiter._waiting) == 1:
+            break
+    await held.cancel(2)
+    assert held.inside == [3]
+    await held.release(3)
+    assert held.limiter._taken == 0
+
+
+async def test_a_cancel_of_who_is_inside_frees_the_slot() -> None:
+    held = Held(Limiter(1))
+    await held.take(1, 2)
+    await held.cancel(1)
+    assert held.inside[-1] == 2
+    await held.release(2)
+    assert held.limiter._taken == 0
+
+
+def test_the_limit_falls_by_three_tenths_once_a_second_and_not_below_four() -> None:
+    limiter = Limiter(100)
+    limiter.slower(0.0)
+    limiter.slower(0.9)
+    assert limiter.limit == 70
+    limiter.slower(1.0)
+    assert limiter.limit == 49
+    for second in range(2, 60):
+        limiter.slower(float(second))
+    assert limiter.limit == 4
+
+
+def test_the_limit_rises_again_by_one_a_round_and_not_above_its_maximum() -> None:
+    limiter = Limiter(10)
+    for second in range(60):
+        limiter.slower(float(second))
+    for _ in range(5):
+        limiter.well()
+    assert limiter.limit == 5
+    for _ in range(1000):
+        limiter.well()
+    assert limiter.limit == 10
+
+
+@pytest.mark.parametrize("limit_max", [1, 2, 3])
+def test_a_small_limit_is_not_raised_by_its_floor(limit_max: int) -> None:
+    limiter = Limiter(limit_max)
+    for second in range(60):
+        limiter.slower(float(second))
+    assert limiter.limit == limit_max
+
+
+async def test_who_is_inside_stays_when_the_limit_falls_and_nobody_comes_in_above_it() -> None:
+    held = Held(Limiter(8))
+    await held.take(*range(1, 12))
+    for second in range(60):
+        held.limiter.slower(float(second))
+    assert len(held.inside) == 8
+    await held.release(1, 2, 3, 4)
+    assert held.inside == [5, 6, 7, 8]
+    await held.release(5)
+    assert held.inside == [6, 7, 8, 9]
+    await held.release(6, 7, 8, 9, 10, 11)
+    assert held.limiter._taken == 0
+
+
+DICE: Final = random.Random(7)
+
+
+async def test_a_thousand_that_come_wait_and_are_cancelled_leave_every_slot_free() -> None:
+    limiter, inside = Limiter(7), 0
+
+    async def one() -> None:
+        nonlocal inside
+        async with limiter.slot():
+            inside += 1
+            assert inside <= 7
+            try:
+                await asyncio.sleep(DICE.random())
+            finally:
+                inside -= 1
+
+    tasks = []
+    for _ in range(1000):
+        tasks.append(asyncio.create_task(one()))
+        if DICE.random() < 0.5:
+            await asyncio.sleep(DICE.random() / 10)
+        if DICE.random() < 0.3:
+            DICE.choice(tasks).cancel()
+        if DICE.random() < 0.1:
+            limiter.slower(time.monotonic())
+        else:
+            limiter.well()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert (limiter._taken, inside, list(limiter._waiting)) == (0, 0, [])

@@ -1,0 +1,336 @@
+"""What is sent again with the same id, what is not, and what the caller and the ledger are told of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+import pytest
+from grpc import StatusCode
+
+from clients.alipayhk import errors
+from clients.alipayhk.errors import CallError
+from service.result_codes import ResultCodes
+from tests.delivery.world import (
+    BAD_GATEWAY,
+    HANG,
+    HANG_CONNECTING,
+    LIMITED,
+    LOST,
+    OK,
+    UNREACHABLE,
+    UNSIGNED,
+    S,
+    Step,
+    U,
+    World,
+    failing,
+    refusing,
+)
+
+Make = Callable[..., World]
+
+AGAIN: Final = {
+    "U": U,
+    "timeout": HANG,
+    "reset": LOST,
+    "truncated": failing(errors.Truncated("short")),
+    "502": BAD_GATEWAY,
+    "408": failing(errors.Unsigned("x", http_status=408)),
+    "unsigned": UNSIGNED,
+    "unreachable": UNREACHABLE,
+    "connecting hangs": HANG_CONNECTING,
+}
+
+
+@pytest.mark.parametrize("step", AGAIN.values(), ids=AGAIN.keys())
+async def test_sync_linkage_is_sent_again_with_the_same_bytes(world: World, step: Step) -> None:
+    world.client.script("a", step, step, S)
+    told = await world.deliver(world.sync("a"), left_s=20.0)
+    assert told.short == OK
+    assert not told.response.replayed
+    assert len(world.client.attempts) == 3
+    assert len(set(world.client.seen)) == 1
+    assert await world.state("a") == "applied"
+    row = await world.row("a")
+    assert row is not None
+    assert row.attempts == (3 if step.sent else 1)
+
+
+NOT_AGAIN: Final[dict[str, tuple[Step, tuple[str, str, str], str]]] = {
+    "a rate limit": (LIMITED, ("WALLET_RATE_LIMITED", "unknown", "same_request_id"), "in_doubt"),
+    "HTTP 429": (
+        failing(errors.Unsigned("x", http_status=429)),
+        ("WALLET_RATE_LIMITED", "unknown", "same_request_id"),
+        "in_doubt",
+    ),
+    "HTTP 403": (
+        failing(errors.Unsigned("x", http_status=403)),
+        ("UPSTREAM_HTTP_ERROR", "unknown", "operator"),
+        "in_doubt",
+    ),
+    "an unsigned set-up code": (
+        failing(errors.Unsigned("x", http_status=200, claimed_code="INVALID_CLIENT")),
+        ("RESPONSE_UNSIGNED", "unknown", "operator"),
+        "in_doubt",
+    ),
+    "a bad certificate": (
+        failing(errors.TlsInvalid("x")),
+        ("UPSTREAM_TLS_INVALID", "not_sent", "operator"),
+        "none",
+    ),
+    **{
+        name: (failing(error), (reason, "unknown", "operator"), "in_doubt")
+        for name, error, reason in (
+            ("a bad signature", errors.SignatureInvalid("x"), "RESPONSE_SIGNATURE_INVALID"),
+            ("a replay", errors.Replayed("x"), "RESPONSE_REPLAYED"),
+            ("nonsense", errors.Malformed("x"), "RESPONSE_MALFORMED"),
+            ("plain text", errors.NotEncrypted("x"), "RESPONSE_NOT_ENCRYPTED"),
+        )
+    },
+    "a refusal": (
+        refusing("USER_NOT_EXIST"),
+        ("WALLET_REJECTED", "rejected", "new_request_id"),
+        "rejected",
+    ),
+    "a refusal of this gateway": (
+        refusing("INVALID_CLIENT"),
+        ("GATEWAY_REFUSED", "rejected", "operator"),
+        "none",
+    ),
+}
+
+
+@pytest.mark.parametrize(("step", "short", "state"), NOT_AGAIN.values(), ids=NOT_AGAIN.keys())
+@pytest.mark.parametrize("api", ["sync", "bind"])
+async def test_what_a_second_try_cannot_mend_is_sent_once(
+    world: World, api: str, step: Step, short: tuple[str, str, str], state: str
+) -> None:
+    world.client.script("a", step)
+    told = await world.deliver(getattr(world, api)("a"))
+    if api == "bind" and short[2] == "same_request_id":
+        short = (*short[:2], "operator")
+    assert told.short == short
+    assert told.facts["attempts"] == "1"
+    assert len(world.client.attempts) == 1
+    assert await world.state("a") == state
+
+
+@pytest.mark.parametrize("name", [name for name, step in AGAIN.items() if step.sent])
+async def test_bind_account_is_sent_once(world: World, name: str) -> None:
+    world.client.script("a", AGAIN[name])
+    told = await world.deliver(world.bind("a"))
+    assert told.short[1:] == ("unknown", "operator")
+    assert told.code in {"UNKNOWN", "DEADLINE_EXCEEDED"}
+    assert len(world.client.seen) == 1
+    assert await world.state("a") == "in_doubt"
+    again = await world.deliver(world.bind("a"))
+    assert (again.short, again.code) == (("OUTCOME_IN_DOUBT", "unknown", "operator"), "UNKNOWN")
+    assert len(world.client.seen) == 1
+
+
+@pytest.mark.parametrize("name", [name for name, step in AGAIN.items() if not step.sent])
+async def test_bind_account_is_tried_again_while_nothing_was_sent(world: World, name: str) -> None:
+    world.client.script("a", AGAIN[name], AGAIN[name], S)
+    assert (await world.deliver(world.bind("a"), left_s=20.0)).short == OK
+    assert len(world.client.attempts) == 3
+    assert len(world.client.seen) == 1
+    assert await world.state("a") == "applied"
+
+
+async def test_bind_account_is_sent_again_where_alipayhk_promised_idempotency(make: Make) -> None:
+    world = make(bind_account_idempotent=True)
+    world.client.script("a", U, LOST, S)
+    assert (await world.deliver(world.bind("a"))).short == OK
+    assert len(world.client.seen) == 3
+
+
+# -- time
+
+
+async def test_backoff_doubles_and_nothing_is_sent_in_the_last_tenth_of_a_second(world: World) -> None:
+    world.client.otherwise = lambda _: U
+    told = await world.deliver(world.sync("a"), left_s=3.2)
+    assert told.short == ("WALLET_RESULT_UNKNOWN", "unknown", "same_request_id")
+    waits = [
+        after - before
+        for before, after in zip(world.client.sent_at, world.client.sent_at[1:], strict=False)
+    ]
+    assert waits == pytest.approx([0.2, 0.4, 0.8, 1.6], abs=0.01)
+    assert told.took_s < 3.1
+
+
+async def test_when_alipayhk_says_when_to_come_again_it_is_not_sent_earlier(world: World) -> None:
+    world.client.script("a", failing(errors.Unsigned("x", http_status=503, retry_after_s=3.0)), S)
+    assert (await world.deliver(world.sync("a"))).short == OK
+    first, second = world.client.sent_at
+    assert second - first == pytest.approx(3.0, abs=0.01)
+
+
+async def test_when_alipayhk_says_to_come_after_the_deadline_it_is_not_sent_again(world: World) -> None:
+    world.client.script("a", failing(errors.Unsigned("x", http_status=503, retry_after_s=30.0)))
+    told = await world.deliver(world.sync("a"))
+    assert told.short == ("UPSTREAM_HTTP_ERROR", "unknown", "same_request_id")
+    assert told.took_s < 0.1
+    assert len(world.client.seen) == 1
+
+
+# -- which of several attempts is told
+
+SENT: Final[dict[str, tuple[CallError, str]]] = {
+    "reset": (errors.ConnectionLost("x"), "CONNECTION_LOST"),
+    "truncated": (errors.Truncated("x"), "RESPONSE_TRUNCATED"),
+    "502": (errors.Unsigned("x", http_status=502), "UPSTREAM_HTTP_ERROR"),
+}
+
+
+@pytest.mark.parametrize(("error", "reason"), SENT.values(), ids=SENT.keys())
+async def test_the_reason_is_that_of_the_last_attempt_that_was_sent(
+    world: World, error: CallError, reason: str
+) -> None:
+    world.client.script("a", U, failing(error))
+    world.client.otherwise = lambda _: UNREACHABLE
+    told = await world.deliver(world.sync("a"), left_s=5.0)
+    assert told.short == (reason, "unknown", "same_request_id")
+    assert int(told.facts["attempts"]) > 2
+    assert len(world.client.seen) == 2
+    assert await world.state("a") == "in_doubt"
+
+
+async def test_a_bad_certificate_after_an_attempt_that_was_sent_does_not_replace_it(world: World) -> None:
+    world.client.script("a", LOST)
+    world.client.otherwise = lambda _: failing(errors.TlsInvalid("x"))
+    told = await world.deliver(world.sync("a"), left_s=2.0)
+    assert told.short == ("CONNECTION_LOST", "unknown", "same_request_id")
+    assert await world.state("a") == "in_doubt"
+
+
+async def test_a_bad_signature_after_a_doubt_is_told_and_stays_in_doubt(world: World) -> None:
+    world.client.script("a", LOST, failing(errors.SignatureInvalid("x")))
+    told = await world.deliver(world.sync("a"))
+    assert told.short == ("RESPONSE_SIGNATURE_INVALID", "unknown", "operator")
+    assert await world.state("a") == "in_doubt"
+
+
+# -- a refusal after a doubt
+
+DOUBTS: Final = {"timeout": HANG, "reset": LOST, "U": U, "unsigned": UNSIGNED}
+
+
+@pytest.mark.parametrize("doubt", DOUBTS.values(), ids=DOUBTS.keys())
+async def test_a_refusal_of_this_gateway_after_a_doubt_leaves_the_doubt(world: World, doubt: Step) -> None:
+    world.client.script("a", doubt, refusing("INVALID_SIGNATURE"))
+    told = await world.deliver(world.sync("a"))
+    assert told.short == ("GATEWAY_REFUSED", "unknown", "operator")
+    assert await world.state("a") == "in_doubt"
+    again = await world.deliver(world.sync("a"))
+    assert again.short == OK
+    assert not again.response.replayed
+
+
+@pytest.mark.parametrize("doubt", DOUBTS.values(), ids=DOUBTS.keys())
+async def test_a_code_that_no_table_knows_after_a_doubt_may_mean_already_done(
+    world: World, doubt: Step
+) -> None:
+    world.client.script("a", doubt, refusing("ALREADY_LINKED"))
+    told = await world.deliver(world.sync("a"))
+    assert told.short == ("WALLET_REJECTED", "unknown", "operator")
+    assert told.facts["result_code"] == "ALREADY_LINKED"
+    assert await world.state("a") == "in_doubt"
+
+
+@pytest.mark.parametrize("doubt", DOUBTS.values(), ids=DOUBTS.keys())
+async def test_a_known_code_after_a_doubt_is_final(world: World, doubt: Step) -> None:
+    world.client.script("a", doubt, refusing("USER_NOT_EXIST"))
+    told = await world.deliver(world.sync("a"))
+    assert told.short == ("WALLET_REJECTED", "rejected", "new_request_id")
+    assert await world.state("a") == "rejected"
+
+
+async def test_a_code_of_the_operators_table_after_a_doubt_is_final(make: Make) -> None:
+    world = make(codes=ResultCodes({"SyncLinkage": {"NOT_OURS": StatusCode.NOT_FOUND}}))
+    world.client.script("a", LOST, refusing("NOT_OURS"))
+    told = await world.deliver(world.sync("a"))
+    assert (told.short, told.code) == (("WALLET_REJECTED", "rejected", "new_request_id"), "NOT_FOUND")
+
+
+async def test_the_same_doubt_of_an_earlier_call_counts_as_well(world: World) -> None:
+    for request_id, code in (("a", "INVALID_CLIENT"), ("b", "ALREADY_LINKED")):
+        world.client.script(request_id, HANG, refusing(code))
+        assert (await world.deliver(world.sync(request_id), left_s=2.0)).reason == "UPSTREAM_TIMEOUT"
+        await asyncio.sleep(10.0)
+        told = await world.deliver(world.sync(request_id))
+        assert told.short[1:] == ("unknown", "operator")
+        assert await world.state(request_id) == "in_doubt"
+
+
+async def test_unreachable_after_the_doubt_of_an_earlier_call_is_not_called_unsent(world: World) -> None:
+    world.client.script("a", HANG)
+    await world.deliver(world.sync("a"), left_s=2.0)
+    await asyncio.sleep(10.0)
+    world.client.otherwise = lambda _: UNREACHABLE
+    told = await world.deliver(world.sync("a"), left_s=2.0)
+    assert told.short == ("UPSTREAM_UNREACHABLE", "unknown", "same_request_id")
+    assert await world.state("a") == "in_doubt"
+
+
+# -- what is remembered
+
+
+async def test_a_refusal_of_this_gateway_is_not_remembered_and_the_id_is_sent_again(world: World) -> None:
+    world.client.script("a", refusing("INVALID_CLIENT"), S)
+    told = await world.deliver(world.sync("a"))
+    assert told.short == ("GATEWAY_REFUSED", "rejected", "operator")
+    again = await world.deliver(world.sync("a"))
+    assert again.short == OK
+    assert not again.response.replayed
+    assert len(world.client.seen) == 2
+
+
+CODES: Final = ("PARAM_ILLEGAL", "USER_NOT_EXIST", "PROCESS_FAIL", "USER_STATUS_ABNORMAL", "NO_TABLE_KNOWS")
+
+
+@pytest.mark.parametrize("api", ["sync", "bind"])
+@pytest.mark.parametrize("code", CODES)
+async def test_a_refusal_replays_with_the_same_words(world: World, api: str, code: str) -> None:
+    world.client.script("a", refusing(code))
+    order = getattr(world, api)("a")
+    first, again = await world.deliver(order), await world.deliver(order)
+    assert (first.short, first.code) == (again.short, again.code)
+    assert first.short[1] == "rejected"
+    assert first.facts.pop("attempts") == "1"
+    assert again.facts.pop("replayed") == "true"
+    again.facts.pop("attempts", None)
+    assert first.facts == again.facts
+    assert len(world.client.seen) == 1
+
+
+@pytest.mark.parametrize("api", ["sync", "bind"])
+async def test_a_success_replays_whole(world: World, api: str) -> None:
+    order = getattr(world, api)("a")
+    first, again = await world.deliver(order), await world.deliver(order)
+    assert again.response.replayed
+    again.response.replayed = False
+    assert first.response == again.response
+    assert len(world.client.seen) == 1
+
+
+async def test_a_bug_in_the_reply_is_opaque_and_leaves_the_request_in_doubt(world: World) -> None:
+    def reply(_: object) -> None:
+        raise KeyError("SECRET")
+
+    order = replace(world.sync("a"), reply=reply)  # type: ignore[arg-type]
+    told = await world.deliver(order)
+    assert told.short == ("GATEWAY_BUG", "unknown", "operator")
+    assert "SECRET" not in repr(told)
+    assert await world.state("a") == "in_doubt"
+
+
+@pytest.mark.parametrize("sent", [True, False])
+async def test_a_bug_in_an_attempt_is_told_by_what_is_known(world: World, sent: bool) -> None:
+    world.client.script("a", Step(KeyError("SECRET"), sent=sent, applies=sent))
+    told = await world.deliver(world.sync("a"))
+    assert told.short == ("GATEWAY_BUG", "unknown" if sent else "not_sent", "operator")
+    assert await world.state("a") == ("in_doubt" if sent else "none")

@@ -1,0 +1,103 @@
+"""One at a time per linkage, the oldest biz_time first."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from typing import Final
+
+from service.turns import Turns
+
+
+class Line:
+    """Tasks that take their turn and note it."""
+
+    def __init__(self) -> None:
+        self.turns = Turns()
+        self.order: list[str] = []
+        self.inside: Counter[str] = Counter()
+
+    async def pass_(
+        self, name: str, linkage: str | None, biz_time_ms: int | None, hold_s: float = 1.0
+    ) -> None:
+        async with self.turns.take(linkage, biz_time_ms):
+            self.order.append(name)
+            if linkage is not None:
+                self.inside[linkage] += 1
+                assert self.inside[linkage] == 1
+            try:
+                await asyncio.sleep(hold_s)
+            finally:
+                if linkage is not None:
+                    self.inside[linkage] -= 1
+
+    def start(self, name: str, linkage: str | None, biz_time_ms: int | None) -> asyncio.Task[None]:
+        return asyncio.create_task(self.pass_(name, linkage, biz_time_ms))
+
+
+async def test_the_others_go_in_order_of_biz_time_and_then_of_arrival() -> None:
+    line = Line()
+    tasks = [
+        line.start(name, "a", time)
+        for name, time in (("first", 9), ("c", 3), ("a", 1), ("b", 2), ("a2", 1), ("none", None))
+    ]
+    await asyncio.gather(*tasks)
+    assert line.order == ["first", "none", "a", "a2", "b", "c"]
+    assert not line.turns._waiting
+
+
+async def test_another_linkage_and_no_linkage_wait_for_nobody() -> None:
+    line = Line()
+    tasks = [
+        line.start(*row) for row in (("a", "a", 1), ("b", "b", 1), ("n1", None, 1), ("n2", None, None))
+    ]
+    await asyncio.sleep(0.5)
+    assert line.order == ["a", "b", "n1", "n2"]
+    assert line.turns.is_taken("a")
+    assert not line.turns.is_taken("c")
+    await asyncio.gather(*tasks)
+    assert not line.turns.is_taken("a")
+
+
+async def test_who_gives_up_loses_nobody_elses_turn() -> None:
+    line = Line()
+    tasks = [line.start(str(number), "a", number) for number in range(5)]
+    await asyncio.sleep(0.5)
+    for number in (1, 3):
+        tasks[number].cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert line.order == ["0", "2", "4"]
+    assert not line.turns._waiting
+
+
+async def test_who_is_cancelled_in_the_moment_of_its_turn_passes_it_on() -> None:
+    line = Line()
+    tasks = [line.start(str(number), "a", number) for number in range(3)]
+    await asyncio.sleep(0.5)
+    tasks[0].cancel()
+    for _ in range(10):
+        await asyncio.sleep(0)
+        if tasks[0].done():
+            break
+    tasks[1].cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert line.order == ["0", "2"]
+    assert not line.turns._waiting
+
+
+DICE: Final = random.Random(11)
+
+
+async def test_a_thousand_of_any_linkage_that_come_and_go_leave_nothing() -> None:
+    line, tasks = Line(), []
+    for number in range(1000):
+        tasks.append(line.start(str(number), DICE.choice("abcde"), DICE.randrange(50)))
+        if DICE.random() < 0.3:
+            await asyncio.sleep(DICE.random() * 3)
+        if DICE.random() < 0.4:
+            DICE.choice(tasks).cancel()
+    for task in tasks[::2]:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert not line.turns._waiting

@@ -1,0 +1,383 @@
+"""A delivery, the AlipayHK that it calls and the ledger that it writes, each doing what a test says."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import time
+from collections import Counter, defaultdict, deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, TypeVar, cast
+
+from google.protobuf.message import Message
+
+from clients.alipayhk import errors
+from clients.alipayhk.client import Client
+from clients.alipayhk.endpoint import Endpoint
+from clients.alipayhk.errors import CallError
+from clients.alipayhk.keys import Keys
+from clients.alipayhk.messages import VerifiedResponse
+from clients.alipayhk.protocols import ENVELOPE_SIGNED, HEADER_SIGNED
+from clients.alipayhk.transport import Attempt
+from service.bookkeeping import Bookkeeping
+from service.call import Call, Circumstances
+from service.callers import ANYBODY, Caller
+from service.delivery import Delivery
+from service.ledger import Answer, Claim, Ending, Key, LedgerUnavailable, Row
+from service.ledger.memory import MemoryLedger
+from service.metrics import Metrics
+from service.order import Order
+from service.result_codes import ResultCodes
+from service.rpcs import bind_account, sync_linkage
+from service.status import verdict_of
+from tests.service.fakes import refused, vault_of, verified
+
+UPSTREAM_TIMEOUT_S: Final = 4.0
+LEASE_S: Final = UPSTREAM_TIMEOUT_S + 1.0
+STARTED_S: Final = 1_800_000_000.0
+"""The wall clock when the virtual monotonic clock shows zero."""
+BIZ_TIME_MS: Final = 1_700_000_000_000
+T = TypeVar("T")
+
+
+def wall_s() -> float:
+    """Return the wall clock, which goes with the virtual one."""
+    return STARTED_S + time.monotonic()
+
+
+# -- AlipayHK
+
+
+@dataclass(frozen=True)
+class Step:
+    """How one attempt goes. By default it is applied and answered S."""
+
+    error: Exception | None = None
+    sent: bool = True
+    before_s: float = 0.001
+    """Until the first byte leaves."""
+    after_s: float = 0.001
+    """From then until the answer."""
+    applies: bool = True
+    """Whether the wallet applies it, whatever the gateway hears of that."""
+    stubborn: bool = False
+    """Whether a byte leaves in the moment of a cancel."""
+
+
+S: Final = Step()
+U: Final = Step(refused("U", "UNKNOWN_EXCEPTION"))
+HANG: Final = Step(after_s=math.inf)
+"""Applied, and never answered."""
+HANG_CONNECTING: Final = Step(sent=False, before_s=math.inf, applies=False)
+
+
+def refusing(code: str) -> Step:
+    """Return a signed F."""
+    return Step(refused("F", code), applies=False)
+
+
+def failing(error: CallError, *, applies: bool = False) -> Step:
+    """Return an attempt that ends with an error."""
+    return Step(error, sent=error.sent, applies=applies and error.sent)
+
+
+UNREACHABLE: Final = failing(errors.Unreachable("ClientConnectorError"))
+LOST: Final = failing(errors.ConnectionLost("reset"))
+BAD_GATEWAY: Final = failing(errors.Unsigned("no signature", http_status=502))
+UNSIGNED: Final = failing(errors.Unsigned("no signature", http_status=200))
+LIMITED: Final = refusing("REQUEST_TRAFFIC_EXCEED_LIMIT")
+
+
+@dataclass
+class Wallet:
+    """What AlipayHK remembers: per request id the content that it applied, and the order of all of them."""
+
+    applied: dict[tuple[str, str], bytes] = field(default_factory=dict)
+    order: list[str] = field(default_factory=list)
+
+    def apply(self, api: str, request_id: str, body: bytes) -> None:
+        """Apply a request once."""
+        first = self.applied.setdefault((api, request_id), body)
+        assert first == body, "changed content left under a used id"
+        self.order.append(request_id)
+
+
+class ScriptedClient(Client):
+    """Makes attempts as its script says, within the time of one attempt."""
+
+    def __init__(self) -> None:
+        self.scripts: defaultdict[str, deque[Step]] = defaultdict(deque)
+        self.otherwise: Callable[[str], Step] = lambda _: S
+        self.attempts: list[tuple[str, Attempt]] = []
+        self.seen: list[tuple[str, bytes]] = []
+        """What left, by request id."""
+        self.sent_at: list[float] = []
+        self.wallet = Wallet()
+        self.at_once = self.at_once_max = 0
+
+    def script(self, request_id: str, *steps: Step) -> None:
+        """Say how the attempts at a request go; what comes after them goes as all others do."""
+        self.scripts[request_id].extend(steps)
+
+    def ids_seen(self) -> list[str]:
+        """Return the ids of what left, in order."""
+        return [request_id for request_id, _ in self.seen]
+
+    async def call(
+        self, endpoint: Endpoint, request_id: str, body: bytes, attempt: Attempt
+    ) -> VerifiedResponse:
+        """Make one attempt."""
+        self.attempts.append((request_id, attempt))
+        script = self.scripts[request_id]
+        step = script.popleft() if script else self.otherwise(request_id)
+        self.at_once += 1
+        self.at_once_max = max(self.at_once_max, self.at_once)
+        try:
+            async with asyncio.timeout(UPSTREAM_TIMEOUT_S):
+                return await self._go(step, endpoint, request_id, body, attempt)
+        except asyncio.CancelledError:
+            attempt.sent |= step.stubborn
+            raise
+        except TimeoutError:
+            raise (errors.Timeout if attempt.sent else errors.Unreachable)("no answer in time") from None
+        finally:
+            self.at_once -= 1
+
+    async def _go(
+        self, step: Step, endpoint: Endpoint, request_id: str, body: bytes, attempt: Attempt
+    ) -> VerifiedResponse:
+        await asyncio.sleep(step.before_s)
+        if step.sent:
+            attempt.sent = True
+            self.seen.append((request_id, body))
+            self.sent_at.append(time.monotonic())
+            if step.applies:
+                self.wallet.apply(endpoint.api, request_id, body)
+        await asyncio.sleep(step.after_s)
+        if step.error is not None:
+            raise step.error
+        return verified()
+
+
+# -- the ledger
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What goes wrong with one operation of the ledger."""
+
+    before_s: float = 0.0
+    """How long it hangs before it is done."""
+    fails: bool = False
+    """Whether it is not done, and says so."""
+    loses: bool = False
+    """Whether it is done, and says that it is not."""
+    after_s: float = 0.0
+    """How long it hangs after it is done."""
+
+
+FAILS: Final = Fault(fails=True)
+LOSES: Final = Fault(loses=True)
+
+
+class FaultyLedger(MemoryLedger):
+    """A ledger in memory, some of whose operations go wrong."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.faults: defaultdict[str, deque[Fault]] = defaultdict(deque)
+        self.broken = False
+        """Whether every operation fails."""
+        self.done: list[str] = []
+
+    def fault(self, operation: str, *faults: Fault) -> None:
+        """Say how the next operations of one kind go."""
+        self.faults[operation].extend(faults)
+
+    async def claim(self, claim: Claim, now_ms: int) -> Answer:
+        """Claim, unless that goes wrong."""
+        work = super().claim
+        return await self._through("claim", lambda: work(claim, now_ms))
+
+    async def look(self, claim: Claim, now_ms: int) -> Answer:
+        """Look, unless that goes wrong."""
+        work = super().look
+        return await self._through("look", lambda: work(claim, now_ms))
+
+    async def renew(self, key: Key, token: int, lease_ms: int, now_ms: int) -> bool:
+        """Renew, unless that goes wrong."""
+        work = super().renew
+        return await self._through("renew", lambda: work(key, token, lease_ms, now_ms))
+
+    async def extend(self, key: Key, token: int, lease_ms: int, now_ms: int) -> bool:
+        """Extend, unless that goes wrong."""
+        work = super().extend
+        return await self._through("extend", lambda: work(key, token, lease_ms, now_ms))
+
+    async def record(self, key: Key, token: int, ending: Ending, now_ms: int) -> bool:
+        """Record, unless that goes wrong."""
+        work = super().record
+        return await self._through("record", lambda: work(key, token, ending, now_ms))
+
+    async def undo(self, key: Key, token: int, now_ms: int) -> bool:
+        """Undo, unless that goes wrong."""
+        work = super().undo
+        return await self._through("undo", lambda: work(key, token, now_ms))
+
+    async def _through(self, operation: str, work: Callable[[], Awaitable[T]]) -> T:
+        faults = self.faults[operation]
+        fault = faults.popleft() if faults else FAILS if self.broken else Fault()
+        await asyncio.sleep(fault.before_s)
+        if fault.fails:
+            raise LedgerUnavailable("disk full")
+        self.done.append(operation)
+        result = await work()
+        await asyncio.sleep(fault.after_s)
+        if fault.loses:
+            raise LedgerUnavailable("disk failed")
+        return result
+
+
+# -- all of it
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a caller was told, and when."""
+
+    reason: str
+    outcome: str = ""
+    retry: str = ""
+    code: str = "OK"
+    facts: dict[str, str] = field(default_factory=dict)
+    response: Any = None
+    took_s: float = 0.0
+
+    @property
+    def short(self) -> tuple[str, str, str]:
+        """Return the reason and what follows from it."""
+        return self.reason, self.outcome, self.retry
+
+
+OK: Final = ("OK", "", "")
+
+
+class World:
+    """One gateway's delivery between its callers, its ledger and AlipayHK."""
+
+    def __init__(
+        self,
+        *,
+        client: ScriptedClient | None = None,
+        ledger: MemoryLedger | None = None,
+        max_in_flight: int = 1000,
+        chance: Callable[[], float] = lambda: 1.0,
+        without_ledger: bool = False,
+        bind_account_idempotent: bool = False,
+        codes: ResultCodes | None = None,
+    ) -> None:
+        self.client = ScriptedClient() if client is None else client
+        self.ledger = FaultyLedger() if ledger is None else ledger
+        self.metrics = Metrics()
+        self.codes = codes or ResultCodes()
+        self.books = Bookkeeping(
+            self.ledger,
+            vault_of(),
+            self.metrics,
+            lease_s=LEASE_S,
+            biz_time_ahead_s=300.0,
+            idempotent_without=without_ledger,
+            now_s=wall_s,
+        )
+        self.delivery = Delivery(
+            self.client,
+            self.books,
+            self.metrics,
+            apis=("SyncLinkage", "BindAccount"),
+            codes=self.codes,
+            max_in_flight=max_in_flight,
+            chance=chance,
+        )
+        keys = cast("Keys", None)  # nothing here signs
+        one = Endpoint("SyncLinkage", HEADER_SIGNED, "https://h", "/s", "C", keys, idempotent=True)
+        self._sync = one
+        self._bind = replace(
+            one, api="BindAccount", protocol=ENVELOPE_SIGNED, idempotent=bind_account_idempotent
+        )
+
+    @property
+    def faulty(self) -> FaultyLedger:
+        """Return the ledger, some of whose operations go wrong."""
+        assert isinstance(self.ledger, FaultyLedger)
+        return self.ledger
+
+    def sync(
+        self, request_id: str, *, content: str = "bind", biz_time: int = 1, user: str | None = None
+    ) -> Order:
+        """Return an order to change a linkage; every request changes its own unless a user is given."""
+        members: dict[str, Any] = {"bizTime": biz_time, "operate": content, "user": user or request_id}
+        return Order(
+            self._sync,
+            request_id,
+            _json({"requestId": request_id, **members}),
+            _json(members),
+            sync_linkage.RPC.response,
+            sync_linkage.reply,
+            linkage=(user or request_id,),
+            biz_time_ms=BIZ_TIME_MS + biz_time,
+        )
+
+    def bind(self, request_id: str, *, content: str = "x") -> Order:
+        """Return an order to bind an account."""
+        body = _json({"account": content})
+        rpc = bind_account.RPC
+        return Order(self._bind, request_id, body, body, rpc.response, rpc.reply)
+
+    async def deliver(self, order: Order, left_s: float = 10.0, caller: Caller = ANYBODY) -> Told:
+        """Deliver an order, and tell its caller what came of it as the interceptors do."""
+        api, idempotent = order.endpoint.api, order.endpoint.idempotent
+        began = time.monotonic()
+        call = Call(began + left_s, Circumstances(api, idempotent), caller, order.request_id)
+        try:
+            response: Message = await self.delivery.deliver(order, call)
+        except Exception as error:  # noqa: BLE001  (as the last one who can keep its text from the caller)
+            verdict = verdict_of(error, call.circumstances, self.codes)
+            took_s = time.monotonic() - began
+            names = (verdict.reason_name, str(verdict.outcome), str(verdict.retry), verdict.code.name)
+            return Told(*names, dict(verdict.facts), None, took_s)
+        return Told("OK", response=response, took_s=time.monotonic() - began)
+
+    def start(self, order: Order, left_s: float = 10.0, caller: Caller = ANYBODY) -> asyncio.Task[Told]:
+        """Deliver an order in a task of its own, as gRPC does."""
+        return asyncio.create_task(self.deliver(order, left_s, caller))
+
+    async def row(self, request_id: str) -> Row | None:
+        """Return the ledger's row of a request id."""
+        rows: Sequence[Row] = await self.ledger.find(request_id)
+        return rows[0] if rows else None
+
+    async def state(self, request_id: str) -> str:
+        """Return how the ledger's row of a request id stands."""
+        row = await self.row(request_id)
+        return "none" if row is None else str(row.state)
+
+    async def nothing_is_left(self) -> None:
+        """Wait until nothing is under way, and check that nothing is left of it."""
+        assert await self.delivery.idle(1000.0)
+        await asyncio.sleep(0)
+        delivery = self.delivery
+        assert not delivery._flights
+        assert not delivery._turns._waiting
+        assert not +Counter(delivery._by_caller)
+        for attempts in delivery._attempts.values():
+            assert (attempts._limiter._taken, list(attempts._limiter._waiting)) == (0, [])
+            assert not attempts._breaker._probing
+        ours = ("Delivery.", "Attempts.", "Bookkeeping.", "World.")
+        left = [getattr(task.get_coro(), "__qualname__", "") for task in asyncio.all_tasks()]
+        assert not [name for name in left if name.startswith(ours)]
+
+
+def _json(members: object) -> bytes:
+    return json.dumps(members, separators=(",", ":"), ensure_ascii=False).encode()
