@@ -111,6 +111,8 @@ class Image:
         source = self.directory / "context"
         if words[0].startswith("--from="):
             source = self.directory / f"stage-{words.pop(0).removeprefix('--from=')}"
+        if words[0].startswith("--chown="):
+            words.pop(0)  # whose it is shows in a container alone
         *names, last = words
         target = self.workdir / self._here(last)
         for name in names:

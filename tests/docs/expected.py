@@ -69,6 +69,7 @@ ROWS: Final = (
         (r"alipayhk\.linkage\.v1\.LinkageService\n", "SyncLinkageRequest is a message", "request_id = 1;"),
     ),
     Row("README.md", '"readme-4"', ('"status": ?"S"',)),
+    Row("README.md", "ledger --help", ("list", "show", "resolve", "export")),
     Row(
         "README.md",
         "keys inspect",

@@ -20,9 +20,18 @@ TIMEOUT_S: Final = 8.0
 DETAILS_BYTES_MAX: Final = 6 * 1024
 DETAILS: Final = "grpc-status-details-bin"
 PUSHBACK: Final = "grpc-retry-pushback-ms"
+_TRIED_AGAIN: Final = {
+    "UPSTREAM_UNREACHABLE",
+    "UPSTREAM_TIMEOUT",
+    "CONNECTION_LOST",
+    "RESPONSE_TRUNCATED",
+    "UPSTREAM_HTTP_ERROR",
+    "RESPONSE_UNSIGNED",
+    "WALLET_RESULT_UNKNOWN",
+}
 _REQUEST_ID: Final = re.compile(r"[!-~]{1,128}")
-_SENTENCES: Final[dict[str, str]] = {}
-"""The sentence of each reason, as it was first told."""
+_SENTENCES: Final[dict[tuple[str, str], str]] = {}
+"""The sentence of each reason and outcome, as it was first told."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +85,11 @@ class Expected:
     retry: str
     pushback_ms: int | None = None
     """Exactly so; None for any wait where the retry has one, and -1 where it has none."""
+
+    @property
+    def is_tried_again(self) -> bool:
+        """Whether the gateway itself tries again while the caller's time allows."""
+        return self.retry == "same_request_id" and self.reason in _TRIED_AGAIN
 
 
 def not_sent(code: StatusCode, reason: str, retry: str = "same_request_id") -> Expected:
@@ -157,7 +171,8 @@ def check(answer: Told, expected: Expected, request: Message | None = None) -> N
     assert info.domain == "linkage.alipayhk"
     assert (answer.status.code, answer.status.message) == (answer.code.value[0], answer.message)
     assert re.fullmatch(r"[A-Za-z][A-Za-z_,;:'. -]+\.", answer.message), "a sentence for a person"
-    assert _SENTENCES.setdefault(info.reason, answer.message) == answer.message, "a constant one"
+    first_told = _SENTENCES.setdefault((info.reason, expected.outcome), answer.message)
+    assert first_told == answer.message, "a constant one"
     assert answer.status.ByteSize() < DETAILS_BYTES_MAX
     _check_wait(answer, expected)
     if request is not None:

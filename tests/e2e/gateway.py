@@ -81,6 +81,8 @@ class Gateway:
     out: list[str] = field(default_factory=list)
     err: list[str] = field(default_factory=list)
     address: str = ""
+    ends_with: int = 0
+    """The exit status that it must end with."""
     channel: grpc.aio.Channel = field(init=False)
     _came: asyncio.Condition = field(default_factory=asyncio.Condition)
 
@@ -126,6 +128,12 @@ class Gateway:
         """Wait for its end; return its exit status."""
         async with asyncio.timeout(PATIENCE_S):
             return await self.process.wait()
+
+    async def kill(self) -> None:
+        """End it as nothing can be prepared for."""
+        self.ends_with = -signal.SIGKILL
+        self.process.kill()
+        assert await self.ended() == self.ends_with
 
     def resident_kib(self) -> int:
         """Return how much memory it holds."""
@@ -178,7 +186,7 @@ async def running(
             yield gateway
         if process.returncode is None:
             gateway.terminate()
-        assert await gateway.ended() == 0, gateway.err
+        assert await gateway.ended() == gateway.ends_with, gateway.err
     finally:
         if process.returncode is None:
             process.kill()

@@ -58,6 +58,12 @@ def sync_body(request_id: str) -> bytes:
     ).encode()
 
 
+def apart(api: Api, **changes: Any) -> Any:
+    """Return a request that waits for no other one: what it changes is its own."""
+    own = {"external_identity_value": f"會員-{new_id()}"} if api is SYNC else {}
+    return api.request(**(own | changes))
+
+
 def bind_request(**changes: Any) -> pb.BindAccountRequest:
     """Return a request with every member but a form; None takes one away."""
     members: dict[str, Any] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -203,11 +204,29 @@ async def test_faults_are_named_and_nothing_else_is(
     assert [name for name in {*settings, *REQUIRED} - names if named(lines, name)] == []
 
 
-async def test_ledger_in_a_file_is_refused_while_there_is_none(settings: Settings, tmp_path: Path) -> None:
-    file = tmp_path / "ledger.db"
-    lines = await refuses({**settings, "LEDGER_URL": f"sqlite:///{file}"})
-    assert any("LEDGER_URL" in line for line in lines)
-    assert not file.exists()
+@pytest.mark.parametrize(
+    ("more", "word"),
+    [
+        ({"LEDGER_URL": "off", "BIND_ACCOUNT_WITHOUT_LEDGER": ""}, "BIND_ACCOUNT_WITHOUT_LEDGER=true"),
+        ({"LEDGER_URL": "memory:", "BIND_ACCOUNT_WITHOUT_LEDGER": "false"}, "BindAccount"),
+        ({"LEDGER_URL": "memory:", "WORKERS": "2", "LISTEN": "127.0.0.1:1"}, "WORKERS=1"),
+        ({"LEDGER_URL": f"postgresql://u:{MARK}@db/x"}, "PostgreSQL"),
+        ({"LEDGER_URL": f"sqlite:///{MARK}?mode=ro"}, "sqlite:///file"),
+    ],
+    ids=["off", "memory:", "memory: of two workers", "PostgreSQL", "SQLite with a query"],
+)
+async def test_ledger_that_would_not_do_is_refused_with_a_sentence(
+    settings: Settings, more: dict[str, str], word: str
+) -> None:
+    lines = await refuses({**settings, **more})
+    assert [word in line for line in lines if named([line], "LEDGER_URL")] == [True]
+
+
+@pytest.mark.parametrize("url", ["sqlite:///{}/ledger.db", "memory:", "off"])
+async def test_ledger_that_will_do_is_accepted(settings: Settings, tmp_path: Path, url: str) -> None:
+    url = url.format(tmp_path)
+    assert (await checked({**settings, "LEDGER_URL": url}))["LEDGER_URL"] == url
+    assert not os.listdir(tmp_path), "a check makes nothing"  # noqa: PTH208
 
 
 async def test_names_that_kubernetes_sets_are_not_settings(run: Run) -> None:

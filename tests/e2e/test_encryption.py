@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import itertools
+import json
 import os
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
@@ -95,13 +96,14 @@ class EncryptingWay(Way):
 
     profile: Profile
 
-    def check_sent(self, request: Any) -> Request:
-        """Check that exactly one request came, which holds the sample."""
-        (sent,) = self.upstream.requests
+    def content(self, sent: Request) -> bytes:
+        """Verify and decrypt a request; return its business content, byte for byte."""
         text = self.wallet.business(sent)
-        plain, _ = self.profile.open(self.wallet.key, sent.header("Encrypt"), text)
-        assert plain == SYNC.body(getattr(request, "request_id"))  # noqa: B009
-        return sent
+        return self.profile.open(self.wallet.key, sent.header("Encrypt"), text)[0]
+
+    def id_of(self, sent: Request) -> str:
+        """Return the id inside."""
+        return str(json.loads(self.content(sent))["requestId"])
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")

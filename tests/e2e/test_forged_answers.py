@@ -14,7 +14,7 @@ import pytest
 from . import caller
 from .caller import Told, alarm
 from .conftest import Way
-from .samples import BIND
+from .samples import BIND, apart
 from .upstream import Answer, Request, answers
 from .wallet import compact, head_of, now
 
@@ -67,13 +67,14 @@ async def test_no_flipped_bit_passes(either: Way) -> None:
 
     async def one() -> Any:
         async with gate:
-            return await caller.call(either.gateway.channel, either.api, either.api.request())
+            return await caller.call(either.gateway.channel, either.api, apart(either.api))
 
     told = await asyncio.gather(*(one() for _ in range(count)))
     reasons = {answer.info.reason if isinstance(answer, Told) else "OK" for answer in told}
     assert reasons <= {"RESPONSE_SIGNATURE_INVALID", "RESPONSE_UNSIGNED"}
     assert "RESPONSE_SIGNATURE_INVALID" in reasons
     assert {answer.metadata["outcome"] for answer in told if isinstance(answer, Told)} == {"unknown"}
+    assert {answer.metadata["attempts"] for answer in told if isinstance(answer, Told)} == {"1"}
     assert len(either.upstream.requests) == count
 
 

@@ -17,7 +17,7 @@ from .caller import not_sent
 from .conftest import Run
 from .gateway import Gateway
 from .material import Material
-from .samples import APIS, BIND, SYNC, Api
+from .samples import APIS, BIND, SYNC, Api, apart
 from .upstream import Peer, Request, Upstream
 from .wallet import Wallet
 
@@ -110,7 +110,7 @@ async def test_caller_beyond_its_quota_is_refused_and_others_are_not(
                 await caller.refused(gateway.channel, api, api.request(), QUOTA_EXCEEDED)
             assert len(upstream.requests) == 1
             upstream.script = wallet.says()
-            await caller.accepted(other, SYNC, SYNC.request())
+            await caller.accepted(other, SYNC, apart(SYNC))
         await caller.accepted(gateway.channel, BIND, BIND.request())
 
 

@@ -123,7 +123,7 @@ async def test_mark_is_found_nowhere(
 ) -> None:
     upstream.script = ENDS[kind](wallet)
     for request in (marked(api), *([marked_form()] if api is BIND else [])):
-        answer = await caller.call(watched.channel, api, request, timeout_s=0.5 if kind == "hang" else 8)
+        answer = await caller.call(watched.channel, api, request, timeout_s=8 if kind == "success" else 0.6)
         await watched.call_logged(request.request_id)
         assert isinstance(answer, Told) is (kind != "success")
         if isinstance(answer, Told):

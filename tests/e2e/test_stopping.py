@@ -14,7 +14,7 @@ from .caller import doubt, not_sent
 from .conftest import Run
 from .gateway import get
 from .operations import NOT_SERVING, SERVING, health, watching
-from .samples import APIS, SERVICE, SYNC, Api
+from .samples import APIS, SERVICE, SYNC, Api, apart
 from .test_load import held
 from .upstream import Upstream, hangs
 from .wallet import Wallet
@@ -42,7 +42,7 @@ async def test_stop_loses_no_call(run: Run, upstream: Upstream, wallet: Wallet, 
         assert (await get(gateway.admin, "/livez"))[0] == 200
 
         upstream.script, script = wallet.says(), upstream.script
-        await caller.accepted(gateway.channel, api, api.request())
+        await caller.accepted(gateway.channel, api, apart(api))
         upstream.script = script
         await asyncio.sleep(max(0, began + 0.8 - time.monotonic()))
         for other in APIS:

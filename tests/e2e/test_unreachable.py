@@ -9,17 +9,20 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field
 
+import pytest
 from grpc import StatusCode
 
 from . import caller
-from .caller import not_sent
-from .conftest import Run, RunAll
-from .gateway import free_port
+from .caller import Told, not_sent
+from .conftest import Run, RunAll, Way
+from .gateway import Gateway, free_port
 from .material import Authority, Certificate, Material
-from .samples import APIS, BIND, SYNC
+from .samples import APIS, BIND, SYNC, Api
 from .upstream import Answer, Upstream, listening
 from .wallet import Wallet
 
+TRYING_S = 0.7
+"""How long calls keep trying to connect."""
 UNREACHABLE = not_sent(StatusCode.UNAVAILABLE, "UPSTREAM_UNREACHABLE")
 TLS_INVALID = not_sent(StatusCode.UNAVAILABLE, "UPSTREAM_TLS_INVALID", "operator")
 
@@ -79,6 +82,11 @@ async def full_backlog() -> AsyncIterator[socket.socket]:
                 filler.close()
 
 
+async def unreachable(gateway: Gateway, api: Api, *, timeout_s: float = TRYING_S) -> Told:
+    """Call where no connection comes about; the gateway tries as long as its caller waits."""
+    return await caller.refused(gateway.channel, api, api.request(), UNREACHABLE, timeout_s=timeout_s)
+
+
 async def test_host_that_is_not_there_is_unreachable(run_all: RunAll, upstream: Upstream) -> None:
     urls = {
         "no such name": "https://alipay.invalid",
@@ -88,8 +96,8 @@ async def test_host_that_is_not_there_is_unreachable(run_all: RunAll, upstream: 
     async with run_all({why: {"BASE_URL": url} for why, url in urls.items()}) as gateways:
         for gateway in gateways.values():
             for api in APIS:
-                told = await caller.refused(gateway.channel, api, api.request(), UNREACHABLE)
-                assert told.metadata["attempts"] == "1"
+                told = await unreachable(gateway, api)
+                assert int(told.metadata["attempts"]) >= 1
     assert upstream.requests == []
 
 
@@ -97,8 +105,8 @@ async def test_connecting_that_hangs_is_unreachable_and_nothing_arrives_later(ru
     async with full_backlog() as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         async with run({"BASE_URL": url, "UPSTREAM_TIMEOUT_S": "0.4"}) as gateway:
-            await caller.refused(gateway.channel, BIND, BIND.request(), UNREACHABLE)
-            await caller.refused(gateway.channel, SYNC, SYNC.request(), UNREACHABLE, timeout_s=0.3)
+            await unreachable(gateway, BIND, timeout_s=1.2)
+            await unreachable(gateway, SYNC, timeout_s=0.3)
             assert await leftovers(listener) == b""
 
 
@@ -121,9 +129,8 @@ async def test_tls_handshake_that_hangs_is_unreachable(run: Run) -> None:
         settings = {"BASE_URL": f"https://127.0.0.1:{listener.port}", "UPSTREAM_TIMEOUT_S": "0.7"}
         async with run(settings) as gateway:
             for api in APIS:
-                for timeout_s in (0.4, 8.0):  # the caller's time is up; the attempt's time is up
-                    request = api.request()
-                    await caller.refused(gateway.channel, api, request, UNREACHABLE, timeout_s=timeout_s)
+                for timeout_s in (0.4, 1.6):  # the caller's time is up; the attempt's time is up
+                    await unreachable(gateway, api, timeout_s=timeout_s)
         assert listener.data
         assert not any(b"POST" in data or b"e2e-" in data for data in listener.data)
 
@@ -149,7 +156,21 @@ async def test_tls_peer_that_speaks_no_tls_is_unreachable(run: Run) -> None:
         run({"BASE_URL": f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"}) as gateway,
     ):
         for api in APIS:
-            await caller.refused(gateway.channel, api, api.request(), UNREACHABLE)
+            await unreachable(gateway, api)
+
+
+@pytest.mark.parametrize("api", APIS, ids=str)
+async def test_connecting_is_tried_again_while_nothing_was_sent(run: Run, wallet: Wallet, api: Api) -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))  # and does not listen yet
+        async with run({"BASE_URL": f"http://127.0.0.1:{bound.getsockname()[1]}"}) as gateway:
+            request = api.request()
+            calling = asyncio.create_task(caller.accepted(gateway.channel, api, request))
+            assert (await gateway.attempt_logged(request.request_id))["end"] == "Unreachable"
+            async with listening(bound=bound) as late:
+                late.script = wallet.says()
+                await calling
+            Way(api, gateway, late, wallet, promised=False).check_sent(request)
 
 
 def server_context(certificate: Certificate) -> ssl.SSLContext:

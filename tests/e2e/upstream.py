@@ -245,10 +245,13 @@ async def _read(reader: asyncio.StreamReader) -> Request | None:
 
 
 @asynccontextmanager
-async def listening(tls: ssl.SSLContext | None = None) -> AsyncIterator[Upstream]:
-    """Listen on a port of its own."""
+async def listening(
+    tls: ssl.SSLContext | None = None, *, bound: socket.socket | None = None
+) -> AsyncIterator[Upstream]:
+    """Listen on a port of its own, or on a socket that is bound already."""
     upstream = Upstream(tls)
-    server = await asyncio.start_server(upstream.serve, "127.0.0.1", 0, ssl=tls)
+    bound = bound or socket.create_server(("127.0.0.1", 0))
+    server = await asyncio.start_server(upstream.serve, sock=bound, ssl=tls)
     upstream.port = server.sockets[0].getsockname()[1]
     try:
         yield upstream

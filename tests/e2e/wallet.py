@@ -183,6 +183,13 @@ def head_of(request: Request) -> dict[str, Any]:
     return head
 
 
+def id_of(request: Request) -> str:
+    """Return the id of a request that is not encrypted."""
+    if api_of(request) is BIND:
+        return str(head_of(request)["reqMsgId"])
+    return str(json.loads(request.body)["requestId"])
+
+
 def signature_line(signature: str, *, version: str = "1", algorithm: str = "RSA256") -> str:
     """Write the value of the header Signature."""
     return f"algorithm={algorithm},keyVersion={version},signature={quote(signature, safe='')}"

@@ -1,0 +1,80 @@
+"""Gateways with a ledger that outlives them, over the upstream, the keys and the callers of tests/e2e."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+import pytest
+import pytest_asyncio
+
+from ..e2e.conftest import Run, listener, material, run, run_all, settings, upstream, wallet
+from ..e2e.gateway import Settings
+from ..e2e.upstream import Upstream
+from ..e2e.wallet import Wallet
+from .scene import Scene, kept_in
+
+__all__ = ["listener", "material", "run", "run_all", "settings", "upstream", "wallet"]
+
+HERE: Final = Path(__file__).parent
+Stage = Callable[..., AbstractAsyncContextManager[Scene]]
+QUICK: Final = {"UPSTREAM_TIMEOUT_S": "0.5"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run every asynchronous test here in the loop of the processes and listeners that are shared."""
+    for item in items:
+        if HERE in item.path.parents and pytest_asyncio.is_async_test(item):
+            item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
+
+
+@pytest.fixture
+def stage(run: Run, upstream: Upstream, wallet: Wallet, tmp_path: Path) -> Stage:
+    """Return what runs a gateway on this test's own ledger, as often as the test likes."""
+
+    @asynccontextmanager
+    async def staged(more: Settings | None = None) -> AsyncIterator[Scene]:
+        async with run({**kept_in(tmp_path / "ledger.db"), **QUICK, **(more or {})}) as gateway:
+            yield Scene(gateway, upstream, wallet)
+
+    return staged
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def kept(
+    run: Run,
+    listener: Upstream,
+    wallet: Wallet,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncIterator[Scene]:
+    """Return a gateway that the tests of one module share."""
+    file = tmp_path_factory.mktemp("kept") / "ledger.db"
+    async with run({**kept_in(file), **QUICK}) as gateway:
+        yield Scene(gateway, listener, wallet)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def promised(
+    run: Run,
+    listener: Upstream,
+    wallet: Wallet,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncIterator[Scene]:
+    """Return another one, which was told of AlipayHK's promise for BindAccount."""
+    file = tmp_path_factory.mktemp("promised") / "ledger.db"
+    async with run({**kept_in(file), **QUICK, "BIND_ACCOUNT_IDEMPOTENT": "true"}) as gateway:
+        yield Scene(gateway, listener, wallet)
+
+
+@pytest.fixture
+def scene(kept: Scene, upstream: Upstream) -> Scene:
+    """Return that gateway over an upstream to which nothing came yet."""
+    return kept
+
+
+@pytest.fixture
+def promising(promised: Scene, upstream: Upstream) -> Scene:
+    """Return the one with the promise over an upstream to which nothing came yet."""
+    return promised

@@ -1,0 +1,126 @@
+"""One gateway over one upstream, and what a test does with them: call, and look at what came."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from grpc import StatusCode
+
+from ..e2e import caller
+from ..e2e.caller import Expected, Told, not_sent
+from ..e2e.gateway import Ended, Gateway
+from ..e2e.gateway import run as command
+from ..e2e.samples import Api
+from ..e2e.upstream import Peer, Request, Script, Upstream
+from ..e2e.wallet import Wallet, id_of
+
+IN_DOUBT: Final = Expected(StatusCode.UNKNOWN, "OUTCOME_IN_DOUBT", "unknown", "operator")
+REUSED: Final = not_sent(StatusCode.FAILED_PRECONDITION, "REQUEST_ID_REUSED", "new_request_id")
+LEDGER_UNAVAILABLE: Final = not_sent(StatusCode.UNAVAILABLE, "LEDGER_UNAVAILABLE")
+SHORT_S: Final = 0.7
+
+
+def kept_in(file: Path) -> dict[str, str]:
+    """Return the settings for a ledger in a file."""
+    return {"LEDGER_URL": f"sqlite:///{file}", "BIND_ACCOUNT_WITHOUT_LEDGER": "false"}
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A gateway, its upstream, and AlipayHK's keys."""
+
+    gateway: Gateway
+    upstream: Upstream
+    wallet: Wallet
+
+    async def call(self, api: Api, request: Any, *, timeout_s: float | None = caller.TIMEOUT_S) -> Any:
+        """Call; return the response, or what was told instead."""
+        return await caller.call(self.gateway.channel, api, request, timeout_s=timeout_s)
+
+    async def ok(self, api: Api, request: Any, *, replayed: bool = False, **how: Any) -> Any:
+        """Call, and be given OK."""
+        answer = await self.call(api, request, **how)
+        assert not isinstance(answer, Told), answer
+        assert answer.replayed is replayed
+        assert not answer.resolved_by_operator
+        assert answer.result.status == "S"
+        return answer
+
+    async def told(
+        self, api: Api, request: Any, expected: Expected, *, replayed: bool = False, **how: Any
+    ) -> Told:
+        """Call, and be told exactly what is expected."""
+        answer = await self.call(api, request, **how)
+        assert isinstance(answer, Told), "an OK that should not be"
+        caller.check(answer, expected, request)
+        assert (answer.metadata.get("replayed") == "true") is replayed
+        return answer
+
+    def sent(self, request: Any) -> int:
+        """Count what came under a request's id; each had a right signature and the same content."""
+        came = [sent for sent in self.upstream.requests if id_of(sent) == request.request_id]
+        assert len({self.wallet.business(sent) for sent in came}) <= 1
+        return len(came)
+
+    async def resolve(self, request: Any, outcome: str) -> Ended:
+        """End a doubt as an operator does."""
+        words = ("ledger", "resolve", request.request_id, f"--{outcome}", "--reason", "asked AlipayHK")
+        return await command(*words, settings=self.gateway.settings)
+
+
+def in_turn(*scripts: Script) -> Script:
+    """Meet each request with the next script, and all that come later with the last one."""
+    left = list(scripts)
+
+    async def script(request: Request, peer: Peer) -> None:
+        await (left.pop(0) if len(left) > 1 else left[0])(request, peer)
+
+    return script
+
+
+@dataclass
+class Held:
+    """A call that AlipayHK holds back."""
+
+    calling: asyncio.Task[Any]
+    until: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def let_go(self) -> Any:
+        """Let AlipayHK answer; return what the call ended with."""
+        self.until.set()
+        return await self.calling
+
+
+@asynccontextmanager
+async def held(scene: Scene, api: Api, request: Any, **how: Any) -> AsyncIterator[Held]:
+    """Have a request at AlipayHK, which answers rightly when it is let go."""
+    until = asyncio.Event()
+
+    async def script(came: Request, peer: Peer) -> None:
+        if id_of(came) == request.request_id:
+            await until.wait()
+        await peer.send(scene.wallet.right(came).wire())
+
+    scene.upstream.script = script
+    count = len(scene.upstream.requests)
+    calling = asyncio.create_task(scene.call(api, request, **how))
+    await scene.upstream.request_came(count + 1)
+    try:
+        yield Held(calling, until)
+    finally:
+        until.set()
+        await asyncio.wait({calling})
+
+
+def changed(api: Api, request: Any, members: Mapping[str, Any] | None = None) -> Any:
+    """Return the same request with other content."""
+    other = type(request)()
+    other.CopyFrom(request)
+    for name, value in (members or {"user_id": "2160000000000777"}).items():
+        setattr(other, name, value)
+    return other

@@ -1,0 +1,103 @@
+"""A BindAccount in doubt is never sent again; the same call looks it up until a person has resolved it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from grpc import StatusCode
+
+from ..e2e.caller import Expected, alarm, doubt, rejected
+from ..e2e.gateway import run as command
+from ..e2e.samples import BIND, SYNC, apart
+from ..e2e.upstream import Answer, Script, answers, closes, hangs, resets
+from ..e2e.wallet import result
+from .scene import IN_DOUBT, Scene
+
+PAGE = Answer(503, (("Content-Type", "text/html"),), b"<html></html>")
+ENDS: dict[str, tuple[Script, Expected]] = {
+    "timeout": (
+        hangs,
+        doubt("UPSTREAM_TIMEOUT", promised=False, code=StatusCode.DEADLINE_EXCEEDED),
+    ),
+    "reset": (resets, doubt("CONNECTION_LOST", promised=False)),
+    "close": (closes, doubt("CONNECTION_LOST", promised=False)),
+    "503": (answers(lambda _: PAGE), doubt("UPSTREAM_HTTP_ERROR", promised=False)),
+    "403": (answers(lambda _: PAGE.but(status=403)), alarm("UPSTREAM_HTTP_ERROR")),
+    "unsigned": (answers(lambda _: PAGE.but(status=200)), doubt("RESPONSE_UNSIGNED", promised=False)),
+}
+
+
+async def in_doubt(scene: Scene, end: str = "reset") -> object:
+    """Send a BindAccount whose outcome nobody knows; return it."""
+    scene.upstream.script, expected = ENDS[end]
+    request = BIND.request()
+    told = await scene.told(BIND, request, expected)
+    assert told.metadata["attempts"] == "1"
+    scene.upstream.script = scene.wallet.says()
+    await looked_up(scene, request)
+    return request
+
+
+async def looked_up(scene: Scene, request: object) -> None:
+    """Check that the same call tells of the doubt, and that nothing more was sent."""
+    told = await scene.told(BIND, request, IN_DOUBT)
+    assert "attempts" not in told.metadata
+    assert scene.sent(request) == 1
+
+
+@pytest.mark.parametrize("end", ENDS)
+async def test_bind_account_is_sent_once_and_then_in_doubt(scene: Scene, end: str) -> None:
+    request = await in_doubt(scene, end)
+    await looked_up(scene, request)
+
+
+async def test_unknown_result_of_bind_account_is_in_doubt(scene: Scene) -> None:
+    scene.upstream.script, request = scene.wallet.says(result("U", "SYSTEM_ERROR")), BIND.request()
+    await scene.told(BIND, request, doubt("WALLET_RESULT_UNKNOWN", promised=False))
+    scene.upstream.script = scene.wallet.says()
+    await looked_up(scene, request)
+
+
+async def test_doubt_that_was_applied_is_ok_from_then_on(scene: Scene) -> None:
+    request = await in_doubt(scene)
+    ended = await scene.resolve(request, "applied")
+    assert (ended.status, ended.err) == (0, "")
+    assert "asked AlipayHK" in ended.out
+    for _ in range(2):
+        answer = await scene.call(BIND, request)
+        assert (answer.replayed, answer.resolved_by_operator) == (True, True)
+        assert not answer.HasField("need_bind")
+    assert scene.sent(request) == 1
+    assert (await scene.resolve(request, "rejected")).status == 1, "it is not in doubt any more"
+
+
+async def test_doubt_that_was_rejected_is_rejected_from_then_on(scene: Scene) -> None:
+    request = await in_doubt(scene)
+    assert (await scene.resolve(request, "rejected")).status == 0
+    for _ in range(2):
+        await scene.told(BIND, request, rejected(StatusCode.FAILED_PRECONDITION), replayed=True)
+    assert scene.sent(request) == 1
+
+
+async def test_linkage_in_doubt_can_be_resolved_too(scene: Scene) -> None:
+    scene.upstream.script, request = hangs, apart(SYNC)
+    timed_out = doubt("UPSTREAM_TIMEOUT", promised=True, code=StatusCode.DEADLINE_EXCEEDED)
+    await scene.told(SYNC, request, timed_out, timeout_s=0.45)
+    await scene.gateway.attempt_logged(request.request_id)
+    assert (await scene.resolve(request, "applied")).status == 0
+    answer = await scene.call(SYNC, request)
+    assert (answer.replayed, answer.resolved_by_operator) == (True, True)
+    assert scene.sent(request) == 1
+
+
+async def test_doubts_are_listed_without_anybodys_data(scene: Scene) -> None:
+    request = BIND.request()
+    scene.upstream.script = resets
+    await scene.call(BIND, request)
+    ended = await command("ledger", "list", "--in-doubt", "--json", settings=scene.gateway.settings)
+    assert ended.status == 0
+    assert request.request_id in [row["request_id"] for row in json.loads(ended.out)["requests"]]
+    assert not [
+        value for value in (request.user_id, request.open_id, request.account_id) if value in ended.out
+    ]

@@ -1,0 +1,142 @@
+"""kill -9 at every moment, and a restart on the same ledger: nothing is lost, or sent twice blindly."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from grpc import StatusCode
+
+from ..e2e.caller import Expected, not_sent
+from ..e2e.conftest import Run
+from ..e2e.gateway import Settings
+from ..e2e.samples import APIS, BIND, SYNC, Api, apart
+from ..e2e.test_unreachable import silent
+from ..e2e.upstream import Upstream
+from ..e2e.wallet import Wallet
+from .conftest import Stage
+from .scene import IN_DOUBT, Scene, held
+
+IN_PROGRESS = Expected(StatusCode.ABORTED, "REQUEST_IN_PROGRESS", "unknown", "same_request_id")
+BUSY = not_sent(StatusCode.ABORTED, "LINKAGE_BUSY")
+
+
+@asynccontextmanager
+async def killed_in_mid_call(
+    stage: Stage, wallet: Wallet, api: Api, request: Any, more: Settings | None = None
+) -> AsyncIterator[Scene]:
+    """Kill a gateway whose request AlipayHK has; run another one on its ledger."""
+    async with stage(more) as scene, held(scene, api, request):
+        await scene.gateway.kill()
+    assert scene.sent(request) == 1
+    async with stage(more) as scene:
+        scene.upstream.script = wallet.says()
+        yield scene
+
+
+async def test_linkage_that_was_sent_is_sent_again(stage: Stage, wallet: Wallet) -> None:
+    request = apart(SYNC)
+    async with killed_in_mid_call(stage, wallet, SYNC, request) as scene:
+        await scene.ok(SYNC, request)
+        assert scene.sent(request) == 2
+        await scene.ok(SYNC, request, replayed=True)
+        assert scene.sent(request) == 2
+
+
+async def test_bind_account_that_was_sent_is_in_doubt(stage: Stage, wallet: Wallet) -> None:
+    request = BIND.request()
+    async with killed_in_mid_call(stage, wallet, BIND, request) as scene:
+        for _ in range(2):
+            await scene.told(BIND, request, IN_DOUBT)
+        assert scene.sent(request) == 1
+        assert (await scene.resolve(request, "applied")).status == 0
+        assert (await scene.call(BIND, request)).resolved_by_operator
+
+
+async def test_lease_that_outlasts_the_caller_is_told(stage: Stage, wallet: Wallet) -> None:
+    """A lease lasts UPSTREAM_TIMEOUT_S + 1 s."""
+    request, more = apart(SYNC), {"UPSTREAM_TIMEOUT_S": "4"}
+    async with killed_in_mid_call(stage, wallet, SYNC, request, more) as scene:
+        await scene.told(SYNC, request, IN_PROGRESS, timeout_s=0.4)
+        newer = apart(SYNC, external_identity_value=request.external_identity_value)
+        newer.biz_time.seconds += 1
+        await scene.told(SYNC, newer, BUSY, timeout_s=0.4)
+        assert len(scene.upstream.requests) == 1
+        await scene.ok(SYNC, newer)
+        await scene.ok(SYNC, request)
+        assert (scene.sent(newer), scene.sent(request)) == (1, 2)
+
+
+@pytest.mark.parametrize("api", APIS, ids=str)
+async def test_answer_that_was_told_is_replayed(stage: Stage, api: Api) -> None:
+    """Killed as soon as the caller has its answer: it was recorded before."""
+    request = apart(api)
+    async with stage() as scene:
+        told = await scene.ok(api, request)
+        await scene.gateway.kill()
+    async with stage() as scene:
+        again = await scene.ok(api, request, replayed=True)
+        assert again.result == told.result
+        assert scene.sent(request) == 1
+
+
+@pytest.mark.parametrize("api", APIS, ids=str)
+async def test_request_that_never_left_is_not_sent_blindly(stage: Stage, wallet: Wallet, api: Api) -> None:
+    """Killed while connecting: the ledger cannot know that nothing had left."""
+    request = apart(api)
+    async with silent() as listener:
+        async with stage({"BASE_URL": f"https://127.0.0.1:{listener.port}"}) as scene:
+            calling = asyncio.create_task(scene.call(api, request))
+            await listener.came.wait()
+            await scene.gateway.kill()
+            await calling
+        assert not any(request.request_id.encode() in data for data in listener.data)
+    async with stage() as scene:
+        if api is SYNC:
+            await scene.ok(api, request)
+            assert scene.sent(request) == 1
+        else:
+            await scene.told(api, request, IN_DOUBT)
+            assert scene.sent(request) == 0
+
+
+@pytest.mark.parametrize("api", APIS, ids=str)
+async def test_call_that_was_refused_leaves_nothing_to_doubt(stage: Stage, api: Api) -> None:
+    """No connection, told so, and killed: the claim was undone, and other content may come under the id."""
+    request = apart(api)
+    unreachable = not_sent(StatusCode.UNAVAILABLE, "UPSTREAM_UNREACHABLE")
+    async with stage({"BASE_URL": "http://127.0.0.1:1"}) as scene:
+        await scene.told(api, request, unreachable, timeout_s=0.4)
+        await scene.gateway.kill()
+    request.user_id = "2160000000000777"
+    async with stage() as scene:
+        await scene.ok(api, request)
+
+
+async def test_many_calls_at_once(stage: Stage, upstream: Upstream, wallet: Wallet, run: Run) -> None:
+    """Some had their answers and some had not; afterwards every id is known for what it is."""
+    requests: dict[str, tuple[Api, Any]] = {}
+    for number in range(60):
+        api = APIS[number % 2]
+        request = apart(api)
+        requests[request.request_id] = (api, request)
+    async with stage() as scene:
+        calls = {
+            name: asyncio.create_task(scene.call(api, request)) for name, (api, request) in requests.items()
+        }
+        await upstream.request_came(25)
+        await scene.gateway.kill()
+        answers = {name: await calling for name, calling in calls.items()}
+    told_ok = {name for name, answer in answers.items() if hasattr(answer, "replayed")}
+    async with stage() as scene:
+        again = await asyncio.gather(*(scene.call(api, request) for api, request in requests.values()))
+        for (name, (api, request)), answer in zip(requests.items(), again, strict=True):
+            if name in told_ok:
+                assert answer.replayed
+            if api is BIND:
+                assert scene.sent(request) <= 1
+            if not hasattr(answer, "replayed"):
+                assert (api, answer.info.reason) == (BIND, "OUTCOME_IN_DOUBT")

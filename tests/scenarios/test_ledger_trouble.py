@@ -1,0 +1,249 @@
+"""The ledger cannot be used: nothing is sent without it, and what AlipayHK said is told all the same."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import shutil
+import sqlite3
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ..e2e.caller import Told, check
+from ..e2e.conftest import Run
+from ..e2e.gateway import run as command
+from ..e2e.operations import metrics
+from ..e2e.samples import APIS, Api, apart
+from ..e2e.upstream import Upstream
+from ..e2e.wallet import Wallet
+from .conftest import QUICK, Stage
+from .scene import LEDGER_UNAVAILABLE, Scene, held, kept_in
+
+HEALS_WITHIN_S = 6.0
+MEBIBYTE = 1 << 20
+
+
+@contextmanager
+def locked(file: Path) -> Iterator[None]:
+    """Let another process hold it."""
+    with closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        yield
+        other.execute("ROLLBACK")
+
+
+@contextmanager
+def removed(file: Path) -> Iterator[None]:
+    """Move it away, and back again."""
+    away = file.with_name("away.db")
+    file.rename(away)
+    yield
+    away.rename(file)
+
+
+@contextmanager
+def log_removed(file: Path) -> Iterator[None]:
+    """Move its write-ahead log away, and back again."""
+    with removed(file.with_name(f"{file.name}-wal")):
+        yield
+
+
+@contextmanager
+def replaced(file: Path) -> Iterator[None]:
+    """Put a copy in its place, as a careless restore would."""
+    away = file.with_name("away.db")
+    file.rename(away)
+    shutil.copy(away, file)
+    yield
+    away.rename(file)
+
+
+@contextmanager
+def stunted(file: Path, scene: Scene) -> Iterator[None]:
+    """Let no file of the gateway's grow, as on a disk that is full."""
+    pid = scene.gateway.process.pid
+    soft, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (file.stat().st_size, hard))
+    yield
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@contextmanager
+def full(file: Path) -> Iterator[None]:
+    """Fill its disk."""
+    filler = file.with_name("filler")
+    with filler.open("wb", buffering=0) as stream:
+        try:
+            while True:
+                stream.write(bytes(4096))
+        except OSError:
+            pass
+    yield
+    filler.unlink()
+
+
+Trouble = Callable[[Path], AbstractContextManager[None]]
+TROUBLES: dict[str, Trouble] = {
+    "locked": locked,
+    "removed": removed,
+    "log removed": log_removed,
+    "replaced": replaced,
+}
+
+
+async def refuses_before_sending(scene: Scene, trouble: Trouble, file: Path, api: Api) -> None:
+    """Call while the trouble lasts, and after it."""
+    request = apart(api)
+    with trouble(file):
+        await scene.told(api, request, LEDGER_UNAVAILABLE)
+        assert scene.sent(request) == 0
+    await heals(scene, api, request)
+    assert scene.sent(request) == 1
+    await scene.ok(api, request, replayed=True)
+
+
+async def tells_what_was_said(scene: Scene, trouble: Trouble, file: Path, api: Api) -> None:
+    """Let the trouble begin while AlipayHK has the request."""
+    request = apart(api)
+    async with held(scene, api, request) as first:
+        with trouble(file):
+            answer = await first.let_go()
+            assert not isinstance(answer, Told), answer
+            assert answer.result.status == "S"
+            assert isinstance(await scene.call(api, request), Told)
+            unrecorded = "alipayhk_ledger_unrecorded"
+            assert (await metrics(scene.gateway))[unrecorded] == 1
+        await heals(scene, api, request)
+        await scene.ok(api, request, replayed=True)
+        assert scene.sent(request) == 1
+        assert (await metrics(scene.gateway))[unrecorded] == 0
+
+
+async def heals(scene: Scene, api: Api, request: Any) -> Any:
+    """Call until the ledger can be used again, which it must soon."""
+    async with asyncio.timeout(HEALS_WITHIN_S):
+        while isinstance(answer := await scene.call(api, request), Told):
+            check(answer, LEDGER_UNAVAILABLE, request)
+            await asyncio.sleep(0.1)
+    return answer
+
+
+@pytest.mark.parametrize("trouble", TROUBLES)
+async def test_trouble_with_the_file(stage: Stage, tmp_path: Path, trouble: str) -> None:
+    file = tmp_path / "ledger.db"
+    async with stage({"UPSTREAM_TIMEOUT_S": "4"}) as scene:
+        await scene.ok(APIS[0], apart(APIS[0]))
+        for api in APIS:
+            await refuses_before_sending(scene, TROUBLES[trouble], file, api)
+            await tells_what_was_said(scene, TROUBLES[trouble], file, api)
+
+
+async def test_file_that_may_not_grow(stage: Stage, tmp_path: Path) -> None:
+    file = tmp_path / "ledger.db"
+    async with stage({"UPSTREAM_TIMEOUT_S": "4"}) as scene:
+        await scene.ok(APIS[0], apart(APIS[0]))
+        for api in APIS:
+            await refuses_before_sending(scene, partial(stunted, scene=scene), file, api)
+            await tells_what_was_said(scene, partial(stunted, scene=scene), file, api)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Return a directory on a disk of its own that holds a megabyte."""
+    directory = tmp_path / "disk"
+    directory.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", directory], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("no disk can be mounted here")
+    yield directory
+    subprocess.run(["umount", directory], check=True)
+
+
+async def test_disk_that_is_full(run: Run, upstream: Upstream, wallet: Wallet, small_disk: Path) -> None:
+    file = small_disk / "ledger.db"
+    async with run({**kept_in(file), **QUICK, "UPSTREAM_TIMEOUT_S": "4"}) as gateway:
+        scene = Scene(gateway, upstream, wallet)
+        for api in APIS:
+            await refuses_before_sending(scene, full, file, api)
+            await tells_what_was_said(scene, full, file, api)
+
+
+async def test_answer_that_could_not_be_recorded_to_the_end_is_in_doubt(
+    stage: Stage, tmp_path: Path
+) -> None:
+    """Its caller knows; the ledger holds a request that was sent, and never sends it blindly."""
+    api = APIS[1]
+    request = apart(api)
+    async with stage() as scene, held(scene, api, request) as first:
+        with locked(tmp_path / "ledger.db"):
+            assert (await first.let_go()).result.status == "S"
+            await scene.gateway.kill()
+    async with stage() as scene:
+        told = await scene.call(api, request)
+        assert told.info.reason == "OUTCOME_IN_DOUBT"
+        assert scene.sent(request) == 1
+
+
+def garbage(file: Path) -> None:
+    """Write what is no database."""
+    file.write_bytes(b"garbage" * 999)
+
+
+def foreign(file: Path) -> None:
+    """Make another program's database."""
+    with closing(sqlite3.connect(file)) as other:
+        other.execute("CREATE TABLE theirs (x)")
+        other.commit()
+
+
+def a_directory(file: Path) -> None:
+    """Put a directory there."""
+    file.mkdir()
+
+
+def other_key(file: Path) -> None:
+    """Give it a key that is none."""
+    file.with_name(f"{file.name}.key").write_bytes(b"too short")
+
+
+BROKEN: dict[str, Callable[[Path], None]] = {
+    "garbage": garbage,
+    "another program's": foreign,
+    "directory": a_directory,
+    "key": other_key,
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+async def test_ledger_that_cannot_be_opened_is_refused_at_the_start(
+    settings: dict[str, str], tmp_path: Path, kind: str
+) -> None:
+    file = tmp_path / "ledger.db"
+    BROKEN[kind](file)
+    listens = {"LISTEN": "127.0.0.1:0", "ADMIN_LISTEN": "127.0.0.1:0"}
+    ended = await command("serve", settings={**settings, **kept_in(file), **listens})
+    assert ended.status == 78, ended.err
+    assert "Traceback" not in ended.err
+    heading, sentence = ended.err.splitlines()
+    assert heading == "alipayhk-gateway: the configuration cannot be used:"
+    assert str(file) in sentence or "the ledger" in sentence
+
+
+async def test_key_of_another_ledger_is_refused_at_the_start(
+    stage: Stage, settings: dict[str, str], tmp_path: Path
+) -> None:
+    async with stage():
+        pass
+    key = tmp_path / "ledger.db.key"
+    key.unlink()
+    ended = await command("serve", settings={**settings, **kept_in(tmp_path / "ledger.db")})
+    assert ended.status == 78, ended.err
+    assert "Traceback" not in ended.err

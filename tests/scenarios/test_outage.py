@@ -1,0 +1,132 @@
+"""AlipayHK is down for a while under load: little is tried, nothing waits for it, and it is found again."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from grpc import StatusCode
+
+from ..e2e.caller import Told, check, not_sent
+from ..e2e.gateway import free_port
+from ..e2e.operations import metrics
+from ..e2e.samples import BIND, SYNC, apart
+from ..e2e.upstream import Answer, Peer, Request, Upstream, answers, listening
+from ..e2e.wallet import Wallet
+from .conftest import Stage
+from .scene import Scene
+
+RATE: Final = 30.0
+OUTAGE_S: Final = 5.0
+CLOSES_WITHIN_S: Final = 7.0
+CIRCUIT_OPEN: Final = not_sent(StatusCode.UNAVAILABLE, "CIRCUIT_OPEN")
+UNREACHABLE: Final = not_sent(StatusCode.UNAVAILABLE, "UPSTREAM_UNREACHABLE")
+
+
+@asynccontextmanager
+async def up(port: int, wallet: Wallet) -> AsyncIterator[Upstream]:
+    """Let AlipayHK be there."""
+    async with listening(bound=socket.create_server(("127.0.0.1", port))) as upstream:
+        upstream.script = wallet.says()
+        yield upstream
+
+
+async def attempts_of(scene: Scene) -> float:
+    """Count the attempts so far."""
+    return sum(
+        value
+        for name, value in (await metrics(scene.gateway)).items()
+        if name.startswith("alipayhk_upstream_attempts_total")
+    )
+
+
+async def load(scene: Scene) -> tuple[list[Any], float]:
+    """Call at a rate, each request once, for a while; return every answer, and how long that took."""
+    began = time.monotonic()
+    calls: list[asyncio.Task[Any]] = []
+    while (number := len(calls)) < RATE * OUTAGE_S:
+        await asyncio.sleep(max(0.0, began + number / RATE - time.monotonic()))
+        calls.append(asyncio.create_task(scene.call(SYNC, apart(SYNC), timeout_s=1.0)))
+    answers = await asyncio.gather(*calls)
+    return answers, time.monotonic() - began
+
+
+async def test_outage_under_load(stage: Stage, wallet: Wallet) -> None:
+    port = free_port()
+    known = [(SYNC, apart(SYNC)), (BIND, BIND.request())]
+    async with stage({"BASE_URL": f"http://127.0.0.1:{port}"}) as scene:
+        async with up(port, wallet):
+            for api, request in known:
+                await scene.ok(api, request)
+        before = await attempts_of(scene)
+        answers, took_s = await load(scene)
+        refusals = check_all(answers)
+        assert refusals["CIRCUIT_OPEN"] > RATE, refusals
+        accepted = len(answers) - refusals["CIRCUIT_OPEN"]
+        attempts = await attempts_of(scene) - before
+        assert attempts <= 1.2 * accepted + 10 * took_s
+        for api, request in known:
+            await scene.ok(api, request, replayed=True)
+        async with up(port, wallet) as back:
+            await found_again(scene)
+            assert len(back.requests) >= 1
+
+
+def check_all(answers: list[Any]) -> Counter[str]:
+    """Check that everybody was told that nothing was sent; count the reasons."""
+    reasons = Counter[str]()
+    for answer in answers:
+        assert isinstance(answer, Told)
+        expected = CIRCUIT_OPEN if answer.info.reason == "CIRCUIT_OPEN" else UNREACHABLE
+        check(answer, expected)
+        reasons[answer.info.reason] += 1
+    return reasons
+
+
+async def found_again(scene: Scene) -> None:
+    """Call again and again until it goes through, which it must soon, and then always."""
+    began = time.monotonic()
+    request = apart(SYNC)
+    while isinstance(answer := await scene.call(SYNC, request), Told):
+        check(answer, CIRCUIT_OPEN, request)
+        assert time.monotonic() - began < CLOSES_WITHIN_S
+        await asyncio.sleep(0.1)
+    for _ in range(3):
+        await scene.ok(SYNC, apart(SYNC))
+
+
+async def test_probes_of_an_open_breaker_are_few(stage: Stage, upstream: Upstream) -> None:
+    """AlipayHK answers with errors: it is asked again after 5 s, by one call and not by all of them."""
+    upstream.script = answers(lambda _: Answer(503))
+
+    async def slow(request: Request, peer: Peer) -> None:
+        await asyncio.sleep(0.3)  # in which other calls come
+        await peer.send(Answer(503).wire())
+
+    async with stage() as scene:
+        await asyncio.gather(*(scene.call(SYNC, apart(SYNC), timeout_s=0.5) for _ in range(25)))
+        await scene.told(SYNC, apart(SYNC), CIRCUIT_OPEN)
+        upstream.reset(slow)
+        began, calls = time.monotonic(), []
+        while time.monotonic() - began < 8:
+            calls.append(asyncio.create_task(scene.call(SYNC, apart(SYNC), timeout_s=1.0)))
+            await asyncio.sleep(1 / RATE)
+        told = await asyncio.gather(*calls)
+        assert 1 <= len(upstream.requests) <= 2
+        reasons = Counter(answer.info.reason for answer in told)
+        assert set(reasons) == {"CIRCUIT_OPEN", "UPSTREAM_HTTP_ERROR"}
+        assert reasons["UPSTREAM_HTTP_ERROR"] <= 2
+
+
+async def test_outage_of_one_api_does_not_close_the_other(stage: Stage, upstream: Upstream) -> None:
+    async with stage({"BIND_ACCOUNT_BASE_URL": f"http://127.0.0.1:{free_port()}"}) as scene:
+        requests = [BIND.request() for _ in range(25)]
+        await asyncio.gather(*(scene.call(BIND, request, timeout_s=0.4) for request in requests))
+        await scene.told(BIND, BIND.request(), CIRCUIT_OPEN)
+        await scene.ok(SYNC, apart(SYNC))
+        assert len(upstream.requests) == 1

@@ -1,0 +1,72 @@
+"""Marked identity values, through every kind of end, are in no file of the ledger, nor said of it."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+
+import pytest
+
+from ..e2e.caller import Told
+from ..e2e.gateway import run as command
+from ..e2e.samples import APIS, SYNC, Api
+from ..e2e.test_privacy import ENDS, FRAGMENTS, MARKS, clean, marked
+from ..e2e.upstream import hangs
+from .conftest import Stage
+from .scene import REUSED, Scene, changed
+
+NEEDLES = {
+    needle
+    for mark in (*FRAGMENTS, *MARKS.values(), "the reason")
+    for needle in (
+        mark.encode(),
+        json.dumps(mark).strip('"').encode(),
+        base64.b64encode(mark.encode()).rstrip(b"=")[:-1],
+        mark.encode("utf-16-le"),
+    )
+    if len(needle) > 4
+}
+KINDS = [kind for kind in ENDS if kind not in {"hang", "page"}]
+
+
+async def words_about(scene: Scene) -> str:
+    """Return everything that the ledger's commands say."""
+    listed = await command("ledger", "list", "--json", settings=scene.gateway.settings)
+    exported = await command("ledger", "export", "--since", "2020-01-01", settings=scene.gateway.settings)
+    assert (listed.status, exported.status) == (0, 0)
+    assert len(exported.out.splitlines()) >= len(KINDS) // 2
+    return listed.out + exported.out
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    """Read every file; each is for its owner alone."""
+    assert {oct(file.stat().st_mode & 0o777) for file in directory.iterdir()} == {"0o600"}
+    return {file.name: file.read_bytes() for file in directory.iterdir()}
+
+
+async def go_through(scene: Scene, api: Api) -> None:
+    """Call with marks in every field, and let AlipayHK echo them, in every kind of end."""
+    for kind in KINDS:
+        scene.upstream.script, request = ENDS[kind](scene.wallet), marked(api)
+        if api is SYNC:
+            request.external_identity_value += kind
+        answer = await scene.call(api, request, timeout_s=8 if kind == "success" else 0.5)
+        assert isinstance(answer, Told) is (kind != "success"), kind
+        if kind == "success":
+            await scene.told(api, changed(api, request), REUSED)
+    scene.upstream.script = hangs
+    await scene.call(api, marked(api), timeout_s=0.3)
+
+
+@pytest.mark.parametrize("api", APIS, ids=str)
+async def test_mark_is_in_no_file_and_no_word(stage: Stage, tmp_path: Path, api: Api) -> None:
+    async with stage() as scene:
+        await go_through(scene, api)
+        files = contents(tmp_path)
+        assert set(files) >= {"ledger.db", "ledger.db-wal", "ledger.db.key"}
+        assert [name for name, data in files.items() if any(needle in data for needle in NEEDLES)] == []
+        words = await words_about(scene)
+        assert [mark for mark in FRAGMENTS if mark in words] == []
+        await clean(scene.gateway)
+    assert not any(needle in data for data in contents(tmp_path).values() for needle in NEEDLES)

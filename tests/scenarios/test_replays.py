@@ -1,0 +1,180 @@
+"""What is known of an id is told again, and nothing more is sent; other content under it is refused."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from grpc import StatusCode
+
+from ..e2e.caller import Expected, doubt, rejected
+from ..e2e.samples import APIS, BIND, SYNC, Api, apart
+from ..e2e.upstream import hangs
+from ..e2e.wallet import result
+from .scene import REUSED, Scene, changed, held
+
+REJECTIONS = {
+    "PARAM_ILLEGAL": rejected(StatusCode.INVALID_ARGUMENT),
+    "USER_NOT_EXIST": rejected(StatusCode.NOT_FOUND),
+    "PROCESS_FAIL": rejected(StatusCode.FAILED_PRECONDITION, "never"),
+    "NEVER_HEARD_OF": rejected(StatusCode.FAILED_PRECONDITION),
+}
+GATEWAY_REFUSED = Expected(StatusCode.INTERNAL, "GATEWAY_REFUSED", "rejected", "operator")
+
+
+@pytest.mark.parametrize("api", APIS, ids=str)
+async def test_success_is_replayed_word_by_word(scene: Scene, api: Api) -> None:
+    request = apart(api)
+    first = await scene.ok(api, request)
+    again = await scene.ok(api, request, replayed=True)
+    again.replayed = False
+    assert again == first
+    assert scene.sent(request) == 1
+
+
+@pytest.mark.parametrize("code", REJECTIONS)
+@pytest.mark.parametrize("api", APIS, ids=str)
+async def test_rejection_is_replayed_word_by_word(scene: Scene, api: Api, code: str) -> None:
+    scene.upstream.script, request = scene.wallet.says(result("F", code, "the reason")), apart(api)
+    first = await scene.told(api, request, REJECTIONS[code])
+    scene.upstream.script = scene.wallet.says()
+    again = await scene.told(api, request, REJECTIONS[code], replayed=True)
+    assert scene.sent(request) == 1
+    names = ("result_status", "result_code", "result_message", "http_status")
+    assert [again.metadata[name] for name in names] == [first.metadata[name] for name in names]
+    assert again.metadata["result_message"] == "the reason"
+
+
+@pytest.mark.parametrize("code", ["INVALID_SIGNATURE", "ACCESS_DENIED", "KEY_NOT_FOUND"])
+@pytest.mark.parametrize("api", APIS, ids=str)
+async def test_refusal_of_the_set_up_is_not_final(scene: Scene, api: Api, code: str) -> None:
+    request = apart(api)
+    for count in (1, 2):
+        scene.upstream.script = scene.wallet.says(result("F", code))
+        await scene.told(api, request, GATEWAY_REFUSED)
+        assert scene.sent(request) == count
+    scene.upstream.script = scene.wallet.says()
+    await scene.ok(api, request)
+    await scene.ok(api, request, replayed=True)
+    assert scene.sent(request) == 3
+
+
+async def recorded(scene: Scene, api: Api, request: Any) -> None:
+    """Wait for the end of a send: the same call joins it, or is given what was recorded."""
+    answer = await scene.call(api, request)
+    assert answer.result.status == "S"
+
+
+@pytest.mark.parametrize("api", APIS, ids=str)
+async def test_answer_whose_caller_went_is_recorded_and_replayed(scene: Scene, api: Api) -> None:
+    request = apart(api)
+    async with held(scene, api, request) as first:
+        first.calling.cancel()
+        await scene.gateway.logged(
+            lambda line: line.get("code") == "CANCELLED" and line["request_id"] == request.request_id
+        )
+        first.until.set()
+        await recorded(scene, api, request)
+    await scene.ok(api, request, replayed=True)
+    assert scene.sent(request) == 1
+
+
+@pytest.mark.parametrize("api", APIS, ids=str)
+async def test_answer_whose_callers_time_was_up_is_recorded_and_replayed(scene: Scene, api: Api) -> None:
+    request = apart(api)
+    async with held(scene, api, request, timeout_s=0.3) as first:
+        assert (await first.calling).info.reason == "UPSTREAM_TIMEOUT"
+        first.until.set()
+        await recorded(scene, api, request)
+    await scene.ok(api, request, replayed=True)
+    assert scene.sent(request) == 1
+
+
+@pytest.mark.parametrize("api", APIS, ids=str)
+async def test_caller_who_comes_back_in_mid_call_joins_it(scene: Scene, api: Api) -> None:
+    request = apart(api)
+    async with held(scene, api, request) as first:
+        first.calling.cancel()
+        await scene.gateway.logged(
+            lambda line: line.get("code") == "CANCELLED" and line["request_id"] == request.request_id
+        )
+        second = asyncio.create_task(scene.ok(api, request))
+        await asyncio.sleep(0.1)
+        first.until.set()
+        await second
+    assert scene.sent(request) == 1
+
+
+@pytest.mark.parametrize("api", APIS, ids=str)
+async def test_same_id_64_times_at_once_is_sent_once(scene: Scene, api: Api) -> None:
+    request = apart(api)
+    async with held(scene, api, request) as first:
+        others = [asyncio.create_task(scene.ok(api, request)) for _ in range(63)]
+        await asyncio.sleep(0.25)
+        answer = await first.let_go()
+        assert [other for other in await asyncio.gather(*others) if other != answer] == []
+    assert scene.sent(request) == 1
+
+
+OTHER_CONTENT = {
+    SYNC: {"user_id": "2160000000000777", "external_binding_id": "binding-777", "binding_target": "777"},
+    BIND: {"user_id": "2160000000000777", "extend_info": '{"channel": "777"}', "account_id": "777"},
+}
+
+
+@pytest.mark.parametrize("state", ["applied", "rejected", "in doubt", "under way"])
+@pytest.mark.parametrize("api", APIS, ids=str)
+async def test_other_content_under_a_used_id_never_leaves(scene: Scene, api: Api, state: str) -> None:
+    request = apart(api)
+
+    async def refused() -> None:
+        for name, value in OTHER_CONTENT[api].items():
+            other = changed(api, request, {name: value})
+            told = await scene.told(api, other, REUSED)
+            assert "777" not in str(told.status)
+        moved = changed(api, request)
+        moved.CopyFrom(request)
+        moment = moved.biz_time if api is SYNC else moved.timestamp
+        moment.seconds += 1
+        await scene.told(api, moved, REUSED)
+        assert scene.sent(request) == 1
+
+    if state == "under way":
+        async with held(scene, api, request) as first:
+            await refused()
+            assert (await first.let_go()).result.status == "S"
+        return
+    scripts = {"applied": scene.wallet.says(), "rejected": scene.wallet.says(result("F", "PARAM_ILLEGAL"))}
+    scene.upstream.script = scripts.get(state, hangs)
+    await scene.call(api, request, timeout_s=0.5)
+    if state == "in doubt":
+        await scene.gateway.attempt_logged(request.request_id)
+    await refused()
+
+
+async def test_same_id_of_another_rpc_is_another_request(scene: Scene) -> None:
+    sync = apart(SYNC)
+    bind = BIND.request(request_id=sync.request_id)
+    await scene.ok(SYNC, sync)
+    await scene.ok(BIND, bind)
+    assert len(scene.upstream.requests) == 2
+
+
+@pytest.mark.parametrize("api", APIS, ids=str)
+async def test_time_finer_than_milliseconds_is_no_content(scene: Scene, api: Api) -> None:
+    request = apart(api)
+    await scene.ok(api, request)
+    moment = request.biz_time if api is SYNC else request.timestamp
+    moment.nanos -= 999
+    await scene.ok(api, request, replayed=True)
+    assert scene.sent(request) == 1
+
+
+async def test_doubt_is_ended_by_the_next_call_where_that_is_safe(scene: Scene) -> None:
+    scene.upstream.script, request = hangs, apart(SYNC)
+    timed_out = doubt("UPSTREAM_TIMEOUT", promised=True, code=StatusCode.DEADLINE_EXCEEDED)
+    await scene.told(SYNC, request, timed_out, timeout_s=0.45)
+    scene.upstream.script = scene.wallet.says()
+    await scene.ok(SYNC, request)
+    assert scene.sent(request) == 2

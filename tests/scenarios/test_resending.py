@@ -1,0 +1,106 @@
+"""The gateway sends the same request again where AlipayHK promises that this is safe, and nowhere else."""
+
+from __future__ import annotations
+
+import pytest
+from grpc import StatusCode
+
+from ..e2e.caller import Expected, doubt, rejected
+from ..e2e.samples import APIS, BIND, SYNC, Api, apart
+from ..e2e.upstream import Answer, Script, answers, closes, hangs, resets, sends
+from ..e2e.wallet import Wallet, result
+from .scene import IN_DOUBT, Scene, in_turn
+
+PAGE = Answer(503, (("Content-Type", "text/html"),), b"<html></html>")
+TROUBLES: dict[str, Script] = {
+    "timeout": hangs,
+    "reset": resets,
+    "close": closes,
+    "cut short": sends(Answer(200, (), b"{").head(("Content-Length", "99")) + b"{", then=closes),
+    "503": answers(lambda _: PAGE),
+    "unsigned": answers(lambda _: PAGE.but(status=200)),
+}
+
+
+@pytest.mark.parametrize("trouble", [*TROUBLES, "signed U"])
+@pytest.mark.parametrize("api", APIS, ids=str)
+async def test_trouble_then_success_is_ok(promising: Scene, api: Api, trouble: str) -> None:
+    wallet, request = promising.wallet, apart(api)
+    first = TROUBLES.get(trouble) or wallet.says(result("U", "SYSTEM_ERROR"))
+    promising.upstream.script = in_turn(first, wallet.says())
+    await promising.ok(api, request)
+    assert promising.sent(request) == 2
+    await promising.ok(api, request, replayed=True)
+    assert promising.sent(request) == 2
+
+
+@pytest.mark.parametrize("api", APIS, ids=str)
+async def test_rate_limit_is_told_at_once_and_a_later_call_goes_through(promising: Scene, api: Api) -> None:
+    limit = promising.wallet.says(result("U", "REQUEST_TRAFFIC_EXCEED_LIMIT"))
+    promising.upstream.script = in_turn(limit, promising.wallet.says())
+    request = apart(api)
+    expected = doubt("WALLET_RATE_LIMITED", promised=True, code=StatusCode.RESOURCE_EXHAUSTED)
+    told = await promising.told(api, request, expected)
+    assert told.metadata["attempts"] == "1"
+    assert promising.sent(request) == 1
+    await promising.ok(api, request)
+    assert promising.sent(request) == 2
+
+
+async def test_rate_limit_without_a_promise_is_for_an_operator(scene: Scene) -> None:
+    scene.upstream.script = scene.wallet.says(result("U", "REQUEST_TRAFFIC_EXCEED_LIMIT"))
+    request = BIND.request()
+    expected = doubt("WALLET_RATE_LIMITED", promised=False, code=StatusCode.RESOURCE_EXHAUSTED)
+    await scene.told(BIND, request, expected)
+    await scene.told(BIND, request, IN_DOUBT)
+    assert scene.sent(request) == 1
+
+
+REFUSED_IN_DOUBT = Expected(StatusCode.INTERNAL, "GATEWAY_REFUSED", "unknown", "operator")
+REJECTED_IN_DOUBT = Expected(StatusCode.FAILED_PRECONDITION, "WALLET_REJECTED", "unknown", "operator")
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [("INVALID_SIGNATURE", REFUSED_IN_DOUBT), ("NEVER_HEARD_OF", REJECTED_IN_DOUBT)],
+)
+@pytest.mark.parametrize("api", APIS, ids=str)
+async def test_refusal_that_may_mean_anything_does_not_end_a_doubt(
+    promising: Scene, api: Api, code: str, expected: Expected
+) -> None:
+    refuses = promising.wallet.says(result("F", code))
+    promising.upstream.script, request = in_turn(hangs, refuses), apart(api)
+    told = await promising.told(api, request, expected)
+    assert (told.metadata["attempts"], promising.sent(request)) == ("2", 2)
+    promising.upstream.script = promising.wallet.says()
+    await promising.ok(api, request)
+    assert promising.sent(request) == 3
+
+
+@pytest.mark.parametrize("api", APIS, ids=str)
+async def test_refusal_that_is_known_ends_a_doubt(promising: Scene, api: Api) -> None:
+    promising.upstream.script = in_turn(hangs, promising.wallet.says(result("F", "USER_NOT_EXIST")))
+    request = apart(api)
+    for replayed in (False, True):
+        await promising.told(api, request, rejected(StatusCode.NOT_FOUND), replayed=replayed)
+    assert promising.sent(request) == 2
+
+
+async def test_doubt_of_an_earlier_call_outlives_a_refusal_of_the_set_up(scene: Scene) -> None:
+    request = apart(SYNC)
+    scene.upstream.script = hangs
+    timed_out = doubt("UPSTREAM_TIMEOUT", promised=True, code=StatusCode.DEADLINE_EXCEEDED)
+    await scene.told(SYNC, request, timed_out, timeout_s=0.45)
+    scene.upstream.script = scene.wallet.says(result("F", "INVALID_SIGNATURE"))
+    await scene.told(SYNC, request, REFUSED_IN_DOUBT)
+
+
+@pytest.mark.parametrize("api", APIS, ids=str)
+async def test_every_attempt_is_sealed_anew(promising: Scene, wallet: Wallet, api: Api) -> None:
+    """A time apart, so that each has a Request-Time, and with it a signature, of its own."""
+    waits = answers(lambda _: PAGE.setting("Retry-After", "1"))
+    promising.upstream.script, request = in_turn(waits, waits, wallet.says()), apart(api)
+    await promising.ok(api, request)
+    assert promising.sent(request) == 3
+    raw = {(came.raw, came.body) for came in promising.upstream.requests}
+    assert len(raw) == 3

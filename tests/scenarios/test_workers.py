@@ -1,0 +1,112 @@
+"""Two workers on one port and one ledger: together they send a request once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ..e2e import caller
+from ..e2e.caller import Told
+from ..e2e.gateway import Gateway, channel_to, free_port
+from ..e2e.samples import APIS, SYNC, Api, apart, new_id
+from ..e2e.upstream import Peer, Request
+from .conftest import Stage
+from .scene import IN_DOUBT, REUSED, changed, held
+
+CHANNELS = 16
+
+
+async def both_serve(gateway: Gateway) -> None:
+    """Wait until both workers listen."""
+    await gateway.logged(lambda _: sum(line["event"] == "serving" for line in gateway.records) == 2)
+
+
+@pytest.mark.parametrize("api", APIS, ids=str)
+async def test_same_id_at_both_workers_is_sent_once(stage: Stage, api: Api) -> None:
+    more = {"WORKERS": "2", "LISTEN": f"127.0.0.1:{free_port()}", "UPSTREAM_TIMEOUT_S": "4"}
+    async with stage(more) as scene, AsyncExitStack() as stack:
+        await both_serve(scene.gateway)
+        right = scene.upstream.script
+
+        async def slow(request: Request, peer: Peer) -> None:
+            await asyncio.sleep(0.4)
+            await right(request, peer)
+
+        scene.upstream.script = slow
+        channels = [
+            await stack.enter_async_context(channel_to(scene.gateway.address)) for _ in range(CHANNELS)
+        ]
+        for _ in range(3):
+            request = apart(api)
+            answers: list[Any] = await asyncio.gather(
+                *(caller.call(channel, api, request) for channel in channels)
+            )
+            assert [answer for answer in answers if isinstance(answer, Told)] == []
+            assert scene.sent(request) == 1
+            assert {answer.replayed for answer in answers} == {False, True}, "both workers were asked"
+            for channel in channels:
+                await caller.refused(channel, api, changed(api, request), REUSED)
+            assert scene.sent(request) == 1
+
+
+@pytest.mark.parametrize("api", APIS, ids=str)
+async def test_worker_that_dies_leaves_its_requests_to_the_others(stage: Stage, api: Api) -> None:
+    more = {"WORKERS": "2", "LISTEN": f"127.0.0.1:{free_port()}"}
+    request = apart(api)
+    async with stage(more) as scene:
+        await both_serve(scene.gateway)
+        async with held(scene, api, request):
+            for worker in workers_of(scene.gateway):
+                os.kill(worker, signal.SIGKILL)
+        scene.upstream.script = scene.wallet.says()
+        async with asyncio.timeout(20):
+            while isinstance(answer := await scene.call(api, request), Told):
+                if answer.status.details and answer.info.reason == IN_DOUBT.reason:
+                    break  # else nobody listens yet, or the lease is not over
+                await asyncio.sleep(0.1)
+        if api is SYNC:
+            await scene.ok(api, request, replayed=True)
+            assert scene.sent(request) == 2
+        else:
+            await scene.told(api, request, IN_DOUBT)
+            assert scene.sent(request) == 1
+
+
+def workers_of(gateway: Gateway) -> list[int]:
+    """Return the workers' process ids."""
+    pid = gateway.process.pid
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split()]
+
+
+async def test_one_linkage_at_both_workers_is_changed_one_at_a_time(stage: Stage) -> None:
+    api, identity, now, most = APIS[0], f"會員-{new_id()}", 0, 0
+    async with (
+        stage({"WORKERS": "2", "LISTEN": f"127.0.0.1:{free_port()}"}) as scene,
+        AsyncExitStack() as stack,
+    ):
+        await both_serve(scene.gateway)
+        right = scene.upstream.script
+
+        async def watched(request: Request, peer: Peer) -> None:
+            nonlocal now, most
+            now += 1
+            most = max(most, now)
+            await asyncio.sleep(0.05)
+            now -= 1
+            await right(request, peer)
+
+        scene.upstream.script = watched
+        calls = []
+        for _ in range(8):
+            channel = await stack.enter_async_context(channel_to(scene.gateway.address))
+            request = apart(api, external_identity_value=identity)
+            calls.append(caller.call(channel, api, request))
+        answers = await asyncio.gather(*calls)
+        assert [answer for answer in answers if isinstance(answer, Told)] == []
+        assert (most, len(scene.upstream.requests)) == (1, 8)
