@@ -19,10 +19,13 @@ COPY service service
 RUN /opt/build/bin/python -m pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
     && /opt/gateway/bin/python -m pip install --no-index --no-deps /wheels/*.whl \
     && rm -r /opt/gateway/lib/python3.*/site-packages/sandbox \
-    && /opt/gateway/bin/python -m pip uninstall --yes pip
+    && /opt/gateway/bin/python -m pip uninstall --yes pip \
+    && mkdir -p /var/lib/alipayhk-gateway
 
 FROM ${PYTHON_IMAGE}
 COPY --from=build /opt/gateway /opt/gateway
+# The ledger's place; mount a volume there, or point LEDGER_URL at one.
+COPY --from=build --chown=65532:65532 /var/lib/alipayhk-gateway /var/lib/alipayhk-gateway
 ENV PATH=/opt/gateway/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 WORKDIR /var/lib/alipayhk-gateway
 USER 65532:65532

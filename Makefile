@@ -69,7 +69,7 @@ test: setup peers ## Run every test on the newest of everything, and measure cov
 	$(BIN)/python -m pytest $(or $(ARGS),$(PARALLEL) --cov --cov-report=term --cov-fail-under=95)
 
 test-oldest: setup peers ## Run every test on the oldest of everything
-	$(OLDEST)/python -m pytest $(or $(ARGS),$(PARALLEL) --ignore=tests/docs)
+	$(OLDEST)/python -m pytest $(or $(ARGS),$(PARALLEL) --ignore=tests/docs --ignore=tests/chaos)
 
 lint: .venv/.stamp-dev ## Check style, types, the floors, and the protos
 	$(BIN)/ruff check
@@ -80,8 +80,14 @@ lint: .venv/.stamp-dev ## Check style, types, the floors, and the protos
 	$(BIN)/buf format --diff --exit-code
 	$(BIN)/buf breaking protos --against protos/baseline.binpb
 
+chaos: .venv/.stamp-dev ## Kill the gateway 500 times under load, and compare what callers were told
+	$(BIN)/python -m tests.chaos.chaos --kills $(or $(KILLS),500) --rate $(or $(RATE),200)
+
+bench: .venv/.stamp-dev ## Measure the ledger's levels side by side
+	$(BIN)/python bench/ledger.py
+
 full: export HYPOTHESIS_PROFILE = full
-full: lint test ## Run what takes longer: the oldest of everything on every Python here, fuzzing in depth
+full: lint test chaos ## Run what takes longer: the oldest of everything on every Python here, fuzzing in depth
 	$(BIN)/python -m pytest -m full
 	@set -e; for python in $$(tools/pythons $(PYTHONS) $(PYENV_PYTHONS)); do \
 	    venv=.venv-full/$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
@@ -125,4 +131,4 @@ clean: ## Remove everything that is not committed and was made by a target here
 	    .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup peers demo test test-oldest lint full generate lock baseline build clean
+.PHONY: help setup peers demo test test-oldest lint chaos bench full generate lock baseline build clean
