@@ -134,12 +134,13 @@ class World:
             return dict(json.load(answer)["requests"])
 
     async def _start(self, *arguments: str, log: str, **settings: str) -> asyncio.subprocess.Process:
-        return await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "service", *arguments),
-            env=environment_for_children(**settings),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=(self.directory / log).open("ab"),
-        )
+        with (self.directory / log).open("ab") as errors:
+            return await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "service", *arguments),
+                env=environment_for_children(**settings),
+                stdout=asyncio.subprocess.PIPE,
+                stderr=errors,
+            )
 
 
 async def _drain(stream: asyncio.StreamReader) -> None:

@@ -167,7 +167,8 @@ async def test_a_stop_answers_what_is_under_way_and_refuses_what_comes(serve: Se
         stopping = asyncio.create_task(running.server.stop())
         await asyncio.sleep(0.05)
         assert await health(channel) == STATUS.NOT_SERVING
-        while_draining = stub.SyncLinkage(sync_request(request_id="req-2"))
+        apart = sync_request(request_id="req-2", external_identity_value="another-member")
+        while_draining = stub.SyncLinkage(apart)
         await asyncio.sleep(0.7)
         late = stub.SyncLinkage(sync_request(request_id="req-3"))
         assert await refused(late) == ("UNAVAILABLE", "SHUTTING_DOWN")

@@ -1,0 +1,61 @@
+"""More comes than AlipayHK takes: what is accepted is served in time, what is refused was never sent."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any, Final
+
+import pytest
+from grpc import StatusCode
+
+from ..e2e.caller import Told, check, not_sent
+from ..e2e.samples import SYNC, apart
+from ..e2e.upstream import Peer, Request
+from .conftest import Stage
+from .scene import Scene
+
+ANSWERS_AFTER_S: Final = 0.2
+MAX_IN_FLIGHT: Final = 4
+CAPACITY: Final = MAX_IN_FLIGHT / ANSWERS_AFTER_S
+"""Calls a second that such an AlipayHK can be given."""
+LASTS_S: Final = 3.0
+DEADLINE_S: Final = 2.0
+RECOVERS_WITHIN_S: Final = 5.0
+OVERLOADED: Final = not_sent(StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")
+
+
+async def call(scene: Scene) -> tuple[Any, Any, float]:
+    """Call once; return the request, what it was answered, and how long that took."""
+    request, began = apart(SYNC), time.monotonic()
+    answer = await scene.call(SYNC, request, timeout_s=DEADLINE_S)
+    return request, answer, time.monotonic() - began
+
+
+@pytest.mark.parametrize("times", [2, 3])
+async def test_open_loop_beyond_capacity(stage: Stage, times: int) -> None:
+    async with stage({"MAX_IN_FLIGHT": str(MAX_IN_FLIGHT)}) as scene:
+
+        async def takes_a_while(request: Request, peer: Peer) -> None:
+            await asyncio.sleep(ANSWERS_AFTER_S)
+            await peer.send(scene.wallet.right(request).wire())
+
+        scene.upstream.script = takes_a_while
+        calls: list[asyncio.Task[tuple[Any, Any, float]]] = []
+        began = time.monotonic()
+        while (number := len(calls)) < times * CAPACITY * LASTS_S:
+            await asyncio.sleep(max(0.0, began + number / (times * CAPACITY) - time.monotonic()))
+            calls.append(asyncio.create_task(call(scene)))
+        ended = await asyncio.gather(*calls)
+        served = [took_s for _, answer, took_s in ended if not isinstance(answer, Told)]
+        for request, answer, _ in ended:
+            refused = isinstance(answer, Told)
+            if refused:
+                check(answer, OVERLOADED, request)
+            assert scene.sent(request) == (0 if refused else 1)
+        assert max(served) < DEADLINE_S
+        assert len(served) > CAPACITY * LASTS_S / 2, "goodput"
+        assert len(served) < len(ended), "there was no overload"
+        over = time.monotonic()
+        while isinstance((await call(scene))[1], Told):
+            assert time.monotonic() - over < RECOVERS_WITHIN_S
