@@ -22,7 +22,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     check = parser.add_subparsers(required=True, metavar="COMMAND").add_parser(
         "check", help="name every fault, or show the settings in force"
     )
-    check.add_argument("--config", type=Path, metavar="FILE", help="settings in TOML; the environment wins")
+    add_config(check)
     check.add_argument("--json", action="store_true", help="write JSON")
 
 
@@ -41,6 +41,13 @@ def run(args: argparse.Namespace) -> int:
         for name, value in rows.items():
             print(f"{name} = {value}")
     return 0
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """Add the option that names a settings file, for every command that reads settings."""
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="settings in TOML; the environment wins"
+    )
 
 
 def refuse(faults: Sequence[str]) -> int:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from . import ledger_commands
-from .config_check import refuse
+from .config_check import add_config, refuse
 from .settings import SettingsError, read_ledger_settings
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the subcommands."""
-    ledger_commands.configure(parser, _add_config)
+    ledger_commands.configure(parser, add_config)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -22,9 +21,3 @@ def run(args: argparse.Namespace) -> int:
     except SettingsError as error:
         return refuse(error.faults)
     return ledger_commands.run(args, url, key_file)
-
-
-def _add_config(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--config", type=Path, metavar="FILE", help="settings in TOML; the environment wins"
-    )

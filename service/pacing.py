@@ -57,8 +57,8 @@ class RetryBudget:
 class Breaker:
     """Stops calling when call after call says that AlipayHK is ill; one probe at a time finds it well.
 
-    It opens when 20 calls within 10 s were ill and none was well. What a single request deserves, a
-    refusal or a result that is not known, counts as well.
+    It opens when 20 calls within 10 s were ill and none was well. A verified
+    answer says that it is well, whatever it says of its request.
     """
 
     def __init__(self) -> None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
-from pathlib import Path
 
 from . import gateway
-from .config_check import refuse
+from .config_check import add_config, refuse
 from .exits import EX_UNAVAILABLE
 from .ledger import LedgerFault
 from .logs import set_up_logs
@@ -19,9 +18,7 @@ from .workers import supervise
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument(
-        "--config", type=Path, metavar="FILE", help="settings in TOML; the environment wins"
-    )
+    add_config(parser)
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
 
 
