@@ -21,24 +21,24 @@ from .upstream import Answer, Script, Upstream, answers, closes, hangs, sends
 from .wallet import Wallet, compact, result
 
 MARKS: Final = {
-    "external_identity_value": "標記會員-4711-甲",
-    "user_id": "marked-user-4711",
-    "binding_target": "標記卡號-4711-丙",
-    "external_binding_id": "marked-binding-4711",
-    "merchant_account_id": "marked-merchant-4711",
-    "sub_merchant_id": "標記分店-4711",
-    "type": "marked-type-4711",
-    "sub_type": "標記種類-4711",
-    "account_id": "marked-account-4711",
-    "open_id": "marked-open-4711",
-    "extend_info": '{"標記":"marked-extend-4711"}',
-    "form": "marked-form-4711",
-    "code": "標記欄位-4711",
-    "value": "標記資料-4711",
+    "external_identity_value": "標記會員-zq47-甲",
+    "user_id": "marked-user-zq47",
+    "binding_target": "標記卡號-zq47-丙",
+    "external_binding_id": "marked-binding-zq47",
+    "merchant_account_id": "marked-merchant-zq47",
+    "sub_merchant_id": "標記分店-zq47",
+    "type": "marked-type-zq47",
+    "sub_type": "標記種類-zq47",
+    "account_id": "marked-account-zq47",
+    "open_id": "marked-open-zq47",
+    "extend_info": '{"標記":"marked-extend-zq47"}',
+    "form": "marked-form-zq47",
+    "code": "標記欄位-zq47",
+    "value": "標記資料-zq47",
 }
 FRAGMENTS: Final = (
     "標記",
-    "4711",
+    "zq47",
     *(json.dumps(text).strip('"')[:12] for text in ("標記會", "標記卡", "標記資")),
 )
 ECHO: Final = " ".join(MARKS.values())
@@ -66,7 +66,7 @@ async def watched(run: Run) -> AsyncIterator[Gateway]:
 
 FULL: Final = {**BIND.success, "echo": ECHO, "accountInfo": {"name": ECHO, "phone": ECHO}}
 ECHOED: Final = compact({"result": {"resultCode": ECHO, "resultStatus": ECHO, "resultMessage": ECHO}})
-PAGE: Final = Answer(502, (("Content-Type", "text/html"), ("X-Echo", "marked-4711")), ECHO.encode())
+PAGE: Final = Answer(502, (("Content-Type", "text/html"), ("X-Echo", "marked-zq47")), ECHO.encode())
 
 
 def whatever_comes(data: bytes) -> Callable[[Wallet], Script]:
@@ -86,17 +86,17 @@ ENDS: Final[dict[str, Callable[[Wallet], Script]]] = {
     "unknown": lambda wallet: wallet.says(result("U", "SYSTEM_ERROR", ECHO)),
     "limited": lambda wallet: wallet.says(result("U", "REQUEST_TRAFFIC_EXCEED_LIMIT", ECHO)),
     "page": fixed(PAGE),
-    "redirect": fixed(PAGE.but(status=302).setting("Location", "https://marked-4711.example/")),
+    "redirect": fixed(PAGE.but(status=302).setting("Location", "https://marked-zq47.example/")),
     "unsigned": fixed(Answer(200, (), ECHOED)),
-    "forged": lambda wallet: answers(lambda _: Answer(200, (("Signature", "marked-4711"),), ECHOED)),
+    "forged": lambda wallet: answers(lambda _: Answer(200, (("Signature", "marked-zq47"),), ECHOED)),
     "malformed": lambda wallet: answers(lambda request: wallet.signed(request, b'{"r":{"' + ECHO.encode())),
-    "twice": lambda wallet: answers(lambda request: wallet.signed(request, b'{"4711":1,"4711":2}')),
-    "other client": lambda wallet: answers(lambda request: wallet.signed(request, client_id="marked-4711")),
-    "other time": lambda wallet: answers(lambda request: wallet.signed(request, time="marked-4711")),
-    "no http": whatever_comes(b"marked-4711 " + ECHO.encode() + b"\r\n\r\n"),
-    "bad header": whatever_comes(b"HTTP/1.1 200 OK\r\nmarked-4711\x00: 4711\r\n\r\n"),
-    "bad chunk": whatever_comes(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nmarked-4711\r\n"),
-    "cut": whatever_comes(Answer(200, (), b"marked-4711").head(("Content-Length", "99"))),
+    "twice": lambda wallet: answers(lambda request: wallet.signed(request, b'{"zq47":1,"zq47":2}')),
+    "other client": lambda wallet: answers(lambda request: wallet.signed(request, client_id="marked-zq47")),
+    "other time": lambda wallet: answers(lambda request: wallet.signed(request, time="marked-zq47")),
+    "no http": whatever_comes(b"marked-zq47 " + ECHO.encode() + b"\r\n\r\n"),
+    "bad header": whatever_comes(b"HTTP/1.1 200 OK\r\nmarked-zq47\x00: zq47\r\n\r\n"),
+    "bad chunk": whatever_comes(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nmarked-zq47\r\n"),
+    "cut": whatever_comes(Answer(200, (), b"marked-zq47").head(("Content-Length", "99"))),
     "closed": lambda _: closes,
     "hang": lambda _: hangs,
 }
@@ -136,12 +136,12 @@ async def test_mark_in_an_invalid_request_is_found_nowhere(watched: Gateway, ups
     control = {name: f"{text}\n" * 40 for name, text in MARKS.items()}
     bad: list[tuple[Api, Any]] = [
         (SYNC, SYNC.request(**{n: control[n] for n in ("user_id", "binding_target")})),
-        (SYNC, marked(SYNC, request_id="標記 4711")),
+        (SYNC, marked(SYNC, request_id="標記 zq47")),
         (
             BIND,
             BIND.request(**{n: control[n] for n in ("user_id", "type", "account_id", "extend_info")}),
         ),
-        (BIND, marked(BIND, extend_info='{"4711":NaN}')),
+        (BIND, marked(BIND, extend_info='{"zq47":NaN}')),
         (BIND, marked(BIND, account_id=None, template_form={"form_values": {control["code"]: "x"}})),
     ]
     for api, request in bad:
@@ -155,8 +155,8 @@ async def test_mark_in_an_invalid_request_is_found_nowhere(watched: Gateway, ups
 
 
 async def test_mark_in_an_unknown_method_or_metadata_is_found_nowhere(watched: Gateway) -> None:
-    for path in ("/marked-4711/x", "/alipayhk.linkage.v1.LinkageService/marked-4711"):
+    for path in ("/marked-zq47/x", "/alipayhk.linkage.v1.LinkageService/marked-zq47"):
         method: Any = watched.channel.unary_unary(path)
         with pytest.raises(grpc.aio.AioRpcError):
-            await method(b"", metadata=(("x-marked", "4711"),))
+            await method(b"", metadata=(("x-marked", "zq47"),))
     await clean(watched)

@@ -115,7 +115,7 @@ async def test_caller_whose_time_is_up_does_not_abandon_half_a_send(way: Way) ->
     await caller.refused(way.gateway.channel, way.api, request, expected, timeout_s=0.3)
     until.set()
     assert (await way.gateway.attempt_logged(request.request_id))["end"] == "success"
-    (call,) = way.gateway.call_records(request.request_id)
+    call = await way.gateway.call_logged(request.request_id)
     assert (call["reason"], call["outcome"]) == ("UPSTREAM_TIMEOUT", "unknown")
     way.check_sent(request)
 
