@@ -14,6 +14,7 @@ import argparse
 import asyncio
 import json
 import random
+import socket
 import sys
 import tempfile
 import time
@@ -90,7 +91,7 @@ class World:
 
     async def start_gateway(self) -> None:
         """Start it anew, on the port that it had before."""
-        listen = self.address or "127.0.0.1:0"
+        listen = self.address or f"127.0.0.1:{_lasting_port()}"
         self.gateway = await self._start(
             "serve",
             log="gateway.log",
@@ -141,6 +142,18 @@ class World:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=errors,
             )
+
+
+def _lasting_port() -> int:
+    """Return a free port that no connection is given by itself while the gateway is down."""
+    for port in range(20_000, 30_000):
+        with socket.socket() as listener:
+            try:
+                listener.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise RuntimeError("no port is free")
 
 
 async def _drain(stream: asyncio.StreamReader) -> None:
