@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
 import random
 import socket
@@ -25,15 +26,17 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from google.rpc.error_details_pb2 import ErrorInfo
-from google.rpc.status_pb2 import Status
 
 from alipayhk.linkage.v1 import linkage_service_pb2 as pb
+from alipayhk_linkage.errors import LinkageError
 from service.key_files import generate
 from service.settings import environment_for_children
 
 SERVICE = "/alipayhk.linkage.v1.LinkageService/"
 PATIENCE_S = 60.0
+"""How long after the last kill every caller must know."""
+WAIT_FIRST_S = 0.1
+WAIT_MAX_S = 4.0
 
 
 @dataclass
@@ -42,6 +45,8 @@ class Told:
 
     outcomes: dict[tuple[str, str], str] = field(default_factory=dict)
     calls: int = 0
+    asked: set[tuple[str, str]] = field(default_factory=set)
+    """Those whose callers were told that the same request again is of no use."""
 
 
 @dataclass
@@ -55,15 +60,18 @@ class Report:
     wrong: list[str]
     lost: list[str]
     doubled: list[str]
+    left: list[str]
+    """Those whose callers could never learn what came of them, nor that a person must tell."""
 
     @property
     def is_clean(self) -> bool:
-        """Whether nobody was told wrong, nothing was lost and nothing doubled."""
-        return not (self.wrong or self.lost or self.doubled)
+        """Whether nobody was told wrong, nothing was lost and nothing doubled, and every caller knows."""
+        return not (self.wrong or self.lost or self.doubled or self.left)
 
     def __str__(self) -> str:
         counts = ", ".join(f"{outcome}: {count}" for outcome, count in sorted(self.outcomes.items()))
         found = f"told wrong: {len(self.wrong)}, lost: {len(self.lost)}, doubled: {len(self.doubled)}"
+        found += f", left in the dark: {len(self.left)}"
         return f"{self.kills} kills, {self.requests} requests in {self.calls} calls ({counts}); {found}"
 
 
@@ -186,7 +194,11 @@ async def _kill(world: World, kills: int) -> None:
 async def _call_while(killing: asyncio.Task[None], world: World, told: Told, rate: float) -> None:
     async with grpc.aio.insecure_channel(
         world.address,
-        options=[("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 200)],
+        options=[
+            ("grpc.enable_retries", 0),
+            ("grpc.initial_reconnect_backoff_ms", 50),
+            ("grpc.max_reconnect_backoff_ms", 200),
+        ],
     ) as channel:
         callers: set[asyncio.Task[None]] = set()
         number = 0
@@ -196,7 +208,11 @@ async def _call_while(killing: asyncio.Task[None], world: World, told: Told, rat
             callers.add(asyncio.create_task(call(world, channel, told, number)))
             await asyncio.sleep(world.random.expovariate(rate))
         await killing
-        await asyncio.wait_for(asyncio.gather(*callers), timeout=PATIENCE_S)
+        _, waiting = await asyncio.wait(callers, timeout=PATIENCE_S)
+        for caller in waiting:
+            caller.cancel()
+        for caller in callers - waiting:
+            caller.result()
 
 
 async def _sync_linkage(world: World, channel: grpc.aio.Channel, told: Told, number: int) -> None:
@@ -233,40 +249,37 @@ def _user_id(world: World) -> str:
 async def _until_known(
     channel: grpc.aio.Channel, told: Told, api: str, request: Any, response: Any
 ) -> None:
-    """Repeat one request, with its id and content, until its outcome is known or only a person can tell."""
+    """Repeat one request, with its id and content, until its outcome is known or only a person can tell.
+
+    It waits as long as it is told to, as callers should: who asks at once, again and again, keeps a
+    gateway that has just come back from answering anybody.
+    """
     call = channel.unary_unary(
         SERVICE + api,
         request_serializer=type(request).SerializeToString,
         response_deserializer=response.FromString,
     )
-    key, give_up = (api, request.request_id), time.monotonic() + PATIENCE_S
+    key = (api, request.request_id)
     told.outcomes[key] = "unknown"
-    while time.monotonic() < give_up:
+    for retry in itertools.count():
         told.calls += 1
         try:
             await call(request, timeout=5)
-        except grpc.aio.AioRpcError as error:
-            outcome, retry = _details(error)
-            if outcome == "rejected" or retry in {"operator", "never", "new_request_id"}:
-                told.outcomes[key] = outcome
+        except grpc.aio.AioRpcError as failure:
+            error = LinkageError.of(failure)
+            if error.outcome == "rejected" or error.retry != "same_request_id":
+                told.outcomes[key] = error.outcome
+                told.asked.add(key)
                 return
-            await asyncio.sleep(0.25)
+            wait_s = min(WAIT_MAX_S, WAIT_FIRST_S * 2**retry)
+            await asyncio.sleep(max(error.retry_after_s or 0.0, random.uniform(0.5, 1) * wait_s))
         else:
             told.outcomes[key] = "OK"
             return
 
 
-def _details(error: grpc.aio.AioRpcError) -> tuple[str, str]:
-    """Read outcome and retry; a status without our details means unknown, and may be tried again."""
-    trailers = dict(error.trailing_metadata() or ())
-    info = ErrorInfo()
-    for detail in Status.FromString(trailers.get("grpc-status-details-bin", b"")).details:
-        detail.Unpack(info)
-    return info.metadata.get("outcome", "unknown"), info.metadata.get("retry", "same_request_id")
-
-
 def _compare(kills: int, told: Told, wallet: dict[str, Any]) -> Report:
-    wrong, lost, doubled = [], [], []
+    wrong, lost, doubled, left = [], [], [], []
     for (api, request_id), outcome in told.outcomes.items():
         known = wallet.get(api, {}).get(request_id, {"effects": 0, "repeats": 0})
         name = f"{api} {request_id}: {outcome}, {known}"
@@ -276,8 +289,10 @@ def _compare(kills: int, told: Told, wallet: dict[str, Any]) -> Report:
             wrong.append(name)
         if api == "BindAccount" and known["repeats"]:
             doubled.append(name)
+        if outcome == "unknown" and (api, request_id) not in told.asked:
+            left.append(name)
     outcomes = Counter(told.outcomes.values())
-    return Report(kills, len(told.outcomes), told.calls, outcomes, wrong, lost, doubled)
+    return Report(kills, len(told.outcomes), told.calls, outcomes, wrong, lost, doubled, left)
 
 
 def main() -> int:
@@ -289,7 +304,7 @@ def main() -> int:
     args = parser.parse_args()
     report = asyncio.run(run(kills=args.kills, rate=args.rate, seed=args.seed))
     print(report)  # noqa: T201
-    for line in (*report.wrong, *report.lost, *report.doubled)[:20]:
+    for line in (*report.wrong, *report.lost, *report.doubled, *report.left)[:20]:
         print(" ", line)  # noqa: T201
     return 0 if report.is_clean else 1
 
