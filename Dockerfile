@@ -13,7 +13,8 @@ RUN python -m venv /opt/build && /opt/build/bin/python -m pip install --require-
     && /opt/gateway/bin/python -m pip install --require-hashes -r requirements/runtime.txt
 COPY pyproject.toml README.md ./
 COPY gen gen
-COPY clients clients
+COPY clients/__init__.py clients/
+COPY clients/alipayhk clients/alipayhk
 COPY sandbox sandbox
 COPY service service
 RUN /opt/build/bin/python -m pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \

@@ -1,7 +1,8 @@
 # Everything that people and CI do with this repository; `make` alone lists it.
-# Locks, and why there are four: requirements/*.txt hold every distribution with its hashes, made by `make lock`.
+# Locks, and why there are five: requirements/*.txt hold every distribution with its hashes, made by `make lock`.
 #   runtime.txt  what production runs, the newest    build.txt   setuptools, which installs and packages the code
-#   dev.txt      the tests and checks beside it      oldest.txt  the low end of every range in pyproject.toml
+#   client.txt   what clients/linkage runs           dev.txt     the tests and checks beside all these
+#   oldest.txt   the low end of every range in both pyproject.toml
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
@@ -17,7 +18,8 @@ UV_VERSION := 0.13.9
 BIN := .venv/bin
 OLDEST := .venv-oldest/bin
 LOCKED := install --quiet --require-hashes
-EDITABLE := install --quiet --no-index --no-deps --no-build-isolation --editable .
+EDITABLE := install --quiet --no-index --no-deps --no-build-isolation --editable . --editable clients/linkage
+PROJECTS := pyproject.toml clients/linkage/pyproject.toml
 # A file's tests stay together: some share a server, and those of the pages need the demo's own ports.
 PARALLEL := --numprocesses=2 --dist=loadfile
 # Words for pytest, which also leave coverage out: make test ARGS='-k replay -x'
@@ -37,9 +39,11 @@ setup: .venv/.stamp-dev .venv-oldest/.stamp ## Make .venv (the newest of everyth
 .venv-oldest/bin/python:
 	@tools/venv .venv-oldest "$(PYTHON_OLDEST)"
 
-.venv/.stamp-runtime: requirements/runtime.txt requirements/build.txt pyproject.toml | .venv/bin/python
-	@echo "Installing requirements/runtime.txt and this project into .venv ..."
-	@$(BIN)/python -m pip $(LOCKED) -r requirements/build.txt -r requirements/runtime.txt
+RUNTIME := -r requirements/build.txt -r requirements/runtime.txt -r requirements/client.txt
+
+.venv/.stamp-runtime: requirements/runtime.txt requirements/client.txt requirements/build.txt $(PROJECTS) | .venv/bin/python
+	@echo "Installing requirements/{runtime,client}.txt, the gateway and its client into .venv ..."
+	@$(BIN)/python -m pip $(LOCKED) $(RUNTIME)
 	@$(BIN)/python -m pip $(EDITABLE)
 	@touch $@
 
@@ -48,8 +52,8 @@ setup: .venv/.stamp-dev .venv-oldest/.stamp ## Make .venv (the newest of everyth
 	@$(BIN)/python -m pip $(LOCKED) -r requirements/dev.txt
 	@touch $@
 
-.venv-oldest/.stamp: requirements/oldest.txt pyproject.toml | .venv-oldest/bin/python
-	@echo "Installing requirements/oldest.txt and this project into .venv-oldest ..."
+.venv-oldest/.stamp: requirements/oldest.txt $(PROJECTS) | .venv-oldest/bin/python
+	@echo "Installing requirements/oldest.txt, the gateway and its client into .venv-oldest ..."
 	@$(OLDEST)/python -m pip $(LOCKED) -r requirements/oldest.txt
 	@$(OLDEST)/python -m pip $(EDITABLE)
 	@touch $@
@@ -79,6 +83,10 @@ lint: .venv/.stamp-dev ## Check style, types, the floors, and the protos
 	$(BIN)/buf lint
 	$(BIN)/buf format --diff --exit-code
 	$(BIN)/buf breaking protos --against protos/baseline.binpb
+
+# Takes Go, Node with npm, and a JDK with Maven; .ci/run installs them where they are missing.
+callers: setup peers ## Run every language's caller by its own toolchain against a gateway that is killed and restarted
+	$(BIN)/python -m pytest -m callers $(or $(ARGS),tests/callers -s)
 
 chaos: .venv/.stamp-dev ## Kill the gateway 500 times under load, and compare what callers were told
 	$(BIN)/python -m tests.chaos.chaos --kills $(or $(KILLS),500) --rate $(or $(RATE),200)
@@ -110,25 +118,38 @@ lock: ## Make requirements/ from pyproject.toml anew; UPGRADE=1 takes the newest
 	@.venv-lock/bin/python -m pip install --quiet uv==$(UV_VERSION)
 	$(COMPILE) pyproject.toml --output-file requirements/runtime.txt
 	$(COMPILE) --group build --output-file requirements/build.txt
-	$(COMPILE) pyproject.toml --group build --group test --group lint \
+	$(COMPILE) clients/linkage/pyproject.toml --extra load \
 	    --constraint requirements/runtime.txt --constraint requirements/build.txt \
-	    --output-file requirements/dev.txt
-	$(COMPILE) pyproject.toml --group build --group test --group generate \
+	    --output-file requirements/client.txt
+	$(COMPILE) $(PROJECTS) --all-extras --group build --group test --group lint \
+	    --constraint requirements/runtime.txt --constraint requirements/client.txt \
+	    --constraint requirements/build.txt --output-file requirements/dev.txt
+	$(COMPILE) $(PROJECTS) --all-extras --group build --group test --group generate \
 	    --resolution lowest-direct --output-file requirements/oldest.txt
 
 # What `buf breaking` compares with is what callers were last given.
 baseline: .venv/.stamp-dev ## Make protos/baseline.binpb anew; only at a release
 	$(BIN)/buf build protos --output protos/baseline.binpb
 
-build: .venv/.stamp-runtime ## Build the sdist, and from it the wheel, into dist/
+SDIST = -c 'import sys; from setuptools import build_meta; build_meta.build_sdist(sys.argv[1])' $(CURDIR)/dist > /dev/null
+
+build: .venv/.stamp-runtime ## Build the gateway and the client, sdist and from it wheel, into dist/
 	rm -rf dist
-	$(BIN)/python -c 'from setuptools import build_meta; build_meta.build_sdist("dist")' > /dev/null
+	$(BIN)/python $(SDIST)
+	cd clients/linkage && $(CURDIR)/$(BIN)/python $(SDIST)
 	$(BIN)/python -m pip wheel --quiet --no-index --no-deps --no-build-isolation --wheel-dir dist dist/*.tar.gz
 	@ls dist
+
+stubs: .venv/.stamp-dev ## Write what other languages generate from or import into build/stubs/
+	rm -rf build/stubs
+	mkdir -p build/stubs
+	$(BIN)/buf build protos --as-file-descriptor-set --output build/stubs/alipayhk-linkage-v1.binpb
+	cp -R protos/alipayhk clients/retry_service_config.json build/stubs/
+	@find build/stubs -type f | sort
 
 clean: ## Remove everything that is not committed and was made by a target here
 	rm -rf .venv .venv-oldest .venv-lock .venv-full .tools build dist *.egg-info .coverage .coverage.* \
 	    .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup peers demo test test-oldest lint chaos bench full generate lock baseline build clean
+.PHONY: help setup peers demo test test-oldest lint callers chaos bench full generate lock baseline build stubs clean

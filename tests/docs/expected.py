@@ -13,6 +13,7 @@ NOT_RUN: Final = {
     "make test": "these tests are part of it; the gate runs it",
     "make setup": "the gate runs it, and these tests run in what it made",
     "make lint": "the gate runs it",
+    "make stubs": "tests/callers does, and looks at what it writes",
     "make peers": "the gate runs it, and these tests run what it installed",
     "docker build": "takes a container engine; test_container.py does the Dockerfile's steps",
     "docker run": "takes a container engine; test_container.py runs what its steps made",
@@ -94,6 +95,21 @@ ROWS: Final = (
     Row("docs/sandbox.md", "config check", ("^BASE_URL = http://127.0.0.1:8089$", "^WORKERS = 1$")),
     Row("docs/sandbox.md", "alipayhk-gateway serve", ('"event": "serving"',), stays_up=True),
     Row("docs/sandbox.md", "/__sandbox/answers", ('"waiting": 1',)),
+    Row("docs/clients/python.md", "one_call.py 127.0.0.1:50051 2160000000000001\n", ("^OK$",)),
+    Row(
+        "docs/clients/python.md",
+        "one_call.py 127.0.0.1:50051 2160000000000001+USER_NOT_EXIST",
+        ("^rejected WALLET_REJECTED new_request_id$",),
+        status=1,
+    ),
+    Row("docs/clients/python.md", "python-1", ("^OK: AlipayHK did it.$", "  result.status: S")),
+    Row(
+        "docs/clients/python.md",
+        "python-2",
+        ('"outcome": "rejected"', '"reason": "WALLET_REJECTED"', '"result_code": "PROCESS_FAIL"'),
+        status=11,
+    ),
+    Row("docs/clients/python.md", "test_errors.py", (r"\d+ passed",)),
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,8 +15,11 @@ from tests.docs.pages import Block
 from tests.peers.processes import GATEWAY, PATIENCE_S, ROOT, environment, run, running
 from tests.peers.tools import BIN, check
 
-DEMO_PAGES: Final = ("README.md",)
+CALLERS_PAGES: Final = tuple(f"docs/clients/{language}.md" for language in ("go", "java", "node"))
+"""Pages whose commands take another language's toolchain: `make callers` runs them."""
+DEMO_PAGES: Final = ("README.md", "docs/clients/python.md", "docs/load.md", *CALLERS_PAGES)
 """Pages whose commands are for a machine on which `make demo` runs."""
+CLIENT: Final = GATEWAY.parent / "alipayhk-client"
 
 
 def copy_of_the_repository(to: Path) -> None:
@@ -26,8 +30,11 @@ def copy_of_the_repository(to: Path) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, target)
     (programs := to / ".venv" / "bin").mkdir(parents=True)
-    for program in (GATEWAY, check("buf")):
+    for program in (GATEWAY, CLIENT, check("buf")):
         (programs / program.name).symlink_to(program)
+    # A link would be an interpreter without its environment.
+    (programs / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n', "utf-8")
+    (programs / "python").chmod(0o755)
     (to / ".tools").symlink_to(BIN.parent)
 
 

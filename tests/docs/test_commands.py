@@ -7,10 +7,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from _pytest.mark.structures import ParameterSet
 
 from tests.docs.expected import NOT_RUN, ROWS, Row, not_run
 from tests.docs.pages import PAGES, Block, all_blocks, blocks
-from tests.docs.reader import DEMO_PAGES, Reader, copy_of_the_repository
+from tests.docs.reader import CALLERS_PAGES, DEMO_PAGES, Reader, copy_of_the_repository
 from tests.peers.processes import ROOT
 from tests.peers.tools import peer
 
@@ -30,7 +31,11 @@ def saved_as(block: Block) -> str | None:
     return {"docs/sandbox.md": "gateway.toml"}.get(block.page) if block.kind == "toml" else None
 
 
-@pytest.mark.parametrize("page", sorted({block.page for block in COMMANDS if is_run(block)}))
+def marked(page: str) -> ParameterSet:
+    return pytest.param(page, marks=[pytest.mark.callers] if page in CALLERS_PAGES else [])
+
+
+@pytest.mark.parametrize("page", map(marked, sorted({block.page for block in COMMANDS if is_run(block)})))
 def test_what_a_page_says_to_run_works(page: str, tmp_path: Path) -> None:
     peer("grpcurl")
     (directory := tmp_path / "alipayhk-gateway").mkdir()
@@ -67,7 +72,8 @@ def test_every_reason_not_to_run_is_needed() -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_every_block_says_what_it_is(page: str) -> None:
     kinds = {str(block): block.kind for block in blocks(page)}
-    unknown = {at: kind for at, kind in kinds.items() if kind not in {"sh", "text", "toml", "json", "yaml"}}
+    known = {"sh", "text", "toml", "json", "yaml", "xml", "python", "go", "typescript", "java"}
+    unknown = {at: kind for at, kind in kinds.items() if kind not in known}
     assert unknown == {}
     # A command in a block of another kind would not be run by the test above.
     programs = ("$ ", "make ", "curl ", "grpcurl ", "alipayhk-gateway ", ".venv/bin/", "docker ", "git ")

@@ -1,0 +1,29 @@
+"""What an outcome means, in a sentence for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from .errors import LinkageError, Outcome, Retry
+
+HAPPENED: Final[Mapping[Outcome, str]] = {
+    Outcome.NOT_SENT: "This call sent nothing to AlipayHK.",
+    Outcome.REJECTED: "AlipayHK refused it for good; it had no effect.",
+    Outcome.UNKNOWN: "It may or may not have taken effect.",
+}
+NEXT: Final[Mapping[Retry, str]] = {
+    Retry.SAME_REQUEST_ID: "Send the very same request again, with the same id",
+    Retry.NEW_REQUEST_ID: "Mend the request, and send it under a new id",
+    Retry.NEVER: "Do not send it again",
+    Retry.OPERATOR: "Do not send it again; tell the people who run the gateway",
+}
+
+
+def advice(error: LinkageError) -> str:
+    """Say what happened and what to do next."""
+    said = (
+        HAPPENED[error.outcome] if error.reason else f"The gateway did not say. {HAPPENED[error.outcome]}"
+    )
+    wait = f", in {error.retry_after_s:g} s" if error.retry_after_s else ""
+    return f"{said} {NEXT[error.retry]}{wait}."

@@ -1,0 +1,78 @@
+"""How the gateway is reached: TLS, and channel options whose retries are those that it asks for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Final
+
+import grpc
+
+RETRY_SERVICE_CONFIG: Final = files(__package__).joinpath("retry_service_config.json").read_text("utf-8")
+"""gRPC's retry policy for both RPCs, as JSON.
+
+Repeating a request with its id and content is always safe: the gateway knows the id, and answers,
+joins, or sends again only what AlipayHK lets it. The trailer `grpc-retry-pushback-ms` of every error
+rules over the policy: the wait in milliseconds, or -1 for "not again".
+"""
+
+Options = tuple[tuple[str, str | int], ...]
+
+ALWAYS: Final[Options] = (
+    # The gateway is inside; the proxies of the environment lead outside.
+    ("grpc.enable_http_proxy", 0),
+    # What callers are told must not depend on a TXT record.
+    ("grpc.service_config_disable_resolution", 1),
+    # gRPC's own two minutes would keep a caller away long after the gateway is back.
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.min_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 5_000),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """TLS to the gateway; with a certificate and its key, mutual TLS. All of them PEM."""
+
+    ca: bytes | None = None
+    """Whom to trust; None for the system's."""
+    cert: bytes | None = None
+    """This caller's certificate chain."""
+    key: bytes | None = None
+    """The private key of `cert`."""
+    server_name: str | None = None
+    """The name in the gateway's certificate, where it is not the target's."""
+
+    def __post_init__(self) -> None:
+        if (self.cert is None) != (self.key is None):
+            raise ValueError("a client certificate and its key are given together")
+
+    @classmethod
+    def from_files(
+        cls,
+        ca_file: str | Path | None = None,
+        cert_file: str | Path | None = None,
+        key_file: str | Path | None = None,
+        server_name: str | None = None,
+    ) -> Tls:
+        """Read PEM files; raise OSError where one cannot be read."""
+        ca, cert, key = (
+            Path(file).read_bytes() if file else None for file in (ca_file, cert_file, key_file)
+        )
+        return cls(ca, cert, key, server_name)
+
+    def credentials(self) -> grpc.ChannelCredentials:
+        """Return them as gRPC takes them."""
+        return grpc.ssl_channel_credentials(self.ca, self.key, self.cert)
+
+
+def channel_options(tls: Tls | None, *, retries: bool, more: Options = ()) -> Options:
+    """Return the options of a channel; `more` come last, and win."""
+    chosen: dict[str, str | int] = dict(ALWAYS)
+    chosen["grpc.enable_retries"] = int(retries)
+    if retries:
+        chosen["grpc.service_config"] = RETRY_SERVICE_CONFIG
+    if tls is not None and tls.server_name:
+        chosen["grpc.ssl_target_name_override"] = tls.server_name
+    return tuple((chosen | dict(more)).items())

@@ -1,0 +1,71 @@
+"""`alipayhk-client`: its commands, each a module with `configure(parser)` and `run(args)`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.metadata import version
+from types import ModuleType
+from typing import Final, NoReturn
+
+from .connection import Misuse
+
+COMMANDS: Final = {
+    "sync-linkage": ("sync_linkage", "tell AlipayHK that a membership or card was bound or unbound"),
+    "bind-account": ("bind_account", "bind a bill account to a wallet user"),
+    "load": ("load.command", "put the gateway under load, and tell the truth about it"),
+}
+"""A command's module, and what it does. Only the one that runs is imported."""
+
+EXTRAS: Final = ("hdrh",)
+"""Modules that are there only where the extra `load` was installed."""
+EX_USAGE: Final = 64
+"""The exit status of what was typed wrong, as in sysexits.h."""
+INTERRUPTED: Final = 130
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise Misuse(f"{message}\n{self.format_usage().rstrip()}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; return its exit status."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        args = _parser(words[0] if words else "").parse_args(words)
+        return int(args.run(args))
+    except Misuse as error:
+        print(f"alipayhk-client: {error}", file=sys.stderr)
+        return EX_USAGE
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _parser(chosen: str) -> argparse.ArgumentParser:
+    parser = _Parser(prog="alipayhk-client", description="Calls the AlipayHK gateway.")
+    parser.add_argument("--version", action="version", version=version("alipayhk-linkage"))
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name, (module, does) in COMMANDS.items():
+        command = commands.add_parser(name, help=does, description=does)
+        if name == chosen:
+            loaded = _load(module)
+            loaded.configure(command)
+            command.set_defaults(run=loaded.run)
+    return parser
+
+
+def _load(module: str) -> ModuleType:
+    """Import a command's module; what only `load` needs is an extra of the distribution."""
+    try:
+        return import_module(f".{module}", __package__)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] not in EXTRAS:
+            raise
+        raise Misuse(f"{error.name} is missing: pip install 'alipayhk-linkage[load]'") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

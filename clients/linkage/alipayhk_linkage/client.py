@@ -1,0 +1,173 @@
+"""The client: both RPCs, for asyncio and for plain threads, the same in every other respect."""
+
+from __future__ import annotations
+
+import uuid
+from types import TracebackType
+from typing import Final, Self, cast
+
+import grpc
+import grpc.aio
+
+from alipayhk.linkage.v1.linkage_service_pb2 import (
+    BindAccountRequest,
+    BindAccountResponse,
+    SyncLinkageRequest,
+    SyncLinkageResponse,
+)
+from alipayhk.linkage.v1.linkage_service_pb2_grpc import LinkageServiceStub
+
+from .channel import Options, Tls, channel_options
+from .errors import LinkageError, RpcFailure
+from .passing_on import Metadata, metadata_of_call
+
+TIMEOUT_S: Final = 10.0
+"""The deadline of a call that is given none."""
+
+
+def new_request_id(prefix: str) -> str:
+    """Make a request id: ids are one namespace for all callers of an RPC, so prefix yours with your name.
+
+    Keep it with the request: a retry repeats both. A prefix has at most 31 characters, printable ASCII
+    without space, so that BindAccount takes the id too.
+    """
+    if not (0 < len(prefix) < 32 and all("!" <= character <= "~" for character in prefix)):  # noqa: PLR2004
+        raise ValueError("a prefix is 1 to 31 characters of printable ASCII without space")
+    return f"{prefix}-{uuid.uuid4().hex}"
+
+
+class LinkageClient:
+    """Calls the gateway from asyncio. One client, made once, serves any number of calls at once."""
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        tls: Tls | None = None,
+        timeout_s: float = TIMEOUT_S,
+        retries: bool = True,
+        options: Options = (),
+    ) -> None:
+        """Take the gateway's `host:port`. Nothing is connected before the first call.
+
+        `timeout_s` is the deadline of calls that are given none. With `retries` gRPC sends a request
+        again, within its deadline, where the gateway says that this helps and after the wait that it asks
+        for. `options` are gRPC's own channel options.
+        """
+        chosen = channel_options(tls, retries=retries, more=options)
+        self._channel = (
+            grpc.aio.insecure_channel(target, chosen)
+            if tls is None
+            else grpc.aio.secure_channel(target, tls.credentials(), chosen)
+        )
+        self._stub = LinkageServiceStub(self._channel)  # type: ignore[no-untyped-call]
+        self._timeout_s = timeout_s
+
+    async def sync_linkage(
+        self, request: SyncLinkageRequest, *, timeout_s: float | None = None, metadata: Metadata = ()
+    ) -> SyncLinkageResponse:
+        """Tell AlipayHK that a membership or card was bound or unbound; raise LinkageError unless OK.
+
+        A call that is cancelled has an unknown outcome: the same request again tells.
+        """
+        timeout_s = self._timeout_s if timeout_s is None else timeout_s
+        try:
+            response = await self._stub.SyncLinkage(
+                request, timeout=timeout_s, metadata=metadata_of_call(metadata)
+            )
+        except grpc.aio.AioRpcError as error:
+            raise LinkageError.of(error) from None
+        return cast("SyncLinkageResponse", response)
+
+    async def bind_account(
+        self, request: BindAccountRequest, *, timeout_s: float | None = None, metadata: Metadata = ()
+    ) -> BindAccountResponse:
+        """Bind a bill account to a wallet user; raise LinkageError unless OK.
+
+        A call that is cancelled has an unknown outcome: the same request again tells.
+        """
+        timeout_s = self._timeout_s if timeout_s is None else timeout_s
+        try:
+            response = await self._stub.BindAccount(
+                request, timeout=timeout_s, metadata=metadata_of_call(metadata)
+            )
+        except grpc.aio.AioRpcError as error:
+            raise LinkageError.of(error) from None
+        return cast("BindAccountResponse", response)
+
+    async def close(self) -> None:
+        """Close the channel; calls under way are cancelled."""
+        await self._channel.close()
+
+    async def __aenter__(self) -> Self:
+        """Return the client; leaving the block closes it."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the channel."""
+        await self.close()
+
+
+class BlockingLinkageClient:
+    """Calls the gateway from threads, any number at once. Do not share it across a fork."""
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        tls: Tls | None = None,
+        timeout_s: float = TIMEOUT_S,
+        retries: bool = True,
+        options: Options = (),
+    ) -> None:
+        """Take what `LinkageClient` takes."""
+        chosen = channel_options(tls, retries=retries, more=options)
+        self._channel = (
+            grpc.insecure_channel(target, chosen)
+            if tls is None
+            else grpc.secure_channel(target, tls.credentials(), chosen)
+        )
+        self._stub = LinkageServiceStub(self._channel)  # type: ignore[no-untyped-call]
+        self._timeout_s = timeout_s
+
+    def sync_linkage(
+        self, request: SyncLinkageRequest, *, timeout_s: float | None = None, metadata: Metadata = ()
+    ) -> SyncLinkageResponse:
+        """Do what `LinkageClient.sync_linkage` does."""
+        timeout_s = self._timeout_s if timeout_s is None else timeout_s
+        try:
+            response = self._stub.SyncLinkage(
+                request, timeout=timeout_s, metadata=metadata_of_call(metadata)
+            )
+        except grpc.RpcError as error:
+            raise LinkageError.of(cast("RpcFailure", error)) from None
+        return cast("SyncLinkageResponse", response)
+
+    def bind_account(
+        self, request: BindAccountRequest, *, timeout_s: float | None = None, metadata: Metadata = ()
+    ) -> BindAccountResponse:
+        """Do what `LinkageClient.bind_account` does."""
+        timeout_s = self._timeout_s if timeout_s is None else timeout_s
+        try:
+            response = self._stub.BindAccount(
+                request, timeout=timeout_s, metadata=metadata_of_call(metadata)
+            )
+        except grpc.RpcError as error:
+            raise LinkageError.of(cast("RpcFailure", error)) from None
+        return cast("BindAccountResponse", response)
+
+    def close(self) -> None:
+        """Close the channel; calls under way are cancelled."""
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        """Return the client; leaving the block closes it."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the channel."""
+        self.close()

@@ -1,0 +1,108 @@
+"""One call from the command line: what is asked, what came of it, and an exit status by outcome."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from typing import Any, Final
+
+from google.protobuf import json_format
+from google.protobuf.message import Message
+
+from .advice import advice
+from .client import TIMEOUT_S, BlockingLinkageClient
+from .connection import Misuse, add_connection_flags, connection_of
+from .errors import LinkageError, Outcome
+from .request_flags import add_request_flags, request_from_json, request_of
+
+EXITS: Final = {Outcome.NOT_SENT: 10, Outcome.REJECTED: 11, Outcome.UNKNOWN: 12}
+"""The exit status by outcome; 0 is OK."""
+EPILOG: Final = "Exit status: 0 OK, 10 not_sent, 11 rejected, 12 unknown, 64 the command line is wrong."
+
+Call = Callable[..., Message]
+
+
+def configure(parser: argparse.ArgumentParser, request: type[Message]) -> None:
+    """Add the flags."""
+    parser.epilog = EPILOG
+    add_request_flags(parser, request)
+    add_connection_flags(parser)
+    parser.add_argument(
+        "--timeout", type=float, default=TIMEOUT_S, metavar="S", help="the deadline (default: %(default)g)"
+    )
+    parser.add_argument("--no-retry", action="store_true", help="try once, whatever the gateway says")
+    parser.add_argument("--json", action="store_true", help="write JSON")
+
+
+def run(
+    args: argparse.Namespace, request: type[Message], method: Callable[[BlockingLinkageClient], Call]
+) -> int:
+    """Call, and write what came of it."""
+    connection = connection_of(args)
+    if not args.timeout > 0:
+        raise Misuse("--timeout: more than 0 seconds")
+    message = request_of(args, request)
+    if message is None:
+        if sys.stdin.isatty():
+            raise Misuse("give the request's fields as flags, or the request as JSON on standard input")
+        message = request_from_json(sys.stdin.read(), request)
+    with BlockingLinkageClient(connection.target, tls=connection.tls, retries=not args.no_retry) as client:
+        try:
+            response = method(client)(message, timeout_s=args.timeout)
+        except LinkageError as error:
+            print(
+                json.dumps(_error_as_json(error), ensure_ascii=False)
+                if args.json
+                else _error_as_text(error)
+            )
+            return EXITS[error.outcome]
+    found = json_format.MessageToDict(response, preserving_proto_field_name=True)
+    if args.json:
+        print(json.dumps({"outcome": "OK", "code": "OK", "response": found}, ensure_ascii=False))
+    else:
+        print("\n".join(["OK: AlipayHK did it.", *_lines(found)]))
+    return 0
+
+
+def _error_as_json(error: LinkageError) -> dict[str, Any]:
+    return {
+        "outcome": error.outcome,
+        "code": error.code.name,
+        "reason": error.reason,
+        "retry": error.retry,
+        "retry_after_s": error.retry_after_s,
+        "message": error.sentence,
+        "advice": advice(error),
+        "request_id": error.request_id,
+        "metadata": dict(error.metadata),
+        "violations": [
+            {"field": fault.field, "description": fault.description} for fault in error.violations
+        ],
+    }
+
+
+def _error_as_text(error: LinkageError) -> str:
+    told = f"{error.code.name} {error.reason}".rstrip()
+    more = {name: text for name, text in sorted(error.metadata.items()) if name not in {"outcome", "retry"}}
+    return "\n".join(
+        [
+            f"{told}: {error.sentence}",
+            *(f"  {fault.field}: {fault.description}" for fault in error.violations),
+            f"  outcome: {error.outcome}",
+            f"  retry: {error.retry}",
+            *(f"  {name}: {text}" for name, text in more.items()),
+            advice(error),
+        ]
+    )
+
+
+def _lines(found: dict[str, Any], prefix: str = "  ") -> list[str]:
+    lines = []
+    for name, value in found.items():
+        if isinstance(value, dict):
+            lines += _lines(value, f"{prefix}{name}.")
+        else:
+            lines.append(f"{prefix}{name}: {json.dumps(value) if isinstance(value, bool) else value}")
+    return lines

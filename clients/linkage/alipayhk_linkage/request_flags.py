@@ -1,0 +1,128 @@
+"""A request from the command line: one flag for each field, made from the field's own description."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import Any, Final, TypeVar
+
+from google.protobuf import json_format
+from google.protobuf.message import Message
+
+from .connection import Misuse
+
+Request = TypeVar("Request", bound=Message)
+
+# Each engine of protobuf has descriptor classes of its own.
+Field = Any
+Enum = Any
+
+FORM: Final = "template_form"
+
+
+def add_request_flags(parser: argparse.ArgumentParser, request: type[Message]) -> None:
+    """Add the flags of a request's fields."""
+    group = parser.add_argument_group(
+        "request", "without any of these, the request is read as JSON from standard input"
+    )
+    for field in request.DESCRIPTOR.fields:
+        if field.name == FORM:
+            group.add_argument(
+                "--form-code", metavar="TEXT", help="which form it is, instead of --account-id"
+            )
+            group.add_argument(
+                "--form-value", metavar="CODE=TEXT", action="append", help="one field of the form"
+            )
+        else:
+            group.add_argument(flag(field), metavar=_metavar(field), help=_help(field))
+
+
+def request_of(args: argparse.Namespace, request: type[Request]) -> Request | None:
+    """Read the flags; None if there is none of them; raise Misuse, which names every fault."""
+    names = [field.name for field in request.DESCRIPTOR.fields if field.name != FORM]
+    if all(getattr(args, name, None) is None for name in (*names, "form_code", "form_value")):
+        return None
+    message, faults = request(), []
+    for field in request.DESCRIPTOR.fields:
+        text = getattr(args, field.name, None)
+        if text is not None:
+            try:
+                _set(message, field, text)
+            except ValueError as error:
+                faults.append(f"{flag(field)}: {error}")
+    if getattr(args, "form_code", None) or getattr(args, "form_value", None):
+        faults += _set_form(message, args)
+    if faults:
+        raise Misuse("\n".join(faults))
+    return message
+
+
+def request_from_json(text: str, request: type[Request]) -> Request:
+    """Read protobuf's JSON; raise Misuse."""
+    try:
+        if not text.lstrip().startswith("{"):
+            raise json_format.ParseError("it is no object")  # an empty array would pass for an empty one
+        return json_format.Parse(text, request())
+    except json_format.ParseError as error:
+        raise Misuse(f"standard input is not a {request.DESCRIPTOR.name} in JSON: {error}") from None
+
+
+def flag(field: Field) -> str:
+    """Name the flag of a field."""
+    name: str = field.name
+    return "--" + name.replace("_", "-")
+
+
+def _set(message: Message, field: Field, text: str) -> None:
+    if field.enum_type is not None:
+        setattr(message, field.name, _number(field.enum_type, text))
+    elif field.message_type is not None:
+        moment: Any = getattr(message, field.name)
+        if text == "now":
+            moment.FromMilliseconds(time.time_ns() // 1_000_000)
+        else:
+            moment.FromJsonString(text)
+    else:
+        setattr(message, field.name, text)
+
+
+def _set_form(message: Any, args: argparse.Namespace) -> list[str]:
+    faults = []
+    if message.account_id:
+        faults.append("--account-id and --form-code: one of them")
+    form = message.template_form
+    form.form_code = args.form_code or ""
+    for pair in args.form_value or ():
+        code, equals, value = pair.partition("=")
+        if not equals:
+            faults.append("--form-value: not CODE=TEXT")
+        form.form_values[code] = value
+    return faults
+
+
+def _number(enum: Enum, text: str) -> int:
+    """Find a value by its short name, BIND, or its whole one."""
+    words = _words(enum)
+    whole: dict[str, int] = {value.name: value.number for value in enum.values}
+    if text in whole:
+        return whole[text]
+    try:
+        return words[text.upper()]
+    except KeyError:
+        raise ValueError(f"one of {', '.join(words)}") from None
+
+
+def _words(enum: Enum) -> dict[str, int]:
+    """Return short names and numbers, but the one that is never sent."""
+    prefix = enum.values[0].name.removesuffix("UNSPECIFIED")
+    return {value.name.removeprefix(prefix): value.number for value in enum.values[1:]}
+
+
+def _metavar(field: Field) -> str:
+    if field.enum_type is not None:
+        return "|".join(_words(field.enum_type))
+    return "TIME" if field.message_type is not None else "TEXT"
+
+
+def _help(field: Field) -> str:
+    return "RFC 3339, as 2026-03-01T08:00:00Z, or now" if field.message_type is not None else ""

@@ -1,0 +1,41 @@
+"""How each language's own toolchain builds its caller and runs its tests."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import Final
+
+Command = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Language:
+    """A caller in one language."""
+
+    name: str
+    directory: str
+    """Where its commands are run, below the repository."""
+    needs: tuple[str, ...]
+    """Programs that must be on the PATH."""
+    prepare: tuple[Command, ...]
+    """What fetches and builds, once."""
+    scenarios: Command
+    storm: Command
+
+    def __str__(self) -> str:
+        return self.name
+
+
+PYTEST: Final = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider")
+
+LANGUAGES: Final = (
+    Language(
+        "python",
+        ".",
+        (),
+        (),
+        (*PYTEST, "tests/linkage/test_scenarios.py"),
+        (*PYTEST, "-m", "callers", "tests/linkage/test_storm.py"),
+    ),
+)

@@ -1,0 +1,47 @@
+"""What `make stubs` writes is all that another language needs."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from google.protobuf import descriptor_pb2, descriptor_pool
+
+from tests.peers.processes import ROOT, run
+from tests.peers.tools import peer
+
+STUBS = ROOT / "build" / "stubs"
+
+pytestmark = pytest.mark.callers
+
+
+@pytest.fixture(scope="module", autouse=True)
+def made() -> None:
+    """Make them."""
+    ended = run("make", "stubs")
+    assert ended.status == 0, ended.said
+
+
+def test_descriptor_set_holds_the_service_and_all_that_it_imports() -> None:
+    files = descriptor_pb2.FileDescriptorSet.FromString((STUBS / "alipayhk-linkage-v1.binpb").read_bytes())
+    pool = descriptor_pool.DescriptorPool()
+    for file in files.file:
+        pool.Add(file)  # type: ignore[no-untyped-call]
+    service = pool.FindServiceByName("alipayhk.linkage.v1.LinkageService")
+    assert [method.name for method in service.methods] == ["SyncLinkage", "BindAccount"]
+    assert pool.FindEnumTypeByName("alipayhk.linkage.v1.ErrorReason").values_by_name
+
+
+def test_protos_and_policy_are_those_of_the_repository() -> None:
+    for path in (ROOT / "protos" / "alipayhk").rglob("*.proto"):
+        copied = STUBS / path.relative_to(ROOT / "protos")
+        assert copied.read_bytes() == path.read_bytes()
+    policy = json.loads((STUBS / "retry_service_config.json").read_text("utf-8"))
+    assert policy["methodConfig"][0]["name"] == [{"service": "alipayhk.linkage.v1.LinkageService"}]
+
+
+def test_other_tools_can_read_it() -> None:
+    grpcurl = (peer("grpcurl"), "-protoset", STUBS / "alipayhk-linkage-v1.binpb")
+    described = run(*grpcurl, "describe", "alipayhk.linkage.v1.LinkageService.BindAccount")
+    assert described.status == 0, described
+    assert "BindAccountRequest" in described.out

@@ -1,0 +1,114 @@
+"""What callers install, alone: the built client in an empty environment, without a line of the gateway."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.linkage.where import Where, a_sandbox, serving
+from tests.peers.processes import ROOT, run
+
+pytestmark = pytest.mark.callers
+
+PROGRAM: Final = """
+import asyncio, sys
+from alipayhk_linkage import LinkageClient, LinkageError, SyncLinkageRequest
+
+async def main():
+    request = SyncLinkageRequest(
+        request_id=sys.argv[2], operate_type="OPERATE_TYPE_BIND",
+        external_identity_type="EXTERNAL_IDENTITY_TYPE_UID", external_identity_value=sys.argv[2],
+        user_id=sys.argv[3], binding_target_type="BINDING_TARGET_TYPE_USER_ID",
+    )
+    request.biz_time.GetCurrentTime()
+    async with LinkageClient(sys.argv[1]) as client:
+        try:
+            print("OK", (await client.sync_linkage(request)).result.code)
+        except LinkageError as error:
+            print(error.outcome, error.reason, error.retry)
+
+asyncio.run(main())
+"""
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the interpreter of an environment that holds the client's wheel and what it needs."""
+    directory = tmp_path_factory.mktemp("wheel")
+    assert run("make", "build", patience_s=300).status == 0
+    (wheel,) = (ROOT / "dist").glob("alipayhk_linkage-*.whl")
+    assert run(sys.executable, "-m", "venv", directory / "venv", patience_s=120).status == 0
+    python = directory / "venv" / "bin" / "python"
+    pip = (python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+    installed = run(*pip, wheel, cwd=directory, patience_s=300)
+    assert installed.status == 0, installed.said
+    return python
+
+
+@pytest.fixture(scope="module")
+def where(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Where]:
+    """Return where to call."""
+    with (
+        a_sandbox(tmp_path_factory.mktemp("served")) as served,
+        serving("plaintext", *served) as (where, _),
+    ):
+        yield where
+
+
+def test_it_brings_nothing_that_only_the_gateway_needs(python: Path, tmp_path: Path) -> None:
+    listed = run(python, "-m", "pip", "list", "--format=json", cwd=tmp_path)
+    names = {package["name"] for package in json.loads(listed.out)} - {"pip", "setuptools"}
+    assert names == {
+        "alipayhk-linkage",
+        "googleapis-common-protos",
+        "grpcio",
+        "protobuf",
+        "typing_extensions",
+    }
+    assert run(python, "-m", "pip", "check", cwd=tmp_path).status == 0
+
+
+def test_a_program_calls(python: Path, where: Where, tmp_path: Path) -> None:
+    (program := tmp_path / "program.py").write_text(PROGRAM, "utf-8")
+    user_id = "2160000000000001"
+    ended = run(python, program, where.target, f"{where.run}-wheel-1", user_id, cwd=tmp_path)
+    assert (ended.status, ended.out) == (0, "OK SUCCESS\n"), ended
+    bad = f"{user_id}+USER_NOT_EXIST"
+    ended = run(python, program, where.target, f"{where.run}-wheel-2", bad, cwd=tmp_path)
+    assert (ended.status, ended.out) == (0, "rejected WALLET_REJECTED new_request_id\n"), ended
+
+
+def test_its_command_line_calls(python: Path, where: Where, tmp_path: Path) -> None:
+    client = python.parent / "alipayhk-client"
+    flags = "--merchant-account-id 2160400000002012 --type TELECOM --sub-type MOBILE_SERVICE --account-id 1"
+    more = f"--request-id {where.run}-wheel-3 --user-id 2160000000000001 --timestamp now"
+    ended = run(client, "bind-account", *where.flags, *flags.split(), *more.split(), cwd=tmp_path)
+    assert (ended.status, ended.out.splitlines()[:1]) == (0, ["OK: AlipayHK did it."]), ended
+
+
+def test_load_says_what_it_needs(python: Path, tmp_path: Path) -> None:
+    ended = run(python.parent / "alipayhk-client", "load", "--help", cwd=tmp_path)
+    assert ended.status == 64
+    assert "pip install 'alipayhk-linkage[load]'" in ended.err
+    assert "Traceback" not in ended.err
+
+
+def test_its_types_are_there(python: Path, tmp_path: Path) -> None:
+    """A caller's own type checker reads the client and the stubs from the wheel alone."""
+    (tmp_path / "caller.py").write_text(
+        "from alipayhk_linkage import BlockingLinkageClient, SyncLinkageRequest\n"
+        'client = BlockingLinkageClient("gateway:50051")\n'
+        'reveal_type(client.sync_linkage(SyncLinkageRequest(request_id="a")).result.code)\n'
+        "client.sync_linkage(7)\n",
+        "utf-8",
+    )
+    mypy = (sys.executable, "-m", "mypy", "--strict", "--python-executable", python, "caller.py")
+    ended = run(*mypy, cwd=tmp_path, patience_s=180)
+    assert 'Revealed type is "builtins.str"' in ended.out or 'Revealed type is "str"' in ended.out, ended
+    assert "Found 1 error" in ended.out, ended
+    assert 'has incompatible type "int"; expected "SyncLinkageRequest"' in ended.out, ended

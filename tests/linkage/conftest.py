@@ -1,0 +1,22 @@
+"""A sandbox and a gateway of each kind for the client's tests; a harness may bring its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import cast
+
+import pytest
+
+from tests.linkage.where import KINDS, Where, a_sandbox, given, serving
+
+
+@pytest.fixture(scope="session", params=["given"] if given() else KINDS)
+def where(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Where]:
+    """Return where to call."""
+    if found := given():
+        yield found
+        return
+    directory = tmp_path_factory.mktemp("linkage")
+    kind = cast("str", request.param)
+    with a_sandbox(directory) as (material, console), serving(kind, material, console) as (found, _):
+        yield found

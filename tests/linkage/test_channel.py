@@ -1,0 +1,204 @@
+"""How a client reaches its gateway, and what it carries along."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import pytest
+import pytest_asyncio
+
+from alipayhk.linkage.v1 import linkage_service_pb2_grpc
+from alipayhk_linkage import (
+    RETRY_SERVICE_CONFIG,
+    BindAccountRequest,
+    BindAccountResponse,
+    BlockingLinkageClient,
+    LinkageClient,
+    LinkageError,
+    SyncLinkageRequest,
+    SyncLinkageResponse,
+    Tls,
+    channel_options,
+    new_request_id,
+    passing_on,
+)
+from tests.peers.processes import ROOT
+
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+class Gateway(linkage_service_pb2_grpc.LinkageServiceServicer):
+    """Says what it was called with, and fails as it is told to, with a pushback."""
+
+    def __init__(self) -> None:
+        self.metadata: list[dict[str, Any]] = []
+        self.time_left_s: list[float] = []
+        self.pushbacks: list[str | None] = []
+        self.codes: list[grpc.StatusCode] = []
+
+    async def SyncLinkage(self, request: Any, context: Any) -> SyncLinkageResponse:  # noqa: N802
+        await self.called(context)
+        return SyncLinkageResponse()
+
+    async def BindAccount(self, request: Any, context: Any) -> BindAccountResponse:  # noqa: N802
+        await self.called(context)
+        return BindAccountResponse()
+
+    async def called(self, context: Any) -> None:
+        self.metadata.append(dict(context.invocation_metadata()))
+        self.time_left_s.append(context.time_remaining())
+        if self.codes:
+            pushback = self.pushbacks.pop(0)
+            trailers = () if pushback is None else (("grpc-retry-pushback-ms", pushback),)
+            await context.abort(self.codes.pop(0), "as it was told to", trailers)
+
+
+@pytest_asyncio.fixture
+async def gateway() -> AsyncIterator[tuple[Gateway, str]]:
+    servicer, server = Gateway(), grpc.aio.server()
+    linkage_service_pb2_grpc.add_LinkageServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    yield servicer, f"127.0.0.1:{port}"
+    await server.stop(None)
+
+
+@pytest.mark.parametrize(
+    "code", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.ABORTED]
+)
+async def test_what_the_gateway_asks_to_be_sent_again_is(
+    gateway: tuple[Gateway, str], code: grpc.StatusCode
+) -> None:
+    servicer, target = gateway
+    servicer.codes, servicer.pushbacks = [code, code], ["10", None]
+    async with LinkageClient(target) as client:
+        await client.bind_account(BindAccountRequest())
+    attempts = [metadata.get("grpc-previous-rpc-attempts") for metadata in servicer.metadata]
+    assert attempts == [None, "1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("code", "pushback"), [(grpc.StatusCode.UNAVAILABLE, "-1"), (grpc.StatusCode.INTERNAL, None)]
+)
+async def test_what_it_does_not_is_not(
+    gateway: tuple[Gateway, str], code: grpc.StatusCode, pushback: str | None
+) -> None:
+    servicer, target = gateway
+    servicer.codes, servicer.pushbacks = [code], [pushback]
+    async with LinkageClient(target) as client:
+        with pytest.raises(LinkageError) as raised:
+            await client.sync_linkage(SyncLinkageRequest())
+    assert raised.value.code is code
+    assert len(servicer.metadata) == 1
+
+
+async def test_retries_can_be_done_without(gateway: tuple[Gateway, str]) -> None:
+    servicer, target = gateway
+    servicer.codes, servicer.pushbacks = [grpc.StatusCode.UNAVAILABLE], ["10"]
+    async with LinkageClient(target, retries=False) as client:
+        with pytest.raises(LinkageError):
+            await client.sync_linkage(SyncLinkageRequest())
+    assert len(servicer.metadata) == 1
+
+
+async def test_every_call_has_a_deadline(gateway: tuple[Gateway, str]) -> None:
+    servicer, target = gateway
+    async with LinkageClient(target, timeout_s=7) as client:
+        await client.sync_linkage(SyncLinkageRequest())
+        await client.sync_linkage(SyncLinkageRequest(), timeout_s=3)
+    async with LinkageClient(target) as client:
+        await client.sync_linkage(SyncLinkageRequest())
+    assert [round(left_s) for left_s in servicer.time_left_s] == [7, 3, 10]
+
+
+async def test_trace_context_and_request_id_are_passed_on(gateway: tuple[Gateway, str]) -> None:
+    servicer, target = gateway
+    headers = {
+        "TraceParent": TRACEPARENT,
+        "tracestate": "a=1",
+        "X-Request-Id": "edge-7",
+        "cookie": "secret",
+    }
+    async with LinkageClient(target) as client:
+        with passing_on(headers):
+            await client.sync_linkage(SyncLinkageRequest())
+            await client.bind_account(BindAccountRequest(), metadata=(("x-request-id", "mine"),))
+        await client.sync_linkage(SyncLinkageRequest())
+    first, second, third = servicer.metadata
+    assert (first["traceparent"], first["tracestate"], first["x-request-id"]) == (
+        TRACEPARENT,
+        "a=1",
+        "edge-7",
+    )
+    assert "cookie" not in first
+    assert (second["traceparent"], second["x-request-id"]) == (TRACEPARENT, "mine")
+    assert third.keys().isdisjoint(("traceparent", "tracestate", "x-request-id"))
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"traceparent": "00-" + "0" * 32 + "-b7ad6b7169203331-01"},
+        {"traceparent": "ff" + TRACEPARENT[2:]},
+        {"traceparent": TRACEPARENT.upper()},
+        {"x-request-id": "two words"},
+        {"x-request-id": "line\nbreak"},
+        {"x-request-id": "會員"},
+        {"x-request-id": "x" * 129},
+        {"tracestate": ""},
+        {"x-request-id": None},
+    ],
+)
+async def test_what_is_malformed_is_not(gateway: tuple[Gateway, str], headers: Any) -> None:
+    servicer, target = gateway
+    async with LinkageClient(target) as client:
+        with passing_on(headers):
+            await client.sync_linkage(SyncLinkageRequest())
+    assert servicer.metadata[0].keys().isdisjoint(headers)
+
+
+def test_both_languages_of_the_policy_are_one_file() -> None:
+    assert (ROOT / "clients" / "retry_service_config.json").read_text("utf-8") == RETRY_SERVICE_CONFIG
+    policy = json.loads(RETRY_SERVICE_CONFIG)["methodConfig"][0]["retryPolicy"]
+    assert policy["retryableStatusCodes"] == ["UNAVAILABLE", "RESOURCE_EXHAUSTED", "ABORTED"]
+
+
+def test_options_given_win() -> None:
+    options = dict(
+        channel_options(Tls(server_name="gw"), retries=True, more=(("grpc.enable_http_proxy", 1),))
+    )
+    assert options["grpc.enable_http_proxy"] == 1
+    assert options["grpc.ssl_target_name_override"] == "gw"
+
+
+@pytest.mark.parametrize("half", [{"cert": b"c"}, {"key": b"k"}])
+def test_half_a_client_certificate_is_refused(half: Any) -> None:
+    with pytest.raises(ValueError, match="given together"):
+        Tls(**half)
+
+
+def test_request_ids_are_prefixed_and_never_the_same() -> None:
+    first, second = new_request_id("loyalty"), new_request_id("loyalty")
+    assert first != second
+    assert first.startswith("loyalty-")
+    assert len(new_request_id("x" * 31)) == 64
+
+
+@pytest.mark.parametrize("prefix", ["", "x" * 32, "two words", "會員"])
+def test_a_prefix_that_no_request_id_can_have_is_refused(prefix: str) -> None:
+    with pytest.raises(ValueError, match="a prefix is"):
+        new_request_id(prefix)
+
+
+def test_where_nobody_listens_nobody_knows() -> None:
+    request = BindAccountRequest(request_id="a", user_id="secret")
+    with (
+        BlockingLinkageClient("127.0.0.1:1", retries=False) as client,
+        pytest.raises(LinkageError) as raised,
+    ):
+        client.bind_account(request, timeout_s=5)
+    assert raised.value.outcome == "unknown"
+    assert "secret" not in str(raised.value)

@@ -1,0 +1,117 @@
+"""From whatever gRPC raises to what a caller is told; what cannot be read is `unknown`, never a crash."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from google.protobuf.any_pb2 import Any as Packed
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RequestInfo, RetryInfo
+from google.rpc.status_pb2 import Status
+from grpc import StatusCode
+from hypothesis import given
+from hypothesis import strategies as st
+
+from alipayhk_linkage import LinkageError, Outcome, Retry, Violation
+from alipayhk_linkage.advice import advice
+
+
+@dataclass
+class Failure:
+    """What gRPC raises."""
+
+    trailers: Any = ()
+    status_code: StatusCode = StatusCode.UNAVAILABLE
+    text: str | None = "a sentence"
+
+    def code(self) -> StatusCode:
+        return self.status_code
+
+    def details(self) -> str | None:
+        return self.text
+
+    def trailing_metadata(self) -> object:
+        return self.trailers
+
+
+def carrying(*details: Any, **how: Any) -> Failure:
+    status = Status()
+    for detail in details:
+        (packed := Packed()).Pack(detail)
+        status.details.append(packed)
+    return Failure((("x-other", "1"), ("grpc-status-details-bin", status.SerializeToString())), **how)
+
+
+def info(**metadata: str) -> ErrorInfo:
+    return ErrorInfo(domain="linkage.alipayhk", reason="WALLET_REJECTED", metadata=metadata)
+
+
+def test_everything_that_is_told_is_read() -> None:
+    wait = RetryInfo()
+    wait.retry_delay.FromMilliseconds(1500)
+    bad = BadRequest()
+    bad.field_violations.add(field="user_id", description="is required")
+    failure = carrying(
+        info(outcome="not_sent", retry="same_request_id", attempts="2"),
+        wait,
+        RequestInfo(request_id="loyalty-1"),
+        bad,
+    )
+    error = LinkageError.of(failure)
+    assert (error.code, error.sentence) == (StatusCode.UNAVAILABLE, "a sentence")
+    assert (error.outcome, error.reason, error.retry) == ("not_sent", "WALLET_REJECTED", "same_request_id")
+    assert (error.retry_after_s, error.request_id) == (1.5, "loyalty-1")
+    assert error.metadata["attempts"] == "2"
+    assert error.violations == (Violation("user_id", "is required"),)
+    told = "UNAVAILABLE WALLET_REJECTED: a sentence (outcome: not_sent, retry: same_request_id)"
+    assert str(error) == told
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        Failure(),
+        Failure(None),
+        Failure((("grpc-status-details-bin", b"\xff\xff"),)),
+        Failure((("grpc-status-details-bin", b""),)),
+        Failure(text=None),
+        carrying(),
+        carrying(RequestInfo(request_id="a")),
+        carrying(ErrorInfo(domain="somebody.else", reason="X", metadata={"outcome": "rejected"})),
+    ],
+    ids=["bare", "none", "garbage", "empty", "no text", "no details", "no info", "foreign"],
+)
+def test_a_status_that_the_gateway_did_not_make_is_unknown(failure: Failure) -> None:
+    error = LinkageError.of(failure)
+    assert (error.outcome, error.reason) == (Outcome.UNKNOWN, "")
+    assert error.retry == Retry.SAME_REQUEST_ID
+    assert "The gateway did not say" in advice(error)
+
+
+def test_details_that_cannot_be_read_are_none() -> None:
+    status = Status()
+    status.details.add(type_url="type.googleapis.com/google.rpc.ErrorInfo", value=b"\xff")
+    failure = Failure((("grpc-status-details-bin", status.SerializeToString()),))
+    assert LinkageError.of(failure).outcome == "unknown"
+
+
+def test_words_of_a_newer_gateway_are_the_careful_ones() -> None:
+    error = LinkageError.of(carrying(info(outcome="half_sent", retry="tomorrow")))
+    assert (error.outcome, error.retry) == (Outcome.UNKNOWN, Retry.OPERATOR)
+    error = LinkageError.of(carrying(info()))
+    assert (error.outcome, error.retry) == (Outcome.UNKNOWN, Retry.OPERATOR)
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_break_it(data: bytes) -> None:
+    assert LinkageError.of(Failure((("grpc-status-details-bin", data),))).outcome in set(Outcome)
+
+
+@pytest.mark.parametrize("outcome", Outcome)
+@pytest.mark.parametrize("retry", Retry)
+def test_every_pair_has_its_advice(outcome: Outcome, retry: Retry) -> None:
+    error = LinkageError(StatusCode.INTERNAL, "", outcome=outcome, retry=retry, reason="X", retry_after_s=2)
+    said = advice(error)
+    assert said.endswith(", in 2 s.")
+    assert "did not say" not in said
