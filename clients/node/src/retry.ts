@@ -1,0 +1,21 @@
+/**
+ * How gRPC itself repeats a call: the same policy in every language, clients/retry_service_config.json.
+ *
+ * Repeating is always safe here: the gateway answers a known request id from its ledger. Its trailer
+ * grpc-retry-pushback-ms rules how long each wait is, and whether there is another attempt at all.
+ */
+export const RETRY_SERVICE_CONFIG = {
+  methodConfig: [
+    {
+      name: [{ service: "alipayhk.linkage.v1.LinkageService" }],
+      retryPolicy: {
+        maxAttempts: 4,
+        initialBackoff: "0.1s",
+        maxBackoff: "2s",
+        backoffMultiplier: 2,
+        retryableStatusCodes: ["UNAVAILABLE", "RESOURCE_EXHAUSTED", "ABORTED"],
+      },
+    },
+  ],
+  retryThrottling: { maxTokens: 100, tokenRatio: 0.2 },
+} as const;

@@ -1,0 +1,96 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { status as Code } from "@grpc/grpc-js";
+
+import { LinkageClient, LinkageError, type CallOptions } from "alipayhk-linkage";
+
+import { StandIn, trailers, type Answer } from "./gateway.js";
+
+const OVERLOADED = trailers({ outcome: "not_sent", retry: "same_request_id" }, { pushbackMs: "300" });
+const NEVER = trailers({ outcome: "unknown", retry: "operator" }, { pushbackMs: "-1" });
+const LOST: Answer = { code: Code.UNAVAILABLE };
+
+async function call(answers: Answer[], options: CallOptions = {}) {
+  const standIn = new StandIn(answers);
+  const client = new LinkageClient(await standIn.listen());
+  try {
+    const ended = await client.syncLinkage({ requestId: "loyalty-1" }, options).catch((error: unknown) => error);
+    return { ended, error: ended as LinkageError, arrived: standIn.arrived };
+  } finally {
+    client.close();
+    standIn.close();
+  }
+}
+
+test("the pushback is waited for, and gRPC itself sends the same call again", async () => {
+  const { ended, arrived } = await call([{ code: Code.RESOURCE_EXHAUSTED, trailers: OVERLOADED }, "OK"]);
+  assert.ok(!(ended instanceof Error));
+  assert.equal(arrived.length, 2);
+  assert.ok(arrived[1]!.at - arrived[0]!.at >= 290, "300 ms are between them");
+});
+
+test("a pushback of -1 means no other attempt, whatever the code", async () => {
+  const { error, arrived } = await call([{ code: Code.UNAVAILABLE, trailers: NEVER }]);
+  assert.deepEqual([error.code, error.outcome, error.retry, arrived.length], ["UNAVAILABLE", "unknown", "operator", 1]);
+});
+
+test("a code that the policy does not name is not tried again", async () => {
+  const { error, arrived } = await call([{ code: Code.UNKNOWN }]);
+  assert.deepEqual([error.code, error.outcome, arrived.length], ["UNKNOWN", "unknown", 1]);
+});
+
+test("four attempts, and then the last status", async () => {
+  const { error, arrived } = await call([LOST]);
+  assert.deepEqual([error.code, error.outcome, error.retry, arrived.length], ["UNAVAILABLE", "unknown", "same_request_id", 4]);
+});
+
+for (const headersFirst of [false, true]) {
+  test(`not_sent does not hide a lost attempt (${headersFirst ? "headers, then trailers" : "trailers alone"})`, async () => {
+    const tooLate = trailers({ outcome: "not_sent", retry: "same_request_id" }, { reason: "DEADLINE_TOO_SHORT" });
+    const last: Answer = { code: Code.DEADLINE_EXCEEDED, trailers: tooLate, headersFirst };
+    const alone = await call([last]);
+    assert.deepEqual([alone.error.reason, alone.error.outcome], ["DEADLINE_TOO_SHORT", "not_sent"]);
+    const afterLost = await call([LOST, last]);
+    assert.deepEqual([afterLost.error.reason, afterLost.error.outcome], ["DEADLINE_TOO_SHORT", "unknown"]);
+    assert.equal(afterLost.arrived.length, 2);
+  });
+}
+
+test("the deadline is kept for all attempts together, and then nobody knows", async () => {
+  const began = performance.now();
+  const { error, arrived } = await call([LOST, "nothing"], { deadlineMs: 400 });
+  assert.deepEqual([error.code, error.outcome, error.reason], ["DEADLINE_EXCEEDED", "unknown", ""]);
+  assert.ok(performance.now() - began < 1500);
+  assert.equal(arrived.length, 2);
+});
+
+test("a call without a deadline has 10 s", async () => {
+  const before = Date.now();
+  const { arrived } = await call(["OK"]);
+  const left = Number(arrived[0]!.deadline) - before;
+  assert.ok(left > 8_000 && left < 12_000, `${left} ms`);
+});
+
+test("metadata goes along", async () => {
+  const traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+  const { arrived } = await call(["OK"], { metadata: { traceparent, "x-request-id": "r-1" } });
+  const { metadata } = arrived[0]!;
+  assert.deepEqual([metadata.get("traceparent"), metadata.get("x-request-id")], [[traceparent], ["r-1"]]);
+});
+
+test("a signal ends the wait: cancelled, and nobody knows", async () => {
+  const { error } = await call(["nothing"], { signal: AbortSignal.timeout(100) });
+  assert.deepEqual([error.code, error.outcome, error.requestId], ["CANCELLED", "unknown", "loyalty-1"]);
+});
+
+test("a request that cannot be encoded is not sent, and its error quotes nothing", async () => {
+  const client = new LinkageClient("127.0.0.1:1");
+  const secret = "85291234567" as unknown as number;
+  await assert.rejects(client.syncLinkage({ operateType: secret }), (error: Error) => {
+    assert.ok(error instanceof TypeError);
+    assert.doesNotMatch(`${error.message}${error.stack}${String(error.cause)}`, /85291234567/);
+    return true;
+  });
+  client.close();
+});

@@ -1,0 +1,96 @@
+import assert from "node:assert/strict";
+import { appendFileSync } from "node:fs";
+import { test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+
+import { BindingTargetType, ExternalIdentityType, LinkageClient, LinkageError, OperateType } from "alipayhk-linkage";
+
+import { needed, tls } from "./surroundings.js";
+
+const WORKERS = 8;
+const DEADLINE_MS = 3000;
+const USER = "2160000000000001";
+const USERS = [USER, `${USER}+DELAY_20`, `${USER}+DELAY_300`, `${USER}+USER_NOT_EXIST`];
+// The gateway is down again and again; the client tries again soon, so that calls get through.
+const RECONNECT = { "grpc.initial_reconnect_backoff_ms": 100, "grpc.max_reconnect_backoff_ms": 200 };
+// A call that fails at once, because there is no connection, must not become a busy loop.
+const PAUSE_MS = 20;
+
+test("storm", async () => {
+  const run = needed("LINKAGE_RUN");
+  const told = needed("LINKAGE_TOLD");
+  const until = Date.now() + Number(needed("LINKAGE_STORM_S")) * 1000;
+  const client = new LinkageClient(needed("LINKAGE_TARGET"), { ...tls(), channel: RECONNECT });
+  let made = 0;
+  let ok = 0;
+
+  async function work(): Promise<void> {
+    while (Date.now() < until) {
+      const n = made++;
+      const line = await callOnce(client, `${run}-storm-${n}`, n);
+      appendFileSync(told, `${JSON.stringify(line)}\n`);
+      if (line.code === "OK") ok++;
+      else await sleep(PAUSE_MS);
+    }
+  }
+
+  try {
+    await Promise.all(Array.from({ length: WORKERS }, work));
+  } finally {
+    client.close();
+  }
+  assert.ok(made > 0, "no calls were made");
+  assert.ok(ok > 0, `none of ${made} calls was OK`);
+});
+
+interface Line {
+  method: string;
+  request_id: string;
+  code: string;
+  reason: string;
+  outcome: string;
+}
+
+async function callOnce(client: LinkageClient, id: string, n: number): Promise<Line> {
+  const sync = n % 2 === 0;
+  const about = { method: sync ? "SyncLinkage" : "BindAccount", request_id: id };
+  // Every user id meets both methods.
+  const userId = USERS[Math.floor(n / 2) % USERS.length]!;
+  try {
+    await (sync ? syncLinkage(client, id, userId) : bindAccount(client, id, userId));
+    return { ...about, code: "OK", reason: "", outcome: "OK" };
+  } catch (error) {
+    if (!(error instanceof LinkageError)) throw error;
+    return { ...about, code: error.code, reason: error.reason, outcome: error.outcome };
+  }
+}
+
+function syncLinkage(client: LinkageClient, id: string, userId: string) {
+  return client.syncLinkage(
+    {
+      requestId: id,
+      bizTime: new Date(),
+      operateType: OperateType.OPERATE_TYPE_BIND,
+      externalIdentityType: ExternalIdentityType.EXTERNAL_IDENTITY_TYPE_UID,
+      externalIdentityValue: id,
+      userId,
+      bindingTargetType: BindingTargetType.BINDING_TARGET_TYPE_USER_ID,
+    },
+    { deadlineMs: DEADLINE_MS },
+  );
+}
+
+function bindAccount(client: LinkageClient, id: string, userId: string) {
+  return client.bindAccount(
+    {
+      requestId: id,
+      merchantAccountId: "2160400000002012",
+      type: "TELECOM",
+      subType: "MOBILE_SERVICE",
+      account: { $case: "accountId", value: id },
+      userId,
+      timestamp: new Date(),
+    },
+    { deadlineMs: DEADLINE_MS },
+  );
+}
