@@ -38,4 +38,20 @@ LANGUAGES: Final = (
         (*PYTEST, "tests/linkage/test_scenarios.py"),
         (*PYTEST, "-m", "callers", "tests/linkage/test_storm.py"),
     ),
+    Language(
+        "go",
+        "clients/go",
+        ("go",),
+        (("go", "mod", "download"), ("go", "vet", "./..."), ("go", "test", "./linkage", "./linkagev1")),
+        ("go", "test", "-count=1", "-v", "-run", "^TestScenarios$", "./scenarios"),
+        ("go", "test", "-count=1", "-v", "-run", "^TestStorm$", "./scenarios"),
+    ),
+    Language(
+        "node",
+        "clients/node",
+        ("node", "npm"),
+        (("npm", "ci"), ("npm", "run", "build"), ("npm", "run", "test:unit")),
+        ("npm", "run", "test:scenarios"),
+        ("npm", "run", "test:storm"),
+    ),
 )

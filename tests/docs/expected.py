@@ -36,23 +36,19 @@ class Row:
 
 
 ROWS: Final = (
-    Row("README.md", "export PATH", ()),
-    Row("README.md", '"readme-1"', ('"status": "S"', '"code": "SUCCESS"', '"tracer_id": ".+"')),
-    # grpcurl's exit status is 64 and the gRPC code.
+    Row("README.md", "readme-1", ("^OK: AlipayHK did it.$", "result.code: SUCCESS", "tracer_id: .+")),
     Row(
         "README.md",
-        '"readme-2"',
+        "readme-2",
         (
-            "Code: NotFound",
-            '"reason": "WALLET_REJECTED"',
-            '"outcome": "rejected"',
-            '"retry": "new_request_id"',
-            '"result_code": "USER_NOT_EXIST"',
-            '"request_id": "readme-2"',
+            "^NOT_FOUND WALLET_REJECTED: ",
+            "^  outcome: rejected$",
+            "^  retry: new_request_id$",
+            "^  result_code: USER_NOT_EXIST$",
         ),
-        status=64 + 5,
+        status=11,
     ),
-    Row("README.md", '"readme-3"', ('"status": "S"',)),
+    Row("README.md", "readme-3", ("^OK: AlipayHK did it.$",)),
     Row(
         "README.md",
         "/__sandbox/requests",
@@ -64,12 +60,27 @@ ROWS: Final = (
             '"verdict": "the signature matches; ',
         ),
     ),
+    Row("README.md", "export PATH", ()),
     Row(
         "README.md",
         "describe",
         (r"alipayhk\.linkage\.v1\.LinkageService\n", "SyncLinkageRequest is a message", "request_id = 1;"),
     ),
-    Row("README.md", '"readme-4"', ('"status": ?"S"',)),
+    # grpcurl's exit status is 64 and the gRPC code.
+    Row(
+        "README.md",
+        '"readme-4"',
+        (
+            "Code: FailedPrecondition",
+            '"reason": "WALLET_REJECTED"',
+            '"outcome": "rejected"',
+            '"retry": "never"',
+            '"result_code": "PROCESS_FAIL"',
+            '"request_id": "readme-4"',
+        ),
+        status=64 + 9,
+    ),
+    Row("README.md", '"readme-5"', ('"status": ?"S"',)),
     Row("README.md", "ledger --help", ("list", "show", "resolve", "export")),
     Row(
         "README.md",
@@ -110,6 +121,35 @@ ROWS: Final = (
         status=11,
     ),
     Row("docs/clients/python.md", "test_errors.py", (r"\d+ passed",)),
+    Row("docs/clients/go.md", "example 127.0.0.1:50051 2160000000000001\n", ("^OK$",)),
+    Row(
+        "docs/clients/go.md",
+        "2160000000000001+USER_NOT_EXIST",
+        ("^rejected WALLET_REJECTED new_request_id$",),
+        status=1,
+    ),
+    Row("docs/clients/go.md", "buf generate", ()),
+    Row(
+        "docs/clients/go.md",
+        "./linkage ./linkagev1",
+        (r"^ok\s+linkage\.alipayhk/go/linkage\s", r"^ok\s+linkage\.alipayhk/go/linkagev1\s"),
+    ),
+    Row("docs/clients/go.md", "TestScenarios", (r"^ok\s+linkage\.alipayhk/go/scenarios\s",)),
+    Row("docs/clients/go.md", "TestStorm", (r"^ok\s+linkage\.alipayhk/go/scenarios\s",)),
+    Row("docs/clients/node.md", "clients/node ci", (r"added \d+ packages",)),
+    Row("docs/clients/node.md", "50051 2160000000000001\n", ("^OK$",)),
+    Row(
+        "docs/clients/node.md",
+        "+USER_NOT_EXIST",
+        ("^rejected WALLET_REJECTED new_request_id$",),
+        status=1,
+    ),
+    Row("docs/clients/node.md", "npm pack", (r"alipayhk-linkage-1\.0\.0\.tgz",)),
+    Row("docs/clients/node.md", "build/node-service install", (r"added \d+ packages",)),
+    Row("docs/clients/node.md", "buf generate", ()),
+    Row("docs/clients/node.md", "test:unit", ("pass 24$", "fail 0$")),
+    Row("docs/clients/node.md", "test:scenarios", ("pass 14$", "fail 0$")),
+    Row("docs/clients/node.md", "test:storm", ("fail 0$",)),
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from _pytest.mark.structures import ParameterSet
 from tests.docs.expected import NOT_RUN, ROWS, Row, not_run
 from tests.docs.pages import PAGES, Block, all_blocks, blocks
 from tests.docs.reader import CALLERS_PAGES, DEMO_PAGES, Reader, copy_of_the_repository
-from tests.peers.processes import ROOT
+from tests.peers.processes import ROOT, run
 from tests.peers.tools import peer
 
 COMMANDS = all_blocks("sh")
@@ -42,6 +43,9 @@ def test_what_a_page_says_to_run_works(page: str, tmp_path: Path) -> None:
     copy_of_the_repository(directory)
     with ExitStack() as stack:
         reader, printed = Reader(directory, stack), ""
+        if page in CALLERS_PAGES:
+            assert run("make", "stubs").status == 0
+            shutil.copytree(ROOT / "build" / "stubs", directory / "build" / "stubs")
         if page in DEMO_PAGES:
             assert reader.start_the_demo().count("as it should be") == 4
         for block in blocks(page):
