@@ -1,0 +1,4 @@
+package hk.alipay.linkage;
+
+/** One fault of a request: the field's name in the proto, and what is wrong with it. */
+public record Violation(String field, String description) {}

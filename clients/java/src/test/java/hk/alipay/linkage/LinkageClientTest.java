@@ -1,0 +1,201 @@
+package hk.alipay.linkage;
+
+import static io.grpc.Status.ABORTED;
+import static io.grpc.Status.RESOURCE_EXHAUSTED;
+import static io.grpc.Status.UNAVAILABLE;
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertThrows;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import com.google.rpc.ErrorInfo;
+import hk.alipay.linkage.v1.LinkageServiceGrpc;
+import hk.alipay.linkage.v1.SyncLinkageRequest;
+import hk.alipay.linkage.v1.SyncLinkageResponse;
+import io.grpc.Context;
+import io.grpc.Grpc;
+import io.grpc.InsecureServerCredentials;
+import io.grpc.Metadata;
+import io.grpc.Server;
+import io.grpc.ServerCall;
+import io.grpc.ServerCallHandler;
+import io.grpc.ServerInterceptor;
+import io.grpc.Status;
+import io.grpc.stub.StreamObserver;
+import java.io.IOException;
+import java.time.Duration;
+import java.util.ArrayDeque;
+import java.util.List;
+import java.util.Queue;
+import java.util.concurrent.ConcurrentLinkedQueue;
+import java.util.concurrent.TimeUnit;
+import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.BeforeEach;
+import org.junit.jupiter.api.Test;
+
+/** Retries, deadlines and metadata, against a server of the test's own that answers as it is told. */
+class LinkageClientTest {
+
+    private static final SyncLinkageRequest REQUEST =
+            SyncLinkageRequest.newBuilder().setRequestId("loyalty-1").build();
+
+    private final Queue<Throwable> failures = new ArrayDeque<>();
+    private final Queue<Metadata> attempts = new ConcurrentLinkedQueue<>();
+    private final Queue<Long> millisLeft = new ConcurrentLinkedQueue<>();
+    private Server server;
+    private LinkageClient client;
+
+    @BeforeEach
+    void start() throws IOException {
+        server = Grpc.newServerBuilderForPort(0, InsecureServerCredentials.create())
+                .addService(new Scripted())
+                .intercept(new Watching())
+                .build()
+                .start();
+        client = LinkageClient.plaintext("127.0.0.1:" + server.getPort());
+    }
+
+    @AfterEach
+    void stop() {
+        client.close();
+        server.shutdownNow();
+    }
+
+    @Test
+    void thePushbackIsWaitedFor() {
+        failures.add(error(UNAVAILABLE, "not_sent", "600"));
+        long began = System.nanoTime();
+        client.syncLinkage(REQUEST);
+        long took = TimeUnit.NANOSECONDS.toMillis(System.nanoTime() - began);
+        assertEquals(2, attempts.size());
+        assertTrue(took >= 550, "came back after " + took + " ms");
+    }
+
+    @Test
+    void aNegativePushbackEndsIt() {
+        failures.add(error(UNAVAILABLE, "not_sent", "-1"));
+        assertEquals(Outcome.NOT_SENT, failed().outcome());
+        assertEquals(1, attempts.size());
+    }
+
+    @Test
+    void fourAttemptsAreAll() {
+        for (Status status : List.of(UNAVAILABLE, RESOURCE_EXHAUSTED, ABORTED, UNAVAILABLE)) {
+            failures.add(error(status, "not_sent", "1"));
+        }
+        assertEquals(Outcome.NOT_SENT, failed().outcome());
+        assertEquals(4, attempts.size());
+    }
+
+    @Test
+    void anAttemptThatWasLostKeepsTheDoubtAlive() {
+        failures.add(UNAVAILABLE.withDescription("connection lost").asException());
+        failures.add(error(RESOURCE_EXHAUSTED, "not_sent", "-1"));
+        assertEquals(Outcome.UNKNOWN, failed().outcome());
+        assertEquals(2, attempts.size());
+    }
+
+    @Test
+    void anAttemptInDoubtKeepsTheDoubtAlive() {
+        failures.add(error(UNAVAILABLE, "unknown", "1"));
+        failures.add(error(RESOURCE_EXHAUSTED, "not_sent", "-1"));
+        assertEquals(Outcome.UNKNOWN, failed().outcome());
+    }
+
+    @Test
+    void aRefusalEndsTheDoubt() {
+        failures.add(error(UNAVAILABLE, "unknown", "1"));
+        failures.add(error(Status.NOT_FOUND, "rejected", "-1"));
+        assertEquals(Outcome.REJECTED, failed().outcome());
+    }
+
+    @Test
+    void noConnectionIsNoAttempt() throws InterruptedException {
+        server.shutdownNow().awaitTermination();
+        LinkageException error = failed();
+        assertEquals(Status.Code.UNAVAILABLE, error.code());
+        assertEquals(Outcome.UNKNOWN, error.outcome());
+        assertEquals(Retry.SAME_REQUEST_ID, error.retry());
+        assertEquals(0, attempts.size());
+    }
+
+    @Test
+    void aGatewayThatCameBackIsFoundAtOnce() throws Exception {
+        int port = server.getPort();
+        client.syncLinkage(REQUEST);
+        server.shutdownNow().awaitTermination();
+        for (int call = 0; call < 4; call++) {
+            failed();
+        }
+        // By now gRPC's own backoff is seconds long, and the attempts of one call are not.
+        server = Grpc.newServerBuilderForPort(port, InsecureServerCredentials.create())
+                .addService(new Scripted())
+                .build()
+                .start();
+        client.syncLinkage(REQUEST);
+    }
+
+    @Test
+    void aCallHasTenSecondsUnlessItSaysOtherwise() {
+        client.syncLinkage(REQUEST);
+        client.syncLinkage(REQUEST, CallSettings.DEFAULT.withDeadline(Duration.ofSeconds(3)));
+        assertBetween(8_000, 10_000, millisLeft.remove());
+        assertBetween(1_000, 3_000, millisLeft.remove());
+    }
+
+    @Test
+    void theCallersMetadataIsPassedOn() {
+        String parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        client.syncLinkage(
+                REQUEST,
+                CallSettings.DEFAULT
+                        .withMetadata("traceparent", parent)
+                        .withMetadata("x-request-id", "r-1"));
+        Metadata seen = attempts.remove();
+        assertEquals(parent, seen.get(Metadata.Key.of("traceparent", Metadata.ASCII_STRING_MARSHALLER)));
+        assertEquals("r-1", seen.get(Metadata.Key.of("x-request-id", Metadata.ASCII_STRING_MARSHALLER)));
+    }
+
+    private LinkageException failed() {
+        return assertThrows(LinkageException.class, () -> client.syncLinkage(REQUEST));
+    }
+
+    private static void assertBetween(long least, long most, long actual) {
+        assertTrue(least <= actual && actual <= most, actual + " is not within " + least + " to " + most);
+    }
+
+    private static Throwable error(Status status, String outcome, String pushback) {
+        Metadata trailers = LinkageExceptionTest.trailers(ErrorInfo.newBuilder()
+                .setDomain("linkage.alipayhk")
+                .setReason("OVERLOADED")
+                .putMetadata("outcome", outcome)
+                .putMetadata("retry", "same_request_id")
+                .build());
+        trailers.put(Metadata.Key.of("grpc-retry-pushback-ms", Metadata.ASCII_STRING_MARSHALLER), pushback);
+        return status.asException(trailers);
+    }
+
+    /** Fails as often as it is told, and then succeeds. */
+    private final class Scripted extends LinkageServiceGrpc.LinkageServiceImplBase {
+        @Override
+        public void syncLinkage(SyncLinkageRequest request, StreamObserver<SyncLinkageResponse> answer) {
+            Throwable failure = failures.poll();
+            if (failure != null) {
+                answer.onError(failure);
+                return;
+            }
+            answer.onNext(SyncLinkageResponse.getDefaultInstance());
+            answer.onCompleted();
+        }
+    }
+
+    /** Keeps what came with each attempt. */
+    private final class Watching implements ServerInterceptor {
+        @Override
+        public <Q, A> ServerCall.Listener<Q> interceptCall(
+                ServerCall<Q, A> call, Metadata headers, ServerCallHandler<Q, A> next) {
+            attempts.add(headers);
+            millisLeft.add(Context.current().getDeadline().timeRemaining(TimeUnit.MILLISECONDS));
+            return next.startCall(call, headers);
+        }
+    }
+}

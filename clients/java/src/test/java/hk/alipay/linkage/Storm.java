@@ -1,0 +1,121 @@
+package hk.alipay.linkage;
+
+import static java.nio.file.StandardOpenOption.APPEND;
+import static java.nio.file.StandardOpenOption.CREATE;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import com.google.gson.JsonObject;
+import hk.alipay.linkage.v1.BindAccountRequest;
+import hk.alipay.linkage.v1.BindingTargetType;
+import hk.alipay.linkage.v1.ExternalIdentityType;
+import hk.alipay.linkage.v1.OperateType;
+import hk.alipay.linkage.v1.SyncLinkageRequest;
+import java.io.BufferedWriter;
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.time.Duration;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.concurrent.Callable;
+import java.util.concurrent.ExecutorService;
+import java.util.concurrent.Executors;
+import java.util.concurrent.Future;
+import java.util.concurrent.atomic.AtomicLong;
+import org.junit.jupiter.api.Test;
+
+/** Calls while somebody else kills the gateway, and writes down what callers were told. Run by name. */
+class Storm {
+
+    private static final int WORKERS = 8;
+    private static final CallSettings SETTINGS = CallSettings.DEFAULT.withDeadline(Duration.ofSeconds(3));
+    private static final List<String> USERS = List.of(
+            "2160000000000001", "2160000000000001+DELAY_20", "2160000000000001+DELAY_300",
+            "2160000000000001+USER_NOT_EXIST");
+
+    private final AtomicLong made = new AtomicLong();
+    private final AtomicLong succeeded = new AtomicLong();
+
+    @Test
+    void storm() throws Exception {
+        String run = Surroundings.required("LINKAGE_RUN");
+        long lasts = (long) (Double.parseDouble(Surroundings.required("LINKAGE_STORM_S")) * 1e9);
+        Path file = Path.of(Surroundings.required("LINKAGE_TOLD"));
+        long began = System.nanoTime();
+        ExecutorService workers = Executors.newFixedThreadPool(WORKERS);
+        try (LinkageClient client = Surroundings.client();
+                BufferedWriter told = Files.newBufferedWriter(file, CREATE, APPEND)) {
+            Callable<Void> work = () -> {
+                while (System.nanoTime() - began < lasts) {
+                    call(client, made.getAndIncrement(), run, told);
+                }
+                return null;
+            };
+            List<Future<Void>> all = new ArrayList<>();
+            for (int worker = 0; worker < WORKERS; worker++) {
+                all.add(workers.submit(work));
+            }
+            for (Future<Void> one : all) {
+                one.get();
+            }
+        } finally {
+            workers.shutdownNow();
+        }
+        assertTrue(made.get() > 0, "no call was made");
+        assertTrue(succeeded.get() > 0, "none of " + made.get() + " calls was OK");
+    }
+
+    private void call(LinkageClient client, long number, String run, BufferedWriter file) throws Exception {
+        String requestId = run + "-storm-" + number;
+        String userId = USERS.get((int) (number / 2 % USERS.size()));
+        boolean sync = number % 2 == 0;
+        Told told = sync
+                ? Told.of(() -> client.syncLinkage(linkage(requestId, userId), SETTINGS))
+                : Told.of(() -> client.bindAccount(account(requestId, userId), SETTINGS));
+        write(file, sync ? "SyncLinkage" : "BindAccount", requestId, told);
+        if (told.code().equals("OK")) {
+            succeeded.incrementAndGet();
+        } else if (told.reason().isEmpty()) {
+            // Without a gateway calls fail at once, and there is nothing to learn from thousands of them.
+            Thread.sleep(100);
+        }
+    }
+
+    private static void write(BufferedWriter file, String method, String requestId, Told told)
+            throws IOException {
+        JsonObject line = new JsonObject();
+        line.addProperty("method", method);
+        line.addProperty("request_id", requestId);
+        line.addProperty("code", told.code());
+        line.addProperty("reason", told.reason());
+        line.addProperty("outcome", told.outcome());
+        synchronized (file) {
+            file.write(line + "\n");
+            file.flush();
+        }
+    }
+
+    private static SyncLinkageRequest linkage(String requestId, String userId) {
+        return SyncLinkageRequest.newBuilder()
+                .setRequestId(requestId)
+                .setBizTime(Surroundings.now())
+                .setOperateType(OperateType.OPERATE_TYPE_BIND)
+                .setExternalIdentityType(ExternalIdentityType.EXTERNAL_IDENTITY_TYPE_UID)
+                .setExternalIdentityValue(requestId)
+                .setUserId(userId)
+                .setBindingTargetType(BindingTargetType.BINDING_TARGET_TYPE_USER_ID)
+                .build();
+    }
+
+    private static BindAccountRequest account(String requestId, String userId) {
+        return BindAccountRequest.newBuilder()
+                .setRequestId(requestId)
+                .setMerchantAccountId("2160400000002012")
+                .setType("TELECOM")
+                .setSubType("MOBILE_SERVICE")
+                .setAccountId(requestId)
+                .setUserId(userId)
+                .setTimestamp(Surroundings.now())
+                .build();
+    }
+}
