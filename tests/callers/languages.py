@@ -54,4 +54,12 @@ LANGUAGES: Final = (
         ("npm", "run", "test:scenarios"),
         ("npm", "run", "test:storm"),
     ),
+    Language(
+        "java",
+        "clients/java",
+        ("javac", "mvn"),
+        (("mvn", "-B", "-q", "test"),),
+        ("mvn", "-B", "-q", "-o", "test", "-Dtest=Scenarios"),
+        ("mvn", "-B", "-q", "-o", "test", "-Dtest=Storm"),
+    ),
 )

@@ -150,6 +150,15 @@ ROWS: Final = (
     Row("docs/clients/node.md", "test:unit", ("pass 24$", "fail 0$")),
     Row("docs/clients/node.md", "test:scenarios", ("pass 14$", "fail 0$")),
     Row("docs/clients/node.md", "test:storm", ("fail 0$",)),
+    Row("docs/clients/java.md", "clients/java install", ()),
+    Row("docs/clients/java.md", "127.0.0.1:50051 2160000000000001\n", ("^OK$",)),
+    Row(
+        "docs/clients/java.md",
+        "2160000000000001+USER_NOT_EXIST",
+        ("^rejected WALLET_REJECTED new_request_id$",),
+        status=1,
+    ),
+    Row("docs/clients/java.md", "-Dtest=Scenarios", (r"Tests run: \d+, Failures: 0, Errors: 0",)),
 )
 
 
