@@ -94,7 +94,7 @@ def test_its_command_line_calls(python: Path, where: Where, tmp_path: Path) -> N
 def test_load_says_what_it_needs(python: Path, tmp_path: Path) -> None:
     ended = run(python.parent / "alipayhk-client", "load", "--help", cwd=tmp_path)
     assert ended.status == 64
-    assert "pip install 'alipayhk-linkage[load]'" in ended.err
+    assert "install alipayhk-linkage[load]" in ended.err
     assert "Traceback" not in ended.err
 
 

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import version
-from types import ModuleType
 from typing import Final, NoReturn
 
 from .connection import Misuse
@@ -19,8 +18,6 @@ COMMANDS: Final = {
 }
 """A command's module, and what it does. Only the one that runs is imported."""
 
-EXTRAS: Final = ("hdrh",)
-"""Modules that are there only where the extra `load` was installed."""
 EX_USAGE: Final = 64
 """The exit status of what was typed wrong, as in sysexits.h."""
 INTERRUPTED: Final = 130
@@ -51,20 +48,10 @@ def _parser(chosen: str) -> argparse.ArgumentParser:
     for name, (module, does) in COMMANDS.items():
         command = commands.add_parser(name, help=does, description=does)
         if name == chosen:
-            loaded = _load(module)
+            loaded = import_module(f".{module}", __package__)
             loaded.configure(command)
             command.set_defaults(run=loaded.run)
     return parser
-
-
-def _load(module: str) -> ModuleType:
-    """Import a command's module; what only `load` needs is an extra of the distribution."""
-    try:
-        return import_module(f".{module}", __package__)
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] not in EXTRAS:
-            raise
-        raise Misuse(f"{error.name} is missing: pip install 'alipayhk-linkage[load]'") from None
 
 
 if __name__ == "__main__":
