@@ -86,7 +86,7 @@ lint: .venv/.stamp-dev ## Check style, types, the floors, and the protos
 
 # Takes Go, Node with npm, and a JDK with Maven; .ci/run installs them where they are missing.
 callers: setup peers ## Run every language's caller by its own toolchain against a gateway that is killed and restarted
-	$(BIN)/python -m pytest -m callers $(or $(ARGS),tests/callers -s)
+	$(BIN)/python -m pytest -m callers $(or $(ARGS),tests/callers tests/docs/test_commands.py -s)
 
 chaos: .venv/.stamp-dev ## Kill the gateway 500 times under load, and compare what callers were told
 	$(BIN)/python -m tests.chaos.chaos --kills $(or $(KILLS),500) --rate $(or $(RATE),200)

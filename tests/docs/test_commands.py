@@ -8,7 +8,6 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from _pytest.mark.structures import ParameterSet
 
 from tests.docs.expected import NOT_RUN, ROWS, Row, not_run
 from tests.docs.pages import PAGES, Block, all_blocks, blocks
@@ -32,11 +31,13 @@ def saved_as(block: Block) -> str | None:
     return {"docs/sandbox.md": "gateway.toml"}.get(block.page) if block.kind == "toml" else None
 
 
-def marked(page: str) -> ParameterSet:
-    return pytest.param(page, marks=[pytest.mark.callers] if page in CALLERS_PAGES else [])
+RUN_PAGES = [
+    pytest.param(page, marks=[pytest.mark.callers] if page in CALLERS_PAGES else [])
+    for page in sorted({block.page for block in COMMANDS if is_run(block)})
+]
 
 
-@pytest.mark.parametrize("page", map(marked, sorted({block.page for block in COMMANDS if is_run(block)})))
+@pytest.mark.parametrize("page", RUN_PAGES)
 def test_what_a_page_says_to_run_works(page: str, tmp_path: Path) -> None:
     peer("grpcurl")
     (directory := tmp_path / "alipayhk-gateway").mkdir()
