@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
-from http import HTTPStatus
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Final
 
 from google.protobuf.message import Message
@@ -21,7 +21,7 @@ from .bookkeeping import Bookkeeping, Busy
 from .flight import Flight
 from .logs import log, stack_of
 from .metrics import Metrics
-from .pacing import Breaker, Limiter, RetryBudget, backoff_s
+from .pacing import Breaker, Limiter, RetryBudget, backoff_s, is_ill
 from .refusal import Refusal
 from .result_codes import ResultCodes
 from .status import Outcome, Retry, Verdict, verdict_of
@@ -29,13 +29,6 @@ from .status import Outcome, Retry, Verdict, verdict_of
 CODE_MAX: Final = 64
 LEFT_MIN_S: Final = 0.1
 """With less time than this left, nothing more is sent."""
-ILL: Final = (
-    errors.Unreachable,
-    errors.TlsInvalid,
-    errors.Timeout,
-    errors.ConnectionLost,
-)
-"""What says that AlipayHK is ill, whatever the request was."""
 
 
 class Attempts:
@@ -61,11 +54,11 @@ class Attempts:
         self._breaker = Breaker()
         self._limiter = Limiter(limit_max)
         self._budget = RetryBudget()
-        self._closing = False
+        self._closing = asyncio.Event()
 
     def close(self) -> None:
         """Begin nothing more: what is under way is the last attempt of its flight."""
-        self._closing = True
+        self._closing.set()
 
     @property
     def is_open(self) -> bool:
@@ -74,8 +67,7 @@ class Attempts:
 
     async def run(self, flight: Flight) -> Message:
         """Claim, send, and send again while that may help; return the response, or raise the failure."""
-        probes = self._breaker.is_open
-        if not self._breaker.admits(time.monotonic()):
+        if self._breaker.refuses(time.monotonic()):
             raise Refusal(reasons.ERROR_REASON_CIRCUIT_OPEN)
         try:
             ended = await self._first(flight)
@@ -88,9 +80,6 @@ class Attempts:
             # Also a cancel: what was claimed must not be left to look as if it might have been sent.
             await asyncio.shield(self._abandon(flight))
             raise
-        finally:
-            if probes:
-                self._breaker.end_probe()
 
     async def _first(self, flight: Flight) -> Message | CallError:
         """Wait for room, claim the request and make its first attempt; or answer from the ledger."""
@@ -99,20 +88,39 @@ class Attempts:
             if not waited:
                 flight.stuck = Refusal(reasons.ERROR_REASON_OVERLOADED)
             async with self._limiter.slot():
-                if self._closing:
+                if self._closing.is_set():
                     raise Refusal(reasons.ERROR_REASON_SHUTTING_DOWN)
                 if flight.left_s < LEFT_MIN_S:
                     raise flight.stuck if waited else Refusal(reasons.ERROR_REASON_DEADLINE_TOO_SHORT)
                 if not waited:
                     flight.stuck = Refusal(reasons.ERROR_REASON_LEDGER_UNAVAILABLE)
-                answer = await self._books.claim(flight)
-                if answer is None:
-                    self._budget.earn()
-                    return await self._attempt(flight)
+                with self._admitted():
+                    answer = await self._books.claim(flight)
+                    if answer is None:
+                        self._budget.earn()
+                        return await self._attempt(flight)
             if not isinstance(answer, Busy):
                 return answer
             flight.stuck, waited = answer.refusal, True
-            await asyncio.sleep(answer.wait_s)
+            await self._sleep(answer.wait_s)
+
+    @contextmanager
+    def _admitted(self) -> Iterator[None]:
+        """Ask the breaker, which may have opened since; a probe that only waits for others is none."""
+        probes = self._breaker.is_open
+        if not self._breaker.admits(time.monotonic()):
+            raise Refusal(reasons.ERROR_REASON_CIRCUIT_OPEN)
+        try:
+            yield
+        finally:
+            if probes:
+                self._breaker.end_probe()
+
+    async def _sleep(self, wait_s: float) -> None:
+        """Wait, but not when nothing more is to be begun."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                await self._closing.wait()
 
     async def _again(self, flight: Flight, failure: CallError) -> Message | CallError:
         """Make another attempt if that may help and there is time; else record the end and raise it."""
@@ -122,9 +130,10 @@ class Attempts:
             await self._record(flight, failure, verdict)
             raise failure
         flight.stuck = failure
-        await asyncio.sleep(wait_s)
+        await self._sleep(wait_s)
         async with self._limiter.slot():
-            if self._closing or flight.left_s < LEFT_MIN_S or not await self._books.renew(flight):
+            hopeless = self._closing.is_set() or self._breaker.is_open or flight.left_s < LEFT_MIN_S
+            if hopeless or not await self._books.renew(flight):
                 await self._record(flight, failure, verdict)
                 raise failure
             ended = await self._attempt(flight)
@@ -207,7 +216,7 @@ class Attempts:
     def _wait_s(self, flight: Flight, failure: CallError, verdict: Verdict) -> float | None:
         """Say how long to wait before another attempt; None if there is to be none."""
         limited = verdict.reason == reasons.ERROR_REASON_WALLET_RATE_LIMITED
-        hopeless = self._closing or limited or self._breaker.is_open
+        hopeless = self._closing.is_set() or limited or self._breaker.is_open
         if hopeless or verdict.retry is not Retry.SAME_REQUEST_ID:
             return None
         asked_s = failure.retry_after_s if isinstance(failure, Unsigned) else 0.0
@@ -235,13 +244,6 @@ class Attempts:
 
     def _verdict(self, flight: Flight, error: CallError) -> Verdict:
         return verdict_of(error, flight.circumstances, self._codes)
-
-
-def is_ill(error: CallError | None) -> bool:
-    """Whether a failure says that AlipayHK is ill, and not that a request is."""
-    if isinstance(error, Unsigned):
-        return error.http_status >= HTTPStatus.INTERNAL_SERVER_ERROR
-    return isinstance(error, ILL)
 
 
 def _since(began: float) -> float:

@@ -21,7 +21,6 @@ from .ledger import (
     Ending,
     Granted,
     InProgress,
-    Key,
     Known,
     Ledger,
     LedgerUnavailable,
@@ -29,6 +28,7 @@ from .ledger import (
     Refused,
     State,
 )
+from .ledger.unrecorded import Unrecorded
 from .ledger.vault import Vault
 from .logs import log
 from .metrics import Metrics
@@ -62,12 +62,11 @@ class Bookkeeping:
     ) -> None:
         self._ledger = ledger
         self._vault = vault
-        self._metrics = metrics
         self._lease_ms = round(lease_s * 1000)
         self._biz_time_ahead_s = biz_time_ahead_s
         self._idempotent_without = idempotent_without
         self._now_s = now_s
-        self._unrecorded: dict[Key, Callable[[], Awaitable[bool]]] = {}
+        self._unrecorded = Unrecorded(metrics)
 
     def fingerprint(self, order: Order) -> bytes:
         """Tell contents apart without holding them."""
@@ -83,6 +82,7 @@ class Bookkeeping:
 
     async def claim(self, flight: Flight) -> Message | Busy | None:
         """Answer as `look` does, and where it may be sent write that it is about to be."""
+        asked_ms = self._now_ms()
         asking = asyncio.ensure_future(self._ask(flight, self._ledger.claim))
         cancelled: asyncio.CancelledError | None = None
         try:
@@ -96,17 +96,27 @@ class Bookkeeping:
         if cancelled is not None and (meaning is None or isinstance(meaning, Busy)):
             flight.stuck = meaning.refusal if meaning is not None else flight.stuck
             raise cancelled
+        if meaning is None and not await self._is_held(flight, asked_ms):
+            raise Refusal(reasons.ERROR_REASON_LEDGER_UNAVAILABLE, cause="the claim took too long")
         return meaning
 
     async def renew(self, flight: Flight) -> bool:
-        """Write that another attempt is about to be sent; False if it must not be."""
+        """Write that another attempt is about to be sent; False if it must not be.
+
+        What never left and whose lease is over must be claimed anew: newer news may have been applied.
+        """
+        asked_ms = self._now_ms()
         if not flight.token:
             return True
+        if not flight.sent and asked_ms >= flight.lease_until_ms:
+            return False
         write = self._ledger.renew if flight.sent else self._ledger.extend
         try:
-            return await write(flight.order.key, flight.token, self._lease_ms, self._now_ms())
+            held = await write(flight.order.key, flight.token, self._lease_ms, asked_ms)
         except LedgerUnavailable:
             return False
+        flight.lease_until_ms = asked_ms + self._lease_ms
+        return held and not self._is_late(asked_ms)
 
     async def applied(self, flight: Flight, response: Message) -> None:
         """Record a success, with what a replay needs."""
@@ -125,12 +135,13 @@ class Bookkeeping:
         """Take the claim back: no byte of it left, or what was sent is not to stand."""
         key, token = flight.order.key, flight.token
         if token:
-            await self._write(key, lambda: self._ledger.undo(key, token, self._now_ms()))
+            await self._unrecorded.write(
+                key, flight.linkage, lambda: self._ledger.undo(key, token, self._now_ms())
+            )
 
     async def heal(self) -> None:
         """Record what could not be recorded when it happened."""
-        for key in list(self._unrecorded):
-            await self._heal(key)
+        await self._unrecorded.heal()
 
     async def drop(self, *, older_than_s: float) -> None:
         """Forget finals that are old enough."""
@@ -157,21 +168,34 @@ class Bookkeeping:
             key=order.key,
             caller=flight.caller,
             fingerprint=flight.fingerprint,
-            linkage=self.linkage(order),
+            linkage=flight.linkage,
             biz_time_ms=order.biz_time_ms,
             biz_time_max_ms=now_ms + round(self._biz_time_ahead_s * 1000),
             may_repeat=order.endpoint.idempotent,
             lease_ms=self._lease_ms,
         )
         try:
-            if order.key in self._unrecorded and not await self._heal(order.key):
-                flight.in_doubt = True  # it was sent, whatever came of it
+            if self._unrecorded and not await self._unrecorded.heal_for(order.key, flight.linkage):
+                flight.in_doubt |= order.key in self._unrecorded  # it was sent, whatever came of it
                 raise LedgerUnavailable("an earlier ending is not recorded yet")
-            return await read(claim, now_ms)
+            answer = await read(claim, now_ms)
         except LedgerUnavailable as error:
             raise Refusal(reasons.ERROR_REASON_LEDGER_UNAVAILABLE, cause=str(error)) from None
+        flight.looked_up = self._ledger.outlives_crash
+        return answer
+
+    async def _is_held(self, flight: Flight, asked_ms: int) -> bool:
+        """Whether a grant's lease lasts for a whole attempt; it may have been long on its way."""
+        flight.lease_until_ms = asked_ms + self._lease_ms
+        return not self._is_late(asked_ms) or await self.renew(flight)
+
+    def _is_late(self, asked_ms: int) -> bool:
+        """Whether a lease was so long in coming that it would be over before the attempt is."""
+        return self._now_ms() - asked_ms > LEASE_MARGIN_S * 1000
 
     def _meaning(self, flight: Flight, answer: Answer) -> Message | Busy | None:
+        # What an earlier answer said is over: what was under way then may have been taken back since.
+        flight.in_doubt = False
         match answer:
             case Granted():
                 flight.in_doubt = answer.was_in_doubt
@@ -201,35 +225,16 @@ class Bookkeeping:
             return
         sealed = self._vault.seal(data, key) if data else b""
         ending = Ending(state, result.status, result.code, sealed)
-        await self._write(key, lambda: self._ledger.record(key, token, ending, self._now_ms()))
-
-    async def _write(self, key: Key, write: Callable[[], Awaitable[bool]]) -> None:
-        """Write, or remember to: what AlipayHK said stands whether or not the ledger can take it."""
-        try:
-            if not await write():
-                log.warning("an ending came too late to be recorded", request_id=key.request_id)
-        except LedgerUnavailable as error:
-            self._unrecorded[key] = write
-            self._metrics.ledger_unrecorded.set(len(self._unrecorded))
-            log.error("an ending could not be recorded", request_id=key.request_id, cause=str(error))
-
-    async def _heal(self, key: Key) -> bool:
-        write = self._unrecorded.get(key)
-        if write is None:
-            return True
-        try:
-            await write()
-        except LedgerUnavailable:
-            return False
-        if self._unrecorded.get(key) is write:
-            del self._unrecorded[key]
-        self._metrics.ledger_unrecorded.set(len(self._unrecorded))
-        return key not in self._unrecorded
+        await self._unrecorded.write(
+            key, flight.linkage, lambda: self._ledger.record(key, token, ending, self._now_ms())
+        )
 
     def _now_ms(self) -> int:
         return round(self._now_s() * 1000)
 
 
+LEASE_MARGIN_S: Final = 1.0
+"""How much longer than an attempt its lease lasts: so long may the ledger take to grant it."""
 POLL_S: Final = 0.25
 POLL_MIN_S: Final = 0.01
 """How often to ask again whether something under way elsewhere has ended: its lease is an upper bound."""

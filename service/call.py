@@ -29,6 +29,15 @@ class Circumstances:
     """Whether an earlier attempt, of this call or of another, may have taken effect."""
     replayed: bool = False
     """Whether the answer comes from the ledger."""
+    looked_up: bool = False
+    """Whether a ledger that outlives a crash said, in this call, what it knows of the request id."""
+    retried: bool = False
+    """Whether a client or a proxy marked it as a retry, whose earlier attempts its caller never saw."""
+
+    @property
+    def hides_attempts(self) -> bool:
+        """Whether an earlier attempt may have been sent of which nothing is known here: see ADR 0010."""
+        return self.retried and not (self.looked_up or self.replayed)
 
 
 @dataclass(slots=True)

@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 METHODS: Final = ("SyncLinkage", "BindAccount")
 _MEMBERS: Final = frozenset({"san", "methods", "max_in_flight"})
@@ -37,18 +37,23 @@ ANYBODY: Final = Caller(name="", methods=frozenset(METHODS))
 """Who calls where no allow-list is configured."""
 
 
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file, of callers or of anything else; raise ValueError with what is wrong with it."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError):
+        raise ValueError("is not TOML") from None
+
+
 def callers_file(text: str) -> Callers:
     """Read `[callers.NAME] san = […], methods = […], max_in_flight = N` from a TOML file.
 
     `san` holds DNS names or URIs of the certificate's SubjectAltName. Raises ValueError with every
     fault.
     """
-    try:
-        data = tomllib.loads(Path(text).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError):
-        raise ValueError("is not TOML") from None
+    data = read_toml(Path(text))
     tables = data.get("callers")
     if set(data) != {"callers"} or not isinstance(tables, dict) or not tables:
         raise ValueError("must hold tables [callers.NAME] and nothing else")

@@ -18,12 +18,14 @@ from google.protobuf.message import Message
 
 from alipayhk.linkage.v1 import error_reason_pb2 as reasons
 from clients.alipayhk.client import Client
+from clients.alipayhk.errors import CallError
 
 from .attempts import LEFT_MIN_S, Attempts
 from .bookkeeping import Bookkeeping, Busy
 from .call import Call
 from .flight import Flight
 from .ledger import Key
+from .logs import log, stack_of
 from .metrics import Metrics
 from .order import Order
 from .refusal import Refusal
@@ -126,7 +128,7 @@ class Delivery:
 
     def _begin(self, order: Order, fingerprint: bytes, call: Call) -> Flight:
         stuck = Refusal(reasons.ERROR_REASON_LEDGER_UNAVAILABLE)
-        flight = Flight(order, fingerprint, call.caller.name, stuck)
+        flight = Flight(order, fingerprint, self._books.linkage(order), call.caller.name, stuck)
         flight.join(call)
         flight.task = asyncio.create_task(self._fly(flight))
         self._flights[order.key] = flight
@@ -137,17 +139,19 @@ class Delivery:
     def _ended(self, flight: Flight, task: asyncio.Task[Message]) -> None:
         del self._flights[flight.order.key]
         self._by_caller[flight.caller] -= 1
-        if not task.cancelled():
-            task.exception()  # nobody may be waiting for it any more, and it is logged already
+        error = None if task.cancelled() else task.exception()
+        if error is None or isinstance(error, (Refusal, CallError)) or flight.answer_by:
+            return
+        # Whoever waits is told, and that is logged; a bug that nobody waits for must not go unseen.
+        log.error("a flight met a bug", error_class=type(error).__name__, stack=stack_of(error))
 
     async def _fly(self, flight: Flight) -> Message:
         order, attempts = flight.order, self._attempts[flight.order.endpoint.api]
-        linkage = self._books.linkage(order)
-        if attempts.is_open or self._turns.is_taken(linkage):
+        if attempts.is_open or self._turns.is_taken(flight.linkage):
             # What is known already need not wait its turn, nor for AlipayHK to be well.
             known = await self._books.look(flight)
             if known is not None and not isinstance(known, Busy):
                 return known
         flight.stuck = Refusal(reasons.ERROR_REASON_LINKAGE_BUSY)
-        async with self._turns.take(linkage, order.biz_time_ms):
+        async with self._turns.take(flight.linkage, order.biz_time_ms):
             return await attempts.run(flight)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from google.protobuf.message import Message
 
@@ -21,6 +21,8 @@ class Flight:
 
     order: Order
     fingerprint: bytes
+    linkage: bytes | None
+    """A keyed hash of what it changes; None for an API that keeps no order."""
     caller: str
     stuck: Exception
     """What it would fail with if it had to end now, before anything was sent."""
@@ -40,6 +42,10 @@ class Flight:
     cancelled: bool = False
     token: int = 0
     """The ledger's token; 0 until it was claimed."""
+    lease_until_ms: int = 0
+    """How long the ledger keeps others from taking over."""
+    looked_up: bool = False
+    """Whether a ledger that outlives a crash said what it knows of the request."""
     found_ill: bool = False
     """Whether it has told the breaker that AlipayHK is ill."""
 
@@ -64,6 +70,7 @@ class Flight:
             sent=self.sent,
             in_doubt=self.in_doubt,
             replayed=self.replayed,
+            looked_up=self.looked_up,
         )
 
     def join(self, call: Call) -> None:
@@ -73,7 +80,8 @@ class Flight:
     def leave(self, call: Call) -> None:
         """Let a call wait no more, and tell it what is known."""
         self.answer_by.pop(id(call), None)
-        call.circumstances = self.circumstances
+        # What is told of a flight depends on it alone, but for what the call brought along.
+        call.circumstances = replace(self.circumstances, retried=call.circumstances.retried)
 
     def failure_now(self) -> Exception:
         """Say what an unfinished flight is to the caller whose time is up.

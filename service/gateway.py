@@ -13,7 +13,7 @@ from clients.alipayhk.client import Client
 from clients.alipayhk.keys import fingerprint
 
 from .admin import start_admin
-from .bookkeeping import Bookkeeping
+from .bookkeeping import LEASE_MARGIN_S, Bookkeeping
 from .delivery import Delivery
 from .ledger import LedgerUnavailable
 from .ledger.opening import open_ledger
@@ -25,8 +25,6 @@ from .server import Server
 from .settings import Settings
 from .upstream import endpoints_of, transport_of
 
-LEASE_MARGIN_S: Final = 1.0
-"""How much longer than an attempt its lease lasts."""
 HEAL_EVERY_S: Final = 1.0
 DROP_EVERY: Final = 600
 """Healings between two times of forgetting what is old."""

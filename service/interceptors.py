@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -31,6 +31,11 @@ from .rpcs import SERVICE
 from .status import Verdict, verdict_of
 
 HEALTH: Final = "/grpc.health.v1.Health/"
+FIRST_TRIES: Final[Mapping[str, tuple[str, ...]]] = {
+    "grpc-previous-rpc-attempts": ("0",),
+    "x-envoy-attempt-count": ("0", "1"),
+}
+"""What gRPC clients and Envoy write of a first try; whatever else they write there marks a retry."""
 
 # gRPC's own context and handlers are only loosely typed.
 Context = Any
@@ -119,7 +124,7 @@ class Observe:
             answer_by(
                 context.time_remaining(), default_s=self.default_deadline_s, max_s=self.deadline_max_s
             ),
-            Circumstances(rpc.name, idempotent=self.idempotent[rpc.name]) if rpc else Circumstances(),
+            self._circumstances(rpc.name, context) if rpc else Circumstances(),
             request_id=rpc.valid_request_id(request) if rpc else "",
         )
         CURRENT.set(call)
@@ -141,6 +146,10 @@ class Observe:
             self.metrics.grpc_handled.labels(*labels, code).inc()
             self.metrics.grpc_seconds.labels(*labels).observe(seconds)
             self._log(method.path, call, code, seconds)
+
+    def _circumstances(self, api: str, context: Context) -> Circumstances:
+        retried = _is_retried(context.invocation_metadata() or ())
+        return Circumstances(api, idempotent=self.idempotent[api], retried=retried)
 
     def _log(self, method: str, call: Call, code: str, seconds: float) -> None:
         api = call.circumstances.api
@@ -200,6 +209,11 @@ class Allow:
             if service == SERVICE and name not in caller.methods:
                 raise Refusal(reasons.ERROR_REASON_CALLER_NOT_ALLOWED)
         yield
+
+
+def _is_retried(metadata: Iterable[tuple[str, str | bytes]]) -> bool:
+    """Whether a client or a proxy says that it tried before, which its caller may not know of."""
+    return any(value not in FIRST_TRIES.get(name, (value,)) for name, value in metadata)
 
 
 def _told(verdict: Verdict, error: Exception) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """`alipayhk-gateway ledger`: see what was sent, and end a doubt that AlipayHK will not end.
 
-Exit status: 0 done, 1 not found or not in doubt, 69 the ledger cannot be used now, 78 bad configuration.
+Exit status: 0 done, 1 not found or not in doubt, 69 the ledger cannot be used now, 78 bad configuration,
+141 nobody reads what it writes any more.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 import json
 import os
 import pwd
+import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -22,6 +24,8 @@ from .ledger import Ending, Ledger, LedgerFault, LedgerUnavailable, Row, State
 from .ledger.opening import MEMORY, OFF, open_ledger
 
 NOT_DONE: Final = 1
+READER_GONE: Final = 128 + signal.SIGPIPE
+"""What a shell says of any other tool whose reader has gone."""
 WORDS_MAX: Final = 500
 
 Facts = dict[str, object]
@@ -69,9 +73,15 @@ def run(args: argparse.Namespace, ledger_url: str, key_file: Path | None) -> int
     except LedgerFault as fault:
         return _fail(str(fault), EX_CONFIG)
     try:
-        return asyncio.run(_on(ledger, args))
+        status = asyncio.run(_on(ledger, args))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # As `head` leaves it. What is left goes nowhere, or Python would complain at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return READER_GONE
     except LedgerUnavailable as error:
         return _fail(str(error), EX_UNAVAILABLE)
+    return status
 
 
 async def _on(ledger: Ledger, args: argparse.Namespace) -> int:

@@ -9,7 +9,11 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from typing import Final
+
+from clients.alipayhk import errors
+from clients.alipayhk.errors import CallError, Unsigned
 
 BACKOFF_FIRST_S: Final = 0.1
 BACKOFF_MAX_S: Final = 2.0
@@ -21,6 +25,20 @@ RETRIES_A_SECOND: Final = 10.0
 LIMIT_MIN: Final = 4
 SLOWER: Final = 0.7
 SLOWER_EVERY_S: Final = 1.0
+ILL: Final = (
+    errors.Unreachable,
+    errors.TlsInvalid,
+    errors.Timeout,
+    errors.ConnectionLost,
+)
+"""What says that AlipayHK is ill, whatever the request was."""
+
+
+def is_ill(error: CallError | None) -> bool:
+    """Whether a failure says that AlipayHK is ill, and not that a request is."""
+    if isinstance(error, Unsigned):
+        return error.http_status >= HTTPStatus.INTERNAL_SERVER_ERROR
+    return isinstance(error, ILL)
 
 
 def backoff_s(retry: int, chance: Callable[[], float]) -> float:
@@ -67,13 +85,15 @@ class Breaker:
         self._probing = False
 
     def admits(self, now_s: float) -> bool:
-        """Whether a call may begin; the first one after a while of silence is the probe."""
-        if self._open_until_s is None:
-            return True
-        if now_s < self._open_until_s or self._probing:
+        """Whether an attempt may begin; the first one after a while of silence is the probe."""
+        if self.refuses(now_s):
             return False
-        self._probing = True
+        self._probing = self.is_open
         return True
+
+    def refuses(self, now_s: float) -> bool:
+        """Whether an attempt may not begin now; unlike `admits` it makes no probe of who asks."""
+        return self._open_until_s is not None and (now_s < self._open_until_s or self._probing)
 
     @property
     def is_open(self) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Final
 
 from grpc import StatusCode
 
-from .callers import METHODS
+from .callers import METHODS, read_toml
 
 RATE_LIMITED: Final = "REQUEST_TRAFFIC_EXCEED_LIMIT"
 
@@ -92,12 +91,7 @@ def result_codes_file(text: str) -> ResultCodes:
 
     Raises ValueError with every fault.
     """
-    try:
-        tables = tomllib.loads(Path(text).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError):
-        raise ValueError("is not TOML") from None
+    tables = read_toml(Path(text))
     if faults := list(_faults(tables)):
         raise ValueError("; ".join(faults))
     return ResultCodes(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -20,7 +19,7 @@ from clients.alipayhk.crypto import AesMode, RsaPadding
 from clients.alipayhk.messages import JSON_CONTENT_TYPE
 
 from . import parsing
-from .callers import Callers, callers_file
+from .callers import Callers, callers_file, read_toml
 from .ledger.opening import check_url
 from .parsing import Address, KeyFile
 from .result_codes import ResultCodes, result_codes_file
@@ -225,14 +224,11 @@ def _file_texts(path: Path | None, faults: list[str]) -> dict[str, str]:
     if path is None:
         return {}
     try:
-        members = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        faults.append(f"--config cannot be read: {error.strerror}")
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError):
-        faults.append("--config is not TOML")
-    else:
-        return {name: _text(value) for name, value in members.items() if value != ""}
-    return {}
+        members = read_toml(path)
+    except ValueError as error:
+        faults.append(f"--config {error}")
+        return {}
+    return {name: _text(value) for name, value in members.items() if value != ""}
 
 
 def _text(value: object) -> str:

@@ -3,6 +3,9 @@
 `verdict_of` is the contract's outcome table. A row that says `by_promise` depends on whether the same
 request may be sent again: where AlipayHK promises idempotency the caller may repeat it, where it does
 not the outcome is for an operator, and nothing unsafe to repeat is ever UNAVAILABLE.
+
+`not_sent` speaks for the whole request, not for this call alone: where an earlier attempt is in doubt, or
+may hide behind a retry of the caller's client (docs/adr/0010), it becomes `unknown`.
 """
 
 from __future__ import annotations
@@ -43,6 +46,8 @@ class Retry(StrEnum):
     OPERATOR = "operator"
 
 
+NEVER_SENT: Final = (reasons.ERROR_REASON_INVALID_REQUEST, reasons.ERROR_REASON_BIZ_TIME_IN_FUTURE)
+"""What can never have been sent before: it was no more valid then, and its time even further ahead."""
 RETRY_AFTER_S: Final = 1.0
 RETRY_AFTER_MAX_S: Final = 300.0
 
@@ -116,7 +121,8 @@ def verdict_of(error: Exception, call: Circumstances, codes: ResultCodes) -> Ver
             outcome = Outcome.UNKNOWN if call.sent or call.replayed else Outcome.NOT_SENT
             verdict = replace(_verdict(BUG, call), outcome=outcome)
             facts["error_id"] = secrets.token_hex(8)
-    if call.in_doubt and verdict.outcome is Outcome.NOT_SENT:
+    hides_attempts = call.hides_attempts and verdict.reason not in NEVER_SENT
+    if (call.in_doubt or hides_attempts) and verdict.outcome is Outcome.NOT_SENT:
         # This call sent nothing, but an earlier one may have taken effect.
         verdict = replace(verdict, outcome=Outcome.UNKNOWN)
     return replace(verdict, facts=facts)
@@ -153,11 +159,11 @@ def _of_result(result: Result, call: Circumstances, codes: ResultCodes) -> Verdi
     if result.status != FAILURE:
         return _verdict(WALLET_UNKNOWN, call)
     if result.code in SET_UP_CODES:
-        outcome = Outcome.UNKNOWN if call.in_doubt else Outcome.REJECTED
+        outcome = Outcome.UNKNOWN if call.in_doubt or call.hides_attempts else Outcome.REJECTED
         return replace(_verdict(SET_UP, call), outcome=outcome)
     meaning = codes.meaning_of(call.api, result.code)
     rejected = reasons.ERROR_REASON_WALLET_REJECTED
-    if call.in_doubt and not meaning.known:
+    if (call.in_doubt or call.hides_attempts) and not meaning.known:
         # It may be this wallet's word for "already done".
         return Verdict(meaning.code, rejected, Outcome.UNKNOWN, Retry.OPERATOR)
     retry = Retry.NEVER if meaning.never else Retry.NEW_REQUEST_ID

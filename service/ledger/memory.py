@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
+from typing import ClassVar
 
 from . import FINAL, Answer, Claim, Ending, Granted, Key, Resolution, Row, State
 from .rules import Applied, Linkage, answer_to
@@ -14,6 +15,8 @@ UNFINISHED = frozenset({State.SENDING, State.IN_DOUBT})
 
 class MemoryLedger:
     """Rows in a dictionary. Nothing awaits within an operation, which makes each of them atomic."""
+
+    outlives_crash: ClassVar[bool] = False
 
     def __init__(self) -> None:
         self._rows: dict[Key, Row] = {}

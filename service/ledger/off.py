@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Final
+from typing import ClassVar, Final
 
 from . import Answer, Claim, Ending, Key, Row
 from .rules import Linkage, answer_to
@@ -14,6 +14,8 @@ ONLY_TOKEN: Final = 1
 
 class OffLedger:
     """Refuses a biz_time in the future, and grants everything else."""
+
+    outlives_crash: ClassVar[bool] = False
 
     async def claim(self, claim: Claim, now_ms: int) -> Answer:
         """Answer as to a request never seen before."""

@@ -6,7 +6,7 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import closing, suppress
-from typing import Any, Final, cast
+from typing import Any, ClassVar, Final, cast
 
 from . import Answer, Claim, Ending, Granted, Key, LedgerUnavailable, Resolution, Row
 from .sqlite_file import LedgerFile, name_of
@@ -21,6 +21,8 @@ DROP_ROWS: Final = 200
 
 class SqliteLedger:
     """Writes through one thread; people read through connections of their own."""
+
+    outlives_crash: ClassVar[bool] = True
 
     def __init__(self, file: LedgerFile) -> None:
         self._file = file

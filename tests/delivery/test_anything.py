@@ -24,7 +24,17 @@ from clients.alipayhk.transport import Attempt
 from service.callers import ANYBODY, Caller
 from service.order import Order
 from tests.delivery.virtual_time import run
-from tests.delivery.world import FAILS, LOSES, Fault, FaultyLedger, ScriptedClient, Step, Told, World
+from tests.delivery.world import (
+    FAILS,
+    LEASE_S,
+    LOSES,
+    Fault,
+    FaultyLedger,
+    ScriptedClient,
+    Step,
+    Told,
+    World,
+)
 from tests.service.fakes import refused, verified
 
 SEEDS: Final = 300
@@ -183,7 +193,9 @@ class Run:
         faults = (FAILS, LOSES, Fault(before_s=0.3), Fault(after_s=0.3), Fault(after_s=1.0), Fault())
         for operation in ("claim", "look", "renew", "extend", "record", "undo"):
             share = dice.choice((0.0, 0.0, 0.2, 0.6))
-            drawn = [dice.choice(faults) if dice.random() < share else Fault() for _ in range(40)]
+            # A lease may be over before its holder hears of it.
+            more = (Fault(after_s=LEASE_S + 1.0),) if operation in {"claim", "renew", "extend"} else ()
+            drawn = [dice.choice(faults + more) if dice.random() < share else Fault() for _ in range(40)]
             self.ledger.fault(operation, *drawn)
         for client in self.clients:
             client.faults = dice.choice((0.0, 0.3, 0.7, 1.0))
@@ -206,7 +218,9 @@ class Run:
         made = Made(self._order(world), self.dice.choice((0.05, 0.3, 1.0, 5.0, 10.0)), time.monotonic())
         client.made.append(made)
         seen_before = made.order.key in self.ledger._rows
-        call = world.start(made.order, made.left_s, self.dice.choice((ANYBODY, LOYALTY)))
+        retried, decided_before = self.dice.random() < 0.3, self._is_decided(made.order)
+        caller = self.dice.choice((ANYBODY, LOYALTY))
+        call = world.start(made.order, made.left_s, caller, retried=retried)
         if self.dice.random() < 0.2:
             await asyncio.sleep(self.dice.choice((0.0, 0.02, 0.3, 1.0)))
             made.gone = call.cancel()
@@ -215,6 +229,8 @@ class Run:
             made.gone = False
             made.told = call.result()
             self._check(made, made.told, seen_before=seen_before)
+            # Whoever retried may be the one whose earlier call the bank decided.
+            assert not (retried and decided_before and made.told.outcome == "not_sent"), made.told
 
     def _check(self, made: Made, told: Told, *, seen_before: bool) -> None:
         """Check what a caller was told against what is true now."""
@@ -229,6 +245,10 @@ class Run:
         elif told.outcome == "not_sent" and not seen_before:
             same = [other for other in self._made(made.order) if other is not made]
             assert content != made.order.body or any(other.may_send or other.told for other in same), told
+
+    def _is_decided(self, order: Order) -> bool:
+        key = (order.endpoint.api, order.request_id)
+        return key in self.bank.decided and self.bank.content[key] == order.body
 
     def _made(self, order: Order) -> list[Made]:
         return [

@@ -5,30 +5,35 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
+from google.protobuf.message import Message
 
+from clients.alipayhk import errors
+from clients.alipayhk.messages import VerifiedResponse
 from service.callers import Caller
 from tests.delivery.world import (
     HANG,
     HANG_CONNECTING,
+    IN_PROGRESS,
     LOST,
     OK,
+    SLOW,
+    TIMEOUT,
     UNREACHABLE,
+    UNREACHABLE_TOLD,
     Fault,
+    Make,
     S,
     Step,
     World,
+    failing,
     refusing,
 )
+from tests.service.fakes import LogStream
 
-Make = Callable[..., World]
-IN_PROGRESS = ("REQUEST_IN_PROGRESS", "unknown", "same_request_id")
 REUSED = ("REQUEST_ID_REUSED", "not_sent", "new_request_id")
-UNREACHABLE_TOLD = ("UPSTREAM_UNREACHABLE", "not_sent", "same_request_id")
-TIMEOUT = ("UPSTREAM_TIMEOUT", "unknown", "same_request_id")
-SLOW = Step(after_s=1.0)
 
 
 @pytest.mark.parametrize("api", ["sync", "bind"])
@@ -320,3 +325,50 @@ async def test_unreachable_is_told_when_the_deadline_comes_before_the_next_try(w
     assert told.short == UNREACHABLE_TOLD
     assert told.took_s < 3.01
     assert await world.state("a") == "none"
+
+
+async def test_what_waits_long_for_its_next_attempt_does_not_hold_up_the_end(world: World) -> None:
+    busy = errors.Unsigned("x", http_status=503, retry_after_s=30.0)
+    world.client.script("a", failing(busy), S)
+    call = world.start(world.sync("a"), left_s=60.0)
+    await asyncio.sleep(1.0)
+    world.delivery.close()
+    assert await world.delivery.idle(1.0)
+    assert (await call).short == ("UPSTREAM_HTTP_ERROR", "unknown", "same_request_id")
+    assert await world.state("a") == "in_doubt"
+    assert len(world.client.seen) == 1
+
+
+async def test_who_comes_at_any_moment_of_a_flights_cancel_is_served(world: World) -> None:
+    loop = asyncio.get_running_loop()
+    for turns in range(20):
+        name = f"after {turns}"
+        world.client.script(name, HANG_CONNECTING)
+        call = world.start(world.sync(name))
+        await asyncio.sleep(0.5)
+        call.cancel()
+        # A timer comes after whatever else is ready, as a call from outside may.
+        due = loop.create_future()
+        loop.call_later(0, due.set_result, None)
+        await due
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        assert (await world.deliver(world.sync(name))).short == OK, turns
+
+
+async def test_a_bug_that_nobody_waits_for_is_logged(world: World, log_lines: LogStream) -> None:
+    def reply(_: VerifiedResponse) -> Message:
+        raise TypeError("88781108")
+
+    world.client.script("a", SLOW)
+    call = world.start(replace(world.sync("a"), reply=reply))
+    await asyncio.sleep(0.5)
+    call.cancel()
+    await asyncio.sleep(1.0)
+    (line,) = log_lines.of("a flight met a bug")
+    assert line["error_class"] == "TypeError"
+    assert "88781108" not in log_lines.getvalue()
+    assert await world.state("a") == "in_doubt"
+    told = await world.deliver(replace(world.sync("b"), reply=reply))
+    assert told.short == ("GATEWAY_BUG", "unknown", "operator")
+    assert len(log_lines.of("a flight met a bug")) == 1

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import time
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from service.ledger import Key
 from tests.delivery.world import (
     FAILS,
     HANG,
+    IN_PROGRESS,
+    LEASE_S,
     LOSES,
     LOST,
     OK,
+    SLOW,
+    STALE,
+    TIMEOUT,
+    UNAVAILABLE,
     UNREACHABLE,
+    UNREACHABLE_TOLD,
     Fault,
+    Make,
     S,
     Step,
     U,
@@ -25,12 +35,9 @@ from tests.delivery.world import (
 )
 from tests.service.fakes import LogStream
 
-Make = Callable[..., World]
-UNAVAILABLE = ("LEDGER_UNAVAILABLE", "not_sent", "same_request_id")
 UNAVAILABLE_AFTER_IT_WAS_SENT = ("LEDGER_UNAVAILABLE", "unknown", "same_request_id")
 REJECTED = ("WALLET_REJECTED", "rejected", "never")
 UNKNOWN = ("WALLET_RESULT_UNKNOWN", "unknown", "same_request_id")
-TIMEOUT = ("UPSTREAM_TIMEOUT", "unknown", "same_request_id")
 
 
 def unrecorded(world: World) -> float | None:
@@ -62,7 +69,7 @@ async def test_without_a_ledger_sync_linkage_is_sent_where_that_is_allowed_and_b
 async def test_without_a_ledger_the_linkages_turn_and_the_single_flight_are_kept(make: Make) -> None:
     world = make(without_ledger=True)
     world.faulty.broken = True
-    world.client.otherwise = lambda _: Step(after_s=1.0)
+    world.client.otherwise = lambda _: SLOW
     calls = [world.start(world.sync(name, user="u", biz_time=9)) for name in "aab"]
     assert [(await call).short for call in calls] == [OK, OK, OK]
     assert world.client.ids_seen() == ["a", "b"]
@@ -74,7 +81,7 @@ async def test_a_claim_that_is_lost_sends_nothing_and_is_in_doubt_for_its_lease(
     assert (await world.deliver(world.sync("a"))).short == UNAVAILABLE
     assert not world.client.attempts
     told = await world.deliver(world.sync("a"), left_s=1.0)
-    assert told.short == ("REQUEST_IN_PROGRESS", "unknown", "same_request_id")
+    assert told.short == IN_PROGRESS
     assert (await world.deliver(world.sync("a"))).short == OK
 
 
@@ -137,7 +144,7 @@ async def test_an_undo_that_failed_is_made_up_for_and_the_id_comes_back(world: W
     world.client.script("a", UNREACHABLE)
     world.faulty.fault("undo", FAILS)
     told = await world.deliver(world.bind("a"), left_s=0.25)
-    assert told.short == ("UPSTREAM_UNREACHABLE", "not_sent", "same_request_id")
+    assert told.short == UNREACHABLE_TOLD
     assert await world.state("a") == "sending"
     assert (await world.deliver(world.bind("a", content="mended"))).short == OK
 
@@ -186,13 +193,13 @@ async def test_without_more_time_for_the_lease_nothing_is_sent(world: World, fau
     world.client.script("a", UNREACHABLE, S)
     world.faulty.fault("extend", fault)
     told = await world.deliver(world.bind("a"))
-    assert told.short == ("UPSTREAM_UNREACHABLE", "not_sent", "same_request_id")
+    assert told.short == UNREACHABLE_TOLD
     assert not world.client.seen
     assert await world.state("a") == "none"
 
 
 async def test_a_look_that_fails_refuses_what_waits_for_its_turn(world: World) -> None:
-    world.client.script("a", Step(after_s=1.0))
+    world.client.script("a", SLOW)
     first = world.start(world.sync("a", user="u"))
     await asyncio.sleep(0.1)
     world.faulty.fault("look", FAILS)
@@ -224,3 +231,53 @@ async def test_a_stored_answer_that_cannot_be_read_is_never_called_unsent(world:
     world.faulty._rows[row.key] = replace(row, ending=replace(row.ending, sealed=b"x" * 64))
     told = await world.deliver(world.sync("a"))
     assert told.short == ("GATEWAY_BUG", "unknown", "operator")
+
+
+async def test_older_news_does_not_pass_for_newer_while_the_newer_is_not_recorded(world: World) -> None:
+    world.faulty.fault("record", FAILS)
+    assert (await world.deliver(world.sync("newer", user="u", biz_time=5))).short == OK
+    await asyncio.sleep(LEASE_S)
+    world.faulty.fault("record", FAILS)
+    told = await world.deliver(world.sync("older", user="u", biz_time=3))
+    assert told.short == UNAVAILABLE
+    told = await world.deliver(world.sync("older", user="u", biz_time=3))
+    assert told.short == STALE
+    assert world.client.ids_seen() == ["newer"]
+
+
+async def test_what_is_not_recorded_of_another_linkage_holds_nobody_up(world: World) -> None:
+    world.faulty.fault("record", FAILS)
+    assert (await world.deliver(world.sync("a"))).short == OK
+    assert (await world.deliver(world.sync("b"))).short == OK
+    assert unrecorded(world) == 1
+
+
+async def test_what_was_not_recorded_is_recorded_together(world: World) -> None:
+    world.faulty.fault("record", *(FAILS,) * 50)
+    await asyncio.gather(*(world.start(world.sync(f"{number}")) for number in range(50)))
+    assert unrecorded(world) == 50
+    world.faulty.fault("record", *(Fault(before_s=0.5, fails=True),) * 50)
+    began = time.monotonic()
+    await world.books.heal()
+    assert time.monotonic() - began < 1.0
+    assert unrecorded(world) == 50
+    await world.books.close()
+    assert unrecorded(world) == 0
+
+
+async def test_an_ending_that_nothing_can_write_does_not_hold_up_the_others(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.faulty.fault("record", FAILS, FAILS)
+    await asyncio.gather(*(world.start(world.sync(name)) for name in "ab"))
+    work = world.faulty.record
+
+    async def record(key: Key, *rest: Any) -> bool:
+        if key.request_id == "a":
+            raise TypeError("a bug")
+        return await work(key, *rest)
+
+    monkeypatch.setattr(world.faulty, "record", record)
+    with pytest.raises(TypeError):
+        await world.books.heal()
+    assert [await world.state(name) for name in "ab"] == ["sending", "applied"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 import pytest
 
@@ -11,26 +10,25 @@ from service.ledger import Claim, Granted
 from tests.delivery.world import (
     BIZ_TIME_MS,
     HANG,
+    IN_PROGRESS,
     LOST,
     OK,
+    SLOW,
+    STALE,
+    TIMEOUT,
     Fault,
     FaultyLedger,
+    Make,
     S,
     ScriptedClient,
-    Step,
     World,
     refusing,
     wall_s,
 )
 
-Make = Callable[..., World]
-STALE = ("STALE_BIZ_TIME", "not_sent", "never")
 TIE = ("BIZ_TIME_TIE", "not_sent", "new_request_id")
 BUSY = ("LINKAGE_BUSY", "not_sent", "same_request_id")
 DOUBTFUL_BUSY = ("LINKAGE_BUSY", "unknown", "same_request_id")
-IN_PROGRESS = ("REQUEST_IN_PROGRESS", "unknown", "same_request_id")
-TIMEOUT = ("UPSTREAM_TIMEOUT", "unknown", "same_request_id")
-SLOW = Step(after_s=1.0)
 
 
 async def test_two_newer_ones_at_once_go_one_after_the_other_in_order_of_biz_time(world: World) -> None:

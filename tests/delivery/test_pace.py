@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable
 from typing import Final
 
 import pytest
@@ -19,8 +18,10 @@ from tests.delivery.world import (
     LIMITED,
     LOST,
     OK,
+    SLOW,
     UNREACHABLE,
     UNSIGNED,
+    Make,
     S,
     Step,
     Told,
@@ -30,7 +31,6 @@ from tests.delivery.world import (
     refusing,
 )
 
-Make = Callable[..., World]
 CIRCUIT_OPEN = ("CIRCUIT_OPEN", "not_sent", "same_request_id")
 
 
@@ -146,7 +146,7 @@ async def test_what_is_known_is_answered_while_it_is_open(world: World) -> None:
 async def test_one_probe_closes_it(world: World) -> None:
     await opened(world)
     await asyncio.sleep(5.0)
-    world.client.otherwise = lambda _: Step(after_s=1.0)
+    world.client.otherwise = lambda _: SLOW
     told = await many(world, 50, prefix="later", left_s=10.0)
     assert Counter(one.short for one in told) == {OK: 1, CIRCUIT_OPEN: 49}
     assert not is_open(world)
@@ -197,6 +197,47 @@ async def test_a_ledger_that_fails_at_a_probe_leaves_room_for_another(world: Wor
     assert (await world.deliver(world.sync("a"))).reason == "LEDGER_UNAVAILABLE"
     world.faulty.broken = False
     assert (await world.deliver(world.sync("a"))).short == OK
+
+
+async def test_who_waited_for_room_while_it_opened_is_refused_and_not_tried(make: Make) -> None:
+    world = make(max_in_flight=100)
+    limiter(world)._limit = 20.0
+    world.client.otherwise = lambda _: Step(UNREACHABLE.error, sent=False, before_s=1.0, applies=False)
+    told = await many(world, 60, left_s=10.0)
+    assert is_open(world)
+    assert len(world.client.attempts) == 20
+    assert Counter(one.reason for one in told) == {"UPSTREAM_UNREACHABLE": 20, "CIRCUIT_OPEN": 40}
+
+
+async def test_nothing_is_tried_again_once_it_is_open(world: World) -> None:
+    world.client.otherwise = lambda _: LOST
+    calls = [world.start(world.sync(f"{number}")) for number in range(10)]
+    await asyncio.sleep(0.1)
+    assert len(world.client.attempts) == 10
+    await many(world, 10)
+    assert is_open(world)
+    attempts = len(world.client.attempts)
+    told = [await call for call in calls]
+    assert {one.short for one in told} == {("CONNECTION_LOST", "unknown", "same_request_id")}
+    assert len(world.client.attempts) == attempts
+    assert await world.state("0") == "in_doubt"
+
+
+async def test_a_probe_that_waits_for_another_gateway_keeps_no_other_from_probing(make: Make) -> None:
+    world = make()
+    other = make(ledger=world.ledger)
+    await opened(world)
+    await asyncio.sleep(5.0)
+    other.client.otherwise = lambda _: HANG
+    elsewhere = other.start(other.sync("elsewhere", user="u"), left_s=4.5)
+    await asyncio.sleep(0.1)
+    world.client.otherwise = lambda _: S
+    waiting = world.start(world.sync("waiting", user="u", biz_time=2))
+    await asyncio.sleep(0.1)
+    assert (await world.deliver(world.sync("probe"))).short == OK
+    assert not is_open(world)
+    assert (await waiting).short == OK
+    await elsewhere
 
 
 # -- the budget
@@ -302,7 +343,7 @@ async def test_who_waits_for_room_too_long_was_not_sent(make: Make) -> None:
 async def test_who_gives_up_waiting_for_room_takes_no_room(make: Make) -> None:
     world = make(max_in_flight=50)
     limiter(world)._limit = 1.0
-    world.client.otherwise = lambda _: Step(after_s=1.0)
+    world.client.otherwise = lambda _: SLOW
     calls = [world.start(world.sync(f"{number}")) for number in range(6)]
     await asyncio.sleep(0.5)
     for call in calls[1:4]:

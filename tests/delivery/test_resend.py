@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
@@ -22,6 +21,7 @@ from tests.delivery.world import (
     OK,
     UNREACHABLE,
     UNSIGNED,
+    Make,
     S,
     Step,
     U,
@@ -29,8 +29,6 @@ from tests.delivery.world import (
     failing,
     refusing,
 )
-
-Make = Callable[..., World]
 
 AGAIN: Final = {
     "U": U,

@@ -68,6 +68,7 @@ class Step:
 
 S: Final = Step()
 U: Final = Step(refused("U", "UNKNOWN_EXCEPTION"))
+SLOW: Final = Step(after_s=1.0)
 HANG: Final = Step(after_s=math.inf)
 """Applied, and never answered."""
 HANG_CONNECTING: Final = Step(sent=False, before_s=math.inf, applies=False)
@@ -183,7 +184,9 @@ LOSES: Final = Fault(loses=True)
 
 
 class FaultyLedger(MemoryLedger):
-    """A ledger in memory, some of whose operations go wrong."""
+    """A ledger in memory, some of whose operations go wrong; it stands for one that outlives a crash."""
+
+    outlives_crash = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -262,6 +265,11 @@ class Told:
 
 
 OK: Final = ("OK", "", "")
+IN_PROGRESS: Final = ("REQUEST_IN_PROGRESS", "unknown", "same_request_id")
+STALE: Final = ("STALE_BIZ_TIME", "not_sent", "never")
+TIMEOUT: Final = ("UPSTREAM_TIMEOUT", "unknown", "same_request_id")
+UNAVAILABLE: Final = ("LEDGER_UNAVAILABLE", "not_sent", "same_request_id")
+UNREACHABLE_TOLD: Final = ("UPSTREAM_UNREACHABLE", "not_sent", "same_request_id")
 
 
 class World:
@@ -335,11 +343,14 @@ class World:
         rpc = bind_account.RPC
         return Order(self._bind, request_id, body, body, rpc.response, rpc.reply)
 
-    async def deliver(self, order: Order, left_s: float = 10.0, caller: Caller = ANYBODY) -> Told:
+    async def deliver(
+        self, order: Order, left_s: float = 10.0, caller: Caller = ANYBODY, *, retried: bool = False
+    ) -> Told:
         """Deliver an order, and tell its caller what came of it as the interceptors do."""
         api, idempotent = order.endpoint.api, order.endpoint.idempotent
         began = time.monotonic()
-        call = Call(began + left_s, Circumstances(api, idempotent), caller, order.request_id)
+        circumstances = Circumstances(api, idempotent, retried=retried)
+        call = Call(began + left_s, circumstances, caller, order.request_id)
         try:
             response: Message = await self.delivery.deliver(order, call)
         except Exception as error:  # noqa: BLE001  (as the last one who can keep its text from the caller)
@@ -349,9 +360,11 @@ class World:
             return Told(*names, dict(verdict.facts), None, took_s)
         return Told("OK", response=response, took_s=time.monotonic() - began)
 
-    def start(self, order: Order, left_s: float = 10.0, caller: Caller = ANYBODY) -> asyncio.Task[Told]:
+    def start(
+        self, order: Order, left_s: float = 10.0, caller: Caller = ANYBODY, *, retried: bool = False
+    ) -> asyncio.Task[Told]:
         """Deliver an order in a task of its own, as gRPC does."""
-        return asyncio.create_task(self.deliver(order, left_s, caller))
+        return asyncio.create_task(self.deliver(order, left_s, caller, retried=retried))
 
     async def row(self, request_id: str) -> Row | None:
         """Return the ledger's row of a request id."""
@@ -377,6 +390,10 @@ class World:
         ours = ("Delivery.", "Attempts.", "Bookkeeping.", "World.")
         left = [getattr(task.get_coro(), "__qualname__", "") for task in asyncio.all_tasks()]
         assert not [name for name in left if name.startswith(ours)]
+
+
+Make = Callable[..., World]
+"""What the fixture `make` gives: a world, with changes."""
 
 
 def _json(members: object) -> bytes:

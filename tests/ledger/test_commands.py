@@ -5,7 +5,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
 from contextlib import closing
 from pathlib import Path
@@ -284,3 +287,31 @@ def test_ledger_that_cannot_be_used_now_is_said_to_be_so(
         other.execute("BEGIN EXCLUSIVE")
         assert run("resolve", "doubt", "--applied", "--reason", "asked") == EX_UNAVAILABLE
     assert "SQLITE_BUSY" in capsys.readouterr().err
+
+
+# -- a reader that goes
+
+
+@pytest.mark.parametrize("rows", [3, 2000], ids=["a few", "many"])
+@pytest.mark.parametrize(
+    "words", [("list",), ("list", "--json"), ("export", "--since", "1970-01-01T00:00:00+00:00")]
+)
+def test_a_reader_that_has_seen_enough_ends_it_quietly(
+    tmp_path: Path, rows: int, words: tuple[str, ...]
+) -> None:
+    async def fill(ledger: Ledger) -> None:
+        await asyncio.gather(*(ended(ledger, a_bind(f"id-{number}")) for number in range(rows)))
+
+    prepared(tmp_path, fill)
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        (sys.executable, "-m", "service", "ledger", *words),
+        env={**os.environ, "ALIPAYHK_LEDGER_URL": sqlite_url(tmp_path)},
+        stdout=write,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    os.close(write)
+    assert done.stderr == b""
+    assert done.returncode == ledger_commands.READER_GONE

@@ -64,9 +64,10 @@ def known(
     sent: tuple[bool, ...] = (),
     in_doubt: bool = False,
     replayed: bool = False,
+    **more: bool,
 ) -> Circumstances:
     """Return what is known of a call that has come as far as `sent` says, attempt by attempt."""
-    return Circumstances(api, idempotent, len(sent), any(sent), in_doubt, replayed)
+    return Circumstances(api, idempotent, len(sent), any(sent), in_doubt, replayed, **more)
 
 
 def call_of(
@@ -172,8 +173,15 @@ class Gate:
 class FakeContext:
     """What a handler sees of its call, as far as interceptors look at it."""
 
-    def __init__(self, *, remaining_s: float | None = 10.0, sans: tuple[bytes, ...] = ()) -> None:
+    def __init__(
+        self,
+        *,
+        remaining_s: float | None = 10.0,
+        sans: tuple[bytes, ...] = (),
+        metadata: tuple[tuple[str, str | bytes], ...] = (),
+    ) -> None:
         self.remaining_s = remaining_s
+        self.metadata = metadata
         self.sans = sans
         self.aborted: list[tuple[grpc.StatusCode, str, Any]] = []
         self.code_given: object = None
@@ -181,6 +189,10 @@ class FakeContext:
     def time_remaining(self) -> float | None:
         """Tell what the caller's deadline leaves."""
         return self.remaining_s
+
+    def invocation_metadata(self) -> tuple[tuple[str, str | bytes], ...]:
+        """Tell what came along with the request."""
+        return self.metadata
 
     def auth_context(self) -> dict[str, tuple[bytes, ...]]:
         """Tell what the caller's certificate says."""

@@ -71,7 +71,7 @@ def test_a_flight_was_sent_if_a_byte_of_any_attempt_left(keys: Keys) -> None:
         ((False, True), True),
     ):
         order = order_of(Endpoint("SyncLinkage", "header-signed", "https://h", "/p", "C", keys, True))
-        flight = Flight(order, b"", "", Refusal(reasons.ERROR_REASON_LEDGER_UNAVAILABLE))
+        flight = Flight(order, b"", None, "", Refusal(reasons.ERROR_REASON_LEDGER_UNAVAILABLE))
         flight.attempts += [Attempt(sent=left) for left in attempts]
         assert flight.sent is sent
         assert flight.circumstances == known(sent=attempts)

@@ -331,13 +331,13 @@ async def test_a_cancelled_call_is_counted_by_why(
 # -- the call's record
 
 
-async def recorded(request: Any, *, path: str = SYNC, remaining_s: float | None = 10.0) -> Call:
+async def recorded(request: Any, *, path: str = SYNC, **context: Any) -> Call:
     calls: list[Call] = []
 
     async def looking(_: Any, __: Any) -> None:
         calls.append(CURRENT.get())
 
-    await Stack().unary(path, looking, FakeContext(remaining_s=remaining_s), request)
+    await Stack().unary(path, looking, FakeContext(**context), request)
     (call,) = calls
     return call
 
@@ -352,6 +352,40 @@ async def test_a_call_is_recorded_from_the_first_byte() -> None:
 async def test_bind_account_has_no_promise() -> None:
     call = await recorded(bind_request(), path=BIND)
     assert call.circumstances == Circumstances("BindAccount", idempotent=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "retried"),
+    [
+        ("grpc-previous-rpc-attempts", "1", True),
+        ("grpc-previous-rpc-attempts", "4", True),
+        ("grpc-previous-rpc-attempts", "0", False),
+        ("grpc-previous-rpc-attempts", "9" * 5000, True),
+        ("x-envoy-attempt-count", "0", False),
+        ("x-envoy-attempt-count", "1", False),
+        ("x-envoy-attempt-count", "2", True),
+        ("x-envoy-attempt-count", "11", True),
+        ("x-envoy-attempt-count", "", True),
+        ("x-envoy-attempt-count", "many", True),
+        ("x-attempt-count", "2", False),
+        ("grpc-trace-bin", b"1", False),
+    ],
+)
+async def test_a_call_that_a_client_or_a_proxy_marked_is_recorded_as_retried(
+    name: str, value: str | bytes, retried: bool
+) -> None:
+    call = await recorded(sync_request(), metadata=(("user-agent", "x"), (name, value)))
+    assert call.circumstances == Circumstances("SyncLinkage", idempotent=True, retried=retried)
+
+
+async def test_a_retried_call_that_is_refused_at_the_door_is_not_told_that_it_was_not_sent() -> None:
+    told = []
+    for metadata in ((), (("grpc-previous-rpc-attempts", "1"),)):
+        context = FakeContext(sans=(b"stranger",), metadata=metadata)
+        with pytest.raises(grpc.aio.AbortError):
+            await Stack(callers=CALLERS).unary(SYNC, answering, context)
+        told.append((info(context).reason, info(context).metadata["outcome"]))
+    assert told == [("CALLER_UNAUTHENTICATED", "not_sent"), ("CALLER_UNAUTHENTICATED", "unknown")]
 
 
 @pytest.mark.parametrize(

@@ -241,6 +241,57 @@ def test_after_a_doubt_nothing_is_told_as_not_sent(case: Case) -> None:
     assert verdict_of(case.error, circumstances, ResultCodes()).outcome != "not_sent"
 
 
+# -- a retried call, whose earlier attempts its caller never saw
+
+ROWS_NOT_SENT: Final = [case for case in ROWS if case.outcome == "not_sent"]
+CANNOT_HAVE_BEEN_SENT: Final = {"INVALID_REQUEST", "BIZ_TIME_IN_FUTURE"}
+
+
+@pytest.mark.parametrize("idempotent", [True, False])
+@pytest.mark.parametrize("case", ROWS_NOT_SENT, ids=lambda case: case.what)
+def test_a_retried_call_of_which_no_ledger_told_is_unknown_and_the_rest_stays(
+    case: Case, idempotent: bool
+) -> None:
+    circumstances = replace(case.known(idempotent=idempotent), retried=True)
+    verdict = verdict_of(case.error, circumstances, ResultCodes())
+    outcome = "not_sent" if case.reason in CANNOT_HAVE_BEEN_SENT else "unknown"
+    assert told(verdict) == replace(case, outcome=outcome).told(idempotent=idempotent)
+    end = "Nothing was sent." if outcome == "not_sent" else "An earlier attempt may have taken effect."
+    assert verdict.sentence.endswith(end)
+
+
+@pytest.mark.parametrize("case", TABLE, ids=lambda case: case.what)
+def test_a_retried_call_of_which_a_ledger_told_is_as_any_other(case: Case) -> None:
+    circumstances = replace(case.known(), retried=True, looked_up=True)
+    assert told(verdict_of(case.error, circumstances, ResultCodes())) == case.told(idempotent=True)
+
+
+@pytest.mark.parametrize("case", TABLE, ids=lambda case: case.what)
+def test_a_call_that_is_not_retried_is_the_same_without_a_look(case: Case) -> None:
+    circumstances = replace(case.known(), looked_up=False)
+    assert told(verdict_of(case.error, circumstances, ResultCodes())) == case.told(idempotent=True)
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in AFTER_A_DOUBT if "F:" in case.what], ids=lambda case: case.what
+)
+def test_a_refusal_of_a_retried_call_is_read_as_after_a_doubt(case: Case) -> None:
+    circumstances = replace(case.known(), in_doubt=False, retried=True)
+    assert told(verdict_of(case.error, circumstances, ResultCodes())) == case.told(idempotent=True)
+
+
+def test_a_refusal_that_is_replayed_is_the_same_for_a_retried_call() -> None:
+    circumstances = known(replayed=True, retried=True)
+    verdict = verdict_of(refused("F", "A_CODE_THAT_NO_TABLE_KNOWS"), circumstances, ResultCodes())
+    assert told(verdict) == (C.FAILED_PRECONDITION, "WALLET_REJECTED", "rejected", NEW)
+
+
+@pytest.mark.parametrize("looked_up", [True, False])
+def test_a_bug_before_a_look_is_unknown_to_a_retried_call(looked_up: bool) -> None:
+    verdict = verdict_of(_Bug("x"), known(retried=True, looked_up=looked_up), ResultCodes())
+    assert verdict.outcome == ("not_sent" if looked_up else "unknown")
+
+
 def test_every_reason_with_a_row_has_one_constant_sentence() -> None:
     named = {reasons.ErrorReason.Name(reason).removeprefix("ERROR_REASON_") for reason in SENTENCES}
     assert {case.reason for case in TABLE} | BY_WHAT_IS_KNOWN <= named

@@ -1,0 +1,163 @@
+"""A retried call: its client hid what its earlier attempts came to, and one may have been sent."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from service.callers import ANYBODY, Caller
+from service.ledger import Ledger
+from service.ledger.memory import MemoryLedger
+from service.ledger.off import OffLedger
+from tests.delivery.world import OK, SLOW, STALE, UNREACHABLE, Make, Step, World, refusing
+
+SAME = "same_request_id"
+FORGETFUL = {"memory": MemoryLedger, "off": OffLedger}
+
+
+async def both(world: World, left_s: float = 10.0, caller: Caller = ANYBODY) -> list[tuple[str, str, str]]:
+    """Make a call that is not retried, and the same call as a retry."""
+    order = world.sync("b")
+    told = [await world.deliver(order, left_s, caller, retried=retried) for retried in (False, True)]
+    return [one.short for one in told]
+
+
+def not_sent_and_unknown(reason: str) -> list[tuple[str, str, str]]:
+    """Return what the two are told where nobody read what is known of the id."""
+    return [(reason, "not_sent", SAME), (reason, "unknown", SAME)]
+
+
+# -- refused before the ledger was read
+
+
+async def test_too_little_time(world: World) -> None:
+    assert await both(world, left_s=0.05) == not_sent_and_unknown("DEADLINE_TOO_SHORT")
+
+
+async def test_going_down(world: World) -> None:
+    world.delivery.close()
+    assert await both(world) == not_sent_and_unknown("SHUTTING_DOWN")
+
+
+async def test_too_much_at_once(make: Make) -> None:
+    world = make(max_in_flight=1)
+    world.client.script("a", SLOW)
+    first = world.start(world.sync("a"))
+    await asyncio.sleep(0.1)
+    assert await both(world) == not_sent_and_unknown("OVERLOADED")
+    assert (await first).short == OK
+
+
+async def test_too_much_of_one_caller(world: World) -> None:
+    caller = Caller("loyalty", frozenset(), 1)
+    world.client.script("a", SLOW)
+    first = world.start(world.sync("a"), caller=caller)
+    await asyncio.sleep(0.1)
+    assert await both(world, caller=caller) == not_sent_and_unknown("CALLER_QUOTA_EXCEEDED")
+    assert (await first).short == OK
+
+
+async def test_a_ledger_that_cannot_be_read(world: World) -> None:
+    world.faulty.broken = True
+    assert await both(world) == not_sent_and_unknown("LEDGER_UNAVAILABLE")
+
+
+async def test_no_room_in_time(make: Make) -> None:
+    world = make(max_in_flight=9)
+    world.delivery._attempts["SyncLinkage"]._limiter._limit = 1.0
+    world.client.script("a", Step(after_s=3.0))
+    first = world.start(world.sync("a"))
+    await asyncio.sleep(0.1)
+    assert await both(world, left_s=0.5) == not_sent_and_unknown("OVERLOADED")
+    assert (await first).short == OK
+
+
+async def test_other_content_under_way_under_the_same_id(world: World) -> None:
+    """What was sent with this content before, and is in doubt, has not been looked for yet."""
+    world.client.script("b", SLOW)
+    first = world.start(world.sync("b", content="unbind"))
+    await asyncio.sleep(0.1)
+    reason, retry = "REQUEST_ID_REUSED", "new_request_id"
+    assert await both(world) == [(reason, "not_sent", retry), (reason, "unknown", retry)]
+    assert (await first).short == OK
+
+
+async def test_who_waits_for_one_flight_is_told_as_each_of_them_called(make: Make) -> None:
+    world = make(max_in_flight=9)
+    world.delivery._attempts["SyncLinkage"]._limiter._limit = 1.0
+    world.client.script("a", Step(after_s=3.0))
+    first = world.start(world.sync("a"))
+    await asyncio.sleep(0.1)
+    calls = [world.start(world.sync("b"), left_s=4.0, retried=retried) for retried in (False, True)]
+    await asyncio.sleep(0.1)
+    world.delivery.close()
+    assert [(await call).short for call in calls] == not_sent_and_unknown("SHUTTING_DOWN")
+    assert (await first).short == OK
+
+
+# -- refused after it was
+
+
+async def test_what_the_ledger_does_not_know_was_not_sent(world: World) -> None:
+    world.client.otherwise = lambda _: UNREACHABLE
+    assert await both(world, left_s=0.25) == [("UPSTREAM_UNREACHABLE", "not_sent", SAME)] * 2
+
+
+async def test_an_open_breaker_looks_first(world: World) -> None:
+    world.client.otherwise = lambda _: UNREACHABLE
+    await asyncio.gather(*(world.start(world.sync(f"ill {number}"), 0.25) for number in range(20)))
+    assert await both(world) == [("CIRCUIT_OPEN", "not_sent", SAME)] * 2
+    world.faulty.broken = True
+    assert await both(world) == not_sent_and_unknown("LEDGER_UNAVAILABLE")
+
+
+async def test_who_waits_for_its_turn_has_looked(world: World) -> None:
+    world.client.script("a", Step(after_s=3.0))
+    first = world.start(world.sync("a", user="u"))
+    await asyncio.sleep(0.1)
+    told = await world.deliver(world.sync("b", user="u", biz_time=2), left_s=0.5, retried=True)
+    assert told.short == ("LINKAGE_BUSY", "not_sent", SAME)
+    assert (await first).short == OK
+
+
+async def test_stale_and_reused_are_told_by_the_ledger(world: World) -> None:
+    assert (await world.deliver(world.sync("new", user="u", biz_time=2))).short == OK
+    stale = await world.deliver(world.sync("old", user="u"), retried=True)
+    assert stale.short == STALE
+    reused = await world.deliver(world.sync("new", user="u"), retried=True)
+    assert reused.short == ("REQUEST_ID_REUSED", "not_sent", "new_request_id")
+
+
+async def test_what_the_ledger_knows_is_replayed_to_a_retry(world: World) -> None:
+    world.client.script("no", refusing("NO_TABLE_KNOWS"))
+    for name in ("yes", "no"):
+        first = await world.deliver(world.sync(name))
+        assert (await world.deliver(world.sync(name), retried=True)).short == first.short
+
+
+# -- ledgers that forget at a crash
+
+
+@pytest.mark.parametrize("level", FORGETFUL.values(), ids=FORGETFUL.keys())
+async def test_a_ledger_that_forgets_proves_nothing(make: Make, level: type[Ledger]) -> None:
+    world = make(ledger=level())
+    world.client.otherwise = lambda _: UNREACHABLE
+    assert await both(world, left_s=0.25) == not_sent_and_unknown("UPSTREAM_UNREACHABLE")
+    future = await world.deliver(world.sync("far", biz_time=10**13), retried=True)
+    assert future.short == ("BIZ_TIME_IN_FUTURE", "not_sent", "new_request_id")
+
+
+@pytest.mark.parametrize("level", FORGETFUL.values(), ids=FORGETFUL.keys())
+async def test_a_refusal_in_words_that_no_table_knows_may_mean_already_done(
+    make: Make, level: type[Ledger]
+) -> None:
+    world = make(ledger=level())
+    world.client.otherwise = lambda _: refusing("NO_TABLE_KNOWS")
+    first = await world.deliver(world.sync("a"))
+    assert first.short == ("WALLET_REJECTED", "rejected", "new_request_id")
+    told = await world.deliver(world.sync("b"), retried=True)
+    assert told.short == ("WALLET_REJECTED", "unknown", "operator")
+    world.client.otherwise = lambda _: refusing("PROCESS_FAIL")
+    told = await world.deliver(world.sync("c"), retried=True)
+    assert told.short == ("WALLET_REJECTED", "rejected", "never")

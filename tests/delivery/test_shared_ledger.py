@@ -1,0 +1,153 @@
+"""Two gateways over one ledger and one AlipayHK: what one waits for, and what overtakes the other."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from service.ledger import Ending, State
+from service.order import Order
+from tests.delivery.world import (
+    HANG_CONNECTING,
+    LEASE_S,
+    OK,
+    STALE,
+    UNAVAILABLE,
+    UNREACHABLE,
+    UNREACHABLE_TOLD,
+    Fault,
+    FaultyLedger,
+    Make,
+    S,
+    Step,
+    World,
+    refusing,
+    wall_s,
+)
+
+REJECTED = ("WALLET_REJECTED", "rejected", "new_request_id")
+
+
+@pytest.fixture
+def pair(make: Make) -> tuple[World, World]:
+    """Return two gateways that share what they write and what they call."""
+    ledger = FaultyLedger()
+    one = make(ledger=ledger)
+    return one, make(ledger=ledger, client=one.client)
+
+
+async def resolve(world: World, order: Order) -> None:
+    """Write down that AlipayHK did not do it, as a person found out."""
+    now_ms, no = round(wall_s() * 1000), Ending(State.REJECTED)
+    assert await world.ledger.resolve(order.key, no, who="ann", why="asked", now_ms=now_ms)
+
+
+# -- an answer that was waited for
+
+
+@pytest.mark.parametrize("code", ["NO_TABLE_KNOWS", "PROCESS_FAIL"])
+async def test_a_refusal_that_was_waited_for_is_told_as_it_was_to_the_one_who_got_it(
+    pair: tuple[World, World], code: str
+) -> None:
+    one, other = pair
+    one.client.script("a", Step(refusing(code).error, after_s=1.0, applies=False))
+    first = one.start(one.sync("a"))
+    await asyncio.sleep(0.1)
+    waited = await other.deliver(other.sync("a"))
+    assert (await first).outcome == "rejected"
+    assert waited.short == (await first).short
+    assert waited.facts["replayed"] == "true"
+    assert (await other.deliver(other.sync("a"))).short == waited.short
+
+
+async def test_a_persons_no_that_was_waited_for_is_told_as_a_no(pair: tuple[World, World]) -> None:
+    one, other = pair
+    one.faulty.fault("claim", Fault(loses=True))
+    assert (await one.deliver(one.sync("a"))).short == UNAVAILABLE
+    waiting = other.start(other.sync("a"))
+    # The next look is a quarter of a second later.
+    await asyncio.sleep(LEASE_S - 0.01)
+    one.faulty.fault("claim", Fault(before_s=0.1))
+    await asyncio.sleep(0.02)
+    await resolve(one, one.sync("a"))
+    assert (await waiting).short == REJECTED
+
+
+async def test_what_was_taken_back_while_it_was_waited_for_was_not_sent(pair: tuple[World, World]) -> None:
+    one, other = pair
+    one.client.script("older", HANG_CONNECTING)
+    older = one.start(one.sync("older", user="u", biz_time=1), left_s=1.0)
+    await asyncio.sleep(0.1)
+    waiting = other.start(other.sync("older", user="u", biz_time=1))
+    assert (await older).outcome == "not_sent"
+    assert (await one.deliver(one.sync("newer", user="u", biz_time=2))).short == OK
+    assert (await waiting).short == STALE
+
+
+# -- a lease that ran out before anything left
+
+
+async def test_a_claim_that_was_overtaken_before_it_was_heard_of_is_not_sent(
+    pair: tuple[World, World],
+) -> None:
+    one, other = pair
+    one.faulty.fault("claim", Fault(after_s=LEASE_S + 1.0))
+    older = one.start(one.sync("older", user="u", biz_time=1), left_s=20.0)
+    await asyncio.sleep(LEASE_S + 0.5)
+    assert (await other.deliver(other.sync("newer", user="u", biz_time=2))).short == OK
+    assert (await older).short == UNAVAILABLE
+    assert one.client.ids_seen() == ["newer"]
+    assert await one.state("older") == "none"
+    told = await one.deliver(one.sync("older", user="u", biz_time=1))
+    assert told.short == STALE
+
+
+async def test_a_claim_that_a_person_ended_before_it_was_heard_of_is_not_sent(
+    pair: tuple[World, World],
+) -> None:
+    one, _ = pair
+    one.faulty.fault("claim", Fault(after_s=LEASE_S + 1.0))
+    call = one.start(one.bind("a"), left_s=20.0)
+    await asyncio.sleep(LEASE_S + 0.5)
+    await resolve(one, one.bind("a"))
+    assert (await call).short == UNAVAILABLE
+    assert not one.client.seen
+    assert await one.state("a") == "rejected"
+
+
+async def test_a_claim_that_was_slow_gets_a_lease_for_the_whole_attempt(pair: tuple[World, World]) -> None:
+    one, other = pair
+    one.faulty.fault("claim", Fault(after_s=3.0))
+    one.client.script("a", Step(after_s=3.5))
+    first = one.start(one.sync("a", user="u", biz_time=1), left_s=20.0)
+    await asyncio.sleep(LEASE_S + 0.5)
+    second = other.start(other.sync("b", user="u", biz_time=2), left_s=20.0)
+    assert [(await first).short, (await second).short] == [OK, OK]
+    assert one.client.at_once_max == 1
+    assert one.client.ids_seen() == ["a", "b"]
+
+
+async def test_a_re_send_whose_lease_was_slow_to_come_is_not_made(pair: tuple[World, World]) -> None:
+    one, other = pair
+    one.client.script("a", UNREACHABLE, S)
+    one.faulty.fault("extend", Fault(after_s=LEASE_S + 1.0))
+    first = one.start(one.sync("a", user="u", biz_time=1), left_s=20.0)
+    await asyncio.sleep(LEASE_S + 0.5)
+    assert (await other.deliver(other.sync("b", user="u", biz_time=2))).short == OK
+    assert (await first).short == UNREACHABLE_TOLD
+    assert one.client.ids_seen() == ["b"]
+
+
+async def test_what_never_left_and_whose_lease_ran_out_does_not_overtake_newer_news(
+    pair: tuple[World, World],
+) -> None:
+    one, other = pair
+    one.client.script("older", *(UNREACHABLE,) * 3, HANG_CONNECTING, S)
+    older = one.start(one.sync("older", user="u", biz_time=1), left_s=20.0)
+    # Three backoffs, 4 s of connecting, and a backoff of 1.6 s, in which the lease of 5 s runs out.
+    await asyncio.sleep(0.2 + 0.4 + 0.8 + LEASE_S + 0.3)
+    assert (await other.deliver(other.sync("newer", user="u", biz_time=2))).short == OK
+    assert (await older).short == UNREACHABLE_TOLD
+    assert one.client.ids_seen() == ["newer"]
+    assert await one.state("older") == "none"
