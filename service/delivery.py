@@ -12,6 +12,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Final
 
 from google.protobuf.message import Message
@@ -68,9 +69,11 @@ class Delivery:
         flight = self._flights.get(order.key)
         if flight is None:
             self._admit(call)
-            flight = self._begin(order, fingerprint, call)
         elif flight.fingerprint != fingerprint:
             raise Refusal(reasons.ERROR_REASON_REQUEST_ID_REUSED)
+        # It may be sent from here on, until its flight says otherwise: no bug may be told as `not_sent`.
+        call.circumstances = replace(call.circumstances, sent=True)
+        flight = flight or self._begin(order, fingerprint, call)
         flight.join(call)
         try:
             return await self._wait(flight, call)

@@ -12,11 +12,13 @@ from google.protobuf.message import Message
 
 from clients.alipayhk import errors
 from clients.alipayhk.messages import VerifiedResponse
+from service.bookkeeping import Bookkeeping
 from service.callers import Caller
 from tests.delivery.world import (
     HANG,
     HANG_CONNECTING,
     IN_PROGRESS,
+    LEASE_S,
     LOST,
     OK,
     SLOW,
@@ -31,7 +33,7 @@ from tests.delivery.world import (
     failing,
     refusing,
 )
-from tests.service.fakes import LogStream
+from tests.service.fakes import LogStream, vault_of
 
 REUSED = ("REQUEST_ID_REUSED", "not_sent", "new_request_id")
 
@@ -372,3 +374,15 @@ async def test_a_bug_that_nobody_waits_for_is_logged(world: World, log_lines: Lo
     told = await world.deliver(replace(world.sync("b"), reply=reply))
     assert told.short == ("GATEWAY_BUG", "unknown", "operator")
     assert len(log_lines.of("a flight met a bug")) == 1
+
+
+async def test_a_bug_that_hides_what_became_of_a_flight_is_not_told_as_not_sent(world: World) -> None:
+    class Lost(Bookkeeping):
+        def linkage(self, order: object) -> bytes | None:
+            raise KeyError("SECRET")
+
+    world.delivery._books = Lost(
+        world.ledger, vault_of(), world.metrics, lease_s=LEASE_S, biz_time_ahead_s=300.0
+    )
+    told = await world.deliver(world.sync("a"))
+    assert told.short == ("GATEWAY_BUG", "unknown", "operator")

@@ -511,7 +511,7 @@ async def a_thousand_ends(sender: Sender) -> list[tuple[Call, object]]:
     calls = [
         call_of(
             caller=DICE.choice([LOYALTY, BILLING, Caller("other", frozenset())]),
-            left_s=DICE.choice([0.05, 20.0, 30.0]),  # too short, or so long that no stall matters
+            left_s=DICE.choice([0.05, 0.2, 1.0]),
         )
         for _ in range(1000)
     ]
@@ -533,7 +533,8 @@ async def test_a_thousand_mixed_calls_leave_nothing_behind(make: Make, log_lines
     await turns()
     kinds = {type(end).__name__ for _, end in ends}
     sent = {"SyncLinkageResponse", "ConnectionLost", "ResultError", "KeyError"}
-    assert kinds == sent | {"Refusal", "CancelledError", "Unreachable"}
+    # A machine that stands still for a while lets callers' time run out as well.
+    assert kinds - {"Timeout"} == sent | {"Refusal", "CancelledError", "Unreachable"}
     assert {call.circumstances.sent for call, end in ends if type(end).__name__ in sent} == {True}
     not_sent = Refusal | errors.NotSent
     assert {call.circumstances.sent for call, end in ends if isinstance(end, not_sent)} == {False}
