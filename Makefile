@@ -88,14 +88,23 @@ lint: .venv/.stamp-dev ## Check style, types, the floors, and the protos
 callers: setup peers ## Run every language's caller by its own toolchain against a gateway that is killed and restarted
 	$(BIN)/python -m pytest -m callers $(or $(ARGS),tests/callers tests/docs/test_commands.py -s)
 
+browser: setup ## Look at the load tester's report in Chromium, in light and in dark
+	$(BIN)/python -m pytest -m browser $(or $(ARGS),tests/load)
+
 chaos: .venv/.stamp-dev ## Kill the gateway 500 times under load, and compare what callers were told
 	$(BIN)/python -m tests.chaos.chaos --kills $(or $(KILLS),500) --rate $(or $(RATE),200)
 
-bench: .venv/.stamp-dev ## Measure the ledger's levels side by side
+GHZ := github.com/bojand/ghz/cmd/ghz@v0.121.0
+
+.tools/bin/ghz:
+	GOBIN=$(CURDIR)/.tools/bin go install $(GHZ)
+
+bench: .venv/.stamp-dev .tools/bin/ghz ## Measure the ledger's levels, and the load tester beside ghz
 	$(BIN)/python bench/ledger.py
+	$(BIN)/python -m bench.load
 
 full: export HYPOTHESIS_PROFILE = full
-full: lint test chaos ## Run what takes longer: the oldest of everything on every Python here, fuzzing in depth
+full: lint test callers browser chaos .tools/bin/ghz ## Run what takes longer: the oldest of everything on every Python here, fuzzing in depth
 	$(BIN)/python -m pytest -m full
 	@set -e; for python in $$(tools/pythons $(PYTHONS) $(PYENV_PYTHONS)); do \
 	    venv=.venv-full/$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
@@ -152,4 +161,4 @@ clean: ## Remove everything that is not committed and was made by a target here
 	    .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup peers demo test test-oldest lint callers chaos bench full generate lock baseline build stubs clean
+.PHONY: help setup peers demo test test-oldest lint browser callers chaos bench full generate lock baseline build stubs clean

@@ -81,6 +81,7 @@ ROWS: Final = (
         status=64 + 9,
     ),
     Row("README.md", '"readme-5"', ('"status": ?"S"',)),
+    Row("README.md", "client load", ("The generator kept up", "passed  --verify: ")),
     Row("README.md", "ledger --help", ("list", "show", "resolve", "export")),
     Row(
         "README.md",
@@ -121,6 +122,24 @@ ROWS: Final = (
         status=11,
     ),
     Row("docs/clients/python.md", "test_errors.py", (r"\d+ passed",)),
+    Row(
+        "docs/load.md",
+        "--rate 50 --duration 5s",
+        ("due 250 ", "SyncLinkage  plain +OK", "The generator kept up"),
+    ),
+    Row("docs/load.md", "--closed -c 8", ("closed loop, 8 callers", "Closed loop: callers wait")),
+    Row(
+        "docs/load.md",
+        "--profile ramp:10..60/3s",
+        ("poisson arrivals, 10 to 60/s", "successes, latency"),
+    ),
+    Row(
+        "docs/load.md",
+        "--encrypted-target",
+        (r"STALE_BIZ_TIME +not_sent", r"passed  --verify: \d+ request ids, all as callers were told"),
+    ),
+    Row("docs/load.md", "--max-p99 2s", ("passed  --max-p99", "passed  --max-error-rate: 0 of 120")),
+    Row("docs/load.md", "--compare base.json", ("passed  --compare p99", "passed  --compare errors")),
     Row("docs/clients/go.md", "example 127.0.0.1:50051 2160000000000001\n", ("^OK$",)),
     Row(
         "docs/clients/go.md",

@@ -1,0 +1,50 @@
+"""The load tester as people run it, and servers for it."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from tests.peers.processes import environment, run, running
+
+CLIENT: Final = (sys.executable, "-P", "-m", "alipayhk_linkage", "load")
+NOISE: Final = ("--late-after", "1s")
+"""So that a busy machine is no finding of a test about something else."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """A run that is over."""
+
+    status: int
+    out: str
+    err: str
+    report: dict[str, Any]
+
+    def p99_ms(self, measure: str = "latency", group: str = "success") -> float:
+        return float(self.report[group][measure]["p99_us"]) / 1000
+
+
+@contextmanager
+def server(*words: str) -> Iterator[str]:
+    """Run a server of known behaviour; return its address."""
+    with running(sys.executable, "-m", "tests.load.server", *words) as process:
+        found = re.search(r"serving on (\S+)", process.wait_until_says("serving on "))
+        assert found is not None
+        yield found[1]
+
+
+def load(directory: Path, target: str, *flags: str, patient: bool = True) -> Ran:
+    """Run it to its end, and read its JSON."""
+    written = directory / "report.json"
+    written.unlink(missing_ok=True)
+    words = (*CLIENT, "--target", target, "--json", str(written), *(NOISE if patient else ()), *flags)
+    ended = run(*words, env=environment())
+    report = json.loads(written.read_text("utf-8")) if written.is_file() else {}
+    return Ran(ended.status, ended.out, ended.err, report)

@@ -1,0 +1,87 @@
+"""A gRPC server of known behaviour: `python -m tests.load.server KIND [NUMBER]`; prints its address.
+
+answers        answers at once
+stalls         answers at once, but holds everything for the first 100 ms of every second
+capped RATE    answers one call after the other, so many a second
+slow MS        answers each call after so long
+refuses        answers every call with OVERLOADED, as the gateway would
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import Awaitable, Callable
+
+import grpc
+import grpc.aio
+from google.protobuf.any_pb2 import Any
+from google.rpc.error_details_pb2 import ErrorInfo
+from google.rpc.status_pb2 import Status
+
+Context = grpc.aio.ServicerContext[bytes, bytes]
+Serve = Callable[[bytes, Context], Awaitable[bytes]]
+
+SERVICE = "alipayhk.linkage.v1.LinkageService"
+STALL_S = 0.1
+
+
+async def answers(request: bytes, context: Context) -> bytes:
+    return b""
+
+
+async def stalls(request: bytes, context: Context) -> bytes:
+    if (into := time.monotonic() % 1) < STALL_S:
+        await asyncio.sleep(STALL_S - into)
+    return b""
+
+
+async def refuses(request: bytes, context: Context) -> bytes:
+    detail = Any()
+    metadata = {"outcome": "not_sent", "retry": "same_request_id"}
+    detail.Pack(ErrorInfo(reason="OVERLOADED", domain="linkage.alipayhk", metadata=metadata))
+    status = Status(code=grpc.StatusCode.RESOURCE_EXHAUSTED.value[0], details=[detail])
+    context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
+    await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "")
+    raise AssertionError
+
+
+def slow(ms: str) -> Serve:
+    async def serve(request: bytes, context: Context) -> bytes:
+        await asyncio.sleep(float(ms) / 1000)
+        return b""
+
+    return serve
+
+
+def capped(rate: str) -> Serve:
+    free_at = 0.0
+
+    async def serve(request: bytes, context: Context) -> bytes:
+        nonlocal free_at
+        now = time.monotonic()
+        free_at = max(free_at, now) + 1 / float(rate)
+        await asyncio.sleep(free_at - now)
+        return b""
+
+    return serve
+
+
+async def main(kind: str, *numbers: str) -> None:
+    kinds: dict[str, Serve] = {"answers": answers, "stalls": stalls, "refuses": refuses}
+    serve = kinds[kind] if kind in kinds else {"capped": capped, "slow": slow}[kind](*numbers)
+    rpcs: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
+        name: grpc.unary_unary_rpc_method_handler(serve) for name in ("SyncLinkage", "BindAccount")
+    }
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, rpcs),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    sys.stdout.write(f"serving on 127.0.0.1:{port}\n")
+    sys.stdout.flush()
+    await server.wait_for_termination()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))

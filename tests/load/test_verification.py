@@ -1,0 +1,140 @@
+"""What callers were told beside what the sandbox remembers."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+import pytest
+
+from alipayhk_linkage.load.recording import Asked, Told
+from alipayhk_linkage.load.verification import Verification, verify
+
+RUN = "r"
+
+
+@contextmanager
+def wallet(requests: Any) -> Iterator[str]:
+    """Serve a wallet."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = json.dumps({"requests": requests}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def told(rpc: str, number: int, outcome: str, asked: Asked = Asked.PLAIN) -> Told:
+    return Told(rpc, f"load-{RUN}-0-{number}", asked, "OK" if outcome == "applied" else "?", outcome)
+
+
+def verified(rpc: str, tellings: list[Told], effects: int | None, repeats: int = 0) -> Verification:
+    received = {} if effects is None else {f"load-{RUN}-0-1": {"effects": effects, "repeats": repeats}}
+    with wallet({rpc: received}) as url:
+        return verify(url, RUN, tellings)
+
+
+SYNC, BIND = "SyncLinkage", "BindAccount"
+
+
+@pytest.mark.parametrize(
+    ("rpc", "outcomes", "effects", "repeats", "well"),
+    [
+        (SYNC, ["applied"], 1, 0, True),
+        (SYNC, ["applied"], 1, 3, True),
+        (SYNC, ["applied"], 0, 0, False),
+        (SYNC, ["applied"], None, 0, False),
+        (SYNC, ["applied"], 2, 0, False),
+        (SYNC, ["unknown"], 2, 0, False),
+        (SYNC, ["unknown"], 1, 0, True),
+        (SYNC, ["unknown"], None, 0, True),
+        (SYNC, ["rejected"], 1, 0, False),
+        (SYNC, ["rejected"], 0, 0, True),
+        (SYNC, ["not_sent"], None, 0, True),
+        (SYNC, ["not_sent"], 0, 0, False),
+        (SYNC, ["not_sent", "applied"], 1, 0, True),
+        (SYNC, ["not_sent", "unknown"], 1, 0, True),
+        (SYNC, ["applied", "rejected"], 1, 0, False),
+        (BIND, ["applied", "applied"], 1, 0, True),
+        (BIND, ["applied"], 1, 1, False),
+        (BIND, ["unknown"], 1, 1, False),
+    ],
+)
+def test_tellings_and_effects(
+    rpc: str, outcomes: list[str], effects: int | None, repeats: int, well: bool
+) -> None:
+    found = verified(rpc, [told(rpc, 1, outcome) for outcome in outcomes], effects, repeats)
+    assert found.well is well, found
+    assert bool(found.shown) is not well
+
+
+def test_an_older_update_may_have_overwritten_nothing() -> None:
+    older = told(SYNC, 1, "applied", Asked.OUT_OF_ORDER)
+    assert verified(SYNC, [older], 0).well
+    assert not verified(SYNC, [older], 2).well
+
+
+def test_a_lost_answer_is_found() -> None:
+    found = verified(SYNC, [], 1)
+    assert not found.well
+    assert "its caller never got an answer" in found.shown[0]
+
+
+def test_twenty_are_shown_and_all_counted() -> None:
+    with wallet({}) as url:
+        found = verify(url, RUN, [told(SYNC, number, "applied") for number in range(50)])
+    assert (found.discrepancies, len(found.shown), found.requests) == (50, 20, 50)
+
+
+def test_a_sandbox_that_has_begun_to_forget_proves_nothing() -> None:
+    full = {f"other-{number}": {"effects": 1, "repeats": 0} for number in range(100_000)}
+    with wallet({SYNC: full}) as url:
+        found = verify(url, RUN, [told(SYNC, 1, "applied")])
+    assert not found.well
+    assert "forgets" in found.incomplete
+
+
+@pytest.mark.parametrize("answer", [[], {"SyncLinkage": 5}, {"SyncLinkage": {"load-r-0-1": {}}}])
+def test_what_is_no_wallet_is_said(answer: Any) -> None:
+    with wallet(answer) as url:
+        found = verify(url, RUN, [told(SYNC, 1, "applied")])
+    assert not found.well
+    assert "cannot be read" in found.incomplete
+
+
+def test_a_sandbox_that_is_not_there_is_said() -> None:
+    with wallet({}) as url:
+        pass
+    assert "cannot be read" in verify(url, RUN, []).incomplete
+
+
+def test_real_gateways_do_as_they_say(mixed: tuple[Any, str]) -> None:
+    ran, _ = mixed
+    assert ran.status == 0, ran.out
+    assert re.search(r"passed  --verify: \d{3} request ids, all as callers were told", ran.out)
+    asked = {end["asked"] for end in ran.report["outcomes"]}
+    assert asked == {"plain", "duplicate", "out of order", "cancelled", "short deadline", "fault"}
+    ended = {(end["rpc"], end["asked"], end["reason"], end["outcome"]) for end in ran.report["outcomes"]}
+    assert ("SyncLinkage", "out of order", "STALE_BIZ_TIME", "not_sent") in ended
+    assert ("SyncLinkage", "fault", "WALLET_REJECTED", "rejected") in ended
+    assert ran.report["error"]["count"] == 0, ran.out
+    assert ran.report["verification"]["sends"]["BindAccount"].keys() <= {"0", "1"}
