@@ -26,7 +26,7 @@ def test_descriptor_set_holds_the_service_and_all_that_it_imports() -> None:
     files = descriptor_pb2.FileDescriptorSet.FromString((STUBS / "alipayhk-linkage-v1.binpb").read_bytes())
     pool = descriptor_pool.DescriptorPool()
     for file in files.file:
-        pool.Add(file)  # type: ignore[no-untyped-call]
+        pool.Add(file)
     service = pool.FindServiceByName("alipayhk.linkage.v1.LinkageService")
     assert [method.name for method in service.methods] == ["SyncLinkage", "BindAccount"]
     assert pool.FindEnumTypeByName("alipayhk.linkage.v1.ErrorReason").values_by_name
