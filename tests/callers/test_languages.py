@@ -18,7 +18,7 @@ from tests.peers.processes import ROOT, environment, run
 
 PATIENCE_S: Final = 600.0
 """For a build that fetches everything."""
-STORM_S: Final = 6
+STORM_S: Final = 4
 
 pytestmark = pytest.mark.callers
 
