@@ -1,8 +1,8 @@
 # Everything that people and CI do with this repository; `make` alone lists it.
-# Locks, and why there are five: requirements/*.txt hold every distribution with its hashes, made by `make lock`.
+# Locks, and why there are six: requirements/*.txt hold every distribution with its hashes, made by `make lock`.
 #   runtime.txt  what production runs, the newest    build.txt   setuptools, which installs and packages the code
 #   client.txt   what clients/linkage runs           dev.txt     the tests and checks beside all these
-#   oldest.txt   the low end of every range in both pyproject.toml
+#   oldest.txt   the low end of both pyproject.toml  node.txt    a Node for make callers, where there is none
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
@@ -63,6 +63,9 @@ RUNTIME := -r requirements/build.txt -r requirements/runtime.txt -r requirements
 peers: ## Install grpcurl and grpc-health-probe into .tools/bin
 	@tools/peers
 
+node:
+	@tools/node
+
 # -- running it
 
 demo: .venv/.stamp-runtime ## Run the sandbox and the gateway and call it; ONCE=1 ends after the calls
@@ -85,8 +88,9 @@ lint: .venv/.stamp-dev ## Check style, types, the floors, and the protos
 	$(BIN)/buf format --diff --exit-code
 	$(BIN)/buf breaking protos --against protos/baseline.binpb
 
-# Takes Go, Node with npm, and a JDK with Maven; .ci/run installs them where they are missing.
-callers: setup peers ## Run every language's caller by its own toolchain against a gateway that is killed and restarted
+# Takes a JDK with Maven, which .ci/run installs; a Go and a Node come from PyPI where there is none on the PATH.
+callers: export PATH := $(CURDIR)/.tools/node-venv/bin:$(CURDIR)/.tools/go-venv/bin:$(PATH)
+callers: setup peers node ## Run every language's caller by its own toolchain against a gateway that is killed and restarted
 	$(BIN)/python -m pytest -m callers $(or $(ARGS),tests/callers tests/docs/test_commands.py -s)
 
 browser: setup ## Look at the load tester's report in Chromium, in light and in dark
@@ -128,6 +132,7 @@ lock: ## Make requirements/ from pyproject.toml anew; UPGRADE=1 takes the newest
 	@.venv-lock/bin/python -m pip install --quiet uv==$(UV_VERSION)
 	$(COMPILE) pyproject.toml --output-file requirements/runtime.txt
 	$(COMPILE) --group build --output-file requirements/build.txt
+	$(COMPILE) --group node --output-file requirements/node.txt
 	$(COMPILE) clients/linkage/pyproject.toml --extra load \
 	    --constraint requirements/runtime.txt --constraint requirements/build.txt \
 	    --output-file requirements/client.txt
@@ -162,4 +167,4 @@ clean: ## Remove everything that is not committed and was made by a target here
 	    .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup peers demo test test-oldest lint browser callers chaos bench full generate lock baseline build stubs clean
+.PHONY: help setup peers node demo test test-oldest lint browser callers chaos bench full generate lock baseline build stubs clean
