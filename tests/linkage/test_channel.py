@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -28,6 +29,8 @@ from alipayhk_linkage import (
 from tests.peers.processes import ROOT
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+CERTIFICATE = b"-----BEGIN CERTIFICATE-----"
+KEY = b"-----BEGIN PRIVATE KEY-----"
 
 
 class Gateway(linkage_service_pb2_grpc.LinkageServiceServicer):
@@ -114,6 +117,16 @@ async def test_every_call_has_a_deadline(gateway: tuple[Gateway, str]) -> None:
     assert [round(left_s) for left_s in servicer.time_left_s] == [7, 3, 10]
 
 
+@pytest.mark.parametrize("timeout_s", [math.inf, 1e10])
+async def test_a_deadline_that_never_comes_has_not_passed(
+    gateway: tuple[Gateway, str], timeout_s: float
+) -> None:
+    servicer, target = gateway
+    async with LinkageClient(target) as client:
+        await client.sync_linkage(SyncLinkageRequest(), timeout_s=timeout_s)
+    assert servicer.time_left_s[0] > 3600
+
+
 async def test_trace_context_and_request_id_are_passed_on(gateway: tuple[Gateway, str]) -> None:
     servicer, target = gateway
     headers = {
@@ -125,7 +138,9 @@ async def test_trace_context_and_request_id_are_passed_on(gateway: tuple[Gateway
     async with LinkageClient(target) as client:
         with passing_on(headers):
             await client.sync_linkage(SyncLinkageRequest())
-            await client.bind_account(BindAccountRequest(), metadata=(("x-request-id", "mine"),))
+            await client.bind_account(
+                BindAccountRequest(), metadata=[("x-request-id", "mine"), ("n-bin", b"\0")]
+            )
         await client.sync_linkage(SyncLinkageRequest())
     first, second, third = servicer.metadata
     assert (first["traceparent"], first["tracestate"], first["x-request-id"]) == (
@@ -135,6 +150,7 @@ async def test_trace_context_and_request_id_are_passed_on(gateway: tuple[Gateway
     )
     assert "cookie" not in first
     assert (second["traceparent"], second["x-request-id"]) == (TRACEPARENT, "mine")
+    assert second["n-bin"] == b"\0"
     assert third.keys().isdisjoint(("traceparent", "tracestate", "x-request-id"))
 
 
@@ -144,6 +160,9 @@ async def test_trace_context_and_request_id_are_passed_on(gateway: tuple[Gateway
         {"traceparent": "00-" + "0" * 32 + "-b7ad6b7169203331-01"},
         {"traceparent": "ff" + TRACEPARENT[2:]},
         {"traceparent": TRACEPARENT.upper()},
+        {"traceparent": TRACEPARENT + "-00"},
+        {"traceparent": "01" + TRACEPARENT[2:] + "-會員"},
+        {"traceparent": "01" + TRACEPARENT[2:] + "-" + "x" * 10_000},
         {"x-request-id": "two words"},
         {"x-request-id": "line\nbreak"},
         {"x-request-id": "會員"},
@@ -160,7 +179,7 @@ async def test_what_is_malformed_is_not(gateway: tuple[Gateway, str], headers: A
     assert servicer.metadata[0].keys().isdisjoint(headers)
 
 
-def test_both_languages_of_the_policy_are_one_file() -> None:
+def test_the_policy_is_that_of_every_language() -> None:
     assert (ROOT / "clients" / "retry_service_config.json").read_text("utf-8") == RETRY_SERVICE_CONFIG
     policy = json.loads(RETRY_SERVICE_CONFIG)["methodConfig"][0]["retryPolicy"]
     assert policy["retryableStatusCodes"] == ["UNAVAILABLE", "RESOURCE_EXHAUSTED", "ABORTED"]
@@ -178,6 +197,20 @@ def test_options_given_win() -> None:
 def test_half_a_client_certificate_is_refused(half: Any) -> None:
     with pytest.raises(ValueError, match="given together"):
         Tls(**half)
+
+
+@pytest.mark.parametrize("pem", [b"", b"hello", CERTIFICATE])
+def test_what_is_no_key_is_refused(pem: bytes) -> None:
+    with pytest.raises(ValueError, match="the key of the client certificate is none"):
+        Tls(cert=CERTIFICATE, key=pem)
+
+
+@pytest.mark.parametrize("pem", [b"", b"hello", KEY])
+def test_what_is_no_certificate_is_refused_and_not_taken_for_none_given(pem: bytes) -> None:
+    with pytest.raises(ValueError, match="the CA holds no certificate"):
+        Tls(ca=pem)
+    with pytest.raises(ValueError, match="the client certificate is none"):
+        Tls(cert=pem, key=KEY)
 
 
 def test_request_ids_are_prefixed_and_never_the_same() -> None:

@@ -6,43 +6,13 @@ import json
 import os
 import pty
 import subprocess
-import sys
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pytest
 
+from tests.linkage.command import CLIENT, binding, client
 from tests.linkage.where import Where
 from tests.peers.processes import run
-
-CLIENT: Final = Path(sys.executable).parent / "alipayhk-client"
-
-
-def client(*words: str, stdin: str | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
-    given: dict[str, Any] = {"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}
-    return subprocess.run(
-        (CLIENT, *words),
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-        **given,
-    )
-
-
-def binding(where: Where, name: str, *, user_id: str = "2160000000000001", **more: str) -> list[str]:
-    flags = {
-        "request-id": f"{where.run}-cli-{name}",
-        "merchant-account-id": "2160400000002012",
-        "type": "TELECOM",
-        "sub-type": "MOBILE_SERVICE",
-        "account-id": f"{where.run}-cli-{name}",
-        "user-id": user_id,
-        "timestamp": "2026-03-01T08:00:00Z",
-        **more,
-    }
-    return ["bind-account", *where.flags, *(word for n, text in flags.items() for word in (f"--{n}", text))]
 
 
 def test_ok_is_told_with_what_alipayhk_said(where: Where) -> None:
@@ -124,6 +94,10 @@ def test_every_fault_of_a_request_is_shown(where: Where) -> None:
         assert f"\n  {field}: " in ended.stdout
 
 
+def test_a_deadline_without_end_is_one(where: Where) -> None:
+    assert client(*binding(where, "endless"), "--timeout", "inf").returncode == 0
+
+
 def test_time_that_is_too_short_is_unknown_or_not_sent(where: Where) -> None:
     ended = client(*binding(where, "short"), "--timeout", "0.001", "--no-retry")
     assert ended.returncode in {10, 12}, ended
@@ -134,7 +108,7 @@ BAD: Final[dict[str, tuple[list[str], list[str]]]] = {
     "unknown flag": (["sync-linkage", "--nonsense"], ["unrecognized arguments: --nonsense"]),
     "values": (
         ["sync-linkage", "--biz-time", "yesterday", "--operate-type", "TIE", "--expiry-time", "2026-13-01"],
-        ["--biz-time: ", "--operate-type: one of BIND, UNBIND", "--expiry-time: "],
+        ["--biz-time: RFC 3339, as", "--operate-type: one of BIND, UNBIND", "--expiry-time: RFC 3339, as"],
     ),
     "form": (
         ["bind-account", "--account-id", "1", "--form-code", "a", "--form-value", "b"],
@@ -144,6 +118,11 @@ BAD: Final[dict[str, tuple[list[str], list[str]]]] = {
         ["bind-account", "--target", "nowhere", "--ca-file", "/none", "--cert-file", "/"],
         ["'nowhere' is not host:port", "--ca-file: /none: ", "given together", "--cert-file: /: "],
     ),
+    "empty words": (
+        ["bind-account", "--target", "", "--ca-file", ""],
+        ["'' is not host:port", "--ca-file: : Is a directory"],
+    ),
+    "not PEM": (["bind-account", "--type", "x", "--ca-file", "/dev/null"], ["the CA holds no certificate"]),
     "timeout": (["bind-account", "--type", "x", "--timeout", "0"], ["--timeout: more than 0 seconds"]),
 }
 
@@ -177,9 +156,18 @@ def test_at_a_terminal_nobody_waits_for_json() -> None:
 
 
 def test_the_connection_may_stand_in_the_environment() -> None:
-    ended = client("bind-account", "--type", "x", "--no-retry", ALIPAYHK_CLIENT_TARGET="127.0.0.1:1")
+    empty = {
+        "ALIPAYHK_CLIENT_CA_FILE": "",
+        "ALIPAYHK_CLIENT_CERT_FILE": "",
+        "ALIPAYHK_CLIENT_SERVER_NAME": "",
+    }
+    words = ("bind-account", "--type", "x", "--no-retry")
+    ended = client(*words, ALIPAYHK_CLIENT_TARGET="127.0.0.1:1", **empty)
     assert ended.returncode == 12
     assert ended.stdout.startswith("UNAVAILABLE: ")
+    ended = client(*words, ALIPAYHK_CLIENT_KEY_FILE="/none")
+    assert (ended.returncode, ended.stdout) == (64, "")
+    assert "--key-file: /none: No such file" in ended.stderr
 
 
 @pytest.mark.parametrize("command", ["", "sync-linkage", "bind-account", "load"])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,6 +106,15 @@ def test_words_of_a_newer_gateway_are_the_careful_ones() -> None:
     assert (error.outcome, error.retry) == (Outcome.UNKNOWN, Retry.OPERATOR)
 
 
+@pytest.mark.parametrize("anew", [copy.copy, lambda error: pickle.loads(pickle.dumps(error))])
+def test_it_comes_back_from_another_process_as_it_was(anew: Callable[[LinkageError], LinkageError]) -> None:
+    details = info(outcome="rejected", retry="never", attempts="2"), RequestInfo(request_id="loyalty-1")
+    error = LinkageError.of(carrying(*details))
+    again = anew(error)
+    assert str(again) == str(error)
+    assert vars(again) == vars(error)
+
+
 @given(st.binary(max_size=200))
 def test_no_bytes_break_it(data: bytes) -> None:
     assert LinkageError.of(Failure((("grpc-status-details-bin", data),))).outcome in set(Outcome)
@@ -113,5 +125,5 @@ def test_no_bytes_break_it(data: bytes) -> None:
 def test_every_pair_has_its_advice(outcome: Outcome, retry: Retry) -> None:
     error = LinkageError(StatusCode.INTERNAL, "", outcome=outcome, retry=retry, reason="X", retry_after_s=2)
     said = advice(error)
-    assert said.endswith(", in 2 s.")
+    assert said.endswith(", in 2 s.") is (retry is Retry.SAME_REQUEST_ID)
     assert "did not say" not in said

@@ -115,7 +115,7 @@ func decode(err error, trailer metadata.MD) *Error {
 	return failed
 }
 
-// A word that this version does not know leaves what is safe: in doubt, and the same request again.
+// A word that this version does not know leaves what is safe: in doubt, and for a person.
 func (e *Error) inform(info *errdetails.ErrorInfo) {
 	if info.GetDomain() != domain {
 		return
@@ -126,8 +126,10 @@ func (e *Error) inform(info *errdetails.ErrorInfo) {
 		e.Outcome = outcome
 	}
 	switch retry := Retry(e.Metadata["retry"]); retry {
-	case NewRequestID, Never, Operator:
+	case SameRequestID, NewRequestID, Never:
 		e.Retry = retry
+	default:
+		e.Retry = Operator
 	}
 }
 

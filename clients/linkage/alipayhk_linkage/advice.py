@@ -25,5 +25,6 @@ def advice(error: LinkageError) -> str:
     said = (
         HAPPENED[error.outcome] if error.reason else f"The gateway did not say. {HAPPENED[error.outcome]}"
     )
-    wait = f", in {error.retry_after_s:g} s" if error.retry_after_s else ""
+    waits = error.retry is Retry.SAME_REQUEST_ID and error.retry_after_s
+    wait = f", in {error.retry_after_s:g} s" if waits else ""
     return f"{said} {NEXT[error.retry]}{wait}."

@@ -47,6 +47,14 @@ class Tls:
     def __post_init__(self) -> None:
         if (self.cert is None) != (self.key is None):
             raise ValueError("a client certificate and its key are given together")
+        # gRPC takes what is empty for what is not given, and then trusts the system's certificates.
+        for pem, label, fault in (
+            (self.ca, b"CERTIFICATE-----", "the CA holds no certificate in PEM"),
+            (self.cert, b"CERTIFICATE-----", "the client certificate is none in PEM"),
+            (self.key, b"PRIVATE KEY-----", "the key of the client certificate is none in PEM"),
+        ):
+            if pem is not None and label not in pem:
+                raise ValueError(fault)
 
     @classmethod
     def from_files(
@@ -56,9 +64,9 @@ class Tls:
         key_file: str | Path | None = None,
         server_name: str | None = None,
     ) -> Tls:
-        """Read PEM files; raise OSError where one cannot be read."""
+        """Read PEM files; raise OSError where one cannot be read, ValueError where it is not PEM."""
         ca, cert, key = (
-            Path(file).read_bytes() if file else None for file in (ca_file, cert_file, key_file)
+            None if file is None else Path(file).read_bytes() for file in (ca_file, cert_file, key_file)
         )
         return cls(ca, cert, key, server_name)
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 import uuid
 from types import TracebackType
-from typing import Final, Self, cast
+from typing import Any, Final, Self, cast
 
 import grpc
 import grpc.aio
+from google.protobuf.message import Message
 
 from alipayhk.linkage.v1.linkage_service_pb2 import (
     BindAccountRequest,
@@ -23,6 +26,8 @@ from .passing_on import Metadata, metadata_of_call
 
 TIMEOUT_S: Final = 10.0
 """The deadline of a call that is given none."""
+LONGEST_S: Final = 86_400.0
+"""The longest deadline; the gateway gives no call as much."""
 
 
 def new_request_id(prefix: str) -> str:
@@ -34,6 +39,30 @@ def new_request_id(prefix: str) -> str:
     if not (0 < len(prefix) < 32 and all("!" <= character <= "~" for character in prefix)):  # noqa: PLR2004
         raise ValueError("a prefix is 1 to 31 characters of printable ASCII without space")
     return f"{prefix}-{uuid.uuid4().hex}"
+
+
+def _how(request: Message, kind: type[Message], timeout_s: float, metadata: Metadata) -> dict[str, Any]:
+    """Return what a call takes beside its request; raise TypeError or ValueError while nothing is sent."""
+    if not isinstance(request, kind):
+        # gRPC would send the bytes of another message, or from asyncio none at all.
+        raise TypeError(f"the request is to be a {kind.__name__}")
+    if math.isnan(timeout_s):
+        raise ValueError("the deadline is not a number of seconds")
+    # gRPC takes infinity, and what is centuries away, for what has passed.
+    return {"timeout": min(timeout_s, LONGEST_S), "metadata": metadata_of_call(metadata)}
+
+
+async def _ended(call: Any) -> object:
+    """Wait for a call of asyncio; return its response, or raise LinkageError."""
+    try:
+        return await call
+    except grpc.aio.AioRpcError as error:
+        raise LinkageError.of(error) from None
+    except asyncio.CancelledError:
+        if (task := asyncio.current_task()) is None or task.cancelling():
+            raise
+        # It is the call that was cancelled, not this task.
+        raise LinkageError(grpc.StatusCode.CANCELLED, "The client was closed during the call.") from None
 
 
 class LinkageClient:
@@ -48,12 +77,14 @@ class LinkageClient:
         retries: bool = True,
         options: Options = (),
     ) -> None:
-        """Take the gateway's `host:port`. Nothing is connected before the first call.
+        """Take the gateway's `host:port`, where asyncio runs: a client belongs to its event loop.
 
+        Nothing is connected before the first call. Raise RuntimeError where no event loop runs.
         `timeout_s` is the deadline of calls that are given none. With `retries` gRPC sends a request
         again, within its deadline, where the gateway says that this helps and after the wait that it asks
         for. `options` are gRPC's own channel options.
         """
+        asyncio.get_running_loop()  # gRPC would take another one, and break at the first call
         chosen = channel_options(tls, retries=retries, more=options)
         self._channel = (
             grpc.aio.insecure_channel(target, chosen)
@@ -71,13 +102,8 @@ class LinkageClient:
         A call that is cancelled has an unknown outcome: the same request again tells.
         """
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
-        try:
-            response = await self._stub.SyncLinkage(
-                request, timeout=timeout_s, metadata=metadata_of_call(metadata)
-            )
-        except grpc.aio.AioRpcError as error:
-            raise LinkageError.of(error) from None
-        return cast("SyncLinkageResponse", response)
+        how = _how(request, SyncLinkageRequest, timeout_s, metadata)
+        return cast("SyncLinkageResponse", await _ended(self._stub.SyncLinkage(request, **how)))
 
     async def bind_account(
         self, request: BindAccountRequest, *, timeout_s: float | None = None, metadata: Metadata = ()
@@ -87,16 +113,11 @@ class LinkageClient:
         A call that is cancelled has an unknown outcome: the same request again tells.
         """
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
-        try:
-            response = await self._stub.BindAccount(
-                request, timeout=timeout_s, metadata=metadata_of_call(metadata)
-            )
-        except grpc.aio.AioRpcError as error:
-            raise LinkageError.of(error) from None
-        return cast("BindAccountResponse", response)
+        how = _how(request, BindAccountRequest, timeout_s, metadata)
+        return cast("BindAccountResponse", await _ended(self._stub.BindAccount(request, **how)))
 
     async def close(self) -> None:
-        """Close the channel; calls under way are cancelled."""
+        """Close the channel; calls under way end with LinkageError, and nobody knows what came of them."""
         await self._channel.close()
 
     async def __aenter__(self) -> Self:
@@ -137,10 +158,9 @@ class BlockingLinkageClient:
     ) -> SyncLinkageResponse:
         """Do what `LinkageClient.sync_linkage` does."""
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
+        how = _how(request, SyncLinkageRequest, timeout_s, metadata)
         try:
-            response = self._stub.SyncLinkage(
-                request, timeout=timeout_s, metadata=metadata_of_call(metadata)
-            )
+            response = self._stub.SyncLinkage(request, **how)
         except grpc.RpcError as error:
             raise LinkageError.of(cast("RpcFailure", error)) from None
         return cast("SyncLinkageResponse", response)
@@ -150,16 +170,15 @@ class BlockingLinkageClient:
     ) -> BindAccountResponse:
         """Do what `LinkageClient.bind_account` does."""
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
+        how = _how(request, BindAccountRequest, timeout_s, metadata)
         try:
-            response = self._stub.BindAccount(
-                request, timeout=timeout_s, metadata=metadata_of_call(metadata)
-            )
+            response = self._stub.BindAccount(request, **how)
         except grpc.RpcError as error:
             raise LinkageError.of(cast("RpcFailure", error)) from None
         return cast("BindAccountResponse", response)
 
     def close(self) -> None:
-        """Close the channel; calls under way are cancelled."""
+        """Close the channel; calls under way end with LinkageError, and nobody knows what came of them."""
         self._channel.close()
 
     def __enter__(self) -> Self:

@@ -39,14 +39,14 @@ def add_connection_flags(parser: argparse.ArgumentParser) -> None:
         "connection", f"each flag may also be set in the environment: {PREFIX}TARGET ..."
     )
     for name, (metavar, meaning) in FLAGS.items():
-        default = os.environ.get(PREFIX + name.upper().replace("-", "_"))
+        default = os.environ.get(PREFIX + name.upper().replace("-", "_")) or None
         group.add_argument(f"--{name}", metavar=metavar, help=meaning, default=default)
     group.add_argument("--tls", action="store_true", help="TLS, trusting the system's certificates")
 
 
 def connection_of(args: argparse.Namespace) -> Connection:
     """Read the flags; raise Misuse, which names every fault."""
-    target = args.target or TARGET
+    target = TARGET if args.target is None else args.target
     faults = []
     host, _, port = target.removeprefix("dns:///").rpartition(":")
     if not host or not (port.isascii() and port.isdigit() and 0 < int(port) < 65_536):  # noqa: PLR2004
@@ -56,11 +56,14 @@ def connection_of(args: argparse.Namespace) -> Connection:
     pem: dict[str, bytes | None] = {}
     for name in ("ca_file", "cert_file", "key_file"):
         try:
-            pem[name] = Path(path).read_bytes() if (path := getattr(args, name)) else None
+            pem[name] = None if (path := getattr(args, name)) is None else Path(path).read_bytes()
         except OSError as error:
             faults.append(f"--{name.replace('_', '-')}: {path}: {error.strerror}")
     if faults:
         raise Misuse("\n".join(faults))
-    secure = args.tls or args.server_name or any(pem.values())
-    tls = Tls(pem["ca_file"], pem["cert_file"], pem["key_file"], args.server_name) if secure else None
-    return Connection(target, tls)
+    if not args.tls and args.server_name is None and all(held is None for held in pem.values()):
+        return Connection(target, None)
+    try:
+        return Connection(target, Tls(pem["ca_file"], pem["cert_file"], pem["key_file"], args.server_name))
+    except ValueError as error:
+        raise Misuse(str(error)) from None

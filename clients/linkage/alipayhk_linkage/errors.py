@@ -79,8 +79,8 @@ class LinkageError(Exception):
         violations: tuple[Violation, ...] = (),
         request_id: str = "",
     ) -> None:
-        told = f"{code.name} {reason}".rstrip()
-        super().__init__(f"{told}: {sentence} (outcome: {outcome}, retry: {retry})")
+        # Pickle and copy make it anew from these two, and then set the attributes.
+        super().__init__(code, sentence)
         self.code = code
         """gRPC's status code."""
         self.sentence = sentence
@@ -92,13 +92,18 @@ class LinkageError(Exception):
         self.retry = retry
         """What to do next."""
         self.retry_after_s = retry_after_s
-        """Seconds to wait before the same request is sent again; None where it is not to be."""
+        """Seconds to wait before the same request is sent again; None where the gateway named no wait."""
         self.metadata: Mapping[str, str] = dict(metadata or {})
         """The whole ErrorInfo.metadata: attempts, result_code, result_message, tracer_id, error_id ..."""
         self.violations = violations
         """Every fault of the request, where it was invalid."""
         self.request_id = request_id
         """The request id as the gateway read it; empty where it did not."""
+
+    def __str__(self) -> str:
+        """Tell it in a line, without any field of the request."""
+        told = f"{self.code.name} {self.reason}".rstrip()
+        return f"{told}: {self.sentence} (outcome: {self.outcome}, retry: {self.retry})"
 
     @classmethod
     def of(cls, failure: RpcFailure) -> LinkageError:

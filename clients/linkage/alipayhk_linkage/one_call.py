@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
+import os
 import sys
 from collections.abc import Callable
 from typing import Any, Final
@@ -11,15 +13,19 @@ from typing import Any, Final
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
-from .advice import advice
+from .advice import HAPPENED, NEXT, advice
 from .client import TIMEOUT_S, BlockingLinkageClient
 from .connection import Misuse, add_connection_flags, connection_of
-from .errors import LinkageError, Outcome
+from .errors import LinkageError, Outcome, Retry
 from .request_flags import add_request_flags, request_from_json, request_of
 
 EXITS: Final = {Outcome.NOT_SENT: 10, Outcome.REJECTED: 11, Outcome.UNKNOWN: 12}
 """The exit status by outcome; 0 is OK."""
-EPILOG: Final = "Exit status: 0 OK, 10 not_sent, 11 rejected, 12 unknown, 64 the command line is wrong."
+INTERRUPTED: Final = 130
+EPILOG: Final = (
+    "Exit status: 0 OK, 10 not_sent, 11 rejected, 12 unknown, 64 the command line is wrong, "
+    "130 interrupted by Ctrl-C, which is unknown too."
+)
 
 Call = Callable[..., Message]
 
@@ -45,25 +51,37 @@ def run(
         raise Misuse("--timeout: more than 0 seconds")
     message = request_of(args, request)
     if message is None:
-        if sys.stdin.isatty():
+        if sys.stdin is None or sys.stdin.isatty():
             raise Misuse("give the request's fields as flags, or the request as JSON on standard input")
-        message = request_from_json(sys.stdin.read(), request)
+        message = request_from_json(sys.stdin.buffer.read(), request)
     with BlockingLinkageClient(connection.target, tls=connection.tls, retries=not args.no_retry) as client:
         try:
             response = method(client)(message, timeout_s=args.timeout)
         except LinkageError as error:
-            print(
-                json.dumps(_error_as_json(error), ensure_ascii=False)
-                if args.json
-                else _error_as_text(error)
-            )
+            _write(json.dumps(_error_as_json(error)) if args.json else _error_as_text(error))
             return EXITS[error.outcome]
+        except KeyboardInterrupt:
+            next_step = NEXT[Retry.SAME_REQUEST_ID]
+            print(f"Interrupted. {HAPPENED[Outcome.UNKNOWN]} {next_step}.", file=sys.stderr)
+            return INTERRUPTED
     found = json_format.MessageToDict(response, preserving_proto_field_name=True)
     if args.json:
-        print(json.dumps({"outcome": "OK", "code": "OK", "response": found}, ensure_ascii=False))
+        _write(json.dumps({"outcome": "OK", "code": "OK", "response": found}))
     else:
-        print("\n".join(["OK: AlipayHK did it.", *_lines(found)]))
+        _write("\n".join(["OK: AlipayHK did it.", *_lines(found)]))
     return 0
+
+
+def _write(text: str) -> None:
+    """Write to standard output; where nobody takes it, the exit status still says what happened."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names are Chinese, and not every locale can
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        # What is left in the buffer would be written again at the end, and fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(f"alipayhk-client: standard output: {error.strerror}", file=sys.stderr)
 
 
 def _error_as_json(error: LinkageError) -> dict[str, Any]:

@@ -18,6 +18,7 @@ Field = Any
 Enum = Any
 
 FORM: Final = "template_form"
+MOMENT: Final = "RFC 3339, as 2026-03-01T08:00:00Z, or now"
 
 
 def add_request_flags(parser: argparse.ArgumentParser, request: type[Message]) -> None:
@@ -57,13 +58,13 @@ def request_of(args: argparse.Namespace, request: type[Request]) -> Request | No
     return message
 
 
-def request_from_json(text: str, request: type[Request]) -> Request:
-    """Read protobuf's JSON; raise Misuse."""
+def request_from_json(data: bytes, request: type[Request]) -> Request:
+    """Read protobuf's JSON, which is UTF-8 whatever the locale; raise Misuse."""
     try:
-        if not text.lstrip().startswith("{"):
+        if not data.lstrip().startswith(b"{"):
             raise json_format.ParseError("it is no object")  # an empty array would pass for an empty one
-        return json_format.Parse(text, request())
-    except json_format.ParseError as error:
+        return json_format.Parse(data.decode("utf-8"), request())
+    except (json_format.ParseError, UnicodeDecodeError) as error:
         raise Misuse(f"standard input is not a {request.DESCRIPTOR.name} in JSON: {error}") from None
 
 
@@ -81,7 +82,10 @@ def _set(message: Message, field: Field, text: str) -> None:
         if text == "now":
             moment.FromMilliseconds(time.time_ns() // 1_000_000)
         else:
-            moment.FromJsonString(text)
+            try:
+                moment.FromJsonString(text)
+            except ValueError:
+                raise ValueError(MOMENT) from None
     else:
         setattr(message, field.name, text)
 
@@ -125,4 +129,4 @@ def _metavar(field: Field) -> str:
 
 
 def _help(field: Field) -> str:
-    return "RFC 3339, as 2026-03-01T08:00:00Z, or now" if field.message_type is not None else ""
+    return MOMENT if field.message_type is not None else ""

@@ -33,4 +33,6 @@ async def main(target: str, user_id: str) -> int:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 3:  # noqa: PLR2004
+        sys.exit(__doc__)
     sys.exit(asyncio.run(main(*sys.argv[1:3])))

@@ -45,6 +45,8 @@ export interface CallOptions {
 }
 
 const DEADLINE_MS = 10_000;
+/** A day; the gateway gives no call as much. */
+const LONGEST_MS = 86_400_000;
 
 /** Calls the gateway over one connection, which it opens when needed and opens again when lost. */
 export class LinkageClient {
@@ -84,6 +86,8 @@ export class LinkageClient {
     { deadlineMs = this.#deadlineMs, metadata = {}, signal }: CallOptions = {},
   ): Promise<Response> {
     signal?.throwIfAborted();
+    // Of these, and of what is centuries away, gRPC throws where nobody can catch it: the process would end.
+    if (Number.isNaN(deadlineMs)) throw new RangeError("deadlineMs is not a number of milliseconds");
     const bytes = encode(method, request);
     return new Promise((resolve, reject) => {
       let earlierAttempts = 0;
@@ -93,7 +97,7 @@ export class LinkageClient {
         method.responseDeserialize,
         bytes,
         headers(metadata),
-        { deadline: Date.now() + deadlineMs },
+        { deadline: Date.now() + Math.min(deadlineMs, LONGEST_MS) },
         (ended, response) => {
           signal?.removeEventListener("abort", cancel);
           if (ended === null) return resolve(response!);

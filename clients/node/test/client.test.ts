@@ -72,6 +72,13 @@ test("a call without a deadline has 10 s", async () => {
   assert.ok(left > 8_000 && left < 12_000, `${left} ms`);
 });
 
+test("a deadline that is no number is refused, and one that never comes is kept", async () => {
+  const { ended, arrived } = await call(["OK"], { deadlineMs: NaN });
+  assert.ok(ended instanceof RangeError);
+  assert.equal(arrived.length, 0);
+  for (const deadlineMs of [Infinity, Number.MAX_VALUE]) assert.ok(!((await call(["OK"], { deadlineMs })).ended instanceof Error));
+});
+
 test("metadata goes along", async () => {
   const traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
   const { arrived } = await call(["OK"], { metadata: { traceparent, "x-request-id": "r-1" } });

@@ -1,0 +1,97 @@
+"""A client in the wrong hands says so at once, and sends nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import socket
+import threading
+from collections.abc import Iterator
+from typing import Any, Final
+
+import pytest
+
+from alipayhk_linkage import (
+    BindAccountRequest,
+    BlockingLinkageClient,
+    LinkageClient,
+    LinkageError,
+    SyncLinkageRequest,
+)
+
+NOWHERE: Final = "127.0.0.1:1"
+SYNC: Final = SyncLinkageRequest(request_id="a")
+BIND: Final = BindAccountRequest(request_id="a")
+
+MISUSES: Final[dict[str, tuple[str, Any, dict[str, Any], type[Exception]]]] = {
+    "nothing": ("sync_linkage", None, {}, TypeError),
+    "a dict": ("bind_account", {"request_id": "a"}, {}, TypeError),
+    "bytes": ("bind_account", BIND.SerializeToString(), {}, TypeError),
+    "the other message": ("sync_linkage", BIND, {}, TypeError),
+    "no deadline": ("bind_account", BIND, {"timeout_s": math.nan}, ValueError),
+    "upper case": ("sync_linkage", SYNC, {"metadata": [("X-Request-Id", "a")]}, ValueError),
+    "a space in a name": ("sync_linkage", SYNC, {"metadata": [("x y", "a")]}, ValueError),
+    "a line break": ("sync_linkage", SYNC, {"metadata": [("x", "a\n")]}, ValueError),
+    "Chinese": ("bind_account", BIND, {"metadata": [("x", "會員")]}, ValueError),
+    "Chinese bytes": ("bind_account", BIND, {"metadata": [("x", "會員".encode())]}, ValueError),
+    "text for bytes": ("bind_account", BIND, {"metadata": [("x-bin", "a")]}, ValueError),
+}
+
+
+@pytest.mark.parametrize("name", MISUSES)
+async def test_asyncio(name: str) -> None:
+    method, request, how, error = MISUSES[name]
+    async with LinkageClient(NOWHERE) as client:
+        with pytest.raises(error):
+            await getattr(client, method)(request, **how)
+
+
+@pytest.mark.parametrize("name", MISUSES)
+def test_blocking(name: str) -> None:
+    method, request, how, error = MISUSES[name]
+    with BlockingLinkageClient(NOWHERE) as client, pytest.raises(error):
+        getattr(client, method)(request, **how)
+
+
+def test_a_client_made_before_asyncio_runs_is_refused() -> None:
+    with pytest.raises(RuntimeError, match="no running event loop"):
+        LinkageClient(NOWHERE)
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """Return where connections are taken and nothing is ever said."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+async def test_closing_tells_each_call_of_asyncio(silent: str) -> None:
+    client = LinkageClient(silent)
+    calling = asyncio.create_task(client.sync_linkage(SYNC))
+    await asyncio.sleep(0.1)
+    await client.close()
+    with pytest.raises(LinkageError) as raised:
+        await calling
+    assert (raised.value.code.name, raised.value.outcome) == ("CANCELLED", "unknown")
+    await client.close()
+
+
+async def test_cancelling_is_left_to_asyncio(silent: str) -> None:
+    async with LinkageClient(silent) as client:
+        calling = asyncio.create_task(client.sync_linkage(SYNC))
+        await asyncio.sleep(0.1)
+        calling.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await calling
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await client.bind_account(BIND)
+
+
+def test_closing_tells_each_call_of_a_thread(silent: str) -> None:
+    client = BlockingLinkageClient(silent)
+    threading.Timer(0.1, client.close).start()
+    with pytest.raises(LinkageError) as raised:
+        client.bind_account(BIND)
+    assert (raised.value.code.name, raised.value.outcome) == ("CANCELLED", "unknown")
+    client.close()
