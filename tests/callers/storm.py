@@ -90,9 +90,13 @@ def lasting_port() -> int:
 def compare(told: Path, where: Where) -> Found:
     """Compare what callers wrote down with what the wallet remembers."""
     with urllib.request.urlopen(f"{where.console}/__sandbox/wallet") as answer:
-        wallet: dict[str, Any] = json.load(answer)["requests"]
+        return judge(told.read_text("utf-8"), json.load(answer)["requests"])
+
+
+def judge(told: str, wallet: dict[str, Any]) -> Found:
+    """Hold each line of what callers were told to what the wallet remembers of its request."""
     found = Found()
-    for line in told.read_text("utf-8").splitlines():
+    for line in told.splitlines():
         said = json.loads(line)
         known = wallet.get(said["method"], {}).get(said["request_id"], {"effects": 0, "repeats": 0})
         found.told[said["outcome"]] += 1
