@@ -5,6 +5,7 @@ stalls         answers at once, but holds everything for the first 100 ms of eve
 capped RATE    answers one call after the other, so many a second
 slow MS        answers each call after so long
 refuses        answers every call with OVERLOADED, as the gateway would
+rude           answers every call with a reason that would clear the caller's screen
 """
 
 from __future__ import annotations
@@ -37,14 +38,17 @@ async def stalls(request: bytes, context: Context) -> bytes:
     return b""
 
 
-async def refuses(request: bytes, context: Context) -> bytes:
-    detail = Any()
-    metadata = {"outcome": "not_sent", "retry": "same_request_id"}
-    detail.Pack(ErrorInfo(reason="OVERLOADED", domain="linkage.alipayhk", metadata=metadata))
-    status = Status(code=grpc.StatusCode.RESOURCE_EXHAUSTED.value[0], details=[detail])
-    context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
-    await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "")
-    raise AssertionError
+def fails(reason: str) -> Serve:
+    async def serve(request: bytes, context: Context) -> bytes:
+        detail = Any()
+        metadata = {"outcome": "not_sent", "retry": "same_request_id"}
+        detail.Pack(ErrorInfo(reason=reason, domain="linkage.alipayhk", metadata=metadata))
+        status = Status(code=grpc.StatusCode.RESOURCE_EXHAUSTED.value[0], details=[detail])
+        context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
+        await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "")
+        raise AssertionError
+
+    return serve
 
 
 def slow(ms: str) -> Serve:
@@ -69,7 +73,12 @@ def capped(rate: str) -> Serve:
 
 
 async def main(kind: str, *numbers: str) -> None:
-    kinds: dict[str, Serve] = {"answers": answers, "stalls": stalls, "refuses": refuses}
+    kinds: dict[str, Serve] = {
+        "answers": answers,
+        "stalls": stalls,
+        "refuses": fails("OVERLOADED"),
+        "rude": fails("\x1b[2JBOO\n"),
+    }
     serve = kinds[kind] if kind in kinds else {"capped": capped, "slow": slow}[kind](*numbers)
     rpcs: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
         name: grpc.unary_unary_rpc_method_handler(serve) for name in ("SyncLinkage", "BindAccount")

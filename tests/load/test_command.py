@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import pty
 import re
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from alipayhk_linkage.load.comparison import read_base
 from tests.load.runs import CLIENT, load
 from tests.peers.processes import PATIENCE_S, ROOT, environment, free_port, run
 
@@ -63,6 +65,8 @@ def test_every_fault_is_named_at_once() -> None:
         (("--mix", "sync=0"), "one weight at least must be more than 0"),
         (("--json", "/no/such/directory/report.json"), "cannot be written"),
         (("--no-such-flag",), "--no-such-flag"),
+        (("--deadline", "99999999h"), "is more than 720h"),
+        (("--rate", "1000", "--duration", "1h", "--verify", "http://127.0.0.1:1"), "remembers 100000"),
     ],
 )
 def test_what_cannot_be_is_misuse(flags: tuple[str, ...], words: str) -> None:
@@ -191,12 +195,31 @@ def test_a_base_run_is_compared_with(tmp_path: Path, answering: str, stalling: s
     assert any("duration_s" in difference for difference in differing)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema": "alipayhk-load/1"}', '{"schema": "other"}'])
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "{}", '{"schema": "alipayhk-load/1"}', '{"schema": "other"}', "[" * 100_000],
+    ids=["empty", "list", "object", "schema", "other", "deep"],
+)
 def test_what_is_no_report_is_misuse(tmp_path: Path, text: str) -> None:
     (base := tmp_path / "base.json").write_text(text, "utf-8")
     ended = run(*CLIENT, "--compare", str(base), env=environment())
     assert ended.status == 64
     assert "--compare" in ended.err
+
+
+def test_a_base_whose_figures_cannot_be_is_misuse(tmp_path: Path, answering: str) -> None:
+    """They would end the run in an exception, after the run."""
+    report = load(tmp_path, answering, *QUICK).report
+    for group, figure, value in (("error", "count", -7), ("success", "count", math.nan)):
+        (base := tmp_path / "base.json").write_text(
+            json.dumps({**report, group: {**report[group], figure: value}}), "utf-8"
+        )
+        with pytest.raises(ValueError, match="is not a report"):
+            read_base(str(base))
+    report["seconds"][0]["latency"]["max_us"] = math.inf
+    base.write_text(json.dumps(report), "utf-8")
+    with pytest.raises(ValueError, match="is not a report"):
+        read_base(str(base))
 
 
 def test_help_names_every_flag_that_the_page_has() -> None:

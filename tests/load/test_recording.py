@@ -10,17 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alipayhk_linkage.load.encoding import decode, encode
-from alipayhk_linkage.load.recording import (
-    HIGHEST_US,
-    Asked,
-    End,
-    Group,
-    Recording,
-    Spread,
-    bounds_of,
-    slot_of,
-    together,
-)
+from alipayhk_linkage.load.recording import Asked, End, Group, Recording, Second
+from alipayhk_linkage.load.spread import HIGHEST_US, Spread, bounds_of, slot_of, together
+from alipayhk_linkage.load.tally import Tally
 
 values = st.lists(st.integers(min_value=1, max_value=HIGHEST_US), min_size=1, max_size=300)
 
@@ -107,12 +99,44 @@ def test_the_warm_up_is_in_no_figure_whenever_its_calls_end() -> None:
     recording = Recording(warm_up=2, late_after=0.01, remember=False)
     end = End("SyncLinkage", Asked.PLAIN, "OK", "", "applied")
     recording.arrival(1.99, 2.5, 1, room=True)
-    recording.end(end, 1.99, 2.5, 3.5)
+    recording.end(end, 1.99, 1.99, 1.995)
     assert (recording.ends, recording.seconds, recording.start_lag.count) == ({}, {}, 0)
+    recording.end(end, 1.99, 2.5, 3.5)
+    assert (recording.ends, recording.start_lag.count) == ({}, 0)
+    assert recording.seconds.pop(1) == Second(carried=1)
     recording.arrival(2.0, 2.0, 1, room=True)
     recording.end(end, 2.0, 2.0, 3.5)
     assert recording.ends[end].latency.count == 1
     assert sorted(recording.seconds) == [0, 1]
+
+
+def test_what_ends_after_the_end_counts_in_no_second_before_it() -> None:
+    recording = Recording(warm_up=1, late_after=0.01, remember=False, over=3.5)
+    end = End("SyncLinkage", Asked.PLAIN, "OK", "", "applied")
+    for now in (3.4, 3.6, 4.2):
+        recording.end(end, 2.0, 2.0, now)
+    assert {number: second.ends[Group.SUCCESS] for number, second in recording.seconds.items()} == {
+        2: 1,
+        3: 2,
+    }
+
+
+def test_what_was_in_flight_at_once_is_not_doubled_where_a_second_is_told_of_twice() -> None:
+    recording = Recording(warm_up=0, late_after=0.01, remember=False)
+    recording.arrival(0.5, 0.5, 7, room=True)
+    tally = Tally()
+    tally.add_seconds(recording.take(1))
+    recording.arrival(0.9, 1.4, 8, room=True)
+    tally.add(recording)
+    assert {number: second.in_flight for number, second in tally.seconds.items()} == {0: 7, 1: 8}
+    assert tally.seconds[0].due == 2
+
+
+def test_what_runs_out_makes_no_second_look_idle() -> None:
+    tally = Tally(measured=2.0)
+    for number, busy in ((0, 0.9), (1, 0.95), (2, 0.1)):
+        tally.seconds[number].busy = busy
+    assert tally.busy == [0.9, 0.95]
 
 
 def test_lateness_and_drops_are_counted_apart() -> None:
@@ -132,7 +156,8 @@ def test_seconds_are_handed_over_once() -> None:
     recording = Recording(warm_up=0, late_after=0.01, remember=False)
     draw = random.Random(1)
     for _ in range(1_000):
-        recording.arrival(draw.uniform(0, 5), 5, 1, room=True)
+        at = draw.uniform(0, 5)
+        recording.arrival(at, at, 1, room=True)
     taken = [recording.take(before) for before in range(7)]
     assert [sorted(seconds) for seconds in taken] == [[], [0], [1], [2], [3], [4], []]
     assert sum(second.due for seconds in taken for second in seconds.values()) == 1_000

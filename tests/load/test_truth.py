@@ -44,6 +44,18 @@ def test_a_capped_server_is_saturated_and_the_dropped_are_counted(tmp_path: Path
     assert sum(second["dropped"] for second in ran.report["seconds"]) == arrivals["dropped"]
 
 
+def test_what_succeeds_long_after_the_end_is_no_throughput(tmp_path: Path, capped: str) -> None:
+    """The queue of a server that is too slow is worked off in the run-out: that is not what it can do."""
+    ran = load(tmp_path, capped, "--warm-up", "500ms", "--rate", "200", "--duration", "1500ms")
+    arrivals, rates = ran.report["arrivals"], ran.report["rates"]
+    assert arrivals["due"] == 300 == ran.report["success"]["count"]
+    assert rates["intended"] == pytest.approx(200)
+    # What was due in the warm-up stands in front, and its answers are what the server did meanwhile.
+    assert 30 <= rates["succeeded"] <= 60
+    assert sum(second["success"] for second in ran.report["seconds"]) == 300
+    assert sum(second["carried_over"] for second in ran.report["seconds"]) > 30
+
+
 def test_what_was_dropped_is_not_left_out_of_the_gates(tmp_path: Path, capped: str) -> None:
     flags = (*ALWAYS, "--rate", "200", "--duration", "1s", "--max-in-flight", "5")
     ran = load(tmp_path, capped, *flags, "--max-p99", "5s", "--max-error-rate", "10")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -125,6 +126,22 @@ def test_a_sandbox_that_is_not_there_is_said() -> None:
     with wallet({}) as url:
         pass
     assert "cannot be read" in verify(url, RUN, []).incomplete
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{", b"SSH-2.0-x\r\n"])
+def test_what_is_no_web_server_costs_no_report(answer: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            with listening.accept()[0] as connection:
+                connection.recv(1_000)
+                connection.sendall(answer)
+
+        (thread := threading.Thread(target=serve)).start()
+        found = verify(f"http://127.0.0.1:{listening.getsockname()[1]}", RUN, [])
+        thread.join()
+    assert "cannot be read" in found.incomplete
+    assert "cannot be read" in verify("http://127.0.0.1:abc", RUN, []).incomplete
 
 
 def test_real_gateways_do_as_they_say(mixed: tuple[Any, str]) -> None:

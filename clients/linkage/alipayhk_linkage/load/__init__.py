@@ -3,7 +3,7 @@
     command, session            from the flags to the exit status
     flags, mixing, plan         what was asked for; profile, amounts: how it is written
     arrivals, requests          when, and what, is sent
-    engine, recording, waiting  one process at work; worker, processes: several of them
+    engine, recording, spread, waiting   one process at work; worker, processes: several of them
     tally, verdict              what came of the run, and what limited it
     gates, comparison, intervals, verification   what it must keep to
     document, encoding, text, page, figures, plots, style   the reports

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 SECONDS: Final = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+LONGEST_S: Final = 30 * 24 * 3600.0
+"""Far beyond it gRPC takes a deadline for one that has passed."""
 _AMOUNT: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)([a-z]*)", re.ASCII)
 _SHARE: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)%?", re.ASCII)
 
@@ -39,7 +41,9 @@ def duration(text: str) -> float:
     found = _AMOUNT.fullmatch(text)
     if found is None or found[2] not in {*SECONDS, ""}:
         raise ValueError(f"{text!r} is not a duration such as 30s, 500ms or 2m")
-    return float(found[1]) * SECONDS[found[2] or "s"]
+    if (seconds := float(found[1]) * SECONDS[found[2] or "s"]) > LONGEST_S:
+        raise ValueError(f"{text!r} is more than {LONGEST_S / SECONDS['h']:g}h")
+    return seconds
 
 
 def positive_duration(text: str) -> float:

@@ -11,7 +11,8 @@ from typing import Any, Final
 from . import intervals
 from .encoding import decode
 from .intervals import Estimate
-from .recording import Group, Spread
+from .recording import Group
+from .spread import Spread
 from .tally import Tally
 
 SCHEMA: Final = "alipayhk-load/1"
@@ -64,23 +65,27 @@ def read_base(path: str) -> Base:
         report = json.loads(Path(path).read_text("utf-8"))
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ValueError(f"{path} is not JSON") from None
     try:
         if report["schema"] != SCHEMA:
             raise ValueError("schema")
         arrivals = report["arrivals"]
-        failed = report["error"]["count"] + arrivals["dropped"] + arrivals["unfinished"]
+        counts = (report["error"]["count"], arrivals["dropped"], arrivals["unfinished"])
+        succeeded = report["success"]["count"]
+        if any(not isinstance(count, int) or count < 0 for count in (*counts, succeeded)):
+            raise ValueError("counts")
+        failed = sum(counts)
         return Base(
             run=str(report["run"]["id"]),
             started_at=str(report["run"]["started_at"]),
             settings=dict(report["settings"]),
             seconds=[read_spread(second["latency"]) for second in report["seconds"]],
             failed=failed,
-            of=failed + report["success"]["count"],
+            of=failed + succeeded,
             trusted=bool(report["verdict"]["kept_up"]),
         )
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         raise ValueError(f"{path} is not a report of `alipayhk-client load --json`") from None
 
 

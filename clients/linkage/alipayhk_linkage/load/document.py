@@ -15,7 +15,8 @@ from .comparison import SCHEMA, Change, Comparison
 from .encoding import encode
 from .gates import Gate
 from .plan import Plan
-from .recording import Figures, Group, Spread
+from .recording import Figures, Group
+from .spread import Spread
 from .tally import Tally
 from .verdict import Verdict
 from .verification import Verification
@@ -36,22 +37,21 @@ def document(
     status: int,
 ) -> dict[str, Any]:
     """Return the whole report."""
-    measured = max(0.0, min(tally.lasted - plan.warm_up, plan.duration))
     return {
         "schema": SCHEMA,
         "run": {
             "id": plan.run,
             "started_at": started_at.isoformat(timespec="seconds"),
-            "measured_s": round(measured, 3),
+            "measured_s": round(tally.measured, 3),
             "interrupted": tally.interrupted,
             "versions": _versions(),
         },
         "settings": settings(plan),
         "verdict": {**asdict(judged), "sentences": list(judged.sentences), "exit_status": status},
-        **_counts(plan, tally, measured),
+        **_counts(plan, tally),
         **{group.value: _group(tally, group) for group in Group},
         "outcomes": _outcomes(tally),
-        "seconds": _seconds(tally, plan),
+        "seconds": _seconds(tally),
         "generator": _generator(tally),
         "gates": [asdict(gate) for gate in checked],
         "comparison": _comparison(compared) if compared else None,
@@ -105,7 +105,8 @@ def spread(of: Spread, *, histogram: bool = True) -> dict[str, Any]:
     return {**figures, "histogram": encode(of)} if histogram else figures
 
 
-def _counts(plan: Plan, tally: Tally, measured: float) -> dict[str, Any]:
+def _counts(plan: Plan, tally: Tally) -> dict[str, Any]:
+    measured = tally.measured
     return {
         "arrivals": {
             "due": tally.due,
@@ -117,7 +118,7 @@ def _counts(plan: Plan, tally: Tally, measured: float) -> dict[str, Any]:
         "rates": {
             "intended": _per_s(tally.due, measured) if plan.profile else None,
             "started": _per_s(tally.started, measured),
-            "succeeded": _per_s(tally.count(Group.SUCCESS), measured),
+            "succeeded": _per_s(tally.succeeded, measured),
         },
     }
 
@@ -154,16 +155,19 @@ def _outcomes(tally: Tally) -> list[dict[str, Any]]:
     return [{"group": end.group.value, **end._asdict(), **row(figures)} for end, figures in ends]
 
 
-def _seconds(tally: Tally, plan: Plan) -> list[dict[str, Any]]:
+def _seconds(tally: Tally) -> list[dict[str, Any]]:
     return [
         {
             "at_s": number,
-            "lasts_s": round(min(1.0, plan.duration - number), 3) if number < plan.duration else 1.0,
+            "lasts_s": round(min(1.0, max(1e-3, tally.measured - number)), 3)
+            if number < tally.measured
+            else 1.0,
             "due": second.due,
             "started": second.started,
             "late": second.late,
             "dropped": second.dropped,
             "in_flight_max": second.in_flight,
+            "carried_over": second.carried,
             "generator_busy": round(second.busy, 3),
             **{group.value: second.ends.get(group, 0) for group in Group},
             "errors": dict(second.errors),

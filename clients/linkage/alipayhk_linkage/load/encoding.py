@@ -6,7 +6,7 @@ from typing import Final
 
 from hdrh.histogram import HdrHistogram  # type: ignore[import-untyped,unused-ignore]
 
-from .recording import HIGHEST_US, LOWEST_US, Spread, bounds_of, slot_of
+from .spread import HIGHEST_US, LOWEST_US, Spread, bounds_of, slot_of
 
 DIGITS: Final = 3
 

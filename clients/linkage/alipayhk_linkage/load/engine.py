@@ -25,6 +25,8 @@ HEARTBEAT_S: Final = 0.01
 AT_ONCE: Final = 32
 """So many overdue arrivals are started before answers are looked at again."""
 INTERRUPTED_GRACE_S: Final = 1.0
+LOOK_EVERY_S: Final = 0.1
+"""How often the run-out looks whether it was interrupted."""
 
 
 Call = grpc.aio.UnaryUnaryCall[bytes, bytes]
@@ -70,11 +72,13 @@ class Engine:
     def interrupt(self) -> None:
         """Start no more calls."""
         self._interrupted = True
+        self._recording.over = min(self._recording.over, self.now())
         self._over.set()
 
     async def work(self, began: float, times: Iterator[float] | None) -> None:
         """Work from that moment on, by these intended times or, without any, in a closed loop."""
         self._began = began
+        self._recording.over = self._plan.lasts
         await asyncio.sleep(-self.now())
         self._marked = (self.now(), self._waited())
         beating = asyncio.ensure_future(self._beat())
@@ -119,6 +123,7 @@ class Engine:
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is None or task.cancelling():
+                self._recording.never_ended(intended)
                 if self._interrupted:
                     self._tell(request, "CANCELLED", "unknown")
                 raise
@@ -148,10 +153,12 @@ class Engine:
 
     async def _run_out(self) -> None:
         """Wait for what is under way; what has not ended long after its deadline never will."""
-        patience = INTERRUPTED_GRACE_S if self._interrupted else self._plan.deadline + RUN_OUT_S
-        if self._tasks:
-            await asyncio.wait(set(self._tasks), timeout=patience)
-        self._recording.unfinished = self._in_flight
+        since = self.now()
+        while self._tasks:
+            patience = INTERRUPTED_GRACE_S if self._interrupted else self._plan.deadline + RUN_OUT_S
+            if self.now() > since + patience:
+                break
+            await asyncio.wait(set(self._tasks), timeout=LOOK_EVERY_S)
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -164,7 +171,8 @@ class Engine:
             await asyncio.sleep(due - self.now())
             if due >= self._plan.warm_up:
                 self._recording.lag.record(self.now() - due)
-            if self._second(self._marked[0]) != self._second(self.now()):
+            # What runs out is no load: it would make the last second look idle.
+            if not self._over.is_set() and self._second(self._marked[0]) != self._second(self.now()):
                 self._mark()
 
     def _second(self, now: float) -> int:

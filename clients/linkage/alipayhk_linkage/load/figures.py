@@ -7,12 +7,14 @@ from typing import Any, Final
 
 from .comparison import read_spread
 from .plots import Axis, Line, Plot, Point, evenly, over_decades, seconds_axis
-from .recording import Spread
+from .spread import Spread
 from .text import ms
 
 NINES: Final = 4
 """The percentile axis ends at 99.99: each tenth of the rest has as much room as all before."""
 SAMPLES: Final = 160
+SHORTEST_S: Final = 0.1
+"""The least of a second that is shown as one."""
 
 
 def plots(report: dict[str, Any]) -> list[Plot]:
@@ -58,7 +60,8 @@ def _curve(spread: Spread) -> list[Point]:
 def _by_second(report: dict[str, Any]) -> list[dict[str, Any] | None]:
     """Return each second of the measured time; None for one in which nothing happened."""
     found = {second["at_s"]: second for second in report["seconds"]}
-    return [found.get(at) for at in range(math.ceil(report["run"]["measured_s"] - 1e-6))]
+    # A run that was interrupted just after a full second has too little of the next one to tell a rate.
+    return [found.get(at) for at in range(max(1, math.ceil(report["run"]["measured_s"] - SHORTEST_S)))]
 
 
 def _time(report: dict[str, Any]) -> Axis:
@@ -97,15 +100,15 @@ def _latency(report: dict[str, Any]) -> Plot:
     )
 
 
-def _rate(report: dict[str, Any], member: str) -> list[Point]:
+def _rate(report: dict[str, Any], *members: str) -> list[Point]:
     return [
-        (_middle(at, second), second[member] / second["lasts_s"] if second else 0.0)
+        (_middle(at, second), sum(map(second.__getitem__, members)) / second["lasts_s"] if second else 0.0)
         for at, second in enumerate(_by_second(report))
     ]
 
 
 def _throughput(report: dict[str, Any]) -> Plot:
-    lines = [Line("succeeded", "first", _rate(report, "success"))]
+    lines = [Line("succeeded", "first", _rate(report, "success", "carried_over"))]
     if report["settings"]["loop"] == "open":
         lines.insert(0, Line("due", "third", _rate(report, "due")))
     if report["apart"]["count"]:

@@ -17,6 +17,8 @@ from .gates import Limits
 from .mixing import mix_of
 from .plan import Plan
 from .profile import Piece, Profile, constant, profile
+from .recording import Asked
+from .verification import REMEMBERED_MAX
 
 PROCESSES_MAX: Final = 64
 CALLS_MAX: Final = 100_000
@@ -118,6 +120,10 @@ def asking_of(args: argparse.Namespace) -> Asking:
         args.json,
         args.html,
     )
+    faults.note(
+        asking.verify is not None and _ids(asking.plan) > REMEMBERED_MAX,
+        f"--verify: the sandbox remembers {REMEMBERED_MAX} request ids of an RPC, and this run has more",
+    )
     if faults.found:
         raise Misuse("\n".join(faults.found))
     return asking
@@ -161,6 +167,13 @@ def _plan(args: argparse.Namespace, connection: Connection, faults: Faults) -> P
         processes=processes,
         remember=args.verify is not None,
     )
+
+
+def _ids(plan: Plan) -> float:
+    """Return how many request ids the busier RPC will have; a closed loop cannot know."""
+    calls = plan.profile.calls if plan.profile else 0.0
+    own = 1 - plan.mix.asked.get(Asked.DUPLICATE, 0.0)
+    return calls * max(plan.mix.sync, 1 - plan.mix.sync) * own
 
 
 def _check_loop(args: argparse.Namespace, faults: Faults) -> None:

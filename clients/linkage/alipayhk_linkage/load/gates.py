@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from .comparison import Comparison, failures
 from .recording import Group
 from .tally import Tally
+from .text import ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,28 +52,34 @@ def _p99(limit: float, tally: Tally) -> Gate:
     endless = tally.dropped + tally.unfinished
     rank = max(1, math.ceil(0.99 * (latency.count + endless)))
     if rank > latency.count:
-        sentence = f"over 1 % of the calls never succeeded; at most {limit * 1e3:g} ms"
+        few = "over 1 % of the calls never succeeded" if latency.count else "no call succeeded"
+        sentence = f"{few}; at most {limit * 1e3:g} ms"
         return Gate("--max-p99", passed=False, sentence=sentence)
-    p99_ms = latency.at(100 * rank / latency.count)[0] / 1e3
+    p99_us = latency.at(100 * rank / latency.count)[0]
     counting = f", the {endless} dropped counted as slower" if endless else ""
-    sentence = f"p99 is {p99_ms:.3g} ms{counting}; at most {limit * 1e3:g} ms"
-    return Gate("--max-p99", p99_ms <= limit * 1e3, sentence)
+    sentence = f"p99 is {ms(p99_us)} ms{counting}; at most {limit * 1e3:g} ms"
+    return Gate("--max-p99", p99_us <= limit * 1e6, sentence)
 
 
 def _no_worse(comparison: Comparison) -> list[Gate]:
     p99, errors = comparison.p99_us, comparison.error_rate
-    low, high = p99.difference.low / 1e3, p99.difference.high / 1e3
+    value, low, high = (
+        f"{'+' if us >= 0 else '-'}{ms(abs(us))}"
+        for us in (p99.difference.value, p99.difference.low, p99.difference.high)
+    )
     by_p99 = (
-        f"p99 {p99.base / 1e3:.3g} ms then, {p99.now / 1e3:.3g} ms now:"
-        f" {p99.difference.value / 1e3:+.3g} ms, 95 % interval {low:+.3g} to {high:+.3g} ms;"
-        f" it may begin at most {p99.tolerated / 1e3:.3g} ms above 0"
+        f"p99 {ms(p99.base)} ms then, {ms(p99.now)} ms now:"
+        f" {value} ms, 95 % interval {low} to {high} ms;"
+        f" it may begin at most {ms(p99.tolerated)} ms above 0"
     )
     by_errors = (
         f"errors {errors.base:.3%} then, {errors.now:.3%} now: 95 % interval of the difference"
         f" {errors.difference.low:+.3%} to {errors.difference.high:+.3%}; it may not begin above 0"
     )
+    if not p99.now:
+        by_p99 = "no call succeeded, so there is no p99 to compare"
     found = [
-        Gate("--compare p99", not p99.worse, by_p99),
+        Gate("--compare p99", bool(p99.now) and not p99.worse, by_p99),
         Gate("--compare errors", not errors.worse, by_errors),
     ]
     if not comparison.base.trusted:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from .recording import Spread, bounds_of, together
+from .spread import Spread, bounds_of, together
 
 Z: Final = 1.959964
 RESAMPLES: Final = 500

@@ -133,7 +133,6 @@ def _settings(report: dict[str, Any]) -> str:
     lag = report["generator"]["lag"]
     rows.append(("generator's own lag", f"p99 {ms(lag['p99_us'])} ms, max {ms(lag['max_us'])} ms"))
     rows.append(("generator's loop busy", f"{report['generator']['busy']:.0%} of the time"))
-    rows.append(("generator's loop busy", f"{report['generator']['busy']:.0%} of the time"))
     rows += list(report["run"]["versions"].items())
     return _table("Settings and versions", ("", ""), rows, words=2)
 

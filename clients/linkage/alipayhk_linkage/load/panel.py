@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from typing import Final, TextIO
 
 from .plan import Plan
 from .recording import Group, Second
 from .tally import Tally
-from .text import ms
+from .text import ms, tame
 from .worker import SETTLED_S, TELL_EVERY_S
 
 EVERY_S: Final = 0.25
@@ -34,8 +35,9 @@ class Panel:
             return
         self._next = now + EVERY_S
         lines = self._lines(tally, max(now, 0.0), in_flight)
+        width = self._width()
         back = f"\x1b[{self._drawn}A" if self._drawn else ""
-        self._stream.write(back + "".join(f"\r\x1b[2K{line[:WIDTH]}\n" for line in lines) + "\x1b[J")
+        self._stream.write(back + "".join(f"\r\x1b[2K{tame(line)[:width]}\n" for line in lines) + "\x1b[J")
         self._stream.flush()
         self._drawn = len(lines)
 
@@ -45,6 +47,14 @@ class Panel:
             self._stream.write(f"\x1b[{self._drawn}A\r\x1b[J")
             self._stream.flush()
             self._drawn = 0
+
+    def _width(self) -> int:
+        """Return how much fits into a line: one that wraps cannot be drawn over."""
+        try:
+            columns = os.get_terminal_size(self._stream.fileno()).columns
+        except OSError:
+            columns = 0
+        return min(WIDTH, columns - 1) if columns > 1 else WIDTH
 
     def _lines(self, tally: Tally, now: float, in_flight: int) -> list[str]:
         lasts = self._plan.lasts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import signal
 import time
@@ -91,7 +92,7 @@ class Processes:
     def _gather(
         self, tally: Tally, began: float, interrupted: _Flag, look: Callable[[Tally, float, int], None]
     ) -> None:
-        told_to_stop = False
+        stopped = math.inf
         give_up = began + self._plan.lasts + self._plan.deadline + RUN_OUT_S + 30
         working = dict(self._pipes)
         while working and time.monotonic() < give_up:
@@ -106,14 +107,14 @@ class Processes:
                     tally.add(message.recording)
                 self._in_flight.pop(number, None)
                 del working[pipe]  # type: ignore[arg-type]
-            if interrupted.is_set and not told_to_stop:
-                told_to_stop = True
-                give_up = time.monotonic() + END_S * 2
+            if interrupted.is_set and math.isinf(stopped):
+                stopped = time.monotonic()
+                give_up = stopped + END_S * 2
                 self._tell(worker.Stop())
             look(tally, time.monotonic() - began, sum(self._in_flight.values()))
         # Without an interruption all arrivals came, though the last one may be due well before the end.
-        passed = time.monotonic() - began if told_to_stop else self._plan.lasts
-        tally.lasted = min(max(passed, 0.0), self._plan.lasts)
+        passed = min(stopped - began, self._plan.lasts)
+        tally.measured = max(0.0, round(passed - self._plan.warm_up, 6))
         tally.processes_lost = self._plan.processes - tally.processes
 
     def _tell(self, message: object) -> None:

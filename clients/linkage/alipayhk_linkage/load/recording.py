@@ -1,96 +1,17 @@
-"""What one process writes down: how long calls took, by how they ended, and what each second held.
-
-Latencies are counted in the slots of an HdrHistogram of 3 significant digits, 1 us to 120 s, but only in
-those that are used: one for every second of a long run would not fit, and counting is part of the load.
-`encoding` turns them into HdrHistogram's own form and back.
-"""
+"""What one process writes down: how long calls took, by how they ended, and what each second held."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-LOWEST_US: Final = 1
-HIGHEST_US: Final = 120_000_000
-_FIRST_HALF_BITS: Final = 10
-_LINEAR_BITS: Final = 11
-"""2048 slots of 1 us, then 1024 for every doubling: 3 significant digits."""
+from .spread import Spread
+
 BUSY: Final = 0.85
 """A loop with so much to do is at its limit: measured, they come to 0.86 to 0.97 there."""
-
-
-def slot_of(us: int) -> int:
-    """Return the index of HdrHistogram's counter for a value."""
-    shift = us.bit_length() - _LINEAR_BITS
-    return us if shift <= 0 else (shift << _FIRST_HALF_BITS) + (us >> shift)
-
-
-def bounds_of(slot: int) -> tuple[int, int]:
-    """Return the lowest and the highest value that a slot counts."""
-    shift = (slot >> _FIRST_HALF_BITS) - 1
-    if shift <= 0:
-        return slot, slot
-    lowest = (slot - (shift << _FIRST_HALF_BITS)) << shift
-    return lowest, lowest + (1 << shift) - 1
-
-
-@dataclass(slots=True)
-class Spread:
-    """How a duration was spread, in microseconds."""
-
-    slots: dict[int, int] = field(default_factory=lambda: defaultdict(int))
-    count: int = 0
-    sum_us: int = 0
-    max_us: int = 0
-    """Exact, beyond the highest slot too."""
-
-    def record(self, seconds: float) -> None:
-        """Count one."""
-        us = int(seconds * 1e6 + 0.5)
-        self.count += 1
-        self.sum_us += us
-        self.max_us = max(us, self.max_us)
-        us = min(max(us, LOWEST_US), HIGHEST_US)
-        shift = us.bit_length() - _LINEAR_BITS
-        self.slots[us if shift <= 0 else (shift << _FIRST_HALF_BITS) + (us >> shift)] += 1
-
-    def add(self, other: Spread) -> None:
-        """Count what another one counted; nothing is lost."""
-        self.count += other.count
-        self.sum_us += other.sum_us
-        self.max_us = max(self.max_us, other.max_us)
-        for slot, count in other.slots.items():
-            self.slots[slot] += count
-
-    def at(self, *percentiles: float) -> list[float]:
-        """Return, in microseconds, what these shares per cent of all did not exceed; ascending."""
-        ordered = sorted(self.slots.items())
-        values: list[float] = []
-        passed, at = 0, -1
-        for percentile in percentiles:
-            # As every HdrHistogram counts: the nearest rank.
-            rank = max(1, int(percentile / 100 * self.count + 0.5))
-            while passed < rank and at + 1 < len(ordered):
-                at += 1
-                passed += ordered[at][1]
-            values.append(float(min(bounds_of(ordered[at][0])[1], self.max_us)) if ordered else 0.0)
-        return values
-
-    @property
-    def mean_us(self) -> float:
-        """The mean."""
-        return self.sum_us / self.count if self.count else 0.0
-
-
-def together(spreads: Iterable[Spread]) -> Spread:
-    """Return the sum of several."""
-    total = Spread()
-    for spread in spreads:
-        total.add(spread)
-    return total
 
 
 class Asked(StrEnum):
@@ -163,6 +84,8 @@ class Second:
     """Of successes."""
     in_flight: int = 0
     """The most at once."""
+    carried: int = 0
+    """Successes of calls that were due in the warm-up; they are in no other figure."""
 
     @property
     def dropped_by_generator(self) -> int:
@@ -182,6 +105,7 @@ class Second:
         self.errors.update(other.errors)
         self.latency.add(other.latency)
         self.in_flight += other.in_flight
+        self.carried += other.carried
 
 
 class Told(NamedTuple):
@@ -202,6 +126,8 @@ class Recording:
     late_after: float
     remember: bool
     """Whether what callers were told is kept, for --verify."""
+    over: float = math.inf
+    """When the last call is started; what ends later counts in no second before that."""
     ends: dict[End, Figures] = field(default_factory=lambda: defaultdict(Figures))
     seconds: dict[int, Second] = field(default_factory=lambda: defaultdict(Second))
     lag: Spread = field(default_factory=Spread)
@@ -219,7 +145,9 @@ class Recording:
         second.due += 1
         if room:
             second.started += 1
-            second.in_flight = max(second.in_flight, in_flight)
+            # By the clock, or a second that was handed over would have its most a second time.
+            at_once = self.seconds[int(max(now, intended) - self.warm_up)]
+            at_once.in_flight = max(at_once.in_flight, in_flight)
             self.start_lag.record(lag)
             second.late += lag > self.late_after
         else:
@@ -229,17 +157,27 @@ class Recording:
     def end(self, end: End, intended: float, sent: float, now: float) -> None:
         """Note how a call ended."""
         if intended < self.warm_up:
+            if now >= self.warm_up and end.group is Group.SUCCESS:
+                self.seconds[self._ended_in(now)].carried += 1
             return
         figures = self.ends[end]
         figures.latency.record(now - intended)
         figures.service.record(now - sent)
-        second = self.seconds[int(now - self.warm_up)]
+        second = self.seconds[self._ended_in(now)]
         group = end.group
         second.ends[group] += 1
         if group is Group.SUCCESS:
             second.latency.record(now - intended)
         elif group is Group.ERROR:
             second.errors[end.reason or end.code] += 1
+
+    def never_ended(self, intended: float) -> None:
+        """Note a call that is given up."""
+        self.unfinished += intended >= self.warm_up
+
+    def _ended_in(self, now: float) -> int:
+        after = max(0, math.ceil(round(self.over - self.warm_up, 6))) if now >= self.over else 0
+        return max(int(now - self.warm_up), after)
 
     def take(self, before: int) -> dict[int, Second]:
         """Hand over the seconds before this one; what comes to them later is handed over later."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from datetime import UTC, datetime
@@ -24,7 +25,7 @@ from .verification import Verification, verify
 
 WELL: Final = 0
 FAILED: Final = 1
-"""A gate failed, or --verify found something."""
+"""A gate failed, --verify found something, or a report could not be written."""
 FELL_BEHIND: Final = 3
 UNREACHABLE: Final = 69
 """There was no gateway to put under load: EX_UNAVAILABLE in sysexits.h."""
@@ -50,16 +51,15 @@ def run(args: argparse.Namespace) -> int:
     finally:
         panel.close()
     report = _judge(asking, tally, started_at)
-    _publish(asking, report)
-    return int(report["verdict"]["exit_status"])
+    status = int(report["verdict"]["exit_status"])
+    return status if _publish(asking, report) else status or FAILED
 
 
 def _judge(asking: Asking, tally: Tally, started_at: datetime) -> dict[str, Any]:
-    plan = asking.plan
+    plan, verified = asking.plan, _verified(asking, tally)
     judged = verdict(plan, tally)
     compared = compare(asking.base, tally, settings(plan), asking.tolerance) if asking.base else None
     checked = gates(asking.limits, tally, compared)
-    verified = _verified(asking, tally)
     if tally.interrupted:
         status = INTERRUPTED
     elif not judged.kept_up:
@@ -82,30 +82,51 @@ def _judge(asking: Asking, tally: Tally, started_at: datetime) -> dict[str, Any]
 def _verified(asking: Asking, tally: Tally) -> Verification | None:
     if asking.verify is None:
         return None
-    if any(told.outcome == "unknown" for told in tally.told):
-        time.sleep(SETTLE_S)
-    return verify(asking.verify, asking.plan.run, tally.told)
+    try:
+        if any(told.outcome == "unknown" for told in tally.told):
+            time.sleep(SETTLE_S)
+        return verify(asking.verify, asking.plan.run, tally.told)
+    except KeyboardInterrupt:
+        tally.interrupted = True
+        return Verification(0, {}, 0, (), "it was interrupted")
 
 
 def _must_be_writable(asking: Asking) -> None:
     """Find out before the run, not after it."""
     faults = []
-    for flag, name in (("--json", asking.json), ("--html", asking.html)):
-        if name in {None, "-"}:
-            continue
+    for flag, name in _files(asking):
+        path = Path(name)
+        was_there = path.exists() or path.is_symlink()
         try:
-            with Path(str(name)).open("a", encoding="utf-8"):
+            with path.open("a", encoding="utf-8"):
                 pass
+            if not was_there:
+                path.unlink()
         except OSError as error:
             faults.append(f"{flag}: {name} cannot be written: {error.strerror}")
     if faults:
         raise Misuse("\n".join(faults))
 
 
-def _publish(asking: Asking, report: dict[str, Any]) -> None:
-    if asking.json not in {None, "-"}:
-        Path(str(asking.json)).write_text(write(report), "utf-8")
-    if asking.html:
-        Path(asking.html).write_text(page(report), "utf-8")
-    sys.stdout.write(write(report) if asking.json == "-" else text(report))
-    sys.stdout.flush()
+def _files(asking: Asking) -> list[tuple[str, str]]:
+    files = [("--json", "" if asking.json == "-" else asking.json), ("--html", asking.html)]
+    return [(flag, name) for flag, name in files if name]
+
+
+def _publish(asking: Asking, report: dict[str, Any]) -> bool:
+    """Write every report; where one cannot be written, say so and write the others all the same."""
+    faults = []
+    for flag, name in _files(asking):
+        try:
+            Path(name).write_text(write(report) if flag == "--json" else page(report), "utf-8")
+        except OSError as error:
+            faults.append(f"{flag}: {name} cannot be written: {error.strerror}")
+    try:
+        sys.stdout.write(write(report) if asking.json == "-" else text(report))
+        sys.stdout.flush()
+    except OSError as error:
+        # What is still in its buffer would be tried again, and fail again, at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        faults.append(f"the report cannot be written: {error.strerror}")
+    sys.stderr.write("".join(f"alipayhk-client: {fault}\n" for fault in faults))
+    return not faults

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass, field
 
-from .recording import End, Figures, Group, Recording, Second, Spread, Told, together
+from .recording import End, Figures, Group, Recording, Second, Told
+from .spread import Spread, together
 
 
 @dataclass(slots=True)
@@ -22,8 +23,8 @@ class Tally:
     """That told everything."""
     processes_lost: int = 0
     interrupted: bool = False
-    lasted: float = 0.0
-    """Seconds, warm-up included, for which calls were started."""
+    measured: float = 0.0
+    """Seconds for which calls were started, without the warm-up."""
 
     def add_seconds(self, seconds: dict[int, Second]) -> None:
         """Add what one process saw in some seconds."""
@@ -81,5 +82,14 @@ class Tally:
 
     @property
     def busy(self) -> list[float]:
-        """For each second, how much of it the busiest process's loop had something to do."""
-        return [second.busy for second in self.seconds.values()]
+        """For each measured second, how much of it the busiest process's loop had something to do."""
+        return [second.busy for second in self._measured]
+
+    @property
+    def succeeded(self) -> int:
+        """How many calls succeeded within the measured time, those of the warm-up included."""
+        return sum(second.ends.get(Group.SUCCESS, 0) + second.carried for second in self._measured)
+
+    @property
+    def _measured(self) -> list[Second]:
+        return [second for number, second in self.seconds.items() if number < self.measured]

@@ -13,7 +13,12 @@ GROUPS: Final = {"success": "successes", "error": "errors", "apart": "set apart"
 
 def text(report: dict[str, Any]) -> str:
     """Write a report as text."""
-    return "\n".join(line.rstrip() for line in _lines(report)) + "\n"
+    return "\n".join(tame(line).rstrip() for line in _lines(report)) + "\n"
+
+
+def tame(line: str) -> str:
+    """Show what a terminal would act upon: a server's words are not ours."""
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in line)
 
 
 def ms(us: float) -> str:

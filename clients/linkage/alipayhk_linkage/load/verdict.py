@@ -38,7 +38,11 @@ def verdict(plan: Plan, tally: Tally) -> Verdict:
             f" {plan.max_in_flight} calls in flight and were dropped; the generator was in time."
         )
     if not behind:
-        sentences.append("The generator kept up.")
+        sentences.append(
+            "The generator kept up."
+            if tally.due
+            else "Nothing was measured: no call was due after the warm-up."
+        )
     if tally.unfinished and not tally.interrupted:
         sentences.append(f"{tally.unfinished} calls never ended, long after their deadline.")
     if plan.profile is None and statistics.fmean(tally.busy or [0.0]) >= BUSY:

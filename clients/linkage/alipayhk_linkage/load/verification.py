@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import urllib.request
 from collections import defaultdict
@@ -16,6 +17,8 @@ REMEMBERED_MAX: Final = 100_000
 """What the sandbox remembers of an API; the oldest goes first."""
 SHOWN_MAX: Final = 20
 READ_S: Final = 30.0
+UNREADABLE: Final = (http.client.HTTPException, RecursionError)
+"""What a server that is no sandbox makes the library raise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,7 @@ def verify(url: str, run: str, told: Iterable[Told]) -> Verification:
             )
             return Verification(len(by_id), {}, 0, (), why)
         found = [*_discrepancies(by_id, received), *_strangers(f"load-{run}-", by_id, received)]
-    except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, KeyError, *UNREADABLE) as error:
         why = f"{url}/__sandbox/wallet cannot be read ({type(error).__name__})"
         return Verification(0, {}, 0, (), why)
     return Verification(len(by_id), _sends(by_id, received), len(found), tuple(found[:SHOWN_MAX]))

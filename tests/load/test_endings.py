@@ -1,0 +1,135 @@
+"""However a run ends, what it found is told: Ctrl-C at any moment, and reports that cannot be written."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import re
+import signal
+import struct
+import subprocess
+import termios
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.load.runs import CLIENT, NOISE, load, server
+from tests.peers.processes import PATIENCE_S, ROOT, environment, free_port, run
+
+QUICK = ("--rate", "40", "--duration", "500ms", "--warm-up", "0s", *NOISE)
+
+
+def interrupted(directory: Path, after_s: float, *flags: str) -> tuple[dict[str, Any], float]:
+    """Interrupt a run; return its report, and how long it took to end."""
+    written = directory / "report.json"
+    process = subprocess.Popen(
+        (*CLIENT, *flags, "--json", str(written)),
+        env=environment(),
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    time.sleep(after_s)
+    os.killpg(process.pid, signal.SIGINT)
+    since = time.monotonic()
+    assert process.wait(PATIENCE_S) == 130
+    return json.loads(written.read_text("utf-8")), time.monotonic() - since
+
+
+def test_ctrl_c_counts_what_never_ended_without_the_warm_up(tmp_path: Path) -> None:
+    with server("slow", "60000") as address:
+        flags = ("--rate", "50", "--duration", "60s", "--warm-up", "500ms", "--deadline", "60s")
+        report, _ = interrupted(tmp_path, 4, "--target", address, *flags)
+    arrivals = report["arrivals"]
+    assert arrivals["due"] == arrivals["started"] == arrivals["unfinished"] > 0
+    # The second in which it waited for answers is no part of the run.
+    assert report["rates"]["intended"] == pytest.approx(50, rel=0.1)
+
+
+def test_ctrl_c_ends_the_run_out_too_and_loses_nothing(tmp_path: Path) -> None:
+    with server("slow", "60000") as address:
+        flags = ("--rate", "50", "--duration", "500ms", "--warm-up", "0s", "--deadline", "60s")
+        report, took_s = interrupted(tmp_path, 4, "--target", address, *flags)
+    assert report["arrivals"]["unfinished"] == 25 == report["arrivals"]["started"]
+    assert "did not report" not in str(report["verdict"]["sentences"])
+    assert took_s < 8
+
+
+def test_a_full_disk_costs_no_other_report(tmp_path: Path, answering: str) -> None:
+    page = tmp_path / "report.html"
+    flags = ("--target", answering, *QUICK, "--json", "/dev/full", "--html", str(page))
+    ended = run(*CLIENT, *flags, env=environment())
+    assert (ended.status, ended.err.count("\n")) == (1, 1)
+    assert "--json: /dev/full cannot be written" in ended.err
+    assert "The generator kept up." in ended.out
+    assert "</html>" in page.read_text("utf-8")
+
+
+def test_nobody_who_reads_it_is_no_traceback(tmp_path: Path, answering: str) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        (*CLIENT, "--target", answering, *QUICK, "--json", str(tmp_path / "report.json")),
+        env=environment(),
+        cwd=ROOT,
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr.count(b"\n")) == (1, 1), done.stderr
+    assert b"the report cannot be written" in done.stderr
+    assert json.loads((tmp_path / "report.json").read_text("utf-8"))["success"]["count"] == 20
+
+
+def test_a_run_that_never_was_leaves_no_empty_report(tmp_path: Path) -> None:
+    ran = load(tmp_path, f"127.0.0.1:{free_port()}", *QUICK, "--html", str(tmp_path / "report.html"))
+    assert ran.status == 69
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_without_a_call_passes_no_gate(tmp_path: Path, answering: str) -> None:
+    base = str(tmp_path / "base.json")
+    assert run(*CLIENT, "--target", answering, *QUICK, "--json", base, env=environment()).status == 0
+    flags = ("--rate", "0.1", "--duration", "500ms", "--warm-up", "200ms")
+    ran = load(tmp_path, answering, *flags, "--max-p99", "1s", "--max-error-rate", "5", "--compare", base)
+    assert ran.status == 1
+    assert "Nothing was measured: no call was due after the warm-up." in ran.out
+    failed = {gate["name"] for gate in ran.report["gates"] if not gate["passed"]}
+    assert failed == {"--max-p99", "--max-error-rate", "--compare p99"}
+
+
+def test_a_gate_writes_seconds_out(tmp_path: Path) -> None:
+    with server("slow", "1500") as address:
+        ran = load(tmp_path, address, *QUICK, "--max-p99", "1490ms")
+    assert re.search(r"FAILED  --max-p99: p99 is 15\d\d\.\d ms; at most 1490 ms", ran.out), ran.out
+
+
+def test_a_servers_words_do_nothing_to_the_terminal(tmp_path: Path) -> None:
+    with server("rude") as address:
+        ran = load(tmp_path, address, *QUICK)
+    assert "\\x1b[2JBOO\\n" in ran.out
+    assert "\x1b" not in ran.out
+
+
+def test_the_panel_fits_a_narrow_terminal(answering: str) -> None:
+    """A line that wraps would leave its rest behind each time it is drawn again."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 10, 20, 0, 0))
+    flags = ("--target", answering, "--rate", "40", "--duration", "1s", "--warm-up", "0s")
+    process = subprocess.Popen(
+        (*CLIENT, *flags), env=environment(), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=theirs
+    )
+    process.wait(PATIENCE_S)
+    os.set_blocking(ours, False)
+    shown = os.read(ours, 65_536).decode()
+    for number in (ours, theirs):
+        os.close(number)
+    drawn = re.sub(r"\x1b\[\d*[A-Z]|\r", "", shown).splitlines()
+    assert "last second: 0 star" in drawn
+    assert max(map(len, drawn)) == 19
