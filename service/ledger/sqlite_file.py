@@ -144,7 +144,10 @@ class LedgerFile:
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
+        # In one transaction: another worker may be making the ledger at this moment.
+        connection.execute("BEGIN")
         version = _version_of(connection)
+        connection.execute("COMMIT")
         if connection.execute("PRAGMA journal_mode = WAL").fetchone() != ("wal",):
             raise LedgerFault(f"the ledger {self.path} is on a file system that cannot share memory")
         connection.execute("PRAGMA synchronous = FULL")

@@ -1,0 +1,39 @@
+"""A worker that opens a new ledger while another one makes it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+from service.ledger.sqlite_file import KeyMark, LedgerFile
+
+MARK = KeyMark("k", b"check")
+
+
+class Overtaken(sqlite3.Connection):
+    """A connection of the slower worker: between two of its statements the other one makes the ledger."""
+
+    others: Iterator[Path]
+
+    def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
+        if "sqlite_master" in sql:
+            for path in self.others:
+                # It has to wait for its turn, and here it gives up: the slower one makes the ledger itself.
+                with suppress(sqlite3.Error), closing(sqlite3.connect(path, timeout=0)) as other:
+                    make(other)
+        return super().execute(sql, *values)
+
+
+def make(connection: sqlite3.Connection) -> None:
+    connection.executescript("BEGIN EXCLUSIVE; CREATE TABLE meta (a); PRAGMA user_version = 1; COMMIT")
+
+
+def test_what_it_reads_of_the_file_is_of_one_moment(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    with closing(sqlite3.connect(path, isolation_level=None, factory=Overtaken)) as connection:
+        connection.others = iter((path,))
+        LedgerFile(path, MARK)._prepare(connection)
+        assert connection.execute("SELECT key_id FROM meta").fetchone() == (MARK.key_id,)
