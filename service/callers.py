@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
+
+from .toml_file import read_toml
 
 METHODS: Final = ("SyncLinkage", "BindAccount")
 _MEMBERS: Final = frozenset({"san", "methods", "max_in_flight"})
@@ -35,16 +36,6 @@ class Callers:
 
 ANYBODY: Final = Caller(name="", methods=frozenset(METHODS))
 """Who calls where no allow-list is configured."""
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file, of callers or of anything else; raise ValueError with what is wrong with it."""
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError):
-        raise ValueError("is not TOML") from None
 
 
 def callers_file(text: str) -> Callers:

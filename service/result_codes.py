@@ -10,7 +10,8 @@ from typing import Final
 
 from grpc import StatusCode
 
-from .callers import METHODS, read_toml
+from .callers import METHODS
+from .toml_file import read_toml
 
 RATE_LIMITED: Final = "REQUEST_TRAFFIC_EXCEED_LIMIT"
 

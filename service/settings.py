@@ -19,11 +19,12 @@ from clients.alipayhk.crypto import AesMode, RsaPadding
 from clients.alipayhk.messages import JSON_CONTENT_TYPE
 
 from . import parsing
-from .callers import Callers, callers_file, read_toml
+from .callers import Callers, callers_file
 from .ledger.opening import check_url
 from .parsing import Address, KeyFile
 from .result_codes import ResultCodes, result_codes_file
 from .settings_between import faults_between
+from .toml_file import read_toml
 
 PREFIX: Final = "ALIPAYHK_"
 METRICS_DIRECTORY: Final = "PROMETHEUS_MULTIPROC_DIR"
