@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import uuid
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final, Self, cast
 
@@ -50,6 +51,14 @@ def _how(request: Message, kind: type[Message], timeout_s: float, metadata: Meta
         raise ValueError("the deadline is not a number of seconds")
     # gRPC takes infinity, and what is centuries away, for what has passed.
     return {"timeout": min(timeout_s, LONGEST_S), "metadata": metadata_of_call(metadata)}
+
+
+def _answered(method: Callable[..., object], request: Message, how: dict[str, Any]) -> object:
+    """Make a call of the synchronous channel; return its response, or raise LinkageError."""
+    try:
+        return method(request, **how)
+    except grpc.RpcError as error:
+        raise LinkageError.of(cast("RpcFailure", error)) from None
 
 
 async def _ended(call: Any) -> object:
@@ -159,11 +168,7 @@ class BlockingLinkageClient:
         """Do what `LinkageClient.sync_linkage` does."""
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
         how = _how(request, SyncLinkageRequest, timeout_s, metadata)
-        try:
-            response = self._stub.SyncLinkage(request, **how)
-        except grpc.RpcError as error:
-            raise LinkageError.of(cast("RpcFailure", error)) from None
-        return cast("SyncLinkageResponse", response)
+        return cast("SyncLinkageResponse", _answered(self._stub.SyncLinkage, request, how))
 
     def bind_account(
         self, request: BindAccountRequest, *, timeout_s: float | None = None, metadata: Metadata = ()
@@ -171,11 +176,7 @@ class BlockingLinkageClient:
         """Do what `LinkageClient.bind_account` does."""
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
         how = _how(request, BindAccountRequest, timeout_s, metadata)
-        try:
-            response = self._stub.BindAccount(request, **how)
-        except grpc.RpcError as error:
-            raise LinkageError.of(cast("RpcFailure", error)) from None
-        return cast("BindAccountResponse", response)
+        return cast("BindAccountResponse", _answered(self._stub.BindAccount, request, how))
 
     def close(self) -> None:
         """Close the channel; calls under way end with LinkageError, and nobody knows what came of them."""
