@@ -2,8 +2,7 @@
 
 Both call the same server in turn, round by round, so that the ratios hold on a machine whose speed wavers:
 a server that answers at once, which shows what the generators can do, and a gateway before a sandbox, which
-shows what one sees of it. ghz 0.121.0 is looked for in .tools/bin and on PATH:
-`GOBIN=$PWD/.tools/bin go install github.com/bojand/ghz/cmd/ghz@v0.121.0`.
+shows what one sees of it. ghz is looked for in .tools/bin, put there by `make .tools/bin/ghz`, and on PATH.
 """
 
 from __future__ import annotations
@@ -25,7 +24,6 @@ from tests.load.runs import CLIENT, server
 from tests.peers.gateways import gateway, sandbox
 from tests.peers.processes import ROOT, environment, run
 
-GHZ: Final = "github.com/bojand/ghz/cmd/ghz@v0.121.0"
 CALL: Final = "alipayhk.linkage.v1.LinkageService.SyncLinkage"
 REQUEST: Final = json.dumps(
     {
@@ -111,7 +109,7 @@ def main() -> int:
     parser.add_argument("--ghz", default=found_ghz())
     args = parser.parse_args()
     if args.ghz is None:
-        sys.stderr.write("there is no ghz; the first lines of this file say how to get it\n")
+        sys.stderr.write("there is no ghz: run `make .tools/bin/ghz`\n")
         return 1
     heads = "".join(f"{head:>9}" for head in ("calls/s", "p50 ms", "p99 ms", "errors"))
     print(f"{'server':<16}{'callers':>8}{'':>3}{'tool':<6}{heads}")

@@ -6,7 +6,6 @@ import json
 import os
 import random
 import signal
-import socket
 import threading
 import urllib.request
 from collections import Counter
@@ -19,6 +18,7 @@ from typing import Any, Final
 
 from tests.e2e.material import Material
 from tests.linkage.where import Where, serving
+from tests.peers.processes import lasting_port
 
 UP_S: Final = (0.3, 1.2)
 """How long a gateway is left alone between two kills."""
@@ -73,18 +73,6 @@ def killing(kind: str, material: Material, console: str) -> Iterator[Mortal]:
     finally:
         mortal.stop()
     assert mortal.failure is None, mortal.failure
-
-
-def lasting_port() -> int:
-    """Return a free port that no connection is given by itself while nobody listens on it."""
-    for port in random.sample(range(20_000, 30_000), 100):
-        with socket.socket() as listener:
-            try:
-                listener.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise RuntimeError("no port is free")
 
 
 def compare(told: Path, where: Where) -> Found:

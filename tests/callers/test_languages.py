@@ -43,7 +43,7 @@ def alipayhk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Materia
 
 def do(language: Language, command: Command, variables: dict[str, str]) -> None:
     """Run one of a language's commands, which must end well."""
-    # Neither this process's settings nor its proxies are those of a caller.
+    # What steers this process's own tests is not for theirs.
     outside = {n: v for n, v in environment().items() if n not in {"PYTEST_ADDOPTS", "COV_CORE_SOURCE"}}
     cwd = ROOT / language.directory
     ended = run(*command, env=outside | variables, cwd=cwd, patience_s=PATIENCE_S)

@@ -15,7 +15,6 @@ import asyncio
 import itertools
 import json
 import random
-import socket
 import sys
 import tempfile
 import time
@@ -31,6 +30,7 @@ from alipayhk.linkage.v1 import linkage_service_pb2 as pb
 from alipayhk_linkage.errors import LinkageError
 from service.key_files import generate
 from service.settings import environment_for_children
+from tests.peers.processes import lasting_port
 
 SERVICE = "/alipayhk.linkage.v1.LinkageService/"
 PATIENCE_S = 60.0
@@ -99,7 +99,7 @@ class World:
 
     async def start_gateway(self) -> None:
         """Start it anew, on the port that it had before."""
-        listen = self.address or f"127.0.0.1:{_lasting_port()}"
+        listen = self.address or f"127.0.0.1:{lasting_port()}"
         self.gateway = await self._start(
             "serve",
             log="gateway.log",
@@ -150,18 +150,6 @@ class World:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=errors,
             )
-
-
-def _lasting_port() -> int:
-    """Return a free port that no connection is given by itself while the gateway is down."""
-    for port in range(20_000, 30_000):
-        with socket.socket() as listener:
-            try:
-                listener.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise RuntimeError("no port is free")
 
 
 async def _drain(stream: asyncio.StreamReader) -> None:

@@ -114,6 +114,12 @@ class Gateway:
             lambda record: record["event"] == "call" and record["request_id"] == request_id
         )
 
+    async def cancel_logged(self, request_id: str) -> Record:
+        """Wait for the line of the access log with which a call ends that its caller cancelled."""
+        return await self.logged(
+            lambda record: record.get("code") == "CANCELLED" and record["request_id"] == request_id
+        )
+
     async def attempt_logged(self, request_id: str) -> Record:
         """Wait for the log line with which an attempt ends."""
         return await self.logged(

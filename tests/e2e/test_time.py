@@ -99,9 +99,7 @@ async def test_caller_who_cancels_does_not_abandon_half_a_send(way: Way) -> None
     calling = asyncio.create_task(caller.call(way.gateway.channel, way.api, request))
     await way.upstream.request_came()
     calling.cancel()
-    await way.gateway.logged(
-        lambda record: record.get("code") == "CANCELLED" and record["request_id"] == request.request_id
-    )
+    await way.gateway.cancel_logged(request.request_id)
     until.set()
     record = await way.gateway.attempt_logged(request.request_id)
     assert record["end"] == "success"

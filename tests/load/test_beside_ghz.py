@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
 import statistics
-from pathlib import Path
 
 import pytest
 
-from bench.load import GHZ, found_ghz, ours, theirs
-from tests.peers.processes import environment, run
+from bench.load import found_ghz, ours, theirs
 
 ROUNDS = 5
 
 
-def installed_ghz(directory: Path) -> str:
-    """Install it where this test alone sees it."""
-    go = shutil.which("go")
-    if go is None:
-        pytest.fail("there is no ghz, and no Go to install it with")
-    run(go, "install", GHZ, env={**environment(), "GOBIN": str(directory)}, patience_s=900)
-    return str(directory / "ghz")
-
-
 @pytest.mark.full
-def test_the_rate_is_within_a_tenth_of_ghzs_or_better(plain: str, tmp_path: Path) -> None:
-    ghz = found_ghz() or installed_ghz(tmp_path)
+def test_the_rate_is_within_a_tenth_of_ghzs_or_better(plain: str) -> None:
+    ghz = found_ghz()
+    assert ghz is not None, "there is no ghz: run `make .tools/bin/ghz`"
     ratios = []
     for _ in range(ROUNDS):
         beside = theirs(ghz, plain, 50, 3)

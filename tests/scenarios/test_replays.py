@@ -71,9 +71,7 @@ async def test_answer_whose_caller_went_is_recorded_and_replayed(scene: Scene, a
     request = apart(api)
     async with held(scene, api, request) as first:
         first.calling.cancel()
-        await scene.gateway.logged(
-            lambda line: line.get("code") == "CANCELLED" and line["request_id"] == request.request_id
-        )
+        await scene.gateway.cancel_logged(request.request_id)
         first.until.set()
         await recorded(scene, api, request)
     await scene.ok(api, request, replayed=True)
@@ -96,9 +94,7 @@ async def test_caller_who_comes_back_in_mid_call_joins_it(scene: Scene, api: Api
     request = apart(api)
     async with held(scene, api, request) as first:
         first.calling.cancel()
-        await scene.gateway.logged(
-            lambda line: line.get("code") == "CANCELLED" and line["request_id"] == request.request_id
-        )
+        await scene.gateway.cancel_logged(request.request_id)
         second = asyncio.create_task(scene.ok(api, request))
         await asyncio.sleep(0.1)
         first.until.set()
