@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,7 @@ from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 
 from .demo_calls import ENCRYPTED, EXAMPLES, PLAIN, Example
+from .demo_ports import PortTakenError, is_listening, wait_until_free
 from .key_files import generate
 from .linkage import RPCS
 from .settings import environment_for_children
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
             if not args.once:
                 _wait_for_ctrl_c()
             return 0 if all(ended_well) else 1
-    except DemoError as error:
+    except (DemoError, PortTakenError) as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -75,7 +75,7 @@ def _interrupt(*_: object) -> NoReturn:
 
 def _start_all(directory: Path, stack: ExitStack) -> None:
     for address in (PLAIN, ENCRYPTED, SANDBOX, PLAIN_ADMIN, ENCRYPTED_ADMIN):
-        _must_be_free(address)
+        wait_until_free(address)
     print(f"Making keys in {directory} (removed at the end) ...", flush=True)
     ours, theirs = generate(directory, "merchant"), generate(directory, "alipayhk")
     print(f"Starting the sandbox AlipayHK on http://{SANDBOX} ...", flush=True)
@@ -132,26 +132,12 @@ def _child(
             process.wait(timeout=START_S)
 
 
-def _must_be_free(address: str) -> None:
-    host, _, port = address.partition(":")
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((host, int(port)))
-        except OSError:
-            raise DemoError(f"something listens on {address} already; the demo needs that port") from None
-
-
 def _wait_until_listening(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    host, _, port = address.partition(":")
     give_up = time.monotonic() + START_S
     while time.monotonic() < give_up and process.poll() is None:
-        try:
-            socket.create_connection((host, int(port)), timeout=1).close()
-        except OSError:
-            time.sleep(0.05)
-        else:
+        if is_listening(address):
             return
+        time.sleep(0.05)
     raise DemoError(f"nothing came up on {address}:\n{log.read_text()}")
 
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 import shutil
+import socket
 import sys
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
+from service.demo_calls import ENCRYPTED, PLAIN
+from service.demo_ports import wait_until_free
 from tests.docs.expected import Row, not_run
 from tests.docs.pages import Block
 from tests.peers.processes import GATEWAY, PATIENCE_S, ROOT, environment, run, running
@@ -38,6 +42,20 @@ def copy_of_the_repository(to: Path) -> None:
     (to / ".tools").symlink_to(BIN.parent)
 
 
+@contextmanager
+def _kept_from_others(address: str) -> Iterator[None]:
+    """Keep a connection of a test that runs beside this one from being given this port.
+
+    A socket that is bound and does not listen does that, and lets another one listen there (SO_REUSEADDR).
+    """
+    host, _, port = address.partition(":")
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        wait_until_free(address)
+        holder.bind((host, int(port)))
+        yield
+
+
 class Reader:
     """A terminal in a copy of the repository."""
 
@@ -45,6 +63,8 @@ class Reader:
         self._directory = directory
         self._stack = stack
         self._environment = environment()
+        for address in (PLAIN, ENCRYPTED):
+            stack.enter_context(_kept_from_others(address))
 
     def start_the_demo(self) -> str:
         """Do what `make demo` does; return what it says until it stays up."""

@@ -26,6 +26,13 @@ def stalling() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def slow() -> Iterator[str]:
+    """A server so slow that no busy machine makes another one look as slow."""
+    with server("slow", "1500") as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
 def capped() -> Iterator[str]:
     with server("capped", "50") as address:
         yield address

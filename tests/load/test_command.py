@@ -175,7 +175,7 @@ def test_gates_pass_and_fail(tmp_path: Path, answering: str) -> None:
     assert "passed  --max-error-rate: 0 of 50 calls failed" in ill.out
 
 
-def test_a_base_run_is_compared_with(tmp_path: Path, answering: str, stalling: str, refusing: str) -> None:
+def test_a_base_run_is_compared_with(tmp_path: Path, answering: str, slow: str, refusing: str) -> None:
     (bases := tmp_path / "bases").mkdir()
     flags = ("--rate", "150", "--duration", "2s", "--warm-up", "100ms")
     assert load(bases, answering, *flags).status == 0
@@ -184,7 +184,7 @@ def test_a_base_run_is_compared_with(tmp_path: Path, answering: str, stalling: s
     same = load(tmp_path, answering, *flags, "--compare", base, "--compare-tolerance", "100")
     assert {gate["name"] for gate in same.report["gates"]} == {"--compare p99", "--compare errors"}
     assert same.report["gates"][1]["passed"]
-    worse = load(tmp_path, stalling, *flags, "--compare", base)
+    worse = load(tmp_path, slow, *flags, "--compare", base)
     assert worse.status == 1, worse.out
     assert worse.report["comparison"]["p99_us"]["worse"]
     assert re.search(r"FAILED  --compare p99: p99 .* ms then, .* ms now: \+.* ms, 95 % interval", worse.out)
