@@ -26,7 +26,7 @@ SHUTTING_DOWN = not_sent(StatusCode.UNAVAILABLE, "SHUTTING_DOWN")
 @pytest.mark.parametrize("api", APIS, ids=str)
 async def test_stop_loses_no_call(run: Run, upstream: Upstream, wallet: Wallet, api: Api) -> None:
     async with (
-        run({"DRAIN_DELAY_S": "0.6"}) as gateway,
+        run({"DRAIN_DELAY_S": "2"}) as gateway,
         watching(gateway.channel) as readiness,
         watching(gateway.channel, SERVICE) as service,
         held(gateway.channel, api, upstream, wallet) as first,
@@ -36,7 +36,7 @@ async def test_stop_loses_no_call(run: Run, upstream: Upstream, wallet: Wallet, 
         gateway.terminate()
         began = time.monotonic()
         assert (await anext(readiness), await anext(service)) == (NOT_SERVING, NOT_SERVING)
-        assert time.monotonic() - began < 0.6
+        assert time.monotonic() - began < 2
         assert await health(gateway.channel, "liveness") == SERVING
         assert (await get(gateway.admin, "/readyz"))[0] == 503
         assert (await get(gateway.admin, "/livez"))[0] == 200
@@ -44,7 +44,7 @@ async def test_stop_loses_no_call(run: Run, upstream: Upstream, wallet: Wallet, 
         upstream.script, script = wallet.says(), upstream.script
         await caller.accepted(gateway.channel, api, apart(api))
         upstream.script = script
-        await asyncio.sleep(max(0, began + 0.8 - time.monotonic()))
+        await asyncio.sleep(max(0, began + 2.2 - time.monotonic()))
         for other in APIS:
             await caller.refused(gateway.channel, other, other.request(), SHUTTING_DOWN)
         assert len(upstream.requests) == 2

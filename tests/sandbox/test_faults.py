@@ -218,11 +218,11 @@ async def test_a_slow_answer_waits_a_second_for_every_byte(sleepless: Merchant, 
 
 async def test_a_slow_answer_is_slow(merchant: Merchant) -> None:
     sealed = merchant.seal("SyncLinkage", body_of("SyncLinkage", userId=f"{USER_ID}+SLOW"))
+    began = time.monotonic()
     reader, writer = await connected(merchant, sealed)
     await reader.readuntil(b"\r\n\r\n")
-    began = time.monotonic()
     assert len(await reader.read(100)) == 1
-    assert 0.5 < time.monotonic() - began < 3
+    assert 0.5 < time.monotonic() - began < 10
     writer.close()
     await writer.wait_closed()
 

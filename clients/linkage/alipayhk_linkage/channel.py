@@ -26,8 +26,10 @@ ALWAYS: Final[Options] = (
     ("grpc.service_config_disable_resolution", 1),
     # gRPC's own two minutes would keep a caller away long after the gateway is back.
     ("grpc.initial_reconnect_backoff_ms", 200),
-    ("grpc.min_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 5_000),
+    # By its name another wait; it is how long one connection, with its handshakes, may take to come about.
+    # gRPC's own 20 s are longer than a call has; what is too short fails where the gateway is only busy.
+    ("grpc.min_reconnect_backoff_ms", 5_000),
 )
 
 
