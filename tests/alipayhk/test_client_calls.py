@@ -20,7 +20,8 @@ from clients.alipayhk.protocols import HEADER_SIGNED, PROTOCOLS
 from clients.alipayhk.strict_json import member_bytes
 from clients.alipayhk.transport import Attempt
 from tests.alipayhk.sides import REQUEST_ID, Sides
-from tests.alipayhk.upstream import Upstream, Wire, hanging, refused_port, transport
+from tests.alipayhk.upstream import Upstream, Wire, hanging, transport
+from tests.ports import free_port
 
 BODY: Final = '{"requestId":"req-0001","userId":"2160000000000001","名":"陳大文 🧧"}'.encode()
 SUCCESS: Final[dict[str, object]] = {
@@ -246,7 +247,7 @@ async def test_what_fails_on_the_way_is_told_as_it_is(sides: Sides) -> None:
     attempt = Attempt()
     async with transport(timeout_s=0.3) as opened:
         client = Client(opened)
-        us = replace(sides.us, base_url=f"http://127.0.0.1:{refused_port()}")
+        us = replace(sides.us, base_url=f"http://127.0.0.1:{free_port()}")
         with pytest.raises(errors.Unreachable):
             await client.call(us, REQUEST_ID, BODY, attempt)
         assert not attempt.sent

@@ -21,10 +21,10 @@ from tests.alipayhk.upstream import (
     full_backlog,
     post,
     post_once,
-    refused_port,
     replying,
     transport,
 )
+from tests.ports import free_port
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 UNREACHABLE = (errors.Unreachable, False)
@@ -49,7 +49,7 @@ async def test_a_label_that_is_too_long_is_unreachable() -> None:
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 async def test_a_refused_connection_is_unreachable(scheme: str) -> None:
-    assert (await post_once(f"{scheme}://127.0.0.1:{refused_port()}")).ending == UNREACHABLE
+    assert (await post_once(f"{scheme}://127.0.0.1:{free_port()}")).ending == UNREACHABLE
 
 
 async def test_connecting_that_hangs_ends_by_its_own_timeout() -> None:
@@ -213,7 +213,7 @@ async def test_an_attempt_stays_sent_when_it_is_tried_again() -> None:
     async with transport() as opened:
         with pytest.raises(errors.ConnectionLost):
             await opened.post(
-                f"http://127.0.0.1:{refused_port()}",
+                f"http://127.0.0.1:{free_port()}",
                 SealedRequest("/", (), b""),
                 attempt,
                 reuse_connection=False,

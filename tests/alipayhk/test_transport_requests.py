@@ -17,10 +17,10 @@ from tests.alipayhk.upstream import (
     deaf,
     post,
     post_once,
-    refused_port,
     replying,
     transport,
 )
+from tests.ports import free_port
 
 OK: Final = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 
@@ -222,7 +222,7 @@ async def test_a_tls_request_goes_through_a_tunnel_of_the_configured_proxy(autho
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 async def test_a_proxy_that_refuses_the_connection_means_not_sent(scheme: str) -> None:
-    proxy = f"http://127.0.0.1:{refused_port()}"
+    proxy = f"http://127.0.0.1:{free_port()}"
     outcome = await post_once(f"{scheme}://upstream.example", proxy=proxy)
     assert outcome.ending == (errors.Unreachable, False)
 

@@ -230,13 +230,6 @@ async def post_once(
         return await post(opened, base_url, path=path)
 
 
-def refused_port() -> int:
-    """Return a port on which nobody listens."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
 @contextlib.contextmanager
 def full_backlog() -> Iterator[int]:
     """Listen without ever accepting, with no room for another connection: connecting to it hangs."""

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from tests.e2e.material import Material
 from tests.linkage.where import Where, serving
-from tests.peers.processes import lasting_port
+from tests.ports import free_port
 
 UP_S: Final = (0.3, 1.2)
 """How long a gateway is left alone between two kills."""
@@ -41,7 +41,7 @@ class Mortal(threading.Thread):
         self.failure: BaseException | None = None
         self._over = threading.Event()
         self._stack = ExitStack()
-        self._gateway_of = partial(serving, kind, material, console, LISTEN=f"127.0.0.1:{lasting_port()}")
+        self._gateway_of = partial(serving, kind, material, console, LISTEN=f"127.0.0.1:{free_port()}")
         self.where, self._gateway = self._stack.enter_context(self._gateway_of())
 
     def run(self) -> None:

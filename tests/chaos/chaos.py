@@ -30,7 +30,7 @@ from alipayhk.linkage.v1 import linkage_service_pb2 as pb
 from alipayhk_linkage.errors import LinkageError
 from service.key_files import generate
 from service.settings import environment_for_children
-from tests.peers.processes import lasting_port
+from tests.ports import free_port
 
 SERVICE = "/alipayhk.linkage.v1.LinkageService/"
 PATIENCE_S = 60.0
@@ -99,7 +99,7 @@ class World:
 
     async def start_gateway(self) -> None:
         """Start it anew, on the port that it had before."""
-        listen = self.address or f"127.0.0.1:{lasting_port()}"
+        listen = self.address or f"127.0.0.1:{free_port()}"
         self.gateway = await self._start(
             "serve",
             log="gateway.log",

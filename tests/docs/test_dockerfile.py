@@ -8,8 +8,9 @@ import pytest
 
 from tests.docs.dockerfile import Image, steps
 from tests.e2e.material import Material
-from tests.peers.processes import ROOT, Ended, environment, free_port, run, running
+from tests.peers.processes import ROOT, Ended, environment, run, running
 from tests.peers.tools import check
+from tests.ports import free_port
 
 
 def test_hadolint_finds_nothing() -> None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
-import socket
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -17,8 +15,10 @@ from typing import Any, Final
 
 import grpc
 
+from ..peers.processes import environment
+from ..ports import free_port
+
 SCRIPT: Final = Path(sys.executable).parent / "alipayhk-gateway"
-PREFIX: Final = "ALIPAYHK_"
 PATIENCE_S: Final = 20.0
 CHANNEL_OPTIONS: Final = (
     ("grpc.enable_retries", 0),
@@ -28,20 +28,6 @@ CHANNEL_OPTIONS: Final = (
 
 Settings = Mapping[str, str]
 Record = dict[str, Any]
-
-
-def environment(settings: Settings) -> dict[str, str]:
-    """Return this process's environment with these settings and no other ones."""
-    rest = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
-    return rest | {PREFIX + name: value for name, value in settings.items()}
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on just now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,11 @@ import pytest
 import pytest_asyncio
 from grpc import StatusCode
 
+from ..ports import free_port
 from . import caller
 from .caller import Told, not_sent
 from .conftest import Run
-from .gateway import Gateway, channel_to, free_port
+from .gateway import Gateway, channel_to
 from .gateway import run as run_command
 from .material import Authority, Material
 from .operations import REFLECTIONS, SERVING, health, reflect

@@ -15,7 +15,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 
-from .gateway import Ended, Gateway, Settings, free_port
+from ..ports import free_port
+from .gateway import Ended, Gateway, Settings
 from .gateway import run as command
 from .material import Material, pem
 from .operations import NOT_SERVING

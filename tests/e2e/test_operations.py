@@ -10,10 +10,11 @@ import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc import StatusCode
 
+from ..ports import free_port
 from . import caller
 from .caller import Told, not_sent
 from .conftest import Run, Way
-from .gateway import Gateway, free_port, get
+from .gateway import Gateway, get
 from .operations import REFLECTIONS, SERVING, health, metrics, names, reflect, watching
 from .samples import SERVICE, SYNC
 from .wallet import result

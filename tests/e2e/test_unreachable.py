@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 import pytest
 from grpc import StatusCode
 
+from ..ports import free_port
 from . import caller
 from .caller import Told, not_sent
 from .conftest import Run, RunAll, Way
-from .gateway import Gateway, free_port
+from .gateway import Gateway
 from .material import Authority, Certificate, Material
 from .samples import APIS, BIND, SYNC, Api
 from .upstream import Answer, Upstream, listening

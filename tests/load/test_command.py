@@ -17,7 +17,8 @@ import pytest
 
 from alipayhk_linkage.load.comparison import read_base
 from tests.load.runs import CLIENT, load
-from tests.peers.processes import PATIENCE_S, ROOT, environment, free_port, run
+from tests.peers.processes import PATIENCE_S, ROOT, environment, run
+from tests.ports import free_port
 
 QUICK = ("--rate", "100", "--duration", "500ms", "--warm-up", "100ms")
 

@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 
 from tests.load.runs import CLIENT, NOISE, load, server
-from tests.peers.processes import PATIENCE_S, ROOT, environment, free_port, run
+from tests.peers.processes import PATIENCE_S, ROOT, environment, run
+from tests.ports import free_port
 
 QUICK = ("--rate", "40", "--duration", "500ms", "--warm-up", "0s", *NOISE)
 

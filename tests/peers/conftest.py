@@ -9,8 +9,8 @@ import pytest
 
 from tests.e2e.material import Material
 from tests.peers.gateways import Gateway, Identities, gateway, identities, sandbox, tls
-from tests.peers.processes import free_port
 from tests.peers.tools import check, peer
+from tests.ports import free_port
 
 
 @pytest.fixture(scope="session")

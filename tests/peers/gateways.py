@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from tests.e2e.material import Certificate, Material
-from tests.peers.processes import GATEWAY, Running, environment, free_port, running
+from tests.peers.processes import GATEWAY, Running, environment, running
+from tests.ports import free_port
 
 CLIENT_ID: Final = "SANDBOX_CLIENT_1"
 SERVICE: Final = "alipayhk.linkage.v1.LinkageService"

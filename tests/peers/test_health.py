@@ -11,7 +11,8 @@ import pytest
 
 from tests.e2e.material import Material
 from tests.peers.gateways import SERVICE, Gateway, Identities, gateway
-from tests.peers.processes import GATEWAY, environment, free_port, run
+from tests.peers.processes import GATEWAY, environment, run
+from tests.ports import free_port
 
 SERVING, BAD_ARGUMENTS, NO_CONNECTION, RPC_FAILED, NOT_SERVING = range(5)
 PROBE_FLAGS = {

@@ -14,9 +14,9 @@ from grpc import StatusCode
 
 from ..e2e.caller import Expected, Told, check, not_sent, told
 from ..e2e.conftest import Run
-from ..e2e.gateway import free_port
 from ..e2e.samples import APIS, BIND, SERVICE, Api, apart
 from ..e2e.upstream import Upstream
+from ..ports import free_port
 from .conftest import Stage
 from .scene import LEDGER_UNAVAILABLE, Scene
 from .test_ledger_trouble import removed

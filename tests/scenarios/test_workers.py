@@ -13,9 +13,10 @@ import pytest
 
 from ..e2e import caller
 from ..e2e.caller import Told
-from ..e2e.gateway import Gateway, channel_to, free_port
+from ..e2e.gateway import Gateway, channel_to
 from ..e2e.samples import APIS, SYNC, Api, apart, new_id
 from ..e2e.upstream import Peer, Request
+from ..ports import free_port
 from .conftest import Stage
 from .scene import IN_DOUBT, REUSED, changed, held
 
