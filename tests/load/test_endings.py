@@ -24,7 +24,9 @@ from tests.ports import free_port
 QUICK = ("--rate", "40", "--duration", "500ms", "--warm-up", "0s", *NOISE)
 
 
-def interrupted(directory: Path, after_s: float, *flags: str) -> tuple[dict[str, Any], float]:
+def interrupted(
+    directory: Path, after_s: float, *flags: str, by: signal.Signals = signal.SIGINT
+) -> tuple[dict[str, Any], float]:
     """Interrupt a run; return its report, and how long it took to end."""
     written = directory / "report.json"
     process = subprocess.Popen(
@@ -35,7 +37,7 @@ def interrupted(directory: Path, after_s: float, *flags: str) -> tuple[dict[str,
         start_new_session=True,
     )
     time.sleep(after_s)
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, by)
     since = time.monotonic()
     assert process.wait(PATIENCE_S) == 130
     return json.loads(written.read_text("utf-8")), time.monotonic() - since
@@ -51,13 +53,14 @@ def test_ctrl_c_counts_what_never_ended_without_the_warm_up(tmp_path: Path) -> N
     assert report["rates"]["intended"] == pytest.approx(50, rel=0.1)
 
 
-def test_ctrl_c_ends_the_run_out_too_and_loses_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_ends_the_run_out_too_and_loses_nothing(tmp_path: Path, by: signal.Signals) -> None:
     with server("slow", "60000") as address:
         flags = ("--rate", "50", "--duration", "500ms", "--warm-up", "0s", "--deadline", "60s")
-        report, took_s = interrupted(tmp_path, 4, "--target", address, *flags)
+        report, took_s = interrupted(tmp_path, 4, "--target", address, *flags, by=by)
     assert report["arrivals"]["unfinished"] == 25 == report["arrivals"]["started"]
     assert "did not report" not in str(report["verdict"]["sentences"])
-    assert took_s < 8
+    assert took_s < 20
 
 
 def test_a_full_disk_costs_no_other_report(tmp_path: Path, answering: str) -> None:

@@ -54,9 +54,9 @@ class Processes:
 
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
-        # Inherited, and so in force before a process can be interrupted in the middle of its imports.
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        try:
+        # Ctrl-C reaches the whole group, and this process says what becomes of it. The others inherit that
+        # they ignore it, so that it holds in the middle of their imports too.
+        with _on_interruption(signal.SIG_IGN):
             for number in range(self._plan.processes):
                 ours, theirs = context.Pipe()
                 child = context.Process(target=worker.main, args=(theirs, self._plan, number), daemon=True)
@@ -64,8 +64,6 @@ class Processes:
                 theirs.close()
                 self._pipes[ours] = number
                 self._children.append(child)
-        finally:
-            signal.signal(signal.SIGINT, before)
 
     def _begin(self, interrupted: _Flag) -> float | None:
         """Wait until all are ready; return the start, or None where there is none."""
@@ -150,7 +148,7 @@ class _Flag:
 
 @contextmanager
 def _interruptions() -> Iterator[_Flag]:
-    """Note Ctrl-C instead of raising it; the second one raises."""
+    """Note Ctrl-C, or the SIGTERM of a CI that gives up, instead of ending; the second one ends."""
     flag = _Flag()
 
     def note(_number: int, _frame: FrameType | None) -> None:
@@ -158,8 +156,15 @@ def _interruptions() -> Iterator[_Flag]:
             raise KeyboardInterrupt
         flag.is_set = True
 
-    before = signal.signal(signal.SIGINT, note)
-    try:
+    with _on_interruption(note):
         yield flag
+
+
+@contextmanager
+def _on_interruption(do: Callable[[int, FrameType | None], None] | signal.Handlers) -> Iterator[None]:
+    before = {number: signal.signal(number, do) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import signal
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -113,8 +112,6 @@ def _channel(target: str, plan: Plan) -> grpc.aio.Channel:
 
 def main(pipe: Connection, plan: Plan, process: int) -> None:
     """Run a process of the generator."""
-    # Ctrl-C reaches the whole group; the leading process says what becomes of it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     waiting = WaitingSelector()
     loop = asyncio.SelectorEventLoop(waiting)
     asyncio.set_event_loop(loop)
