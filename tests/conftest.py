@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
+from typing import Final
 
+import pytest
+import pytest_asyncio
 from hypothesis import HealthCheck, settings
 
 QUICK = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -16,3 +20,14 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 # What a shell starts in the background ignores Ctrl-C, and hands that on: here to the programs under test.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+HERE: Final = Path(__file__).parent
+IN_ONE_LOOP: Final = {HERE / "e2e", HERE / "linkage", HERE / "scenarios"}
+"""Tests that share processes and listeners, or call by gRPC, which may answer a loop that is closed."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run every asynchronous test of some directories in the loop of the whole session."""
+    for item in items:
+        if IN_ONE_LOOP.intersection(item.path.parents) and pytest_asyncio.is_async_test(item):
+            item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -20,18 +19,10 @@ from .samples import BIND, CLIENT_ID, PATHS, SYNC, Api
 from .upstream import Request, Script, Upstream, listening
 from .wallet import Wallet, id_of
 
-HERE: Final = Path(__file__).parent
 RESENDING_S: Final = 0.5
 """The deadline of a call that is sent again and again: enough for a few attempts."""
 Run = Callable[..., AbstractAsyncContextManager[Gateway]]
 RunAll = Callable[[Mapping[str, Settings]], AbstractAsyncContextManager[dict[str, Gateway]]]
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run every asynchronous test here in the loop of the processes and listeners that are shared."""
-    for item in items:
-        if HERE in item.path.parents and pytest_asyncio.is_async_test(item):
-            item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
 
 
 @pytest.fixture(scope="session")

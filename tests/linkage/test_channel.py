@@ -59,7 +59,7 @@ class Gateway(linkage_service_pb2_grpc.LinkageServiceServicer):
             await context.abort(self.codes.pop(0), "as it was told to", trailers)
 
 
-@pytest_asyncio.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def gateway() -> AsyncIterator[tuple[Gateway, str]]:
     servicer, server = Gateway(), grpc.aio.server()
     linkage_service_pb2_grpc.add_LinkageServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]

@@ -88,12 +88,12 @@ def test_latency_counts_from_the_intended_start_and_service_from_the_actual_one(
 
 
 def test_a_process_that_is_lost_is_no_secret(tmp_path: Path, answering: str) -> None:
-    flags = ("--rate", "50", "--duration", "3s", "--warm-up", "0s", "--processes", "2", *NOISE)
+    flags = ("--rate", "50", "--duration", "6s", "--warm-up", "0s", "--processes", "2", *NOISE)
     words = (*CLIENT, "--target", answering, *flags)
     process = subprocess.Popen(
         words, env=environment(), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
-    time.sleep(2)
+    time.sleep(4)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     workers = [pid for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
     os.kill(int(workers[0]), signal.SIGKILL)

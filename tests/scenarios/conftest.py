@@ -18,16 +18,8 @@ from .scene import Scene, kept_in
 
 __all__ = ["listener", "material", "run", "run_all", "settings", "upstream", "wallet"]
 
-HERE: Final = Path(__file__).parent
 Stage = Callable[..., AbstractAsyncContextManager[Scene]]
 QUICK: Final = {"UPSTREAM_TIMEOUT_S": "0.5"}
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run every asynchronous test here in the loop of the processes and listeners that are shared."""
-    for item in items:
-        if HERE in item.path.parents and pytest_asyncio.is_async_test(item):
-            item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
 
 
 @pytest.fixture

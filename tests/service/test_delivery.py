@@ -244,7 +244,7 @@ async def test_a_deadline_before_a_byte_left_cancels_first_and_only_then_says_no
     make: Make,
 ) -> None:
     gate = Gate(sent=False)
-    sender, call = make(gate), call_of(left_s=0.15)
+    sender, call = make(gate), call_of(left_s=0.4)
     with pytest.raises(errors.Unreachable):
         await sender.send(call)
     assert not others()
@@ -261,7 +261,7 @@ async def test_a_deadline_after_a_byte_left_says_timeout_and_the_attempt_goes_on
     make: Make, log_lines: LogStream
 ) -> None:
     gate = Gate(sent=True)
-    sender, call = make(gate), call_of(left_s=0.15)
+    sender, call = make(gate), call_of(left_s=0.4)
     began = time.monotonic()
     with pytest.raises(errors.Timeout):
         await sender.send(call)
@@ -285,7 +285,7 @@ async def test_an_attempt_that_sends_while_it_is_being_cancelled_is_not_called_u
             raise
         return verified()
 
-    call = call_of(left_s=0.12)
+    call = call_of(left_s=0.4)
     with pytest.raises(errors.Timeout):
         await make(stubborn).send(call)
     assert call.circumstances.sent
@@ -299,7 +299,7 @@ async def test_an_answer_that_comes_while_it_is_being_cancelled_is_the_answer(ma
             attempt.sent = True
         return verified()
 
-    assert await make(stubborn).send(call_of(left_s=0.12)) == ANSWER
+    assert await make(stubborn).send(call_of(left_s=0.4)) == ANSWER
 
 
 @pytest.mark.parametrize("left_s", [0.09, 0.0, -1.0])
@@ -311,7 +311,7 @@ async def test_with_too_little_time_left_nothing_is_sent(make: Make, left_s: flo
 
 
 async def test_with_just_enough_time_left_it_is_sent(make: Make) -> None:
-    assert await make().send(call_of(left_s=0.12)) == ANSWER
+    assert await make().send(call_of(left_s=0.4)) == ANSWER
 
 
 # -- a caller that goes away
