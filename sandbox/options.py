@@ -19,7 +19,7 @@ from clients.alipayhk.keys import Keys, load_private_key, load_public_key, newes
 from .apis import APIS
 
 PORT_MAX: Final = 65_535
-_KEY_VERSION: Final = re.compile(r"[A-Za-z0-9_.-]{1,16}")
+_KEY_VERSION: Final = re.compile(r"[A-Za-z0-9_.-]{1,32}")
 _PATH: Final = re.compile(r"/[!-\"$-~]*")
 _PRINTABLE: Final = re.compile(r"[ -~]+")
 
@@ -82,7 +82,7 @@ def options_of(args: argparse.Namespace) -> Options:
 
 def _keys(flags: _Flags) -> Keys:
     signing = flags.read("private-key-file", lambda text: load_private_key(Path(text)))
-    version = flags.read("key-version", _matching(_KEY_VERSION, "1 to 16 letters, digits, _ . -"))
+    version = flags.read("key-version", _matching(_KEY_VERSION, "1 to 32 letters, digits, _ . -"))
     return Keys(
         signing=signing,
         signing_version=version,

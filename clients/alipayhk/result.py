@@ -10,6 +10,7 @@ from .errors import Malformed
 
 SUCCESS: Final = "S"
 FAILURE: Final = "F"
+_RESULT_NAMES: Final = ("result", "resultInfo")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +27,11 @@ def result_of(body: Mapping[str, object]) -> Result:
     """Read `result` (or `resultInfo`) of a verified body.
 
     The status decides first. Beside an S, an odd or missing member never undoes the success; beside
-    an F the code decides what the failure means, so an F without one is malformed.
+    an F the code decides what the failure means, so an F without one is malformed. Where the pages
+    know two names of a member, the first that holds what it should counts.
     """
-    members = body.get("result", body.get("resultInfo"))
-    if not isinstance(members, dict):
+    members = next((value for name in _RESULT_NAMES if isinstance(value := body.get(name), dict)), None)
+    if members is None:
         raise Malformed("the answer has no result")
     status, code = members.get("resultStatus"), members.get("resultCode")
     if not isinstance(status, str):
@@ -40,7 +42,7 @@ def result_of(body: Mapping[str, object]) -> Result:
         status=status,
         code=text_of(code),
         code_id=text_of(members.get("resultCodeId")),
-        message=text_of(members.get("resultMessage", members.get("resultMsg"))),
+        message=text_of(members.get("resultMessage")) or text_of(members.get("resultMsg")),
     )
 
 

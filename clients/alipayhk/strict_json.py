@@ -7,7 +7,10 @@ on deep nesting: each of them lets two readers of one text disagree.
 from __future__ import annotations
 
 import json
+import math
 import re
+from collections.abc import Callable
+from functools import partial
 from typing import Final, NoReturn, cast
 
 DEPTH_MAX: Final = 32
@@ -32,16 +35,28 @@ def write_json(value: object) -> bytes:
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
-def read_object(data: bytes) -> dict[str, object]:
+def read_object(data: bytes, *, huge_as_infinite: bool = False) -> dict[str, object]:
     """Read one JSON object; raise JsonError for anything that two readers might read differently.
 
     Refused: duplicate members, NaN and infinities, more than 32 levels, bad UTF-8, a byte order mark,
     text after the object. A lone surrogate escape, which no UTF-8 can hold, is read as U+FFFD.
+
+    A number too large to hold (1e999, or an integer of more digits than Python reads, 4,300) is
+    refused too: it could not be written again. `huge_as_infinite` is for AlipayHK's answers, where it
+    must not undo a verified S: there it is read as infinite, as by readers that know doubles only. So
+    it stays a number, and passes for no text and no absent member; no number of an answer is used.
     """
+    number = _number if huge_as_infinite else _held_number
     try:
         text = data.decode("utf-8")
         _check_depth(data)
-        value = json.loads(text, object_pairs_hook=_members_once, parse_constant=_refuse_constant)
+        value = json.loads(
+            text,
+            object_pairs_hook=_members_once,
+            parse_constant=_refuse_constant,
+            parse_int=partial(number, int),
+            parse_float=partial(number, float),
+        )
     except JsonError:
         raise
     except ValueError:
@@ -155,6 +170,21 @@ def _members_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 def _refuse_constant(_: str) -> NoReturn:
     raise JsonError("NaN and infinities are not JSON")
+
+
+def _number(kind: Callable[[str], float], text: str) -> float:
+    try:
+        return kind(text)
+    except ValueError:
+        # The grammar has been checked: only Python's limit on the digits of an int ends here.
+        return float(text)
+
+
+def _held_number(kind: Callable[[str], float], text: str) -> float:
+    value = _number(kind, text)
+    if abs(value) == math.inf:
+        raise JsonError("a number is too large")
+    return value
 
 
 def _without_surrogates(value: object) -> object:

@@ -131,6 +131,9 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
 
 def _cause_of(error: Exception) -> str:
     """Name an error without its text, which may quote what was received."""
+    if any(isinstance(link, ssl.SSLError) for link in (error, error.__cause__)):
+        # Its errno is OpenSSL's kind of error: 1 would be named EPERM. aiohttp copies it from the cause.
+        return type(error).__name__
     number = getattr(getattr(error, "os_error", error), "errno", None)
     return " ".join(filter(None, (type(error).__name__, errno.errorcode.get(number or 0))))
 

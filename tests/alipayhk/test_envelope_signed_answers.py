@@ -243,6 +243,13 @@ def test_the_edges_of_the_time_window_are_those_of_whole_seconds(sides: Sides) -
             refuses(sides, raw, errors.Replayed)
 
 
+@pytest.mark.parametrize("body", [b"{}", b'{"result":{"resultStatus":"F"}}'], ids=bytes.decode)
+def test_an_old_answer_is_a_replay_even_without_a_result(sides: Sides, body: bytes) -> None:
+    content = envelope_content(body, respTime="2023-05-22T06:42:22+05:30")
+    refuses(sides, envelope_answer(sides, content), errors.Replayed)
+    refuses(sides, envelope_answer(sides, envelope_content(body)), errors.Malformed)
+
+
 def test_an_answer_without_a_head_is_an_answer_to_nobody(sides: Sides) -> None:
     refuses(sides, envelope_answer(sides, b'{"body":' + OK_BODY + b"}"), errors.Replayed)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import math
+import sys
 import time
 from typing import Any, Final
 
@@ -81,9 +83,39 @@ def test_names_that_differ_in_a_lone_surrogate_only_are_duplicates() -> None:
             read_object(data)
 
 
-def test_a_number_beyond_every_double_is_json_all_the_same() -> None:
-    for number in (b"1e999", b"-1e999"):
-        assert "a" in read_object(b'{"a":' + number + b"}")
+HUGE: Final[dict[bytes, float]] = {
+    b"1e999": math.inf,
+    b"-1e999": -math.inf,
+    b"1" * 4301: math.inf,
+    b"-" + b"9" * 5000: -math.inf,
+}
+
+
+@pytest.mark.parametrize("number", HUGE, ids=["1e999", "-1e999", "4301 digits", "-5000 digits"])
+def test_a_number_too_large_to_hold_is_refused_or_read_as_infinite_where_that_is_asked(
+    number: bytes,
+) -> None:
+    for data in (b'{"a":' + number + b"}", b'{"a":[{"b":' + number + b"}]}"):
+        with pytest.raises(JsonError, match="a number is too large"):
+            read_object(data)
+        assert read_object(data, huge_as_infinite=True)
+    assert read_object(b'{"a":' + number + b"}", huge_as_infinite=True) == {"a": HUGE[number]}
+
+
+@pytest.mark.parametrize("huge_as_infinite", [False, True])
+def test_the_largest_numbers_that_can_be_held_are_read_as_they_are(huge_as_infinite: bool) -> None:
+    data = b'{"a":1.7976931348623157e308,"b":' + b"9" * 4300 + b',"c":1e-999,"d":-0,"e":1}'
+    value = read_object(data, huge_as_infinite=huge_as_infinite)
+    assert value == {"a": sys.float_info.max, "b": 10**4300 - 1, "c": 0.0, "d": 0, "e": 1}
+    assert [type(member) for member in value.values()] == [float, int, float, int, int]
+    assert read_object(write_json(value)) == value
+
+
+@pytest.mark.parametrize("constant", [b"NaN", b"Infinity", b"-Infinity", b"nan", b"inf", b"1e", b"01"])
+def test_what_is_no_json_number_is_refused_in_either_way(constant: bytes) -> None:
+    for huge_as_infinite in (False, True):
+        with pytest.raises(JsonError):
+            read_object(b'{"a":' + constant + b"}", huge_as_infinite=huge_as_infinite)
 
 
 def test_json_is_written_compact_in_raw_utf8_and_in_order() -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import os
 import random
+import socket
 import tracemalloc
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -14,6 +17,7 @@ from clients.alipayhk import errors
 from clients.alipayhk.messages import header_values
 from clients.alipayhk.transport import BODY_BYTES_MAX
 from tests.alipayhk.upstream import (
+    Authority,
     Script,
     Upstream,
     Wire,
@@ -178,6 +182,23 @@ async def test_a_reset_is_a_lost_connection_or_a_cut_answer(before: bytes) -> No
 
     async with Upstream(resetting) as upstream:
         assert (await post_once(upstream.url)).ending == (CUT if b"\r\n\r\n" in before else LOST)
+
+
+async def breaking_tls(wire: Wire) -> None:
+    """Answer in plain HTTP on a connection that speaks TLS."""
+    await wire.request()
+    with socket.socket(fileno=os.dup(wire.writer.get_extra_info("socket").fileno())) as bare:
+        bare.send(sized(b"{}"))
+    await wire.reader.read()  # until the client goes
+
+
+async def test_tls_that_breaks_after_the_request_names_no_errno(tmp_path: Path) -> None:
+    authority = Authority(tmp_path, "known")
+    async with Upstream(breaking_tls, authority.server_context()) as upstream:
+        outcome = await post_once(upstream.url, tls=authority.client_context())
+    assert outcome.ending == LOST
+    # aiohttp makes an OSError of OpenSSL's, number and all: 1 would be named EPERM.
+    assert str(outcome.error) == "ClientOSError"
 
 
 async def test_a_hang_after_the_request_is_a_timeout_after_sending() -> None:

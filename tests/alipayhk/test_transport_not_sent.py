@@ -107,6 +107,19 @@ async def test_a_tls_handshake_that_fails_is_unreachable(
         assert (await post_once(url, tls=authority.client_context())).ending == UNREACHABLE
 
 
+async def test_a_failed_handshake_names_no_errno_because_openssls_numbers_are_none(
+    authority: Authority,
+) -> None:
+    async with Upstream(no_tls) as upstream:
+        outcome = await post_once(f"https://127.0.0.1:{upstream.port}", tls=authority.client_context())
+    assert str(outcome.error) == "ClientConnectorSSLError"
+
+
+async def test_a_refused_connection_names_its_errno() -> None:
+    outcome = await post_once(f"http://127.0.0.1:{free_port()}")
+    assert str(outcome.error) == "ClientConnectorError ECONNREFUSED"
+
+
 async def test_a_valid_certificate_is_served(authority: Authority) -> None:
     async with Upstream(replying(OK), authority.server_context()) as upstream:
         outcome = await post_once(upstream.url, tls=authority.client_context())

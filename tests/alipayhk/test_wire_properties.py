@@ -129,6 +129,7 @@ def test_a_document_that_is_cut_short_is_never_read(
 @example(b"[" * 100_000)
 @example(b'{"a":' * 100_000)
 @example(b'{"\\')
+@example(b'{"a":1e999}')
 def test_arbitrary_bytes_are_an_object_or_a_json_error(data: bytes) -> None:
     with contextlib.suppress(JsonError):
         value = read_object(data)

@@ -44,6 +44,27 @@ SPELLINGS: Final[dict[str, tuple[dict[str, object], Result]]] = {
         {"result": {"resultStatus": "S", "resultMsg": "m", "resultMessage": "n"}},
         Result("S", message="n"),
     ),
+    "resultInfo beside a null result": (
+        {"result": None, "resultInfo": {"resultStatus": "S", "resultCode": "0000"}},
+        Result("S", "0000"),
+    ),
+    "resultInfo beside a text": ({"result": "S", "resultInfo": {"resultStatus": "S"}}, Result("S")),
+    "result beside a null resultInfo": (
+        {"resultInfo": None, "result": {"resultStatus": "S"}},
+        Result("S"),
+    ),
+    "resultMsg beside a null resultMessage": (
+        {"result": {"resultStatus": "S", "resultMessage": None, "resultMsg": "m"}},
+        Result("S", message="m"),
+    ),
+    "resultMsg beside a number": (
+        {"result": {"resultStatus": "S", "resultMessage": 1, "resultMsg": "m"}},
+        Result("S", message="m"),
+    ),
+    "resultMessage beside a null resultMsg": (
+        {"result": {"resultStatus": "S", "resultMessage": "n", "resultMsg": None}},
+        Result("S", message="n"),
+    ),
     "resultCodeId": ({"result": {"resultStatus": "S", "resultCodeId": "1"}}, Result("S", code_id="1")),
     "verbatim": (
         {"result": {"resultStatus": "F", "resultCode": " ä\n", "resultMessage": "陳 "}},
@@ -77,6 +98,7 @@ def test_an_empty_code_beside_an_f_is_no_code() -> None:
     [
         b"{}",
         b'{"result":null}',
+        b'{"result":null,"resultInfo":[]}',
         b'{"result":"S"}',
         b'{"result":["S"]}',
         b'{"result":{}}',
@@ -110,7 +132,6 @@ BAD_JSON: Final = {
     "two results, one escaped": b'{"result":{"resultStatus":"F"},"r\\u0065sult":{"resultStatus":"S"}}',
     "two statuses": b'{"result":{"resultStatus":"F","resultStatus":"S"}}',
     "two members deep inside": b'{"result":{"resultStatus":"S"},"a":[{"b":{"c":1,"c":1}}]}',
-    "a number of 5000 digits": b'{"result":{"resultStatus":"S"},"a":' + b"1" * 5000 + b"}",
 }
 
 
@@ -145,7 +166,37 @@ def test_a_lone_surrogate_does_not_undo_an_s(sides: Sides) -> None:
     assert write_json(dict(opened.body))
 
 
+HUGE: Final = [b"1e999", b"-1e999", b"1" * 4301, b"-" + b"9" * 5000]
+
+
+@pytest.mark.parametrize("huge", HUGE, ids=["1e999", "-1e999", "4301 digits", "-5000 digits"])
+def test_a_number_too_large_to_hold_does_not_undo_an_s(sides: Sides, huge: bytes) -> None:
+    members = (
+        b'"resultCode":HUGE,"resultMessage":HUGE,"x":[HUGE]},"needBind":HUGE,"accountInfo":{"a":HUGE}}'
+    )
+    body = b'{"result":{"resultStatus":"S",' + members.replace(b"HUGE", huge)
+    opened = sides.open(answer(sides, body))
+    assert opened.result == Result("S")
+    # Of an integer that is too long, Python could not even write the text again.
+    assert "inf" in str(opened.body["needBind"])
+
+
+@pytest.mark.parametrize("huge", HUGE, ids=["1e999", "-1e999", "4301 digits", "-5000 digits"])
+def test_a_number_too_large_to_hold_is_no_status_no_code_and_no_result(sides: Sides, huge: bytes) -> None:
+    for body in (
+        b'{"result":HUGE}',
+        b'{"result":{"resultStatus":HUGE}}',
+        b'{"result":{"resultStatus":"F","resultCode":HUGE}}',
+    ):
+        with pytest.raises(errors.Malformed):
+            sides.open(answer(sides, body.replace(b"HUGE", huge)))
+
+
 CLAIMS: Final = {
+    "beside a number too large to hold": (
+        b'{"result":{"resultCode":"KEY_NOT_FOUND"},"a":1e999,"b":' + b"1" * 5000 + b"}",
+        "KEY_NOT_FOUND",
+    ),
     "header-signed": (b'{"result":{"resultCode":"KEY_NOT_FOUND"}}', "KEY_NOT_FOUND"),
     "resultInfo": (b'{"resultInfo":{"resultCode":"INVALID_CLIENT"}}', "INVALID_CLIENT"),
     "in an envelope": (b'{"response":{"body":{"result":{"resultCode":"0001"}}}}', "0001"),

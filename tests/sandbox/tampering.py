@@ -7,7 +7,7 @@ from typing import Any
 
 from clients.alipayhk import crypto
 from clients.alipayhk.messages import Headers, SealedRequest, header_values
-from clients.alipayhk.protocols import header_signed, header_text
+from clients.alipayhk.protocols import envelope_signed, header_signed, header_text
 from tests.sandbox.callers import CLIENT_ID, KeyRing, Merchant, Reply, sync_body
 
 SYNC = "SyncLinkage"
@@ -41,6 +41,11 @@ async def refused(merchant: Merchant, api: str, sealed: SealedRequest, code: str
     assert entry["verified"] is False
     assert (await merchant.console("wallet"))["requests"] == {}
     return str(result["resultMessage"])
+
+
+def sealed_content(ring: KeyRing, content: bytes) -> bytes:
+    """Sign any content of an envelope; return the whole body."""
+    return envelope_signed.sealed_envelope("request", content, crypto.sign(ring.merchant, content))
 
 
 def signed(merchant: Merchant, ring: KeyRing, body: bytes, *more: tuple[str, str]) -> SealedRequest:

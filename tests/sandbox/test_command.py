@@ -24,6 +24,7 @@ from cryptography.x509.oid import NameOID
 from clients.alipayhk.errors import ConnectionLost, Truncated
 from sandbox import cli
 from sandbox.options import OptionsError
+from service import parsing
 from tests.sandbox.callers import (
     CLIENT_ID,
     FUNCTION,
@@ -151,7 +152,8 @@ async def test_a_port_that_is_taken_ends_it_with_78(ring: KeyRing) -> None:
         ({"listen": "127.0.0.1:x"}, "--listen: must be host:port"),
         ({"client_id": "é"}, "--client-id: must be printable ASCII"),
         ({"private_key_file": "/nowhere"}, f"--private-key-file: {MISSING}"),
-        ({"key_version": "a,b"}, "--key-version: must be 1 to 16 letters, digits, _ . -"),
+        ({"key_version": "a,b"}, "--key-version: must be 1 to 32 letters, digits, _ . -"),
+        ({"key_version": "a" * 33}, "--key-version: must be 1 to 32 letters, digits, _ . -"),
         (
             {"merchant_public_key_files": "/nowhere"},
             "--merchant-public-key-files: must be version=path,version=path, each version once",
@@ -189,6 +191,18 @@ def test_a_bad_flag_is_named(ring: KeyRing, changes: dict[str, str], says: str) 
     with pytest.raises(OptionsError) as raised:
         ring.options(**changes)
     assert str(raised.value) == says
+
+
+@pytest.mark.parametrize("version", ["2026-07.hk_A", "9" * 32])
+def test_a_key_version_that_the_gateway_takes_is_taken_here(ring: KeyRing, version: str) -> None:
+    assert parsing.key_version(version) == version
+    options = ring.options(
+        key_version=version,
+        merchant_public_key_files=f"{version}={ring.merchant_file}",
+        encryption_key_version=version,
+    )
+    keys = options.endpoints["SyncLinkage"].keys
+    assert (keys.signing_version, [*keys.verifying]) == (version, [version])
 
 
 def test_keys_of_the_wrong_kind_are_named(ring: KeyRing, tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from typing import Any
-from urllib.parse import quote
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -26,7 +25,16 @@ from tests.sandbox.callers import (
     body_of,
     sync_body,
 )
-from tests.sandbox.tampering import BIND, SYNC, refused, result_of, signature_line, signed, with_header
+from tests.sandbox.tampering import (
+    BIND,
+    SYNC,
+    refused,
+    result_of,
+    sealed_content,
+    signature_line,
+    signed,
+    with_header,
+)
 
 
 @pytest.mark.parametrize(
@@ -239,10 +247,38 @@ async def test_a_signed_body_that_cannot_be_read_is_told_why(
     assert reply.header("Signature")
 
 
+HUGE = {"1e999": b"1e999", "-1e999": b"-1e999", "5000 digits": b"1" * 5000}
+
+
+@pytest.mark.parametrize("huge", HUGE.values(), ids=HUGE)
+async def test_a_signed_number_that_is_too_large_is_told_so(
+    merchant: Merchant, ring: KeyRing, huge: bytes
+) -> None:
+    says = "the body, as it came, cannot be read: a number is too large"
+    bodies = [signed(merchant, ring, b'{"requestId":' + huge + b"}")]
+    envelopes = (b'{"head":{"reqMsgId":HUGE},"body":{}}', b'{"head":{"function":"f"},"body":{"a":[HUGE]}}')
+    for content in envelopes:
+        body = sealed_content(ring, content.replace(b"HUGE", huge))
+        bodies.append(replace(merchant.seal(BIND, bind_body()), body=body))
+    for api, sealed in zip((SYNC, BIND, BIND), bodies, strict=True):
+        reply = await merchant.send(sealed)
+        assert (reply.status, result_of(api, reply)["resultCode"]) == (200, "PARAM_ILLEGAL")
+        assert result_of(api, reply)["resultMessage"] == says
+        assert (await merchant.latest())["verified"] is True
+    assert (await merchant.console("wallet"))["requests"] == {}
+
+
+@pytest.mark.parametrize("huge", HUGE.values(), ids=HUGE)
+async def test_a_number_that_is_too_large_beside_a_bad_signature_is_a_bad_signature(
+    merchant: Merchant, huge: bytes
+) -> None:
+    body = b'{"request":{"head":{"reqMsgId":' + huge + b'},"body":{}},"signature":"QUJD"}'
+    await refused(merchant, BIND, replace(merchant.seal(BIND, bind_body()), body=body), "INVALID_SIGNATURE")
+
+
 async def test_a_signed_envelope_without_a_body_is_told_so(merchant: Merchant, ring: KeyRing) -> None:
     content = json.dumps({"head": {"clientId": CLIENT_ID, "reqMsgId": "m"}}).encode()
-    signature = quote(crypto.base64_text(crypto.sign(ring.merchant, content)), safe="")
-    body = b'{"request":' + content + b',"signature":"' + signature.encode() + b'"}'
+    body = sealed_content(ring, content)
     reply = await merchant.send(replace(merchant.seal(BIND, bind_body()), body=body))
     assert result_of(BIND, reply)["resultMessage"] == "the envelope has no head or body"
     assert reply.json()["response"]["head"]["reqMsgId"] == "m"

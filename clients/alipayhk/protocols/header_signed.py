@@ -89,7 +89,7 @@ def unseal_response(
         raise Replayed("the answer is to another client id")
     if endpoint.encrypted_answers_only and not header_values(raw.headers, "Encrypt"):
         raise NotEncrypted("the answer has no header Encrypt")
-    body = _read(endpoint, raw.headers, raw.body)
+    body = _read(endpoint, raw.headers, raw.body, huge_as_infinite=True)
     return VerifiedResponse(
         http_status=raw.http_status,
         result=result_of(body),
@@ -210,7 +210,9 @@ def _verify(
     return client_id, time
 
 
-def _read(endpoint: Endpoint, headers: Headers, body: bytes) -> dict[str, object]:
+def _read(
+    endpoint: Endpoint, headers: Headers, body: bytes, *, huge_as_infinite: bool = False
+) -> dict[str, object]:
     """Decrypt if and only if Encrypt is present, and read; one public error for every failure."""
     encrypt_lines = header_values(headers, "Encrypt")
     try:
@@ -218,7 +220,7 @@ def _read(endpoint: Endpoint, headers: Headers, body: bytes) -> dict[str, object
             raise CryptoError("there is more than one header Encrypt")
         if encrypt_lines:
             body = decrypt_body(endpoint, encrypt_lines[0], body)
-        return read_object(body)
+        return read_object(body, huge_as_infinite=huge_as_infinite)
     except (CryptoError, JsonError):
         raise Malformed("the body cannot be decrypted or read") from None
 

@@ -26,7 +26,7 @@ def unsigned(raw: RawResponse, cause: str) -> Unsigned:
 def _claimed_code(body: bytes) -> str:
     """Find the result code that the body claims, header-signed or in an envelope; else nothing."""
     try:
-        members: object = read_object(body)
+        members: object = read_object(body, huge_as_infinite=True)
     except JsonError:
         return ""
     envelope_body = _member(_member(members, "response"), "body")
