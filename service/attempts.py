@@ -14,19 +14,17 @@ from alipayhk.linkage.v1 import error_reason_pb2 as reasons
 from clients.alipayhk import errors
 from clients.alipayhk.client import Client
 from clients.alipayhk.errors import CallError, ResultError, Unsigned
-from clients.alipayhk.messages import VerifiedResponse
 from clients.alipayhk.transport import Attempt
 
 from .bookkeeping import Bookkeeping, Busy
 from .flight import Flight
-from .logs import log, stack_of
 from .metrics import Metrics
+from .observing import observed
 from .pacing import Breaker, Limiter, RetryBudget, backoff_s, is_ill
 from .refusal import Refusal
 from .result_codes import ResultCodes
 from .status import Outcome, Retry, Verdict, verdict_of
 
-CODE_MAX: Final = 64
 LEFT_MIN_S: Final = 0.1
 """With less time than this left, nothing more is sent."""
 
@@ -65,12 +63,20 @@ class Attempts:
         """Whether the breaker refuses calls, but for a probe."""
         return self._breaker.is_open
 
-    async def run(self, flight: Flight) -> Message:
-        """Claim, send, and send again while that may help; return the response, or raise the failure."""
+    @property
+    def is_full(self) -> bool:
+        """Whether an attempt would have to wait for room."""
+        return self._limiter.is_full
+
+    async def run(self, flight: Flight, *, waited: bool) -> Message:
+        """Claim, send, and send again while that may help; return the response, or raise the failure.
+
+        One that waited its turn is told so, where its time is over before there is something else to tell.
+        """
         if self._breaker.refuses(time.monotonic()):
             raise Refusal(reasons.ERROR_REASON_CIRCUIT_OPEN)
         try:
-            ended = await self._first(flight)
+            ended = await self._first(flight, waited=waited)
             while isinstance(ended, CallError):
                 ended = await self._again(flight, ended)
             return ended
@@ -81,15 +87,13 @@ class Attempts:
             await asyncio.shield(self._abandon(flight))
             raise
 
-    async def _first(self, flight: Flight) -> Message | CallError:
+    async def _first(self, flight: Flight, *, waited: bool) -> Message | CallError:
         """Wait for room, claim the request and make its first attempt; or answer from the ledger."""
-        waited = False
         while True:
             if not waited:
                 flight.stuck = Refusal(reasons.ERROR_REASON_OVERLOADED)
             async with self._limiter.slot():
-                if self._closing.is_set():
-                    raise Refusal(reasons.ERROR_REASON_SHUTTING_DOWN)
+                self._must_be_open()
                 if flight.left_s < LEFT_MIN_S:
                     raise flight.stuck if waited else Refusal(reasons.ERROR_REASON_DEADLINE_TOO_SHORT)
                 if not waited:
@@ -97,12 +101,17 @@ class Attempts:
                 with self._admitted():
                     answer = await self._books.claim(flight)
                     if answer is None:
+                        self._must_be_open()
                         self._budget.earn()
                         return await self._attempt(flight)
             if not isinstance(answer, Busy):
                 return answer
             flight.stuck, waited = answer.refusal, True
             await self._sleep(answer.wait_s)
+
+    def _must_be_open(self) -> None:
+        if self._closing.is_set():
+            raise Refusal(reasons.ERROR_REASON_SHUTTING_DOWN)
 
     @contextmanager
     def _admitted(self) -> Iterator[None]:
@@ -130,6 +139,7 @@ class Attempts:
             await self._record(flight, failure, verdict)
             raise failure
         flight.stuck = failure
+        await self._books.hold(flight, wait_s)
         await self._sleep(wait_s)
         async with self._limiter.slot():
             hopeless = self._closing.is_set() or self._breaker.is_open or flight.left_s < LEFT_MIN_S
@@ -146,7 +156,7 @@ class Attempts:
         flight.attempts.append(attempt)
         flight.stuck = errors.Unreachable("the caller's time was up")
         try:
-            verified = await self._observed(flight, attempt)
+            verified = await observed(self._client, self._metrics, flight, attempt)
         except CallError as error:
             self._note(flight, error)
             return error
@@ -154,43 +164,6 @@ class Attempts:
         response = flight.answer = order.reply(verified)
         await self._books.applied(flight, response)
         return response
-
-    async def _observed(self, flight: Flight, attempt: Attempt) -> VerifiedResponse:
-        """Make one attempt, and log and count how it ended, whoever is still waiting for it."""
-        order = flight.order
-        began = time.monotonic()
-        record = log.bind(api=self._api, request_id=order.request_id, attempts=len(flight.attempts))
-        end = "cancelled"
-        flight.under_way = attempt
-        self._metrics.upstream_in_flight.labels(self._api).inc()
-        try:
-            verified = await self._client.call(order.endpoint, order.request_id, order.body, attempt)
-            end = "success"
-            record.info("attempt", end=end, seconds=_since(began), http_status=verified.http_status)
-            return verified
-        except ResultError as error:
-            end = type(error).__name__
-            result = error.response.result
-            said = {"result_status": result.status[:CODE_MAX], "result_code": result.code[:CODE_MAX]}
-            record.info("attempt", end=end, seconds=_since(began), **said)
-            raise
-        except CallError as error:
-            end = type(error).__name__
-            record.warning("attempt", end=end, seconds=_since(began), cause=str(error))
-            raise
-        except asyncio.CancelledError:
-            if attempt.sent:
-                record.warning("attempt", end=end, seconds=_since(began))
-            raise
-        except Exception as error:
-            end = "bug"
-            record.error("attempt", end=end, error_class=type(error).__name__, stack=stack_of(error))
-            raise
-        finally:
-            flight.under_way = None
-            self._metrics.upstream_in_flight.labels(self._api).dec()
-            self._metrics.upstream_attempts.labels(self._api, end).inc()
-            self._metrics.upstream_seconds.labels(self._api).observe(time.monotonic() - began)
 
     def _note(self, flight: Flight, error: CallError | None) -> None:
         """Let the pace follow from how an attempt ended; each flight speaks once for AlipayHK's illness."""
@@ -233,8 +206,10 @@ class Attempts:
             await self._books.rejected(flight, failure)
         elif flight.sent and verdict.outcome is Outcome.UNKNOWN:
             await self._books.in_doubt(flight)
+        elif isinstance(failure, ResultError):
+            # AlipayHK refused this gateway: once that is mended, the id may come back with its content.
+            await self._books.refused(flight, failure)
         else:
-            # Nothing left, or AlipayHK refused this gateway: once that is mended, the id may come back.
             await self._books.undo(flight)
 
     async def _abandon(self, flight: Flight) -> None:
@@ -244,7 +219,3 @@ class Attempts:
 
     def _verdict(self, flight: Flight, error: CallError) -> Verdict:
         return verdict_of(error, flight.circumstances, self._codes)
-
-
-def _since(began: float) -> float:
-    return round(time.monotonic() - began, 4)

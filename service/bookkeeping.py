@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from google.protobuf.message import Message
@@ -28,6 +28,7 @@ from .ledger import (
     Refused,
     State,
 )
+from .ledger.rules import Linkage, answer_to
 from .ledger.unrecorded import Unrecorded
 from .ledger.vault import Vault
 from .logs import log
@@ -35,6 +36,21 @@ from .metrics import Metrics
 from .order import Order
 from .refusal import Refusal, Violation
 from .replay import rejection_data, replay
+
+LEASE_MARGIN_S: Final = 1.0
+"""How much longer than an attempt its lease lasts: so long may the ledger take to grant it."""
+POLL_S: Final = 0.25
+POLL_MIN_S: Final = 0.01
+"""How often to ask again whether something under way elsewhere has ended: its lease is an upper bound."""
+SUCCESS: Final = Result("S")
+UNKNOWN: Final = Result("")
+
+REFUSALS: Final = {
+    Refused.REUSED: reasons.ERROR_REASON_REQUEST_ID_REUSED,
+    Refused.IN_DOUBT: reasons.ERROR_REASON_OUTCOME_IN_DOUBT,
+    Refused.STALE: reasons.ERROR_REASON_STALE_BIZ_TIME,
+    Refused.TIE: reasons.ERROR_REASON_BIZ_TIME_TIE,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +134,11 @@ class Bookkeeping:
         flight.lease_until_ms = asked_ms + self._lease_ms
         return held and not self._is_late(asked_ms)
 
+    async def hold(self, flight: Flight, wait_s: float) -> None:
+        """Take more time for what never left, where its lease would be over before a wait is."""
+        if not flight.sent and self._now_ms() + wait_s * 1000 >= flight.lease_until_ms:
+            await self.renew(flight)
+
     async def applied(self, flight: Flight, response: Message) -> None:
         """Record a success, with what a replay needs."""
         await self._end(flight, State.APPLIED, response.SerializeToString(), SUCCESS)
@@ -127,12 +148,16 @@ class Bookkeeping:
         response = error.response
         await self._end(flight, State.REJECTED, rejection_data(response), response.result)
 
+    async def refused(self, flight: Flight, error: ResultError) -> None:
+        """Record that AlipayHK refused this gateway: its id keeps its content, and may be sent again."""
+        await self._end(flight, State.REFUSED, b"", error.response.result)
+
     async def in_doubt(self, flight: Flight) -> None:
         """Record that it may or may not have taken effect."""
         await self._end(flight, State.IN_DOUBT, b"", UNKNOWN)
 
     async def undo(self, flight: Flight) -> None:
-        """Take the claim back: no byte of it left, or what was sent is not to stand."""
+        """Take the claim back: no byte of it left."""
         key, token = flight.order.key, flight.token
         if token:
             await self._unrecorded.write(
@@ -155,33 +180,23 @@ class Bookkeeping:
         await self._ledger.close()
 
     async def _ask(self, flight: Flight, read: Callable[[Claim, int], Awaitable[Answer]]) -> Answer:
+        now_ms = self._now_ms()
+        biz_time_max_ms = now_ms + round(self._biz_time_ahead_s * 1000)
+        claim = flight.claim(lease_ms=self._lease_ms, biz_time_max_ms=biz_time_max_ms)
+        without = self._idempotent_without and claim.may_repeat
         try:
-            return await self._read(flight, read)
-        except Refusal:
-            if self._idempotent_without and flight.order.endpoint.idempotent:
-                return Granted(token=0, was_in_doubt=True)
-            raise
-
-    async def _read(self, flight: Flight, read: Callable[[Claim, int], Awaitable[Answer]]) -> Answer:
-        order, now_ms = flight.order, self._now_ms()
-        claim = Claim(
-            key=order.key,
-            caller=flight.caller,
-            fingerprint=flight.fingerprint,
-            linkage=flight.linkage,
-            biz_time_ms=order.biz_time_ms,
-            biz_time_max_ms=now_ms + round(self._biz_time_ahead_s * 1000),
-            may_repeat=order.endpoint.idempotent,
-            lease_ms=self._lease_ms,
-        )
-        try:
-            if self._unrecorded and not await self._unrecorded.heal_for(order.key, flight.linkage):
-                flight.in_doubt |= order.key in self._unrecorded  # it was sent, whatever came of it
+            if self._unrecorded and not await self._unrecorded.heal_for(claim.key, claim.linkage):
+                flight.in_doubt |= claim.key in self._unrecorded  # it was sent, whatever came of it
                 raise LedgerUnavailable("an earlier ending is not recorded yet")
             answer = await read(claim, now_ms)
+            flight.looked_up = self._ledger.outlives_crash and not without
         except LedgerUnavailable as error:
-            raise Refusal(reasons.ERROR_REASON_LEDGER_UNAVAILABLE, cause=str(error)) from None
-        flight.looked_up = self._ledger.outlives_crash
+            if not without:
+                raise Refusal(reasons.ERROR_REASON_LEDGER_UNAVAILABLE, cause=str(error)) from None
+            answer = answer_to(claim, None, Linkage(), now_ms, token=0)
+        if without and isinstance(answer, Granted):
+            # It may have been sent while the ledger could not be used.
+            return replace(answer, was_in_doubt=True)
         return answer
 
     async def _is_held(self, flight: Flight, asked_ms: int) -> bool:
@@ -231,19 +246,3 @@ class Bookkeeping:
 
     def _now_ms(self) -> int:
         return round(self._now_s() * 1000)
-
-
-LEASE_MARGIN_S: Final = 1.0
-"""How much longer than an attempt its lease lasts: so long may the ledger take to grant it."""
-POLL_S: Final = 0.25
-POLL_MIN_S: Final = 0.01
-"""How often to ask again whether something under way elsewhere has ended: its lease is an upper bound."""
-SUCCESS: Final = Result("S")
-UNKNOWN: Final = Result("")
-
-REFUSALS: Final = {
-    Refused.REUSED: reasons.ERROR_REASON_REQUEST_ID_REUSED,
-    Refused.IN_DOUBT: reasons.ERROR_REASON_OUTCOME_IN_DOUBT,
-    Refused.STALE: reasons.ERROR_REASON_STALE_BIZ_TIME,
-    Refused.TIE: reasons.ERROR_REASON_BIZ_TIME_TIE,
-}

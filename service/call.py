@@ -24,7 +24,7 @@ class Circumstances:
     """Whether the same request may be sent again without harm."""
     attempts: int = 0
     sent: bool = False
-    """Whether a byte of any attempt may have left."""
+    """Whether a byte of any attempt may have left, or may leave while nobody knows better."""
     in_doubt: bool = False
     """Whether an earlier attempt, of this call or of another, may have taken effect."""
     replayed: bool = False
@@ -52,6 +52,12 @@ class Call:
     """Empty until a valid one was read."""
     told: dict[str, Any] = field(default_factory=dict)
     """What its caller was told, for the log."""
+    margin_s: float = field(init=False)
+    """How long after `answer_by`, at least, its caller still waits."""
+
+    def __post_init__(self) -> None:
+        """Tell the margin from the time that is left at first."""
+        self.margin_s = min(MARGIN_S, max(self.left_s, 0.0) * MARGIN_SHARE)
 
     @property
     def left_s(self) -> float:

@@ -33,8 +33,8 @@ from .refusal import Refusal
 from .result_codes import ResultCodes
 from .turns import Turns
 
-CANCEL_S: Final = 0.04
-"""How long a cancelled flight may take to leave the ledger as it was, before its caller is answered."""
+CANCEL_SHARE: Final = 0.6
+"""How much of the margin before its caller's deadline a cancelled flight may take to tidy up the ledger."""
 
 
 class Delivery:
@@ -100,14 +100,15 @@ class Delivery:
         await asyncio.wait({flight.task}, timeout=max(call.left_s, 0.0))
         if not flight.task.done() and not flight.sent and len(flight.answer_by) == 1:
             flight.cancel()
-            await asyncio.wait({flight.task}, timeout=CANCEL_S)
+            await asyncio.wait({flight.task}, timeout=call.margin_s * CANCEL_SHARE)
         if flight.task.done() and not flight.task.cancelled():
             return flight.task.result()
         if isinstance(flight.answer, Message):
             return flight.answer
         if flight.answer is not None:
             raise flight.answer
-        if flight.sent or flight.task.cancelled():
+        if flight.sent or flight.task.cancelled() or (flight.cancelled and not flight.attempts):
+            # A cancelled flight that has made no attempt makes none, though the ledger keeps it up.
             raise flight.failure_now()
         # It may be sent yet, for others who wait or before its cancel is through: not `not_sent`.
         raise Refusal(reasons.ERROR_REASON_REQUEST_IN_PROGRESS)
@@ -150,11 +151,12 @@ class Delivery:
 
     async def _fly(self, flight: Flight) -> Message:
         order, attempts = flight.order, self._attempts[flight.order.endpoint.api]
-        if attempts.is_open or self._turns.is_taken(flight.linkage):
-            # What is known already need not wait its turn, nor for AlipayHK to be well.
+        waits = self._turns.is_taken(flight.linkage)
+        if waits or attempts.is_open or attempts.is_full:
+            # What is known already need not wait: its turn, for room, nor for AlipayHK to be well.
             known = await self._books.look(flight)
             if known is not None and not isinstance(known, Busy):
                 return known
         flight.stuck = Refusal(reasons.ERROR_REASON_LINKAGE_BUSY)
         async with self._turns.take(flight.linkage, order.biz_time_ms):
-            return await attempts.run(flight)
+            return await attempts.run(flight, waited=waits)

@@ -12,6 +12,7 @@ from clients.alipayhk.errors import CallError, Timeout
 from clients.alipayhk.transport import Attempt
 
 from .call import Call, Circumstances
+from .ledger import Claim
 from .order import Order
 
 
@@ -33,7 +34,7 @@ class Flight:
     under_way: Attempt | None = None
     """The attempt that AlipayHK has not answered yet."""
     in_doubt: bool = False
-    """Whether an attempt before the one under way may have taken effect."""
+    """Whether an attempt at this id, here or elsewhere, may have taken effect and was not answered."""
     last_sent: CallError | None = None
     """How the last attempt ended of which a byte may have left."""
     answer: Message | CallError | None = None
@@ -46,6 +47,8 @@ class Flight:
     """How long the ledger keeps others from taking over."""
     looked_up: bool = False
     """Whether a ledger that outlives a crash said what it knows of the request."""
+    retried: bool = False
+    """Whether a call that waited for it hides attempts of its client; see ADR 0010."""
     found_ill: bool = False
     """Whether it has told the breaker that AlipayHK is ill."""
 
@@ -71,11 +74,26 @@ class Flight:
             in_doubt=self.in_doubt,
             replayed=self.replayed,
             looked_up=self.looked_up,
+            retried=self.retried,
+        )
+
+    def claim(self, *, lease_ms: int, biz_time_max_ms: int) -> Claim:
+        """Say what the ledger is asked."""
+        return Claim(
+            key=self.order.key,
+            caller=self.caller,
+            fingerprint=self.fingerprint,
+            linkage=self.linkage,
+            biz_time_ms=self.order.biz_time_ms,
+            biz_time_max_ms=biz_time_max_ms,
+            may_repeat=self.order.endpoint.idempotent,
+            lease_ms=lease_ms,
         )
 
     def join(self, call: Call) -> None:
         """Let a call wait for it."""
         self.answer_by[id(call)] = call.answer_by
+        self.retried |= call.circumstances.retried
 
     def leave(self, call: Call) -> None:
         """Let a call wait no more, and tell it what is known."""

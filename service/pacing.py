@@ -15,8 +15,10 @@ from typing import Final
 from clients.alipayhk import errors
 from clients.alipayhk.errors import CallError, Unsigned
 
-BACKOFF_FIRST_S: Final = 0.1
+BACKOFF_FIRST_S: Final = 0.2
 BACKOFF_MAX_S: Final = 2.0
+DOUBLINGS_MAX: Final = 10
+"""Far beyond the cap, and far from where a float ends."""
 ILL_CALLS: Final = 20
 ILL_WINDOW_S: Final = 10.0
 OPEN_S: Final = 5.0
@@ -43,7 +45,8 @@ def is_ill(error: CallError | None) -> bool:
 
 def backoff_s(retry: int, chance: Callable[[], float]) -> float:
     """Say how long to wait before the n-th retry (from 1): capped exponential, with full jitter."""
-    return chance() * min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2.0**retry)
+    doublings = min(retry - 1, DOUBLINGS_MAX)
+    return chance() * min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2.0**doublings)
 
 
 class RetryBudget:
@@ -75,8 +78,8 @@ class RetryBudget:
 class Breaker:
     """Stops calling when call after call says that AlipayHK is ill; one probe at a time finds it well.
 
-    It opens when 20 calls within 10 s were ill and none was well. A verified
-    answer says that it is well, whatever it says of its request.
+    It opens when ILL_CALLS within ILL_WINDOW_S were ill and none was well. A verified answer says that it
+    is well, whatever it says of its request.
     """
 
     def __init__(self) -> None:
@@ -132,10 +135,15 @@ class Limiter:
         """How many attempts may be under way now."""
         return int(self._limit)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether one more attempt would have to wait."""
+        return self._taken >= self.limit or bool(self._waiting)
+
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
         """Wait, first come first served, for room for one attempt."""
-        if self._taken >= self.limit or self._waiting:
+        if self.is_full:
             turn = asyncio.get_running_loop().create_future()
             self._waiting.append(turn)
             try:

@@ -46,8 +46,6 @@ class Retry(StrEnum):
     OPERATOR = "operator"
 
 
-NEVER_SENT: Final = (reasons.ERROR_REASON_INVALID_REQUEST, reasons.ERROR_REASON_BIZ_TIME_IN_FUTURE)
-"""What can never have been sent before: it was no more valid then, and its time even further ahead."""
 RETRY_AFTER_S: Final = 1.0
 RETRY_AFTER_MAX_S: Final = 300.0
 
@@ -121,7 +119,7 @@ def verdict_of(error: Exception, call: Circumstances, codes: ResultCodes) -> Ver
             outcome = Outcome.UNKNOWN if call.sent or call.replayed else Outcome.NOT_SENT
             verdict = replace(_verdict(BUG, call), outcome=outcome)
             facts["error_id"] = secrets.token_hex(8)
-    hides_attempts = call.hides_attempts and verdict.reason not in NEVER_SENT
+    hides_attempts = call.hides_attempts and verdict.reason != reasons.ERROR_REASON_INVALID_REQUEST
     if (call.in_doubt or hides_attempts) and verdict.outcome is Outcome.NOT_SENT:
         # This call sent nothing, but an earlier one may have taken effect.
         verdict = replace(verdict, outcome=Outcome.UNKNOWN)

@@ -1,7 +1,7 @@
 """The ledger: which requests were sent, and what came of them.
 
-This module is the port: what a request looks like to the ledger, what it answers, and the rules by which
-it answers, which every level shares. A claim is one atomic operation: it says what is known of a request
+This module is the port: what a request looks like to the ledger, and what it answers; `rules` has the rules
+that every level shares. A claim is one atomic operation: it says what is known of a request
 or, in the same commit, that it is about to be sent. What each level promises:
 
     off        nothing is remembered
@@ -39,6 +39,8 @@ class State(StrEnum):
     APPLIED = "applied"
     REJECTED = "rejected"
     IN_DOUBT = "in_doubt"
+    REFUSED = "refused"
+    """AlipayHK refused this gateway, not the request: the same content may be sent again under its id."""
 
 
 FINAL = frozenset({State.APPLIED, State.REJECTED})
@@ -112,7 +114,7 @@ class Row:
     created_ms: int
     updated_ms: int
     ending: Ending | None = None
-    """What last came of it; while it is being sent again, still the doubt before."""
+    """What last came of it; while it is being sent again, still what came of it before."""
     was_in_doubt: bool = False
     """Whether an attempt before the present one may have taken effect."""
     resolved: Resolution | None = None
@@ -199,10 +201,9 @@ class Ledger(Protocol):
         """
 
     async def undo(self, key: Key, token: int, now_ms: int) -> bool:
-        """Take the present attempt back, which had no effect: the row is as it was before it.
+        """Take the present attempt back, of which nothing left: the row is as it was before it.
 
-        That is no row, or a row in doubt where an earlier attempt may have taken effect. False as for
-        `record`.
+        That is no row, or a row in doubt, or refused, as an earlier attempt left it. False as for `record`.
         """
 
     async def find(self, request_id: str) -> Sequence[Row]:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
-from . import FINAL, Answer, Claim, Ending, Granted, Key, Resolution, Row, State
+from . import Answer, Claim, Ending, Granted, Key, Resolution, Row, State
 from .rules import Applied, Linkage, answer_to
 
 UNFINISHED = frozenset({State.SENDING, State.IN_DOUBT})
@@ -65,13 +65,13 @@ class MemoryLedger:
         return row.state is ending.state
 
     async def undo(self, key: Key, token: int, now_ms: int) -> bool:
-        """Remove the row, or put it back in doubt."""
+        """Remove the row, or put it back to where it was."""
         row = self._held(key, token)
         if row is None or row.state is not State.SENDING:
             return False
-        if row.was_in_doubt:
-            attempts = row.attempts - 1
-            self._put(replace(row, state=State.IN_DOUBT, attempts=attempts, updated_ms=now_ms))
+        if row.was_in_doubt or row.ending is not None:
+            before = State.IN_DOUBT if row.was_in_doubt else State.REFUSED
+            self._put(replace(row, state=before, attempts=row.attempts - 1, updated_ms=now_ms))
         else:
             self._remove(row)
         return True
@@ -106,8 +106,9 @@ class MemoryLedger:
                 yield row
 
     async def drop(self, *, before_ms: int) -> int:
-        """Forget old finals."""
-        old = [row for row in self._rows.values() if row.state in FINAL and row.updated_ms < before_ms]
+        """Forget what ended long ago."""
+        ended = (row for row in self._rows.values() if row.state not in UNFINISHED)
+        old = [row for row in ended if row.updated_ms < before_ms]
         for row in old:
             self._remove(row)
         return len(old)
@@ -186,13 +187,18 @@ def _new_row(claim: Claim, granted: Granted, now_ms: int) -> Row:
 
 def _claimed(row: Row, claim: Claim, granted: Granted, now_ms: int) -> Row:
     claimed = replace(row, token=granted.token)
-    return _sending(claimed, now_ms + claim.lease_ms, now_ms, attempts=row.attempts + 1, was_in_doubt=True)
+    lease_until_ms, attempts = now_ms + claim.lease_ms, row.attempts + 1
+    return _sending(claimed, lease_until_ms, now_ms, attempts=attempts, was_in_doubt=granted.was_in_doubt)
 
 
 def _sending(row: Row, lease_until_ms: int, now_ms: int, *, attempts: int, was_in_doubt: bool) -> Row:
+    before = row.ending
+    if before is not None and was_in_doubt:
+        before = replace(before, state=State.IN_DOUBT)
     return replace(
         row,
         state=State.SENDING,
+        ending=before,
         attempts=attempts,
         lease_until_ms=lease_until_ms,
         was_in_doubt=was_in_doubt,

@@ -37,13 +37,14 @@ def answer_to(  # noqa: PLR0911  (a list of cases, in their order)
             return Known(row.ending)
         if row.state is State.SENDING and row.lease_until_ms > now_ms:
             return InProgress(row.lease_until_ms)
-        if not claim.may_repeat:
+        if row.state is not State.REFUSED and not claim.may_repeat:
             return Refused.IN_DOUBT
     elif refused := _refused_for_time(claim, linkage.newest):
         return refused
+    was_in_doubt = row is not None and row.state is not State.REFUSED
     if linkage.busy_until_ms > now_ms:
-        return LinkageBusy(linkage.busy_until_ms, was_in_doubt=row is not None)
-    return Granted(token, was_in_doubt=row is not None)
+        return LinkageBusy(linkage.busy_until_ms, was_in_doubt=was_in_doubt)
+    return Granted(token, was_in_doubt=was_in_doubt)
 
 
 def _refused_for_time(claim: Claim, newest: Applied | None) -> Refused | None:

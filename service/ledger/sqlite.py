@@ -58,7 +58,7 @@ class SqliteLedger:
         return bool(await self._writer.submit(lambda on: on.record(key, token, ending, now_ms)))
 
     async def undo(self, key: Key, token: int, now_ms: int) -> bool:
-        """Remove the row, or put it back in doubt."""
+        """Remove the row, or put it back to where it was."""
         return bool(await self._writer.submit(lambda on: on.undo(key, token, now_ms)))
 
     async def find(self, request_id: str) -> Sequence[Row]:
@@ -83,7 +83,7 @@ class SqliteLedger:
             place |= {"updated_ms": row_of(page[-1]).updated_ms, "id": page[-1][-1]}
 
     async def drop(self, *, before_ms: int) -> int:
-        """Forget old finals, a few in each transaction."""
+        """Forget what ended long ago, a few rows in each transaction."""
         total = 0
         while True:
             dropped = int(

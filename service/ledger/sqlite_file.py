@@ -68,6 +68,38 @@ _MIGRATIONS: Final = (
     CREATE INDEX request_applied ON request (linkage, biz_time_ms) WHERE state = 'applied';
     CREATE INDEX request_final ON request (updated_ms) WHERE state IN ('applied', 'rejected');
     """,
+    # A request may be refused. SQLite cannot change a CHECK: the table is made anew.
+    """
+    CREATE TABLE request_2 (
+        id INTEGER PRIMARY KEY,
+        client_id TEXT NOT NULL,
+        api TEXT NOT NULL,
+        request_id TEXT NOT NULL,
+        caller TEXT NOT NULL,
+        key_id TEXT NOT NULL,
+        fingerprint BLOB NOT NULL,
+        linkage BLOB,
+        biz_time_ms INTEGER,
+        state TEXT NOT NULL CHECK (state IN ('sending', 'applied', 'rejected', 'in_doubt', 'refused')),
+        attempts INTEGER NOT NULL,
+        token INTEGER NOT NULL,
+        lease_until_ms INTEGER NOT NULL,
+        was_in_doubt INTEGER NOT NULL,
+        created_ms INTEGER NOT NULL,
+        updated_ms INTEGER NOT NULL,
+        result_status TEXT,
+        result_code TEXT,
+        sealed BLOB,
+        resolution INTEGER REFERENCES resolution (id)
+    );
+    INSERT INTO request_2 SELECT * FROM request;
+    DROP TABLE request;
+    ALTER TABLE request_2 RENAME TO request;
+    CREATE UNIQUE INDEX request_key ON request (request_id, api, client_id);
+    CREATE INDEX request_open ON request (linkage) WHERE state = 'sending' OR state = 'in_doubt';
+    CREATE INDEX request_applied ON request (linkage, biz_time_ms) WHERE state = 'applied';
+    CREATE INDEX request_ended ON request (updated_ms) WHERE state IN ('applied', 'rejected', 'refused');
+    """,
 )
 SCHEMA_VERSION: Final = len(_MIGRATIONS)
 

@@ -10,7 +10,7 @@ _SELECT: Final = """
            result_status, result_code, sealed, who, why, at_ms, request.id
     FROM request LEFT JOIN resolution ON resolution.id = request.resolution
 """
-_FINAL: Final = "request.state IN ('applied', 'rejected')"
+_ENDED: Final = "request.state IN ('applied', 'rejected', 'refused')"
 _OPEN: Final = "(request.state = 'sending' OR request.state = 'in_doubt')"
 _KEY: Final = "request_id = ? AND api = ? AND client_id = ?"
 _HELD: Final = f"{_KEY} AND token = ?"
@@ -19,7 +19,7 @@ SELECT_ROW: Final = f"{_SELECT} WHERE request.request_id = ? AND request.api = ?
 FIND: Final = f"{_SELECT} WHERE request.request_id = ? ORDER BY request.api, request.client_id"
 _PAGE: Final = "(updated_ms, request.id) > (:updated_ms, :id) ORDER BY updated_ms, request.id LIMIT :limit"
 PAGE_OF_ROWS: Final = f"""
-    SELECT * FROM ({_SELECT} WHERE {_FINAL} AND {_PAGE})
+    SELECT * FROM ({_SELECT} WHERE {_ENDED} AND {_PAGE})
     UNION ALL
     SELECT * FROM ({_SELECT} WHERE {_OPEN} AND {_PAGE})
     ORDER BY updated_ms, id LIMIT :limit
@@ -29,6 +29,7 @@ PAGE_IN_DOUBT: Final = f"""
     AND {_PAGE}
 """
 
+# What is applied: biz_time, content, 0; and what is being sent: 0, NULL, until when at the latest.
 SELECT_LINKAGE: Final = """
     SELECT biz_time_ms, fingerprint, 0 FROM request
     WHERE linkage = ? AND state = 'applied' AND biz_time_ms >= ?
@@ -45,7 +46,7 @@ INSERT: Final = """
 """
 CLAIM: Final = f"""
     UPDATE request SET state = 'sending', attempts = attempts + 1, token = ?, lease_until_ms = ?,
-        was_in_doubt = 1, updated_ms = ? WHERE {_KEY}
+        was_in_doubt = ?, updated_ms = ? WHERE {_KEY}
 """
 _MAY_GO_ON: Final = """
     WHERE request_id = :request_id AND api = :api AND client_id = :client_id AND token = :token
@@ -69,9 +70,13 @@ RECORD: Final = f"""
     WHERE {_HELD} AND state IN ('sending', 'in_doubt')
 """
 IS_RECORDED: Final = f"SELECT 1 FROM request WHERE {_HELD} AND state = ?"
-REMOVE: Final = f"DELETE FROM request WHERE {_HELD} AND state = 'sending' AND was_in_doubt = 0"
+REMOVE: Final = f"""
+    DELETE FROM request
+    WHERE {_HELD} AND state = 'sending' AND was_in_doubt = 0 AND result_status IS NULL
+"""
 PUT_BACK: Final = f"""
-    UPDATE request SET state = 'in_doubt', attempts = attempts - 1, updated_ms = ?
+    UPDATE request SET state = CASE WHEN was_in_doubt THEN 'in_doubt' ELSE 'refused' END,
+        attempts = attempts - 1, updated_ms = ?
     WHERE {_HELD} AND state = 'sending'
 """
 INSERT_RESOLUTION: Final = """
@@ -83,6 +88,6 @@ RESOLVE: Final = f"""
 """
 DROP: Final = """
     DELETE FROM request WHERE id IN (
-        SELECT id FROM request WHERE state IN ('applied', 'rejected') AND updated_ms < ?
+        SELECT id FROM request WHERE state IN ('applied', 'rejected', 'refused') AND updated_ms < ?
         ORDER BY updated_ms LIMIT ?)
 """

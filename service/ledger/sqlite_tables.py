@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Any, Final
 
-from . import FINAL, Answer, Claim, Ending, Granted, Key, Resolution, Row, State
+from . import Answer, Claim, Ending, Granted, Key, Resolution, Row, State
 from .rules import Applied, Linkage, answer_to
 from .sqlite_statements import (
     CLAIM,
@@ -61,7 +61,8 @@ class Tables:
         answer = answer_to(claim, self.row(claim.key), linkage, now_ms, token=token)
         if isinstance(answer, Granted):
             self._last_token = token
-            self._execute(CLAIM, (token, now_ms + claim.lease_ms, now_ms, *_parameters(claim.key)))
+            lease = (token, now_ms + claim.lease_ms, answer.was_in_doubt, now_ms)
+            self._execute(CLAIM, (*lease, *_parameters(claim.key)))
         return answer
 
     def renew(self, key: Key, token: int, lease_ms: int, now_ms: int) -> bool:
@@ -81,7 +82,7 @@ class Tables:
         return self._execute(IS_RECORDED, (*held, ending.state)).fetchone() is not None
 
     def undo(self, key: Key, token: int, now_ms: int) -> bool:
-        """Remove the row, or put it back in doubt."""
+        """Remove the row, or put it back to where it was."""
         held = (*_parameters(key), token)
         if self._execute(REMOVE, held).rowcount:
             return True
@@ -100,7 +101,7 @@ class Tables:
         return True
 
     def drop(self, *, before_ms: int, limit: int) -> int:
-        """Forget the oldest finals."""
+        """Forget what ended longest ago."""
         return self._execute(DROP, (before_ms, limit)).rowcount
 
     def row(self, key: Key) -> Row | None:
@@ -161,7 +162,8 @@ def row_of(found: Any) -> Row:
     resolved = None if who is None else Resolution(who, why, at_ms)
     ending = None
     if status is not None:
-        came = state if state in FINAL else State.IN_DOUBT
+        before = State.IN_DOUBT if was_in_doubt else State.REFUSED
+        came = before if state is State.SENDING else state
         ending = Ending(came, status, code, sealed, resolved_by_operator=resolved is not None)
     return Row(
         key=Key(client_id, api, request_id),

@@ -71,7 +71,9 @@ class Unrecorded:
         if ending is None:
             return
         try:
-            await ending.write()
+            if not await ending.write():
+                # A person, or another attempt, has decided meanwhile, perhaps against what AlipayHK said.
+                log.error("an ending came too late to be recorded", request_id=key.request_id)
         except LedgerUnavailable:
             return
         if self._endings.get(key) is ending:

@@ -154,7 +154,7 @@ def _object(value: object) -> Mapping[str, object] | None:
     """Read an object, or a string that holds one: the table says String, the sample shows an object."""
     if isinstance(value, str):
         try:
-            return read_object(value.encode())
+            return read_object(value.encode(), huge_as_infinite=True)
         except JsonError:
             return None
     return value if isinstance(value, dict) else None

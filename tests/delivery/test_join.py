@@ -23,6 +23,7 @@ from tests.delivery.world import (
     OK,
     SLOW,
     TIMEOUT,
+    UNAVAILABLE,
     UNREACHABLE,
     UNREACHABLE_TOLD,
     Fault,
@@ -190,13 +191,17 @@ async def test_a_deadline_and_then_a_cancel_in_the_middle_of_a_claim_leave_nothi
     assert not world.client.attempts
 
 
-@pytest.mark.parametrize("operation", ["claim", "undo"])
-async def test_a_ledger_that_hangs_does_not_keep_the_caller_waiting(world: World, operation: str) -> None:
+@pytest.mark.parametrize("left_s", [0.15, 0.3, 1.0])
+@pytest.mark.parametrize(("operation", "short"), [("claim", UNAVAILABLE), ("undo", IN_PROGRESS)])
+async def test_a_ledger_that_hangs_does_not_keep_the_caller_waiting(
+    world: World, operation: str, short: tuple[str, str, str], left_s: float
+) -> None:
     world.client.script("a", HANG_CONNECTING)
     world.faulty.fault(operation, Fault(before_s=3.0))
-    told = await world.deliver(world.sync("a"), left_s=1.0)
-    assert told.short == IN_PROGRESS
-    assert told.took_s < 1.3
+    told = await world.deliver(world.sync("a"), left_s)
+    assert told.short == short
+    # The caller gives up a tenth after that, or 50 ms.
+    assert told.took_s < left_s + min(0.05, left_s / 10)
     await asyncio.sleep(5.0)
     assert await world.state("a") == "none"
     assert not world.client.seen
@@ -288,6 +293,17 @@ async def test_after_close_everything_new_is_refused_and_the_rest_ends(world: Wo
     assert (await under_way).short == OK
     assert await world.state("a") == "applied"
     assert await world.state("b") == "none"
+
+
+async def test_what_is_claimed_while_it_goes_down_is_not_sent(world: World) -> None:
+    """Nobody waits any more for an attempt that begins after the stop did."""
+    world.faulty.fault("claim", Fault(before_s=0.3))
+    call = world.start(world.sync("a"))
+    await asyncio.sleep(0.1)
+    world.delivery.close()
+    assert (await call).short == ("SHUTTING_DOWN", "not_sent", "same_request_id")
+    assert not world.client.attempts
+    assert await world.state("a") == "none"
 
 
 async def test_idle_waits_for_what_is_sent_after_its_callers_have_gone(world: World) -> None:

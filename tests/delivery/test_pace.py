@@ -327,6 +327,23 @@ async def test_who_waits_for_room_is_served_first_come_first_served(make: Make) 
     assert world.client.ids_seen() == sorted(world.client.ids_seen())
 
 
+async def test_what_is_known_waits_for_no_room(make: Make) -> None:
+    world = make(max_in_flight=50)
+    world.client.script("doubtful", LOST)
+    assert (await world.deliver(world.bind("doubtful"))).outcome == "unknown"
+    for api, known in (("SyncLinkage", world.sync("known")), ("BindAccount", world.bind("known"))):
+        assert (await world.deliver(known)).short == OK
+        limiter(world, api)._limit = 1.0
+    world.client.otherwise = lambda _: Step(after_s=3.0)
+    holding = [world.start(world.sync("a")), world.start(world.bind("b"))]
+    await asyncio.sleep(0.1)
+    for order in (world.sync("known"), world.bind("known"), world.bind("doubtful")):
+        told = await world.deliver(order)
+        assert told.took_s < 0.01
+        assert told.short in {OK, ("OUTCOME_IN_DOUBT", "unknown", "operator")}
+    assert {(await call).short for call in holding} == {OK}
+
+
 async def test_who_waits_for_room_too_long_was_not_sent(make: Make) -> None:
     world = make(max_in_flight=50)
     limiter(world)._limit = 1.0

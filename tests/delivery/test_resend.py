@@ -96,7 +96,7 @@ NOT_AGAIN: Final[dict[str, tuple[Step, tuple[str, str, str], str]]] = {
     "a refusal of this gateway": (
         refusing("INVALID_CLIENT"),
         ("GATEWAY_REFUSED", "rejected", "operator"),
-        "none",
+        "refused",
     ),
 }
 
@@ -277,11 +277,18 @@ async def test_unreachable_after_the_doubt_of_an_earlier_call_is_not_called_unse
 # -- what is remembered
 
 
-async def test_a_refusal_of_this_gateway_is_not_remembered_and_the_id_is_sent_again(world: World) -> None:
+@pytest.mark.parametrize("api", ["sync", "bind"])
+async def test_a_refusal_of_this_gateway_is_not_final_and_the_id_is_sent_again(
+    world: World, api: str
+) -> None:
+    order_of = getattr(world, api)
     world.client.script("a", refusing("INVALID_CLIENT"), S)
-    told = await world.deliver(world.sync("a"))
+    told = await world.deliver(order_of("a"))
     assert told.short == ("GATEWAY_REFUSED", "rejected", "operator")
-    again = await world.deliver(world.sync("a"))
+    # What was sent under an id stays its content.
+    reused = await world.deliver(order_of("a", content="mended"))
+    assert reused.short == ("REQUEST_ID_REUSED", "not_sent", "new_request_id")
+    again = await world.deliver(order_of("a"))
     assert again.short == OK
     assert not again.response.replayed
     assert len(world.client.seen) == 2

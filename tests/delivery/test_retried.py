@@ -6,11 +6,12 @@ import asyncio
 
 import pytest
 
+from clients.alipayhk import errors
 from service.callers import ANYBODY, Caller
 from service.ledger import Ledger
 from service.ledger.memory import MemoryLedger
 from service.ledger.off import OffLedger
-from tests.delivery.world import OK, SLOW, STALE, UNREACHABLE, Make, Step, World, refusing
+from tests.delivery.world import FAILS, OK, SLOW, STALE, UNREACHABLE, Make, Step, World, refusing
 
 SAME = "same_request_id"
 FORGETFUL = {"memory": MemoryLedger, "off": OffLedger}
@@ -69,7 +70,10 @@ async def test_no_room_in_time(make: Make) -> None:
     world.client.script("a", Step(after_s=3.0))
     first = world.start(world.sync("a"))
     await asyncio.sleep(0.1)
-    assert await both(world, left_s=0.5) == not_sent_and_unknown("OVERLOADED")
+    # What waits for room has looked; and where that fails nothing is proven.
+    assert await both(world, left_s=0.5) == [("OVERLOADED", "not_sent", SAME)] * 2
+    world.faulty.fault("look", FAILS, FAILS)
+    assert await both(world, left_s=0.5) == not_sent_and_unknown("LEDGER_UNAVAILABLE")
     assert (await first).short == OK
 
 
@@ -84,7 +88,7 @@ async def test_other_content_under_way_under_the_same_id(world: World) -> None:
 
 
 async def test_who_waits_for_one_flight_is_told_as_each_of_them_called(make: Make) -> None:
-    world = make(max_in_flight=9)
+    world = make(max_in_flight=9, ledger=MemoryLedger())
     world.delivery._attempts["SyncLinkage"]._limiter._limit = 1.0
     world.client.script("a", Step(after_s=3.0))
     first = world.start(world.sync("a"))
@@ -144,8 +148,35 @@ async def test_a_ledger_that_forgets_proves_nothing(make: Make, level: type[Ledg
     world = make(ledger=level())
     world.client.otherwise = lambda _: UNREACHABLE
     assert await both(world, left_s=0.25) == not_sent_and_unknown("UPSTREAM_UNREACHABLE")
+    # It was even further ahead before, but perhaps not by another gateway's clock.
     future = await world.deliver(world.sync("far", biz_time=10**13), retried=True)
-    assert future.short == ("BIZ_TIME_IN_FUTURE", "not_sent", "new_request_id")
+    assert future.short == ("BIZ_TIME_IN_FUTURE", "unknown", "new_request_id")
+
+
+async def test_what_a_retry_is_told_stays_in_doubt_where_the_ledger_forgets(make: Make) -> None:
+    """The attempt that it hides may have been the one that took effect."""
+    world = make(ledger=MemoryLedger())
+    world.client.otherwise = lambda _: refusing("NO_TABLE_KNOWS")
+    for _ in range(2):
+        told = await world.deliver(world.sync("a"), retried=True)
+        assert told.short == ("WALLET_REJECTED", "unknown", "operator")
+    assert await world.state("a") == "in_doubt"
+    assert (await world.deliver(world.sync("a"))).outcome == "unknown"
+
+
+async def test_a_ledger_that_is_not_always_asked_proves_nothing_either(make: Make) -> None:
+    world = make(without_ledger=True)
+    world.client.script("lost", Step(errors.ConnectionLost("x"), applies=True))
+    world.faulty.broken = True
+    assert (await world.deliver(world.sync("lost", user="u", biz_time=1), left_s=0.3)).outcome == "unknown"
+    world.faulty.broken = False
+    assert (await world.deliver(world.sync("newer", user="u", biz_time=2))).short == OK
+    stale = await world.deliver(world.sync("lost", user="u", biz_time=1), retried=True)
+    assert stale.short == ("STALE_BIZ_TIME", "unknown", "never")
+    world.client.script("no", refusing("NO_TABLE_KNOWS"))
+    refused = await world.deliver(world.sync("no"))
+    assert refused.short == ("WALLET_REJECTED", "unknown", "operator")
+    assert await world.state("no") == "in_doubt"
 
 
 @pytest.mark.parametrize("level", FORGETFUL.values(), ids=FORGETFUL.keys())

@@ -9,6 +9,7 @@ import pytest
 from service.ledger import Ending, State
 from service.order import Order
 from tests.delivery.world import (
+    FAILS,
     HANG_CONNECTING,
     LEASE_S,
     OK,
@@ -26,6 +27,7 @@ from tests.delivery.world import (
     wall_s,
 )
 
+BUSY = ("LINKAGE_BUSY", "not_sent", "same_request_id")
 REJECTED = ("WALLET_REJECTED", "rejected", "new_request_id")
 
 
@@ -144,6 +146,7 @@ async def test_what_never_left_and_whose_lease_ran_out_does_not_overtake_newer_n
 ) -> None:
     one, other = pair
     one.client.script("older", *(UNREACHABLE,) * 3, HANG_CONNECTING, S)
+    one.faulty.fault("extend", *(Fault(),) * 3, FAILS)
     older = one.start(one.sync("older", user="u", biz_time=1), left_s=20.0)
     # Three backoffs, 4 s of connecting, and a backoff of 1.6 s, in which the lease of 5 s runs out.
     await asyncio.sleep(0.2 + 0.4 + 0.8 + LEASE_S + 0.3)
@@ -151,3 +154,26 @@ async def test_what_never_left_and_whose_lease_ran_out_does_not_overtake_newer_n
     assert (await older).short == UNREACHABLE_TOLD
     assert one.client.ids_seen() == ["newer"]
     assert await one.state("older") == "none"
+
+
+async def test_what_never_left_keeps_its_place_through_a_long_backoff(pair: tuple[World, World]) -> None:
+    one, other = pair
+    one.client.script("older", *(UNREACHABLE,) * 3, HANG_CONNECTING, S)
+    older = one.start(one.sync("older", user="u", biz_time=1), left_s=20.0)
+    await asyncio.sleep(0.2 + 0.4 + 0.8 + LEASE_S + 0.3)
+    newer = other.start(other.sync("newer", user="u", biz_time=2))
+    assert [(await older).short, (await newer).short] == [OK, OK]
+    assert one.client.ids_seen() == ["older", "newer"]
+
+
+async def test_who_waited_for_a_turn_here_and_for_another_gateway_is_told_that_the_linkage_is_busy(
+    pair: tuple[World, World],
+) -> None:
+    one, other = pair
+    one.client.script("a", Step(after_s=3.0))
+    first = one.start(one.sync("a", user="u", biz_time=1))
+    await asyncio.sleep(0.1)
+    lefts = (0.3, 0.35, 0.5, 0.9, 1.0)
+    calls = [other.start(other.sync(f"b{left_s}", user="u", biz_time=2), left_s) for left_s in lefts]
+    assert {(await call).short for call in calls} == {BUSY}
+    assert (await first).short == OK

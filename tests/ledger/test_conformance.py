@@ -29,6 +29,7 @@ from tests.ledger.levels import (
     IN_DOUBT,
     LEASE_MS,
     NOW_MS,
+    REFUSED,
     REJECTED,
     a_bind,
     a_claim,
@@ -409,6 +410,59 @@ async def test_undo_of_an_extended_first_attempt_leaves_nothing(ledger: Ledger) 
     token = await granted(ledger, a_claim())
     assert await ledger.extend(a_claim().key, token, LEASE_MS, NOW_MS)
     assert await ledger.undo(a_claim().key, token, NOW_MS)
+    assert await row_of(ledger, a_claim()) is None
+
+
+# -- what AlipayHK refused this gateway
+
+
+@pytest.mark.parametrize("claim", [a_claim(), a_bind()], ids=["repeatable", "not repeatable"])
+async def test_refused_id_may_be_sent_again_as_if_it_were_new(ledger: Ledger, claim: Claim) -> None:
+    token = await granted(ledger, claim)
+    assert await ledger.record(claim.key, token, REFUSED, NOW_MS)
+    row = await the_row(ledger, claim)
+    assert (row.state, row.ending, row.is_in_doubt(FUTURE_MS)) == (State.REFUSED, REFUSED, False)
+    assert await ledger.look(claim, NOW_MS) == Granted(0, was_in_doubt=False)
+    assert await ledger.claim(claim, NOW_MS) == Granted(token + 1, was_in_doubt=False)
+    row = await the_row(ledger, claim)
+    assert (row.state, row.attempts, row.was_in_doubt) == (State.SENDING, 2, False)
+    assert await ledger.record(claim.key, token + 1, APPLIED, NOW_MS)
+    assert await ledger.claim(claim, NOW_MS) == Known(APPLIED)
+
+
+async def test_refused_id_keeps_its_content(ledger: Ledger) -> None:
+    """Its bytes have left: what comes under it now may not be other ones."""
+    token = await granted(ledger, a_claim())
+    assert await ledger.record(a_claim().key, token, REFUSED, NOW_MS)
+    mended = a_claim(fingerprint=b"mended")
+    assert await ledger.claim(mended, NOW_MS) is Refused.REUSED
+    again = await granted(ledger, a_claim())
+    assert await ledger.undo(a_claim().key, again, NOW_MS)
+    row = await the_row(ledger, a_claim())
+    assert (row.state, row.attempts, row.ending) == (State.REFUSED, 1, REFUSED)
+    assert await ledger.claim(mended, NOW_MS) is Refused.REUSED
+
+
+async def test_refused_request_holds_up_no_other_one_and_is_no_news(ledger: Ledger) -> None:
+    token = await granted(ledger, a_claim("first", biz_time_ms=NOW_MS + 1))
+    assert await ledger.record(a_claim("first").key, token, REFUSED, NOW_MS)
+    assert isinstance(await ledger.claim(a_claim("second"), NOW_MS), Granted)
+
+
+async def test_refused_request_that_is_sent_again_may_be_in_doubt(ledger: Ledger) -> None:
+    token = await granted(ledger, a_bind())
+    assert await ledger.record(a_bind().key, token, REFUSED, NOW_MS)
+    again = await granted(ledger, a_bind())
+    assert await ledger.claim(a_bind(), LATER_MS) is Refused.IN_DOUBT
+    assert await ledger.record(a_bind().key, again, IN_DOUBT, LATER_MS)
+    assert await ledger.claim(a_bind(), LATER_MS) is Refused.IN_DOUBT
+
+
+async def test_refused_request_is_forgotten_as_finals_are(ledger: Ledger) -> None:
+    token = await granted(ledger, a_claim())
+    assert await ledger.record(a_claim().key, token, REFUSED, NOW_MS)
+    assert await ledger.drop(before_ms=NOW_MS) == 0
+    assert await ledger.drop(before_ms=NOW_MS + 1) == 1
     assert await row_of(ledger, a_claim()) is None
 
 

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service.ledger import Claim, Ending, Granted, Key, Ledger, Row, State
-from tests.ledger.levels import APPLIED, IN_DOUBT, LEASE_MS, NOW_MS, REJECTED, URLS, opened
+from tests.ledger.levels import APPLIED, IN_DOUBT, LEASE_MS, NOW_MS, REFUSED, REJECTED, URLS, opened
 
 Operation = Callable[[Ledger, "Past"], Any]
 """Done to a ledger at a time; its answers so far choose the tokens."""
@@ -47,7 +47,7 @@ claims = st.builds(
     lease_ms=st.just(LEASE_MS),
 )
 backs = st.integers(0, 2)
-endings = st.sampled_from([APPLIED, REJECTED, IN_DOUBT])
+endings = st.sampled_from([APPLIED, REJECTED, IN_DOUBT, REFUSED])
 finals = st.sampled_from([Ending(State.APPLIED), Ending(State.REJECTED)])
 times = st.sampled_from([1, 100, LEASE_MS - 1, LEASE_MS])
 

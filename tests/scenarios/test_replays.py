@@ -54,6 +54,7 @@ async def test_refusal_of_the_set_up_is_not_final(scene: Scene, api: Api, code: 
         scene.upstream.script = scene.wallet.says(result("F", code))
         await scene.told(api, request, GATEWAY_REFUSED)
         assert scene.sent(request) == count
+    await scene.told(api, changed(api, request), REUSED)
     scene.upstream.script = scene.wallet.says()
     await scene.ok(api, request)
     await scene.ok(api, request, replayed=True)

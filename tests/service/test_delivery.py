@@ -213,13 +213,22 @@ async def test_a_failure_is_raised_as_it_is_counted_and_logged_with_its_cause(
 async def test_a_result_is_logged_by_its_code_and_never_with_its_message(
     make: Make, log_lines: LogStream
 ) -> None:
-    sender = make(fail(refused("F" * 100, "USER_NOT_EXIST" * 20, "Chan Tai Man"), sent=True))
+    sender = make(fail(refused("F", "USER_NOT_EXIST", "Chan Tai Man"), sent=True))
     with pytest.raises(errors.ResultError):
         await sender.send(impatient())
     (line,) = said(log_lines)
     assert (line["level"], line["end"]) == ("info", "ResultError")
-    assert (line["result_status"], line["result_code"]) == ("F" * 64, ("USER_NOT_EXIST" * 20)[:64])
+    assert (line["result_status"], line["result_code"]) == ("F", "USER_NOT_EXIST")
     assert "Chan" not in log_lines.getvalue()
+
+
+@pytest.mark.parametrize("code", ["2160000000000001", "USER_85291234567", "Chan Tai Man", "X" * 65, "a\nb"])
+async def test_what_no_code_looks_like_is_not_logged(make: Make, log_lines: LogStream, code: str) -> None:
+    sender = make(fail(refused(code, code, "m"), sent=True))
+    with pytest.raises(errors.ResultError):
+        await sender.send(impatient())
+    (line,) = said(log_lines)
+    assert (line["result_status"], line["result_code"]) == ("other", "other")
 
 
 @pytest.mark.parametrize("sent", [False, True])

@@ -1,0 +1,75 @@
+"""A ledger of an older version is brought up to date with all that it holds."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from service.ledger import Granted, Known, Refused
+from service.ledger.sqlite_file import _MIGRATIONS, SCHEMA_VERSION
+from tests.ledger.levels import (
+    APPLIED,
+    IN_DOUBT,
+    LEASE_MS,
+    NOW_MS,
+    REFUSED,
+    a_bind,
+    a_claim,
+    granted,
+    opened,
+    sqlite_url,
+    the_row,
+)
+
+
+def back_to_the_first_version(path: Path) -> None:
+    """Put the rows into the table as it was at first."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        rows = connection.execute("SELECT * FROM request").fetchall()
+        connection.execute("DROP TABLE request")
+        for statement in _MIGRATIONS[0].split(";"):
+            if " request " in statement:
+                connection.execute(statement)
+        places = ", ".join("?" * len(rows[0]))
+        connection.executemany(f"INSERT INTO request VALUES ({places})", rows)
+        connection.execute("PRAGMA user_version = 1")
+
+
+async def test_everything_is_still_there(tmp_path: Path) -> None:
+    applied, doubtful, flying = a_claim("applied"), a_bind("doubtful"), a_bind("flying")
+    ledger, _ = opened(sqlite_url(tmp_path))
+    assert await ledger.record(applied.key, await granted(ledger, applied), APPLIED, NOW_MS)
+    assert await ledger.record(doubtful.key, await granted(ledger, doubtful), IN_DOUBT, NOW_MS)
+    token = await granted(ledger, flying)
+    before = [await the_row(ledger, claim) for claim in (applied, doubtful, flying)]
+    await ledger.close()
+    back_to_the_first_version(tmp_path / "ledger.db")
+
+    ledger, _ = opened(sqlite_url(tmp_path))
+    assert [await the_row(ledger, claim) for claim in (applied, doubtful, flying)] == before
+    assert await ledger.claim(applied, NOW_MS) == Known(APPLIED)
+    assert await ledger.claim(doubtful, NOW_MS + LEASE_MS) is Refused.IN_DOUBT
+    # What is new in the second version.
+    assert await ledger.record(flying.key, token, REFUSED, NOW_MS)
+    assert await ledger.claim(flying, NOW_MS) == Granted(token + 1, was_in_doubt=False)
+    await ledger.close()
+    with closing(sqlite3.connect(tmp_path / "ledger.db")) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+async def test_older_and_newer_files_end_up_with_one_schema(tmp_path: Path) -> None:
+    schemas = []
+    for name in ("new", "old"):
+        (directory := tmp_path / name).mkdir()
+        ledger, _ = opened(sqlite_url(directory))
+        await granted(ledger, a_claim())
+        await ledger.close()
+        if name == "old":
+            back_to_the_first_version(directory / "ledger.db")
+            ledger, _ = opened(sqlite_url(directory))
+            await ledger.close()
+        with closing(sqlite3.connect(directory / "ledger.db")) as connection:
+            schemas.append(sorted(connection.execute("SELECT type, name, sql FROM sqlite_master")))
+    assert schemas[0] == schemas[1]
