@@ -33,8 +33,9 @@ def run(args: argparse.Namespace) -> int:
     except OptionsError as error:
         sys.stderr.write(f"the sandbox cannot start:\n{error}\n")
         return EX_CONFIG
-    except OSError as error:
-        sys.stderr.write(f"the sandbox cannot listen on {args.listen}: {error.strerror}\n")
+    except (OSError, UnicodeError) as error:
+        cause = error.strerror if isinstance(error, OSError) else "the host is no name"
+        sys.stderr.write(f"the sandbox cannot listen on {args.listen}: {cause}\n")
         return EX_CONFIG
     return 0
 

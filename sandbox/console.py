@@ -11,7 +11,7 @@ from aiohttp import web
 from clients.alipayhk.strict_json import JsonError, read_object
 
 from .apis import APIS
-from .exchange import Exchange
+from .exchange import REQUEST_BYTES_MAX, Exchange
 from .faults import table
 from .programme import ProgrammeError
 
@@ -27,6 +27,14 @@ POST /__sandbox/answers    the next answers, of one API or of any:
                            {"answers":[{"fault":"SYSTEM_ERROR"},{"fault":""}],"api":"SyncLinkage"}
 POST /__sandbox/reset      forget everything
 """
+PAGES: Final = {
+    PREFIX: "GET",
+    f"{PREFIX}requests": "GET",
+    f"{PREFIX}wallet": "GET",
+    f"{PREFIX}faults": "GET",
+    f"{PREFIX}answers": "POST",
+    f"{PREFIX}reset": "POST",
+}
 FILTERS: Final = ("api", "request_id")
 
 _dumps: Final = partial(json.dumps, ensure_ascii=False, indent=2)
@@ -40,14 +48,19 @@ class Console:
 
     def routes(self) -> list[web.RouteDef]:
         """Return the console's routes."""
+        handlers = self._overview, self._requests, self._wallet, self._faults, self._answers, self._reset
+        pages = zip(PAGES.items(), handlers, strict=True)
         return [
-            web.get(PREFIX, self._overview),
-            web.get(f"{PREFIX}requests", self._requests),
-            web.get(f"{PREFIX}wallet", self._wallet),
-            web.get(f"{PREFIX}faults", self._faults),
-            web.post(f"{PREFIX}answers", self._answers),
-            web.post(f"{PREFIX}reset", self._reset),
+            *(web.route(method, path, handler) for (path, method), handler in pages),
+            web.route("*", "/__sandbox{rest:.*}", self._no_page),
         ]
+
+    async def _no_page(self, request: web.Request) -> web.Response:
+        """Say what there is: a mistaken path or method of the console is no call of an API."""
+        method = PAGES.get(request.path)
+        if method is None:
+            return _refused([f"{request.path}: no page is here; GET {PREFIX} lists them"], 404)
+        return _refused([f"{request.method}: this page takes {method}"], 405, Allow=method)
 
     async def _overview(self, _: web.Request) -> web.Response:
         return web.Response(text=OVERVIEW)
@@ -72,6 +85,8 @@ class Console:
     async def _answers(self, request: web.Request) -> web.Response:
         try:
             waiting = self._exchange.programme.add(read_object(await request.read()))
+        except web.HTTPRequestEntityTooLarge:
+            return _refused([f"the body: more than {REQUEST_BYTES_MAX} bytes"])
         except ProgrammeError as error:
             return _refused(error.faults)
         except JsonError as error:
@@ -87,5 +102,5 @@ def _json(value: object) -> web.Response:
     return web.json_response(value, dumps=_dumps)
 
 
-def _refused(faults: list[str]) -> web.Response:
-    return web.json_response({"faults": faults}, status=400, dumps=_dumps)
+def _refused(faults: list[str], status: int = 400, **headers: str) -> web.Response:
+    return web.json_response({"faults": faults}, status=status, headers=headers, dumps=_dumps)

@@ -27,7 +27,7 @@ class _Step:
 
 
 class Programme:
-    """A queue of faults: a request takes the first that is for its API, or for any."""
+    """A queue of faults: a request takes the first that is for its API, or for any and applies to it."""
 
     def __init__(self) -> None:
         self._steps: list[_Step] = []
@@ -54,7 +54,7 @@ class Programme:
     def take(self, api: str) -> str | None:
         """Return the fault that the next answer of `api` was asked to have; None when none was."""
         for at, step in enumerate(self._steps):
-            if step.api in (None, api):
+            if step.api == api or (step.api is None and find_fault(step.fault).applies_to(APIS[api])):
                 return self._steps.pop(at).fault
         return None
 

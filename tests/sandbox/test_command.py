@@ -131,6 +131,13 @@ async def test_bad_flags_end_it_with_78_and_no_traceback(ring: KeyRing) -> None:
     ]
 
 
+async def test_a_host_that_is_no_name_ends_it_with_78(ring: KeyRing) -> None:
+    async with started(ring.flags(listen="a..b:1")) as process:
+        out, err = await asyncio.wait_for(process.communicate(), 20)
+    assert (process.returncode, out) == (78, b"")
+    assert err.decode() == "the sandbox cannot listen on a..b:1: the host is no name\n"
+
+
 async def test_a_port_that_is_taken_ends_it_with_78(ring: KeyRing) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -117,11 +117,13 @@ async def test_answers_of_one_api_wait_for_it(merchant: Merchant) -> None:
         await merchant.call("BindAccount", bind_body())
 
 
-async def test_a_programmed_fault_that_does_not_apply_is_an_illegal_parameter(merchant: Merchant) -> None:
-    await merchant.programme("UNDECRYPTABLE")
-    with pytest.raises(ResultError) as raised:
+async def test_a_programmed_fault_waits_for_an_api_that_it_applies_to(merchant: Merchant) -> None:
+    await merchant.programme("PLAIN", "UNSIGNED")
+    with pytest.raises(Unsigned):
         await merchant.call("BindAccount", bind_body())
-    assert "does not apply to BindAccount" in raised.value.response.result.message
+    assert (await merchant.call("BindAccount", bind_body())).result.status == "S"
+    assert (await merchant.call("SyncLinkage", sync_body())).result.status == "S"
+    assert (await merchant.latest())["fault"] == "PLAIN"
 
 
 async def test_a_refused_request_uses_up_no_answer(merchant: Merchant) -> None:
@@ -167,7 +169,7 @@ async def test_bad_answers_are_refused_with_every_fault_named(
     assert (reply.status, reply.json()) == (400, {"faults": faults})
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b'{"answers":[],"answers":[]}'])
+@pytest.mark.parametrize("body", [b"", b"[]", b'{"answers":[],"answers":[]}', bytes(300 * 1024)])
 async def test_answers_that_are_no_json_object_are_refused(merchant: Merchant, body: bytes) -> None:
     reply = await merchant.http("POST", "/__sandbox/answers", data=body)
     assert reply.status == 400
@@ -196,3 +198,21 @@ def test_a_long_body_is_cut() -> None:
 
 def test_an_empty_journal_shows_nothing() -> None:
     assert Journal().entries() == []
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "fault"),
+    [
+        ("GET", "/__sandbox/reset", 405, "GET: this page takes POST"),
+        ("PUT", "/__sandbox/answers", 405, "PUT: this page takes POST"),
+        ("POST", "/__sandbox/wallet", 405, "POST: this page takes GET"),
+        ("GET", "/__sandbox", 404, "/__sandbox: no page is here; GET /__sandbox/ lists them"),
+        ("GET", "/__sandbox/nope", 404, "/__sandbox/nope: no page is here; GET /__sandbox/ lists them"),
+    ],
+)
+async def test_a_mistake_at_the_console_is_no_call_of_an_api(
+    merchant: Merchant, method: str, path: str, status: int, fault: str
+) -> None:
+    reply = await merchant.http(method, path)
+    assert (reply.status, reply.json()) == (status, {"faults": [fault]})
+    assert (await merchant.console("requests"))["requests"] == []

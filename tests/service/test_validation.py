@@ -231,6 +231,10 @@ BIND_ROWS: Final[dict[str, tuple[dict[str, Any], Faults]]] = {
         [not_json("two members have one name")],
     ),
     "extend_info has NaN": ({"extend_info": '{"a":NaN}'}, [not_json("NaN and infinities are not JSON")]),
+    "extend_info has a number that is none": (
+        {"extend_info": '{"a":1e999}'},
+        [not_json("a number is too large")],
+    ),
     "extend_info is nested 33 levels deep": (
         {"extend_info": '{"a":' * 33 + "1" + "}" * 33},
         [not_json("nested too deeply")],
