@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
+import os
+from collections.abc import Callable
+from typing import Final
+
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
@@ -9,32 +15,73 @@ from .metrics import Metrics
 from .parsing import Address
 from .server import CannotListen, Health
 
+CONNECTION_S: Final = 10.0
+"""How long a connection may last, for its request and the answer; each is for one request."""
+CONNECTIONS_MAX: Final = 100
+_STOP_S: Final = 1.0
 
-async def start_admin(address: Address, metrics: Metrics, health: Health, *, shared: bool) -> web.AppRunner:
+
+async def start_admin(
+    address: Address, metrics: Metrics, health: Health, *, shared: bool
+) -> web.ServerRunner:
     """Listen, where asked on a port shared by all workers; return what is to be cleaned up at the end."""
 
-    async def show_metrics(_: web.Request) -> web.Response:
+    def show_metrics() -> web.Response:
         return web.Response(
             body=metrics.exposed(shared=shared), headers={"Content-Type": CONTENT_TYPE_LATEST}
         )
 
-    async def livez(_: web.Request) -> web.Response:
+    def livez() -> web.Response:
         return web.Response(text="ok\n")
 
-    async def readyz(_: web.Request) -> web.Response:
+    def readyz() -> web.Response:
         if health.ready:
             return web.Response(text="ok\n")
         return web.Response(text="not ready\n", status=503)
 
-    app = web.Application()
-    app.add_routes(
-        [web.get("/metrics", show_metrics), web.get("/livez", livez), web.get("/readyz", readyz)]
-    )
-    runner = web.AppRunner(app, access_log=None)
+    pages = {"/metrics": show_metrics, "/livez": livez, "/readyz": readyz}
+    runner = web.ServerRunner(_Listener(pages), shutdown_timeout=_STOP_S)
     await runner.setup()
     try:
         await web.TCPSite(runner, address.host, address.port, reuse_port=shared).start()
-    except OSError:
+    except (OSError, UnicodeError) as error:
         await runner.cleanup()
-        raise CannotListen(f"cannot listen on {address}: is it in use?") from None
+        raise CannotListen(f"cannot listen on {address} (ADMIN_LISTEN): {_cause(error)}") from None
     return runner
+
+
+class _Listener(web.Server):
+    """Serves pages to few connections at a time, and to none of them for long."""
+
+    def __init__(self, pages: dict[str, Callable[[], web.Response]]) -> None:
+        super().__init__(self._answer, access_log=None)
+        self._pages = pages
+
+    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+        """Close it when its time is up, whatever it waits for then."""
+        super().connection_made(handler, transport)
+        asyncio.get_running_loop().call_later(CONNECTION_S, transport.abort)
+        # Who asks and reads is gone within milliseconds: those that came first mean to stay.
+        for oldest in self.connections[:-CONNECTIONS_MAX]:
+            if oldest.transport is not None:
+                oldest.transport.abort()
+
+    async def _answer(self, request: web.BaseRequest) -> web.Response:
+        page = self._pages.get(request.path)
+        if page is None:
+            response = web.Response(status=404, text="not found\n")
+        elif request.method not in {"GET", "HEAD"}:
+            response = web.Response(status=405, text="not allowed\n", headers={"Allow": "GET, HEAD"})
+        else:
+            response = page()
+        response.force_close()
+        return response
+
+
+def _cause(error: OSError | UnicodeError) -> str:
+    """Say what the system says; asyncio puts words of its own around it."""
+    if isinstance(error, UnicodeError):
+        return "this is no host name"
+    number = error.errno or 0
+    # Those of names that cannot be resolved are of another kind, and asyncio leaves them alone.
+    return os.strerror(number) if number in errno.errorcode else str(error.strerror)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 from .toml_file import read_toml
 
@@ -50,14 +50,16 @@ def callers_file(text: str) -> Callers:
         raise ValueError("must hold tables [callers.NAME] and nothing else")
     faults: list[str] = []
     by_san: dict[str, Caller] = {}
+    named: set[str] = set()
     for name, table in tables.items():
         found = list(_faults(table))
         if not found:
             caller = Caller(name, frozenset(table["methods"]), table.get("max_in_flight"))
-            for san in table["san"]:
-                if san in by_san:
-                    found.append(f"names {san} a second time")
-                by_san[san] = caller
+            by_san |= dict.fromkeys(table["san"], caller)
+        for san in _sans(table):
+            if san in named:
+                found.append(f"names {san} a second time")
+            named.add(san)
         faults += [f"[callers.{name}] {fault}" for fault in found]
     if faults:
         raise ValueError("; ".join(faults))
@@ -78,6 +80,12 @@ def _faults(table: object) -> Iterable[str]:
     quota = table.get("max_in_flight", 1)
     if not isinstance(quota, int) or isinstance(quota, bool) or quota < 1:
         yield "has a max_in_flight that is not a whole number from 1"
+
+
+def _sans(table: object) -> list[str]:
+    """Return the names of a caller, whatever else is wrong with it."""
+    sans = table.get("san") if isinstance(table, dict) else None
+    return cast("list[str]", sans) if _is_texts(sans) else []
 
 
 def _is_texts(value: object) -> bool:

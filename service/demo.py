@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from threading import Event
 from typing import Any, Final, NoReturn
@@ -36,6 +36,7 @@ CLIENT_ID: Final = "SANDBOX_CLIENT_1"
 SYNC_LINKAGE_PATH: Final = "/sandbox/binding/sync"
 BIND_ACCOUNT_PATH: Final = "/sandbox/account/bind"
 START_S: Final = 30.0
+STOP_S: Final = 30.0
 INTERRUPTED: Final = 130
 
 
@@ -129,7 +130,13 @@ def _child(
             yield process
         finally:
             process.terminate()
-            process.wait(timeout=START_S)
+            try:
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(timeout=STOP_S)
+            finally:
+                # Too slow, or a second Ctrl-C: it must not outlive this program.
+                process.kill()
+                process.wait()
 
 
 def _wait_until_listening(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
@@ -146,7 +153,8 @@ def _make(example: Example) -> bool:
     rpc = next(rpc for rpc in RPCS.values() if rpc.name == example.method)
     request = example.request(time.time_ns() // 1_000_000)
     print(f"== {example.title}\n   {example.method} on {example.address}, request id {_id(request)}")
-    with grpc.insecure_channel(example.address) as channel:
+    # Not through the environment's proxy, which cannot reach this machine's loopback.
+    with grpc.insecure_channel(example.address, options=[("grpc.enable_http_proxy", 0)]) as channel:
         call = channel.unary_unary(
             rpc.path,
             request_serializer=rpc.request.SerializeToString,

@@ -7,16 +7,19 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
 from typing import Final
 
 from clients.alipayhk.client import Client
 from clients.alipayhk.keys import fingerprint
 
 from .admin import start_admin
-from .bookkeeping import LEASE_MARGIN_S, Bookkeeping
+from .bookkeeping import LEASE_MARGIN_S
 from .delivery import Delivery
-from .ledger import LedgerUnavailable
-from .ledger.opening import open_ledger
+from .ledger import Ledger, LedgerUnavailable
+from .ledger.opening import SQLITE, open_ledger
+from .ledger.vault import Vault
+from .ledger_watch import WatchedBookkeeping
 from .linkage import LinkageService
 from .logs import log, stack_of
 from .metrics import Metrics
@@ -26,18 +29,18 @@ from .settings import Settings
 from .upstream import endpoints_of, transport_of
 
 HEAL_EVERY_S: Final = 1.0
-DROP_EVERY: Final = 600
+DROP_EVERY: Final = 60
 """Healings between two times of forgetting what is old."""
 
 
 async def run(settings: Settings, *, shared: bool) -> None:
-    """Serve until SIGTERM or SIGINT, then drain; raise CannotListen or LedgerFault.
+    """Serve until SIGTERM, SIGINT or SIGHUP, then drain; raise CannotListen or LedgerFault.
 
     `shared` says that this is one of several workers, on ports that all of them listen on.
     """
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _stop_signals():
         loop.add_signal_handler(number, stopping.set)
     metrics = Metrics()
     async with AsyncExitStack() as stack:
@@ -64,13 +67,17 @@ async def run(settings: Settings, *, shared: bool) -> None:
     log.info("stopped")
 
 
+def _stop_signals() -> list[signal.Signals]:
+    """Name what ends a gateway: a terminal that closes sends SIGHUP, and nohup is there to ignore it."""
+    ends = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
+    return ends if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN else ends[:-1]
+
+
 @asynccontextmanager
-async def _bookkeeping(settings: Settings, metrics: Metrics) -> AsyncIterator[Bookkeeping]:
+async def _bookkeeping(settings: Settings, metrics: Metrics) -> AsyncIterator[WatchedBookkeeping]:
     """Open the ledger, keep it tidy, and close it when everything else is closed."""
-    ledger, vault = open_ledger(settings.ledger_url, settings.ledger_key_file, random_bytes=os.urandom)
-    books = Bookkeeping(
-        ledger,
-        vault,
+    books = WatchedBookkeeping(
+        *_opened_ledger(settings),
         metrics,
         lease_s=settings.upstream_timeout_s + LEASE_MARGIN_S,
         biz_time_ahead_s=settings.biz_time_ahead_s,
@@ -86,16 +93,42 @@ async def _bookkeeping(settings: Settings, metrics: Metrics) -> AsyncIterator[Bo
         await books.close()
 
 
-async def _tidy(books: Bookkeeping, retention_s: float) -> None:
-    """Record what could not be recorded, and forget what is old enough."""
+def _opened_ledger(settings: Settings) -> tuple[Ledger, Vault]:
+    """Open the ledger and say which it is: one that is not the usual one knows of no earlier request."""
+    url = settings.ledger_url
+    path = Path(url.removeprefix(SQLITE)).absolute() if url.startswith(SQLITE) else None
+    is_new = path is not None and _is_new(path)
+    ledger, vault = open_ledger(url, settings.ledger_key_file, random_bytes=os.urandom)
+    if path is None:
+        log.info("the ledger", where=url.partition(":")[0])
+    else:
+        log.info("the ledger", where=str(path), key_id=vault.key_id)
+    if is_new:
+        log.warning("a new ledger was made, which knows of no earlier request", where=str(path))
+    return ledger, vault
+
+
+def _is_new(path: Path) -> bool:
+    try:
+        return path.stat().st_size == 0
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False  # opening it will say what is wrong
+
+
+async def _tidy(books: WatchedBookkeeping, retention_s: float) -> None:
+    """Record what could not be recorded, forget what is old enough, and see whether the ledger works."""
     rounds = 0
     while True:
         try:
             await books.heal()
+            await books.ask()
             if rounds % DROP_EVERY == 0:
                 await books.drop(older_than_s=retention_s)
+            books.watch.worked()
         except LedgerUnavailable as error:
-            log.warning("the ledger cannot be tidied", cause=str(error))
+            books.watch.failed(str(error))
         except Exception as error:  # noqa: BLE001  (it must go on: what is in doubt waits for it)
             log.error("tidying failed", error_class=type(error).__name__, stack=stack_of(error))
         rounds += 1

@@ -15,6 +15,7 @@ from .exits import BAD_ARGUMENTS
 from .settings import probed_address
 
 DEFAULT_ADDRESS: Final = "127.0.0.1:50051"
+TIMEOUT_MAX_S: Final = 86_400.0
 SERVING: Final = 0
 NO_CONNECTION: Final = 2
 RPC_FAILED: Final = 3
@@ -28,11 +29,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--addr",
+        type=_address,
         default=probed_address(DEFAULT_ADDRESS),
         help="host:port (default: ALIPAYHK_HEALTH_LISTEN or ALIPAYHK_LISTEN, here %(default)s)",
     )
     parser.add_argument("--service", default="", help="a service's name, or liveness; default: readiness")
-    parser.add_argument("--timeout", type=float, default=3.0, metavar="SECONDS")
+    parser.add_argument(
+        "--timeout",
+        type=_timeout_s,
+        default=3.0,
+        metavar="SECONDS",
+        help=f"for each of connection and answer; at most {TIMEOUT_MAX_S:g} (default: %(default)g)",
+    )
     parser.add_argument("--tls-ca-file", type=Path, help="CA of the gateway's certificate; turns TLS on")
     parser.add_argument("--tls-cert-file", type=Path, help="a client certificate")
     parser.add_argument("--tls-key-file", type=Path, help="its private key")
@@ -65,11 +73,29 @@ def run(args: argparse.Namespace) -> int:
     return SERVING if response.status == health_pb2.HealthCheckResponse.SERVING else NOT_SERVING
 
 
+def _address(text: str) -> str:
+    if not text.strip() or not text.isprintable():
+        raise argparse.ArgumentTypeError("must be host:port")
+    return text
+
+
+def _timeout_s(text: str) -> float:
+    try:
+        timeout_s = float(text)
+    except ValueError:
+        timeout_s = 0.0
+    if not 0 < timeout_s <= TIMEOUT_MAX_S:  # which is no number is not above 0 either
+        raise argparse.ArgumentTypeError(f"must be above 0 and at most {TIMEOUT_MAX_S:g} seconds")
+    return timeout_s
+
+
 def _channel(args: argparse.Namespace, credentials: grpc.ChannelCredentials | None) -> grpc.Channel:
+    # A probe asks the gateway itself, whatever proxy the environment has for others.
+    options: list[tuple[str, str | int]] = [("grpc.enable_http_proxy", 0)]
     if credentials is None:
-        return grpc.insecure_channel(args.addr)
-    name = args.tls_server_name
-    options = [("grpc.ssl_target_name_override", name)] if name else None
+        return grpc.insecure_channel(args.addr, options=options)
+    if args.tls_server_name:
+        options.append(("grpc.ssl_target_name_override", args.tls_server_name))
     return grpc.secure_channel(args.addr, credentials, options=options)
 
 

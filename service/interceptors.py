@@ -22,7 +22,7 @@ from alipayhk.linkage.v1 import error_reason_pb2 as reasons
 from .call import CURRENT, Call, Circumstances, answer_by
 from .callers import Callers
 from .details import trailers_of
-from .linkage import RPCS
+from .linkage import RPCS, Undecodable
 from .logs import log, stack_of
 from .metrics import Metrics
 from .refusal import Refusal
@@ -31,6 +31,7 @@ from .rpcs import SERVICE
 from .status import Verdict, verdict_of
 
 HEALTH: Final = "/grpc.health.v1.Health/"
+UNDECODABLE: Final = "the bytes are not the message"
 FIRST_TRIES: Final[Mapping[str, tuple[str, ...]]] = {
     "grpc-previous-rpc-attempts": ("0",),
     "x-envoy-attempt-count": ("0", "1"),
@@ -69,20 +70,16 @@ class Around(grpc.aio.ServerInterceptor):  # type: ignore[misc, unused-ignore]
         handler = await continuation(handler_call_details)
         if handler is None:
             return None
-        path = handler_call_details.method
-        codec = {
-            "request_deserializer": handler.request_deserializer,
-            "response_serializer": handler.response_serializer,
-        }
+        path, codec = handler_call_details.method, (_deserializer(handler), handler.response_serializer)
         if not handler.response_streaming and not handler.request_streaming:
             one = self._one(Method(path, "unary"), handler.unary_unary)
-            return grpc.unary_unary_rpc_method_handler(one, **codec)
+            return grpc.unary_unary_rpc_method_handler(one, *codec)
         if handler.request_streaming and handler.response_streaming:
             many = self._many(Method(path, "bidi_stream"), handler.stream_stream)
-            return grpc.stream_stream_rpc_method_handler(many, **codec)
+            return grpc.stream_stream_rpc_method_handler(many, *codec)
         if handler.response_streaming:
             many = self._many(Method(path, "server_stream"), handler.unary_stream)
-            return grpc.unary_stream_rpc_method_handler(many, **codec)
+            return grpc.unary_stream_rpc_method_handler(many, *codec)
         raise NotImplementedError(path)
 
     def _one(self, method: Method, inner: Callable[..., Awaitable[object]]) -> Callable[..., object]:
@@ -118,12 +115,10 @@ class Observe:
     @asynccontextmanager
     async def __call__(self, method: Method, request: object, context: Context) -> AsyncIterator[None]:
         """Observe one call."""
-        began = time.monotonic()
+        began, left_s = time.monotonic(), context.time_remaining()
         rpc = RPCS.get(method.path)
         call = Call(
-            answer_by(
-                context.time_remaining(), default_s=self.default_deadline_s, max_s=self.deadline_max_s
-            ),
+            answer_by(left_s, default_s=self.default_deadline_s, max_s=self.deadline_max_s),
             self._circumstances(rpc.name, context) if rpc else Circumstances(),
             request_id=rpc.valid_request_id(request) if rpc else "",
         )
@@ -153,7 +148,8 @@ class Observe:
 
     def _log(self, method: str, call: Call, code: str, seconds: float) -> None:
         api = call.circumstances.api
-        record = log.info if api else log.debug
+        # Whoever is told an error id must find it here, whatever the method and LOG_LEVEL.
+        record = log.error if "error_id" in call.told else log.info if api else log.debug
         record(
             "call",
             method=method,
@@ -165,8 +161,8 @@ class Observe:
             **call.told,
         )
         if api:
-            reason = call.told.get("reason", code)
-            self.metrics.outcomes.labels(api, reason, call.told.get("outcome", "")).inc()
+            reason, outcome = call.told.get("reason", code), call.told.get("outcome", "")
+            self.metrics.outcomes.labels(api, reason, outcome).inc()
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +193,7 @@ class Allow:
     open_prefixes: tuple[str, ...] = field(default=(HEALTH,))
 
     @asynccontextmanager
-    async def __call__(self, method: Method, _: object, context: Context) -> AsyncIterator[None]:
+    async def __call__(self, method: Method, request: object, context: Context) -> AsyncIterator[None]:
         """Allow one call, or refuse it."""
         if self.callers is not None and not method.path.startswith(self.open_prefixes):
             sans = context.auth_context().get("x509_subject_alternative_name", ())
@@ -208,7 +204,23 @@ class Allow:
             service, name = _service_and_name(method)
             if service == SERVICE and name not in caller.methods:
                 raise Refusal(reasons.ERROR_REASON_CALLER_NOT_ALLOWED)
+        if isinstance(request, Undecodable):
+            raise Refusal(reasons.ERROR_REASON_INVALID_REQUEST, cause=UNDECODABLE)
         yield
+
+
+def _deserializer(handler: Handler) -> Callable[[bytes], object] | None:
+    """Have gRPC never see a deserializer fail; a stream's fails within Tell, where the stream is read."""
+
+    def deserialize(data: bytes) -> object:
+        try:
+            return handler.request_deserializer(data)
+        except Exception:  # noqa: BLE001  (whatever it was, its text must not reach the caller)
+            if handler.request_streaming:
+                raise Refusal(reasons.ERROR_REASON_INVALID_REQUEST, cause=UNDECODABLE) from None
+            return Undecodable()
+
+    return deserialize if handler.request_deserializer else None
 
 
 def _is_retried(metadata: Iterable[tuple[str, str | bytes]]) -> bool:
@@ -224,11 +236,7 @@ def _told(verdict: Verdict, error: Exception) -> dict[str, Any]:
         "retry": str(verdict.retry),
     }
     if error_id := verdict.facts.get("error_id"):
-        return told | {
-            "error_id": error_id,
-            "error_class": type(error).__name__,
-            "stack": stack_of(error),
-        }
+        return told | {"error_id": error_id, "error_class": type(error).__name__, "stack": stack_of(error)}
     return told | ({"cause": str(error)} if str(error) else {})
 
 
@@ -238,6 +246,4 @@ def _service_and_name(method: Method) -> tuple[str, str]:
 
 
 def _code_name(code: object) -> str:
-    if isinstance(code, grpc.StatusCode):
-        return code.name
-    return next((known.name for known in grpc.StatusCode if known.value[0] == code), "UNKNOWN")
+    return next((known.name for known in grpc.StatusCode if code in {known, known.value[0]}), "UNKNOWN")

@@ -50,7 +50,8 @@ def _generate(args: argparse.Namespace) -> int:
     try:
         facts = generate(args.directory, args.name, args.bits)
     except OSError as error:
-        return _fail(f"{error.filename}: {error.strerror}", EX_CANTCREAT)
+        # A write that fails, as on a full disk, names no file.
+        return _fail(f"{error.filename or args.directory}: {error.strerror}", EX_CANTCREAT)
     _show(facts, as_json=args.json)
     return 0
 

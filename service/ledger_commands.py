@@ -14,11 +14,12 @@ import pwd
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
+from .callers import METHODS
 from .exits import EX_CONFIG, EX_UNAVAILABLE
 from .ledger import Ending, Ledger, LedgerFault, LedgerUnavailable, Row, State
 from .ledger.opening import MEMORY, OFF, open_ledger
@@ -39,7 +40,7 @@ def configure(
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(name: str, command: Command, summary: str) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=summary, description=f"{summary.capitalize()}.")
+        added = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
         add_config(added)
         added.add_argument("--json", action="store_true", help="write JSON")
         added.set_defaults(ledger_command=command)
@@ -55,13 +56,19 @@ def configure(
     outcome.add_argument("--applied", action="store_true", help="AlipayHK did it")
     outcome.add_argument("--rejected", action="store_true", help="AlipayHK did not, and will not")
     resolve.add_argument("--reason", required=True, type=_words, help="how that is known; no personal data")
-    resolve.add_argument("--api", help="which, where the id is known to several: SyncLinkage, BindAccount")
+    resolve.add_argument("--api", choices=METHODS, help="which, where the id is known to several")
     resolve.add_argument("--client-id", help="whose, where the id is known under several client ids")
     resolve.add_argument(
         "--who", type=_words, default=_os_user(), help="who found out (default: %(default)s)"
     )
     export = add("export", _export, "write every request changed since a time, one JSON object a line")
-    export.add_argument("--since", required=True, type=_moment, metavar="TIME", help="ISO 8601")
+    export.add_argument(
+        "--since",
+        required=True,
+        type=_moment,
+        metavar="TIME",
+        help="ISO 8601; UTC where it names no offset",
+    )
 
 
 def run(args: argparse.Namespace, ledger_url: str, key_file: Path | None) -> int:
@@ -106,7 +113,7 @@ async def _list(args: argparse.Namespace, ledger: Ledger) -> int:
 
 
 async def _show(args: argparse.Namespace, ledger: Ledger) -> int:
-    rows = await ledger.find(args.request_id)
+    rows = await _find(ledger, args.request_id)
     if not rows:
         return _fail("no request has this id", NOT_DONE)
     _print([facts(row, _now_ms()) for row in rows], as_json=args.json)
@@ -114,13 +121,14 @@ async def _show(args: argparse.Namespace, ledger: Ledger) -> int:
 
 
 async def _resolve(args: argparse.Namespace, ledger: Ledger) -> int:
-    row = _chosen(args, await ledger.find(args.request_id))
+    row = _chosen(args, await _find(ledger, args.request_id))
     if isinstance(row, str):
         return _fail(row, NOT_DONE)
     ending = Ending(State.APPLIED if args.applied else State.REJECTED, resolved_by_operator=True)
-    if not await ledger.resolve(row.key, ending, who=args.who, why=args.reason, now_ms=_now_ms()):
-        return _fail("this request is not in doubt", NOT_DONE)
-    rows = [found for found in await ledger.find(args.request_id) if found.key == row.key]
+    done = await ledger.resolve(row.key, ending, who=args.who, why=args.reason, now_ms=_now_ms())
+    rows = [found for found in await _find(ledger, args.request_id) if found.key == row.key]
+    if not done:
+        return _fail(_why_not(rows), NOT_DONE)
     _print([facts(found, _now_ms()) for found in rows], as_json=args.json)
     return 0
 
@@ -132,7 +140,22 @@ async def _export(args: argparse.Namespace, ledger: Ledger) -> int:
     return 0
 
 
-def _chosen(args: argparse.Namespace, rows: Iterable[Row]) -> Row | str:
+async def _find(ledger: Ledger, request_id: str) -> Sequence[Row]:
+    # An id is printable ASCII. A word of the command line need not even be text, which SQLite wants.
+    return await ledger.find(request_id) if request_id.isascii() else ()
+
+
+def _why_not(rows: Sequence[Row]) -> str:
+    """Say where a request stands that a person cannot decide about."""
+    if not rows:
+        return "no such request"
+    (row,) = rows
+    if row.state is State.SENDING:
+        return f"this request is under way until {_time(row.lease_until_ms)}: try again then"
+    return f"this request is not in doubt: it is {row.state} since {_time(row.updated_ms)}"
+
+
+def _chosen(args: argparse.Namespace, rows: Sequence[Row]) -> Row | str:
     """Return the one row that is meant, or why there is none."""
     meant = [
         row
@@ -187,8 +210,9 @@ def _moment(text: str) -> int:
         moment = datetime.fromisoformat(text)
     except ValueError:
         raise argparse.ArgumentTypeError("must be a time like 2026-03-01T08:00:00+08:00") from None
-    # A time without an offset is this machine's, as with every other tool on it.
-    return int(moment.timestamp() * 1000)
+    # A time without an offset is UTC, as every time that these commands write.
+    known = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return (known - datetime.fromtimestamp(0, UTC)) // timedelta(milliseconds=1)
 
 
 def _time(ms: int) -> str:

@@ -31,6 +31,7 @@ ALLOWED: Final = frozenset(
         "event",
         "fault",
         "http_status",
+        "key_id",
         "level",
         "listen",
         "logger",

@@ -42,6 +42,12 @@ class Metrics:
             registry=self.registry,
         )
         self._add_upstream()
+        self.ledger_usable = Gauge(
+            "alipayhk_ledger_usable",
+            "Whether the ledger can be used; 0 where one worker cannot use it.",
+            multiprocess_mode="livemin",
+            registry=self.registry,
+        )
 
     def _add_upstream(self) -> None:
         self.ledger_unrecorded = Gauge(

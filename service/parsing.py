@@ -178,6 +178,8 @@ def existing_file(text: str) -> Path:
             return path
     except OSError as error:
         raise ValueError(f"cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise ValueError("cannot be read: no file can have this name") from None
 
 
 def private_key_file(text: str) -> KeyFile[RSAPrivateKey]:

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from threading import Thread
+from typing import Final
 
 from . import gateway
 from .config_check import add_config, refuse
 from .exits import EX_UNAVAILABLE
 from .ledger import LedgerFault
+from .ledger.opening import open_ledger
 from .logs import set_up_logs
 from .server import CannotListen
-from .settings import SettingsError, read_from_environment
+from .settings import Settings, SettingsError, read_from_environment
 from .workers import supervise
+
+THREADS_S: Final = 1.0
+"""How long a thread that is still at work is waited for when everything else has stopped."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -29,13 +37,35 @@ def run(args: argparse.Namespace) -> int:
     except SettingsError as error:
         return refuse(error.faults)
     set_up_logs(settings.log_level)
-    if settings.workers > 1 and not args.worker:
-        return supervise(settings.workers, ["--config", str(args.config)] if args.config else [])
     try:
-        asyncio.run(gateway.run(settings, shared=args.worker))
+        if settings.workers > 1 and not args.worker:
+            asyncio.run(_try_ledger(settings))
+            return supervise(settings.workers, ["--config", str(args.config)] if args.config else [])
+        asyncio.run(_serve(settings, shared=args.worker))
     except LedgerFault as error:
         return refuse([str(error)])
     except CannotListen as error:
         print(f"alipayhk-gateway: {error}", file=sys.stderr)
         return EX_UNAVAILABLE
     return 0
+
+
+async def _try_ledger(settings: Settings) -> None:
+    """Open the ledger once before the workers do, each of which would tell the same fault."""
+    ledger, _ = open_ledger(settings.ledger_url, settings.ledger_key_file, random_bytes=os.urandom)
+    await ledger.close()
+
+
+async def _serve(settings: Settings, *, shared: bool) -> None:
+    """Serve, and then end, even if a thread waits for a resolver that never answers."""
+    threads = ThreadPoolExecutor(thread_name_prefix="asyncio")
+    asyncio.get_running_loop().set_default_executor(threads)
+    await gateway.run(settings, shared=shared)
+    ending = Thread(target=threads.shutdown, daemon=True)
+    ending.start()
+    ending.join(THREADS_S)
+    if ending.is_alive():
+        # Nothing can stop a thread, and both asyncio and Python would wait for it without end.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)

@@ -86,11 +86,11 @@ class Server:
     async def start(self) -> Address:
         """Listen; return the address, whose port may have been chosen by the system."""
         settings = self._settings
-        port = _add_port(self._server, settings.listen, _credentials(settings))
+        port = _add_port(self._server, "LISTEN", settings.listen, _credentials(settings))
         if settings.health_listen is not None:
             self._health_server = grpc.aio.server(options=[("grpc.so_reuseport", int(self._shared))])
             health_pb2_grpc.add_HealthServicer_to_server(self.health.servicer, self._health_server)
-            _add_port(self._health_server, settings.health_listen, None)
+            _add_port(self._health_server, "HEALTH_LISTEN", settings.health_listen, None)
             await self._health_server.start()
         await self._server.start()
         await self.health.set_ready(ready=True)
@@ -127,13 +127,17 @@ def _credentials(settings: Settings) -> grpc.ServerCredentials | None:
     )
 
 
-def _add_port(server: grpc.aio.Server, address: Address, credentials: grpc.ServerCredentials | None) -> int:
+def _add_port(
+    server: grpc.aio.Server, setting: str, address: Address, credentials: grpc.ServerCredentials | None
+) -> int:
     try:
         if credentials is None:
             return server.add_insecure_port(str(address))
         return server.add_secure_port(str(address), credentials)
     except RuntimeError:
-        raise CannotListen(f"cannot listen on {address}: is it in use?") from None
+        # gRPC tells why on stderr alone.
+        why = "it is in use, is not an address of this machine, or cannot be resolved"
+        raise CannotListen(f"cannot listen on {address} ({setting}): {why}") from None
 
 
 def _reflection_handlers() -> tuple[grpc.GenericRpcHandler, ...]:

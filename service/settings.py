@@ -20,7 +20,8 @@ from clients.alipayhk.messages import JSON_CONTENT_TYPE
 
 from . import parsing
 from .callers import Callers, callers_file
-from .ledger.opening import check_url
+from .ledger.opening import check_url, url_in_place
+from .ledger.vault import key_file
 from .parsing import Address, KeyFile
 from .result_codes import ResultCodes, result_codes_file
 from .settings_between import faults_between
@@ -117,9 +118,9 @@ class Settings:
         "How far an answer's time may lie outside the time between sending and now.")
     biz_time_ahead_s: float = _setting(parsing.seconds(0, 86_400), "300",
         "How far biz_time may be ahead of this clock.")
-    ledger_url: str = _setting(check_url, LEDGER_URL_DEFAULT,
+    ledger_url: str = _setting(url_in_place, LEDGER_URL_DEFAULT,
         "Where requests are remembered; sqlite:////abs for an absolute path, memory:, or off.")
-    ledger_key_file: Path | None = _setting(Path, None,
+    ledger_key_file: Path | None = _setting(key_file, None,
         "The key of the ledger's hashes and seals; made beside a new SQLite file when absent.")
     ledger_retention_h: int = _setting(parsing.integer(1, 87_600), "720",
         "How long final outcomes are remembered; those in doubt are never forgotten.")
@@ -187,14 +188,16 @@ def read_ledger_settings(config_file: Path | None = None) -> tuple[str, Path | N
     """Read where the ledger of this process is, and its key; whatever else is wrong is not asked."""
     faults: list[str] = []
     texts = _file_texts(config_file, faults) | _environment_texts(os.environ)
-    key_file = texts.get("ledger_key_file")
-    try:
-        url = check_url(texts.get("ledger_url", LEDGER_URL_DEFAULT))
-    except ValueError as error:
-        raise SettingsError([*faults, f"LEDGER_URL {error}"]) from None
+    url, key = texts.get("ledger_url", LEDGER_URL_DEFAULT), texts.get("ledger_key_file")
+    for name, parse, text in (("LEDGER_URL", check_url, url), ("LEDGER_KEY_FILE", key_file, key)):
+        try:
+            if text is not None:
+                parse(text)
+        except ValueError as error:
+            faults.append(f"{name} {error}")
     if faults:
         raise SettingsError(faults)
-    return url, Path(key_file) if key_file else None
+    return url, Path(key) if key else None
 
 
 def environment_for_children(**values: str) -> dict[str, str]:
@@ -225,11 +228,12 @@ def _file_texts(path: Path | None, faults: list[str]) -> dict[str, str]:
     if path is None:
         return {}
     try:
-        members = read_toml(path)
+        return {name: _text(value) for name, value in read_toml(path).items() if value != ""}
     except ValueError as error:
         faults.append(f"--config {error}")
-        return {}
-    return {name: _text(value) for name, value in members.items() if value != ""}
+    except RecursionError:  # dotted names nest too, and are read without it
+        faults.append("--config is nested too deeply")
+    return {}
 
 
 def _text(value: object) -> str:

@@ -25,10 +25,24 @@ def faults_between(values: Mapping[str, Any]) -> Iterator[str]:
     plaintext_beyond = listen is not None and not listen.is_loopback and has_no_tls
     if plaintext_beyond and values.get("allow_plaintext") is False:
         yield "LISTEN is beyond loopback: it needs TLS_CERT_FILE, or ALLOW_PLAINTEXT=true"
-    if values.get("workers", 1) > 1 and listen is not None and listen.port == 0:
-        yield "LISTEN needs a port where WORKERS is more than 1"
+    if values.get("workers", 1) > 1:
+        yield from _port_faults(values)
     yield from _ledger_faults(values)
     yield from _encryption_faults(values)
+
+
+def _port_faults(values: Mapping[str, Any]) -> Iterator[str]:
+    """Name the ports that workers cannot share; one process would fail to listen on another's."""
+    names_by_address: dict[Any, str] = {}
+    for name in ("LISTEN", "ADMIN_LISTEN", "HEALTH_LISTEN"):
+        address = values.get(name.lower())
+        if address is None:
+            continue
+        other = names_by_address.setdefault(address, name)
+        if address.port == 0:
+            yield f"{name} needs a port where WORKERS is more than 1"
+        elif other != name:
+            yield f"{name} needs a port other than that of {other}"
 
 
 def _ledger_faults(values: Mapping[str, Any]) -> Iterator[str]:

@@ -10,8 +10,16 @@ from typing import Any
 def read_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file; raise ValueError with what is wrong with it."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ValueError(f"cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError):
+    except UnicodeDecodeError:
         raise ValueError("is not TOML") from None
+    except ValueError:
+        raise ValueError("cannot be read: no file can have this name") from None
+    try:
+        return tomllib.loads(text)
+    except ValueError:  # of a whole number that is too long, too, which is none of its own errors
+        raise ValueError("is not TOML") from None
+    except RecursionError:
+        raise ValueError("is nested too deeply") from None

@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from threading import Event
+from queue import Empty, SimpleQueue
 from typing import Final
 
 from prometheus_client import multiprocess
@@ -25,6 +25,8 @@ RESTART_DELAY_S: Final = 1.0
 """So that a worker that dies at once does not keep the machine busy."""
 HOPELESS: Final = frozenset({EX_CONFIG, EX_UNAVAILABLE})
 """How a worker ends that would end the same way again."""
+STOPPED: Final = frozenset({-signal.SIGTERM, -signal.SIGINT})
+"""How a worker ends that is told to stop before it has begun to listen to signals."""
 
 
 def supervise(count: int, serve_arguments: Sequence[str]) -> int:
@@ -39,18 +41,27 @@ class _Supervisor:
         self._command = command
         self._metrics_directory = metrics_directory
         self._workers: list[subprocess.Popen[bytes]] = []
-        self._stopping = Event()
+        # An Event's lock may be held by the very thread that a signal interrupts; this has none.
+        self._stopping: SimpleQueue[int] = SimpleQueue()
 
     def run(self, count: int) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self._stopping.set())
+            signal.signal(number, lambda received, _: self._stopping.put(received))
         self._workers = [self._start() for _ in range(count)]
         log.info("supervising", workers=count)
-        while not self._stopping.wait(RESTART_DELAY_S):
+        while not self._is_stopping(RESTART_DELAY_S):
             self._replace_dead()
         for worker in self._workers:
             worker.terminate()
-        return max(abs(worker.wait()) for worker in self._workers)
+        ends = [worker.wait() for worker in self._workers]
+        return max(0 if end in STOPPED else abs(end) for end in ends)
+
+    def _is_stopping(self, patience_s: float) -> bool:
+        try:
+            self._stopping.get(timeout=patience_s)
+        except Empty:
+            return False
+        return True
 
     def _start(self) -> subprocess.Popen[bytes]:
         environment = environment_of_worker(self._metrics_directory)
@@ -62,7 +73,7 @@ class _Supervisor:
                 continue
             log.error("a worker died", code=worker.returncode)
             if worker.returncode in HOPELESS:
-                self._stopping.set()
+                self._stopping.put(worker.returncode)
                 return
             multiprocess.mark_process_dead(worker.pid, str(self._metrics_directory))  # type: ignore[no-untyped-call]
             self._workers[place] = self._start()

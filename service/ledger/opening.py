@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
+import stat
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -28,6 +30,20 @@ def check_url(url: str) -> str:
     name = url.removeprefix(SQLITE)
     if url not in {OFF, MEMORY} and (name == url or not name or set(name) & set("?#\0")):
         raise ValueError("must be off, memory:, sqlite:///file or sqlite:////absolute/file")
+    return url
+
+
+def url_in_place(text: str) -> str:
+    """As check_url; the directory of a SQLite file must be there too."""
+    url = check_url(text)
+    if url.startswith(SQLITE):
+        try:
+            mode = Path(url.removeprefix(SQLITE)).absolute().parent.stat().st_mode
+            reason = None if stat.S_ISDIR(mode) else os.strerror(errno.ENOTDIR)
+        except OSError as error:
+            reason = error.strerror
+        if reason:
+            raise ValueError(f"names a file in a directory that cannot be used: {reason}")
     return url
 
 

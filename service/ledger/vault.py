@@ -68,19 +68,35 @@ class Vault:
             raise Unsealable("the stored reply cannot be unsealed") from None
 
 
+def key_file(text: str) -> Path:
+    """Read the path of a file that holds a key; raise ValueError."""
+    path = Path(text)
+    _read_key(path)
+    return path
+
+
 def read_key_file(path: Path) -> bytes:
     """Read the ledger's key; raise LedgerFault."""
+    try:
+        return _read_key(path)
+    except ValueError as error:
+        raise LedgerFault(f"the ledger's key file {path} {error}") from None
+
+
+def _read_key(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
             data = file.read(FILE_BYTES_MAX)
     except OSError as error:
-        raise LedgerFault(f"the ledger's key file {path} cannot be read: {error.strerror}") from None
+        raise ValueError(f"cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise ValueError("cannot be read: no file can have this name") from None
     try:
         key = base64.b64decode(data.strip(), validate=True)
     except binascii.Error:
         key = b""
     if len(key) != KEY_BYTES:
-        raise LedgerFault(f"the ledger's key file {path} must hold {KEY_BYTES} bytes as one line of base64")
+        raise ValueError(f"must hold {KEY_BYTES} bytes as one line of base64")
     return key
 
 

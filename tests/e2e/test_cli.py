@@ -196,6 +196,8 @@ async def test_health_exits_with_3_where_the_service_is_not_known(gateway: Gatew
     [
         ("--no-such-flag",),
         ("--timeout", "soon"),
+        ("--timeout", "inf"),
+        ("--addr", ""),
         ("--tls-cert-file", "x"),
     ],
     ids=" ".join,

@@ -148,6 +148,13 @@ def broken_codes(material: Material) -> dict[str, str]:
     return {"RESULT_CODES_FILE": str(file)}
 
 
+def garbage_ledger_key(material: Material) -> dict[str, str]:
+    """Give the ledger a key that is none."""
+    file = material.directory / "ledger.key"
+    file.write_text(MARK)
+    return {"LEDGER_KEY_FILE": str(file)}
+
+
 def fixed(**more: str) -> Callable[[Material], dict[str, str]]:
     """Give settings that need no files."""
     return lambda _: more
@@ -177,6 +184,8 @@ FAULTS: Mapping[str, Faults] = {
         (garbage_tls, ("TLS_CERT_FILE", "TLS_KEY_FILE")),
         (fixed(BIND_ACCOUNT_PATH="/a\nX: y"), ("BIND_ACCOUNT_PATH",)),
         (fixed(DRAIN_DELAY_S="-1", WORKERS="0"), ("DRAIN_DELAY_S", "WORKERS")),
+        (garbage_ledger_key, ("LEDGER_KEY_FILE",)),
+        (fixed(LEDGER_URL=f"sqlite:////no/such/{MARK}/ledger.db"), ("LEDGER_URL",)),
     ),
     "beyond loopback, callers without a client CA, a version that is not there": (
         (fixed(LISTEN="0.0.0.0:0"), ("LISTEN",)),

@@ -62,6 +62,25 @@ async def test_reflection_knows_the_service_and_the_details_of_its_errors(
     assert file in [found.name for found in files]
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        *(f"/grpc.health.v1.Health/{name}" for name in ("Check", "Watch")),
+        *(f"/{reflection}/ServerReflectionInfo" for reflection in REFLECTIONS),
+    ],
+)
+async def test_undecodable_bytes_are_invalid_and_nothing_is_said_of_them(
+    gateway: Gateway, path: str
+) -> None:
+    method: Any = gateway.channel.unary_stream(path)
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await method(b"\xff\xff", timeout=5).read()
+    assert raised.value.code() is StatusCode.INVALID_ARGUMENT
+    assert "grpc-status-details-bin" in dict(raised.value.trailing_metadata() or ())
+    assert "serializ" not in str(raised.value.details())
+    assert "pars" not in str(raised.value.details())
+
+
 async def test_reflection_can_be_turned_off(run: Run) -> None:
     async with run({"REFLECTION": "false"}) as gateway:
         for reflection in REFLECTIONS:

@@ -83,12 +83,24 @@ async def test_attempt_gets_its_whole_time_however_short_the_grace(run: Run, ups
     assert ends == ["Timeout"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 async def test_idle_gateway_stops_at_once(run: Run, number: signal.Signals) -> None:
     async with run() as gateway:
         gateway.process.send_signal(number)
         assert await gateway.ended() == 0
     assert gateway.err == []
+    assert gateway.records[-1]["event"] == "stopped"
+
+
+async def test_nohup_keeps_a_gateway_up_when_its_terminal_closes(run: Run) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does, and as a child inherits
+    try:
+        async with run() as gateway:
+            gateway.process.send_signal(signal.SIGHUP)
+            await asyncio.sleep(0.3)
+            assert await health(gateway.channel) == SERVING
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 async def test_second_signal_does_not_cut_the_stop_short(

@@ -9,8 +9,10 @@ import os
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -141,10 +143,11 @@ def test_neither_hashes_nor_sealed_bytes_are_shown(
         assert secret.hex() not in out
 
 
+@pytest.mark.parametrize("request_id", ["absent", "é", "\udcff"], ids=["absent", "no ASCII", "no text"])
 def test_show_of_an_unknown_id_is_status_1(
-    run: Run, three: None, capsys: pytest.CaptureFixture[str]
+    run: Run, three: None, capsys: pytest.CaptureFixture[str], request_id: str
 ) -> None:
-    assert run("show", "absent") == 1
+    assert run("show", request_id) == 1
     assert capsys.readouterr().err == "alipayhk-gateway: no request has this id\n"
 
 
@@ -191,7 +194,8 @@ def test_resolve_names_the_os_user_unless_told(
     ("words", "sentence"),
     [
         (("absent",), "no such request"),
-        (("applied",), "this request is not in doubt"),
+        (("\udcff",), "no such request"),
+        (("applied",), "this request is not in doubt: it is applied since 1970-01-01T00:16:40.000+00:00"),
         (("doubt", "--api", "SyncLinkage"), "no such request"),
         (("doubt", "--client-id", "client-2"), "no such request"),
     ],
@@ -205,6 +209,18 @@ def test_resolve_of_anything_else_is_status_1(
 ) -> None:
     assert run("resolve", *words, "--applied", "--reason", "asked") == 1
     assert capsys.readouterr().err == f"alipayhk-gateway: {sentence}\n"
+
+
+def test_resolve_of_what_is_under_way_says_until_when(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun_ms = time.time_ns() // 1_000_000
+    prepared(tmp_path, lambda ledger: granted(ledger, a_bind("held", lease_ms=60_000), begun_ms))
+    assert run("resolve", "held", "--applied", "--reason", "asked") == 1
+    until = datetime.fromtimestamp(begun_ms / 1000 + 60, UTC).isoformat(timespec="milliseconds")
+    assert capsys.readouterr().err == (
+        f"alipayhk-gateway: this request is under way until {until}: try again then\n"
+    )
 
 
 def test_resolve_of_an_ambiguous_id_asks_which(
@@ -234,6 +250,7 @@ def test_resolve_of_an_ambiguous_id_asks_which(
         ("resolve", "doubt", "--applied", "--reason", "two\nlines"),
         ("resolve", "doubt", "--applied", "--reason", "x" * 501),
         ("export",),
+        ("resolve", "doubt", "--applied", "--reason", "asked", "--api", "bindaccount"),
         ("export", "--since", "yesterday"),
         (),
     ],
@@ -252,6 +269,45 @@ def test_export_writes_a_line_for_each_request_changed_since(
     assert run("export", "--since", "1970-01-01T00:16:40.001+00:00") == 0
     lines = capsys.readouterr().out.splitlines()
     assert [json.loads(line)["request_id"] for line in lines] == ["doubt", "over"]
+
+
+@pytest.mark.parametrize(
+    ("since", "count"),
+    [
+        ("1970-01-01T00:16:40.001", 2),
+        ("1970-01-01T01:16:40.002+01:00", 1),
+        ("1970-01-02", 0),
+        ("0001-01-01", 3),
+        ("0001-01-01T00:00:00+08:00", 3),
+        ("9999-12-31T23:59:59-08:00", 0),
+    ],
+)
+@pytest.mark.parametrize("zone", ["Asia/Hong_Kong", "America/New_York"])
+def test_a_time_without_an_offset_is_utc_wherever_the_machine_is(
+    run: Run,
+    three: None,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    since: str,
+    count: int,
+    zone: str,
+) -> None:
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        assert run("export", "--since", since) == 0
+    finally:
+        monkeypatch.delenv("TZ")
+        time.tzset()
+    assert len(capsys.readouterr().out.splitlines()) == count
+
+
+def test_help_says_what_a_time_without_an_offset_is(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run("export", "--help")
+    out = " ".join(capsys.readouterr().out.split())
+    assert "Write every request changed since a time, one JSON object a line." in out
+    assert "UTC where it names no offset" in out
 
 
 # -- ledgers that cannot be used

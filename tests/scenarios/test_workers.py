@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
+from asyncio.subprocess import PIPE
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,10 @@ import pytest
 
 from ..e2e import caller
 from ..e2e.caller import Told
-from ..e2e.gateway import Gateway, channel_to
+from ..e2e.gateway import PATIENCE_S, SCRIPT, Gateway, channel_to
 from ..e2e.samples import APIS, SYNC, Api, apart, new_id
 from ..e2e.upstream import Peer, Request
+from ..peers.processes import environment
 from ..ports import free_port
 from .conftest import Stage
 from .scene import IN_DOUBT, REUSED, changed, held
@@ -77,6 +80,22 @@ async def test_worker_that_dies_leaves_its_requests_to_the_others(stage: Stage, 
         else:
             await scene.told(api, request, IN_DOUBT)
             assert scene.sent(request) == 1
+
+
+async def test_workers_that_have_only_just_begun_are_stopped_well(settings: dict[str, str]) -> None:
+    listens = {name: f"127.0.0.1:{free_port()}" for name in ("LISTEN", "ADMIN_LISTEN")}
+    process = await asyncio.create_subprocess_exec(
+        *(SCRIPT, "serve"),
+        env=environment({**settings, **listens, "WORKERS": "2"}),
+        stdout=PIPE,
+        stderr=PIPE,
+    )
+    assert process.stdout is not None
+    async with asyncio.timeout(PATIENCE_S):
+        assert json.loads(await process.stdout.readline())["event"] == "supervising"
+        process.terminate()
+        _, err = await process.communicate()
+    assert (process.returncode, err) == (0, b"")
 
 
 def workers_of(gateway: Gateway) -> list[int]:

@@ -8,6 +8,8 @@ import os
 import re
 import socket
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from clients.alipayhk.keys import fingerprint, load_private_key, load_public_key, public_der
 from service.cli import main
+from tests.ports import free_port
 from tests.service.files import KeyRing
 
 Captured = pytest.CaptureFixture[str]
@@ -93,6 +96,7 @@ def test_the_version_is_told(capsys: Captured) -> None:
         # grpc_health_probe's status for bad arguments.
         (["health", "--nonsense"], 1),
         (["health", "--timeout", "soon"], 1),
+        (["health", "--timeout", "-1"], 1),
         (["health", "extra"], 1),
     ],
     ids=str,
@@ -155,33 +159,45 @@ def test_settings_in_force_are_shown(
     assert "hunter2" not in text + json.dumps(rows)
 
 
-@pytest.mark.parametrize("listener", ["LISTEN", "ADMIN_LISTEN"])
+@pytest.mark.parametrize(
+    ("listener", "reason"), [("LISTEN", "it is in use, "), ("ADMIN_LISTEN", "Address already in use\n")]
+)
 def test_a_port_that_is_taken_is_told_with_exit_69(
-    listener: str, configured: Callable[..., None], capsys: Captured
+    listener: str, reason: str, configured: Callable[..., None], capsys: Captured
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         configured(**{"LISTEN": "127.0.0.1:0", "ADMIN_LISTEN": "127.0.0.1:0", listener: address})
         assert main(["serve"]) == 69
-    told = f"alipayhk-gateway: cannot listen on {address}: is it in use?\n"
-    assert capsys.readouterr().err.endswith(told)
+    assert f"alipayhk-gateway: cannot listen on {address} ({listener}): {reason}" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("changes", "fault"),
-    [
-        ({"LEDGER_URL": "sqlite:////nowhere/ledger.db"}, "the ledger /nowhere/ledger.db cannot be made"),
-        ({"LEDGER_KEY_FILE": "/nowhere/key"}, "the ledger's key file /nowhere/key cannot be read"),
-    ],
-    ids=["file", "key"],
-)
-def test_a_ledger_that_cannot_be_opened_is_told_with_exit_78(
-    changes: dict[str, str], fault: str, configured: Callable[..., None], capsys: Captured
+@pytest.mark.parametrize("command", [["serve"], ["config", "check"]], ids=" ".join)
+def test_a_ledger_that_has_no_place_or_no_key_is_told_with_all_other_faults(
+    command: list[str], configured: Callable[..., None], capsys: Captured
 ) -> None:
-    configured(LISTEN="127.0.0.1:0", ADMIN_LISTEN="127.0.0.1:0", **changes)
+    configured(LEDGER_URL="sqlite:////nowhere/ledger.db", LEDGER_KEY_FILE="/nowhere/key", ENCRYPT="maybe")
+    assert main(command) == 78
+    absent = "No such file or directory"
+    assert capsys.readouterr().err.splitlines() == [
+        "alipayhk-gateway: the configuration cannot be used:",
+        "  - ENCRYPT must be true or false",
+        f"  - LEDGER_URL names a file in a directory that cannot be used: {absent}",
+        f"  - LEDGER_KEY_FILE cannot be read: {absent}",
+    ]
+
+
+@pytest.mark.parametrize("workers", ["1", "3"])
+def test_a_ledger_that_cannot_be_opened_is_told_once_with_exit_78(
+    workers: str, configured: Callable[..., None], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "ledger.db").mkdir()
+    listens = {f"{name}LISTEN": f"127.0.0.1:{free_port()}" for name in ("", "ADMIN_")}
+    configured(**listens, LEDGER_URL=f"sqlite:///{tmp_path}/ledger.db", WORKERS=workers)
     assert main(["serve"]) == 78
-    told = f"alipayhk-gateway: the configuration cannot be used:\n  - {fault}: No such file or directory\n"
-    assert capsys.readouterr().err == told
+    heading, fault = capfd.readouterr().err.splitlines()
+    assert heading == "alipayhk-gateway: the configuration cannot be used:"
+    assert f"the ledger {tmp_path}/ledger.db" in fault or "the ledger's key file" in fault
 
 
 # -- keys
@@ -221,6 +237,15 @@ def test_a_directory_that_cannot_be_made_is_told(tmp_path: Path, capsys: Capture
     (tmp_path / "file").touch()
     assert main(["keys", "generate", str(tmp_path / "file" / "keys")]) == 73
     assert "Not a directory" in capsys.readouterr().err
+
+
+def test_a_disk_that_is_full_is_told_by_its_directory(tmp_path: Path) -> None:
+    # Where no file may grow, as on a full disk, the error of a write names no file.
+    words = ["keys", "generate", str(tmp_path)]
+    limited = f"ulimit -f 0; exec {sys.executable} -m service {' '.join(words)}"
+    done = subprocess.run(["sh", "-c", limited], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (73, f"alipayhk-gateway: {tmp_path}: File too large\n")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("bits", ["0", "-1", "1024", "2047", "8193", "1000000"])

@@ -15,6 +15,8 @@ import pytest
 from clients.alipayhk.keys import fingerprint
 from service import gateway
 from service.demo_calls import EXAMPLES
+from service.ledger.opening import open_ledger
+from service.ledger.vault import Vault, read_key_file
 from service.linkage import RPCS
 from service.metrics import Metrics
 from service.settings import read_settings
@@ -23,6 +25,7 @@ from tests.service.fakes import LogStream
 from tests.service.files import KeyRing
 
 WAIT_S = 10.0
+NEW_LEDGER = "a new ledger was made, which knows of no earlier request"
 
 
 async def until(log_lines: LogStream, event: str) -> dict[str, Any]:
@@ -53,13 +56,15 @@ def serve(environ: dict[str, str], log_lines: LogStream, tmp_path: Path) -> Call
     return serve
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 async def test_a_gateway_says_which_keys_it_has_and_stops_at_a_signal(
     serve: Callable[..., Awaitable[None]], ring: KeyRing, log_lines: LogStream, number: signal.Signals
 ) -> None:
     await serve(number, SIGNING_KEY_VERSION="7", PUBLIC_KEY_FILES=f"1={ring.public},2={ring.other_public}")
     events = [(line["event"], line.get("version"), line.get("sha256")) for line in log_lines.said]
     assert events == [
+        ("the ledger", None, None),
+        (NEW_LEDGER, None, None),
         ("our signing key", "7", fingerprint(ring.ours.public_key())),
         ("AlipayHK's key", "2", fingerprint(ring.other.public_key())),
         ("AlipayHK's key", "1", fingerprint(ring.theirs.public_key())),
@@ -74,8 +79,40 @@ async def test_our_own_key_in_the_place_of_alipayhks_is_warned_of(
     serve: Callable[..., Awaitable[None]], ring: KeyRing, log_lines: LogStream
 ) -> None:
     await serve(SIGNING_KEY_FILE=str(ring.other_private), PUBLIC_KEY_FILES=f"1={ring.other_public}")
-    (line,) = [line for line in log_lines.said if line["level"] == "warning"]
-    assert line["event"] == "PUBLIC_KEY_FILES holds our own public key where AlipayHK's is needed"
+    warned = [line["event"] for line in log_lines.said if line["level"] == "warning"]
+    assert warned == [NEW_LEDGER, "PUBLIC_KEY_FILES holds our own public key where AlipayHK's is needed"]
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+async def test_a_gateway_says_where_its_ledger_is_and_whether_it_is_new(
+    serve: Callable[..., Awaitable[None]],
+    log_lines: LogStream,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    is_new: bool,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = str(tmp_path / "here.db")
+    if not is_new:
+        earlier, _ = open_ledger(f"sqlite:///{path}", None, random_bytes=os.urandom)
+        await earlier.close()
+    await serve(LEDGER_URL="sqlite:///here.db")
+    key_id = Vault(read_key_file(tmp_path / "here.db.key"), random_bytes=os.urandom).key_id
+    (line,) = log_lines.of("the ledger")
+    assert (line["where"], line["key_id"]) == (path, key_id)
+    assert [line["where"] for line in log_lines.of(NEW_LEDGER)] == [path] * is_new
+
+
+@pytest.mark.parametrize(("url", "where"), [("off", "off"), ("memory:", "memory")])
+async def test_a_gateway_says_that_it_remembers_nothing_for_long(
+    serve: Callable[..., Awaitable[None]], log_lines: LogStream, url: str, where: str
+) -> None:
+    await serve(LEDGER_URL=url, BIND_ACCOUNT_WITHOUT_LEDGER="true")
+    assert [line["where"] for line in log_lines.of("the ledger")] == [where]
+
+
+def test_what_is_old_is_forgotten_every_minute() -> None:
+    assert gateway.HEAL_EVERY_S * gateway.DROP_EVERY == 60
 
 
 def test_metrics_of_workers_that_have_counted_nothing_are_empty(

@@ -14,6 +14,8 @@ import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from service.cli import main
+from tests.peers.processes import GATEWAY, environment, run
+from tests.ports import free_port
 from tests.service.files import TlsFiles
 
 Captured = pytest.CaptureFixture[str]
@@ -80,6 +82,16 @@ def test_the_address_is_the_gateways_own_by_default(
     assert main(["health"]) == 0
 
 
+@pytest.mark.parametrize("name", ["http_proxy", "https_proxy", "grpc_proxy"])
+def test_the_environments_proxy_is_not_asked(addresses: dict[str, str], tls: TlsFiles, name: str) -> None:
+    # In a process of its own: gRPC reads these variables when its first channel is made.
+    environ = {key: value for key, value in environment().items() if key.lower() != "no_proxy"}
+    environ |= {name: f"http://127.0.0.1:{free_port()}"}
+    for kind, flags in (("plain", ()), ("tls", ("--tls-ca-file", tls.ca))):
+        ended = run(GATEWAY, "health", "--addr", addresses[kind], *flags, env=environ)
+        assert (ended.status, ended.said) == (0, "status: SERVING\n")
+
+
 def test_tls_is_spoken_where_a_ca_is_named(addresses: dict[str, str], tls: TlsFiles) -> None:
     with_ca = ["--tls-ca-file", str(tls.ca)]
     with_pair = ["--tls-cert-file", str(tls.certificate), "--tls-key-file", str(tls.key)]
@@ -93,6 +105,27 @@ def test_tls_that_does_not_fit_is_no_connection(addresses: dict[str, str], tls: 
     other = ["--tls-server-name", "elsewhere.example"]
     assert main(["health", "--addr", addresses["tls"], *with_ca, *other]) == 2
     assert main(["health", "--addr", addresses["tls"], "--timeout", "0.3"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("flag", "text"),
+    [
+        *(
+            ("--timeout", text)
+            for text in ("0", "-1", "-0.5", "nan", "inf", "-inf", "1e300", "86400.1", "")
+        ),
+        *(("--addr", text) for text in ("", " ", "127.0.0.1:1\n", "\udcff:1")),
+    ],
+)
+def test_an_argument_that_cannot_be_is_bad_and_named(flag: str, text: str, capsys: Captured) -> None:
+    assert main(["health", f"{flag}={text}"]) == 1
+    *_, told = capsys.readouterr().err.splitlines()
+    assert told.startswith(f"alipayhk-gateway health: argument {flag}: must be ")
+
+
+@pytest.mark.parametrize("text", ["86400", "5.", "1e1"])
+def test_a_timeout_is_any_number_within_bounds(addresses: dict[str, str], text: str) -> None:
+    assert main(["health", "--addr", addresses["plain"], "--timeout", text]) == 0
 
 
 def test_arguments_that_do_not_go_together_are_bad(tls: TlsFiles, tmp_path: Path, capsys: Captured) -> None:

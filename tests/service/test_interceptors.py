@@ -19,6 +19,7 @@ from service.call import CURRENT, Call, Circumstances
 from service.callers import ANYBODY, Caller, Callers
 from service.interceptors import Allow, Around, Method, Observe, Tell
 from service.linkage import Undecodable
+from service.logs import set_up_logs
 from service.metrics import Metrics
 from service.refusal import Refusal
 from service.result_codes import ResultCodes
@@ -136,8 +137,13 @@ async def test_a_wrapped_handler_keeps_its_codec() -> None:
         answering, request_deserializer=bytes.decode, response_serializer=str.encode
     )
     handler = await Stack().handler(SYNC, inner)
-    assert handler.request_deserializer is inner.request_deserializer
+    assert handler.request_deserializer(b"bytes") == "bytes"
     assert handler.response_serializer is inner.response_serializer
+
+
+async def test_a_wrapped_handler_without_a_codec_has_none() -> None:
+    handler = await Stack().handler(SYNC, grpc.unary_unary_rpc_method_handler(answering))
+    assert (handler.request_deserializer, handler.response_serializer) == (None, None)
 
 
 async def test_a_kind_that_nothing_here_has_is_not_wrapped_silently() -> None:
@@ -285,6 +291,20 @@ async def test_a_cause_is_for_the_log_and_a_bug_leaves_its_place_and_no_text(log
     assert "SECRET" not in log_lines.getvalue()
 
 
+@pytest.mark.parametrize("level", ["debug", "info", "warning", "error"])
+@pytest.mark.parametrize("path", [SYNC, "/grpc.health.v1.Health/Check", REFLECT])
+async def test_a_bug_is_in_the_log_under_the_error_id_that_the_caller_is_told(
+    path: str, level: str
+) -> None:
+    set_up_logs(level, stream := LogStream())
+    with pytest.raises(grpc.aio.AbortError):
+        await Stack().unary(path, raising(KeyError("SECRET")), context := FakeContext())
+    (line,) = stream.of("call")
+    assert (line["level"], line["method"]) == ("error", path)
+    assert line["error_id"] == info(context).metadata["error_id"]
+    assert line["stack"]
+
+
 async def test_an_abort_passes_through_as_it_is(log_lines: LogStream) -> None:
     async def aborting(_: Any, context: FakeContext) -> None:
         await context.abort(grpc.StatusCode.NOT_FOUND, "its own words")
@@ -326,6 +346,59 @@ async def test_a_cancelled_call_is_counted_by_why(
     assert stack.handled(SYNC, code) == 1
     assert stack.outcomes("SyncLinkage", code) == 1
     assert [line["code"] for line in log_lines.of("call")] == [code]
+
+
+# -- bytes that are not the message
+
+
+def undecodable(_: bytes) -> None:
+    raise ValueError("SECRET")
+
+
+@pytest.mark.parametrize(
+    ("make", "attribute"),
+    [
+        (grpc.unary_unary_rpc_method_handler, "unary_unary"),
+        (grpc.unary_stream_rpc_method_handler, "unary_stream"),
+    ],
+)
+async def test_a_request_that_does_not_decode_reaches_no_handler(make: Any, attribute: str) -> None:
+    stack, context, reached = Stack(), FakeContext(), []
+
+    async def reaching(_: Any, __: Any) -> None:
+        reached.append(True)
+
+    handler = await stack.handler(WATCH, make(reaching, request_deserializer=undecodable))
+    with pytest.raises(grpc.aio.AbortError):
+        await getattr(handler, attribute)(handler.request_deserializer(b"\xff"), context)
+    assert not reached
+    assert context.aborted[0][0] is grpc.StatusCode.INVALID_ARGUMENT
+    assert (info(context).reason, info(context).metadata["outcome"]) == ("INVALID_REQUEST", "not_sent")
+    assert "SECRET" not in repr(context.aborted)
+
+
+async def test_a_stream_that_does_not_decode_fails_where_it_is_read() -> None:
+    async def reading(requests: Any, _: Any) -> AsyncIterator[object]:
+        async for request in requests:
+            yield request
+
+    async def requests() -> AsyncIterator[object]:
+        yield handler.request_deserializer(b"\xff")
+
+    stack, context = Stack(), FakeContext()
+    row: Any = grpc.stream_stream_rpc_method_handler(reading, request_deserializer=undecodable)
+    handler = await stack.handler(REFLECT, row)
+    with pytest.raises(grpc.aio.AbortError):
+        await anext(handler.stream_stream(requests(), context))
+    assert (context.aborted[0][0].name, info(context).reason) == ("INVALID_ARGUMENT", "INVALID_REQUEST")
+    assert "SECRET" not in repr(context.aborted)
+    assert stack.handled(REFLECT, "INVALID_ARGUMENT", "bidi_stream") == 1
+
+
+async def test_who_may_not_call_is_told_nothing_of_its_bytes() -> None:
+    with pytest.raises(grpc.aio.AbortError):
+        await Stack(callers=CALLERS).unary(SYNC, answering, context := FakeContext(), Undecodable())
+    assert info(context).reason == "CALLER_UNAUTHENTICATED"
 
 
 # -- the call's record
@@ -388,9 +461,7 @@ async def test_a_retried_call_that_is_refused_at_the_door_is_not_told_that_it_wa
     assert told == [("CALLER_UNAUTHENTICATED", "not_sent"), ("CALLER_UNAUTHENTICATED", "unknown")]
 
 
-@pytest.mark.parametrize(
-    "request_", [Undecodable(), pb.SyncLinkageRequest(request_id="not valid"), object()]
-)
+@pytest.mark.parametrize("request_", [pb.SyncLinkageRequest(request_id="not valid"), object()])
 async def test_a_request_without_a_valid_id_is_recorded_without_it(request_: object) -> None:
     assert (await recorded(request_)).request_id == ""
 

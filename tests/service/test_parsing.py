@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from service import parsing
 from service.callers import callers_file
-from service.ledger.opening import check_url
+from service.ledger.opening import check_url, url_in_place
+from service.ledger.vault import key_file
 from service.parsing import Address
 from service.result_codes import result_codes_file
 from tests.service.fakes import FIXTURES_ARE_FINE
@@ -327,6 +328,8 @@ PARSERS: Final[list[Parser]] = [
     parsing.proxy_url,
     parsing.url_path,
     check_url,
+    url_in_place,
+    key_file,
     parsing.key_version,
     parsing.existing_file,
     parsing.private_key_file,
@@ -381,7 +384,7 @@ def test_any_content_of_a_file_is_read_or_refused_with_a_value_error(
 ) -> None:
     path = tmp_path / "file"
     path.write_bytes(content)
-    for parse in (parsing.private_key_file, parsing.ca_file, callers_file, result_codes_file):
+    for parse in (parsing.private_key_file, parsing.ca_file, callers_file, result_codes_file, key_file):
         try:
             parse(str(path))
         except ValueError:

@@ -193,8 +193,12 @@ async def test_a_stop_waits_no_longer_than_its_grace(serve: Serve, log_lines: An
 async def test_a_port_that_is_taken_is_named(serve: Serve) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(CannotListen, match=f"cannot listen on 127.0.0.1:{port}: is it in use"):
-            await serve(LISTEN=f"127.0.0.1:{port}").__aenter__()
+        for setting in ("LISTEN", "HEALTH_LISTEN"):
+            told = (
+                rf"cannot listen on 127.0.0.1:{port} \({setting}\): it is in use, .* or cannot be resolved"
+            )
+            with pytest.raises(CannotListen, match=told):
+                await serve(**{setting: f"127.0.0.1:{port}"}).__aenter__()
 
 
 async def test_callers_are_known_by_their_certificates(serve: Serve, tls: TlsFiles, tmp_path: Path) -> None:

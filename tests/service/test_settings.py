@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
@@ -21,6 +22,7 @@ from service.settings import (
     environment_of_worker,
     probed_address,
     read_from_environment,
+    read_ledger_settings,
     read_settings,
 )
 from tests.service.fakes import FIXTURES_ARE_FINE
@@ -147,8 +149,7 @@ GIVEN: Final = {
     "UPSTREAM_TIMEOUT_S": ("0.25", 0.25),
     "WORKERS": ("4", 4),
     "MAX_IN_FLIGHT": ("1", 1),
-    "LEDGER_URL": ("sqlite:////var/lib/ledger.db", "sqlite:////var/lib/ledger.db"),
-    "LEDGER_KEY_FILE": ("/run/ledger.key", Path("/run/ledger.key")),
+    "LEDGER_URL": ("sqlite:////ledger.db", "sqlite:////ledger.db"),
     "BIND_ACCOUNT_WITHOUT_LEDGER": ("true", True),
     "SYNC_LINKAGE_WITHOUT_LEDGER": ("true", True),
     "LEDGER_RETENTION_H": ("1", 1),
@@ -165,6 +166,54 @@ def test_every_value_that_is_given_is_taken(environ: dict[str, str]) -> None:
     settings = read_settings(but(environ, **{name: text for name, (text, _) in GIVEN.items()}))
     taken = {name: getattr(settings, name.lower()) for name in GIVEN}
     assert taken == {name: value for name, (_, value) in GIVEN.items()}
+
+
+def test_a_ledgers_key_that_is_given_is_there_already(environ: dict[str, str], tmp_path: Path) -> None:
+    key_file = tmp_path / "ledger.key"
+    given = but(environ, LEDGER_KEY_FILE=str(key_file), CLIENT_ID="a b")
+    of_client_id = "CLIENT_ID must be 1 to 64 printable ASCII characters without space"
+    for content, fault in (
+        (None, "cannot be read: No such file or directory"),
+        (b"", "must hold 32 bytes as one line of base64"),
+        (b"hunter2", "must hold 32 bytes as one line of base64"),
+        (base64.b64encode(bytes(31)), "must hold 32 bytes as one line of base64"),
+    ):
+        if content is not None:
+            key_file.write_bytes(content)
+        assert more_faults(given) == [of_client_id, f"LEDGER_KEY_FILE {fault}"]
+    key_file.write_bytes(base64.b64encode(bytes(32)))
+    assert more_faults(given) == [of_client_id]
+    assert read_settings(but(given, CLIENT_ID="a")).ledger_key_file == key_file
+
+
+def test_a_ledgers_directory_is_there_already(environ: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path, reason in (
+        (tmp_path / "absent" / "ledger.db", "No such file or directory"),
+        (tmp_path / "file" / "ledger.db", "Not a directory"),
+    ):
+        fault = f"LEDGER_URL names a file in a directory that cannot be used: {reason}"
+        assert more_faults(but(environ, LEDGER_URL=f"sqlite:///{path}")) == [fault]
+    assert more_faults(but(environ, LEDGER_URL=f"sqlite:///{tmp_path}/ledger.db")) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["file"], "reading makes nothing"
+
+
+def test_the_ledgers_settings_are_read_without_the_others(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("ALIPAYHK_LEDGER_URL", "nonsense")
+    monkeypatch.setenv("ALIPAYHK_LEDGER_KEY_FILE", "")
+    path = toml(tmp_path, 'ledger_key_file = "/tmp/\\u0000x"')
+    with pytest.raises(SettingsError) as failure:
+        read_ledger_settings(path)
+    assert failure.value.faults == [
+        "LEDGER_URL must be off, memory:, sqlite:///file or sqlite:////absolute/file",
+        "LEDGER_KEY_FILE cannot be read: no file can have this name",
+    ]
+    monkeypatch.setenv("ALIPAYHK_LEDGER_URL", f"sqlite:///{tmp_path}/absent/ledger.db")
+    monkeypatch.setenv("ALIPAYHK_LEDGER_KEY_FILE", str(key_file := tmp_path / "ledger.key"))
+    key_file.write_bytes(base64.b64encode(bytes(32)))
+    assert read_ledger_settings(path) == (f"sqlite:///{tmp_path}/absent/ledger.db", key_file)
 
 
 BAD: Final = [
@@ -200,6 +249,7 @@ BAD: Final = [
     ("RESPONSE_TIME_WINDOW_S", "-1"),
     ("BIZ_TIME_AHEAD_S", "nan"),
     ("LEDGER_URL", "redis://x"),
+    ("LEDGER_KEY_FILE", "/nowhere"),
     ("LEDGER_RETENTION_H", "0"),
     ("BIND_ACCOUNT_WITHOUT_LEDGER", "y"),
     ("SYNC_LINKAGE_WITHOUT_LEDGER", "n0"),
@@ -236,9 +286,7 @@ def test_every_fault_is_told_at_once(environ: dict[str, str]) -> None:
 
 
 def test_every_setting_can_be_at_fault(environ: dict[str, str]) -> None:
-    without = {setting.name.upper() for setting in fields(Settings)} - {name for name, _ in BAD}
-    # Anything is a path; whether it holds a key is found when the ledger is opened.
-    assert without == {"LEDGER_KEY_FILE"}
+    assert {setting.name.upper() for setting in fields(Settings)} == {name for name, _ in BAD}
 
 
 MARK: Final = "hunter2"
@@ -247,8 +295,7 @@ MARK: Final = "hunter2"
 @given(text=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=40))
 @hypothesis_settings(suppress_health_check=FIXTURES_ARE_FINE, max_examples=30)
 def test_no_fault_repeats_a_value(environ: dict[str, str], text: str) -> None:
-    paths = {"ledger_key_file", "ledger_url"}  # which take almost anything
-    names = [setting.name.upper() for setting in fields(Settings) if setting.name not in paths]
+    names = [setting.name.upper() for setting in fields(Settings)]
     bad = {f"ALIPAYHK_{name}": f"{text}⟪{MARK}⟫{text}" for name in names}
     named = faults(bad)
     assert MARK not in " ".join(named)
@@ -416,6 +463,20 @@ FILE_FAULTS: Final = {
     ],
     "= hunter2": ["--config is not TOML"],
     "encrypt = true\nencrypt = true": ["--config is not TOML"],
+    **{
+        f'{name} = "/tmp/\\u0000x"': [f"{name.upper()} cannot be read: no file can have this name"]
+        for name in (
+            *("upstream_ca_file", "ledger_key_file", "tls_client_ca_file", "callers_file"),
+            *("result_codes_file", "bind_account_signing_key_file"),
+        )
+    },
+    'tls_cert_file = "\\u0000"\ntls_key_file = "\\u0000"': [
+        "TLS_CERT_FILE cannot be read: no file can have this name",
+        "TLS_KEY_FILE cannot be read: no file can have this name",
+    ],
+    'decryption_key_files = "1=\\u0000"': [
+        "DECRYPTION_KEY_FILES version 1 cannot be read: no file can have this name"
+    ],
 }
 
 
@@ -424,6 +485,25 @@ def test_every_fault_of_a_file_is_named(
     environ: dict[str, str], tmp_path: Path, text: str, expected: list[str]
 ) -> None:
     assert more_faults(environ, toml(tmp_path, text)) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("a = " + "[" * 3000, "is nested too deeply"),
+        ("a = " + "{a = " * 3000, "is nested too deeply"),
+        ("a" + ".a" * 20_000 + " = 1", "is nested too deeply"),
+        ("a = " + "9" * 5000, "is not TOML"),
+    ],
+    ids=["lists", "tables", "names", "a long number"],
+)
+def test_a_file_that_is_too_much_is_a_fault_of_its_own(
+    environ: dict[str, str], tmp_path: Path, text: str, fault: str
+) -> None:
+    path = toml(tmp_path, text)
+    assert more_faults(environ, path) == [f"--config {fault}"]
+    if ".a" not in text:
+        assert more_faults(but(environ, RESULT_CODES_FILE=str(path))) == [f"RESULT_CODES_FILE {fault}"]
 
 
 def test_a_file_that_cannot_be_read_does_not_hide_other_faults(tmp_path: Path) -> None:
@@ -514,7 +594,7 @@ def test_bodies_are_encrypted_with_a_key_that_is_there(environ: dict[str, str]) 
 
 LEDGERS: Final[list[tuple[dict[str, str], list[str]]]] = [
     ({}, []),
-    ({"LEDGER_URL": "sqlite:////var/lib/ledger.db"}, []),
+    ({"LEDGER_URL": "sqlite:////ledger.db"}, []),
     ({"LEDGER_URL": "sqlite:///ledger.db", "WORKERS": "4"}, []),
     *(
         (
@@ -560,11 +640,26 @@ def test_a_ledger_is_named_and_bind_account_is_not_served_without_one(
     assert more_faults(but(environ, **changes)) == expected
 
 
-def test_several_workers_need_a_port_that_they_can_share(environ: dict[str, str]) -> None:
-    assert faults(but(environ, WORKERS="2", LISTEN="127.0.0.1:0")) == [
-        "LISTEN needs a port where WORKERS is more than 1"
+LISTENERS: Final = ("LISTEN", "ADMIN_LISTEN", "HEALTH_LISTEN")
+
+
+def test_several_workers_need_ports_that_they_can_share(environ: dict[str, str]) -> None:
+    anywhere = dict.fromkeys(LISTENERS, "127.0.0.1:0")
+    assert more_faults(but(environ, WORKERS="2", **anywhere)) == [
+        f"{name} needs a port where WORKERS is more than 1" for name in LISTENERS
     ]
+    assert more_faults(but(environ, WORKERS="1", **anywhere)) == []
     assert read_settings(but(environ, WORKERS="2")).workers == 2
+
+
+def test_several_workers_do_not_spread_one_port_over_two_listeners(environ: dict[str, str]) -> None:
+    same = dict.fromkeys(LISTENERS, "127.0.0.1:1")
+    assert more_faults(but(environ, WORKERS="2", **same)) == [
+        "ADMIN_LISTEN needs a port other than that of LISTEN",
+        "HEALTH_LISTEN needs a port other than that of LISTEN",
+    ]
+    apart = same | {"ADMIN_LISTEN": "127.0.0.1:2", "HEALTH_LISTEN": "127.0.0.2:1"}
+    assert more_faults(but(environ, WORKERS="2", **apart)) == []
 
 
 # -- described

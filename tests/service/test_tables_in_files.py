@@ -82,6 +82,16 @@ CALLERS_FAULTS: Final = {
     f'[callers.a]\n{GOOD}max_in_flight = "1"': BAD_QUOTA,
     f"[callers.a]\n{GOOD}sans = 1\nquota = 2": "[callers.a] has members that are not known: quota, sans",
     f"[callers.a]\n{GOOD}[callers.b]\n{GOOD}": "[callers.b] names x a second time",
+    '[callers.a]\nsan = ["x", "x"]\nmethods = ["SyncLinkage"]': "[callers.a] names x a second time",
+    '[callers.a]\nsan = ["x"]\n[callers.b]\nsan = ["x", "y"]\n[callers.c]\nsan = ["y"]': "; ".join(
+        [
+            NEEDS_METHODS,
+            NEEDS_METHODS.replace(".a", ".b"),
+            "[callers.b] names x a second time",
+            NEEDS_METHODS.replace(".a", ".c"),
+            "[callers.c] names y a second time",
+        ]
+    ),
     "[callers.a]\nmore = 1\nmax_in_flight = -1\n[callers.b]\nsan = 1": "; ".join(
         [
             "[callers.a] has members that are not known: more",

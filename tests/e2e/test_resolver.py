@@ -1,0 +1,44 @@
+"""A resolver that does not answer: it holds up the calls that need it, and never the end."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from grpc import StatusCode
+
+from . import caller
+from .caller import Told
+from .conftest import Run
+from .samples import SYNC
+
+HANGS = """
+import socket, time
+
+answers = socket.getaddrinfo
+
+def getaddrinfo(host, *rest, **named):
+    if host == "hangs.example":
+        time.sleep(60)
+    return answers(host, *rest, **named)
+
+socket.getaddrinfo = getaddrinfo
+"""
+
+
+async def test_resolver_that_hangs_does_not_hold_up_the_end(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(HANGS)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    async with run({"BASE_URL": "https://hangs.example", "UPSTREAM_TIMEOUT_S": "0.5"}) as gateway:
+        told = await caller.call(gateway.channel, SYNC, SYNC.request(), timeout_s=2)
+        assert isinstance(told, Told)
+        assert (told.code, told.info.reason) == (StatusCode.UNAVAILABLE, "UPSTREAM_UNREACHABLE")
+        gateway.terminate()
+        began = time.monotonic()
+        assert await gateway.ended() == 0
+        assert time.monotonic() - began < 10
+    assert gateway.records[-1]["event"] == "stopped"
+    assert gateway.err == []

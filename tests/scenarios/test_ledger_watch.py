@@ -1,0 +1,38 @@
+"""The ledger cannot be written: operators hear of it, and the gateway stays ready."""
+
+from __future__ import annotations
+
+import resource
+from pathlib import Path
+
+from ..e2e.gateway import get
+from ..e2e.operations import SERVING, health, metrics
+from ..e2e.samples import APIS, apart
+from .conftest import Stage
+from .scene import LEDGER_UNAVAILABLE
+
+USABLE = "alipayhk_ledger_usable"
+
+
+async def test_disk_that_is_full_is_told_once_and_takes_nobody_out_of_rotation(
+    stage: Stage, tmp_path: Path
+) -> None:
+    async with stage() as scene:
+        gateway = scene.gateway
+        assert (await metrics(gateway))[USABLE] == 1
+        known = apart(APIS[0])
+        await scene.ok(APIS[0], known)
+        pid, size = gateway.process.pid, (tmp_path / "ledger.db").stat().st_size
+        soft, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, hard))
+        for api in APIS:
+            await scene.told(api, apart(api), LEDGER_UNAVAILABLE)
+        assert (await metrics(gateway))[USABLE] == 0
+        assert (await get(gateway.admin, "/readyz"))[0] == 200
+        assert await health(gateway.channel) == SERVING
+        await scene.ok(APIS[0], known, replayed=True)
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (soft, hard))
+        await gateway.logged(lambda record: record["event"] == "the ledger can be used again")
+        assert (await metrics(gateway))[USABLE] == 1
+    said = [record for record in gateway.records if record["event"] == "the ledger cannot be used"]
+    assert [record["level"] for record in said] == ["error"]

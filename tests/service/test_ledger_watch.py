@@ -1,0 +1,98 @@
+"""Whether the ledger can be used: said once when it cannot be, once when it can again, and by a gauge."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service import gateway, ledger_watch
+from service.ledger_watch import LedgerWatch
+from service.metrics import Metrics
+from service.settings import Settings, read_settings
+from tests.service.fakes import LogStream
+
+WAIT_S = 10.0
+BAD, GOOD = "the ledger cannot be used", "the ledger can be used again"
+
+
+def usable(metrics: Metrics) -> float | None:
+    return metrics.registry.get_sample_value("alipayhk_ledger_usable")
+
+
+def test_trouble_is_told_once_until_nothing_has_failed_for_a_while(log_lines: LogStream) -> None:
+    metrics, now_s = Metrics(), [100.0]
+    watch = LedgerWatch(metrics, lambda: now_s[0])
+    watch.worked()
+    assert (usable(metrics), log_lines.said) == (1, [])
+    for cause in ("SQLITE_FULL", "SQLITE_FULL", "SQLITE_IOERR"):
+        watch.failed(cause)
+        now_s[0] += 9
+        watch.worked()
+        assert usable(metrics) == 0
+    now_s[0] += 2
+    for _ in range(2):
+        watch.worked()
+        assert usable(metrics) == 1
+    said = [(line["level"], line["event"], line.get("cause")) for line in log_lines.said]
+    assert said == [("error", BAD, "SQLITE_FULL"), ("info", GOOD, None)]
+
+
+@pytest.fixture
+def settings(environ: dict[str, str], tmp_path: Path) -> Settings:
+    return read_settings({**environ, "ALIPAYHK_LEDGER_URL": f"sqlite:///{tmp_path}/ledger.db"})
+
+
+@contextmanager
+def removed(file: Path) -> Iterator[None]:
+    away = file.with_name("away.db")
+    file.rename(away)
+    yield
+    away.rename(file)
+
+
+@contextmanager
+def locked(file: Path) -> Iterator[None]:
+    with closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        yield
+
+
+@pytest.mark.parametrize(
+    ("trouble", "cause"),
+    [(removed, "the ledger's file cannot be reached: ENOENT"), (locked, "SQLITE_BUSY")],
+)
+async def test_trouble_is_found_out_without_a_call(
+    settings: Settings,
+    tmp_path: Path,
+    log_lines: LogStream,
+    monkeypatch: pytest.MonkeyPatch,
+    trouble: Callable[[Path], AbstractContextManager[None]],
+    cause: str,
+) -> None:
+    monkeypatch.setattr(gateway, "HEAL_EVERY_S", 0.01)
+    monkeypatch.setattr(ledger_watch, "QUIET_S", 0.1)
+    metrics = Metrics()
+
+    async def until(event: str) -> dict[str, Any]:
+        async with asyncio.timeout(WAIT_S):
+            while not log_lines.of(event):  # noqa: ASYNC110  (a stream has nobody to wake us)
+                await asyncio.sleep(0.01)
+        (line,) = log_lines.of(event)
+        return line
+
+    async with gateway._bookkeeping(settings, metrics):
+        await asyncio.sleep(0.1)
+        assert (usable(metrics), log_lines.of(BAD)) == (1, [])
+        with trouble(tmp_path / "ledger.db"):
+            line = await until(BAD)
+            assert line["level"] == "error"
+            assert cause in line["cause"]
+            assert usable(metrics) == 0
+        await until(GOOD)
+        assert usable(metrics) == 1

@@ -1,0 +1,74 @@
+"""The supervisor of workers: it stops whenever it is told to, and ends as its workers do."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from service.logs import set_up_logs
+from service.workers import _Supervisor
+from tests.peers.processes import run
+
+
+@pytest.fixture(autouse=True)
+def signals() -> Iterator[None]:
+    """Leave signals as they were found."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+class Telling(io.StringIO):
+    """A log whose first line, with which the supervisor begins to wait, is answered by a signal."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        super().__init__()
+        self._number = number
+
+    def write(self, line: str) -> int:
+        """Tell the supervisor to stop."""
+        os.kill(os.getpid(), self._number)
+        return len(line)
+
+
+def test_a_signal_may_come_at_any_moment(tmp_path: Path) -> None:
+    ended = run(sys.executable, "-m", "tests.service.any_moment", tmp_path, patience_s=30)
+    assert (ended.status, ended.said) == (0, "stopped each time\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_worker_that_does_not_listen_to_signals_yet_is_stopped_well(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    set_up_logs("info", Telling(number))
+    assert _Supervisor(["sleep", "60"], tmp_path).run(2) == 0
+
+
+@pytest.mark.parametrize("worker", ["exit 3", "kill -KILL $$", "kill -INT $$"])
+def test_a_worker_that_stops_in_its_own_way_is_told_of(worker: str, tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
+    words = f"trap '{worker}' TERM; touch {ready}; while :; do sleep 0.02; done"
+
+    def stop() -> None:
+        while not ready.exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    stopping = Thread(target=stop)
+    stopping.start()
+    ended = _Supervisor(["sh", "-c", words], tmp_path).run(1)
+    stopping.join()
+    assert ended == {"exit 3": 3, "kill -KILL $$": signal.SIGKILL, "kill -INT $$": 0}[worker]
+
+
+def test_a_worker_that_would_end_the_same_way_again_ends_them_all(tmp_path: Path) -> None:
+    assert _Supervisor(["sh", "-c", "exit 78"], tmp_path).run(2) == 78
