@@ -40,6 +40,10 @@ class Circumstances:
         return self.retried and not (self.looked_up or self.replayed)
 
 
+class Undecodable:
+    """Stands for a request whose bytes are not the message: a value, so that a status can be chosen."""
+
+
 @dataclass(slots=True)
 class Call:
     """One call of one RPC."""

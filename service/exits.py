@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Final
 
 BAD_ARGUMENTS: Final = 1
@@ -10,3 +11,9 @@ EX_USAGE: Final = 64
 EX_UNAVAILABLE: Final = 69
 EX_CANTCREAT: Final = 73
 EX_CONFIG: Final = 78
+
+
+def stop_signals() -> list[signal.Signals]:
+    """Name what ends a gateway: a terminal that closes sends SIGHUP, and nohup is there to ignore it."""
+    ends = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
+    return ends if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN else ends[:-1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
+import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
@@ -16,6 +16,7 @@ from clients.alipayhk.keys import fingerprint
 from .admin import start_admin
 from .bookkeeping import LEASE_MARGIN_S
 from .delivery import Delivery
+from .exits import stop_signals
 from .ledger import Ledger, LedgerUnavailable
 from .ledger.opening import SQLITE, open_ledger
 from .ledger.vault import Vault
@@ -40,8 +41,10 @@ async def run(settings: Settings, *, shared: bool) -> None:
     """
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in _stop_signals():
+    for number in stop_signals():
         loop.add_signal_handler(number, stopping.set)
+    if shared:
+        _end_with_supervisor(stopping)
     metrics = Metrics()
     async with AsyncExitStack() as stack:
         books = await stack.enter_async_context(_bookkeeping(settings, metrics))
@@ -67,10 +70,18 @@ async def run(settings: Settings, *, shared: bool) -> None:
     log.info("stopped")
 
 
-def _stop_signals() -> list[signal.Signals]:
-    """Name what ends a gateway: a terminal that closes sends SIGHUP, and nohup is there to ignore it."""
-    ends = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
-    return ends if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN else ends[:-1]
+def _end_with_supervisor(stopping: asyncio.Event) -> None:
+    """Stop when the supervisor is gone, whose end of the pipe that is this worker's input is closed then.
+
+    Nobody would stop this worker otherwise, and it would serve beside those of the next supervisor.
+    """
+    loop, pipe = asyncio.get_running_loop(), sys.stdin.fileno()
+
+    def gone() -> None:
+        loop.remove_reader(pipe)
+        stopping.set()
+
+    loop.add_reader(pipe, gone)
 
 
 @asynccontextmanager

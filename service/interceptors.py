@@ -19,10 +19,10 @@ import grpc
 
 from alipayhk.linkage.v1 import error_reason_pb2 as reasons
 
-from .call import CURRENT, Call, Circumstances, answer_by
+from .call import CURRENT, Call, Circumstances, Undecodable, answer_by
 from .callers import Callers
 from .details import trailers_of
-from .linkage import RPCS, Undecodable
+from .linkage import RPCS
 from .logs import log, stack_of
 from .metrics import Metrics
 from .refusal import Refusal

@@ -26,10 +26,6 @@ REQUEST_ID: Final = "requestId"
 RPCS: Final[Mapping[str, Rpc]] = {rpc.path: rpc for rpc in (sync_linkage.RPC, bind_account.RPC)}
 
 
-class Undecodable:
-    """Stands for a request whose bytes are not the message: a value, so that a status can be chosen."""
-
-
 @dataclass(frozen=True, slots=True)
 class LinkageService:
     """What answers both RPCs."""
@@ -38,10 +34,8 @@ class LinkageService:
     """AlipayHK's API behind each RPC, by the RPC's name."""
     delivery: Delivery
 
-    async def unary(self, rpc: Rpc, request: Message | Undecodable) -> Message:
+    async def unary(self, rpc: Rpc, request: Message) -> Message:
         """Answer one call; raise Refusal or CallError, which `status` knows."""
-        if isinstance(request, Undecodable):
-            raise Refusal(reasons.ERROR_REASON_INVALID_REQUEST, cause="the bytes are not the message")
         if found := violations(rpc.rules, request):
             raise Refusal(reasons.ERROR_REASON_INVALID_REQUEST, found)
         command = rpc.command(request)
@@ -63,18 +57,12 @@ class LinkageService:
         rows = {rpc.name: self._row(rpc) for rpc in RPCS.values()}
         return grpc.method_handlers_generic_handler(SERVICE, rows)
 
-    def _row(self, rpc: Rpc) -> grpc.RpcMethodHandler[Message | Undecodable, Message]:
-        async def behaviour(request: Message | Undecodable, _: object) -> Message:
+    def _row(self, rpc: Rpc) -> grpc.RpcMethodHandler[Message, Message]:
+        async def behaviour(request: Message, _: object) -> Message:
             return await self.unary(rpc, request)
-
-        def deserialize(data: bytes) -> Message | Undecodable:
-            try:
-                return rpc.request.FromString(data)
-            except Exception:  # noqa: BLE001  (whatever it was, its text must not reach the caller)
-                return Undecodable()
 
         return grpc.unary_unary_rpc_method_handler(
             behaviour,
-            request_deserializer=deserialize,
+            request_deserializer=rpc.request.FromString,
             response_serializer=rpc.response.SerializeToString,
         )

@@ -18,7 +18,7 @@ from .ledger.opening import open_ledger
 from .logs import set_up_logs
 from .server import CannotListen
 from .settings import Settings, SettingsError, read_from_environment
-from .workers import supervise
+from .workers import must_be_free, supervise
 
 THREADS_S: Final = 1.0
 """How long a thread that is still at work is waited for when everything else has stopped."""
@@ -40,6 +40,8 @@ def run(args: argparse.Namespace) -> int:
     try:
         if settings.workers > 1 and not args.worker:
             asyncio.run(_try_ledger(settings))
+            listens = (settings.listen, settings.admin_listen, settings.health_listen)
+            must_be_free(address for address in listens if address is not None)
             return supervise(settings.workers, ["--config", str(args.config)] if args.config else [])
         asyncio.run(_serve(settings, shared=args.worker))
     except LedgerFault as error:

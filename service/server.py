@@ -58,17 +58,13 @@ class Server:
         self, settings: Settings, linkage: LinkageService, metrics: Metrics, *, shared: bool
     ) -> None:
         self._settings = settings
-        self._shared = shared
         self._delivery: Delivery = linkage.delivery
         self.health = Health(health_aio.HealthServicer())
         idempotent = {name: endpoint.idempotent for name, endpoint in linkage.endpoints.items()}
-        surrounds: tuple[Surround, ...] = (
-            Observe(metrics, idempotent, settings.default_deadline_s, settings.deadline_max_s),
-            Tell(settings.result_codes_file or ResultCodes()),
-            Allow(settings.callers_file),
-        )
+        observe = Observe(metrics, idempotent, settings.default_deadline_s, settings.deadline_max_s)
+        tell = Tell(settings.result_codes_file or ResultCodes())
         self._server = grpc.aio.server(
-            interceptors=[Around(surround) for surround in surrounds],
+            interceptors=_interceptors(observe, tell, Allow(settings.callers_file)),
             options=[
                 ("grpc.max_receive_message_length", REQUEST_BYTES_MAX),
                 # But for workers, a second process on the same port is a mistake, and must fail to start.
@@ -82,14 +78,19 @@ class Server:
         if settings.reflection:
             self._server.add_generic_rpc_handlers(_reflection_handlers())
         self._health_server: grpc.aio.Server | None = None
+        if settings.health_listen is not None:
+            # Probes hold no certificate, and are told of their mistakes as callers are.
+            self._health_server = grpc.aio.server(
+                interceptors=_interceptors(observe, tell, Allow(None)),
+                options=[("grpc.so_reuseport", int(shared))],
+            )
+            health_pb2_grpc.add_HealthServicer_to_server(self.health.servicer, self._health_server)
 
     async def start(self) -> Address:
         """Listen; return the address, whose port may have been chosen by the system."""
         settings = self._settings
         port = _add_port(self._server, "LISTEN", settings.listen, _credentials(settings))
-        if settings.health_listen is not None:
-            self._health_server = grpc.aio.server(options=[("grpc.so_reuseport", int(self._shared))])
-            health_pb2_grpc.add_HealthServicer_to_server(self.health.servicer, self._health_server)
+        if settings.health_listen is not None and self._health_server is not None:
             _add_port(self._health_server, "HEALTH_LISTEN", settings.health_listen, None)
             await self._health_server.start()
         await self._server.start()
@@ -125,6 +126,10 @@ def _credentials(settings: Settings) -> grpc.ServerCredentials | None:
         root_certificates=client_ca.read_bytes() if client_ca else None,
         require_client_auth=client_ca is not None,
     )
+
+
+def _interceptors(*surrounds: Surround) -> list[grpc.aio.ServerInterceptor]:
+    return [Around(surround) for surround in surrounds]
 
 
 def _add_port(

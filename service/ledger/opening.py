@@ -6,6 +6,7 @@ import errno
 import os
 import sqlite3
 import stat
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -20,6 +21,8 @@ from .vault import KEY_BYTES, RandomBytes, Vault, make_key_file, read_key_file
 OFF: Final = "off"
 MEMORY: Final = "memory:"
 SQLITE: Final = "sqlite:///"
+NEW_KEY_S: Final = 60.0
+"""A key that is older, and has no database, had one."""
 POSTGRES: Final = ("postgresql://", "postgres://")
 
 
@@ -83,12 +86,29 @@ def _key_of(path: Path, key_file: Path | None, random_bytes: RandomBytes, *, cre
         is_new = not path.exists() or path.stat().st_size == 0
         if is_new and not create:
             raise LedgerFault(f"there is no ledger {path}")
+        if not path.exists():
+            _must_not_be_lost(path, beside if key_file is None else None)
         if key_file is None and is_new and not beside.exists():
             with suppress(FileExistsError):  # another worker has just made it
                 make_key_file(beside, random_bytes=random_bytes)
     except OSError as error:
         raise LedgerFault(f"the ledger {path} cannot be made: {error.strerror}") from None
     return read_key_file(beside if key_file is None else key_file)
+
+
+def _must_not_be_lost(path: Path, key: Path | None) -> None:
+    """Refuse to begin anew where a ledger was: what was in doubt would be forgotten, and sent again."""
+    log = Path(f"{path}-wal")
+    left = [log] if log.exists() else []
+    # Another worker that begins now may have made the key, and the database not yet.
+    if key is not None and key.exists() and time.time() - key.stat().st_mtime > NEW_KEY_S:
+        left.append(key)
+    if left:
+        names = " and ".join(str(name) for name in left)
+        raise LedgerFault(
+            f"the ledger {path} is gone, and its {names} is still there: "
+            "put the ledger back, or remove that to begin a new one"
+        )
 
 
 def _make_private(path: Path) -> None:

@@ -170,6 +170,15 @@ async def test_health_in_plaintext_has_a_listener_of_its_own(door: Door) -> None
         assert (told.code, list(told.status.details)) == (StatusCode.UNIMPLEMENTED, [])
 
 
+async def test_probe_without_certificate_is_told_of_bytes_that_are_none_of_its_message(door: Door) -> None:
+    async with grpc.aio.insecure_channel(door.health_listen) as channel:
+        method: Any = channel.unary_unary("/grpc.health.v1.Health/Check")
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await method(b"\xff\xff", timeout=5)
+    assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "pars" not in str(raised.value.details())
+
+
 async def test_health_command_speaks_mutual_tls(door: Door) -> None:
     probe = door.material.callers_ca.issue("probe", "probe.corp")
     flags = {

@@ -9,6 +9,7 @@ import shutil
 import sqlite3
 import stat
 import tempfile
+import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
@@ -20,6 +21,7 @@ from service.ledger import Ending, Key, LedgerFault, State
 from service.ledger.memory import MemoryLedger
 from service.ledger.off import OffLedger
 from service.ledger.opening import check_url
+from service.ledger.vault import make_key_file
 from tests.ledger.levels import (
     IN_DOUBT,
     LEASE_MS,
@@ -179,12 +181,46 @@ def test_configured_key_that_is_missing_is_refused(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-async def test_key_beside_a_ledger_that_is_gone_is_used_again(tmp_path: Path) -> None:
+def ago(path: Path, seconds: float) -> None:
+    then = time.time() - seconds
+    os.utime(path, (then, then))
+
+
+async def test_key_that_was_made_just_now_is_used(tmp_path: Path) -> None:
+    """Another worker may have made it, which makes the database in the next moment."""
     path = await made(tmp_path)
     before = (tmp_path / "ledger.db.key").read_bytes()
     path.unlink()
     await made(tmp_path)
     assert (tmp_path / "ledger.db.key").read_bytes() == before
+
+
+async def test_ledger_that_is_gone_is_not_begun_anew(tmp_path: Path) -> None:
+    """What was in doubt would be sent again."""
+    path, key = await made(tmp_path), tmp_path / "ledger.db.key"
+    kept = path.rename(tmp_path / "kept.db")
+    ago(key, 61)
+    with pytest.raises(LedgerFault, match=rf"{path} is gone, and its {key} is still there: put"):
+        opened(sqlite_url(tmp_path))
+    assert not path.exists()
+    kept.rename(path)
+    ledger, _ = opened(sqlite_url(tmp_path))
+    await ledger.close()
+    path.unlink()
+    key.unlink()
+    await made(tmp_path)
+
+
+async def test_log_of_a_ledger_that_is_gone_is_not_taken_for_a_new_ones(tmp_path: Path) -> None:
+    log, key_file = tmp_path / "ledger.db-wal", tmp_path / "key"
+    make_key_file(key_file, random_bytes=os.urandom)
+    log.write_bytes(b"x")
+    with pytest.raises(LedgerFault, match=f"its {log} is still there"):
+        opened(sqlite_url(tmp_path), key_file)
+    log.unlink()
+    ago(key_file, 1000)
+    ledger, _ = opened(sqlite_url(tmp_path), key_file)
+    await ledger.close()
 
 
 # -- files that cannot be used

@@ -254,6 +254,7 @@ async def test_a_deadline_before_a_byte_left_cancels_first_and_only_then_says_no
 ) -> None:
     gate = Gate(sent=False)
     sender, call = make(gate), call_of(left_s=0.4)
+    call.margin_s = 10.0  # it is not about how fast this machine is
     with pytest.raises(errors.Unreachable):
         await sender.send(call)
     assert not others()

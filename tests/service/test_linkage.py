@@ -14,7 +14,7 @@ from clients.alipayhk import errors
 from clients.alipayhk.keys import Keys
 from clients.alipayhk.strict_json import write_json
 from service.call import CURRENT, Call
-from service.linkage import RPCS, LinkageService, Undecodable
+from service.linkage import RPCS, LinkageService
 from service.metrics import Metrics
 from service.refusal import Refusal, Violation
 from service.rpcs import Rpc, bind_account, sync_linkage
@@ -142,8 +142,6 @@ async def test_what_is_not_valid_is_refused_with_every_violation_and_not_sent(ma
     error = await refusal(service.unary(rpc, rpc.request()))
     assert error.reason == reasons.ERROR_REASON_INVALID_REQUEST
     assert len(error.violations) == 7
-    error = await refusal(service.unary(rpc, Undecodable()))
-    assert (error.reason, error.violations) == (reasons.ERROR_REASON_INVALID_REQUEST, ())
     assert client.attempts == []
 
 
@@ -183,15 +181,3 @@ async def test_grpc_finds_a_handler_for_each_rpc_and_for_nothing_else(make: Make
         assert isinstance(await row.unary_unary(REQUESTS[rpc](), object()), rpc.response)
         assert row.response_serializer(rpc.response()) == b""
     assert handler.service(Details("/alipayhk.linkage.v1.LinkageService/Other")) is None
-
-
-@pytest.mark.parametrize(
-    "data", [b"\xff", b"\x0a\x05ab", b"\x0a\x02\xff\xfe", b"\x12\x02\x08", b"\x00", b"\x0b" * 200], ids=repr
-)
-def test_bytes_that_are_not_the_message_become_a_value(make: Make, data: bytes) -> None:
-    handler: Any = make()[0].handler()
-    row = handler.service(Details(sync_linkage.RPC.path))
-    assert isinstance(row.request_deserializer(data), Undecodable)
-    request = sync_request()
-    assert row.request_deserializer(request.SerializeToString()) == request
-    assert isinstance(row.request_deserializer(b""), pb.SyncLinkageRequest)

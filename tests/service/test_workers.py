@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -13,8 +14,11 @@ from threading import Thread
 
 import pytest
 
+from service import workers
 from service.logs import set_up_logs
-from service.workers import _Supervisor
+from service.parsing import Address
+from service.server import CannotListen
+from service.workers import _Supervisor, must_be_free
 from tests.peers.processes import run
 
 
@@ -72,3 +76,34 @@ def test_a_worker_that_stops_in_its_own_way_is_told_of(worker: str, tmp_path: Pa
 
 def test_a_worker_that_would_end_the_same_way_again_ends_them_all(tmp_path: Path) -> None:
     assert _Supervisor(["sh", "-c", "exit 78"], tmp_path).run(2) == 78
+
+
+def test_a_hopeless_worker_ends_no_other_one_that_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that was edited wrongly keeps it from starting again; the others have read the right one."""
+    monkeypatch.setattr(workers, "SERVES_AFTER_S", 0.5)
+    mark = tmp_path / "first"
+    # The first to make the mark serves; the other one fails, and so does each that is to replace it.
+    words = f"mkdir {mark} 2>/dev/null && exec sleep 60; sleep 1; echo x >> {tmp_path}/failed; exit 78"
+
+    def stop() -> None:
+        time.sleep(4)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    stopping = Thread(target=stop)
+    stopping.start()
+    assert _Supervisor(["sh", "-c", words], tmp_path).run(2) == 78
+    stopping.join()
+    assert (tmp_path / "failed").read_text() == "x\n", "it is tried again after a while, not at once"
+
+
+def test_a_port_of_others_is_not_shared() -> None:
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        address = Address("127.0.0.1", other.getsockname()[1])
+        with pytest.raises(CannotListen, match=f"cannot listen on {address}: Address already in use"):
+            must_be_free([address])
+    must_be_free([address, Address("localhost", address.port)])
