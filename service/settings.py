@@ -25,7 +25,7 @@ from .ledger.vault import key_file
 from .parsing import Address, KeyFile
 from .result_codes import ResultCodes, result_codes_file
 from .settings_between import faults_between
-from .toml_file import read_toml
+from .settings_file import Unusable, texts_of_file
 
 PREFIX: Final = "ALIPAYHK_"
 METRICS_DIRECTORY: Final = "PROMETHEUS_MULTIPROC_DIR"
@@ -158,7 +158,7 @@ class Settings:
 def read_settings(environ: Mapping[str, str], config_file: Path | None = None) -> Settings:
     """Read and check every setting; raise SettingsError with every fault."""
     faults: list[str] = []
-    texts = _file_texts(config_file, faults) | _environment_texts(environ)
+    texts = texts_of_file(config_file, faults) | _environment_texts(environ)
     values: dict[str, object] = {}
     for setting in fields(Settings):
         text = texts.pop(setting.name, setting.metadata["default"])
@@ -168,7 +168,7 @@ def read_settings(environ: Mapping[str, str], config_file: Path | None = None) -
             values[setting.name] = None
         else:
             try:
-                values[setting.name] = setting.metadata["parse"](text)
+                values[setting.name] = _parsed(setting.metadata["parse"], text)
             except ValueError as error:
                 faults.append(f"{setting.name.upper()} {error}")
     faults += [f"{name.upper()} is not a setting" for name in sorted(texts)]
@@ -187,17 +187,23 @@ def read_from_environment(config_file: Path | None = None) -> Settings:
 def read_ledger_settings(config_file: Path | None = None) -> tuple[str, Path | None]:
     """Read where the ledger of this process is, and its key; whatever else is wrong is not asked."""
     faults: list[str] = []
-    texts = _file_texts(config_file, faults) | _environment_texts(os.environ)
+    texts = texts_of_file(config_file, faults) | _environment_texts(os.environ)
     url, key = texts.get("ledger_url", LEDGER_URL_DEFAULT), texts.get("ledger_key_file")
     for name, parse, text in (("LEDGER_URL", check_url, url), ("LEDGER_KEY_FILE", key_file, key)):
         try:
             if text is not None:
-                parse(text)
+                _parsed(parse, text)
         except ValueError as error:
             faults.append(f"{name} {error}")
     if faults:
         raise SettingsError(faults)
-    return url, Path(key) if key else None
+    return str(url), Path(str(key)) if key else None
+
+
+def _parsed(parse: Callable[[str], object], text: str | Unusable) -> object:
+    if isinstance(text, Unusable):
+        raise ValueError(text.why)  # noqa: TRY004  (it is a fault of the settings as the others are)
+    return parse(text)
 
 
 def environment_for_children(**values: str) -> dict[str, str]:
@@ -219,27 +225,6 @@ def probed_address(default: str) -> str:
     return f"{ANYWHERE.get(host, host)}:{port}"
 
 
-def _environment_texts(environ: Mapping[str, str]) -> dict[str, str]:
+def _environment_texts(environ: Mapping[str, str]) -> dict[str, str | Unusable]:
     names = (name for name in environ if name.startswith(PREFIX) and not _KUBERNETES.fullmatch(name))
     return {name.removeprefix(PREFIX).lower(): environ[name] for name in names if environ[name]}
-
-
-def _file_texts(path: Path | None, faults: list[str]) -> dict[str, str]:
-    if path is None:
-        return {}
-    try:
-        return {name: _text(value) for name, value in read_toml(path).items() if value != ""}
-    except ValueError as error:
-        faults.append(f"--config {error}")
-    except RecursionError:  # dotted names nest too, and are read without it
-        faults.append("--config is nested too deeply")
-    return {}
-
-
-def _text(value: object) -> str:
-    """Write a TOML value as the environment would hold it; a table is `key=value,key=value`."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, dict):
-        return ",".join(f"{name}={item}" for name, item in value.items())
-    return str(value)

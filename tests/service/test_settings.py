@@ -440,29 +440,52 @@ def test_the_environment_wins_over_the_file(environ: dict[str, str], tmp_path: P
     assert (settings.client_id, settings.max_in_flight) == ("4Q5Y8W0WSG45P907917", 7)
 
 
+def test_a_byte_order_mark_is_passed_over(environ: dict[str, str], tmp_path: Path) -> None:
+    path = toml(tmp_path, "\ufeffmax_in_flight = 7\n")
+    assert read_settings(environ, path).max_in_flight == 7
+
+
+def test_dotted_names_as_deep_as_they_like_are_a_table(environ: dict[str, str], tmp_path: Path) -> None:
+    deep = "max_in_flight" + ".a" * 20_000 + " = 1"
+    assert more_faults(environ, toml(tmp_path, deep)) == [
+        "MAX_IN_FLIGHT must be text, a number, true or false"
+    ]
+
+
 def test_an_empty_variable_leaves_the_file_in_force(environ: dict[str, str], tmp_path: Path) -> None:
     path = toml(tmp_path, "max_in_flight = 7\n")
     assert read_settings(but(environ, MAX_IN_FLIGHT=""), path).max_in_flight == 7
 
 
+NO_TEXT: Final = "must be text, a number, true or false"
 FILE_FAULTS: Final = {
     "nonsense = 1\nother = 2": ["NONSENSE is not a setting", "OTHER is not a setting"],
     "[tls]\ncert_file = 'x'": ["TLS is not a setting"],
     "alipayhk_client_id = 'x'": ["ALIPAYHK_CLIENT_ID is not a setting"],
-    "max_in_flight = [1, 2]": ["MAX_IN_FLIGHT must be a whole number from 1 to 100000"],
-    "max_in_flight = [['hunter2']]": ["MAX_IN_FLIGHT must be a whole number from 1 to 100000"],
-    "max_in_flight = {a = 1}": ["MAX_IN_FLIGHT must be a whole number from 1 to 100000"],
+    "max_in_flight = [1, 2]": [f"MAX_IN_FLIGHT {NO_TEXT}"],
+    "max_in_flight = [['hunter2']]": [f"MAX_IN_FLIGHT {NO_TEXT}"],
+    "max_in_flight = {a = 1}": [f"MAX_IN_FLIGHT {NO_TEXT}"],
     "max_in_flight = 1.0": ["MAX_IN_FLIGHT must be a whole number from 1 to 100000"],
     "encrypt = 1": ["ENCRYPT must be true or false"],
-    "encrypt = 2024-01-01": ["ENCRYPT must be true or false"],
-    "listen = ['127.0.0.1:1']": ["LISTEN must be host:port, with an IPv6 host in brackets"],
+    "encrypt = 2024-01-01": [f"ENCRYPT {NO_TEXT}"],
+    "listen = ['127.0.0.1:1']": [f"LISTEN {NO_TEXT}"],
     "upstream_timeout_s = inf": ["UPSTREAM_TIMEOUT_S must be a number of seconds from 0.1 to 60"],
-    "decryption_key_files = ['1=hunter2']": ["DECRYPTION_KEY_FILES must be version=path,version=path"],
+    "decryption_key_files = ['1=hunter2']": [f"DECRYPTION_KEY_FILES {NO_TEXT}"],
     "decryption_key_files = {1 = {a = 'hunter2'}}": [
-        "DECRYPTION_KEY_FILES version 1 cannot be read: No such file or directory"
+        "DECRYPTION_KEY_FILES must be text, a number, true or false"
     ],
-    "= hunter2": ["--config is not TOML"],
-    "encrypt = true\nencrypt = true": ["--config is not TOML"],
+    "bind_account_client_id = ['hunter2']": [
+        "BIND_ACCOUNT_CLIENT_ID must be text, a number, true or false"
+    ],
+    "max_in_flight = 0x" + "f" * 5000: ["MAX_IN_FLIGHT is too large a number"],
+    "ENCRYPT = false": ["ENCRYPT is written in lower case in --config"],
+    "Encrypt = 'hunter2'": [
+        "ENCRYPT is written in lower case in --config",
+        "ENCRYPT must be true or false",
+    ],
+    "= hunter2": ["--config is not TOML (at line 1, column 1)"],
+    "encrypt = true\nencrypt = true": ["--config is not TOML (at end of document)"],
+    "encrypt = true\nlisten = 'hunter2\n": ["--config is not TOML (at end of document)"],
     **{
         f'{name} = "/tmp/\\u0000x"': [f"{name.upper()} cannot be read: no file can have this name"]
         for name in (
@@ -492,18 +515,16 @@ def test_every_fault_of_a_file_is_named(
     [
         ("a = " + "[" * 3000, "is nested too deeply"),
         ("a = " + "{a = " * 3000, "is nested too deeply"),
-        ("a" + ".a" * 20_000 + " = 1", "is nested too deeply"),
         ("a = " + "9" * 5000, "is not TOML"),
     ],
-    ids=["lists", "tables", "names", "a long number"],
+    ids=["lists", "tables", "a long number"],
 )
 def test_a_file_that_is_too_much_is_a_fault_of_its_own(
     environ: dict[str, str], tmp_path: Path, text: str, fault: str
 ) -> None:
     path = toml(tmp_path, text)
     assert more_faults(environ, path) == [f"--config {fault}"]
-    if ".a" not in text:
-        assert more_faults(but(environ, RESULT_CODES_FILE=str(path))) == [f"RESULT_CODES_FILE {fault}"]
+    assert more_faults(but(environ, RESULT_CODES_FILE=str(path))) == [f"RESULT_CODES_FILE {fault}"]
 
 
 def test_a_file_that_cannot_be_read_does_not_hide_other_faults(tmp_path: Path) -> None:

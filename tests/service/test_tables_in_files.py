@@ -66,8 +66,8 @@ CALLERS_FAULTS: Final = {
     "[[callers]]\na = 1": NOTHING_ELSE,
     f"[callers.a]\n{GOOD}[other]\n": NOTHING_ELSE,
     f"[caller.a]\n{GOOD}": NOTHING_ELSE,
-    "[callers": "is not TOML",
-    f"[callers.a]\n{GOOD}[callers.a]\n{GOOD}": "is not TOML",
+    "[callers": "is not TOML (at end of document)",
+    f"[callers.a]\n{GOOD}[callers.a]\n{GOOD}": "is not TOML (at line 4, column 11)",
     "[callers]\na = 1": "[callers.a] must be a table",
     "[callers.a]": f"{NEEDS_SAN}; {NEEDS_METHODS}",
     '[callers.a]\nsan = "x"\nmethods = "SyncLinkage"': f"{NEEDS_SAN}; {NEEDS_METHODS}",
@@ -157,7 +157,7 @@ OF_ITS_OWN: Final = "has a meaning of its own that cannot be changed"
 ONE_OF: Final = f"must be one of {', '.join(ALLOWED)}"
 
 CODES_FAULTS: Final = {
-    "[SyncLinkage": "is not TOML",
+    "[SyncLinkage": "is not TOML (at end of document)",
     "SyncLinkage = 1": ONLY_RPCS,
     "[[SyncLinkage]]": ONLY_RPCS,
     '[Other]\nA = "NOT_FOUND"': ONLY_RPCS,
