@@ -6,6 +6,13 @@ import sys
 from dataclasses import dataclass
 from typing import Final
 
+from tests.linkage.scenes import FILE
+from tests.linkage.where import Where
+from tests.peers.processes import ROOT, environment, run
+
+PATIENCE_S: Final = 600.0
+"""For a build that fetches everything."""
+
 Command = tuple[str, ...]
 
 
@@ -63,3 +70,18 @@ LANGUAGES: Final = (
         ("mvn", "-B", "-q", "-o", "test", "-Dtest=Storm"),
     ),
 )
+
+
+def do(language: Language, command: Command, variables: dict[str, str]) -> None:
+    """Run one of a language's commands, which must end well."""
+    # What steers this process's own tests is not for theirs.
+    outside = {n: v for n, v in environment().items() if n not in {"PYTEST_ADDOPTS", "COV_CORE_SOURCE"}}
+    cwd = ROOT / language.directory
+    ended = run(*command, env=outside | variables, cwd=cwd, patience_s=PATIENCE_S)
+    assert ended.status == 0, f"{command} in {cwd}:\n{ended.said[-20_000:]}"
+
+
+def variables_of(where: Where, language: Language, **more: str) -> dict[str, str]:
+    """Tell a language's tests where to call."""
+    run_of = f"{where.run}-{language}"
+    return {**where.environment, "LINKAGE_RUN": run_of, "LINKAGE_SCENARIOS": str(FILE), **more}

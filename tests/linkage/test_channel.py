@@ -193,6 +193,15 @@ def test_options_given_win() -> None:
     assert options["grpc.ssl_target_name_override"] == "gw"
 
 
+def test_a_connection_that_was_dropped_in_silence_is_noticed() -> None:
+    options = dict(channel_options(None, retries=False))
+    # The gateway allows pings that are 10 s apart. 60 s of gRPC's own would rule without the third.
+    assert options["grpc.keepalive_time_ms"] == 20_000
+    assert options["grpc.keepalive_timeout_ms"] == options["grpc.http2.ping_timeout_ms"] == 5_000
+    assert options["grpc.keepalive_permit_without_calls"] == 1
+    assert options["grpc.http2.max_pings_without_data"] == 0
+
+
 @pytest.mark.parametrize("half", [{"cert": b"c"}, {"key": b"k"}])
 def test_half_a_client_certificate_is_refused(half: Any) -> None:
     with pytest.raises(ValueError, match="given together"):

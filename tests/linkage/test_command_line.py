@@ -114,6 +114,16 @@ BAD: Final[dict[str, tuple[list[str], list[str]]]] = {
         ["bind-account", "--account-id", "1", "--form-code", "a", "--form-value", "b"],
         ["--account-id and --form-code: one of them", "--form-value: not CODE=TEXT"],
     ),
+    "form again": (
+        [
+            *("bind-account", "--account-id", "", "--form-code", "\udcff", "--form-value", "a=\udcff"),
+            *("--form-value", "b=1", "--form-value", "b=2", "--user-id", "\udcff"),
+        ],
+        [
+            *("--account-id and --form-code: one of them", "--form-code: ", "--form-value: 'utf-8' codec"),
+            *("--form-value: 'b' is given twice", "--user-id: "),
+        ],
+    ),
     "connection": (
         ["bind-account", "--target", "nowhere", "--ca-file", "/none", "--cert-file", "/"],
         ["'nowhere' is not host:port", "--ca-file: /none: ", "given together", "--cert-file: /: "],

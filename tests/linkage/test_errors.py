@@ -92,6 +92,14 @@ def test_a_status_that_the_gateway_did_not_make_is_unknown(failure: Failure) -> 
     assert "The gateway did not say" in advice(error)
 
 
+def test_of_two_that_contradict_each_other_neither_is_believed() -> None:
+    rejected = info(outcome="rejected", retry="never")
+    error = LinkageError.of(carrying(rejected, info(outcome="not_sent", retry="new_request_id")))
+    assert (error.outcome, error.reason, error.retry) == ("unknown", "", "same_request_id")
+    foreign = ErrorInfo(domain="somebody.else", reason="X", metadata={"outcome": "unknown"})
+    assert LinkageError.of(carrying(foreign, rejected)).outcome == "rejected"
+
+
 def test_details_that_cannot_be_read_are_none() -> None:
     status = Status()
     status.details.add(type_url="type.googleapis.com/google.rpc.ErrorInfo", value=b"\xff")

@@ -58,6 +58,18 @@ def test_a_client_made_before_asyncio_runs_is_refused() -> None:
         LinkageClient(NOWHERE)
 
 
+@pytest.mark.parametrize("method", ["sync_linkage", "bind_account"])
+async def test_a_closed_client_is_refused(method: str) -> None:
+    request = SYNC if method == "sync_linkage" else BIND
+    client, blocking = LinkageClient(NOWHERE), BlockingLinkageClient(NOWHERE)
+    await client.close()
+    blocking.close()
+    with pytest.raises(RuntimeError, match="the client is closed"):
+        await getattr(client, method)(request)
+    with pytest.raises(RuntimeError, match="the client is closed"):
+        getattr(blocking, method)(request)
+
+
 @pytest.fixture
 def silent() -> Iterator[str]:
     """Return where connections are taken and nothing is ever said."""

@@ -41,6 +41,12 @@ def test_names_are_written_where_the_locale_has_none_of_their_letters(where: Whe
     assert json.loads(told.stdout)["response"]["account"]["name"].startswith("示")
 
 
+def test_what_is_for_standard_error_is_not_said_elsewhere() -> None:
+    words = ("bash", "-c", f"{CLIENT} bind-account --target nowhere 2>&-")
+    ended = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    assert (ended.returncode, ended.stdout) == (64, "")
+
+
 def test_standard_input_is_closed() -> None:
     words = ("bash", "-c", f"{CLIENT} bind-account <&-")
     ended = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)

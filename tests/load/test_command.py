@@ -65,6 +65,8 @@ def test_every_fault_is_named_at_once() -> None:
         (("--closed", "-c", "1", "--processes", "2"), "--concurrency: there must be one at least"),
         (("--mix", "sync=0"), "one weight at least must be more than 0"),
         (("--json", "/no/such/directory/report.json"), "cannot be written"),
+        (("--json", "r", "--html", "./r"), "--json and --html: one file cannot hold both"),
+        (("--encrypted-target", "127.0.0.1:99999"), "--encrypted-target: '127.0.0.1:99999' is not"),
         (("--no-such-flag",), "--no-such-flag"),
         (("--deadline", "99999999h"), "is more than 720h"),
         (("--rate", "1000", "--duration", "1h", "--verify", "http://127.0.0.1:1"), "remembers 100000"),

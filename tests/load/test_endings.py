@@ -91,6 +91,13 @@ def test_nobody_who_reads_it_is_no_traceback(tmp_path: Path, answering: str) -> 
     assert json.loads((tmp_path / "report.json").read_text("utf-8"))["success"]["count"] == 20
 
 
+def test_without_standard_error_it_runs_all_the_same(answering: str) -> None:
+    script = ("bash", "-c", '"$@" 2>&-', "-", *CLIENT, "--target", answering, *QUICK)
+    ended = run(*script, env=environment())
+    assert ended.status == 0, ended
+    assert ended.out.startswith("run ")
+
+
 def test_a_run_that_never_was_leaves_no_empty_report(tmp_path: Path) -> None:
     ran = load(tmp_path, f"127.0.0.1:{free_port()}", *QUICK, "--html", str(tmp_path / "report.html"))
     assert ran.status == 69

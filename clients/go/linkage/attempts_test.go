@@ -36,6 +36,25 @@ func TestAnAttemptThatNobodySawKeepsTheCallInDoubt(t *testing.T) {
 	}
 }
 
+func TestNotSentHoldsForAllAttemptsWhereTheRequestIsAtFault(t *testing.T) {
+	for retry, outcome := range map[linkage.Retry]linkage.Outcome{
+		linkage.SameRequestID: linkage.Unknown,
+		linkage.Operator:      linkage.Unknown,
+		linkage.NewRequestID:  linkage.NotSent,
+		linkage.Never:         linkage.NotSent,
+	} {
+		refused := failure(codes.FailedPrecondition, packed(t, info("outcome", "not_sent", "retry", string(retry)))...)
+		g := &gateway{answers: []func(context.Context) error{
+			says(status.Error(codes.Unavailable, "connection lost")),
+			says(refused),
+		}}
+		_, err := callOf(t, g)(t.Context())
+		if failed := failedWith(t, err); failed.Outcome != outcome || failed.Retry != retry || g.called() != 2 {
+			t.Errorf("%s: %v after %d attempts", retry, failed, g.called())
+		}
+	}
+}
+
 func TestAnAttemptThatFoundNoGatewayLeavesNoDoubt(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

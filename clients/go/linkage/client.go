@@ -16,7 +16,9 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
 	"linkage.alipayhk/go/linkagev1"
 )
@@ -29,6 +31,17 @@ const DefaultDeadline = 10 * time.Second
 //
 //go:embed retry_service_config.json
 var RetryServiceConfig string
+
+// A connection that was dropped in silence would be used on and on, each call Unknown by its deadline. The gateway
+// allows pings that are 10 s apart, also without calls.
+var pings = keepalive.ClientParameters{Time: 20 * time.Second, Timeout: 5 * time.Second, PermitWithoutStream: true}
+
+// gRPC's own two minutes would keep a caller away long after the gateway is back, and its 20 s for one connection are
+// longer than a call has.
+var connecting = grpc.ConnectParams{
+	Backoff:           backoff.Config{BaseDelay: 200 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 5 * time.Second},
+	MinConnectTimeout: 5 * time.Second,
+}
 
 // Client calls one gateway. It may be used by many goroutines at once.
 type Client struct {
@@ -45,6 +58,8 @@ func New(target string, how credentials.TransportCredentials, more ...grpc.DialO
 		// Neither DNS nor the environment changes how calls are made.
 		grpc.WithDisableServiceConfig(),
 		grpc.WithNoProxy(),
+		grpc.WithKeepaliveParams(pings),
+		grpc.WithConnectParams(connecting),
 		grpc.WithStatsHandler(watch{}),
 	}
 	connection, err := grpc.NewClient(target, append(options, more...)...)
@@ -92,7 +107,7 @@ func call[Request interface{ GetRequestId() string }, Response any](
 	if failed.RequestID == "" {
 		failed.RequestID = request.GetRequestId()
 	}
-	if failed.Outcome == NotSent && attempts.inDoubt() {
+	if failed.Outcome == NotSent && failed.ofThisAttemptOnly() && attempts.inDoubt() {
 		failed.Outcome = Unknown
 	}
 	return nil, failed

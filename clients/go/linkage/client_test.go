@@ -3,10 +3,12 @@ package linkage_test
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -169,6 +171,30 @@ func TestTheDelayIsTheTrailersWhereNoDetailSaysIt(t *testing.T) {
 	_, err = callOf(t, &gateway{answers: []func(context.Context) error{said}})(t.Context())
 	if failed := failedWith(t, err); failed.RetryDelay != time.Second {
 		t.Error(failed.RetryDelay)
+	}
+}
+
+func TestAConnectionThatNeverFinishesItsHandshakeIsGivenUp(t *testing.T) {
+	var dials atomic.Int32
+	target := serve(t, &gateway{answers: []func(context.Context) error{says(nil)}})
+	dial := func(ctx context.Context, address string) (net.Conn, error) {
+		if dials.Add(1) == 1 {
+			ours, theirs := net.Pipe()
+			go io.Copy(io.Discard, theirs)
+			return ours, nil
+		}
+		return (&net.Dialer{}).DialContext(ctx, "tcp", address)
+	}
+	client, err := linkage.New(target, linkage.Plaintext(), grpc.WithContextDialer(dial))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close() })
+	began := time.Now()
+	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
+	defer cancel()
+	if _, err := client.SyncLinkage(ctx, &linkagev1.SyncLinkageRequest{}, grpc.WaitForReady(true)); err != nil {
+		t.Errorf("%v after %v and %d dials", err, time.Since(began), dials.Load())
 	}
 }
 

@@ -97,11 +97,14 @@ func decode(err error, trailer metadata.MD) *Error {
 	failed := &Error{Outcome: Unknown, Retry: SameRequestID, status: statusOf(err)}
 	failed.Code, failed.Message = failed.status.Code(), failed.status.Message()
 	failed.RetryDelay = pushback(trailer)
+	var ours []*errdetails.ErrorInfo
 	// A detail that cannot be read comes as an error, and so fits no case.
 	for _, detail := range failed.status.Details() {
 		switch detail := detail.(type) {
 		case *errdetails.ErrorInfo:
-			failed.inform(detail)
+			if detail.GetDomain() == domain {
+				ours = append(ours, detail)
+			}
 		case *errdetails.BadRequest:
 			for _, violation := range detail.GetFieldViolations() {
 				failed.Violations = append(failed.Violations, Violation{violation.GetField(), violation.GetDescription()})
@@ -112,14 +115,14 @@ func decode(err error, trailer metadata.MD) *Error {
 			failed.RequestID = detail.GetRequestId()
 		}
 	}
+	if len(ours) == 1 { // Of two that contradict each other neither is to be believed.
+		failed.inform(ours[0])
+	}
 	return failed
 }
 
 // A word that this version does not know leaves what is safe: in doubt, and for a person.
 func (e *Error) inform(info *errdetails.ErrorInfo) {
-	if info.GetDomain() != domain {
-		return
-	}
 	e.Reason, e.Metadata = info.GetReason(), info.GetMetadata()
 	switch outcome := Outcome(e.Metadata["outcome"]); outcome {
 	case NotSent, Rejected:
@@ -132,6 +135,10 @@ func (e *Error) inform(info *errdetails.ErrorInfo) {
 		e.Retry = Operator
 	}
 }
+
+// ofThisAttemptOnly says whether a NotSent may be of one attempt, and take nothing back of those before it: it may have
+// been said before the ledger was read. Where the request itself is at fault it holds for all of them.
+func (e *Error) ofThisAttemptOnly() bool { return e.Retry == SameRequestID || e.Retry == Operator }
 
 // statusOf looks through what gRPC wraps around the last attempt's status, which would become part of its message.
 func statusOf(err error) *status.Status {

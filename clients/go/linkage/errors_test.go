@@ -91,6 +91,7 @@ func TestDecodeLeavesInDoubtWhatTheGatewayDidNotSay(t *testing.T) {
 		"an outcome in capitals":   {failure(codes.Aborted, packed(t, info("outcome", "NOT_SENT"))...), "WALLET_REJECTED"},
 		"no outcome":               {failure(codes.Aborted, packed(t, info())...), "WALLET_REJECTED"},
 		"an unknown retry":         {failure(codes.Aborted, packed(t, info("retry", "later"))...), "WALLET_REJECTED"},
+		"two that are ours":        {failure(codes.NotFound, packed(t, info("outcome", "rejected"), info("outcome", "not_sent"))...), ""},
 		"broken bytes":             {failure(codes.Internal, broken...), ""},
 		"a type that nobody knows": {failure(codes.Internal, &anypb.Any{TypeUrl: "type.example/no.Such"}), ""},
 		"a detail without a type":  {failure(codes.Internal, &anypb.Any{}), ""},

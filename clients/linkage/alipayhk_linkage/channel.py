@@ -30,6 +30,13 @@ ALWAYS: Final[Options] = (
     # By its name another wait; it is how long one connection, with its handshakes, may take to come about.
     # gRPC's own 20 s are longer than a call has; what is too short fails where the gateway is only busy.
     ("grpc.min_reconnect_backoff_ms", 5_000),
+    # A connection that was dropped in silence would be used on and on, each call `unknown` by its deadline.
+    # The gateway allows pings that are 10 s apart, also without calls.
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),  # else gRPC's own 60 s rule
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
 )
 
 

@@ -29,6 +29,7 @@ TIMEOUT_S: Final = 10.0
 """The deadline of a call that is given none."""
 LONGEST_S: Final = 86_400.0
 """The longest deadline; the gateway gives no call as much."""
+CLOSED: Final = "the client is closed"
 
 
 def new_request_id(prefix: str) -> str:
@@ -51,14 +52,6 @@ def _how(request: Message, kind: type[Message], timeout_s: float, metadata: Meta
         raise ValueError("the deadline is not a number of seconds")
     # gRPC takes infinity, and what is centuries away, for what has passed.
     return {"timeout": min(timeout_s, LONGEST_S), "metadata": metadata_of_call(metadata)}
-
-
-def _answered(method: Callable[..., object], request: Message, how: dict[str, Any]) -> object:
-    """Make a call of the synchronous channel; return its response, or raise LinkageError."""
-    try:
-        return method(request, **how)
-    except grpc.RpcError as error:
-        raise LinkageError.of(cast("RpcFailure", error)) from None
 
 
 async def _ended(call: Any) -> object:
@@ -102,6 +95,7 @@ class LinkageClient:
         )
         self._stub = LinkageServiceStub(self._channel)  # type: ignore[no-untyped-call]
         self._timeout_s = timeout_s
+        self._closed = False
 
     async def sync_linkage(
         self, request: SyncLinkageRequest, *, timeout_s: float | None = None, metadata: Metadata = ()
@@ -110,9 +104,8 @@ class LinkageClient:
 
         A call that is cancelled has an unknown outcome: the same request again tells.
         """
-        timeout_s = self._timeout_s if timeout_s is None else timeout_s
-        how = _how(request, SyncLinkageRequest, timeout_s, metadata)
-        return cast("SyncLinkageResponse", await _ended(self._stub.SyncLinkage(request, **how)))
+        call = self._call(self._stub.SyncLinkage, request, SyncLinkageRequest, timeout_s, metadata)
+        return cast("SyncLinkageResponse", await call)
 
     async def bind_account(
         self, request: BindAccountRequest, *, timeout_s: float | None = None, metadata: Metadata = ()
@@ -121,13 +114,26 @@ class LinkageClient:
 
         A call that is cancelled has an unknown outcome: the same request again tells.
         """
-        timeout_s = self._timeout_s if timeout_s is None else timeout_s
-        how = _how(request, BindAccountRequest, timeout_s, metadata)
-        return cast("BindAccountResponse", await _ended(self._stub.BindAccount(request, **how)))
+        call = self._call(self._stub.BindAccount, request, BindAccountRequest, timeout_s, metadata)
+        return cast("BindAccountResponse", await call)
 
     async def close(self) -> None:
         """Close the channel; calls under way end with LinkageError, and nobody knows what came of them."""
+        self._closed = True
         await self._channel.close()
+
+    async def _call(
+        self,
+        method: Callable[..., object],
+        request: Message,
+        kind: type[Message],
+        timeout_s: float | None,
+        metadata: Metadata,
+    ) -> object:
+        how = _how(request, kind, self._timeout_s if timeout_s is None else timeout_s, metadata)
+        if self._closed:
+            raise RuntimeError(CLOSED)
+        return await _ended(method(request, **how))
 
     async def __aenter__(self) -> Self:
         """Return the client; leaving the block closes it."""
@@ -161,26 +167,46 @@ class BlockingLinkageClient:
         )
         self._stub = LinkageServiceStub(self._channel)  # type: ignore[no-untyped-call]
         self._timeout_s = timeout_s
+        self._closed = False
 
     def sync_linkage(
         self, request: SyncLinkageRequest, *, timeout_s: float | None = None, metadata: Metadata = ()
     ) -> SyncLinkageResponse:
         """Do what `LinkageClient.sync_linkage` does."""
-        timeout_s = self._timeout_s if timeout_s is None else timeout_s
-        how = _how(request, SyncLinkageRequest, timeout_s, metadata)
-        return cast("SyncLinkageResponse", _answered(self._stub.SyncLinkage, request, how))
+        answer = self._call(self._stub.SyncLinkage, request, SyncLinkageRequest, timeout_s, metadata)
+        return cast("SyncLinkageResponse", answer)
 
     def bind_account(
         self, request: BindAccountRequest, *, timeout_s: float | None = None, metadata: Metadata = ()
     ) -> BindAccountResponse:
         """Do what `LinkageClient.bind_account` does."""
-        timeout_s = self._timeout_s if timeout_s is None else timeout_s
-        how = _how(request, BindAccountRequest, timeout_s, metadata)
-        return cast("BindAccountResponse", _answered(self._stub.BindAccount, request, how))
+        answer = self._call(self._stub.BindAccount, request, BindAccountRequest, timeout_s, metadata)
+        return cast("BindAccountResponse", answer)
 
     def close(self) -> None:
         """Close the channel; calls under way end with LinkageError, and nobody knows what came of them."""
+        self._closed = True
         self._channel.close()
+
+    def _call(
+        self,
+        method: Callable[..., object],
+        request: Message,
+        kind: type[Message],
+        timeout_s: float | None,
+        metadata: Metadata,
+    ) -> object:
+        how = _how(request, kind, self._timeout_s if timeout_s is None else timeout_s, metadata)
+        if self._closed:
+            raise RuntimeError(CLOSED)
+        try:
+            return method(request, **how)
+        except grpc.RpcError as error:
+            raise LinkageError.of(cast("RpcFailure", error)) from None
+        except ValueError:
+            if not self._closed:
+                raise
+            raise RuntimeError(CLOSED) from None  # by another thread, just now
 
     def __enter__(self) -> Self:
         """Return the client; leaving the block closes it."""

@@ -44,13 +44,22 @@ def add_connection_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--tls", action="store_true", help="TLS, trusting the system's certificates")
 
 
+def address_of(text: str) -> str:
+    """Return host:port as it is; raise ValueError for what is none."""
+    host, _, port = text.removeprefix("dns:///").rpartition(":")
+    if host.split() != [host] or not (port.isascii() and port.isdigit() and 0 < int(port) < 65_536):  # noqa: PLR2004
+        raise ValueError(f"{text!r} is not host:port")
+    return text
+
+
 def connection_of(args: argparse.Namespace) -> Connection:
     """Read the flags; raise Misuse, which names every fault."""
     target = TARGET if args.target is None else args.target
     faults = []
-    host, _, port = target.removeprefix("dns:///").rpartition(":")
-    if not host or not (port.isascii() and port.isdigit() and 0 < int(port) < 65_536):  # noqa: PLR2004
-        faults.append(f"--target: {target!r} is not host:port")
+    try:
+        address_of(target)
+    except ValueError as error:
+        faults.append(f"--target: {error}")
     if (args.cert_file is None) != (args.key_file is None):
         faults.append("--cert-file and --key-file are given together")
     pem: dict[str, bytes | None] = {}

@@ -110,9 +110,10 @@ class LinkageError(Exception):
         """Read what gRPC raised. Details that cannot be read are none: the outcome is `unknown`."""
         code, sentence = failure.code(), failure.details() or ""
         status = _status_of(failure)
-        info = next((info for info in _unpacked(status, ErrorInfo) if info.domain == DOMAIN), None)
-        if info is None:
+        ours = [info for info in _unpacked(status, ErrorInfo) if info.domain == DOMAIN]
+        if len(ours) != 1:  # of two that contradict each other neither is to be believed
             return cls(code, sentence)
+        info = ours[0]
         waits = [info.retry_delay.ToMilliseconds() / 1000 for info in _unpacked(status, RetryInfo)]
         found = (fault for bad in _unpacked(status, BadRequest) for fault in bad.field_violations)
         return cls(

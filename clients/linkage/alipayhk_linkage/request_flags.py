@@ -51,7 +51,7 @@ def request_of(args: argparse.Namespace, request: type[Request]) -> Request | No
                 _set(message, field, text)
             except ValueError as error:
                 faults.append(f"{flag(field)}: {error}")
-    if getattr(args, "form_code", None) or getattr(args, "form_value", None):
+    if any(getattr(args, name, None) is not None for name in ("form_code", "form_value")):
         faults += _set_form(message, args)
     if faults:
         raise Misuse("\n".join(faults))
@@ -92,16 +92,28 @@ def _set(message: Message, field: Field, text: str) -> None:
 
 def _set_form(message: Any, args: argparse.Namespace) -> list[str]:
     faults = []
-    if message.account_id:
+    if args.account_id is not None:
         faults.append("--account-id and --form-code: one of them")
     form = message.template_form
-    form.form_code = args.form_code or ""
+    try:
+        form.form_code = args.form_code or ""
+    except ValueError as error:
+        faults.append(f"--form-code: {error}")
     for pair in args.form_value or ():
-        code, equals, value = pair.partition("=")
-        if not equals:
-            faults.append("--form-value: not CODE=TEXT")
-        form.form_values[code] = value
+        try:
+            _add_value(form.form_values, pair)
+        except ValueError as error:
+            faults.append(f"--form-value: {error}")
     return faults
+
+
+def _add_value(values: Any, pair: str) -> None:
+    code, equals, value = pair.partition("=")
+    if not equals:
+        raise ValueError("not CODE=TEXT")
+    if code in values:
+        raise ValueError(f"{code!r} is given twice")
+    values[code] = value
 
 
 def _number(enum: Enum, text: str) -> int:

@@ -1,5 +1,6 @@
 import {
   Client,
+  connectivityState,
   credentials,
   Metadata,
   type ChannelCredentials,
@@ -47,22 +48,39 @@ export interface CallOptions {
 const DEADLINE_MS = 10_000;
 /** A day; the gateway gives no call as much. */
 const LONGEST_MS = 86_400_000;
+/** How long a connection, with its handshakes, may take to come about. */
+const CONNECT_MS = 5_000;
+/** HTTP/2 forbids them; gRPC would try one again and again until the deadline. */
+const FORBIDDEN = /^(connection|keep-alive|proxy-connection|transfer-encoding|upgrade|http2-settings|te)$/i;
+
+const CHANNEL: ChannelOptions = {
+  "grpc.service_config": JSON.stringify(RETRY_SERVICE_CONFIG),
+  "grpc.service_config_disable_resolution": 1, // The policy is ours, not what DNS may say.
+  "grpc.enable_retries": 1,
+  "grpc.enable_http_proxy": 0, // The gateway is internal; the environment's proxy leads elsewhere.
+  // gRPC's own two minutes would keep a caller away long after the gateway is back.
+  "grpc.initial_reconnect_backoff_ms": 200,
+  "grpc.max_reconnect_backoff_ms": 5_000,
+  // A connection that was dropped in silence would be used on and on, each call `unknown` by its deadline. The gateway
+  // allows pings that are 10 s apart, also without calls.
+  "grpc.keepalive_time_ms": 20_000,
+  "grpc.keepalive_timeout_ms": 5_000,
+  "grpc.keepalive_permit_without_calls": 1,
+  "grpc.use_local_subchannel_pool": 1, // A new channel must not wait for the connection of the one that it replaces.
+};
 
 /** Calls the gateway over one connection, which it opens when needed and opens again when lost. */
 export class LinkageClient {
-  readonly #client: Client;
+  readonly #connect: () => Client;
   readonly #deadlineMs: number;
+  #client: Client;
+  #connectingSince: number | undefined;
 
   /** @param target `host:port` */
   constructor(target: string, options: LinkageClientOptions = {}) {
     this.#deadlineMs = options.deadlineMs ?? DEADLINE_MS;
-    this.#client = new Client(target, channelCredentials(options.tls), {
-      "grpc.service_config": JSON.stringify(RETRY_SERVICE_CONFIG),
-      "grpc.service_config_disable_resolution": 1, // The policy is ours, not what DNS may say.
-      "grpc.enable_retries": 1,
-      "grpc.enable_http_proxy": 0, // The gateway is internal; the environment's proxy leads elsewhere.
-      ...options.channel,
-    });
+    this.#connect = () => new Client(target, channelCredentials(options.tls), { ...CHANNEL, ...options.channel });
+    this.#client = this.#watched(this.#connect());
   }
 
   /** Tell AlipayHK that a membership or card was bound or unbound. Rejects with LinkageError. */
@@ -80,6 +98,29 @@ export class LinkageClient {
     this.#client.close();
   }
 
+  /** The channel; a new one where gRPC, which waits for a handshake without end, has tried to connect for too long. */
+  #connected(): Client {
+    if (this.#connectingSince !== undefined && performance.now() - this.#connectingSince > CONNECT_MS) {
+      this.#connectingSince = undefined;
+      this.#client.close();
+      this.#client = this.#watched(this.#connect());
+    }
+    return this.#client;
+  }
+
+  #watched(client: Client): Client {
+    const channel = client.getChannel();
+    const look = () => {
+      const state = channel.getConnectivityState(false);
+      if (state === connectivityState.SHUTDOWN) return;
+      if (state === connectivityState.READY || state === connectivityState.IDLE) this.#connectingSince = undefined;
+      else this.#connectingSince ??= performance.now();
+      channel.watchConnectivityState(state, Infinity, look);
+    };
+    look();
+    return client;
+  }
+
   #call<Request extends { requestId: string }, Response>(
     method: MethodDefinition<Request, Response>,
     request: Request,
@@ -91,7 +132,7 @@ export class LinkageClient {
     const bytes = encode(method, request);
     return new Promise((resolve, reject) => {
       let earlierAttempts = 0;
-      const call: ClientUnaryCall = this.#client.makeUnaryRequest(
+      const call: ClientUnaryCall = this.#connected().makeUnaryRequest(
         method.path,
         (encoded: Buffer) => encoded,
         method.responseDeserialize,
@@ -120,7 +161,10 @@ function channelCredentials(tls: Tls | undefined): ChannelCredentials {
 
 function headers(entries: Readonly<Record<string, string>>): Metadata {
   const metadata = new Metadata();
-  for (const [name, value] of Object.entries(entries)) metadata.set(name, value);
+  for (const [name, value] of Object.entries(entries)) {
+    if (FORBIDDEN.test(name)) throw new TypeError(`HTTP/2 has no header ${name}`);
+    metadata.set(name, value);
+  }
   return metadata;
 }
 

@@ -1,4 +1,6 @@
 import assert from "node:assert/strict";
+import { connect, createServer, type AddressInfo, type Socket } from "node:net";
+import { pipeline } from "node:stream";
 import { test } from "node:test";
 
 import { status as Code } from "@grpc/grpc-js";
@@ -84,6 +86,36 @@ test("metadata goes along", async () => {
   const { arrived } = await call(["OK"], { metadata: { traceparent, "x-request-id": "r-1" } });
   const { metadata } = arrived[0]!;
   assert.deepEqual([metadata.get("traceparent"), metadata.get("x-request-id")], [[traceparent], ["r-1"]]);
+});
+
+test("a header that HTTP/2 forbids is refused, and nothing is sent", async () => {
+  for (const name of ["connection", "Keep-Alive", "te", "upgrade", "http2-settings"]) {
+    const { ended, arrived } = await call(["OK"], { metadata: { [name]: "x" }, deadlineMs: 1000 });
+    assert.ok(ended instanceof TypeError, name);
+    assert.equal(arrived.length, 0);
+  }
+});
+
+test("a connection that never finishes its handshake is replaced", async () => {
+  const standIn = new StandIn(["OK"]);
+  const port = Number((await standIn.listen()).split(":")[1]);
+  const sockets: Socket[] = [];
+  const relay = createServer((socket) => {
+    // The first connection is taken, and nothing is ever said on it.
+    if (sockets.push(socket) > 1) pipeline(socket, connect(port, "127.0.0.1"), socket, () => {});
+  });
+  await new Promise<void>((resolve) => relay.listen(0, "127.0.0.1", resolve));
+  const client = new LinkageClient(`127.0.0.1:${(relay.address() as AddressInfo).port}`, { deadlineMs: 7000 });
+  try {
+    await assert.rejects(client.syncLinkage({}), { name: "LinkageError", code: "DEADLINE_EXCEEDED", outcome: "unknown" });
+    await client.syncLinkage({});
+    assert.equal(sockets.length, 2);
+  } finally {
+    client.close();
+    standIn.close();
+    relay.close();
+    for (const socket of sockets) socket.destroy();
+  }
 });
 
 test("a signal ends the wait: cancelled, and nobody knows", async () => {

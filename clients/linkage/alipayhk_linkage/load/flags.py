@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import re
 import secrets
 import urllib.parse
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
-from ..connection import Connection, Misuse, add_connection_flags, connection_of
+from ..connection import Connection, Misuse, add_connection_flags, address_of, connection_of
 from . import amounts
 from .amounts import Faults
 from .comparison import Base, read_base
@@ -22,7 +22,6 @@ from .verification import REMEMBERED_MAX
 
 PROCESSES_MAX: Final = 64
 CALLS_MAX: Final = 100_000
-_ADDRESS: Final = re.compile(r"\S+:[0-9]{1,5}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +123,8 @@ def asking_of(args: argparse.Namespace) -> Asking:
         asking.verify is not None and _ids(asking.plan) > REMEMBERED_MAX,
         f"--verify: the sandbox remembers {REMEMBERED_MAX} request ids of an RPC, and this run has more",
     )
+    one_file = args.json and args.html and Path(args.json).resolve() == Path(args.html).resolve()
+    faults.note(bool(one_file), "--json and --html: one file cannot hold both")
     if faults.found:
         raise Misuse("\n".join(faults.found))
     return asking
@@ -150,7 +151,7 @@ def _plan(args: argparse.Namespace, connection: Connection, faults: Faults) -> P
     return Plan(
         target=connection.target,
         tls=connection.tls,
-        encrypted_target=faults.read("--encrypted-target", _address, args.encrypted_target, None)
+        encrypted_target=faults.read("--encrypted-target", address_of, args.encrypted_target, None)
         if args.encrypted_target
         else None,
         run=secrets.token_hex(4),
@@ -199,12 +200,6 @@ def _warmed_up(shape: Profile, warm_up: float) -> Profile:
     """Put the warm-up before it, at the rate with which it begins."""
     first = shape.pieces[0].begins
     return Profile((Piece(first, first, warm_up), *shape.pieces)) if warm_up else shape
-
-
-def _address(text: str) -> str:
-    if not _ADDRESS.fullmatch(text):
-        raise ValueError(f"{text!r} is not host:port")
-    return text
 
 
 def _url(text: str) -> str:

@@ -7,8 +7,9 @@ import java.util.Map;
 /**
  * What one call is given besides its request.
  *
- * @param deadline how long the call may take, all its retries included
- * @param metadata what is passed on with it, such as {@code traceparent} and {@code x-request-id}
+ * @param deadline how long the call may take, all its retries included; a day at most
+ * @param metadata what is passed on with it, such as {@code traceparent} and {@code x-request-id}: printable
+ *     ASCII; of anything else the call throws IllegalArgumentException
  */
 public record CallSettings(Duration deadline, Map<String, String> metadata) {
 

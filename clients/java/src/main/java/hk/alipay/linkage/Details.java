@@ -36,7 +36,11 @@ final class Details {
 
     /** Returns our ErrorInfo; empty where the gateway did not make the status. */
     Optional<ErrorInfo> info() {
-        return all(ErrorInfo.class).stream().filter(info -> info.getDomain().equals(DOMAIN)).findFirst();
+        List<ErrorInfo> ours = all(ErrorInfo.class).stream()
+                .filter(info -> info.getDomain().equals(DOMAIN))
+                .toList();
+        // Of two that contradict each other neither is to be believed.
+        return ours.size() == 1 ? Optional.of(ours.get(0)) : Optional.empty();
     }
 
     Outcome outcome() {

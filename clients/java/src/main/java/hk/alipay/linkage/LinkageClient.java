@@ -14,13 +14,14 @@ import io.grpc.ChannelCredentials;
 import io.grpc.ClientCall;
 import io.grpc.ClientInterceptor;
 import io.grpc.ConnectivityState;
-import io.grpc.Grpc;
 import io.grpc.InsecureChannelCredentials;
 import io.grpc.ManagedChannel;
 import io.grpc.Metadata;
 import io.grpc.MethodDescriptor;
 import io.grpc.StatusRuntimeException;
 import io.grpc.TlsChannelCredentials;
+import io.grpc.netty.shaded.io.grpc.netty.NettyChannelBuilder;
+import io.grpc.netty.shaded.io.netty.channel.ChannelOption;
 import io.grpc.stub.MetadataUtils;
 import java.io.IOException;
 import java.io.InputStream;
@@ -33,6 +34,7 @@ import java.util.Map;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicLong;
 import java.util.function.Function;
+import java.util.regex.Pattern;
 
 /**
  * Calls the gateway.
@@ -48,12 +50,27 @@ public final class LinkageClient implements AutoCloseable {
     // gRPC lets a lost channel wait up to two minutes before it connects again, and has no option for it.
     private static final Duration RECONNECT_AFTER = Duration.ofMillis(200);
 
+    private static final int CONNECT_TIMEOUT_MILLIS = 5_000;
+    // The details of a status may be larger than gRPC's 8 KiB.
+    private static final int METADATA_BYTES = 16 * 1024;
+    // The gateway gives no call as much.
+    private static final Duration LONGEST = Duration.ofDays(1);
+    private static final Pattern PRINTABLE = Pattern.compile("[ -~]*");
+
     private final ManagedChannel channel;
     private final LinkageServiceBlockingStub stub;
     private final AtomicLong reconnectedAt = new AtomicLong(System.nanoTime());
 
     private LinkageClient(String target, ChannelCredentials credentials) {
-        this.channel = Grpc.newChannelBuilder(target, credentials)
+        this.channel = NettyChannelBuilder.forTarget(target, credentials)
+                // Netty's own 30 s are longer than a call has.
+                .withOption(ChannelOption.CONNECT_TIMEOUT_MILLIS, CONNECT_TIMEOUT_MILLIS)
+                .maxInboundMetadataSize(METADATA_BYTES)
+                // A connection that was dropped in silence would be used on and on, each call UNKNOWN by its
+                // deadline. The gateway allows pings that are 10 s apart, also without calls.
+                .keepAliveTime(20, TimeUnit.SECONDS)
+                .keepAliveTimeout(5, TimeUnit.SECONDS)
+                .keepAliveWithoutCalls(true)
                 .defaultServiceConfig(retryServiceConfig())
                 .enableRetry()
                 // What callers are told must not depend on a TXT record.
@@ -116,7 +133,7 @@ public final class LinkageClient implements AutoCloseable {
         connectAgainSoon();
         Attempts attempts = new Attempts();
         LinkageServiceBlockingStub ready = stub
-                .withDeadlineAfter(settings.deadline().toNanos(), TimeUnit.NANOSECONDS)
+                .withDeadlineAfter(nanosOf(settings.deadline()), TimeUnit.NANOSECONDS)
                 .withInterceptors(watchedBy(attempts))
                 .withInterceptors(MetadataUtils.newAttachHeadersInterceptor(headers(settings)));
         try {
@@ -136,10 +153,24 @@ public final class LinkageClient implements AutoCloseable {
         }
     }
 
+    // Of what is centuries away Duration makes no nanoseconds.
+    private static long nanosOf(Duration deadline) {
+        if (deadline.isNegative()) {
+            return 0;
+        }
+        return deadline.compareTo(LONGEST) < 0 ? deadline.toNanos() : LONGEST.toNanos();
+    }
+
     private static Metadata headers(CallSettings settings) {
         Metadata headers = new Metadata();
-        settings.metadata().forEach((name, value) ->
-                headers.put(Metadata.Key.of(name, Metadata.ASCII_STRING_MARSHALLER), value));
+        settings.metadata().forEach((name, value) -> {
+            Metadata.Key<String> key = Metadata.Key.of(name, Metadata.ASCII_STRING_MARSHALLER);
+            // gRPC would change the value, or leave it out, and say nothing.
+            if (!PRINTABLE.matcher(value).matches()) {
+                throw new IllegalArgumentException("metadata is printable ASCII: " + name + " is not");
+            }
+            headers.put(key, value);
+        });
         return headers;
     }
 

@@ -4,6 +4,7 @@ import com.google.rpc.ErrorInfo;
 import hk.alipay.linkage.v1.ErrorReason;
 import io.grpc.Status;
 import io.grpc.StatusRuntimeException;
+import java.io.Serializable;
 import java.time.Duration;
 import java.util.List;
 import java.util.Map;
@@ -20,20 +21,31 @@ public final class LinkageException extends RuntimeException {
 
     private static final long serialVersionUID = 1L;
 
-    private final transient Status status;
-    private final transient ErrorInfo info;
-    private final transient Details details;
-    private final Outcome outcome;
-    private final Retry retry;
+    /** All that is told. A missing delay is null: an Optional does not serialise. */
+    private record Told(
+            Status.Code code,
+            String sentence,
+            Outcome outcome,
+            Retry retry,
+            String reason,
+            Map<String, String> metadata,
+            List<Violation> violations,
+            Duration retryDelay,
+            String requestId)
+            implements Serializable {}
 
-    private LinkageException(
-            StatusRuntimeException cause, Details details, ErrorInfo info, Outcome outcome, Retry retry) {
-        super(text(cause.getStatus(), info.getReason(), outcome, retry), cause);
-        this.status = cause.getStatus();
-        this.details = details;
-        this.info = info;
-        this.outcome = outcome;
-        this.retry = retry;
+    private final Told told;
+
+    private LinkageException(Told told, StatusRuntimeException cause) {
+        super(text(told), cause);
+        this.told = told;
+    }
+
+    // gRPC's exception does not serialise, and stays behind.
+    private Object writeReplace() {
+        LinkageException alone = new LinkageException(told, null);
+        alone.setStackTrace(getStackTrace());
+        return alone;
     }
 
     /**
@@ -44,45 +56,58 @@ public final class LinkageException extends RuntimeException {
     static LinkageException of(StatusRuntimeException cause, boolean earlierDoubt) {
         Details details = new Details(cause.getTrailers());
         Optional<ErrorInfo> ours = details.info();
+        Retry retry = ours.map(info -> Retry.of(info.getMetadataMap().get("retry")))
+                .orElse(Retry.SAME_REQUEST_ID);
         Outcome outcome = details.outcome();
-        if (outcome == Outcome.NOT_SENT && earlierDoubt) {
+        // It may be said of one attempt before the ledger is read, and then takes nothing back. Where the
+        // request itself is at fault it holds for all of them.
+        boolean ofThisAttemptOnly = retry == Retry.SAME_REQUEST_ID || retry == Retry.OPERATOR;
+        if (outcome == Outcome.NOT_SENT && ofThisAttemptOnly && earlierDoubt) {
             outcome = Outcome.UNKNOWN;
         }
-        Retry retry = ours.map(told -> Retry.of(told.getMetadataMap().get("retry")))
-                .orElse(Retry.SAME_REQUEST_ID);
-        ErrorInfo info = ours.orElse(ErrorInfo.getDefaultInstance());
-        return new LinkageException(cause, details, info, outcome, retry);
+        Status status = cause.getStatus();
+        Told told = new Told(
+                status.getCode(),
+                status.getDescription() == null ? "" : status.getDescription(),
+                outcome,
+                retry,
+                ours.map(ErrorInfo::getReason).orElse(""),
+                ours.map(info -> Map.copyOf(info.getMetadataMap())).orElse(Map.of()),
+                List.copyOf(details.violations()),
+                details.retryDelay().orElse(null),
+                details.requestId());
+        return new LinkageException(told, cause);
     }
 
-    private static String text(Status status, String reason, Outcome outcome, Retry retry) {
-        String told = (status.getCode() + " " + reason).strip();
-        String sentence = status.getDescription() == null ? "" : ": " + status.getDescription();
-        return told + sentence + " (outcome: " + outcome + ", retry: " + retry + ")";
+    private static String text(Told told) {
+        String why = (told.code() + " " + told.reason()).strip();
+        String sentence = told.sentence().isEmpty() ? "" : ": " + told.sentence();
+        return why + sentence + " (outcome: " + told.outcome() + ", retry: " + told.retry() + ")";
     }
 
     /** gRPC's status code. */
     public Status.Code code() {
-        return status.getCode();
+        return told.code();
     }
 
     /** The status message: a constant sentence where the gateway made it. */
     public String sentence() {
-        return status.getDescription() == null ? "" : status.getDescription();
+        return told.sentence();
     }
 
     /** What happened. */
     public Outcome outcome() {
-        return outcome;
+        return told.outcome();
     }
 
     /** What to do next. */
     public Retry retry() {
-        return retry;
+        return told.retry();
     }
 
     /** The gateway's word for why; empty where the gateway did not make the status. */
     public String reason() {
-        return info.getReason();
+        return told.reason();
     }
 
     /** The reason as a constant; UNRECOGNIZED where it is newer than this client, UNSPECIFIED for none. */
@@ -99,21 +124,21 @@ public final class LinkageException extends RuntimeException {
 
     /** The whole ErrorInfo.metadata: attempts, result_code, result_message, tracer_id, error_id ... */
     public Map<String, String> metadata() {
-        return info.getMetadataMap();
+        return told.metadata();
     }
 
     /** Every fault of the request, where it was invalid. */
     public List<Violation> violations() {
-        return details.violations();
+        return told.violations();
     }
 
     /** How long to wait before the same request is sent again; empty where it is not to be. */
     public Optional<Duration> retryDelay() {
-        return details.retryDelay();
+        return Optional.ofNullable(told.retryDelay());
     }
 
     /** The request id as the gateway read it; empty where it did not. */
     public String requestId() {
-        return details.requestId();
+        return told.requestId();
     }
 }

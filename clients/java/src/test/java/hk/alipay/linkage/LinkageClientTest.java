@@ -22,8 +22,12 @@ import io.grpc.ServerInterceptor;
 import io.grpc.Status;
 import io.grpc.stub.StreamObserver;
 import java.io.IOException;
+import java.net.InetAddress;
+import java.net.ServerSocket;
+import java.nio.channels.SocketChannel;
 import java.time.Duration;
 import java.util.ArrayDeque;
+import java.util.ArrayList;
 import java.util.List;
 import java.util.Queue;
 import java.util.concurrent.ConcurrentLinkedQueue;
@@ -31,6 +35,8 @@ import java.util.concurrent.TimeUnit;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.ValueSource;
 
 /** Retries, deadlines and metadata, against a server of the test's own that answers as it is told. */
 class LinkageClientTest {
@@ -153,6 +159,54 @@ class LinkageClientTest {
         Metadata seen = attempts.remove();
         assertEquals(parent, seen.get(Metadata.Key.of("traceparent", Metadata.ASCII_STRING_MARSHALLER)));
         assertEquals("r-1", seen.get(Metadata.Key.of("x-request-id", Metadata.ASCII_STRING_MARSHALLER)));
+    }
+
+    @ParameterizedTest
+    @ValueSource(strings = {"會員", "line\nbreak", "tab\t", "\u0000", "é"})
+    void metadataThatCannotBeSentIsRefused(String value) {
+        CallSettings settings = CallSettings.DEFAULT.withMetadata("x-request-id", value);
+        assertThrows(IllegalArgumentException.class, () -> client.syncLinkage(REQUEST, settings));
+        assertEquals(0, attempts.size());
+    }
+
+    @Test
+    void aDeadlineThatNeverComesHasNotPassed() {
+        Duration centuries = Duration.ofSeconds(Long.MAX_VALUE);
+        client.syncLinkage(REQUEST, CallSettings.DEFAULT.withDeadline(centuries));
+        assertBetween(3_600_000, 86_400_000, millisLeft.remove());
+    }
+
+    @Test
+    void detailsMayBeLong() {
+        Throwable error = error(UNAVAILABLE, "not_sent", "-1");
+        Metadata trailers = Status.trailersFromThrowable(error);
+        trailers.put(Metadata.Key.of("x-long", Metadata.ASCII_STRING_MARSHALLER), "x".repeat(10_000));
+        failures.add(error);
+        assertEquals(Outcome.NOT_SENT, failed().outcome());
+    }
+
+    @Test
+    void aConnectionThatDoesNotComeAboutIsGivenUp() throws IOException {
+        List<SocketChannel> waiting = new ArrayList<>();
+        try (ServerSocket full = new ServerSocket(0, 1, InetAddress.getLoopbackAddress())) {
+            // Nobody accepts them, and so Linux leaves the next one without an answer.
+            for (int each = 0; each < 4; each++) {
+                SocketChannel channel = SocketChannel.open();
+                channel.configureBlocking(false);
+                channel.connect(full.getLocalSocketAddress());
+                waiting.add(channel);
+            }
+            try (LinkageClient lost = LinkageClient.plaintext("127.0.0.1:" + full.getLocalPort())) {
+                CallSettings patient = CallSettings.DEFAULT.withDeadline(Duration.ofSeconds(20));
+                LinkageException error =
+                        assertThrows(LinkageException.class, () -> lost.syncLinkage(REQUEST, patient));
+                assertEquals(Status.Code.UNAVAILABLE, error.code());
+            }
+        } finally {
+            for (SocketChannel channel : waiting) {
+                channel.close();
+            }
+        }
     }
 
     private LinkageException failed() {

@@ -14,6 +14,10 @@ import com.google.rpc.RetryInfo;
 import hk.alipay.linkage.v1.ErrorReason;
 import io.grpc.Metadata;
 import io.grpc.Status;
+import java.io.ByteArrayInputStream;
+import java.io.ByteArrayOutputStream;
+import java.io.ObjectInputStream;
+import java.io.ObjectOutputStream;
 import java.time.Duration;
 import java.util.List;
 import java.util.Map;
@@ -97,6 +101,38 @@ class LinkageExceptionTest {
     }
 
     @Test
+    void twoErrorInfosOfOursMeanUnknown() {
+        assertNothingIsKnown(read(trailers(
+                info("linkage.alipayhk", "WALLET_REJECTED", "rejected", "never"),
+                info("linkage.alipayhk", "OVERLOADED", "not_sent", "new_request_id"))));
+    }
+
+    @Test
+    void itSerialises() throws Exception {
+        LinkageException error = read(trailers(
+                info("linkage.alipayhk", "INVALID_REQUEST", "not_sent", "new_request_id"),
+                BadRequest.newBuilder()
+                        .addFieldViolations(BadRequest.FieldViolation.newBuilder().setField("user_id"))
+                        .build(),
+                RetryInfo.newBuilder().setRetryDelay(Durations.fromMillis(1500)).build(),
+                RequestInfo.newBuilder().setRequestId("loyalty-1").build()));
+        ByteArrayOutputStream bytes = new ByteArrayOutputStream();
+        new ObjectOutputStream(bytes).writeObject(error);
+        LinkageException again = (LinkageException)
+                new ObjectInputStream(new ByteArrayInputStream(bytes.toByteArray())).readObject();
+
+        assertEquals(error.getMessage(), again.getMessage());
+        assertEquals(error.code(), again.code());
+        assertEquals(error.outcome(), again.outcome());
+        assertEquals(error.retry(), again.retry());
+        assertEquals(error.errorReason(), again.errorReason());
+        assertEquals(error.metadata(), again.metadata());
+        assertEquals(error.violations(), again.violations());
+        assertEquals(error.retryDelay(), again.retryDelay());
+        assertEquals(error.requestId(), again.requestId());
+    }
+
+    @Test
     void aBrokenDetailBesideOursIsLeftOut() {
         Any broken = Any.pack(BadRequest.getDefaultInstance()).toBuilder()
                 .setValue(ByteString.copyFrom(new byte[] {0x0a, 0x7f}))
@@ -147,6 +183,16 @@ class LinkageExceptionTest {
         assertEquals(Outcome.UNKNOWN, error.outcome());
         assertEquals(Retry.SAME_REQUEST_ID, error.retry());
         assertFalse(error.getMessage().contains("not_sent"));
+    }
+
+    @ParameterizedTest
+    @CsvSource({
+        "same_request_id, UNKNOWN", "operator, UNKNOWN", "new_request_id, NOT_SENT", "never, NOT_SENT",
+    })
+    void notSentHoldsForAllAttemptsWhereTheRequestIsAtFault(String retry, Outcome expected) {
+        Metadata trailers = trailers(info("linkage.alipayhk", "X", "not_sent", retry));
+        assertEquals(
+                expected, LinkageException.of(Status.ABORTED.asRuntimeException(trailers), true).outcome());
     }
 
     private static void assertNothingIsKnown(LinkageException error) {
