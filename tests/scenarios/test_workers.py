@@ -99,30 +99,31 @@ async def test_workers_that_have_only_just_begun_are_stopped_well(settings: dict
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP])
-async def test_workers_end_with_their_supervisor_and_nobody_shares_their_port(
+async def test_workers_share_their_port_with_nobody_and_end_with_their_supervisor(
     settings: dict[str, str], number: signal.Signals
 ) -> None:
     """Two gateways on one port with two ledgers would send a BindAccount twice."""
     listens = {name: f"127.0.0.1:{free_port()}" for name in ("LISTEN", "ADMIN_LISTEN")}
-    environ = environment({**settings, **listens, "WORKERS": "2", "DRAIN_DELAY_S": "3"})
+    environ = environment({**settings, **listens, "WORKERS": "2"})
     words = (SCRIPT, "serve")
     process = await asyncio.create_subprocess_exec(*words, env=environ, stdout=PIPE, stderr=PIPE)
     assert process.stdout is not None
-    async with asyncio.timeout(PATIENCE_S):
-        serving = 0
-        while serving < 2:
-            serving += json.loads(await process.stdout.readline())["event"] == "serving"
-        process.send_signal(number)
-        if number is signal.SIGKILL:
-            await asyncio.sleep(0.5)
-        # The workers drain, and listen meanwhile.
-        other = await asyncio.create_subprocess_exec(*words, env=environ, stdout=PIPE, stderr=PIPE)
-        _, err = await other.communicate()
-        assert (other.returncode, b"cannot listen on" in err) == (69, True), err
-        # Its output ends with the last of its workers.
-        out, _ = await process.communicate()
-        assert out.count(b'"stopped"') == 2
-        assert process.returncode == (-number if number is signal.SIGKILL else 0)
+    try:
+        async with asyncio.timeout(3 * PATIENCE_S):
+            serving = 0
+            while serving < 2:
+                serving += json.loads(await process.stdout.readline())["event"] == "serving"
+            other = await asyncio.create_subprocess_exec(*words, env=environ, stdout=PIPE, stderr=PIPE)
+            _, err = await other.communicate()
+            assert (other.returncode, b"cannot listen on" in err) == (69, True), err
+            process.send_signal(number)
+            # Its output ends with the last of its workers.
+            out, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+    assert out.count(b'"stopped"') == 2
+    assert process.returncode == (-number if number is signal.SIGKILL else 0)
 
 
 def workers_of(gateway: Gateway) -> list[int]:

@@ -88,7 +88,9 @@ def test_a_hopeless_worker_ends_no_other_one_that_serves(
     words = f"mkdir {mark} 2>/dev/null && exec sleep 60; sleep 1; echo x >> {tmp_path}/failed; exit 78"
 
     def stop() -> None:
-        time.sleep(4)
+        while not (tmp_path / "failed").exists():
+            time.sleep(0.05)
+        time.sleep(3)  # in which it would be tried again
         os.kill(os.getpid(), signal.SIGTERM)
 
     stopping = Thread(target=stop)
