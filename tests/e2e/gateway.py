@@ -19,7 +19,8 @@ from ..peers.processes import environment
 from ..ports import free_port
 
 SCRIPT: Final = Path(sys.executable).parent / "alipayhk-gateway"
-PATIENCE_S: Final = 20.0
+PATIENCE_S: Final = 60.0
+"""For machines on which much else is going on: some tests start many gateways at once."""
 CHANNEL_OPTIONS: Final = (
     ("grpc.enable_retries", 0),
     ("grpc.enable_http_proxy", 0),
