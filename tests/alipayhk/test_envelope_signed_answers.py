@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -48,8 +49,9 @@ def raw_body(template: bytes, sides: Sides, content: bytes | None = None) -> Raw
     """Write an envelope by hand: CONTENT, SIG (escaped) and PLAIN (not escaped) stand for its parts."""
     content = envelope_content() if content is None else content
     plain = crypto.base64_text(crypto.sign(sides.wallet.keys.signing, content))
-    body = template.replace(b"CONTENT", content).replace(b"PLAIN", plain.encode())
-    return RawResponse(200, (), body.replace(b"SIG", quoted(plain).encode()))
+    parts = {b"CONTENT": content, b"PLAIN": plain.encode(), b"SIG": quoted(plain).encode()}
+    # All at once: now and then a signature holds one of these words itself.
+    return RawResponse(200, (), re.sub(b"CONTENT|PLAIN|SIG", lambda word: parts[word[0]], template))
 
 
 def test_an_honest_answer_opens(sides: Sides) -> None:
