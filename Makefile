@@ -76,8 +76,8 @@ demo: .venv/.stamp-runtime ## Run the sandbox and the gateway and call it; ONCE=
 test: setup peers ## Run every test on the newest of everything, and measure coverage
 	$(BIN)/python -m pytest $(or $(ARGS),$(PARALLEL) --cov --cov-report=term --cov-fail-under=95)
 
-test-oldest: setup ## Run the tests on the oldest of everything, but those of other people's tools
-	$(OLDEST)/python -m pytest $(or $(ARGS),$(PARALLEL) $(addprefix --ignore=tests/,chaos docs load peers))
+test-oldest: setup ## Run the tests on the oldest of everything, but those of other people's tools and the long ones
+	$(OLDEST)/python -m pytest $(or $(ARGS),$(PARALLEL) $(addprefix --ignore=tests/,chaos docs load peers scenarios))
 
 lint: .venv/.stamp-dev ## Check style, types, the floors, and the protos
 	$(BIN)/ruff check
