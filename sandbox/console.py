@@ -27,14 +27,6 @@ POST /__sandbox/answers    the next answers, of one API or of any:
                            {"answers":[{"fault":"SYSTEM_ERROR"},{"fault":""}],"api":"SyncLinkage"}
 POST /__sandbox/reset      forget everything
 """
-PAGES: Final = {
-    PREFIX: "GET",
-    f"{PREFIX}requests": "GET",
-    f"{PREFIX}wallet": "GET",
-    f"{PREFIX}faults": "GET",
-    f"{PREFIX}answers": "POST",
-    f"{PREFIX}reset": "POST",
-}
 FILTERS: Final = ("api", "request_id")
 
 _dumps: Final = partial(json.dumps, ensure_ascii=False, indent=2)
@@ -45,21 +37,27 @@ class Console:
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
+        self._pages = {
+            PREFIX: ("GET", self._overview),
+            f"{PREFIX}requests": ("GET", self._requests),
+            f"{PREFIX}wallet": ("GET", self._wallet),
+            f"{PREFIX}faults": ("GET", self._faults),
+            f"{PREFIX}answers": ("POST", self._answers),
+            f"{PREFIX}reset": ("POST", self._reset),
+        }
 
     def routes(self) -> list[web.RouteDef]:
         """Return the console's routes."""
-        handlers = self._overview, self._requests, self._wallet, self._faults, self._answers, self._reset
-        pages = zip(PAGES.items(), handlers, strict=True)
         return [
-            *(web.route(method, path, handler) for (path, method), handler in pages),
+            *(web.route(method, path, handler) for path, (method, handler) in self._pages.items()),
             web.route("*", "/__sandbox{rest:.*}", self._no_page),
         ]
 
     async def _no_page(self, request: web.Request) -> web.Response:
         """Say what there is: a mistaken path or method of the console is no call of an API."""
-        method = PAGES.get(request.path)
-        if method is None:
+        if request.path not in self._pages:
             return _refused([f"{request.path}: no page is here; GET {PREFIX} lists them"], 404)
+        method, _ = self._pages[request.path]
         return _refused([f"{request.method}: this page takes {method}"], 405, Allow=method)
 
     async def _overview(self, _: web.Request) -> web.Response:

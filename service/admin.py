@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
-import os
 from collections.abc import Callable
 from typing import Final
 
@@ -13,6 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from .metrics import Metrics
 from .parsing import Address
+from .ports import cause_of
 from .server import CannotListen, Health
 
 CONNECTION_S: Final = 10.0
@@ -46,7 +45,7 @@ async def start_admin(
         await web.TCPSite(runner, address.host, address.port, reuse_port=shared).start()
     except (OSError, UnicodeError) as error:
         await runner.cleanup()
-        raise CannotListen(f"cannot listen on {address} (ADMIN_LISTEN): {_cause(error)}") from None
+        raise CannotListen(f"cannot listen on {address} (ADMIN_LISTEN): {cause_of(error)}") from None
     return runner
 
 
@@ -76,12 +75,3 @@ class _Listener(web.Server):
             response = page()
         response.force_close()
         return response
-
-
-def _cause(error: OSError | UnicodeError) -> str:
-    """Say what the system says; asyncio puts words of its own around it."""
-    if isinstance(error, UnicodeError):
-        return "this is no host name"
-    number = error.errno or 0
-    # Those of names that cannot be resolved are of another kind, and asyncio leaves them alone.
-    return os.strerror(number) if number in errno.errorcode else str(error.strerror)

@@ -6,6 +6,8 @@ import socket
 import time
 from typing import Final
 
+from .ports import try_to_bind
+
 LINGERING_S: Final = 65.0
 """How long a connection that ended may hold its port: Linux keeps TIME-WAIT for 60 s."""
 
@@ -44,10 +46,8 @@ def is_listening(address: str) -> bool:
 
 def _is_free(address: str) -> bool:
     host, _, port = address.partition(":")
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((host, int(port)))
-        except OSError:
-            return False
-        return True
+    try:
+        try_to_bind(host, int(port))
+    except OSError:
+        return False
+    return True

@@ -1,4 +1,4 @@
-"""Exit statuses, as in sysexits.h."""
+"""How a program ends: exit statuses, as in sysexits.h, and the signals that ask a gateway to."""
 
 from __future__ import annotations
 

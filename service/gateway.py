@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from pathlib import Path
 from typing import Final
 
 from clients.alipayhk.client import Client
@@ -18,7 +17,7 @@ from .bookkeeping import LEASE_MARGIN_S
 from .delivery import Delivery
 from .exits import stop_signals
 from .ledger import Ledger, LedgerUnavailable
-from .ledger.opening import SQLITE, open_ledger
+from .ledger.opening import is_new, open_ledger, sqlite_path
 from .ledger.vault import Vault
 from .ledger_watch import WatchedBookkeeping
 from .linkage import LinkageService
@@ -106,26 +105,17 @@ async def _bookkeeping(settings: Settings, metrics: Metrics) -> AsyncIterator[Wa
 
 def _opened_ledger(settings: Settings) -> tuple[Ledger, Vault]:
     """Open the ledger and say which it is: one that is not the usual one knows of no earlier request."""
-    url = settings.ledger_url
-    path = Path(url.removeprefix(SQLITE)).absolute() if url.startswith(SQLITE) else None
-    is_new = path is not None and _is_new(path)
-    ledger, vault = open_ledger(url, settings.ledger_key_file, random_bytes=os.urandom)
+    path, begins = sqlite_path(settings.ledger_url), False
+    with suppress(OSError):  # opening it will say what is wrong
+        begins = path is not None and is_new(path)
+    ledger, vault = open_ledger(settings.ledger_url, settings.ledger_key_file, random_bytes=os.urandom)
     if path is None:
-        log.info("the ledger", where=url.partition(":")[0])
+        log.info("the ledger", where=settings.ledger_url.partition(":")[0])
     else:
         log.info("the ledger", where=str(path), key_id=vault.key_id)
-    if is_new:
+    if begins:
         log.warning("a new ledger was made, which knows of no earlier request", where=str(path))
     return ledger, vault
-
-
-def _is_new(path: Path) -> bool:
-    try:
-        return path.stat().st_size == 0
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False  # opening it will say what is wrong
 
 
 async def _tidy(books: WatchedBookkeeping, retention_s: float) -> None:

@@ -189,15 +189,16 @@ def read_ledger_settings(config_file: Path | None = None) -> tuple[str, Path | N
     faults: list[str] = []
     texts = texts_of_file(config_file, faults) | _environment_texts(os.environ)
     url, key = texts.get("ledger_url", LEDGER_URL_DEFAULT), texts.get("ledger_key_file")
+    values: dict[str, object] = {"LEDGER_KEY_FILE": None}
     for name, parse, text in (("LEDGER_URL", check_url, url), ("LEDGER_KEY_FILE", key_file, key)):
         try:
             if text is not None:
-                _parsed(parse, text)
+                values[name] = _parsed(parse, text)
         except ValueError as error:
             faults.append(f"{name} {error}")
     if faults:
         raise SettingsError(faults)
-    return str(url), Path(str(key)) if key else None
+    return cast("str", values["LEDGER_URL"]), cast("Path | None", values["LEDGER_KEY_FILE"])
 
 
 def _parsed(parse: Callable[[str], object], text: str | Unusable) -> object:

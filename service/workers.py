@@ -8,7 +8,6 @@ that they share.
 from __future__ import annotations
 
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ from prometheus_client import multiprocess
 from .exits import EX_CONFIG, EX_UNAVAILABLE, stop_signals
 from .logs import log
 from .parsing import Address
+from .ports import cause_of, try_to_bind
 from .server import CannotListen
 from .settings import environment_of_worker
 
@@ -43,13 +43,9 @@ def must_be_free(addresses: Iterable[Address]) -> None:
     """Raise CannotListen where somebody listens: it may be another gateway's workers, which would share."""
     for address in addresses:
         try:
-            found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-            for family, kind, protocol, _, place in found:
-                with socket.socket(family, kind, protocol) as listener:
-                    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                    listener.bind(place)
-        except OSError as error:
-            raise CannotListen(f"cannot listen on {address}: {error.strerror}") from None
+            try_to_bind(address.host, address.port)
+        except (OSError, UnicodeError) as error:
+            raise CannotListen(f"cannot listen on {address}: {cause_of(error)}") from None
 
 
 def supervise(count: int, serve_arguments: Sequence[str]) -> int:

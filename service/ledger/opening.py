@@ -36,12 +36,22 @@ def check_url(url: str) -> str:
     return url
 
 
+def sqlite_path(url: str) -> Path | None:
+    """Return where the file is; None for a ledger that has none."""
+    return Path(url.removeprefix(SQLITE)).absolute() if url.startswith(SQLITE) else None
+
+
+def is_new(path: Path) -> bool:
+    """Whether nothing was ever written to a ledger's file; raise OSError where that cannot be seen."""
+    return not path.exists() or path.stat().st_size == 0
+
+
 def url_in_place(text: str) -> str:
     """As check_url; the directory of a SQLite file must be there too."""
     url = check_url(text)
-    if url.startswith(SQLITE):
+    if path := sqlite_path(url):
         try:
-            mode = Path(url.removeprefix(SQLITE)).absolute().parent.stat().st_mode
+            mode = path.parent.stat().st_mode
             reason = None if stat.S_ISDIR(mode) else os.strerror(errno.ENOTDIR)
         except OSError as error:
             reason = error.strerror
@@ -58,11 +68,10 @@ def open_ledger(
         check_url(url)
     except ValueError as error:
         raise LedgerFault(f"LEDGER_URL {error}") from None
-    if not url.startswith(SQLITE):
+    if (path := sqlite_path(url)) is None:
         # Nothing outlives this process, so that its key need not either.
         key = random_bytes(KEY_BYTES) if key_file is None else read_key_file(key_file)
         return OffLedger() if url == OFF else MemoryLedger(), Vault(key, random_bytes=random_bytes)
-    path = Path(url.removeprefix(SQLITE)).absolute()
     vault = Vault(_key_of(path, key_file, random_bytes, create=create), random_bytes=random_bytes)
     return _open_sqlite(path, vault), vault
 
@@ -83,12 +92,12 @@ def _key_of(path: Path, key_file: Path | None, random_bytes: RandomBytes, *, cre
     """Read the key of a database, or make one for a new database where none is configured."""
     beside = path.with_name(f"{path.name}.key")
     try:
-        is_new = not path.exists() or path.stat().st_size == 0
-        if is_new and not create:
+        begins = is_new(path)
+        if begins and not create:
             raise LedgerFault(f"there is no ledger {path}")
         if not path.exists():
             _must_not_be_lost(path, beside if key_file is None else None)
-        if key_file is None and is_new and not beside.exists():
+        if key_file is None and begins and not beside.exists():
             with suppress(FileExistsError):  # another worker has just made it
                 make_key_file(beside, random_bytes=random_bytes)
     except OSError as error:

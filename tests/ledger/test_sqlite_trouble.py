@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,6 +15,7 @@ import pytest
 from service.ledger import InProgress, Known, Ledger, LedgerUnavailable, State
 from tests.ledger.levels import APPLIED, NOW_MS, a_claim, ended, granted, opened, row_of, sqlite_url
 from tests.ledger.processes import full_and_mended, output_of, started
+from tests.ledger.trouble import locked
 
 # -- processes
 
@@ -48,14 +47,6 @@ async def test_processes_on_one_file_never_grant_the_same_id_twice(tmp_path: Pat
 
 
 # -- locks
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[sqlite3.Connection]:
-    """Hold the write lock as another process would."""
-    with closing(sqlite3.connect(path, isolation_level=None)) as other:
-        other.execute("BEGIN EXCLUSIVE")
-        yield other
 
 
 async def test_locked_file_is_waited_for_so_long_and_no_longer(sqlite: Ledger, tmp_path: Path) -> None:

@@ -16,10 +16,10 @@ from ..e2e.caller import Expected, Told, check, not_sent, told
 from ..e2e.conftest import Run
 from ..e2e.samples import APIS, BIND, SERVICE, Api, apart
 from ..e2e.upstream import Upstream
+from ..ledger.trouble import removed
 from ..ports import free_port
 from .conftest import Stage
 from .scene import LEDGER_UNAVAILABLE, Scene
-from .test_ledger_trouble import removed
 
 Metadata = Sequence[tuple[str, str]]
 UNREACHABLE: Final = not_sent(StatusCode.UNAVAILABLE, "UPSTREAM_UNREACHABLE")

@@ -22,29 +22,12 @@ from ..e2e.operations import metrics
 from ..e2e.samples import APIS, Api, apart
 from ..e2e.upstream import Upstream
 from ..e2e.wallet import Wallet
+from ..ledger.trouble import locked, removed
 from .conftest import QUICK, Stage
 from .scene import LEDGER_UNAVAILABLE, Scene, held, kept_in
 
 HEALS_WITHIN_S = 6.0
 MEBIBYTE = 1 << 20
-
-
-@contextmanager
-def locked(file: Path) -> Iterator[None]:
-    """Let another process hold it."""
-    with closing(sqlite3.connect(file, isolation_level=None)) as other:
-        other.execute("BEGIN EXCLUSIVE")
-        yield
-        other.execute("ROLLBACK")
-
-
-@contextmanager
-def removed(file: Path) -> Iterator[None]:
-    """Move it away, and back again."""
-    away = file.with_name("away.db")
-    file.rename(away)
-    yield
-    away.rename(file)
 
 
 @contextmanager
@@ -88,7 +71,7 @@ def full(file: Path) -> Iterator[None]:
     filler.unlink()
 
 
-Trouble = Callable[[Path], AbstractContextManager[None]]
+Trouble = Callable[[Path], AbstractContextManager[Any]]
 TROUBLES: dict[str, Trouble] = {
     "locked": locked,
     "removed": removed,

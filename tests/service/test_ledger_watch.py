@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from service import gateway, ledger_watch
 from service.ledger_watch import LedgerWatch
 from service.metrics import Metrics
 from service.settings import Settings, read_settings
+from tests.ledger.trouble import locked, removed
 from tests.service.fakes import LogStream
 
 WAIT_S = 10.0
@@ -48,21 +48,6 @@ def settings(environ: dict[str, str], tmp_path: Path) -> Settings:
     return read_settings({**environ, "ALIPAYHK_LEDGER_URL": f"sqlite:///{tmp_path}/ledger.db"})
 
 
-@contextmanager
-def removed(file: Path) -> Iterator[None]:
-    away = file.with_name("away.db")
-    file.rename(away)
-    yield
-    away.rename(file)
-
-
-@contextmanager
-def locked(file: Path) -> Iterator[None]:
-    with closing(sqlite3.connect(file, isolation_level=None)) as other:
-        other.execute("BEGIN EXCLUSIVE")
-        yield
-
-
 @pytest.mark.parametrize(
     ("trouble", "cause"),
     [(removed, "the ledger's file cannot be reached: ENOENT"), (locked, "SQLITE_BUSY")],
@@ -72,7 +57,7 @@ async def test_trouble_is_found_out_without_a_call(
     tmp_path: Path,
     log_lines: LogStream,
     monkeypatch: pytest.MonkeyPatch,
-    trouble: Callable[[Path], AbstractContextManager[None]],
+    trouble: Callable[[Path], AbstractContextManager[object]],
     cause: str,
 ) -> None:
     monkeypatch.setattr(gateway, "HEAL_EVERY_S", 0.01)

@@ -43,17 +43,6 @@ def new_request_id(prefix: str) -> str:
     return f"{prefix}-{uuid.uuid4().hex}"
 
 
-def _how(request: Message, kind: type[Message], timeout_s: float, metadata: Metadata) -> dict[str, Any]:
-    """Return what a call takes beside its request; raise TypeError or ValueError while nothing is sent."""
-    if not isinstance(request, kind):
-        # gRPC would send the bytes of another message, or from asyncio none at all.
-        raise TypeError(f"the request is to be a {kind.__name__}")
-    if math.isnan(timeout_s):
-        raise ValueError("the deadline is not a number of seconds")
-    # gRPC takes infinity, and what is centuries away, for what has passed.
-    return {"timeout": min(timeout_s, LONGEST_S), "metadata": metadata_of_call(metadata)}
-
-
 async def _ended(call: Any) -> object:
     """Wait for a call of asyncio; return its response, or raise LinkageError."""
     try:
@@ -67,7 +56,31 @@ async def _ended(call: Any) -> object:
         raise LinkageError(grpc.StatusCode.CANCELLED, "The client was closed during the call.") from None
 
 
-class LinkageClient:
+class _Client:
+    """What both clients have in common: a deadline by default, and that a closed one sends nothing."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._closed = False
+
+    def _how(
+        self, request: Message, kind: type[Message], timeout_s: float | None, metadata: Metadata
+    ) -> dict[str, Any]:
+        """Return what a call takes beside its request; raise what is wrong before anything is sent."""
+        if not isinstance(request, kind):
+            # gRPC would send the bytes of another message, or from asyncio none at all.
+            raise TypeError(f"the request is to be a {kind.__name__}")
+        timeout_s = self._timeout_s if timeout_s is None else timeout_s
+        if math.isnan(timeout_s):
+            raise ValueError("the deadline is not a number of seconds")
+        # gRPC takes infinity, and what is centuries away, for what has passed.
+        how = {"timeout": min(timeout_s, LONGEST_S), "metadata": metadata_of_call(metadata)}
+        if self._closed:
+            raise RuntimeError(CLOSED)
+        return how
+
+
+class LinkageClient(_Client):
     """Calls the gateway from asyncio. One client, made once, serves any number of calls at once."""
 
     def __init__(
@@ -86,6 +99,7 @@ class LinkageClient:
         again, within its deadline, where the gateway says that this helps and after the wait that it asks
         for. `options` are gRPC's own channel options.
         """
+        super().__init__(timeout_s)
         asyncio.get_running_loop()  # gRPC would take another one, and break at the first call
         chosen = channel_options(tls, retries=retries, more=options)
         self._channel = (
@@ -94,8 +108,6 @@ class LinkageClient:
             else grpc.aio.secure_channel(target, tls.credentials(), chosen)
         )
         self._stub = LinkageServiceStub(self._channel)  # type: ignore[no-untyped-call]
-        self._timeout_s = timeout_s
-        self._closed = False
 
     async def sync_linkage(
         self, request: SyncLinkageRequest, *, timeout_s: float | None = None, metadata: Metadata = ()
@@ -104,8 +116,8 @@ class LinkageClient:
 
         A call that is cancelled has an unknown outcome: the same request again tells.
         """
-        call = self._call(self._stub.SyncLinkage, request, SyncLinkageRequest, timeout_s, metadata)
-        return cast("SyncLinkageResponse", await call)
+        how = self._how(request, SyncLinkageRequest, timeout_s, metadata)
+        return cast("SyncLinkageResponse", await _ended(self._stub.SyncLinkage(request, **how)))
 
     async def bind_account(
         self, request: BindAccountRequest, *, timeout_s: float | None = None, metadata: Metadata = ()
@@ -114,26 +126,13 @@ class LinkageClient:
 
         A call that is cancelled has an unknown outcome: the same request again tells.
         """
-        call = self._call(self._stub.BindAccount, request, BindAccountRequest, timeout_s, metadata)
-        return cast("BindAccountResponse", await call)
+        how = self._how(request, BindAccountRequest, timeout_s, metadata)
+        return cast("BindAccountResponse", await _ended(self._stub.BindAccount(request, **how)))
 
     async def close(self) -> None:
         """Close the channel; calls under way end with LinkageError, and nobody knows what came of them."""
         self._closed = True
         await self._channel.close()
-
-    async def _call(
-        self,
-        method: Callable[..., object],
-        request: Message,
-        kind: type[Message],
-        timeout_s: float | None,
-        metadata: Metadata,
-    ) -> object:
-        how = _how(request, kind, self._timeout_s if timeout_s is None else timeout_s, metadata)
-        if self._closed:
-            raise RuntimeError(CLOSED)
-        return await _ended(method(request, **how))
 
     async def __aenter__(self) -> Self:
         """Return the client; leaving the block closes it."""
@@ -146,7 +145,7 @@ class LinkageClient:
         await self.close()
 
 
-class BlockingLinkageClient:
+class BlockingLinkageClient(_Client):
     """Calls the gateway from threads, any number at once. Do not share it across a fork."""
 
     def __init__(
@@ -159,6 +158,7 @@ class BlockingLinkageClient:
         options: Options = (),
     ) -> None:
         """Take what `LinkageClient` takes."""
+        super().__init__(timeout_s)
         chosen = channel_options(tls, retries=retries, more=options)
         self._channel = (
             grpc.insecure_channel(target, chosen)
@@ -166,39 +166,28 @@ class BlockingLinkageClient:
             else grpc.secure_channel(target, tls.credentials(), chosen)
         )
         self._stub = LinkageServiceStub(self._channel)  # type: ignore[no-untyped-call]
-        self._timeout_s = timeout_s
-        self._closed = False
 
     def sync_linkage(
         self, request: SyncLinkageRequest, *, timeout_s: float | None = None, metadata: Metadata = ()
     ) -> SyncLinkageResponse:
         """Do what `LinkageClient.sync_linkage` does."""
-        answer = self._call(self._stub.SyncLinkage, request, SyncLinkageRequest, timeout_s, metadata)
-        return cast("SyncLinkageResponse", answer)
+        how = self._how(request, SyncLinkageRequest, timeout_s, metadata)
+        return cast("SyncLinkageResponse", self._answered(self._stub.SyncLinkage, request, how))
 
     def bind_account(
         self, request: BindAccountRequest, *, timeout_s: float | None = None, metadata: Metadata = ()
     ) -> BindAccountResponse:
         """Do what `LinkageClient.bind_account` does."""
-        answer = self._call(self._stub.BindAccount, request, BindAccountRequest, timeout_s, metadata)
-        return cast("BindAccountResponse", answer)
+        how = self._how(request, BindAccountRequest, timeout_s, metadata)
+        return cast("BindAccountResponse", self._answered(self._stub.BindAccount, request, how))
 
     def close(self) -> None:
         """Close the channel; calls under way end with LinkageError, and nobody knows what came of them."""
         self._closed = True
         self._channel.close()
 
-    def _call(
-        self,
-        method: Callable[..., object],
-        request: Message,
-        kind: type[Message],
-        timeout_s: float | None,
-        metadata: Metadata,
-    ) -> object:
-        how = _how(request, kind, self._timeout_s if timeout_s is None else timeout_s, metadata)
-        if self._closed:
-            raise RuntimeError(CLOSED)
+    def _answered(self, method: Callable[..., object], request: Message, how: dict[str, Any]) -> object:
+        """Make a call; return its response, or raise LinkageError."""
         try:
             return method(request, **how)
         except grpc.RpcError as error:
