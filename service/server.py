@@ -29,10 +29,20 @@ LIVENESS: Final = "liveness"
 READINESS: Final = ("", SERVICE)
 _REFLECTION: Final = ("grpc.reflection.v1alpha.ServerReflection", "grpc.reflection.v1.ServerReflection")
 _CLOSE_GRACE_S: Final = 1.0
+_WATCH_EVERY_S: Final = 0.2
+"""How often each listener is asked whether it stopped by itself."""
 
 
 class CannotListen(Exception):
     """An address cannot be listened on."""
+
+
+class ListenerStopped(Exception):
+    """A listener stopped although nobody asked it to; `setting` names it."""
+
+    def __init__(self, setting: str) -> None:
+        super().__init__(f"the listener of {setting} stopped by itself")
+        self.setting = setting
 
 
 @dataclass(slots=True)
@@ -97,13 +107,29 @@ class Server:
         await self.health.set_ready(ready=True)
         return Address(settings.listen.host, port)
 
-    async def stop(self) -> None:
-        """Drain: say not ready, take calls for a while, refuse them, finish what is under way."""
+    async def listener_stopped(self) -> ListenerStopped:
+        """Wait until a listener stops by itself; return which one, with gRPC's exception as its cause."""
+        servers = {"LISTEN": self._server, "HEALTH_LISTEN": self._health_server}
+        watches = [
+            asyncio.create_task(_termination(setting, server))
+            for setting, server in servers.items()
+            if server is not None
+        ]
+        try:
+            done, _ = await asyncio.wait(watches, return_when=asyncio.FIRST_COMPLETED)
+            return done.pop().result()
+        finally:
+            for watch in watches:
+                watch.cancel()
+
+    async def stop(self, *, listener_stopped: bool = False) -> None:
+        """Drain: say not ready, take calls for a while, refuse them, finish what is in progress."""
         # A watcher that does not read must not hold up the stop.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_GRACE_S):
                 await self.health.set_ready(ready=False)
-        await asyncio.sleep(self._settings.drain_delay_s)
+        # Load balancers need no time to notice a listener that is closed already.
+        await asyncio.sleep(0 if listener_stopped else self._settings.drain_delay_s)
         self._delivery.close()
         # An attempt that has begun gets its whole time, however short the grace.
         done = await self._delivery.idle(
@@ -126,6 +152,21 @@ def _credentials(settings: Settings) -> grpc.ServerCredentials | None:
         root_certificates=client_ca.read_bytes() if client_ca else None,
         require_client_auth=client_ca is not None,
     )
+
+
+async def _termination(setting: str, server: grpc.aio.Server) -> ListenerStopped:
+    """Return when the server has stopped, or when its main loop has failed.
+
+    After such a failure gRPC ends the wait only when the last call has ended, and one Health/Watch lasts
+    for ever. A wait with a timeout raises the exception of the main loop as soon as there is one.
+    """
+    stopped = ListenerStopped(setting)
+    try:
+        while await server.wait_for_termination(_WATCH_EVERY_S):
+            pass
+    except Exception as error:  # noqa: BLE001  (whatever ended the main loop)
+        stopped.__cause__ = error
+    return stopped
 
 
 def _interceptors(*surrounds: Surround) -> list[grpc.aio.ServerInterceptor]:
