@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from typing import Final
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.reflection import aio as reflection_aio
 
 from .delivery import Delivery
+from .first_message import FirstMessage
 from .interceptors import Allow, Around, Observe, Surround, Tell
 from .linkage import LinkageService
 from .logs import log
@@ -84,7 +85,7 @@ class Server:
             ],
         )
         self._server.add_generic_rpc_handlers((linkage.handler(),))
-        health_pb2_grpc.add_HealthServicer_to_server(self.health.servicer, self._server)
+        self._server.add_generic_rpc_handlers((_health_handler(self.health.servicer),))
         if settings.reflection:
             self._server.add_generic_rpc_handlers(_reflection_handlers())
         self._health_server: grpc.aio.Server | None = None
@@ -94,7 +95,7 @@ class Server:
                 interceptors=_interceptors(observe, tell, Allow(None)),
                 options=[("grpc.so_reuseport", int(shared))],
             )
-            health_pb2_grpc.add_HealthServicer_to_server(self.health.servicer, self._health_server)
+            self._health_server.add_generic_rpc_handlers((_health_handler(self.health.servicer),))
 
     async def start(self) -> Address:
         """Listen; return the address, whose port may have been chosen by the system."""
@@ -170,7 +171,7 @@ async def _termination(setting: str, server: grpc.aio.Server) -> ListenerStopped
 
 
 def _interceptors(*surrounds: Surround) -> list[grpc.aio.ServerInterceptor]:
-    return [Around(surround) for surround in surrounds]
+    return [FirstMessage(), *(Around(surround) for surround in surrounds)]
 
 
 def _add_port(
@@ -184,6 +185,19 @@ def _add_port(
         # gRPC tells why on stderr alone.
         why = "it is in use, is not an address of this machine, or cannot be resolved"
         raise CannotListen(f"cannot listen on {address} ({setting}): {why}") from None
+
+
+def _health_handler(servicer: health_aio.HealthServicer) -> grpc.GenericRpcHandler:
+    """Serve Check and Watch; newer protos have List, which the servicer does not implement."""
+    codec = {
+        "request_deserializer": health_pb2.HealthCheckRequest.FromString,
+        "response_serializer": health_pb2.HealthCheckResponse.SerializeToString,
+    }
+    rows = {
+        "Check": grpc.unary_unary_rpc_method_handler(servicer.Check, **codec),
+        "Watch": grpc.unary_stream_rpc_method_handler(servicer.Watch, **codec),
+    }
+    return grpc.method_handlers_generic_handler("grpc.health.v1.Health", rows)
 
 
 def _reflection_handlers() -> tuple[grpc.GenericRpcHandler, ...]:
