@@ -12,6 +12,7 @@ from typing import Final
 
 from . import gateway
 from .config_check import add_config, refuse
+from .descriptors import raise_limit
 from .exits import EX_SOFTWARE, EX_UNAVAILABLE
 from .ledger import LedgerFault
 from .ledger.opening import open_ledger
@@ -37,6 +38,7 @@ def run(args: argparse.Namespace) -> int:
     except SettingsError as error:
         return refuse(error.faults)
     set_up_logs(settings.log_level)
+    raise_limit()
     try:
         if settings.workers > 1 and not args.worker:
             asyncio.run(_try_ledger(settings))

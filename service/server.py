@@ -13,6 +13,7 @@ from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.reflection import aio as reflection_aio
 
+from . import limits
 from .delivery import Delivery
 from .first_message import FirstMessage
 from .interceptors import Allow, Around, Observe, Surround, Tell
@@ -24,7 +25,6 @@ from .result_codes import ResultCodes
 from .rpcs import SERVICE
 from .settings import Settings
 
-REQUEST_BYTES_MAX: Final = 64 * 1024
 LIVENESS: Final = "liveness"
 """The health service's name for "this process runs", which draining does not change."""
 READINESS: Final = ("", SERVICE)
@@ -77,9 +77,8 @@ class Server:
         self._server = grpc.aio.server(
             interceptors=_interceptors(observe, tell, Allow(settings.callers_file)),
             options=[
-                ("grpc.max_receive_message_length", REQUEST_BYTES_MAX),
-                # But for workers, a second process on the same port is a mistake, and must fail to start.
-                ("grpc.so_reuseport", int(shared)),
+                *limits.of_both(shared=shared),
+                *limits.of_callers(settings.max_in_flight),
                 ("grpc.keepalive_permit_without_calls", 1),
                 ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
             ],
@@ -93,7 +92,7 @@ class Server:
             # Probes hold no certificate, and are told of their mistakes as callers are.
             self._health_server = grpc.aio.server(
                 interceptors=_interceptors(observe, tell, Allow(None)),
-                options=[("grpc.so_reuseport", int(shared))],
+                options=[*limits.of_both(shared=shared), *limits.OF_PROBES],
             )
             self._health_server.add_generic_rpc_handlers((_health_handler(self.health.servicer),))
 
