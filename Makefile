@@ -108,6 +108,13 @@ bench: .venv/.stamp-dev .tools/bin/ghz ## Measure the ledger's levels, and the l
 	$(BIN)/python bench/ledger.py
 	$(BIN)/python -m bench.load
 
+# Not part of the gate: it takes whatever grpcio is the newest, which pyproject.toml may exclude for good reason.
+canary: ## Say whether the newest grpcio survives hostile HTTP/2, and may be allowed
+	@test -x .venv-canary/bin/python || tools/venv .venv-canary "$(PYTHON)"
+	@.venv-canary/bin/python -m pip $(LOCKED) $(RUNTIME) -r requirements/dev.txt
+	@.venv-canary/bin/python -m pip $(EDITABLE)
+	@tools/canary
+
 full: export HYPOTHESIS_PROFILE = full
 full: lint test callers browser chaos .tools/bin/ghz ## Run what takes longer: the oldest of everything on every Python here, fuzzing in depth
 	$(BIN)/python -m pytest -m full
@@ -163,8 +170,8 @@ stubs: .venv/.stamp-dev ## Write what other languages generate from or import in
 	@find build/stubs -type f | sort
 
 clean: ## Remove everything that is not committed and was made by a target here
-	rm -rf .venv .venv-oldest .venv-lock .venv-full .tools build dist *.egg-info .coverage .coverage.* \
+	rm -rf .venv .venv-canary .venv-oldest .venv-lock .venv-full .tools build dist *.egg-info .coverage .coverage.* \
 	    .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup peers node demo test test-oldest lint browser callers chaos bench full generate lock baseline build stubs clean
+.PHONY: help setup peers node demo test test-oldest lint browser callers chaos bench canary full generate lock baseline build stubs clean

@@ -9,6 +9,7 @@ from typing import Final
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from .limits import OPERATORS_MAX
 from .metrics import Metrics
 from .parsing import Address
 from .ports import cause_of
@@ -16,7 +17,6 @@ from .server import CannotListen, Health
 
 CONNECTION_S: Final = 10.0
 """How long a connection may last, for its request and the answer; each is for one request."""
-CONNECTIONS_MAX: Final = 100
 _STOP_S: Final = 1.0
 
 
@@ -61,7 +61,7 @@ class _Listener(web.Server):
         super().connection_made(handler, transport)
         asyncio.get_running_loop().call_later(CONNECTION_S, transport.abort)
         # Who asks and reads is gone within milliseconds: those that came first mean to stay.
-        for oldest in self.connections[:-CONNECTIONS_MAX]:
+        for oldest in self.connections[:-OPERATORS_MAX]:
             if oldest.transport is not None:
                 oldest.transport.abort()
 

@@ -24,7 +24,7 @@ from .linkage import LinkageService
 from .logs import log, stack_of
 from .metrics import Metrics
 from .result_codes import ResultCodes
-from .server import Server
+from .server import ListenerStopped, Server
 from .settings import Settings
 from .upstream import endpoints_of, transport_of
 
@@ -36,6 +36,7 @@ DROP_EVERY: Final = 60
 async def run(settings: Settings, *, shared: bool) -> None:
     """Serve until SIGTERM, SIGINT or SIGHUP, then drain; raise CannotListen or LedgerFault.
 
+    If a listener stops by itself, finish the calls in progress and raise ListenerStopped.
     `shared` says that this is one of several workers, on ports that all of them listen on.
     """
     stopping = asyncio.Event()
@@ -63,10 +64,33 @@ async def run(settings: Settings, *, shared: bool) -> None:
         stack.push_async_callback(admin.cleanup)
         address = await server.start()
         _log_start(settings, str(address))
-        await stopping.wait()
+        fault = await _until_stopping(stopping, server)
         log.info("stopping")
-        await server.stop()
+        await server.stop(listener_stopped=fault is not None)
     log.info("stopped")
+    if fault:
+        raise fault
+
+
+async def _until_stopping(stopping: asyncio.Event, server: Server) -> ListenerStopped | None:
+    """Wait for a signal, or for a listener that stops by itself, which is logged and returned."""
+    signalled = asyncio.create_task(stopping.wait())
+    watching = asyncio.create_task(server.listener_stopped())
+    await asyncio.wait({signalled, watching}, return_when=asyncio.FIRST_COMPLETED)
+    fault = watching.result() if watching.done() else None
+    for task in (signalled, watching):
+        task.cancel()
+    await asyncio.wait({signalled, watching})
+    if fault is None or stopping.is_set():
+        return None
+    cause = fault.__cause__ or fault
+    log.error(
+        "listener stopped by itself",
+        where=fault.setting,
+        error_class=type(cause).__name__,
+        stack=stack_of(cause),
+    )
+    return fault
 
 
 def _end_with_supervisor(stopping: asyncio.Event) -> None:

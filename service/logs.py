@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import sys
+import time
 import traceback
 from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass
 from typing import Any, Final, TextIO
 
 import structlog
@@ -54,6 +57,9 @@ ALLOWED: Final = frozenset(
 )
 
 FIRST: Final = ("time", "level", "event")
+LIBRARY_PERIOD_S: Final = 10.0
+LIBRARY_RECORDS_MAX: Final = 3
+"""How many records of a library are written in each period, from one place in its code."""
 
 Log = structlog.typing.FilteringBoundLogger
 log: Final[Log] = structlog.get_logger()
@@ -114,18 +120,53 @@ class _Lines:
 
 
 class _Libraries(logging.Handler):
-    """Hands libraries' records on without their text."""
+    """Hands libraries' records on without their text: few in each period from one place in the code.
+
+    Strangers can make a library log with every packet that they send; the line after such a flood has
+    the number of records that were not written as its `count`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._places: dict[tuple[str, ...], _Place] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
         error = record.exc_info[1] if record.exc_info else None
-        more = {"error_class": type(error).__name__, "stack": stack_of(error)} if error else {}
+        more: dict[str, Any] = {"error_class": type(error).__name__} if error else {}
+        where = f"{record.module}:{record.lineno} {record.funcName}"
+        place = self._places.setdefault((record.name, where, *more.values()), _Place())
+        if not place.may_write(time.monotonic()):
+            return
+        if error:
+            more["stack"] = stack_of(error)
+        if place.dropped:
+            more["count"], place.dropped = place.dropped, 0
         log.log(
             min(record.levelno // 10 * 10, logging.CRITICAL),  # structlog knows no levels between
             "a library logged something",
             logger=record.name,
-            where=f"{record.module}:{record.lineno} {record.funcName}",
+            where=where,
             **more,
         )
+
+
+@dataclass(slots=True)
+class _Place:
+    """A place in a library from which records come."""
+
+    began_s: float = -math.inf
+    written: int = 0
+    dropped: int = 0
+
+    def may_write(self, now_s: float) -> bool:
+        """Return whether one more record may be written in this period; count it either way."""
+        if now_s - self.began_s >= LIBRARY_PERIOD_S:
+            self.began_s, self.written = now_s, 0
+        if self.written >= LIBRARY_RECORDS_MAX:
+            self.dropped += 1
+            return False
+        self.written += 1
+        return True
 
 
 def _json(members: object, **_: object) -> str:

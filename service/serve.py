@@ -12,11 +12,12 @@ from typing import Final
 
 from . import gateway
 from .config_check import add_config, refuse
-from .exits import EX_UNAVAILABLE
+from .descriptors import raise_limit
+from .exits import EX_SOFTWARE, EX_UNAVAILABLE
 from .ledger import LedgerFault
 from .ledger.opening import open_ledger
 from .logs import set_up_logs
-from .server import CannotListen
+from .server import CannotListen, ListenerStopped
 from .settings import Settings, SettingsError, read_from_environment
 from .workers import must_be_free, supervise
 
@@ -37,19 +38,19 @@ def run(args: argparse.Namespace) -> int:
     except SettingsError as error:
         return refuse(error.faults)
     set_up_logs(settings.log_level)
+    raise_limit()
     try:
         if settings.workers > 1 and not args.worker:
             asyncio.run(_try_ledger(settings))
             listens = (settings.listen, settings.admin_listen, settings.health_listen)
             must_be_free(address for address in listens if address is not None)
             return supervise(settings.workers, ["--config", str(args.config)] if args.config else [])
-        asyncio.run(_serve(settings, shared=args.worker))
+        return asyncio.run(_serve(settings, shared=args.worker))
     except LedgerFault as error:
         return refuse([str(error)])
     except CannotListen as error:
         print(f"alipayhk-gateway: {error}", file=sys.stderr)
         return EX_UNAVAILABLE
-    return 0
 
 
 async def _try_ledger(settings: Settings) -> None:
@@ -58,11 +59,16 @@ async def _try_ledger(settings: Settings) -> None:
     await ledger.close()
 
 
-async def _serve(settings: Settings, *, shared: bool) -> None:
-    """Serve, and then end, even if a thread waits for a resolver that never answers."""
+async def _serve(settings: Settings, *, shared: bool) -> int:
+    """Serve, and then end, even if a thread waits for a resolver that never answers; return the status."""
     threads = ThreadPoolExecutor(thread_name_prefix="asyncio")
     asyncio.get_running_loop().set_default_executor(threads)
-    await gateway.run(settings, shared=shared)
+    status = 0
+    try:
+        await gateway.run(settings, shared=shared)
+    except ListenerStopped as error:
+        print(f"alipayhk-gateway: {error}: the process must be started again", file=sys.stderr)
+        status = EX_SOFTWARE
     ending = Thread(target=threads.shutdown, daemon=True)
     ending.start()
     ending.join(THREADS_S)
@@ -70,4 +76,5 @@ async def _serve(settings: Settings, *, shared: bool) -> None:
         # Nothing can stop a thread, and both asyncio and Python would wait for it without end.
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(0)
+        os._exit(status)
+    return status

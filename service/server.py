@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from typing import Final
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.reflection import aio as reflection_aio
 
+from . import limits
 from .delivery import Delivery
+from .first_message import FirstMessage
 from .interceptors import Allow, Around, Observe, Surround, Tell
 from .linkage import LinkageService
 from .logs import log
@@ -23,16 +25,25 @@ from .result_codes import ResultCodes
 from .rpcs import SERVICE
 from .settings import Settings
 
-REQUEST_BYTES_MAX: Final = 64 * 1024
 LIVENESS: Final = "liveness"
 """The health service's name for "this process runs", which draining does not change."""
 READINESS: Final = ("", SERVICE)
 _REFLECTION: Final = ("grpc.reflection.v1alpha.ServerReflection", "grpc.reflection.v1.ServerReflection")
 _CLOSE_GRACE_S: Final = 1.0
+_WATCH_EVERY_S: Final = 0.2
+"""How often each listener is asked whether it stopped by itself."""
 
 
 class CannotListen(Exception):
     """An address cannot be listened on."""
+
+
+class ListenerStopped(Exception):
+    """A listener stopped although nobody asked it to; `setting` names it."""
+
+    def __init__(self, setting: str) -> None:
+        super().__init__(f"the listener of {setting} stopped by itself")
+        self.setting = setting
 
 
 @dataclass(slots=True)
@@ -66,15 +77,14 @@ class Server:
         self._server = grpc.aio.server(
             interceptors=_interceptors(observe, tell, Allow(settings.callers_file)),
             options=[
-                ("grpc.max_receive_message_length", REQUEST_BYTES_MAX),
-                # But for workers, a second process on the same port is a mistake, and must fail to start.
-                ("grpc.so_reuseport", int(shared)),
+                *limits.of_both(shared=shared),
+                *limits.of_callers(settings.max_in_flight),
                 ("grpc.keepalive_permit_without_calls", 1),
                 ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
             ],
         )
         self._server.add_generic_rpc_handlers((linkage.handler(),))
-        health_pb2_grpc.add_HealthServicer_to_server(self.health.servicer, self._server)
+        self._server.add_generic_rpc_handlers((_health_handler(self.health.servicer),))
         if settings.reflection:
             self._server.add_generic_rpc_handlers(_reflection_handlers())
         self._health_server: grpc.aio.Server | None = None
@@ -82,9 +92,9 @@ class Server:
             # Probes hold no certificate, and are told of their mistakes as callers are.
             self._health_server = grpc.aio.server(
                 interceptors=_interceptors(observe, tell, Allow(None)),
-                options=[("grpc.so_reuseport", int(shared))],
+                options=[*limits.of_both(shared=shared), *limits.OF_PROBES],
             )
-            health_pb2_grpc.add_HealthServicer_to_server(self.health.servicer, self._health_server)
+            self._health_server.add_generic_rpc_handlers((_health_handler(self.health.servicer),))
 
     async def start(self) -> Address:
         """Listen; return the address, whose port may have been chosen by the system."""
@@ -97,13 +107,29 @@ class Server:
         await self.health.set_ready(ready=True)
         return Address(settings.listen.host, port)
 
-    async def stop(self) -> None:
-        """Drain: say not ready, take calls for a while, refuse them, finish what is under way."""
+    async def listener_stopped(self) -> ListenerStopped:
+        """Wait until a listener stops by itself; return which one, with gRPC's exception as its cause."""
+        servers = {"LISTEN": self._server, "HEALTH_LISTEN": self._health_server}
+        watches = [
+            asyncio.create_task(_termination(setting, server))
+            for setting, server in servers.items()
+            if server is not None
+        ]
+        try:
+            done, _ = await asyncio.wait(watches, return_when=asyncio.FIRST_COMPLETED)
+            return done.pop().result()
+        finally:
+            for watch in watches:
+                watch.cancel()
+
+    async def stop(self, *, listener_stopped: bool = False) -> None:
+        """Drain: say not ready, take calls for a while, refuse them, finish what is in progress."""
         # A watcher that does not read must not hold up the stop.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_GRACE_S):
                 await self.health.set_ready(ready=False)
-        await asyncio.sleep(self._settings.drain_delay_s)
+        # Load balancers need no time to notice a listener that is closed already.
+        await asyncio.sleep(0 if listener_stopped else self._settings.drain_delay_s)
         self._delivery.close()
         # An attempt that has begun gets its whole time, however short the grace.
         done = await self._delivery.idle(
@@ -128,8 +154,23 @@ def _credentials(settings: Settings) -> grpc.ServerCredentials | None:
     )
 
 
+async def _termination(setting: str, server: grpc.aio.Server) -> ListenerStopped:
+    """Return when the server has stopped, or when its main loop has failed.
+
+    After such a failure gRPC ends the wait only when the last call has ended, and one Health/Watch lasts
+    for ever. A wait with a timeout raises the exception of the main loop as soon as there is one.
+    """
+    stopped = ListenerStopped(setting)
+    try:
+        while await server.wait_for_termination(_WATCH_EVERY_S):
+            pass
+    except Exception as error:  # noqa: BLE001  (whatever ended the main loop)
+        stopped.__cause__ = error
+    return stopped
+
+
 def _interceptors(*surrounds: Surround) -> list[grpc.aio.ServerInterceptor]:
-    return [Around(surround) for surround in surrounds]
+    return [FirstMessage(), *(Around(surround) for surround in surrounds)]
 
 
 def _add_port(
@@ -143,6 +184,19 @@ def _add_port(
         # gRPC tells why on stderr alone.
         why = "it is in use, is not an address of this machine, or cannot be resolved"
         raise CannotListen(f"cannot listen on {address} ({setting}): {why}") from None
+
+
+def _health_handler(servicer: health_aio.HealthServicer) -> grpc.GenericRpcHandler:
+    """Serve Check and Watch; newer protos have List, which the servicer does not implement."""
+    codec = {
+        "request_deserializer": health_pb2.HealthCheckRequest.FromString,
+        "response_serializer": health_pb2.HealthCheckResponse.SerializeToString,
+    }
+    rows = {
+        "Check": grpc.unary_unary_rpc_method_handler(servicer.Check, **codec),
+        "Watch": grpc.unary_stream_rpc_method_handler(servicer.Watch, **codec),
+    }
+    return grpc.method_handlers_generic_handler("grpc.health.v1.Health", rows)
 
 
 def _reflection_handlers() -> tuple[grpc.GenericRpcHandler, ...]:

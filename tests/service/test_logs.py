@@ -12,7 +12,8 @@ import structlog
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.logs import ALLOWED, FIRST, log, set_up_logs, stack_of
+from service import logs
+from service.logs import ALLOWED, FIRST, LIBRARY_RECORDS_MAX, log, set_up_logs, stack_of
 from tests.service.fakes import FIXTURES_ARE_FINE, LogStream
 
 FORBIDDEN: Final = (
@@ -176,6 +177,23 @@ def test_libraries_are_heard_from_warning_on(level: str) -> None:
     logger.info("x")
     logger.warning("x")
     assert len(stream.said) == 1
+
+
+def test_flood_of_a_librarys_records_is_cut_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = LogStream()
+    logger = library(stream)
+
+    def flood(records: int) -> None:
+        for _ in range(records):
+            logger.warning("hunter2")
+
+    flood(1_000)
+    logger.warning("from another place")
+    assert len(stream.said) == LIBRARY_RECORDS_MAX + 1
+    monkeypatch.setattr(logs, "LIBRARY_PERIOD_S", 0.0)
+    flood(2)
+    counts = [line.get("count") for line in stream.said[LIBRARY_RECORDS_MAX + 1 :]]
+    assert counts == [1_000 - LIBRARY_RECORDS_MAX, None]
 
 
 # -- a stream that does not take it

@@ -31,6 +31,8 @@ from tests.service.fakes import Behaviour, FakeClient, Gate, bind_request, deliv
 from tests.service.files import TlsFiles
 
 STATUS: Final = health_pb2.HealthCheckResponse
+NOTICED_S: Final = 10.0
+"""In which even a busy machine notices what takes 0.2 seconds."""
 SERVICE: Final = "alipayhk.linkage.v1.LinkageService"
 
 
@@ -188,6 +190,19 @@ async def test_a_stop_waits_no_longer_than_its_grace(serve: Serve, log_lines: An
         assert log_lines.of("calls were still under way at the end of the grace")
         await refused(call)
         gate.open.set()
+
+
+@pytest.mark.parametrize("setting", ["LISTEN", "HEALTH_LISTEN"])
+async def test_listener_that_stops_by_itself_is_noticed(serve: Serve, setting: str) -> None:
+    async with serve(HEALTH_LISTEN="127.0.0.1:0") as running:
+        noticing = asyncio.create_task(running.server.listener_stopped())
+        done, _ = await asyncio.wait({noticing}, timeout=1)
+        assert not done, "no listener has stopped yet"
+        inner = running.server._server if setting == "LISTEN" else running.server._health_server
+        assert inner is not None
+        await inner.stop(None)
+        async with asyncio.timeout(NOTICED_S):
+            assert (await noticing).setting == setting
 
 
 async def test_a_port_that_is_taken_is_named(serve: Serve) -> None:

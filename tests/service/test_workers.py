@@ -15,6 +15,7 @@ from threading import Thread
 import pytest
 
 from service import workers
+from service.exits import EX_SOFTWARE
 from service.logs import set_up_logs
 from service.parsing import Address
 from service.server import CannotListen
@@ -76,6 +77,21 @@ def test_a_worker_that_stops_in_its_own_way_is_told_of(worker: str, tmp_path: Pa
 
 def test_a_worker_that_would_end_the_same_way_again_ends_them_all(tmp_path: Path) -> None:
     assert _Supervisor(["sh", "-c", "exit 78"], tmp_path).run(2) == 78
+
+
+def test_worker_whose_listener_stopped_is_replaced(tmp_path: Path) -> None:
+    mark = tmp_path / "stopped"
+    words = f"mkdir {mark} 2>/dev/null && exit {EX_SOFTWARE}; touch {tmp_path}/replaced; exec sleep 60"
+
+    def stop() -> None:
+        while not (tmp_path / "replaced").exists():
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    stopping = Thread(target=stop)
+    stopping.start()
+    assert _Supervisor(["sh", "-c", words], tmp_path).run(1) == 0
+    stopping.join()
 
 
 def test_a_hopeless_worker_ends_no_other_one_that_serves(

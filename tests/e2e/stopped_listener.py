@@ -1,0 +1,37 @@
+"""The command line of the gateway, whose listeners stop by themselves when SIGUSR1 comes."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import signal
+import sys
+from contextlib import suppress
+from types import FrameType
+
+import grpc
+
+from service.cli import main
+
+_stops: set[asyncio.Task[None]] = set()
+
+
+def listeners() -> list[grpc.aio.Server]:
+    """Return the servers of this process, which nothing but the gateway has a reference to."""
+    return [found for found in gc.get_objects() if issubclass(type(found), grpc.aio.Server)]
+
+
+async def stop(server: grpc.aio.Server) -> None:
+    """Stop a server without a word to the gateway."""
+    with suppress(asyncio.CancelledError):
+        await server.stop(None)
+
+
+def stop_listeners(_: int, __: FrameType | None) -> None:
+    """Stop each listener."""
+    _stops.update(asyncio.get_running_loop().create_task(stop(server)) for server in listeners())
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGUSR1, stop_listeners)
+    sys.exit(main())

@@ -1,0 +1,53 @@
+"""A grpcio that one packet stops: seen with `make canary`, which takes the newest one."""
+
+from __future__ import annotations
+
+import asyncio
+
+import grpc
+import pytest
+
+from service.exits import EX_SOFTWARE
+
+from ..ports import free_port
+from .conftest import Run
+from .gateway import PATIENCE_S, Gateway, channel_to
+from .http2 import HOSTILE
+from .operations import SERVING, health
+from .test_hostile_http2 import PATH, send
+
+pytestmark = pytest.mark.canary
+
+
+async def packet_stops_a_server() -> bool:
+    """Return whether the packet stops a bare server of this grpcio."""
+    server = grpc.aio.server()
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    await send(f"127.0.0.1:{port}", HOSTILE[PATH])
+    try:
+        return not await server.wait_for_termination(1)
+    except UnicodeDecodeError:
+        return True
+    finally:
+        await server.stop(None)
+
+
+async def serving(gateway: Gateway, times: int) -> None:
+    """Wait until so many workers have begun to serve."""
+    await gateway.logged(lambda _: sum(line["event"] == "serving" for line in gateway.records) == times)
+
+
+async def test_each_worker_that_a_packet_stops_is_replaced(run: Run) -> None:
+    if not await packet_stops_a_server():
+        pytest.skip("this grpcio survives the packet")
+    listens = {name: f"127.0.0.1:{free_port()}" for name in ("LISTEN", "HEALTH_LISTEN")}
+    async with run({"WORKERS": "2", **listens}) as gateway:
+        await serving(gateway, 2)
+        for address, replaced in ((gateway.address, 3), (listens["HEALTH_LISTEN"], 4)):
+            await send(address, HOSTILE[PATH])
+            await serving(gateway, replaced)
+        deaths = [line["code"] for line in gateway.records if line["event"] == "a worker died"]
+        assert deaths == [EX_SOFTWARE, EX_SOFTWARE]
+        async with asyncio.timeout(PATIENCE_S), channel_to(gateway.address) as channel:
+            assert await health(channel) == SERVING

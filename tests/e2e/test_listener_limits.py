@@ -1,0 +1,98 @@
+"""What strangers and careless callers can take of a listener: descriptors, metadata, time."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+from contextlib import AsyncExitStack, closing
+from pathlib import Path
+from typing import Final
+
+import grpc
+import pytest
+
+from service.limits import METADATA_BYTES_MAX
+
+from ..ports import free_port
+from .conftest import Run
+from .gateway import PATIENCE_S, SCRIPT, Gateway, channel_to, get
+from .material import Material
+from .operations import SERVING, health
+
+CHECK: Final = "/grpc.health.v1.Health/Check"
+CALLS: Final = 40
+DESCRIPTORS: Final = 512
+SILENT: Final = 450
+
+
+def limited(shell: str) -> tuple[str | Path, ...]:
+    """Return the gateway's program, started after a line of shell."""
+    return ("sh", "-c", f'{shell} && exec "$@"', "sh", SCRIPT)
+
+
+def descriptors_of(gateway: Gateway) -> tuple[int, int]:
+    """Return the soft and the hard limit of a gateway."""
+    return resource.prlimit(gateway.process.pid, resource.RLIMIT_NOFILE)
+
+
+async def test_soft_limit_of_descriptors_is_raised_to_the_hard_one(run: Run) -> None:
+    async with run(program=limited("ulimit -Sn 256")) as gateway:
+        soft, hard = descriptors_of(gateway)
+        assert soft == hard > 256
+
+
+async def test_silent_connections_leave_descriptors_to_callers_operators_and_probes(
+    run: Run, material: Material
+) -> None:
+    server, client = (material.callers_ca.issue(name, "127.0.0.1") for name in ("flooded", "good"))
+    settings = {
+        "TLS_CERT_FILE": str(server.chain_file),
+        "TLS_KEY_FILE": str(server.key_file),
+        "TLS_CLIENT_CA_FILE": str(material.callers_ca.file),
+        "HEALTH_LISTEN": f"127.0.0.1:{free_port()}",
+        "MAX_IN_FLIGHT": "10",
+    }
+    credentials = grpc.ssl_channel_credentials(
+        material.callers_ca.file.read_bytes(), client.key, client.chain
+    )
+    program = limited(f"ulimit -n {DESCRIPTORS}")
+    async with (
+        run(settings, credentials=credentials, program=program) as gateway,
+        AsyncExitStack() as stack,
+    ):
+        assert descriptors_of(gateway) == (DESCRIPTORS, DESCRIPTORS)
+        assert await health(gateway.channel) == SERVING
+        host, _, port = gateway.address.rpartition(":")
+        for _ in range(SILENT):
+            _, writer = await asyncio.open_connection(host, int(port))
+            stack.enter_context(closing(writer))
+        for _ in range(5):
+            assert await health(gateway.channel) == SERVING
+            assert (await get(gateway.admin, "/readyz"))[0] == 200
+            async with channel_to(settings["HEALTH_LISTEN"]) as probe:
+                assert await health(probe) == SERVING
+            await asyncio.sleep(0.2)
+        # No connection may be silent for longer than a handshake takes, so new callers get in again.
+        async with asyncio.timeout(PATIENCE_S), channel_to(gateway.address, credentials) as channel:
+            await channel.channel_ready()
+            assert await health(channel) == SERVING
+    assert len(gateway.out) + len(gateway.err) < 50, "silent connections do not fill the log"
+
+
+async def test_limit_that_leaves_too_few_descriptors_is_warned_of(run: Run) -> None:
+    async with run(program=limited("ulimit -n 300")) as gateway:
+        warned = await gateway.logged(lambda line: line["event"] == "file descriptor limit is low")
+        assert (warned["level"], warned["count"]) == ("warning", 300)
+        assert await health(gateway.channel) == SERVING
+
+
+@pytest.mark.parametrize(
+    ("size", "code"), [(METADATA_BYTES_MAX - 1024, "OK"), (METADATA_BYTES_MAX + 1024, "RESOURCE_EXHAUSTED")]
+)
+async def test_metadata_has_one_limit(gateway: Gateway, size: int, code: str) -> None:
+    check = gateway.channel.unary_unary(CHECK)
+    codes = set()
+    for _ in range(CALLS):
+        call = check(b"", metadata=(("x-padding", "a" * size),), timeout=PATIENCE_S)
+        codes.add((await call.code()).name)
+    assert codes == {code}

@@ -1,0 +1,39 @@
+"""A gateway whose listener stops by itself says not ready at once, finishes its attempts, exits with 70."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from typing import Final
+
+from service.exits import EX_SOFTWARE
+
+from .conftest import Run
+from .gateway import get
+from .samples import SYNC
+from .test_load import held
+from .upstream import Upstream
+from .wallet import Wallet
+
+PROGRAM: Final = (sys.executable, "-m", "tests.e2e.stopped_listener")
+
+
+async def test_gateway_whose_listener_stops_is_not_ready_and_exits_with_70(
+    run: Run, upstream: Upstream, wallet: Wallet
+) -> None:
+    async with run(program=PROGRAM) as gateway, held(gateway.channel, SYNC, upstream, wallet) as first:
+        gateway.ends_with = EX_SOFTWARE
+        assert (await get(gateway.admin, "/readyz"))[0] == 200
+        gateway.process.send_signal(signal.SIGUSR1)
+        noticed = await gateway.logged(lambda record: record["event"] == "listener stopped by itself")
+        await gateway.logged(lambda record: record["event"] == "stopping")
+        assert (await get(gateway.admin, "/readyz"))[0] == 503
+        assert (await get(gateway.admin, "/livez"))[0] == 200
+        first.until.set()
+        assert await gateway.ended() == EX_SOFTWARE
+        await asyncio.gather(first.calling, return_exceptions=True)
+    assert (noticed["level"], noticed["where"]) == ("error", "LISTEN")
+    assert "the listener of LISTEN stopped by itself" in "".join(gateway.err)
+    ends = [record["end"] for record in gateway.records if record["event"] == "attempt"]
+    assert ends == ["success"], "the attempt in progress was finished and recorded"

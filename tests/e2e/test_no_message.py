@@ -1,0 +1,77 @@
+"""Calls that end, or stay open, without their message: each gets a status, with and without a deadline."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from ..ports import free_port
+from .conftest import Run
+from .gateway import PATIENCE_S, Gateway
+from .http2 import DATA, EMPTY_MESSAGE, END_STREAM, HEADERS, Field, connected, frame, request
+from .samples import SERVICE
+
+SYNC: Final = f"/{SERVICE}/SyncLinkage".encode()
+CHECK: Final = b"/grpc.health.v1.Health/Check"
+WATCH: Final = b"/grpc.health.v1.Health/Watch"
+LIST: Final = b"/grpc.health.v1.Health/List"
+INVALID_ARGUMENT: Final = b"3"
+UNIMPLEMENTED: Final = b"12"
+DEADLINE: Final = (b"grpc-timeout", b"60S")
+
+
+def call(path: bytes, *more: Field, data: bytes | None = None) -> bytes:
+    """Write a call, whose stream ends with its headers or with this data."""
+    if data is None:
+        return request((b":path", path), *more)
+    return request((b":path", path), *more, flags=0) + frame(DATA, END_STREAM, 1, data)
+
+
+ROWS: Final = {
+    "SyncLinkage without a message": (call(SYNC), INVALID_ARGUMENT),
+    "SyncLinkage without a message, with a deadline": (call(SYNC, DEADLINE), INVALID_ARGUMENT),
+    "Check without a message": (call(CHECK), INVALID_ARGUMENT),
+    "Watch without a message": (call(WATCH), INVALID_ARGUMENT),
+    "SyncLinkage with no data": (call(SYNC, data=b""), INVALID_ARGUMENT),
+    "SyncLinkage whose message is cut short": (call(SYNC, data=b"\0\0\0\0\x09a"), INVALID_ARGUMENT),
+    "SyncLinkage that never ends": (request((b":path", SYNC), flags=0), INVALID_ARGUMENT),
+    "Watch that never ends": (request((b":path", WATCH), flags=0), INVALID_ARGUMENT),
+    "List, which is not served": (call(LIST, data=EMPTY_MESSAGE), UNIMPLEMENTED),
+    "List without a message": (call(LIST), UNIMPLEMENTED),
+}
+
+
+async def status(address: str, frames: bytes) -> bytes:
+    """Send frames; return the header block that ends the stream."""
+    async with asyncio.timeout(PATIENCE_S), connected(address) as connection:
+        connection.send(frames)
+        ended = await connection.ended()
+    assert ended is not None
+    assert ended.kind == HEADERS
+    return ended.payload
+
+
+async def test_call_without_its_message_gets_a_status(run: Run) -> None:
+    async with run({"HEALTH_LISTEN": f"127.0.0.1:{free_port()}"}) as gateway:
+        addresses = (gateway.address, gateway.settings["HEALTH_LISTEN"])
+        calls = [
+            (address, name) for address in addresses for name in ROWS if served(address, name, gateway)
+        ]
+        blocks = await asyncio.gather(*(status(address, ROWS[name][0]) for address, name in calls))
+    wrong = {
+        call: came
+        for call, came in zip(calls, blocks, strict=True)
+        if b"grpc-status" + code_of(ROWS[call[1]][1]) not in came
+    }
+    assert wrong == {}
+    assert {line["level"] for line in gateway.records} <= {"debug", "info"}
+
+
+def served(address: str, name: str, gateway: Gateway) -> bool:
+    """Return whether the listener has the method of a row: probes' has no SyncLinkage."""
+    return address == gateway.address or not name.startswith("SyncLinkage")
+
+
+def code_of(code: bytes) -> bytes:
+    """Write a status as the header's value: its length and the number."""
+    return bytes([len(code)]) + code
