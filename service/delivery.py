@@ -49,6 +49,7 @@ class Delivery:
         apis: Iterable[str],
         codes: ResultCodes,
         max_in_flight: int,
+        attempts_max: int,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._books = books
@@ -57,7 +58,16 @@ class Delivery:
         self._by_caller: Counter[str] = Counter()
         self._turns = Turns()
         self._attempts = {
-            api: Attempts(api, client, books, metrics, codes, limit_max=max_in_flight, chance=chance)
+            api: Attempts(
+                api,
+                client,
+                books,
+                metrics,
+                codes,
+                limit_max=max_in_flight,
+                attempts_max=attempts_max,
+                chance=chance,
+            )
             for api in apis
         }
         self._closing = False

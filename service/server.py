@@ -13,8 +13,9 @@ from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.reflection import aio as reflection_aio
 
+from .authorization import Allow
 from .delivery import Delivery
-from .interceptors import Allow, Around, Observe, Surround, Tell
+from .interceptors import Around, Observe, Surround, Tell
 from .linkage import LinkageService
 from .logs import log
 from .metrics import Metrics

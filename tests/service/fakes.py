@@ -110,6 +110,7 @@ def delivery_of(
         apis=("SyncLinkage", "BindAccount"),
         codes=ResultCodes(),
         max_in_flight=max_in_flight,
+        attempts_max=5,
         chance=chance,
     )
 

@@ -15,9 +15,10 @@ from google.rpc.status_pb2 import Status
 from alipayhk.linkage.v1 import error_reason_pb2 as reasons
 from alipayhk.linkage.v1 import linkage_service_pb2 as pb
 from clients.alipayhk import errors
+from service.authorization import Allow
 from service.call import CURRENT, Call, Circumstances, Undecodable
 from service.callers import ANYBODY, Caller, Callers
-from service.interceptors import Allow, Around, Method, Observe, Tell
+from service.interceptors import Around, Method, Observe, Tell
 from service.logs import set_up_logs
 from service.metrics import Metrics
 from service.refusal import Refusal
