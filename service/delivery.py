@@ -25,7 +25,7 @@ from .attempts import LEFT_MIN_S, Attempts
 from .bookkeeping import Bookkeeping, Busy
 from .call import Call
 from .flight import Flight
-from .ledger import Key
+from .ledger import Key, State
 from .logs import log, stack_of
 from .metrics import Metrics
 from .order import Order
@@ -80,7 +80,7 @@ class Delivery:
         if flight is None:
             self._admit(call)
         elif flight.fingerprint != fingerprint:
-            raise Refusal(reasons.ERROR_REASON_REQUEST_ID_REUSED)
+            raise order.reused(State.SENDING)
         # It may be sent from here on, until its flight says otherwise: no bug may be told as `not_sent`.
         call.circumstances = replace(call.circumstances, sent=True)
         flight = flight or self._begin(order, fingerprint, call)

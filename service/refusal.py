@@ -19,8 +19,15 @@ class Refusal(Exception):
     """A call that is not sent; `status` says what its caller is told."""
 
     def __init__(
-        self, reason: reasons.ErrorReason, violations: tuple[Violation, ...] = (), *, cause: str = ""
+        self,
+        reason: reasons.ErrorReason,
+        violations: tuple[Violation, ...] = (),
+        *,
+        cause: str = "",
+        retry_by_operator: bool = False,
     ) -> None:
         super().__init__(cause)
         self.reason = reason
         self.violations = violations
+        self.retry_by_operator = retry_by_operator
+        """Whether the caller must not do what the reason's row says, because a new id could act twice."""

@@ -108,7 +108,8 @@ def verdict_of(error: Exception, call: Circumstances, codes: ResultCodes) -> Ver
     match error:
         case Refusal():
             verdict = _verdict(REFUSALS[error.reason], call)
-            verdict = replace(verdict, violations=error.violations)
+            retry = Retry.OPERATOR if error.retry_by_operator else verdict.retry
+            verdict = replace(verdict, retry=retry, violations=error.violations)
         case errors.ResultError():
             verdict = _of_result(error.response.result, call, codes)
             facts |= _result_facts(error)

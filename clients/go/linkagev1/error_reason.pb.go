@@ -66,8 +66,10 @@ const (
 	// AlipayHK's TLS certificate is not valid; nothing was sent.
 	// Example: it has expired, or is for another host.
 	ErrorReason_ERROR_REASON_UPSTREAM_TLS_INVALID ErrorReason = 11
-	// The request id was used before with other content; nothing was sent.
-	// Example: "loyalty-7f3c0a52" came back with another user_id.
+	// The request id was used before with other content; nothing was sent. A BindAccount may be sent under
+	// a new id (retry new_request_id) only where the earlier request was rejected; else retry is operator,
+	// because a new id could bind twice.
+	// Example: "loyalty-7f3c0a52" came back with another user_id, or a retry had a timestamp of its own.
 	ErrorReason_ERROR_REASON_REQUEST_ID_REUSED ErrorReason = 12
 	// A newer biz_time has been applied to this linkage already; nothing was sent.
 	// Example: the BIND of 08:00 arrives after the UNBIND of 08:05.
