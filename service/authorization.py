@@ -10,12 +10,15 @@ from typing import Final
 from alipayhk.linkage.v1 import error_reason_pb2 as reasons
 
 from .call import CURRENT, Undecodable
-from .callers import Callers
+from .callers import Caller, Callers
+from .certificates import names_of
 from .interceptors import UNDECODABLE, Context, Method, service_and_name
 from .refusal import Refusal
 from .rpcs import SERVICE
 
 HEALTH: Final = "/grpc.health.v1.Health/"
+PEM: Final = "x509_pem_cert"
+"""gRPC's name for the certificate that the caller's side of the connection has shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +32,27 @@ class Allow:
     async def __call__(self, method: Method, request: object, context: Context) -> AsyncIterator[None]:
         """Allow one call, or refuse it."""
         if self.callers is not None and not method.path.startswith(self.open_prefixes):
-            sans = context.auth_context().get("x509_subject_alternative_name", ())
-            caller = self.callers.find(san.decode("utf-8", "replace") for san in sans)
-            if caller is None:
-                raise Refusal(reasons.ERROR_REASON_CALLER_UNAUTHENTICATED)
-            CURRENT.get().caller = caller
+            caller = CURRENT.get().caller = _caller_of(context, self.callers)
             service, name = service_and_name(method)
             if service == SERVICE and name not in caller.methods:
                 raise Refusal(reasons.ERROR_REASON_CALLER_NOT_ALLOWED)
         if isinstance(request, Undecodable):
             raise Refusal(reasons.ERROR_REASON_INVALID_REQUEST, cause=UNDECODABLE)
         yield
+
+
+def _caller_of(context: Context, callers: Callers) -> Caller:
+    """Return the one caller that the certificate of this connection belongs to; else raise Refusal."""
+    (pem,) = context.auth_context().get(PEM) or (b"",)
+    shown = names_of(pem)
+    found = callers.find(shown.names) if shown.are_clean else ()
+    if len(found) == 1:
+        return found[0]
+    cause = "no name of the certificate is a caller's"
+    if not shown.are_clean:
+        cause = "a name of the certificate holds a character that is not printable ASCII"
+    elif found:
+        cause = "the certificate names more than one caller"
+    raise Refusal(
+        reasons.ERROR_REASON_CALLER_UNAUTHENTICATED, cause=cause, facts={"caller_names": str(shown)}
+    )

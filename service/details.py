@@ -14,7 +14,8 @@ from .status import Retry, Verdict
 DOMAIN: Final = "linkage.alipayhk"
 DETAILS_BYTES_MAX: Final = 6 * 1024 - 1
 FACT_CHARACTERS_MAX: Final = 128
-MESSAGE_CHARACTERS_MAX: Final = 256
+LONG_FACTS: Final = {"result_message": 256, "caller_names": 512}
+"""What is cut later than at FACT_CHARACTERS_MAX."""
 NOTE_BYTES: Final = 128
 """Kept free for the violation that says how many more there are."""
 PUSHBACK_MARGIN_S: Final = 0.5
@@ -64,7 +65,7 @@ def status_of(verdict: Verdict, request_id: str) -> Status:
 
 def _fact(name: str, text: str) -> str:
     """Cut a fact; what no UTF-8 can hold is replaced, because an error in here would reach the caller."""
-    characters_max = MESSAGE_CHARACTERS_MAX if name == "result_message" else FACT_CHARACTERS_MAX
+    characters_max = LONG_FACTS.get(name, FACT_CHARACTERS_MAX)
     return text[:characters_max].encode("utf-8", "replace").decode()
 
 

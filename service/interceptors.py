@@ -217,6 +217,8 @@ def _told(verdict: Verdict, error: Exception) -> dict[str, Any]:
     }
     if error_id := verdict.facts.get("error_id"):
         return told | {"error_id": error_id, "error_class": type(error).__name__, "stack": stack_of(error)}
+    if names := verdict.facts.get("caller_names"):
+        told["caller_names"] = names
     return told | ({"cause": str(error)} if str(error) else {})
 
 

@@ -21,6 +21,7 @@ ALLOWED: Final = frozenset(
         "attempts",
         "bits",
         "caller",
+        "caller_names",
         "cause",
         "code",
         "count",

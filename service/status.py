@@ -110,6 +110,7 @@ def verdict_of(error: Exception, call: Circumstances, codes: ResultCodes) -> Ver
             verdict = _verdict(REFUSALS[error.reason], call)
             retry = Retry.OPERATOR if error.retry_by_operator else verdict.retry
             verdict = replace(verdict, retry=retry, violations=error.violations)
+            facts |= _present(**error.facts)
         case errors.ResultError():
             verdict = _of_result(error.response.result, call, codes)
             facts |= _result_facts(error)

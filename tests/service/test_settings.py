@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from service.callers import Name
 from service.config_check import described
 from service.parsing import Address
 from service.settings import (
@@ -553,7 +554,7 @@ def test_tls_that_fits_is_taken(environ: dict[str, str], tls: TlsFiles, tmp_path
     more = pair(tls, TLS_CLIENT_CA_FILE=str(tls.ca), CALLERS_FILE=str(callers), LISTEN="0.0.0.0:1")
     settings = read_settings(but(environ, **more))
     assert settings.callers_file is not None
-    assert settings.callers_file.find(["a"]) is not None
+    assert settings.callers_file.find([Name("DNS", "a")])
 
 
 def test_plaintext_beyond_loopback_needs_to_be_allowed(environ: dict[str, str]) -> None:

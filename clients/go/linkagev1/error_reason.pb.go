@@ -36,7 +36,8 @@ const (
 	// The request is not valid; BadRequest names every fault. The request id is not spent.
 	// Example: user_id is missing and external_identity_value has 129 characters.
 	ErrorReason_ERROR_REASON_INVALID_REQUEST ErrorReason = 1
-	// The caller's certificate is valid but stands in no allow-list.
+	// The caller's certificate is valid, but its names are no caller's, or those of more than one caller, or
+	// one of them holds a control character. metadata["caller_names"] shows the names that were read.
 	// Example: a certificate for spiffe://corp/reports, which CALLERS_FILE does not name.
 	ErrorReason_ERROR_REASON_CALLER_UNAUTHENTICATED ErrorReason = 2
 	// The caller is known but may not call this method.
