@@ -76,7 +76,7 @@ def callers_file(text: str) -> Callers:
             by_name |= dict.fromkeys((_name_of(san).key for san in table["san"]), caller)
         for san in _sans(table):
             key = _name_of(san).key
-            if key in named:
+            if key in named and not _fault_of(san):
                 found.append(f"names {san} a second time")
             named.add(key)
         faults += [f"[callers.{name}] {fault}" for fault in found]

@@ -16,6 +16,7 @@ from .callers import Name
 
 CACHED_MAX: Final = 256
 """How many certificates are kept parsed, by their PEM text."""
+SHOWN_CHARACTERS_MAX: Final = 512
 _COUNTED: Final = ((x509.RFC822Name, "e-mail"), (x509.IPAddress, "IP"))
 _UNREADABLE: Final = (
     x509.DuplicateExtension,
@@ -43,7 +44,7 @@ class CertificateNames:
         """Write `DNS:a, URI:b, 1 e-mail name`, with control characters escaped."""
         shown = [f"{kind}:{text.encode('unicode_escape').decode()}" for kind, text in self.names]
         counted = [f"{count} {kind} name{'s' if count > 1 else ''}" for kind, count in self.counted]
-        return ", ".join(shown + counted)
+        return ", ".join(shown + counted)[:SHOWN_CHARACTERS_MAX]
 
 
 @lru_cache(CACHED_MAX)

@@ -149,6 +149,12 @@ CALLERS_FAULTS: Final = {
 }
 
 
+def test_an_e_mail_address_that_is_given_twice_is_not_written_either(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r".") as failure:
+        callers_file(file(tmp_path, '[callers.a]\nsan = ["chan@x", "chan@x"]\nmethods = ["SyncLinkage"]'))
+    assert "chan" not in str(failure.value)
+
+
 @pytest.mark.parametrize(("text", "fault"), CALLERS_FAULTS.items())
 def test_every_fault_of_callers_is_named(tmp_path: Path, text: str, fault: str) -> None:
     with pytest.raises(ValueError, match=r".") as failure:
