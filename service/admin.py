@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import time
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from aiohttp import web
@@ -17,6 +18,8 @@ from .server import CannotListen, Health
 
 CONNECTION_S: Final = 10.0
 """How long a connection may last, for its request and the answer; each is for one request."""
+RENDER_EVERY_S: Final = 0.25
+"""The least time between two renderings of the metrics, in seconds."""
 _STOP_S: Final = 1.0
 
 
@@ -24,16 +27,15 @@ async def start_admin(
     address: Address, metrics: Metrics, health: Health, *, shared: bool
 ) -> web.ServerRunner:
     """Listen, where asked on a port shared by all workers; return what is to be cleaned up at the end."""
+    rendering = Rendering(lambda: metrics.exposed(shared=shared))
 
-    def show_metrics() -> web.Response:
-        return web.Response(
-            body=metrics.exposed(shared=shared), headers={"Content-Type": CONTENT_TYPE_LATEST}
-        )
+    async def show_metrics() -> web.Response:
+        return web.Response(body=await rendering.next(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
-    def livez() -> web.Response:
+    async def livez() -> web.Response:
         return web.Response(text="ok\n")
 
-    def readyz() -> web.Response:
+    async def readyz() -> web.Response:
         if health.ready:
             return web.Response(text="ok\n")
         return web.Response(text="not ready\n", status=503)
@@ -49,10 +51,39 @@ async def start_admin(
     return runner
 
 
+class Rendering:
+    """Renders a page for all who wait for it: once at a time, at most once in RENDER_EVERY_S, in a thread.
+
+    Nobody gets a page whose rendering began before the request came, so that what a caller has just caused
+    is in it.
+    """
+
+    def __init__(self, render: Callable[[], bytes]) -> None:
+        self._render = render
+        self._one_at_a_time = asyncio.Lock()
+        self._waited_for: asyncio.Task[bytes] | None = None
+        self._may_begin_at = 0.0
+
+    async def next(self) -> bytes:
+        """Wait for the next rendering; a caller that goes away leaves it to the others."""
+        if self._waited_for is None:
+            self._waited_for = asyncio.create_task(self._rendered())
+        return await asyncio.shield(self._waited_for)
+
+    async def _rendered(self) -> bytes:
+        async with self._one_at_a_time:
+            await asyncio.sleep(self._may_begin_at - time.monotonic())
+            self._waited_for = None
+            try:
+                return await asyncio.to_thread(self._render)
+            finally:
+                self._may_begin_at = time.monotonic() + RENDER_EVERY_S
+
+
 class _Listener(web.Server):
     """Serves pages to few connections at a time, and to none of them for long."""
 
-    def __init__(self, pages: dict[str, Callable[[], web.Response]]) -> None:
+    def __init__(self, pages: Mapping[str, Callable[[], Awaitable[web.Response]]]) -> None:
         super().__init__(self._answer, access_log=None)
         self._pages = pages
 
@@ -72,6 +103,6 @@ class _Listener(web.Server):
         elif request.method not in {"GET", "HEAD"}:
             response = web.Response(status=405, text="not allowed\n", headers={"Allow": "GET, HEAD"})
         else:
-            response = page()
+            response = await page()
         response.force_close()
         return response

@@ -27,6 +27,8 @@ from .status import Outcome, Retry, Verdict, verdict_of
 
 LEFT_MIN_S: Final = 0.1
 """With less time than this left, nothing more is sent."""
+RESEND_LEFT_S: Final = 0.25
+"""The least time in seconds that a re-send leaves for its answer; a longer wait is cut to leave it."""
 
 
 class Attempts:
@@ -41,6 +43,7 @@ class Attempts:
         codes: ResultCodes,
         *,
         limit_max: int,
+        attempts_max: int,
         chance: Callable[[], float],
     ) -> None:
         self._api = api
@@ -48,6 +51,7 @@ class Attempts:
         self._books = books
         self._metrics = metrics
         self._codes = codes
+        self._attempts_max = attempts_max
         self._chance = chance
         self._breaker = Breaker()
         self._limiter = Limiter(limit_max)
@@ -187,16 +191,20 @@ class Attempts:
             flight.in_doubt |= verdict.outcome is Outcome.UNKNOWN
 
     def _wait_s(self, flight: Flight, failure: CallError, verdict: Verdict) -> float | None:
-        """Say how long to wait before another attempt; None if there is to be none."""
+        """Return the wait in seconds before another attempt; None if there is to be none."""
+        flight.resends_ended |= len(flight.attempts) >= self._attempts_max
         limited = verdict.reason == reasons.ERROR_REASON_WALLET_RATE_LIMITED
         hopeless = self._closing.is_set() or limited or self._breaker.is_open
-        if hopeless or verdict.retry is not Retry.SAME_REQUEST_ID:
+        if hopeless or flight.resends_ended or verdict.retry is not Retry.SAME_REQUEST_ID:
             return None
         asked_s = failure.retry_after_s if isinstance(failure, Unsigned) else 0.0
-        wait_s = max(backoff_s(len(flight.attempts), self._chance), asked_s)
-        if flight.left_s < wait_s + LEFT_MIN_S or not self._budget.spend(time.monotonic()):
+        wait_max_s = flight.left_s - RESEND_LEFT_S
+        if wait_max_s < asked_s:
             return None
-        return wait_s
+        if not self._budget.spend(time.monotonic()):
+            flight.resends_ended = True
+            return None
+        return max(min(backoff_s(len(flight.attempts), self._chance), wait_max_s), asked_s)
 
     async def _record(self, flight: Flight, failure: CallError, verdict: Verdict) -> None:
         """Record how a flight ended that did not succeed."""

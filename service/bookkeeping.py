@@ -26,6 +26,7 @@ from .ledger import (
     LedgerUnavailable,
     LinkageBusy,
     Refused,
+    Reused,
     State,
 )
 from .ledger.rules import Linkage, answer_to
@@ -46,7 +47,6 @@ SUCCESS: Final = Result("S")
 UNKNOWN: Final = Result("")
 
 REFUSALS: Final = {
-    Refused.REUSED: reasons.ERROR_REASON_REQUEST_ID_REUSED,
     Refused.IN_DOUBT: reasons.ERROR_REASON_OUTCOME_IN_DOUBT,
     Refused.STALE: reasons.ERROR_REASON_STALE_BIZ_TIME,
     Refused.TIE: reasons.ERROR_REASON_BIZ_TIME_TIE,
@@ -224,6 +224,8 @@ class Bookkeeping:
             case LinkageBusy():
                 flight.in_doubt = answer.was_in_doubt
                 return self._busy(answer.until_ms, reasons.ERROR_REASON_LINKAGE_BUSY)
+            case Reused():
+                raise flight.order.reused(answer.state)
             case Refused.IN_FUTURE:
                 ahead = f"is more than {self._biz_time_ahead_s:g} s ahead of this gateway's clock"
                 violation = Violation("biz_time", ahead)

@@ -12,6 +12,13 @@ from .callers import ANYBODY, Caller
 MARGIN_S: Final = 0.05
 MARGIN_SHARE: Final = 0.1
 """How much before the caller's deadline it is answered: 50 ms, at most a tenth of what it gave."""
+TIMEOUT_ROUNDING_SHARE: Final = 0.04
+"""How much longer than the real deadline the timeout may be that a client of gRPC's C core sends.
+
+It rounds the timeout up by at most 1 % (from 100 s on to whole seconds), and uses an earlier call's encoded
+timeout again where that is at most 3 % longer:
+https://github.com/grpc/grpc/blob/master/src/core/ext/transport/chttp2/transport/hpack_encoder.cc
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +40,8 @@ class Circumstances:
     """Whether a ledger that outlives a crash said, in this call, what it knows of the request id."""
     retried: bool = False
     """Whether a client or a proxy marked it as a retry, whose earlier attempts its caller never saw."""
+    resends_ended: bool = False
+    """Whether ATTEMPTS_MAX or the retry budget ended the re-sends, so that gRPC must not retry either."""
 
     @property
     def hides_attempts(self) -> bool:
@@ -54,6 +63,8 @@ class Call:
     caller: Caller = ANYBODY
     request_id: str = ""
     """Empty until a valid one was read."""
+    deadline: float | None = None
+    """Until when its caller certainly waits, on the monotonic clock; None without a deadline."""
     told: dict[str, Any] = field(default_factory=dict)
     """What its caller was told, for the log."""
     margin_s: float = field(init=False)
@@ -67,6 +78,22 @@ class Call:
     def left_s(self) -> float:
         """How much time is left to try."""
         return self.answer_by - time.monotonic()
+
+    @property
+    def caller_left_s(self) -> float | None:
+        """How much longer its caller certainly waits; None without a deadline."""
+        return None if self.deadline is None else self.deadline - time.monotonic()
+
+
+def certain_s(remaining_s: float | None) -> float | None:
+    """Return how much of the time until the received deadline the caller certainly waits.
+
+    What is taken off for the client's rounding is, together with the margin, at most a tenth.
+    """
+    if remaining_s is None:
+        return None
+    rounding_s = min(remaining_s * TIMEOUT_ROUNDING_SHARE, remaining_s * MARGIN_SHARE - MARGIN_S)
+    return remaining_s - max(rounding_s, 0.0)
 
 
 def answer_by(remaining_s: float | None, *, default_s: float, max_s: float) -> float:

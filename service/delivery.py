@@ -25,7 +25,7 @@ from .attempts import LEFT_MIN_S, Attempts
 from .bookkeeping import Bookkeeping, Busy
 from .call import Call
 from .flight import Flight
-from .ledger import Key
+from .ledger import Key, State
 from .logs import log, stack_of
 from .metrics import Metrics
 from .order import Order
@@ -49,6 +49,7 @@ class Delivery:
         apis: Iterable[str],
         codes: ResultCodes,
         max_in_flight: int,
+        attempts_max: int,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._books = books
@@ -57,7 +58,16 @@ class Delivery:
         self._by_caller: Counter[str] = Counter()
         self._turns = Turns()
         self._attempts = {
-            api: Attempts(api, client, books, metrics, codes, limit_max=max_in_flight, chance=chance)
+            api: Attempts(
+                api,
+                client,
+                books,
+                metrics,
+                codes,
+                limit_max=max_in_flight,
+                attempts_max=attempts_max,
+                chance=chance,
+            )
             for api in apis
         }
         self._closing = False
@@ -70,7 +80,7 @@ class Delivery:
         if flight is None:
             self._admit(call)
         elif flight.fingerprint != fingerprint:
-            raise Refusal(reasons.ERROR_REASON_REQUEST_ID_REUSED)
+            raise order.reused(State.SENDING)
         # It may be sent from here on, until its flight says otherwise: no bug may be told as `not_sent`.
         call.circumstances = replace(call.circumstances, sent=True)
         flight = flight or self._begin(order, fingerprint, call)

@@ -14,18 +14,31 @@ from .status import Retry, Verdict
 DOMAIN: Final = "linkage.alipayhk"
 DETAILS_BYTES_MAX: Final = 6 * 1024 - 1
 FACT_CHARACTERS_MAX: Final = 128
-MESSAGE_CHARACTERS_MAX: Final = 256
+LONG_FACTS: Final = {"result_message": 256, "caller_names": 512}
+"""What is cut later than at FACT_CHARACTERS_MAX."""
 NOTE_BYTES: Final = 128
 """Kept free for the violation that says how many more there are."""
+PUSHBACK_MARGIN_S: Final = 0.5
+"""The least time in seconds that gRPC's next attempt must have after its wait."""
 
 Trailers = tuple[tuple[str, str | bytes], ...]
 
 
-def trailers_of(verdict: Verdict, request_id: str) -> Trailers:
-    """Write the trailers of a status: its details, and when gRPC's retry policy may try again."""
+def trailers_of(
+    verdict: Verdict, request_id: str, *, left_s: float | None = None, resends_ended: bool = False
+) -> Trailers:
+    """Write the trailers of a status: its details, and when gRPC's retry policy may try again.
+
+    `left_s` is the time until the caller's deadline in seconds, None without one. Where the wait does not
+    fit into it, or `resends_ended`, the pushback is -1: gRPC would wait past the deadline and lose these
+    details, or multiply the attempts of this gateway by its own.
+    """
+    wait_ms = _wait_ms(verdict)
+    fits = left_s is None or wait_ms / 1000 + PUSHBACK_MARGIN_S <= left_s
+    may_retry = verdict.retry is Retry.SAME_REQUEST_ID and fits and not resends_ended
     return (
         ("grpc-status-details-bin", status_of(verdict, request_id).SerializeToString()),
-        ("grpc-retry-pushback-ms", str(_pushback_ms(verdict))),
+        ("grpc-retry-pushback-ms", str(wait_ms if may_retry else -1)),
     )
 
 
@@ -41,7 +54,7 @@ def status_of(verdict: Verdict, request_id: str) -> Status:
     _add(status, info)
     if verdict.retry is Retry.SAME_REQUEST_ID:
         retry_info = RetryInfo()
-        retry_info.retry_delay.FromMilliseconds(_pushback_ms(verdict))
+        retry_info.retry_delay.FromMilliseconds(_wait_ms(verdict))
         _add(status, retry_info)
     if request_id:
         _add(status, RequestInfo(request_id=request_id))
@@ -52,7 +65,7 @@ def status_of(verdict: Verdict, request_id: str) -> Status:
 
 def _fact(name: str, text: str) -> str:
     """Cut a fact; what no UTF-8 can hold is replaced, because an error in here would reach the caller."""
-    characters_max = MESSAGE_CHARACTERS_MAX if name == "result_message" else FACT_CHARACTERS_MAX
+    characters_max = LONG_FACTS.get(name, FACT_CHARACTERS_MAX)
     return text[:characters_max].encode("utf-8", "replace").decode()
 
 
@@ -75,5 +88,5 @@ def _add(status: Status, detail: ErrorInfo | RetryInfo | RequestInfo | BadReques
     status.details.append(packed)
 
 
-def _pushback_ms(verdict: Verdict) -> int:
-    return round(verdict.retry_after_s * 1000) if verdict.retry is Retry.SAME_REQUEST_ID else -1
+def _wait_ms(verdict: Verdict) -> int:
+    return round(verdict.retry_after_s * 1000)

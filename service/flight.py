@@ -49,6 +49,8 @@ class Flight:
     """Whether a ledger that outlives a crash said what it knows of the request."""
     retried: bool = False
     """Whether a call that waited for it hides attempts of its client; see ADR 0010."""
+    resends_ended: bool = False
+    """Whether ATTEMPTS_MAX or the retry budget ended its re-sends."""
     found_ill: bool = False
     """Whether it has told the breaker that AlipayHK is ill."""
 
@@ -75,6 +77,7 @@ class Flight:
             replayed=self.replayed,
             looked_up=self.looked_up,
             retried=self.retried,
+            resends_ended=self.resends_ended,
         )
 
     def claim(self, *, lease_ms: int, biz_time_max_ms: int) -> Claim:

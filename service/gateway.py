@@ -58,6 +58,7 @@ async def run(settings: Settings, *, shared: bool) -> None:
             apis=endpoints,
             codes=settings.result_codes_file or ResultCodes(),
             max_in_flight=settings.max_in_flight,
+            attempts_max=settings.attempts_max,
         )
         server = Server(settings, LinkageService(endpoints, delivery), metrics, shared=shared)
         admin = await start_admin(settings.admin_listen, metrics, server.health, shared=shared)

@@ -1,4 +1,4 @@
-"""What surrounds every call, one purpose each, outermost first: observe, tell, allow.
+"""What surrounds every call, one purpose each, outermost first: observe, tell; `authorization` comes next.
 
 Each is an async context manager around the call; `Around` makes a gRPC interceptor of it. The map of
 errors to statuses stands outside everything that can fail, because gRPC hands an uncaught exception to
@@ -12,25 +12,22 @@ import inspect
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 import grpc
 
 from alipayhk.linkage.v1 import error_reason_pb2 as reasons
 
-from .call import CURRENT, Call, Circumstances, Undecodable, answer_by
-from .callers import Callers
+from .call import CURRENT, Call, Circumstances, Undecodable, answer_by, certain_s
 from .details import trailers_of
 from .linkage import RPCS
 from .logs import log, stack_of
 from .metrics import Metrics
 from .refusal import Refusal
 from .result_codes import ResultCodes
-from .rpcs import SERVICE
 from .status import Verdict, verdict_of
 
-HEALTH: Final = "/grpc.health.v1.Health/"
 UNDECODABLE: Final = "the bytes are not the message"
 FIRST_TRIES: Final[Mapping[str, tuple[str, ...]]] = {
     "grpc-previous-rpc-attempts": ("0",),
@@ -115,15 +112,16 @@ class Observe:
     @asynccontextmanager
     async def __call__(self, method: Method, request: object, context: Context) -> AsyncIterator[None]:
         """Observe one call."""
-        began, left_s = time.monotonic(), context.time_remaining()
+        began, left_s = time.monotonic(), certain_s(context.time_remaining())
         rpc = RPCS.get(method.path)
         call = Call(
             answer_by(left_s, default_s=self.default_deadline_s, max_s=self.deadline_max_s),
             self._circumstances(rpc.name, context) if rpc else Circumstances(),
             request_id=rpc.valid_request_id(request) if rpc else "",
+            deadline=None if left_s is None else began + left_s,
         )
         CURRENT.set(call)
-        labels = (method.kind, *_service_and_name(method))
+        labels = (method.kind, *service_and_name(method))
         self.metrics.grpc_started.labels(*labels).inc()
         code = "UNKNOWN"
         try:
@@ -182,31 +180,13 @@ class Tell:
             call = CURRENT.get()
             verdict = verdict_of(error, call.circumstances, self.codes)
             call.told = _told(verdict, error)
-            await context.abort(verdict.code, verdict.sentence, trailers_of(verdict, call.request_id))
-
-
-@dataclass(frozen=True, slots=True)
-class Allow:
-    """Lets through whom the allow-list names, for the methods that it names; health is for all."""
-
-    callers: Callers | None
-    open_prefixes: tuple[str, ...] = field(default=(HEALTH,))
-
-    @asynccontextmanager
-    async def __call__(self, method: Method, request: object, context: Context) -> AsyncIterator[None]:
-        """Allow one call, or refuse it."""
-        if self.callers is not None and not method.path.startswith(self.open_prefixes):
-            sans = context.auth_context().get("x509_subject_alternative_name", ())
-            caller = self.callers.find(san.decode("utf-8", "replace") for san in sans)
-            if caller is None:
-                raise Refusal(reasons.ERROR_REASON_CALLER_UNAUTHENTICATED)
-            CURRENT.get().caller = caller
-            service, name = _service_and_name(method)
-            if service == SERVICE and name not in caller.methods:
-                raise Refusal(reasons.ERROR_REASON_CALLER_NOT_ALLOWED)
-        if isinstance(request, Undecodable):
-            raise Refusal(reasons.ERROR_REASON_INVALID_REQUEST, cause=UNDECODABLE)
-        yield
+            trailers = trailers_of(
+                verdict,
+                call.request_id,
+                left_s=call.caller_left_s,
+                resends_ended=call.circumstances.resends_ended,
+            )
+            await context.abort(verdict.code, verdict.sentence, trailers)
 
 
 def _deserializer(handler: Handler) -> Callable[[bytes], object] | None:
@@ -237,10 +217,13 @@ def _told(verdict: Verdict, error: Exception) -> dict[str, Any]:
     }
     if error_id := verdict.facts.get("error_id"):
         return told | {"error_id": error_id, "error_class": type(error).__name__, "stack": stack_of(error)}
+    if names := verdict.facts.get("caller_names"):
+        told["caller_names"] = names
     return told | ({"cause": str(error)} if str(error) else {})
 
 
-def _service_and_name(method: Method) -> tuple[str, str]:
+def service_and_name(method: Method) -> tuple[str, str]:
+    """Split a method's path into the service's full name and the method's name."""
     service, _, name = method.path.removeprefix("/").partition("/")
     return service, name
 

@@ -24,6 +24,7 @@ ALLOWED: Final = frozenset(
         "attempts",
         "bits",
         "caller",
+        "caller_names",
         "cause",
         "code",
         "count",

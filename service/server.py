@@ -14,9 +14,10 @@ from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.reflection import aio as reflection_aio
 
 from . import limits
+from .authorization import Allow
 from .delivery import Delivery
 from .first_message import FirstMessage
-from .interceptors import Allow, Around, Observe, Surround, Tell
+from .interceptors import Around, Observe, Surround, Tell
 from .linkage import LinkageService
 from .logs import log
 from .metrics import Metrics

@@ -114,6 +114,8 @@ class Settings:
         "The deadline of a call that has none.")
     deadline_max_s: float = _setting(parsing.seconds(0.1, 600), "60",
         "The most time that a call gets.")
+    attempts_max: int = _setting(parsing.integer(1, 1_000), "5",
+        "How many attempts one call makes at most, the first included.")
     response_time_window_s: float = _setting(parsing.seconds(0, 86_400), "300",
         "How far an answer's time may lie outside the time between sending and now.")
     biz_time_ahead_s: float = _setting(parsing.seconds(0, 86_400), "300",

@@ -47,6 +47,8 @@ class Retry(StrEnum):
 
 
 RETRY_AFTER_S: Final = 1.0
+SHUTTING_DOWN_RETRY_AFTER_S: Final = 0.1
+"""A replica that is not shutting down answers at once."""
 RETRY_AFTER_MAX_S: Final = 300.0
 
 
@@ -85,6 +87,7 @@ class Row:
     retry: Retry
     by_promise: bool = False
     """Whether the retry, and the code where that is UNAVAILABLE, depend on idempotency."""
+    retry_after_s: float = RETRY_AFTER_S
 
 
 def _refused(code: StatusCode, reason: reasons.ErrorReason, retry: Retry) -> Row:
@@ -105,7 +108,9 @@ def verdict_of(error: Exception, call: Circumstances, codes: ResultCodes) -> Ver
     match error:
         case Refusal():
             verdict = _verdict(REFUSALS[error.reason], call)
-            verdict = replace(verdict, violations=error.violations)
+            retry = Retry.OPERATOR if error.retry_by_operator else verdict.retry
+            verdict = replace(verdict, retry=retry, violations=error.violations)
+            facts |= _present(**error.facts)
         case errors.ResultError():
             verdict = _of_result(error.response.result, call, codes)
             facts |= _result_facts(error)
@@ -131,7 +136,7 @@ def _verdict(row: Row, call: Circumstances) -> Verdict:
     if row.by_promise and not call.idempotent:
         retry = Retry.OPERATOR
         code = StatusCode.UNKNOWN if code is StatusCode.UNAVAILABLE else code
-    return Verdict(code, row.reason, row.outcome, retry)
+    return Verdict(code, row.reason, row.outcome, retry, row.retry_after_s)
 
 
 def _of_unsigned(error: errors.Unsigned, call: Circumstances) -> Verdict:
@@ -207,7 +212,8 @@ REFUSALS: Final[dict[int, Row]] = {row.reason: row for row in (
     _refused(StatusCode.RESOURCE_EXHAUSTED, reasons.ERROR_REASON_OVERLOADED, Retry.SAME_REQUEST_ID),
     _refused(
         StatusCode.RESOURCE_EXHAUSTED, reasons.ERROR_REASON_CALLER_QUOTA_EXCEEDED, Retry.SAME_REQUEST_ID),
-    _refused(StatusCode.UNAVAILABLE, reasons.ERROR_REASON_SHUTTING_DOWN, Retry.SAME_REQUEST_ID),
+    Row(StatusCode.UNAVAILABLE, reasons.ERROR_REASON_SHUTTING_DOWN, Outcome.NOT_SENT,
+        Retry.SAME_REQUEST_ID, retry_after_s=SHUTTING_DOWN_RETRY_AFTER_S),
     _refused(StatusCode.UNAVAILABLE, reasons.ERROR_REASON_CIRCUIT_OPEN, Retry.SAME_REQUEST_ID),
     _refused(StatusCode.UNAVAILABLE, reasons.ERROR_REASON_LEDGER_UNAVAILABLE, Retry.SAME_REQUEST_ID),
     _refused(StatusCode.FAILED_PRECONDITION, reasons.ERROR_REASON_REQUEST_ID_REUSED, Retry.NEW_REQUEST_ID),

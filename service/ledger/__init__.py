@@ -159,17 +159,24 @@ class LinkageBusy:
     was_in_doubt: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Reused:
+    """Its id was used before with other content; nothing is sent."""
+
+    state: State
+    """The state of the earlier request; SENDING also where its lease is over."""
+
+
 class Refused(StrEnum):
     """It must not be sent, and will not be."""
 
-    REUSED = "reused"
     IN_DOUBT = "in_doubt"
     IN_FUTURE = "in_future"
     STALE = "stale"
     TIE = "tie"
 
 
-Answer = Granted | Known | InProgress | LinkageBusy | Refused
+Answer = Granted | Known | InProgress | LinkageBusy | Reused | Refused
 
 
 class Ledger(Protocol):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from . import FINAL, Answer, Claim, Granted, InProgress, Known, LinkageBusy, Refused, Row, State
+from . import FINAL, Answer, Claim, Granted, InProgress, Known, LinkageBusy, Refused, Reused, Row, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ def answer_to(  # noqa: PLR0911  (a list of cases, in their order)
     """Answer a claim. In this order: known id, future, stale or tie, busy, granted with this token."""
     if row is not None:
         if row.fingerprint != claim.fingerprint:
-            return Refused.REUSED
+            return Reused(row.state)
         if row.state in FINAL and row.ending is not None:
             return Known(row.ending)
         if row.state is State.SENDING and row.lease_until_ms > now_ms:

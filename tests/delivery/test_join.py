@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import Counter
 from dataclasses import replace
+from typing import Final
 
 import pytest
 from google.protobuf.message import Message
@@ -37,6 +38,7 @@ from tests.delivery.world import (
 from tests.service.fakes import LogStream, vault_of
 
 REUSED = ("REQUEST_ID_REUSED", "not_sent", "new_request_id")
+REUSED_OPERATOR = ("REQUEST_ID_REUSED", "not_sent", "operator")
 
 
 @pytest.mark.parametrize("api", ["sync", "bind"])
@@ -81,6 +83,36 @@ async def test_without_the_patient_one_nothing_more_is_sent(world: World) -> Non
     await asyncio.sleep(20.0)
     assert len(world.client.seen) == 1
     assert await world.state("a") == "in_doubt"
+
+
+async def test_other_content_under_a_bind_account_in_flight_must_not_come_back_under_a_new_id(
+    world: World,
+) -> None:
+    world.client.script("a", SLOW)
+    first = world.start(world.bind("a"))
+    await asyncio.sleep(0.5)
+    assert (await world.deliver(world.bind("a", content="y"))).short == REUSED_OPERATOR
+    assert (await first).short == OK
+
+
+BEFORE: Final[dict[str, tuple[Step, tuple[str, str, str]]]] = {
+    "applied": (S, REUSED_OPERATOR),
+    "in_doubt": (LOST, REUSED_OPERATOR),
+    "rejected": (refusing("PARAM_ILLEGAL"), REUSED),
+    "refused": (refusing("INVALID_CLIENT"), REUSED),
+}
+
+
+@pytest.mark.parametrize(("state", "row"), BEFORE.items(), ids=BEFORE.keys())
+async def test_a_new_id_is_advised_for_bind_account_only_where_the_earlier_one_had_no_effect(
+    world: World, state: str, row: tuple[Step, tuple[str, str, str]]
+) -> None:
+    step, expected = row
+    world.client.script("a", step)
+    await world.deliver(world.bind("a"))
+    assert await world.state("a") == state
+    assert (await world.deliver(world.bind("a", content="y"))).short == expected
+    assert len(world.client.seen) == 1
 
 
 async def test_other_content_under_an_id_that_is_under_way_is_refused(world: World) -> None:

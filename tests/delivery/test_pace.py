@@ -111,7 +111,8 @@ async def test_what_one_request_deserves_does_not_open_it(world: World, step: St
     assert not is_open(world)
 
 
-async def test_one_request_that_is_tried_again_and_again_does_not_open_it(world: World) -> None:
+async def test_one_request_that_is_tried_again_and_again_does_not_open_it(make: Make) -> None:
+    world = make(attempts_max=100)
     world.client.otherwise = lambda _: UNREACHABLE
     await asyncio.gather(*(world.start(world.sync(f"a{number}"), 30.0) for number in range(5)))
     assert len(world.client.attempts) > 40

@@ -148,16 +148,41 @@ async def test_bind_account_is_sent_again_where_alipayhk_promised_idempotency(ma
 # -- time
 
 
-async def test_backoff_doubles_and_nothing_is_sent_in_the_last_tenth_of_a_second(world: World) -> None:
+async def test_backoff_doubles_and_leaves_time_for_the_answer_of_the_last_attempt(make: Make) -> None:
+    world = make(attempts_max=100)
     world.client.otherwise = lambda _: U
-    told = await world.deliver(world.sync("a"), left_s=3.2)
+    told = await world.deliver(world.sync("a"), left_s=2.4)
     assert told.short == ("WALLET_RESULT_UNKNOWN", "unknown", "same_request_id")
     waits = [
         after - before
         for before, after in zip(world.client.sent_at, world.client.sent_at[1:], strict=False)
     ]
-    assert waits == pytest.approx([0.2, 0.4, 0.8, 1.6], abs=0.01)
-    assert told.took_s < 3.1
+    assert waits == pytest.approx([0.2, 0.4, 0.8, 0.74], abs=0.02)
+    assert told.took_s < 2.2
+
+
+@pytest.mark.parametrize("step", AGAIN.values(), ids=AGAIN.keys())
+async def test_no_call_makes_more_attempts_than_allowed(make: Make, step: Step) -> None:
+    world = make(attempts_max=3)
+    world.client.otherwise = lambda _: step
+    told = await world.deliver(world.sync("a"), left_s=60.0)
+    assert told.retry == "same_request_id"
+    assert told.resends_ended
+    assert (len(world.client.attempts), told.facts["attempts"]) == (3, "3")
+
+
+async def test_a_call_that_its_deadline_ends_is_not_marked_as_ended_by_the_gateway(world: World) -> None:
+    world.client.otherwise = lambda _: U
+    told = await world.deliver(world.sync("a"), left_s=1.0)
+    assert (told.reason, told.resends_ended) == ("WALLET_RESULT_UNKNOWN", False)
+
+
+async def test_a_call_that_the_retry_budget_ends_is_marked_so(make: Make) -> None:
+    world = make(attempts_max=100, chance=lambda: 0.0)
+    world.client.otherwise = lambda _: U
+    told = await world.deliver(world.sync("a"), left_s=60.0)
+    assert told.resends_ended
+    assert len(world.client.attempts) == 11
 
 
 async def test_when_alipayhk_says_when_to_come_again_it_is_not_sent_earlier(world: World) -> None:

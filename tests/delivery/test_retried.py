@@ -168,7 +168,7 @@ async def test_a_ledger_that_is_not_always_asked_proves_nothing_either(make: Mak
     world = make(without_ledger=True)
     world.client.script("lost", Step(errors.ConnectionLost("x"), applies=True))
     world.faulty.broken = True
-    assert (await world.deliver(world.sync("lost", user="u", biz_time=1), left_s=0.3)).outcome == "unknown"
+    assert (await world.deliver(world.sync("lost", user="u", biz_time=1), left_s=0.2)).outcome == "unknown"
     world.faulty.broken = False
     assert (await world.deliver(world.sync("newer", user="u", biz_time=2))).short == OK
     stale = await world.deliver(world.sync("lost", user="u", biz_time=1), retried=True)

@@ -257,6 +257,7 @@ class Told:
     facts: dict[str, str] = field(default_factory=dict)
     response: Any = None
     took_s: float = 0.0
+    resends_ended: bool = False
 
     @property
     def short(self) -> tuple[str, str, str]:
@@ -281,6 +282,7 @@ class World:
         client: ScriptedClient | None = None,
         ledger: MemoryLedger | None = None,
         max_in_flight: int = 1000,
+        attempts_max: int = 5,
         chance: Callable[[], float] = lambda: 1.0,
         without_ledger: bool = False,
         bind_account_idempotent: bool = False,
@@ -306,6 +308,7 @@ class World:
             apis=("SyncLinkage", "BindAccount"),
             codes=self.codes,
             max_in_flight=max_in_flight,
+            attempts_max=attempts_max,
             chance=chance,
         )
         keys = cast("Keys", None)  # nothing here signs
@@ -357,7 +360,8 @@ class World:
             verdict = verdict_of(error, call.circumstances, self.codes)
             took_s = time.monotonic() - began
             names = (verdict.reason_name, str(verdict.outcome), str(verdict.retry), verdict.code.name)
-            return Told(*names, dict(verdict.facts), None, took_s)
+            ended = call.circumstances.resends_ended
+            return Told(*names, dict(verdict.facts), None, took_s, ended)
         return Told("OK", response=response, took_s=time.monotonic() - began)
 
     def start(

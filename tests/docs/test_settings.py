@@ -11,7 +11,7 @@ from typing import Final
 
 import pytest
 
-from service.callers import callers_file
+from service.callers import Name, callers_file
 from service.result_codes import result_codes_file
 from tests.docs.pages import Block, all_blocks
 from tests.e2e.material import Material
@@ -22,7 +22,10 @@ MOUNTED: Final = "/etc/alipayhk-gateway/"
 
 def callers(text: str, _: Material) -> None:
     (file := _.directory / "callers.toml").write_text(text, "utf-8")
-    assert callers_file(str(file)).by_san.keys() == {"spiffe://corp/loyalty", "loyalty.internal"}
+    assert callers_file(str(file)).by_name.keys() == {
+        Name("URI", "spiffe://corp/loyalty"),
+        Name("DNS", "loyalty.internal"),
+    }
 
 
 def result_codes(text: str, _: Material) -> None:

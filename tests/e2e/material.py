@@ -82,8 +82,10 @@ class Authority:
         )
         self.file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
-    def issue(self, name: str, *sans: str, days: tuple[float, float] = (-1.0, 30.0)) -> Certificate:
-        """Issue a certificate for DNS names, IP addresses and URIs; `days` are counted from now."""
+    def issue(
+        self, name: str, *sans: str | x509.GeneralName, days: tuple[float, float] = (-1.0, 30.0)
+    ) -> Certificate:
+        """Issue a certificate for these names, texts by what they look like; `days` count from now."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
@@ -118,7 +120,9 @@ class Authority:
         )
 
 
-def _general_name(san: str) -> x509.GeneralName:
+def _general_name(san: str | x509.GeneralName) -> x509.GeneralName:
+    if isinstance(san, x509.GeneralName):
+        return san
     if "://" in san:
         return x509.UniformResourceIdentifier(san)
     try:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any
 
 import grpc
 import pytest
 import pytest_asyncio
+from cryptography import x509
+from cryptography.x509 import DNSName, IPAddress, RFC822Name, UniformResourceIdentifier
 from grpc import StatusCode
 
 from ..ports import free_port
@@ -20,7 +23,7 @@ from .gateway import Gateway, channel_to
 from .gateway import run as run_command
 from .material import Authority, Material
 from .operations import REFLECTIONS, SERVING, health, reflect
-from .samples import APIS, BIND, SERVICE, SYNC
+from .samples import APIS, BIND, SERVICE, SYNC, new_id
 from .upstream import Upstream
 
 CALLERS = """
@@ -36,6 +39,7 @@ methods = ["BindAccount"]
 san = ["both.corp"]
 methods = ["SyncLinkage", "BindAccount"]
 """
+San = str | x509.GeneralName
 UNLISTED = not_sent(StatusCode.UNAUTHENTICATED, "CALLER_UNAUTHENTICATED", "operator")
 NOT_ALLOWED = not_sent(StatusCode.PERMISSION_DENIED, "CALLER_NOT_ALLOWED", "operator")
 
@@ -49,17 +53,17 @@ class Door:
     upstream: Upstream
     health_listen: str
 
-    def channel(self, authority: Authority | None, *sans: str) -> grpc.aio.Channel:
+    def channel(self, authority: Authority | None, *sans: San) -> grpc.aio.Channel:
         """Open a channel with a certificate for these names, or with none."""
         root = self.material.callers_ca.file.read_bytes()
         if authority is None:
             return channel_to(self.gateway.address, grpc.ssl_channel_credentials(root))
-        issued = authority.issue("-".join(sans).replace("/", "_"), *sans)
+        issued = authority.issue(new_id(), *sans)
         return channel_to(
             self.gateway.address, grpc.ssl_channel_credentials(root, issued.key, issued.chain)
         )
 
-    def listed(self, *sans: str) -> grpc.aio.Channel:
+    def listed(self, *sans: San) -> grpc.aio.Channel:
         """Open a channel with a certificate of the callers' CA."""
         return self.channel(self.material.callers_ca, *sans)
 
@@ -123,6 +127,78 @@ async def test_certificate_that_is_not_listed_may_ask_for_health_alone(
         for service in ("", SERVICE, "liveness"):
             assert await health(channel, service) == SERVING
     assert door.upstream.requests == []
+
+
+UNCLEAN = "a name of the certificate holds a character that is not printable ASCII"
+NO_CALLER = "no name of the certificate is a caller's"
+TWO_CALLERS = "the certificate names more than one caller"
+IMPOSTORS: dict[str, tuple[tuple[San, ...], str, str]] = {
+    "a DNS name with a NUL": (
+        (DNSName("both.corp\0.evil.com"),),
+        r"DNS:both.corp\x00.evil.com",
+        UNCLEAN,
+    ),
+    "a DNS name that ends with a NUL": ((DNSName("both.corp\0"),), r"DNS:both.corp\x00", UNCLEAN),
+    "a URI with a NUL": (
+        (UniformResourceIdentifier("spiffe://corp/loyalty\0/x"),),
+        r"URI:spiffe://corp/loyalty\x00/x",
+        UNCLEAN,
+    ),
+    "a control character beside a listed name": (
+        ("both.corp", DNSName("x\n.corp")),
+        r"DNS:both.corp, DNS:x\n.corp",
+        UNCLEAN,
+    ),
+    "a DNS name spelled as a URI": (
+        (UniformResourceIdentifier("both.corp"),),
+        "URI:both.corp",
+        NO_CALLER,
+    ),
+    "a URI spelled as a DNS name": (
+        (DNSName("spiffe://corp/loyalty"),),
+        "DNS:spiffe://corp/loyalty",
+        NO_CALLER,
+    ),
+    "a DNS name spelled as an e-mail address": ((RFC822Name("both.corp"),), "1 e-mail name", NO_CALLER),
+    "e-mail and IP names": (
+        (
+            "spiffe://corp/reports",
+            "reports.corp",
+            RFC822Name("chan@reports.corp"),
+            IPAddress(ip_address("10.0.0.1")),
+            IPAddress(ip_address("::1")),
+        ),
+        "URI:spiffe://corp/reports, DNS:reports.corp, 1 e-mail name, 2 IP names",
+        NO_CALLER,
+    ),
+    "the names of two callers": (
+        ("both.corp", "spiffe://corp/loyalty"),
+        "DNS:both.corp, URI:spiffe://corp/loyalty",
+        TWO_CALLERS,
+    ),
+}
+
+
+@pytest.mark.parametrize(("sans", "shown", "cause"), IMPOSTORS.values(), ids=IMPOSTORS.keys())
+async def test_certificate_that_is_not_one_callers_is_refused_with_its_names(
+    door: Door, sans: tuple[San, ...], shown: str, cause: str
+) -> None:
+    request: Any = SYNC.request()
+    async with door.listed(*sans) as channel:
+        told = await caller.refused(channel, SYNC, request, UNLISTED)
+        assert told.metadata["caller_names"] == shown
+        await caller.refused(channel, BIND, BIND.request(), UNLISTED)
+    record = await door.gateway.call_logged(request.request_id)
+    assert (record["caller_names"], record["cause"], record["caller"]) == (shown, cause, "")
+    assert door.upstream.requests == []
+
+
+@pytest.mark.parametrize("sans", [("BOTH.Corp",), ("both.corp", "10.0.0.1", RFC822Name("chan@both.corp"))])
+async def test_case_of_a_dns_name_and_names_of_other_kinds_do_not_matter(
+    door: Door, sans: tuple[San, ...]
+) -> None:
+    async with door.listed(*sans) as channel:
+        await caller.accepted(channel, SYNC, SYNC.request())
 
 
 async def test_invalid_request_of_an_unlisted_caller_is_told_nothing_of_its_shape(door: Door) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from google.rpc.error_details_pb2 import RetryInfo
 from grpc import StatusCode
 
 from .caller import Expected, alarm
@@ -83,18 +84,19 @@ async def test_unsigned_claim_that_is_no_code_is_not_told(way: Way, code: str) -
 
 
 @pytest.mark.parametrize(
-    ("retry_after", "pushback_ms"),
+    ("retry_after", "wait_ms"),
     [("7", 7_000), ("0", None), (None, None), ("soon", None), ("-5", None), ("99999999999", None)],
 )
 @pytest.mark.parametrize("http_status", [429, 503])
 async def test_retry_after_is_honoured(
-    way: Way, http_status: int, retry_after: str | None, pushback_ms: int | None
+    way: Way, http_status: int, retry_after: str | None, wait_ms: int | None
 ) -> None:
     limited = doubt_of(way, http_status)
     page = HTML.but(status=http_status).setting("Retry-After", *([retry_after] if retry_after else []))
     told = await way.refused(answers(lambda _: page), limited)
-    if pushback_ms and limited.retry == "same_request_id":
-        assert told.pushback_ms == pushback_ms
+    if wait_ms and limited.retry == "same_request_id":
+        (wait,) = told.details(RetryInfo)
+        assert wait.retry_delay.ToMilliseconds() == wait_ms
 
 
 def doubt_of(way: Way, http_status: int) -> Expected:

@@ -21,6 +21,7 @@ from service.ledger import (
     LinkageBusy,
     Refused,
     Resolution,
+    Reused,
     State,
 )
 from tests.ledger.levels import (
@@ -88,11 +89,13 @@ async def test_id_in_doubt_is_refused_where_it_must_not_repeat(ledger: Ledger, r
     assert (await the_row(ledger, a_bind())).attempts == 1
 
 
-@pytest.mark.parametrize("ending", [None, APPLIED, REJECTED, IN_DOUBT])
+@pytest.mark.parametrize("ending", [None, APPLIED, REJECTED, IN_DOUBT, REFUSED])
 async def test_other_content_under_a_known_id_is_refused(ledger: Ledger, ending: Ending | None) -> None:
     await (granted(ledger, a_claim()) if ending is None else ended(ledger, a_claim(), ending))
     before = await the_row(ledger, a_claim())
-    assert await ledger.claim(a_claim(fingerprint=b"other"), LATER_MS) is Refused.REUSED
+    state = State.SENDING if ending is None else ending.state
+    assert await ledger.claim(a_claim(fingerprint=b"other"), LATER_MS) == Reused(state)
+    assert await ledger.look(a_claim(fingerprint=b"other"), LATER_MS) == Reused(state)
     assert await the_row(ledger, a_claim()) == before
 
 
@@ -120,7 +123,7 @@ async def test_known_id_is_never_stale_tied_or_in_the_future(ledger: Ledger) -> 
 async def test_reuse_is_told_before_the_future(ledger: Ledger) -> None:
     await ended(ledger, a_claim())
     reused = a_claim(fingerprint=b"other", biz_time_ms=FUTURE_MS + 1)
-    assert await ledger.claim(reused, NOW_MS) is Refused.REUSED
+    assert await ledger.claim(reused, NOW_MS) == Reused(State.APPLIED)
 
 
 @pytest.mark.parametrize(
@@ -249,7 +252,7 @@ async def test_look_answers_as_claim_would_and_writes_nothing(ledger: Ledger) ->
     await ended(ledger, a_claim(), IN_DOUBT)
     before = await the_row(ledger, a_claim())
     assert await ledger.look(a_claim(), LATER_MS) == Granted(0, was_in_doubt=True)
-    assert await ledger.look(a_claim(fingerprint=b"other"), LATER_MS) is Refused.REUSED
+    assert await ledger.look(a_claim(fingerprint=b"other"), LATER_MS) == Reused(State.IN_DOUBT)
     assert await the_row(ledger, a_claim()) == before
 
 
@@ -435,12 +438,13 @@ async def test_refused_id_keeps_its_content(ledger: Ledger) -> None:
     token = await granted(ledger, a_claim())
     assert await ledger.record(a_claim().key, token, REFUSED, NOW_MS)
     mended = a_claim(fingerprint=b"mended")
-    assert await ledger.claim(mended, NOW_MS) is Refused.REUSED
+    assert await ledger.claim(mended, NOW_MS) == Reused(State.REFUSED)
     again = await granted(ledger, a_claim())
+    assert await ledger.claim(mended, NOW_MS) == Reused(State.SENDING)
     assert await ledger.undo(a_claim().key, again, NOW_MS)
     row = await the_row(ledger, a_claim())
     assert (row.state, row.attempts, row.ending) == (State.REFUSED, 1, REFUSED)
-    assert await ledger.claim(mended, NOW_MS) is Refused.REUSED
+    assert await ledger.claim(mended, NOW_MS) == Reused(State.REFUSED)
 
 
 async def test_refused_request_holds_up_no_other_one_and_is_no_news(ledger: Ledger) -> None:

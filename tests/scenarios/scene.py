@@ -15,12 +15,13 @@ from ..e2e import caller
 from ..e2e.caller import Expected, Told, not_sent
 from ..e2e.gateway import Ended, Gateway
 from ..e2e.gateway import run as command
-from ..e2e.samples import Api
+from ..e2e.samples import SYNC, Api
 from ..e2e.upstream import Peer, Request, Script, Upstream
 from ..e2e.wallet import Wallet, id_of
 
 IN_DOUBT: Final = Expected(StatusCode.UNKNOWN, "OUTCOME_IN_DOUBT", "unknown", "operator")
 REUSED: Final = not_sent(StatusCode.FAILED_PRECONDITION, "REQUEST_ID_REUSED", "new_request_id")
+REUSED_OPERATOR: Final = not_sent(StatusCode.FAILED_PRECONDITION, "REQUEST_ID_REUSED", "operator")
 LEDGER_UNAVAILABLE: Final = not_sent(StatusCode.UNAVAILABLE, "LEDGER_UNAVAILABLE")
 SHORT_S: Final = 0.7
 
@@ -28,6 +29,11 @@ SHORT_S: Final = 0.7
 def kept_in(file: Path) -> dict[str, str]:
     """Return the settings for a ledger in a file."""
     return {"LEDGER_URL": f"sqlite:///{file}", "BIND_ACCOUNT_WITHOUT_LEDGER": "false"}
+
+
+def reused(api: Api, *, had_no_effect: bool = False) -> Expected:
+    """Expect that the id was used before: for BindAccount a new one could bind twice."""
+    return REUSED if api is SYNC or had_no_effect else REUSED_OPERATOR
 
 
 @dataclass(frozen=True)

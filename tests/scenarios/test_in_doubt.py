@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Final
 
 import pytest
 from grpc import StatusCode
 
 from ..e2e.caller import Expected, alarm, doubt, rejected
 from ..e2e.gateway import run as command
-from ..e2e.samples import BIND, SYNC, apart
-from ..e2e.upstream import Answer, Script, answers, closes, hangs, resets
-from ..e2e.wallet import result
+from ..e2e.samples import BIND, SYNC, apart, new_id
+from ..e2e.upstream import Answer, Peer, Request, Script, answers, closes, hangs, resets
+from ..e2e.wallet import Wallet, id_of, result
 from .scene import IN_DOUBT, Scene
 
 PAGE = Answer(503, (("Content-Type", "text/html"),), b"<html></html>")
@@ -101,3 +106,60 @@ async def test_doubts_are_listed_without_anybodys_data(scene: Scene) -> None:
     assert not [
         value for value in (request.user_id, request.open_id, request.account_id) if value in ended.out
     ]
+
+
+CLIENT: Final = Path(sys.executable).parent / "alipayhk-client"
+
+
+async def says_late(wallet: Wallet, request: Request, peer: Peer) -> None:
+    """Answer after the gateway has stopped waiting."""
+    await asyncio.sleep(1.0)
+    await peer.send(wallet.right(request).wire())
+
+
+async def loses(_: Wallet, request: Request, peer: Peer) -> None:
+    """Apply the request and lose the answer."""
+    await resets(request, peer)
+
+
+@pytest.mark.parametrize("answers_first", [says_late, loses])
+async def test_command_typed_again_with_a_new_timestamp_binds_once_where_its_advice_is_followed(
+    scene: Scene, answers_first: Callable[[Wallet, Request, Peer], Awaitable[None]]
+) -> None:
+    applied = list[str]()
+
+    async def script(request: Request, peer: Peer) -> None:
+        applied.append(id_of(request))
+        await (answers_first(scene.wallet, request, peer) if len(applied) == 1 else right(request, peer))
+
+    right, scene.upstream.script = scene.wallet.says(), script
+    request_id = new_id()
+    first = await typed(scene, request_id)
+    assert (first["outcome"], first["retry"]) == ("unknown", "operator")
+    told = await typed(scene, request_id)
+    assert (told["reason"], told["outcome"], told["retry"]) == ("REQUEST_ID_REUSED", "not_sent", "operator")
+    assert "new id" in told["advice"]
+    assert "timestamp" in told["advice"]
+    if told["retry"] == "new_request_id":
+        await typed(scene, new_id())
+    assert applied == [request_id]
+
+
+async def typed(scene: Scene, request_id: str) -> dict[str, Any]:
+    """Type the command as a person does; return what it wrote."""
+    words = (
+        "--type",
+        "TELECOM",
+        "--sub-type",
+        "MOBILE_SERVICE",
+        "--account-id",
+        "1",
+        "--user-id",
+        "2160000000000001",
+    )
+    known = ("--merchant-account-id", "2160400000002012", "--timestamp", "now", "--request-id", request_id)
+    where = ("--target", scene.gateway.address, "--json")
+    ended = await command("bind-account", *where, *known, *words, program=(CLIENT,))
+    assert ended.err == ""
+    found: dict[str, Any] = json.loads(ended.out)
+    return found

@@ -14,7 +14,7 @@ from ..e2e.samples import APIS, SYNC, Api
 from ..e2e.test_privacy import ENDS, FRAGMENTS, MARKS, clean, marked
 from ..e2e.upstream import hangs
 from .conftest import Stage
-from .scene import REUSED, Scene, changed
+from .scene import Scene, changed, reused
 
 NEEDLES = {
     needle
@@ -54,7 +54,7 @@ async def go_through(scene: Scene, api: Api) -> None:
         answer = await scene.call(api, request, timeout_s=8 if kind == "success" else 0.5)
         assert isinstance(answer, Told) is (kind != "success"), kind
         if kind == "success":
-            await scene.told(api, changed(api, request), REUSED)
+            await scene.told(api, changed(api, request), reused(api))
     scene.upstream.script = hangs
     await scene.call(api, marked(api), timeout_s=0.3)
 

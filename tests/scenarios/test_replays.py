@@ -12,7 +12,7 @@ from ..e2e.caller import Expected, doubt, rejected
 from ..e2e.samples import APIS, BIND, SYNC, Api, apart
 from ..e2e.upstream import hangs
 from ..e2e.wallet import result
-from .scene import REUSED, Scene, changed, held
+from .scene import Scene, changed, held, reused
 
 REJECTIONS = {
     "PARAM_ILLEGAL": rejected(StatusCode.INVALID_ARGUMENT),
@@ -54,7 +54,7 @@ async def test_refusal_of_the_set_up_is_not_final(scene: Scene, api: Api, code: 
         scene.upstream.script = scene.wallet.says(result("F", code))
         await scene.told(api, request, GATEWAY_REFUSED)
         assert scene.sent(request) == count
-    await scene.told(api, changed(api, request), REUSED)
+    await scene.told(api, changed(api, request), reused(api, had_no_effect=True))
     scene.upstream.script = scene.wallet.says()
     await scene.ok(api, request)
     await scene.ok(api, request, replayed=True)
@@ -123,18 +123,18 @@ OTHER_CONTENT = {
 @pytest.mark.parametrize("state", ["applied", "rejected", "in doubt", "under way"])
 @pytest.mark.parametrize("api", APIS, ids=str)
 async def test_other_content_under_a_used_id_never_leaves(scene: Scene, api: Api, state: str) -> None:
-    request = apart(api)
+    request, expected = apart(api), reused(api, had_no_effect=state == "rejected")
 
     async def refused() -> None:
         for name, value in OTHER_CONTENT[api].items():
             other = changed(api, request, {name: value})
-            told = await scene.told(api, other, REUSED)
+            told = await scene.told(api, other, expected)
             assert "777" not in str(told.status)
         moved = changed(api, request)
         moved.CopyFrom(request)
         moment = moved.biz_time if api is SYNC else moved.timestamp
         moment.seconds += 1
-        await scene.told(api, moved, REUSED)
+        await scene.told(api, moved, expected)
         assert scene.sent(request) == 1
 
     if state == "under way":

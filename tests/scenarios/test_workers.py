@@ -21,7 +21,7 @@ from ..e2e.upstream import Peer, Request
 from ..peers.processes import environment
 from ..ports import free_port
 from .conftest import Stage
-from .scene import IN_DOUBT, REUSED, changed, held
+from .scene import IN_DOUBT, changed, held, reused
 
 CHANNELS = 16
 
@@ -55,7 +55,7 @@ async def test_same_id_at_both_workers_is_sent_once(stage: Stage, api: Api) -> N
             assert scene.sent(request) == 1
             assert {answer.replayed for answer in answers} == {False, True}, "both workers were asked"
             for channel in channels:
-                await caller.refused(channel, api, changed(api, request), REUSED)
+                await caller.refused(channel, api, changed(api, request), reused(api))
             assert scene.sent(request) == 1
 
 

@@ -8,10 +8,14 @@ import json
 import os
 import time
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, Final
 
 import grpc
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import HealthCheck
 
 from alipayhk.linkage.v1 import linkage_service_pb2 as pb
@@ -110,6 +114,7 @@ def delivery_of(
         apis=("SyncLinkage", "BindAccount"),
         codes=ResultCodes(),
         max_in_flight=max_in_flight,
+        attempts_max=5,
         chance=chance,
     )
 
@@ -170,6 +175,20 @@ class Gate:
         return verified()
 
 
+@lru_cache
+def certificate_of(sans: tuple[str, ...]) -> bytes:
+    """Return a certificate for DNS names and URIs, PEM."""
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([])
+    names = [x509.UniformResourceIdentifier(san) if "://" in san else x509.DNSName(san) for san in sans]
+    builder = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(ANSWERED_AT)
+        .not_valid_after(ANSWERED_AT + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+    )
+    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
 class FakeContext:
     """What a handler sees of its call, as far as interceptors look at it."""
 
@@ -177,7 +196,7 @@ class FakeContext:
         self,
         *,
         remaining_s: float | None = 10.0,
-        sans: tuple[bytes, ...] = (),
+        sans: tuple[str, ...] = (),
         metadata: tuple[tuple[str, str | bytes], ...] = (),
     ) -> None:
         self.remaining_s = remaining_s
@@ -195,8 +214,8 @@ class FakeContext:
         return self.metadata
 
     def auth_context(self) -> dict[str, tuple[bytes, ...]]:
-        """Tell what the caller's certificate says."""
-        return {"x509_subject_alternative_name": self.sans} if self.sans else {}
+        """Tell which certificate the caller has shown."""
+        return {"x509_pem_cert": (certificate_of(self.sans),)} if self.sans else {}
 
     def code(self) -> object:
         """Return the code of an abort."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
@@ -23,17 +25,17 @@ Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 @asynccontextmanager
-async def listening() -> AsyncIterator[int]:
+async def listening(metrics: Metrics | None = None) -> AsyncIterator[int]:
     """Run the listener; return its port."""
     port = free_port()
-    runner = await start("127.0.0.1", port)
+    runner = await start("127.0.0.1", port, metrics)
     yield port
     await runner.cleanup()
 
 
-async def start(host: str, port: int) -> web.ServerRunner:
+async def start(host: str, port: int, metrics: Metrics | None = None) -> web.ServerRunner:
     health = Health(health_aio.HealthServicer(), ready=True)
-    return await admin.start_admin(Address(host, port), Metrics(), health, shared=False)
+    return await admin.start_admin(Address(host, port), metrics or Metrics(), health, shared=False)
 
 
 async def sent(port: int, data: bytes) -> Connection:
@@ -91,6 +93,73 @@ async def test_a_request_that_is_never_whole_has_so_much_time(
     monkeypatch.setattr(admin, "CONNECTION_S", 0.3, raising=False)
     async with listening() as port:
         await rest(await sent(port, data))
+
+
+class CountedMetrics(Metrics):
+    """Counts its renderings, which take a while, and how many there are at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.renderings = self.at_once = self.at_once_max = 0
+        self.began = threading.Event()
+        self.may_end = threading.Event()
+
+    def exposed(self, *, shared: bool) -> bytes:
+        """Render when a test lets it."""
+        self.renderings += 1
+        self.at_once += 1
+        self.at_once_max = max(self.at_once_max, self.at_once)
+        self.began.set()
+        self.may_end.wait(WAIT_S)
+        self.at_once -= 1
+        return super().exposed(shared=shared)
+
+
+async def test_scrapers_share_one_rendering_at_a_time_and_the_event_loop_goes_on() -> None:
+    metrics = CountedMetrics()
+    async with listening(metrics) as port:
+        first = asyncio.create_task(asked(port, "GET /metrics"))
+        assert await asyncio.to_thread(metrics.began.wait, WAIT_S)
+        others = [asyncio.create_task(asked(port, "GET /metrics")) for _ in range(20)]
+        assert await asked(port, "GET /livez") == b"HTTP/1.1 200 OK"
+        metrics.may_end.set()
+        assert set(await asyncio.gather(first, *others)) == {b"HTTP/1.1 200 OK"}
+    # On a busy machine some of the others may come after the second rendering has begun.
+    assert 2 <= metrics.renderings < 10
+    assert metrics.at_once_max == 1
+
+
+async def test_renderings_are_a_while_apart() -> None:
+    metrics = CountedMetrics()
+    metrics.may_end.set()
+    async with listening(metrics) as port:
+        began = time.monotonic()
+        for _ in range(5):
+            await asked(port, "GET /metrics")
+        assert time.monotonic() - began >= 4 * admin.RENDER_EVERY_S
+        assert metrics.renderings == 5
+
+
+async def test_a_scrape_shows_what_was_counted_before_it_was_asked_for() -> None:
+    metrics = Metrics()
+    async with listening(metrics) as port:
+        for count in range(1, 4):
+            metrics.outcomes.labels("SyncLinkage", "OK", "").inc()
+            answer = await rest(await sent(port, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"))
+            assert f'alipayhk_outcomes_total{{api="SyncLinkage",outcome="",reason="OK"}} {count}.0' in (
+                answer.decode()
+            )
+
+
+async def test_a_scraper_that_goes_away_takes_the_rendering_from_nobody() -> None:
+    metrics = CountedMetrics()
+    async with listening(metrics) as port:
+        _, gone = await sent(port, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert await asyncio.to_thread(metrics.began.wait, WAIT_S)
+        stays = asyncio.create_task(asked(port, "GET /metrics"))
+        gone.transport.abort()
+        metrics.may_end.set()
+        assert await stays == b"HTTP/1.1 200 OK"
 
 
 async def test_those_that_only_hold_connections_do_not_keep_others_out() -> None:

@@ -15,7 +15,7 @@ from clients.alipayhk.crypto import EncryptionProfile
 from clients.alipayhk.endpoint import Encryption, Endpoint
 from clients.alipayhk.keys import Keys
 from clients.alipayhk.transport import Attempt
-from service.call import answer_by
+from service.call import answer_by, certain_s
 from service.flight import Flight
 from service.refusal import Refusal
 from service.settings import read_settings
@@ -61,6 +61,33 @@ def test_the_margin_is_50_ms_and_at_most_a_tenth(
     assert left_s <= given_s + 0.05  # the clock goes on while this runs
     assert left_s >= given_s - 0.05 - 1e-6
     assert left_s >= given_s * 0.9 - 1e-6
+
+
+ROUNDED: Final[dict[str, tuple[float, float]]] = {
+    "10 s, rounded up to tenths of a second": (10.0, 10.1),
+    "30 s, rounded up to tenths of a second": (30.0, 30.1),
+    "29.2 s after a call of 30 s": (29.2, 30.1),
+    "100 s, rounded up to whole seconds": (100.0, 101.0),
+    "97.1 s after a call of 100 s": (97.1, 100.0),
+    "0.98 s after a call of 1 s": (0.98, 1.01),
+    "4.86 s after a call of 5 s": (4.86, 5.0),
+}
+
+
+@pytest.mark.parametrize(("real_s", "received_s"), ROUNDED.values(), ids=ROUNDED.keys())
+def test_the_time_that_a_caller_certainly_waits_allows_for_its_clients_rounding(
+    real_s: float, received_s: float
+) -> None:
+    certain = certain_s(received_s)
+    assert certain is not None
+    assert received_s * 0.95 <= certain <= real_s
+
+
+@given(received_s=st.floats(0, 1e6))
+def test_rounding_and_margin_together_take_at_most_a_tenth(received_s: float) -> None:
+    certain = certain_s(received_s)
+    assert certain is not None
+    assert certain - min(0.05, certain * 0.1) >= received_s * 0.9 - 1e-6
 
 
 def test_a_flight_was_sent_if_a_byte_of_any_attempt_left(keys: Keys) -> None:

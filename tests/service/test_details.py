@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from alipayhk.linkage.v1 import error_reason_pb2 as reasons
 from service.details import status_of, trailers_of
-from service.refusal import Violation
+from service.refusal import Refusal, Violation
 from service.result_codes import ResultCodes
 from service.status import Outcome, Retry, Verdict, verdict_of
 from tests.service.fakes import known, refused
@@ -90,6 +90,34 @@ def test_when_to_try_again_is_told_exactly_where_the_same_request_may_be(retry: 
     else:
         assert not details(status, RetryInfo)
         assert pushback == "-1"
+
+
+PUSHBACKS: Final[list[tuple[float | None, bool, str]]] = [
+    (None, False, "1000"),
+    (60.0, False, "1000"),
+    (1.5, False, "1000"),
+    (1.499, False, "-1"),
+    (0.05, False, "-1"),
+    (-0.01, False, "-1"),
+    (None, True, "-1"),
+    (60.0, True, "-1"),
+]
+
+
+@pytest.mark.parametrize(("left_s", "resends_ended", "pushback"), PUSHBACKS)
+def test_grpc_retries_only_where_its_wait_fits_and_the_gateway_did_not_give_up(
+    left_s: float | None, resends_ended: bool, pushback: str
+) -> None:
+    told = verdict(Retry.SAME_REQUEST_ID)
+    trailers = dict(trailers_of(told, "", left_s=left_s, resends_ended=resends_ended))
+    assert trailers["grpc-retry-pushback-ms"] == pushback
+    (retry_info,) = details(Status.FromString(trailers["grpc-status-details-bin"]), RetryInfo)
+    assert retry_info.retry_delay.ToMilliseconds() == 1000
+
+
+def test_shutting_down_asks_for_100_ms() -> None:
+    told = verdict_of(Refusal(reasons.ERROR_REASON_SHUTTING_DOWN), known(), ResultCodes())
+    assert dict(trailers_of(told, ""))["grpc-retry-pushback-ms"] == "100"
 
 
 @pytest.mark.parametrize(("retry_after_s", "pushback"), [(1.0, "1000"), (0.0004, "0"), (300.0, "300000")])

@@ -15,9 +15,10 @@ from google.rpc.status_pb2 import Status
 from alipayhk.linkage.v1 import error_reason_pb2 as reasons
 from alipayhk.linkage.v1 import linkage_service_pb2 as pb
 from clients.alipayhk import errors
+from service.authorization import Allow
 from service.call import CURRENT, Call, Circumstances, Undecodable
-from service.callers import ANYBODY, Caller, Callers
-from service.interceptors import Allow, Around, Method, Observe, Tell
+from service.callers import ANYBODY, Caller, Callers, Name
+from service.interceptors import Around, Method, Observe, Tell
 from service.logs import set_up_logs
 from service.metrics import Metrics
 from service.refusal import Refusal
@@ -453,7 +454,7 @@ async def test_a_call_that_a_client_or_a_proxy_marked_is_recorded_as_retried(
 async def test_a_retried_call_that_is_refused_at_the_door_is_not_told_that_it_was_not_sent() -> None:
     told = []
     for metadata in ((), (("grpc-previous-rpc-attempts", "1"),)):
-        context = FakeContext(sans=(b"stranger",), metadata=metadata)
+        context = FakeContext(sans=("stranger",), metadata=metadata)
         with pytest.raises(grpc.aio.AbortError):
             await Stack(callers=CALLERS).unary(SYNC, answering, context)
         told.append((info(context).reason, info(context).metadata["outcome"]))
@@ -487,8 +488,8 @@ async def test_a_bug_is_told_by_what_the_record_knows(sent: bool, outcome: str) 
 
 
 LOYALTY: Final = Caller("loyalty", frozenset({"SyncLinkage"}))
-CALLERS: Final = Callers({"spiffe://corp/loyalty": LOYALTY})
-KNOWN: Final = (b"unknown", b"spiffe://corp/loyalty")
+CALLERS: Final = Callers({Name("URI", "spiffe://corp/loyalty"): LOYALTY})
+KNOWN: Final = ("unknown", "spiffe://corp/loyalty")
 
 
 async def test_a_caller_of_the_list_may_call_what_it_names(log_lines: LogStream) -> None:
@@ -505,15 +506,15 @@ async def test_a_caller_of_the_list_may_call_what_it_names(log_lines: LogStream)
     ("path", "sans", "code", "reason"),
     [
         (SYNC, (), "UNAUTHENTICATED", "CALLER_UNAUTHENTICATED"),
-        (SYNC, (b"unknown",), "UNAUTHENTICATED", "CALLER_UNAUTHENTICATED"),
-        (SYNC, (b"spiffe://corp/loyalty/",), "UNAUTHENTICATED", "CALLER_UNAUTHENTICATED"),
-        (SYNC, (b"\xff\xfe",), "UNAUTHENTICATED", "CALLER_UNAUTHENTICATED"),
-        (REFLECT, (b"unknown",), "UNAUTHENTICATED", "CALLER_UNAUTHENTICATED"),
+        (SYNC, ("unknown",), "UNAUTHENTICATED", "CALLER_UNAUTHENTICATED"),
+        (SYNC, ("spiffe://corp/loyalty/",), "UNAUTHENTICATED", "CALLER_UNAUTHENTICATED"),
+        (SYNC, ("spiffe://corp/loyalty", "a\0b"), "UNAUTHENTICATED", "CALLER_UNAUTHENTICATED"),
+        (REFLECT, ("unknown",), "UNAUTHENTICATED", "CALLER_UNAUTHENTICATED"),
         (BIND, KNOWN, "PERMISSION_DENIED", "CALLER_NOT_ALLOWED"),
     ],
 )
 async def test_who_is_not_in_the_list_is_refused_and_reaches_nothing(
-    path: str, sans: tuple[bytes, ...], code: str, reason: str
+    path: str, sans: tuple[str, ...], code: str, reason: str
 ) -> None:
     stack, context, reached = Stack(callers=CALLERS), FakeContext(sans=sans), []
 

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from service.callers import Name
 from service.config_check import described
 from service.parsing import Address
 from service.settings import (
@@ -61,6 +62,7 @@ DEFAULTS: Final = {
     "UPSTREAM_TIMEOUT_S": "4",
     "DEFAULT_DEADLINE_S": "10",
     "DEADLINE_MAX_S": "60",
+    "ATTEMPTS_MAX": "5",
     "RESPONSE_TIME_WINDOW_S": "300",
     "BIZ_TIME_AHEAD_S": "300",
     "LEDGER_URL": "sqlite:///alipayhk-ledger.db",
@@ -246,6 +248,7 @@ BAD: Final = [
     ("UPSTREAM_TIMEOUT_S", "0"),
     ("DEFAULT_DEADLINE_S", "4s"),
     ("DEADLINE_MAX_S", "inf"),
+    ("ATTEMPTS_MAX", "0"),
     ("RESPONSE_TIME_WINDOW_S", "-1"),
     ("BIZ_TIME_AHEAD_S", "nan"),
     ("LEDGER_URL", "redis://x"),
@@ -551,7 +554,7 @@ def test_tls_that_fits_is_taken(environ: dict[str, str], tls: TlsFiles, tmp_path
     more = pair(tls, TLS_CLIENT_CA_FILE=str(tls.ca), CALLERS_FILE=str(callers), LISTEN="0.0.0.0:1")
     settings = read_settings(but(environ, **more))
     assert settings.callers_file is not None
-    assert settings.callers_file.find(["a"]) is not None
+    assert settings.callers_file.find([Name("DNS", "a")])
 
 
 def test_plaintext_beyond_loopback_needs_to_be_allowed(environ: dict[str, str]) -> None:

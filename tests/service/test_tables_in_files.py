@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clients.alipayhk.strict_json import write_json
-from service.callers import ANYBODY, METHODS, Caller, Callers, callers_file
+from service.callers import ANYBODY, METHODS, Caller, Callers, Name, callers_file
 from service.result_codes import ALLOWED, RATE_LIMITED, SET_UP_CODES, ResultCodes, result_codes_file
 from tests.service.fakes import FIXTURES_ARE_FINE
 
@@ -37,16 +37,59 @@ methods = ["SyncLinkage", "BindAccount"]
 """
 
 
-def test_callers_are_found_by_any_name_of_their_certificate(tmp_path: Path) -> None:
+def test_callers_have_the_names_that_the_file_gives_them(tmp_path: Path) -> None:
     callers = callers_file(file(tmp_path, TWO))
     loyalty = Caller("loyalty", frozenset({"SyncLinkage"}), 50)
     billing = Caller("billing", frozenset({"SyncLinkage", "BindAccount"}), None)
     assert callers == Callers(
-        {"spiffe://corp/loyalty": loyalty, "loyalty.corp": loyalty, "spiffe://corp/billing": billing}
+        {
+            Name("URI", "spiffe://corp/loyalty"): loyalty,
+            Name("DNS", "loyalty.corp"): loyalty,
+            Name("URI", "spiffe://corp/billing"): billing,
+        }
     )
-    assert callers.find(["unknown", "loyalty.corp"]) is callers.by_san["loyalty.corp"]
-    assert callers.find(["unknown", "LOYALTY.corp", "spiffe://corp/loyalty/x", ""]) is None
-    assert callers.find([]) is None
+
+
+FOUND: Final[list[tuple[list[Name], list[str]]]] = [
+    ([Name("DNS", "unknown"), Name("DNS", "loyalty.corp")], ["loyalty"]),
+    ([Name("DNS", "LOYALTY.corp")], ["loyalty"]),
+    ([Name("DNS", "loyalty.corp"), Name("URI", "spiffe://corp/loyalty")], ["loyalty"]),
+    ([Name("DNS", "loyalty.corp"), Name("URI", "spiffe://corp/billing")], ["loyalty", "billing"]),
+    ([Name("URI", "spiffe://corp/LOYALTY"), Name("URI", "spiffe://corp/loyalty/x")], []),
+    ([Name("URI", "loyalty.corp"), Name("DNS", "spiffe://corp/loyalty"), Name("DNS", "")], []),
+    ([], []),
+]
+
+
+@pytest.mark.parametrize(("names", "found"), FOUND)
+def test_callers_are_found_by_kind_and_name(tmp_path: Path, names: list[Name], found: list[str]) -> None:
+    callers = callers_file(file(tmp_path, TWO.replace("loyalty.corp", "Loyalty.Corp")))
+    assert [caller.name for caller in callers.find(names)] == found
+
+
+ONLY: Final = "; only DNS names and URIs name a caller"
+NO_NAMES: Final = {
+    "10.0.0.1": "an IP address",
+    "::1": "an IP address",
+    "[2001:db8::1]": "an IP address",
+    "a@corp.example": "an e-mail address or a URI with an @",
+    "mailto:a@corp.example": "an e-mail address or a URI with an @",
+    "spiffe://a@corp/x": "an e-mail address or a URI with an @",
+    "loyalty.internal\\u0000.evil.com": "what cannot be a DNS name",
+    "loyalty internal": "what cannot be a DNS name",
+    "loyalty.internal:443": "what cannot be a DNS name",
+    "會員.internal": "what cannot be a DNS name",
+    "spiffe://corp/a b": "what cannot be a URI name",
+    "spiffe://corp/\\u0000": "what cannot be a URI name",
+}
+
+
+@pytest.mark.parametrize(("san", "what"), NO_NAMES.items())
+def test_what_can_name_no_caller_is_refused_without_its_text(tmp_path: Path, san: str, what: str) -> None:
+    text = f'[callers.a]\nsan = ["x", "{san}"]\nmethods = ["SyncLinkage"]'
+    with pytest.raises(ValueError, match=r".") as failure:
+        callers_file(file(tmp_path, text))
+    assert str(failure.value) == f"[callers.a] has as item 2 of san {what}{ONLY}"
 
 
 def test_anybody_may_call_everything_where_there_is_no_list() -> None:
@@ -82,6 +125,7 @@ CALLERS_FAULTS: Final = {
     f'[callers.a]\n{GOOD}max_in_flight = "1"': BAD_QUOTA,
     f"[callers.a]\n{GOOD}sans = 1\nquota = 2": "[callers.a] has members that are not known: quota, sans",
     f"[callers.a]\n{GOOD}[callers.b]\n{GOOD}": "[callers.b] names x a second time",
+    '[callers.a]\nsan = ["x", "X"]\nmethods = ["SyncLinkage"]': "[callers.a] names X a second time",
     '[callers.a]\nsan = ["x", "x"]\nmethods = ["SyncLinkage"]': "[callers.a] names x a second time",
     '[callers.a]\nsan = ["x"]\n[callers.b]\nsan = ["x", "y"]\n[callers.c]\nsan = ["y"]': "; ".join(
         [
@@ -103,6 +147,12 @@ CALLERS_FAULTS: Final = {
         ]
     ),
 }
+
+
+def test_an_e_mail_address_that_is_given_twice_is_not_written_either(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r".") as failure:
+        callers_file(file(tmp_path, '[callers.a]\nsan = ["chan@x", "chan@x"]\nmethods = ["SyncLinkage"]'))
+    assert "chan" not in str(failure.value)
 
 
 @pytest.mark.parametrize(("text", "fault"), CALLERS_FAULTS.items())

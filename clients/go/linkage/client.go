@@ -27,7 +27,9 @@ import (
 const DefaultDeadline = 10 * time.Second
 
 // RetryServiceConfig is what gRPC retries by itself; it is the same in every language. Repeating a request
-// with its id and content is always safe for a caller of the gateway.
+// with its id and content is always safe for a caller of the gateway. The trailer grpc-retry-pushback-ms of
+// every error overrides it: the wait in milliseconds, or -1 for no other attempt within this call. Whether to
+// send the request again later is what Error.Retry says.
 //
 //go:embed retry_service_config.json
 var RetryServiceConfig string

@@ -36,7 +36,8 @@ const (
 	// The request is not valid; BadRequest names every fault. The request id is not spent.
 	// Example: user_id is missing and external_identity_value has 129 characters.
 	ErrorReason_ERROR_REASON_INVALID_REQUEST ErrorReason = 1
-	// The caller's certificate is valid but stands in no allow-list.
+	// The caller's certificate is valid, but its names are no caller's, or those of more than one caller, or
+	// one of them holds a control character. metadata["caller_names"] shows the names that were read.
 	// Example: a certificate for spiffe://corp/reports, which CALLERS_FILE does not name.
 	ErrorReason_ERROR_REASON_CALLER_UNAUTHENTICATED ErrorReason = 2
 	// The caller is known but may not call this method.
@@ -66,8 +67,10 @@ const (
 	// AlipayHK's TLS certificate is not valid; nothing was sent.
 	// Example: it has expired, or is for another host.
 	ErrorReason_ERROR_REASON_UPSTREAM_TLS_INVALID ErrorReason = 11
-	// The request id was used before with other content; nothing was sent.
-	// Example: "loyalty-7f3c0a52" came back with another user_id.
+	// The request id was used before with other content; nothing was sent. A BindAccount may be sent under
+	// a new id (retry new_request_id) only where the earlier request was rejected; else retry is operator,
+	// because a new id could bind twice.
+	// Example: "loyalty-7f3c0a52" came back with another user_id, or a retry had a timestamp of its own.
 	ErrorReason_ERROR_REASON_REQUEST_ID_REUSED ErrorReason = 12
 	// A newer biz_time has been applied to this linkage already; nothing was sent.
 	// Example: the BIND of 08:00 arrives after the UNBIND of 08:05.

@@ -426,8 +426,8 @@ func (x *SyncLinkageResponse) GetResolvedByOperator() bool {
 type BindAccountRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Required. Identifies this request for ever, across all callers of this service: prefix it with
-	// your service's name. 1 to 64 printable ASCII characters without space. On the wire: reqMsgId.
-	// Example: "billing-9d1e44b0".
+	// your service's name. A retry repeats it with the same content, timestamp included. 1 to 64 printable
+	// ASCII characters without space. On the wire: reqMsgId. Example: "billing-9d1e44b0".
 	RequestId string `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// Required. AlipayHK's id of the merchant. At most 64 characters. On the wire: merchantAccountId.
 	// Example: "2160400000002012".

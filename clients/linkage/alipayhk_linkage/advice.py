@@ -18,6 +18,11 @@ NEXT: Final[Mapping[Retry, str]] = {
     Retry.NEVER: "Do not send it again",
     Retry.OPERATOR: "Do not send it again; tell the people who run the gateway",
 }
+NEW_ID_COULD_ACT_TWICE: Final = (
+    "Do not send it under a new id: the earlier request of this id may have taken effect. To learn its "
+    "outcome, send that one again with the content and the timestamp that it had, or ask the people who "
+    "run the gateway"
+)
 
 
 def advice(error: LinkageError) -> str:
@@ -27,4 +32,5 @@ def advice(error: LinkageError) -> str:
     )
     waits = error.retry is Retry.SAME_REQUEST_ID and error.retry_after_s
     wait = f", in {error.retry_after_s:g} s" if waits else ""
-    return f"{said} {NEXT[error.retry]}{wait}."
+    reused = (error.reason, error.retry) == ("REQUEST_ID_REUSED", Retry.OPERATOR)
+    return f"{said} {NEW_ID_COULD_ACT_TWICE if reused else NEXT[error.retry]}{wait}."

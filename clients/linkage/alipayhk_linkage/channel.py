@@ -14,7 +14,8 @@ RETRY_SERVICE_CONFIG: Final = files(__package__).joinpath("retry_service_config.
 
 Repeating a request with its id and content is always safe: the gateway knows the id, and answers,
 joins, or sends again only what AlipayHK lets it. The trailer `grpc-retry-pushback-ms` of every error
-rules over the policy: the wait in milliseconds, or -1 for "not again".
+overrides the policy: the wait in milliseconds, or -1 for no other attempt within this call. -1 does not say
+that the request must not be sent again later: `LinkageError.retry` does.
 """
 
 Options = tuple[tuple[str, str | int], ...]

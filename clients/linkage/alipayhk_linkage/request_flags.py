@@ -18,7 +18,7 @@ Field = Any
 Enum = Any
 
 FORM: Final = "template_form"
-MOMENT: Final = "RFC 3339, as 2026-03-01T08:00:00Z, or now"
+MOMENT: Final = "RFC 3339, as 2026-03-01T08:00:00Z, or now; to repeat a call, give the time that it had"
 
 
 def add_request_flags(parser: argparse.ArgumentParser, request: type[Message]) -> None:

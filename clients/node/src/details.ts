@@ -33,7 +33,7 @@ function ofGateway(status: Status): Details | undefined {
   return { info, badRequest: every("BadRequest", BadRequest)[0], retryInfo: every("RetryInfo", RetryInfo)[0] };
 }
 
-/** The wait that the gateway asks for, in milliseconds; undefined where it asks for none, or says never (-1). */
+/** The wait that the gateway asks for, in milliseconds; undefined where it names none. A pushback of -1 names none. */
 export function waitMs(details: Details | undefined, trailers: Metadata): number | undefined {
   const delay = details?.retryInfo?.retryDelay;
   if (delay !== undefined) return delay.seconds * 1000 + Math.round(delay.nanos / 1_000_000);

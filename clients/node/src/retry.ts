@@ -2,7 +2,8 @@
  * How gRPC itself repeats a call: the same policy in every language, clients/retry_service_config.json.
  *
  * Repeating is always safe here: the gateway answers a known request id from its ledger. Its trailer
- * grpc-retry-pushback-ms rules how long each wait is, and whether there is another attempt at all.
+ * grpc-retry-pushback-ms says how long each wait is; -1 means no other attempt within this call. Whether to
+ * send the request again later is what `LinkageError.retry` says.
  */
 export const RETRY_SERVICE_CONFIG = {
   methodConfig: [

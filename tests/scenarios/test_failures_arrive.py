@@ -1,0 +1,109 @@
+"""Failures that the gateway re-sends reach callers with details, also under gRPC's own retry policy."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+from grpc import StatusCode
+
+from alipayhk_linkage.channel import channel_options
+
+from ..e2e import caller
+from ..e2e.caller import Expected, Told, doubt, not_sent
+from ..e2e.conftest import RunAll
+from ..e2e.samples import BIND, SYNC, apart
+from ..e2e.upstream import Answer, Peer, Request, Script, Upstream, answers, closes, hangs, resets, sends
+from ..e2e.wallet import Wallet, id_of, result
+from ..ports import free_port
+from .scene import kept_in
+
+ATTEMPTS_MAX: Final = 5
+DEADLINES_S: Final = (2, 5, 10)
+AT_ONCE: Final = 4
+"""Few calls at once, so that neither the breaker nor the retry budget ends what is measured here."""
+PAGE: Final = Answer(503, (("Content-Type", "text/html"),), b"<html></html>")
+HTTP_ERROR: Final = doubt("UPSTREAM_HTTP_ERROR", promised=True)
+CUT: Final = Answer(200, (), b"{").head(("Content-Length", "99")) + b"{"
+LIMITED: Final = doubt("WALLET_RATE_LIMITED", promised=True, code=StatusCode.RESOURCE_EXHAUSTED)
+UNREACHABLE: Final = not_sent(StatusCode.UNAVAILABLE, "UPSTREAM_UNREACHABLE")
+TIMED_OUT: Final = doubt("UPSTREAM_TIMEOUT", promised=True, code=StatusCode.DEADLINE_EXCEEDED)
+
+
+def failures(wallet: Wallet) -> Mapping[str, tuple[Script, Expected]]:
+    """Return every failure that the gateway re-sends, and what its caller must get."""
+    return {
+        "HTTP 503": (answers(lambda _: PAGE), HTTP_ERROR),
+        "HTTP 500": (answers(lambda _: PAGE.but(status=500)), HTTP_ERROR),
+        "HTTP 408": (answers(lambda _: PAGE.but(status=408)), HTTP_ERROR),
+        "UNKNOWN_EXCEPTION": (
+            wallet.says(result("U", "UNKNOWN_EXCEPTION")),
+            doubt("WALLET_RESULT_UNKNOWN", promised=True),
+        ),
+        "RESET": (resets, doubt("CONNECTION_LOST", promised=True)),
+        "CLOSE": (closes, doubt("CONNECTION_LOST", promised=True)),
+        "TRUNCATE": (sends(CUT, then=closes), doubt("RESPONSE_TRUNCATED", promised=True)),
+        "HUGE": (
+            answers(lambda request: wallet.right(request).but(body=b" " * 300_000)),
+            doubt("RESPONSE_TRUNCATED", promised=True),
+        ),
+        "UNSIGNED": (answers(lambda _: PAGE.but(status=200)), doubt("RESPONSE_UNSIGNED", promised=True)),
+        "HTTP 429": (answers(lambda _: PAGE.but(status=429)), LIMITED),
+        "TIMEOUT": (hangs, TIMED_OUT),
+    }
+
+
+@asynccontextmanager
+async def retrying(address: str) -> AsyncIterator[grpc.aio.Channel]:
+    """Open a channel with the options of this project's client, gRPC's retry policy among them."""
+    options = (*channel_options(None, retries=True), ("grpc.use_local_subchannel_pool", 1))
+    async with grpc.aio.insecure_channel(address, options=options) as channel:
+        yield channel
+
+
+async def test_each_failure_arrives_with_code_reason_and_outcome(
+    run_all: RunAll, upstream: Upstream, wallet: Wallet, tmp_path: Path
+) -> None:
+    rows, scripts = failures(wallet), dict[str, Script]()
+
+    async def script(request: Request, peer: Peer) -> None:
+        await scripts[id_of(request)](request, peer)
+
+    async def call(channel: grpc.aio.Channel, deadline_s: int, name: str) -> None:
+        script, expected = rows[name]
+        request = apart(SYNC)
+        scripts[request.request_id] = script
+        async with busy[deadline_s]:
+            told = await caller.call(channel, SYNC, request, timeout_s=deadline_s)
+        assert isinstance(told, Told)
+        assert told.status.details, (name, deadline_s, "a status without details")
+        # On a busy machine the last attempt of a short call may have had too little time for its answer.
+        slow = deadline_s == min(DEADLINES_S) and told.info.reason == "UPSTREAM_TIMEOUT"
+        caller.check(told, TIMED_OUT if slow else expected, request)
+        sent = [sent for sent in upstream.requests if id_of(sent) == request.request_id]
+        assert 1 <= len(sent) <= ATTEMPTS_MAX, (name, deadline_s)
+
+    async def unreachable(channel: grpc.aio.Channel, deadline_s: int) -> None:
+        request = BIND.request()
+        async with busy[deadline_s]:
+            await caller.refused(channel, BIND, request, UNREACHABLE, timeout_s=deadline_s)
+
+    busy = {deadline_s: asyncio.Semaphore(AT_ONCE) for deadline_s in DEADLINES_S}
+    upstream.script = script
+    nowhere = {"BIND_ACCOUNT_BASE_URL": f"http://127.0.0.1:{free_port()}"}
+    settings = {str(s): {**kept_in(tmp_path / f"{s}.db"), **nowhere} for s in DEADLINES_S}
+    async with run_all(settings) as gateways, asyncio.TaskGroup() as calling:
+        for deadline_s in DEADLINES_S:
+            channel: Any = retrying(gateways[str(deadline_s)].address)
+            calling.create_task(_all(channel, deadline_s, rows, call, unreachable))
+
+
+async def _all(opening: Any, deadline_s: int, rows: Mapping[str, Any], call: Any, unreachable: Any) -> None:
+    async with opening as channel:
+        await asyncio.gather(
+            unreachable(channel, deadline_s), *(call(channel, deadline_s, name) for name in rows)
+        )

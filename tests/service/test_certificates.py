@@ -1,0 +1,45 @@
+"""The names of a certificate: what cannot be read has none, and many names take little memory and text."""
+
+from __future__ import annotations
+
+import pytest
+
+from service.callers import Name
+from service.certificates import CACHED_MAX, SHOWN_CHARACTERS_MAX, names_of
+from tests.service.fakes import certificate_of
+
+NOT_PEM = {
+    "nothing": b"",
+    "text": b"no certificate",
+    "an empty frame": b"-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n",
+    "cut DER": b"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n",
+}
+
+
+@pytest.mark.parametrize("pem", NOT_PEM.values(), ids=NOT_PEM.keys())
+def test_what_is_no_certificate_has_no_names(pem: bytes) -> None:
+    found = names_of(pem)
+    assert (found.names, str(found)) == ((), "")
+
+
+def test_names_are_in_the_order_of_the_certificate_and_as_they_are_in_it() -> None:
+    found = names_of(certificate_of(("spiffe://corp/A", "B.corp")))
+    assert found.names == (Name("URI", "spiffe://corp/A"), Name("DNS", "B.corp"))
+    assert str(found) == "URI:spiffe://corp/A, DNS:B.corp"
+
+
+def test_names_that_hold_an_at_sign_are_counted_and_not_shown() -> None:
+    found = names_of(certificate_of(("chan@corp", "spiffe://chan@corp/a", "b.corp")))
+    assert str(found) == "DNS:b.corp, 2 other names"
+
+
+def test_many_names_are_cut() -> None:
+    found = names_of(certificate_of(tuple(f"service-{number}.corp" for number in range(500))))
+    assert len(found.names) == 500
+    assert len(str(found)) == SHOWN_CHARACTERS_MAX
+
+
+def test_parsed_certificates_are_kept_up_to_a_number() -> None:
+    for number in range(CACHED_MAX + 10):
+        names_of(b"%d" % number)
+    assert names_of.cache_info().currsize == CACHED_MAX
