@@ -156,7 +156,8 @@ class Attempts:
 
     async def _attempt(self, flight: Flight) -> Message | CallError:
         """Make one attempt; return the response, recorded, or how the attempt failed."""
-        order, attempt = flight.order, Attempt()
+        order = flight.order
+        attempt = Attempt(fresh_connection=isinstance(flight.last_sent, errors.Repeated))
         flight.attempts.append(attempt)
         flight.stuck = errors.Unreachable("the caller's time was up")
         try:

@@ -110,6 +110,8 @@ class Settings:
         "Whether a plain answer to SyncLinkage is refused.")
     upstream_timeout_s: float = _setting(parsing.seconds(0.1, 60), "4",
         "How long one attempt may take, from connecting to the last byte of the answer.")
+    upstream_connections: str = _setting(parsing.choice("reuse", "fresh"), "reuse",
+        "Whether connections to AlipayHK are used again (reuse) or each request takes a new one (fresh).")
     default_deadline_s: float = _setting(parsing.seconds(0.1, 600), "10",
         "The deadline of a call that has none.")
     deadline_max_s: float = _setting(parsing.seconds(0.1, 600), "60",

@@ -236,6 +236,7 @@ FAILURES: Final[dict[type[errors.CallError], Row]] = {
     errors.Truncated: _unknown(StatusCode.UNAVAILABLE, reasons.ERROR_REASON_RESPONSE_TRUNCATED),
     errors.SignatureInvalid: _alarm(reasons.ERROR_REASON_RESPONSE_SIGNATURE_INVALID),
     errors.Replayed: _alarm(reasons.ERROR_REASON_RESPONSE_REPLAYED),
+    errors.Repeated: _unknown(StatusCode.UNAVAILABLE, reasons.ERROR_REASON_RESPONSE_REPLAYED),
     errors.Malformed: _alarm(reasons.ERROR_REASON_RESPONSE_MALFORMED),
     errors.NotEncrypted: _alarm(reasons.ERROR_REASON_RESPONSE_NOT_ENCRYPTED),
 }

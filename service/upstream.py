@@ -31,6 +31,7 @@ def transport_of(settings: Settings) -> Transport:
         connect_timeout_s=min(CONNECT_TIMEOUT_S, settings.upstream_timeout_s),
         tls=ssl.create_default_context(cafile=str(ca_file) if ca_file else None),
         proxy=settings.upstream_proxy,
+        reuse_connections=settings.upstream_connections == "reuse",
     )
 
 

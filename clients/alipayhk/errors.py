@@ -81,6 +81,10 @@ class Replayed(AnswerError):
     """The signature verifies, but the answer cannot be to this request."""
 
 
+class Repeated(AnswerError):
+    """The answer is an earlier one of the same connection again, so it is not to this request."""
+
+
 class Malformed(AnswerError):
     """The signature verifies, but the answer cannot be decrypted or read."""
 

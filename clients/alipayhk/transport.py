@@ -1,4 +1,4 @@
-"""The I/O floor: one POST, and whether a byte of it left. The only importer of aiohttp here."""
+"""Send one POST; know whether a byte of it was sent."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Final
 import aiohttp
 from yarl import URL
 
-from .errors import ConnectionLost, Timeout, TlsInvalid, Truncated, Unreachable
+from .connections import QUARANTINE_S, PairedBody, PairingConnector
+from .errors import ConnectionLost, Repeated, Timeout, TlsInvalid, Truncated, Unreachable
 from .messages import RawResponse, SealedRequest
+from .pairing import RepeatedAnswer
 
 BODY_BYTES_MAX: Final = 256 * 1024
-KEEP_ALIVE_S: Final = 15.0
-"""Shorter than any front end is likely to close an idle connection after."""
 _READ_BYTES: Final = 16 * 1024
 
 
@@ -27,14 +27,17 @@ class Attempt:
 
     sent: bool = False
     """Whether a byte may have left. Set before the first one is written, and never unset."""
+    fresh_connection: bool = False
+    """Whether the request must not be sent on a connection that was used before."""
 
 
 class Transport:
     """A pool of connections to AlipayHK.
 
     Connections are kept alive only for requests that may safely be sent again: on a connection that
-    the other side is just closing, a request may or may not arrive. How many calls are under way is
-    the caller's to limit; a limit in here would make waiting for a connection look like connecting.
+    the other side is just closing, a request may or may not arrive. With `reuse_connections` off every
+    request takes a connection of its own. How many calls are under way is the caller's to limit; a limit
+    in here would make waiting for a connection look like connecting.
     """
 
     def __init__(
@@ -45,15 +48,18 @@ class Transport:
         tls: ssl.SSLContext | None = None,
         proxy: str | None = None,
         user_agent: str = "alipayhk-gateway",
+        reuse_connections: bool = True,
+        quarantine_s: float = QUARANTINE_S,
     ) -> None:
         self._timeout_s = timeout_s
+        self._reuse_connections = reuse_connections
         self._proxy = proxy
         tls = ssl.create_default_context() if tls is None else tls
         trace = aiohttp.TraceConfig()
         trace.on_request_headers_sent.append(_on_headers_sent)
         self._sessions = {
             reuse: aiohttp.ClientSession(
-                connector=_connector(tls, reuse=reuse),
+                connector=PairingConnector(tls, reuse=reuse, quarantine_s=quarantine_s),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_s),
                 trace_configs=[trace],
                 headers={"User-Agent": user_agent, "Accept-Encoding": "identity"},
@@ -75,6 +81,8 @@ class Transport:
             raise (Timeout if attempt.sent else Unreachable)("no answer in time") from None
         except aiohttp.ClientConnectorCertificateError:
             raise TlsInvalid("the server's certificate is not valid") from None
+        except RepeatedAnswer:
+            raise Repeated("the answer is an earlier one of this connection again") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise (ConnectionLost if attempt.sent else Unreachable)(_cause_of(error)) from None
 
@@ -90,9 +98,10 @@ class Transport:
         url = URL(base_url + sealed.path, encoded=True)
         if url.raw_path_qs != sealed.path or url.raw_fragment:
             raise Unreachable("the path cannot be sent as it is signed")
-        async with self._sessions[reuse_connection].post(
+        reuse = self._reuse_connections and reuse_connection and not attempt.fresh_connection
+        async with self._sessions[reuse].post(
             url,
-            data=sealed.body,
+            data=PairedBody(sealed.body),
             headers=list(sealed.headers),
             allow_redirects=False,
             proxy=self._proxy,
@@ -108,12 +117,6 @@ class Transport:
                 end_announced="Content-Length" in response.headers
                 or "chunked" in response.headers.get("Transfer-Encoding", "").lower(),
             )
-
-
-def _connector(tls: ssl.SSLContext, *, reuse: bool) -> aiohttp.TCPConnector:
-    if reuse:
-        return aiohttp.TCPConnector(ssl=tls, limit=0, keepalive_timeout=KEEP_ALIVE_S)
-    return aiohttp.TCPConnector(ssl=tls, limit=0, force_close=True)
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:

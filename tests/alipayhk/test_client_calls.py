@@ -20,7 +20,7 @@ from clients.alipayhk.protocols import HEADER_SIGNED, PROTOCOLS
 from clients.alipayhk.strict_json import member_bytes
 from clients.alipayhk.transport import Attempt
 from tests.alipayhk.sides import REQUEST_ID, Sides
-from tests.alipayhk.upstream import Upstream, Wire, hanging, transport
+from tests.alipayhk.upstream import Upstream, Wire, hanging, rested, transport
 from tests.ports import free_port
 
 BODY: Final = '{"requestId":"req-0001","userId":"2160000000000001","名":"陳大文 🧧"}'.encode()
@@ -39,7 +39,8 @@ class Wallet:
     sides: Sides
     body: dict[str, object] = field(default_factory=lambda: dict(SUCCESS))
     http_status: int = 200
-    headers: Headers = (("Tracer-Id", "tracer-1"),)
+    headers: Headers | None = None
+    """More headers; by default a Tracer-Id of the answer's own, from tracer-1."""
     alter: Callable[[bytes], bytes] = bytes
     answered_at: Callable[[], datetime] = now_utc
     opened: list[VerifiedRequest] = field(default_factory=list)
@@ -57,7 +58,9 @@ class Wallet:
             )
             body = self.alter(sealed.body)
             lines = [f"HTTP/1.1 {self.http_status} Status", f"Content-Length: {len(body)}"]
-            lines += [f"{name}: {value}" for name, value in (*sealed.headers, *self.headers)]
+            own = (("Tracer-Id", f"tracer-{len(self.opened)}"),)
+            headers = own if self.headers is None else self.headers
+            lines += [f"{name}: {value}" for name, value in (*sealed.headers, *headers)]
             await wire.write("\r\n".join([*lines, "", ""]).encode() + body)
 
 
@@ -83,6 +86,8 @@ async def call(
         client = Client(opened)
         for _ in range(times):
             verified = await client.call(us, REQUEST_ID, BODY, attempt or Attempt())
+            if times > 1:
+                await rested()
     return verified
 
 

@@ -18,6 +18,8 @@ from tests.alipayhk.upstream import (
     post,
     post_once,
     replying,
+    rested,
+    traced,
     transport,
 )
 from tests.ports import free_port
@@ -29,7 +31,7 @@ async def forever(wire: Wire) -> None:
     """Answer every request on one connection."""
     while True:
         await wire.request()
-        await wire.write(OK)
+        await wire.write(traced(OK))
 
 
 @pytest.fixture
@@ -101,6 +103,7 @@ async def test_a_connection_is_kept_alive_where_it_may_be_reused() -> None:
     async with Upstream(forever) as upstream, transport() as opened:
         for _ in range(3):
             assert (await post(opened, upstream.url, reuse_connection=True)).answer
+            await rested()
     assert (len(upstream.wires), len(upstream.received)) == (1, 3)
     assert all(request.values("Connection") != ["close"] for request in upstream.received)
 
@@ -115,7 +118,7 @@ async def test_a_fresh_connection_is_taken_where_it_may_not() -> None:
 
 
 async def test_a_kept_connection_that_died_is_not_mistaken_for_unsent() -> None:
-    async with Upstream(replying(OK)) as upstream, transport() as opened:
+    async with Upstream(replying(traced(OK))) as upstream, transport() as opened:
         assert (await post(opened, upstream.url, reuse_connection=True)).answer
         again = await post(opened, upstream.url, reuse_connection=True)
     # Either the close was noticed and a second connection served, or the loss counts as sent.
@@ -136,9 +139,10 @@ async def test_a_lost_post_is_never_sent_a_second_time() -> None:
 
 async def test_no_cookie_is_ever_sent_back() -> None:
     answer = OK.replace(b"\r\n\r\n", b"\r\nSet-Cookie: MARKED=1; Path=/\r\n\r\n")
-    async with Upstream(replying(answer, answer)) as upstream, transport() as opened:
+    async with Upstream(replying(traced(answer), traced(answer))) as upstream, transport() as opened:
         for _ in range(2):
             await post(opened, upstream.url, reuse_connection=True)
+            await rested()
     assert [request.values("Cookie") for request in upstream.received] == [[], []]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import itertools
 import socket
 import ssl
 import struct
@@ -13,19 +14,33 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from clients.alipayhk.connections import QUARANTINE_S
 from clients.alipayhk.errors import CallError
 from clients.alipayhk.messages import Headers, RawResponse, SealedRequest
 from clients.alipayhk.transport import Attempt, Transport
 
 NO_AUTHORITIES: Final = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """Trusts nobody, and is quickly made: reading those of the system takes longer than most tests."""
+
+
+_TRACERS: Final = itertools.count(1)
+
+
+def traced(answer: bytes) -> bytes:
+    """Give an answer a Tracer-Id of its own, as AlipayHK does."""
+    return answer.replace(b"\r\n", b"\r\nTracer-Id: tracer-%d\r\n" % next(_TRACERS), 1)
+
+
+async def rested() -> None:
+    """Wait until a connection that has answered may be used again."""
+    await asyncio.sleep(QUARANTINE_S + 0.05)
 
 
 @dataclass(frozen=True)
@@ -182,9 +197,12 @@ async def transport(
     connect_timeout_s: float = 2.0,
     tls: ssl.SSLContext | None = NO_AUTHORITIES,
     proxy: str | None = None,
+    **options: Any,
 ) -> AsyncIterator[Transport]:
     """Open a transport, and close it."""
-    opened = Transport(timeout_s=timeout_s, connect_timeout_s=connect_timeout_s, tls=tls, proxy=proxy)
+    opened = Transport(
+        timeout_s=timeout_s, connect_timeout_s=connect_timeout_s, tls=tls, proxy=proxy, **options
+    )
     try:
         yield opened
     finally:
@@ -199,9 +217,10 @@ async def post(
     body: bytes = b'{"a":1}',
     headers: Headers = (("Content-Type", "application/json; charset=UTF-8"),),
     reuse_connection: bool = False,
+    fresh_connection: bool = False,
 ) -> Outcome:
     """Post once, and say how it ended."""
-    attempt = Attempt()
+    attempt = Attempt(fresh_connection=fresh_connection)
     started = time.perf_counter()
     answer, error = None, None
     try:

@@ -38,6 +38,7 @@ AGAIN: Final = {
     "502": BAD_GATEWAY,
     "408": failing(errors.Unsigned("x", http_status=408)),
     "unsigned": UNSIGNED,
+    "an earlier answer again": failing(errors.Repeated("x")),
     "unreachable": UNREACHABLE,
     "connecting hangs": HANG_CONNECTING,
 }
@@ -55,6 +56,24 @@ async def test_sync_linkage_is_sent_again_with_the_same_bytes(world: World, step
     row = await world.row("a")
     assert row is not None
     assert row.attempts == (3 if step.sent else 1)
+
+
+async def test_after_an_earlier_answer_came_again_only_fresh_connections_are_used(world: World) -> None:
+    repeated = failing(errors.Repeated("x"))
+    world.client.script("a", U, repeated, UNREACHABLE, LOST, S)
+    assert (await world.deliver(world.sync("a"), left_s=20.0)).short == OK
+    fresh = [attempt.fresh_connection for _, attempt in world.client.attempts]
+    assert fresh == [False, False, True, True, False]
+
+
+async def test_an_earlier_answer_that_leaves_no_time_to_send_again_is_told_as_replayed(
+    world: World,
+) -> None:
+    world.client.script("a", replace(failing(errors.Repeated("x")), after_s=1.0))
+    told = await world.deliver(world.sync("a"), left_s=1.05)
+    assert (told.short, told.code) == (("RESPONSE_REPLAYED", "unknown", "same_request_id"), "UNAVAILABLE")
+    assert len(world.client.attempts) == 1
+    assert await world.state("a") == "in_doubt"
 
 
 NOT_AGAIN: Final[dict[str, tuple[Step, tuple[str, str, str], str]]] = {

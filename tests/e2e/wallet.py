@@ -35,6 +35,11 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
+def tracer_line() -> tuple[str, str]:
+    """Return a Tracer-Id that no other answer has."""
+    return "Tracer-Id", os.urandom(16).hex()
+
+
 def sign(key: RSAPrivateKey, content: bytes) -> str:
     """Sign, in base64."""
     return base64.b64encode(key.sign(content, padding.PKCS1v15(), hashes.SHA256())).decode()
@@ -108,7 +113,7 @@ class Wallet:
         sealed = protocol.seal_response(
             endpoint, asked, body or api.success, now=datetime.now(UTC), random_bytes=os.urandom
         )
-        return Answer(200, sealed.headers, sealed.body)
+        return Answer(200, (*sealed.headers, tracer_line()), sealed.body)
 
     def endpoint(self, api: Api, path: str = "") -> Endpoint:
         """Describe an API as AlipayHK has it."""
@@ -162,14 +167,17 @@ class Wallet:
         """Sign a body in headers."""
         content = f"POST {request.target}\n{client_id}.{time}.".encode() + body
         line = signature_line(sign(self.key, content), version=self.key_version)
-        headers = (("Client-Id", client_id), JSON, ("Response-Time", time), ("Signature", line), *extra)
+        signed = (("Client-Id", client_id), JSON, ("Response-Time", time), ("Signature", line))
+        headers = (*signed, tracer_line(), *extra)
         return Answer(200, headers, body)
 
     def enveloped(self, content: bytes) -> Answer:
         """Sign the value of `response`."""
         signature = quote(sign(self.key, content), safe="")
         return Answer(
-            200, (JSON,), b'{"response":' + content + b',"signature":"' + signature.encode() + b'"}'
+            200,
+            (JSON, tracer_line()),
+            b'{"response":' + content + b',"signature":"' + signature.encode() + b'"}',
         )
 
     def but(self, **changes: Any) -> Wallet:

@@ -149,6 +149,8 @@ ROWS: Final = (
          C.INTERNAL, "RESPONSE_SIGNATURE_INVALID", "unknown", OPERATOR),
     Case("a signed answer that cannot be to this request", errors.Replayed("x"),
          C.INTERNAL, "RESPONSE_REPLAYED", "unknown", OPERATOR),
+    Case("an earlier answer of the same connection again", errors.Repeated("x"),
+         C.UNAVAILABLE, "RESPONSE_REPLAYED", "unknown", SAME, PROMISED),
     Case("signed, but malformed or not decryptable", errors.Malformed("x"),
          C.INTERNAL, "RESPONSE_MALFORMED", "unknown", OPERATOR),
     Case("signed, but plain where encryption is required", errors.NotEncrypted("x"),

@@ -109,7 +109,8 @@ const (
 	// Example: one bit of the body was flipped, or keyVersion names a key that is not configured.
 	ErrorReason_ERROR_REASON_RESPONSE_SIGNATURE_INVALID ErrorReason = 24
 	// A signed answer that cannot be to this request.
-	// Example: its Response-Time is an hour old, or its reqMsgId is another request's.
+	// Example: its Response-Time is an hour old, or its reqMsgId is another request's; or AlipayHK's front end
+	// sent an earlier answer of the connection again, and no time was left to repeat the request.
 	ErrorReason_ERROR_REASON_RESPONSE_REPLAYED ErrorReason = 25
 	// A signed answer that cannot be decrypted or read.
 	// Example: a body with two members named "result".

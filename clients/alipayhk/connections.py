@@ -1,0 +1,88 @@
+"""A pool of connections whose answers are paired with their requests: see `pairing`."""
+
+from __future__ import annotations
+
+import functools
+import ssl
+from typing import TYPE_CHECKING, Final
+
+import aiohttp
+
+from .pairing import NotReady, PairedProtocol
+
+if TYPE_CHECKING:
+    from aiohttp.abc import AbstractStreamWriter
+    from aiohttp.client_proto import ResponseHandler
+    from aiohttp.client_reqrep import ClientRequest, ConnectionKey
+    from aiohttp.connector import Connection
+    from aiohttp.tracing import Trace
+
+KEEP_ALIVE_S: Final = 15.0
+"""Shorter than any front end is likely to close an idle connection after."""
+QUARANTINE_S: Final = 0.1
+"""How long a connection that has answered waits before it is reused (docs/adr/0014)."""
+
+
+class PairingConnector(aiohttp.TCPConnector):
+    """A pool of `PairedProtocol`; without reuse, connections that are each used once."""
+
+    def __init__(self, tls: ssl.SSLContext, *, reuse: bool, quarantine_s: float = QUARANTINE_S) -> None:
+        if reuse:
+            super().__init__(ssl=tls, limit=0, keepalive_timeout=KEEP_ALIVE_S)
+        else:
+            super().__init__(ssl=tls, limit=0, force_close=True)
+        self._quarantine_s = quarantine_s
+        protocol: type[ResponseHandler] = PairedProtocol
+        self._factory = functools.partial(protocol, loop=self._loop)
+
+    async def connect(
+        self,
+        req: ClientRequest,
+        traces: list[Trace],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109  (aiohttp's signature)
+    ) -> Connection:
+        """Return a connection on which nothing has come that nobody asked for."""
+        while True:
+            connection = await super().connect(req, traces, timeout)
+            try:
+                protocol = _paired(connection.protocol)
+                is_new = protocol.is_new
+                if await protocol.ready():
+                    return connection
+            except BaseException:
+                connection.close()
+                raise
+            connection.close()
+            if is_new:
+                raise NotReady("the connection ended, or bytes came, before the request")
+
+    def _release(
+        self, key: ConnectionKey, protocol: ResponseHandler, *, should_close: bool = False
+    ) -> None:
+        """Let a connection that has answered rest before the pool has it again."""
+        if should_close or self.force_close or self.closed or protocol.should_close:
+            super()._release(key, protocol, should_close=True)
+        else:
+            self._loop.call_later(self._quarantine_s, self._rested, key, protocol)
+
+    def _rested(self, key: ConnectionKey, protocol: ResponseHandler) -> None:
+        super()._release(key, protocol, should_close=not _paired(protocol).is_open)
+
+
+class PairedBody(aiohttp.BytesPayload):
+    """A request's body, which looks at the connection once more before its first byte is written.
+
+    Up to Python 3.11 `aiohttp` writes in a task of its own, one pass of the event loop after `connect`.
+    """
+
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        """Write the head and the body; raise NotReady where the connection is not ready any more."""
+        if not await _paired(getattr(writer, "protocol", None)).ready():
+            raise NotReady("the connection ended, or bytes came, before the request")
+        await super().write_with_length(writer, content_length)
+
+
+def _paired(protocol: object) -> PairedProtocol:
+    if not isinstance(protocol, PairedProtocol):
+        raise TypeError("aiohttp made a connection that does not check its answers")
+    return protocol

@@ -1,0 +1,424 @@
+"""Repeated, early, late and unsolicited answers on real sockets: none of them answers another request."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import pytest
+
+from clients.alipayhk import errors
+from clients.alipayhk.connections import QUARANTINE_S
+from clients.alipayhk.pairing import ANSWERS_REMEMBERED, PairedProtocol
+from clients.alipayhk.transport import Transport
+from tests.alipayhk.test_transport_requests import relaying
+from tests.alipayhk.upstream import (
+    NO_AUTHORITIES,
+    Authority,
+    Outcome,
+    Upstream,
+    Wire,
+    post,
+    rested,
+    transport,
+)
+
+LOST: Final = (errors.ConnectionLost, True)
+
+
+def answer(body: str, *lines: str, signature: str = "same") -> bytes:
+    """Write an answer; without `lines` its body is its Tracer-Id too."""
+    lines = lines or (f"Tracer-Id: {body}",)
+    head = ["HTTP/1.1 200 OK", f"Content-Length: {len(body)}", f"Signature: {signature}", *lines, "", ""]
+    return "\r\n".join(head).encode() + body.encode()
+
+
+class Channel:
+    """An upstream, plain or over TLS, and the transport that calls it."""
+
+    def __init__(self, server: ssl.SSLContext | None, client: ssl.SSLContext) -> None:
+        self.server, self.client = server, client
+
+    def upstream(self, script: Callable[[Wire], Awaitable[None]]) -> Upstream:
+        return Upstream(script, self.server)
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> Channel:
+    authority = Authority(tmp_path_factory.mktemp("authority"), "known")
+    return Channel(authority.server_context(), authority.client_context())
+
+
+@pytest.fixture(params=["plain", "tls"])
+def channel(request: pytest.FixtureRequest, tls: Channel) -> Channel:
+    return tls if request.param == "tls" else Channel(None, NO_AUTHORITIES)
+
+
+async def ask(opened: Transport, upstream: Upstream, *, fresh_connection: bool = False) -> Outcome:
+    """Post on a connection that may be reused."""
+    return await post(opened, upstream.url, reuse_connection=True, fresh_connection=fresh_connection)
+
+
+def bodies(*outcomes: Outcome) -> list[bytes | None]:
+    return [outcome.answer.body if outcome.answer else None for outcome in outcomes]
+
+
+async def closed(wire: Wire) -> None:
+    """Wait until the client has closed the connection."""
+    async with asyncio.timeout(10):
+        try:
+            while await wire.reader.read(4096):
+                pass
+        except OSError:
+            pass
+
+
+def counting(bend: Callable[[Wire, int], Awaitable[None]]) -> Callable[[Wire], Awaitable[None]]:
+    """Answer the n-th request, over all connections, with `n`; then do something else."""
+
+    async def script(wire: Wire) -> None:
+        while True:
+            await wire.request()
+            number = len(wire.received)
+            await wire.write(answer(str(number)))
+            await bend(wire, number)
+
+    return script
+
+
+EXTRAS: Final = {
+    "the same answer again": answer("1"),
+    "another signed answer": answer("forged"),
+    "half an answer": answer("1")[:40],
+    "one byte": b"H",
+    "an empty line": b"\r\n",
+    "a 1xx response": b"HTTP/1.1 100 Continue\r\n\r\n",
+    "no HTTP": b"\x00\xff nonsense\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("extra", EXTRAS.values(), ids=EXTRAS.keys())
+@pytest.mark.parametrize("after_s", [0.02, QUARANTINE_S + 0.2], ids=["in the quarantine", "while idle"])
+async def test_bytes_that_nobody_asked_for_close_the_connection(
+    channel: Channel, extra: bytes, after_s: float
+) -> None:
+    ended = asyncio.Event()
+
+    async def bend(wire: Wire, number: int) -> None:
+        if number == 1:
+            await asyncio.sleep(after_s)
+            await wire.write(extra)
+            await closed(wire)
+            ended.set()
+
+    async with channel.upstream(counting(bend)) as upstream, transport(tls=channel.client) as opened:
+        first = await ask(opened, upstream)
+        async with asyncio.timeout(10):
+            await ended.wait()
+        second = await ask(opened, upstream)
+    assert bodies(first, second) == [b"1", b"2"]
+    assert len(upstream.wires) == 2
+
+
+@pytest.mark.parametrize("extra", EXTRAS.values(), ids=EXTRAS.keys())
+async def test_bytes_behind_an_answer_are_never_another_answer(channel: Channel, extra: bytes) -> None:
+    async def script(wire: Wire) -> None:
+        while True:
+            await wire.request()
+            number = len(wire.received)
+            await wire.write(answer(str(number)) + (extra if number == 1 else b""))
+
+    async with channel.upstream(script) as upstream, transport(tls=channel.client) as opened:
+        first = await ask(opened, upstream)
+        await rested()
+        second = await ask(opened, upstream)
+    # What is no HTTP may make a parser refuse the whole segment.
+    assert bodies(first) == [b"1"] or first.ending == LOST
+    assert bodies(second) == [b"2"]
+
+
+async def test_a_second_answer_in_the_segment_of_the_first_closes_the_connection(channel: Channel) -> None:
+    async def script(wire: Wire) -> None:
+        while True:
+            await wire.request()
+            number = len(wire.received)
+            await wire.write(answer(str(number)) + answer(f"smuggled {number}"))
+
+    async with channel.upstream(script) as upstream, transport(tls=channel.client) as opened:
+        outcomes = [await ask(opened, upstream) for _ in range(3)]
+    assert bodies(*outcomes) == [b"1", b"2", b"3"]
+    assert len(upstream.wires) == 3
+
+
+async def test_bytes_in_the_kernel_are_seen_before_the_next_request_is_written(channel: Channel) -> None:
+    pushed = asyncio.Event()
+
+    async def bend(wire: Wire, number: int) -> None:
+        if number == 1:
+            await pushed.wait()
+            await wire.write(answer("pushed"))
+
+    async with channel.upstream(counting(bend)) as upstream, transport(tls=channel.client) as opened:
+        first = await ask(opened, upstream)
+        await rested()
+        pushed.set()
+        # The server writes in the next pass of the loop: the client's own loop has not read by then.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        second = await ask(opened, upstream)
+    assert bodies(first, second) == [b"1", b"2"]
+
+
+async def test_an_answer_before_any_request_means_that_nothing_was_sent() -> None:
+    theirs, ours = socket.socketpair()
+    with theirs, ours:
+        ours.setblocking(False)
+        theirs.sendall(answer("pushed"))
+        loop = asyncio.get_running_loop()
+        made, protocol = await loop.create_connection(lambda: PairedProtocol(loop), sock=ours)
+        assert protocol.is_new
+        assert not await protocol.ready()
+        made.abort()
+
+
+async def test_a_new_connection_that_ends_before_the_request_means_that_nothing_was_sent() -> None:
+    theirs, ours = socket.socketpair()
+    with ours:
+        ours.setblocking(False)
+        theirs.close()
+        loop = asyncio.get_running_loop()
+        made, protocol = await loop.create_connection(lambda: PairedProtocol(loop), sock=ours)
+        assert not await protocol.ready()
+        made.abort()
+
+
+@pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")
+@pytest.mark.parametrize("reuse_connection", [True, False])
+async def test_an_answer_before_the_body_was_sent_is_no_answer(
+    channel: Channel, reuse_connection: bool
+) -> None:
+    async def script(wire: Wire) -> None:
+        await wire.reader.readuntil(b"\r\n\r\n")
+        await wire.write(answer("early"))
+        await asyncio.sleep(10)
+
+    async with channel.upstream(script) as upstream, transport(tls=channel.client) as opened:
+        outcome = await post(
+            opened, upstream.url, body=b"x" * 32_000_000, reuse_connection=reuse_connection
+        )
+    assert outcome.ending == LOST
+
+
+async def test_the_last_answer_again_is_not_believed_and_a_fresh_connection_gets_the_right_one(
+    channel: Channel,
+) -> None:
+    async def script(wire: Wire) -> None:
+        while True:
+            await wire.request()
+            number = len(wire.received)
+            await wire.write(answer(str(1 if number == 2 else number)))
+
+    async with channel.upstream(script) as upstream, transport(tls=channel.client) as opened:
+        first = await ask(opened, upstream)
+        await rested()
+        second = await ask(opened, upstream)
+        async with asyncio.timeout(10):
+            await upstream.tasks[0]  # the server has seen the connection close
+        third = await ask(opened, upstream, fresh_connection=True)
+    assert bodies(first, third) == [b"1", b"3"]
+    assert second.ending == (errors.Repeated, True)
+    assert len(upstream.wires) == 2
+    assert upstream.received[2].values("Connection") == ["close"]
+
+
+@pytest.mark.parametrize(
+    ("since", "ending"),
+    [(ANSWERS_REMEMBERED, (errors.Repeated, True)), (ANSWERS_REMEMBERED + 1, (None, True))],
+)
+async def test_the_last_64_answers_of_a_connection_are_remembered(
+    since: int, ending: tuple[type[errors.CallError] | None, bool]
+) -> None:
+    async def script(wire: Wire) -> None:
+        while True:
+            await wire.request()
+            number = len(wire.received)
+            await wire.write(answer(str(number if number <= since else 1)))
+
+    async with Upstream(script) as upstream, transport(quarantine_s=0) as opened:
+        for number in range(1, since + 1):
+            assert bodies(await ask(opened, upstream)) == [str(number).encode()]
+            await asyncio.sleep(0.01)
+        assert (await ask(opened, upstream)).ending == ending
+    assert len(upstream.wires) == 1
+
+
+async def test_equal_signatures_with_tracer_ids_of_their_own_are_two_answers(channel: Channel) -> None:
+    async with (
+        channel.upstream(counting(_nothing)) as upstream,
+        transport(tls=channel.client) as opened,
+    ):
+        outcomes = []
+        for _ in range(3):
+            outcomes.append(await ask(opened, upstream))
+            await rested()
+    assert bodies(*outcomes) == [b"1", b"2", b"3"]
+    assert len(upstream.wires) == 1
+
+
+async def test_an_equal_tracer_id_with_another_signature_is_another_answer() -> None:
+    async def script(wire: Wire) -> None:
+        while True:
+            await wire.request()
+            number = len(wire.received)
+            await wire.write(answer(str(number), "Tracer-Id: t", signature=str(number)))
+
+    async with Upstream(script) as upstream, transport() as opened:
+        first = await ask(opened, upstream)
+        await rested()
+        second = await ask(opened, upstream)
+    assert bodies(first, second) == [b"1", b"2"]
+    assert len(upstream.wires) == 1
+
+
+TRACERS: Final = {
+    "none": ("X: y",),
+    "empty": ("Tracer-Id:",),
+    "two": ("Tracer-Id: a", "Tracer-Id: b"),
+    "the same twice": ("Tracer-Id: a", "tracer-id: a"),
+}
+
+
+@pytest.mark.parametrize("lines", TRACERS.values(), ids=TRACERS.keys())
+async def test_an_answer_without_exactly_one_tracer_id_is_believed_and_its_connection_closed(
+    channel: Channel, lines: tuple[str, ...]
+) -> None:
+    async def script(wire: Wire) -> None:
+        await wire.request()
+        await wire.write(answer("1", *lines))
+        await closed(wire)
+
+    async with channel.upstream(script) as upstream, transport(tls=channel.client) as opened:
+        outcomes = []
+        for _ in range(2):
+            outcomes.append(await ask(opened, upstream))
+            await rested()
+    assert bodies(*outcomes) == [b"1", b"1"]
+    assert len(upstream.wires) == 2
+
+
+async def test_a_connection_is_not_reused_before_it_has_rested(channel: Channel) -> None:
+    async with (
+        channel.upstream(counting(_nothing)) as upstream,
+        transport(tls=channel.client, quarantine_s=3600) as opened,
+    ):
+        outcomes = [await ask(opened, upstream) for _ in range(3)]
+    assert bodies(*outcomes) == [b"1", b"2", b"3"]
+    assert len(upstream.wires) == 3
+
+
+async def test_1xx_responses_before_an_answer_are_passed_over(channel: Channel) -> None:
+    interim = b"HTTP/1.1 100 Continue\r\n\r\n" + b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
+
+    async def script(wire: Wire) -> None:
+        while True:
+            await wire.request()
+            await wire.write(interim)
+            await wire.write(interim + answer(str(len(wire.received))))
+
+    async with channel.upstream(script) as upstream, transport(tls=channel.client) as opened:
+        first = await ask(opened, upstream)
+        await rested()
+        second = await ask(opened, upstream)
+    assert bodies(first, second) == [b"1", b"2"]
+    assert len(upstream.wires) == 1
+
+
+async def test_a_connection_that_the_other_side_closes_while_idle_is_not_used_again(
+    channel: Channel,
+) -> None:
+    async def script(wire: Wire) -> None:
+        await wire.request()
+        await wire.write(answer(str(len(wire.received))))
+        await asyncio.sleep(QUARANTINE_S + 0.1)
+        wire.writer.close()  # over TLS: close_notify first, and the end when it is answered
+
+    async with channel.upstream(script) as upstream, transport(tls=channel.client) as opened:
+        first = await ask(opened, upstream)
+        await asyncio.sleep(QUARANTINE_S + 0.3)
+        second = await ask(opened, upstream)
+    assert bodies(first, second) == [b"1", b"2"]
+    assert len(upstream.wires) == 2
+
+
+async def test_nothing_is_reused_where_no_connection_may_be(channel: Channel) -> None:
+    async with (
+        channel.upstream(counting(_nothing)) as upstream,
+        transport(tls=channel.client, reuse_connections=False) as opened,
+    ):
+        for _ in range(3):
+            await ask(opened, upstream)
+            await rested()
+    assert len(upstream.wires) == 3
+    assert all(request.values("Connection") == ["close"] for request in upstream.received)
+
+
+async def test_bytes_that_nobody_asked_for_close_a_tunnel(tls: Channel) -> None:
+    ended = asyncio.Event()
+
+    async def bend(wire: Wire, number: int) -> None:
+        if number == 2:
+            await wire.write(answer("2"))
+            await closed(wire)
+            ended.set()
+
+    async with (
+        tls.upstream(counting(bend)) as upstream,
+        Upstream(relaying) as proxy,
+        transport(tls=tls.client, proxy=proxy.url) as opened,
+    ):
+        outcomes = []
+        for _ in range(2):
+            outcomes.append(await ask(opened, upstream))
+            await rested()
+        async with asyncio.timeout(10):
+            await ended.wait()
+        outcomes.append(await ask(opened, upstream))
+    assert bodies(*outcomes) == [b"1", b"2", b"3"]
+    assert len(upstream.wires) == len(proxy.wires) == 2
+
+
+async def test_many_calls_with_duplicates_at_random_get_their_own_answers(channel: Channel) -> None:
+    """Each request names a number, and its answer must have that number."""
+
+    async def script(wire: Wire) -> None:
+        while True:
+            request = await wire.request()
+            number = request.body.decode()
+            await wire.write(answer(number))
+            if int(number) % 3 == 0:
+                await asyncio.sleep(int(number) % 7 * 0.02)
+                await wire.write(answer(number))
+
+    async def calling(first: int) -> None:
+        for number in range(first, first + 20):
+            for attempt in range(3):
+                outcome = await post(
+                    opened,
+                    upstream.url,
+                    body=str(number).encode(),
+                    reuse_connection=True,
+                    fresh_connection=attempt > 0,
+                )
+                if outcome.answer:
+                    break
+            assert bodies(outcome) == [str(number).encode()]
+
+    async with channel.upstream(script) as upstream, transport(tls=channel.client) as opened:
+        await asyncio.gather(*(calling(first) for first in range(100, 1100, 100)))
+
+
+async def _nothing(_: Wire, __: int) -> None:
+    """Do nothing more."""

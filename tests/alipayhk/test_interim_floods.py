@@ -1,0 +1,117 @@
+"""Endless 1xx responses, from AlipayHK or from an egress proxy: one call ends, and the others go on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Final
+
+import pytest
+
+from clients.alipayhk import errors
+from clients.alipayhk.pairing import INTERIM_MAX
+from tests.alipayhk.upstream import Upstream, Wire, post, replying, traced, transport
+
+TIMEOUT_S: Final = 30.0
+SERVED_S: Final = 2.0
+"""The longest that anything else waits; without limits it was 2.6 s and more, again and again."""
+OK: Final = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+INTERIM: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+FLOODS: Final = {
+    "short 1xx responses": INTERIM * 40_000,
+    "1xx responses with long headers": (
+        b"HTTP/1.1 103 Early Hints\r\n" + b"X: " + b"x" * 8000 + b"\r\n\r\n"
+    )
+    * 100,
+    "one 1xx response with many headers": b"HTTP/1.1 103 E\r\n" + b"X: y\r\n" * 100_000,
+}
+
+
+@contextlib.contextmanager
+def flooding(flood: bytes) -> Iterator[int]:
+    """Send a flood on every connection from threads of its own, as fast as the other side reads."""
+    listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+
+    def serve(peer: socket.socket) -> None:
+        with peer, contextlib.suppress(OSError):
+            peer.recv(65_536)
+            while True:
+                peer.sendall(flood)
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+
+
+async def longest_wait() -> float:
+    """Measure until cancelled how long the event loop let a task wait that only wanted 5 ms."""
+    longest = 0.0
+    try:
+        while True:
+            began = time.perf_counter()
+            await asyncio.sleep(0.005)
+            longest = max(longest, time.perf_counter() - began)
+    except asyncio.CancelledError:
+        return longest
+
+
+@pytest.mark.parametrize("flood", FLOODS.values(), ids=FLOODS.keys())
+@pytest.mark.parametrize("through_a_proxy", [False, True])
+async def test_calls_go_on_while_others_get_endless_1xx_responses(
+    flood: bytes, through_a_proxy: bool
+) -> None:
+    async with Upstream(replying(traced(OK))) as good, transport() as others:
+        with flooding(flood) as port:
+            url = f"http://127.0.0.1:{port}"
+            proxy = url if through_a_proxy else None
+            async with transport(timeout_s=TIMEOUT_S, proxy=proxy) as opened:
+                watch = asyncio.create_task(longest_wait())
+                floods = [
+                    asyncio.create_task(post(opened, "https://x.example" if through_a_proxy else url))
+                    for _ in range(20)
+                ]
+                served = await post(others, good.url)
+                ended = await asyncio.gather(*floods)
+                watch.cancel()
+                waited_s = await watch
+    lost = (errors.Unreachable, False) if through_a_proxy else (errors.ConnectionLost, True)
+    assert {outcome.ending for outcome in ended} == {lost}
+    # Long before the timeout: the limit ended them. The machine may be busy with other work.
+    assert max(outcome.took_s for outcome in ended) < TIMEOUT_S / 3
+    assert served.answer is not None
+    assert max(waited_s, served.took_s) < SERVED_S
+
+
+@pytest.mark.parametrize(("count", "answered"), [(INTERIM_MAX, True), (INTERIM_MAX + 1, False)])
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_so_many_1xx_responses_and_no_more_may_precede_an_answer(
+    count: int, answered: bool, at_once: bool
+) -> None:
+    async def script(wire: Wire) -> None:
+        await wire.request()
+        if at_once:
+            await wire.write(INTERIM * count)
+        else:
+            for _ in range(count):
+                await wire.write(INTERIM)
+                await asyncio.sleep(0)
+        await wire.write(OK)
+
+    async with Upstream(script) as upstream, transport() as opened:
+        outcome = await post(opened, upstream.url)
+    assert (outcome.answer is not None) is answered
+    if not answered:
+        assert outcome.ending == (errors.ConnectionLost, True)
+        assert "TooManyInterimResponses" in str(outcome.error)

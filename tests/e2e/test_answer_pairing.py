@@ -1,0 +1,156 @@
+"""Every caller gets the result of its own request, whatever else comes on AlipayHK's connections."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from grpc import StatusCode
+
+from . import caller
+from .caller import Told
+from .conftest import Run, Way
+from .gateway import Gateway
+from .material import Material
+from .samples import SYNC, apart
+from .test_unreachable import certificate_of, server_context
+from .upstream import Peer, Request, Script, Upstream, listening
+from .wallet import Wallet, result
+
+CALLS = 12
+REJECTED = "rejected by number"
+QUARANTINE_S = 0.1
+
+
+@asynccontextmanager
+async def secure_gateway(
+    run: Run, material: Material, **settings: str
+) -> AsyncIterator[tuple[Gateway, Upstream]]:
+    """Run a gateway with an upstream of its own over TLS."""
+    async with listening(server_context(certificate_of(material, "right"))) as upstream:
+        trusted = {"UPSTREAM_CA_FILE": str(material.upstream_ca.file)}
+        async with run({"BASE_URL": upstream.url, **trusted, **settings}) as gateway:
+            yield gateway, upstream
+
+
+def right(wallet: Wallet, request: Request) -> bytes:
+    """Answer by content: F where the request asks for it, else S; signed, with its own Tracer-Id."""
+    rejects = json.loads(request.body)["externalBindingId"] == REJECTED
+    return wallet.right(request, result("F", "USER_NOT_EXIST") if rejects else None).wire()
+
+
+async def call_each_in_turn(gateway: Gateway, first: int = 0) -> list[str]:
+    """Call with S and F in turn; return the faults: results that belong to another request."""
+    faults = []
+    for number in range(first, first + CALLS):
+        rejects = number % 3 == 1
+        request = apart(SYNC, external_binding_id=REJECTED if rejects else f"number {number}")
+        told = await caller.call(gateway.channel, SYNC, request, timeout_s=20)
+        if (isinstance(told, Told) and told.code is StatusCode.NOT_FOUND) is not rejects:
+            faults.append(f"{number}: {told}")
+        await asyncio.sleep(number % 2 * 0.15)
+    return faults
+
+
+def repeating(wallet: Wallet, after_s: float) -> Script:
+    """Send each third answer again, after so long."""
+    answered = 0
+
+    async def script(request: Request, peer: Peer) -> None:
+        nonlocal answered
+        answered += 1
+        answer = right(wallet, request)
+        await peer.send(answer)
+        if answered % 3 == 1:
+            await asyncio.sleep(after_s)
+            await peer.send(answer)
+
+    return script
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.03, QUARANTINE_S + 0.1])
+async def test_an_answer_that_comes_twice_shifts_no_result(sync: Way, after_s: float) -> None:
+    sync.upstream.script = repeating(sync.wallet, after_s)
+    assert await call_each_in_turn(sync.gateway) == []
+
+
+async def test_an_answer_that_comes_twice_over_tls_shifts_no_result(
+    run: Run, material: Material, wallet: Wallet
+) -> None:
+    async with secure_gateway(run, material) as (gateway, upstream):
+        upstream.script = repeating(wallet, 0.03)
+        assert await call_each_in_turn(gateway) == []
+
+
+async def test_an_answer_that_comes_again_for_the_next_request_is_not_believed(sync: Way) -> None:
+    last: dict[asyncio.StreamWriter, bytes] = {}
+    repeated = 0
+
+    async def script(request: Request, peer: Peer) -> None:
+        nonlocal repeated
+        if peer.writer in last:
+            repeated += 1
+            await peer.send(last[peer.writer])
+            await asyncio.sleep(0.05)
+        last[peer.writer] = right(sync.wallet, request)
+        await peer.send(last[peer.writer])
+
+    logged = len(_repeated(sync.gateway))
+    sync.upstream.script = script
+    assert await call_each_in_turn(sync.gateway) == []
+    assert len(sync.upstream.requests) == CALLS + repeated
+    assert len(_repeated(sync.gateway)) - logged == repeated > 0
+
+
+def _repeated(gateway: Gateway) -> list[str]:
+    return [line for line in gateway.out + gateway.err if '"Repeated"' in line]
+
+
+async def test_a_signed_success_pushed_onto_an_idle_connection_answers_no_request(sync: Way) -> None:
+    pushed = asyncio.Event()
+
+    async def script(request: Request, peer: Peer) -> None:
+        await peer.send(right(sync.wallet, request))
+        if len(sync.upstream.requests) == 1:
+            await asyncio.sleep(QUARANTINE_S + 0.1)
+            await peer.send(sync.wallet.right(request).wire())
+            await peer.gone()
+            pushed.set()
+
+    sync.upstream.script = script
+    await caller.accepted(sync.gateway.channel, SYNC, apart(SYNC))
+    async with asyncio.timeout(10):
+        await pushed.wait()
+    rejected = apart(SYNC, external_binding_id=REJECTED)
+    told = await caller.call(sync.gateway.channel, SYNC, rejected)
+    assert isinstance(told, Told)
+    assert told.code is StatusCode.NOT_FOUND
+    assert len(sync.upstream.requests) == 2
+
+
+async def test_two_honest_answers_with_the_same_bytes_and_signature_are_both_believed(sync: Way) -> None:
+    signed = None
+
+    async def script(request: Request, peer: Peer) -> None:
+        nonlocal signed
+        signed = signed or sync.wallet.right(request)
+        await peer.send(signed.setting("Tracer-Id", f"tracer-{len(sync.upstream.requests)}").wire())
+
+    sync.upstream.script = script
+    for _ in range(4):
+        await caller.accepted(sync.gateway.channel, SYNC, apart(SYNC))
+        await asyncio.sleep(QUARANTINE_S + 0.05)
+    assert len(sync.upstream.requests) == 4
+    assert sync.upstream.connections <= 1
+
+
+async def test_fresh_connections_are_a_setting(run: Run, material: Material, wallet: Wallet) -> None:
+    async with secure_gateway(run, material, UPSTREAM_CONNECTIONS="fresh") as (gateway, upstream):
+        upstream.script = wallet.says()
+        for _ in range(3):
+            await caller.accepted(gateway.channel, SYNC, apart(SYNC))
+            await asyncio.sleep(QUARANTINE_S + 0.05)
+        assert upstream.connections == 3
