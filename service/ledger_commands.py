@@ -79,6 +79,8 @@ def run(args: argparse.Namespace, ledger_url: str, key_file: Path | None) -> int
         ledger, _ = open_ledger(ledger_url, key_file, random_bytes=os.urandom, create=False)
     except LedgerFault as fault:
         return _fail(str(fault), EX_CONFIG)
+    except LedgerUnavailable as error:
+        return _fail(str(error), EX_UNAVAILABLE)
     try:
         status = asyncio.run(_on(ledger, args))
         sys.stdout.flush()
