@@ -36,6 +36,11 @@ class SqliteLedger:
             entry = Entry(file.token_at_open, str(file.path))
             self._keeper = MarkerKeeper(marker, file.ledger_id, entry, report)
 
+    @property
+    def ledger_id(self) -> str:
+        """Return the random id of the database."""
+        return self._file.ledger_id
+
     async def claim(self, claim: Claim, now_ms: int) -> Answer:
         """Answer by the rules, and write what was granted."""
 
