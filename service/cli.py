@@ -21,7 +21,7 @@ COMMANDS: Final = {
     "sandbox": ("sandbox.cli", "run a stand-in AlipayHK to develop against"),
     "demo": ("service.demo", "make keys, start sandbox and gateways, make calls"),
     "keys": ("service.key_files", "make or inspect keys"),
-    "ledger": ("service.ledger_cli", "see what was sent, and end a doubt"),
+    "ledger": ("service.ledger_cli", "see what was sent, end a doubt, make, back up and restore"),
     "config": ("service.config_check", "check the settings"),
     "health": ("service.health", "ask a gateway whether it is serving"),
 }

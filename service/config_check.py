@@ -12,6 +12,7 @@ from pathlib import Path
 
 from .callers import Callers
 from .exits import EX_CONFIG
+from .ledger.opening import fault_of
 from .parsing import KeyFile
 from .result_codes import ResultCodes
 from .settings import Settings, SettingsError, read_from_environment
@@ -29,12 +30,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Check the settings."""
     try:
-        rows = described(read_from_environment(args.config))
+        settings = read_from_environment(args.config)
+        if fault := fault_of(settings.ledger_url, settings.ledger_key_file):
+            raise SettingsError([fault])
     except SettingsError as error:
         if not args.json:
             return refuse(error.faults)
         print(json.dumps({"faults": error.faults}))
         return EX_CONFIG
+    rows = described(settings)
     if args.json:
         print(json.dumps({"settings": rows}, indent=2))
     else:

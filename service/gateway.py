@@ -133,7 +133,9 @@ def _opened_ledger(settings: Settings) -> tuple[Ledger, Vault]:
     path, begins = sqlite_path(settings.ledger_url), False
     with suppress(OSError):  # opening it will say what is wrong
         begins = path is not None and is_new(path)
-    ledger, vault = open_ledger(settings.ledger_url, settings.ledger_key_file, random_bytes=os.urandom)
+    ledger, vault = open_ledger(
+        settings.ledger_url, settings.ledger_key_file, random_bytes=os.urandom, report=_marker_unwritable
+    )
     if path is None:
         log.info("the ledger", where=settings.ledger_url.partition(":")[0])
     else:
@@ -141,6 +143,11 @@ def _opened_ledger(settings: Settings) -> tuple[Ledger, Vault]:
     if begins:
         log.warning("a new ledger was made, which knows of no earlier request", where=str(path))
     return ledger, vault
+
+
+def _marker_unwritable(cause: str) -> None:
+    """Log that nothing will tell an older copy of the ledger from the present one."""
+    log.warning("ledger marker cannot be written", cause=cause)
 
 
 async def _tidy(books: WatchedBookkeeping, retention_s: float) -> None:

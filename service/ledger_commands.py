@@ -31,12 +31,14 @@ WORDS_MAX: Final = 500
 
 Facts = dict[str, object]
 Command = Callable[[argparse.Namespace, Ledger], Awaitable[int]]
+AddParser = Callable[..., argparse.ArgumentParser]
+"""Adds a subcommand, as argparse's `add_parser` does."""
 
 
 def configure(
     parser: argparse.ArgumentParser, add_config: Callable[[argparse.ArgumentParser], None]
-) -> None:
-    """Add the subcommands, each with the options by which `add_config` finds the settings."""
+) -> AddParser:
+    """Add the subcommands, and return what adds more; `add_config` adds the options that name settings."""
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(name: str, command: Command, summary: str) -> argparse.ArgumentParser:
@@ -69,16 +71,19 @@ def configure(
         metavar="TIME",
         help="ISO 8601; UTC where it names no offset",
     )
+    return commands.add_parser
 
 
 def run(args: argparse.Namespace, ledger_url: str, key_file: Path | None) -> int:
     """Run one subcommand on a ledger; return its exit status."""
     try:
         if ledger_url in {OFF, MEMORY}:
-            return _fail(f"LEDGER_URL is {ledger_url}: nothing is kept outside the gateway", EX_CONFIG)
+            return fail(f"LEDGER_URL is {ledger_url}: nothing is kept outside the gateway", EX_CONFIG)
         ledger, _ = open_ledger(ledger_url, key_file, random_bytes=os.urandom, create=False)
     except LedgerFault as fault:
-        return _fail(str(fault), EX_CONFIG)
+        return fail(str(fault), EX_CONFIG)
+    except LedgerUnavailable as error:
+        return fail(str(error), EX_UNAVAILABLE)
     try:
         status = asyncio.run(_on(ledger, args))
         sys.stdout.flush()
@@ -87,7 +92,7 @@ def run(args: argparse.Namespace, ledger_url: str, key_file: Path | None) -> int
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return READER_GONE
     except LedgerUnavailable as error:
-        return _fail(str(error), EX_UNAVAILABLE)
+        return fail(str(error), EX_UNAVAILABLE)
     return status
 
 
@@ -100,7 +105,7 @@ async def _on(ledger: Ledger, args: argparse.Namespace) -> int:
 
 
 async def _list(args: argparse.Namespace, ledger: Ledger) -> int:
-    now_ms = _now_ms()
+    now_ms = clock_ms()
     rows = ledger.rows(in_doubt_at_ms=now_ms) if args.in_doubt else ledger.rows()
     if args.json:
         print(json.dumps({"requests": [facts(row, now_ms) async for row in rows]}, indent=2))
@@ -115,28 +120,28 @@ async def _list(args: argparse.Namespace, ledger: Ledger) -> int:
 async def _show(args: argparse.Namespace, ledger: Ledger) -> int:
     rows = await _find(ledger, args.request_id)
     if not rows:
-        return _fail("no request has this id", NOT_DONE)
-    _print([facts(row, _now_ms()) for row in rows], as_json=args.json)
+        return fail("no request has this id", NOT_DONE)
+    _print([facts(row, clock_ms()) for row in rows], as_json=args.json)
     return 0
 
 
 async def _resolve(args: argparse.Namespace, ledger: Ledger) -> int:
     row = _chosen(args, await _find(ledger, args.request_id))
     if isinstance(row, str):
-        return _fail(row, NOT_DONE)
+        return fail(row, NOT_DONE)
     ending = Ending(State.APPLIED if args.applied else State.REJECTED, resolved_by_operator=True)
-    done = await ledger.resolve(row.key, ending, who=args.who, why=args.reason, now_ms=_now_ms())
+    done = await ledger.resolve(row.key, ending, who=args.who, why=args.reason, now_ms=clock_ms())
     rows = [found for found in await _find(ledger, args.request_id) if found.key == row.key]
     if not done:
-        return _fail(_why_not(rows), NOT_DONE)
-    _print([facts(found, _now_ms()) for found in rows], as_json=args.json)
+        return fail(_why_not(rows), NOT_DONE)
+    _print([facts(found, clock_ms()) for found in rows], as_json=args.json)
     return 0
 
 
 async def _export(args: argparse.Namespace, ledger: Ledger) -> int:
     rows: AsyncIterator[Row] = ledger.rows(since_ms=args.since)
     async for row in rows:
-        print(json.dumps(facts(row, _now_ms())))
+        print(json.dumps(facts(row, clock_ms())))
     return 0
 
 
@@ -151,8 +156,8 @@ def _why_not(rows: Sequence[Row]) -> str:
         return "no such request"
     (row,) = rows
     if row.state is State.SENDING:
-        return f"this request is under way until {_time(row.lease_until_ms)}: try again then"
-    return f"this request is not in doubt: it is {row.state} since {_time(row.updated_ms)}"
+        return f"this request is under way until {moment_text(row.lease_until_ms)}: try again then"
+    return f"this request is not in doubt: it is {row.state} since {moment_text(row.updated_ms)}"
 
 
 def _chosen(args: argparse.Namespace, rows: Sequence[Row]) -> Row | str:
@@ -177,12 +182,13 @@ def facts(row: Row, now_ms: int) -> Facts:
         "caller": row.caller,
         "state": str(State.IN_DOUBT if row.is_in_doubt(now_ms) else row.state),
         "attempts": row.attempts,
-        "biz_time": None if row.biz_time_ms is None else _time(row.biz_time_ms),
-        "created": _time(row.created_ms),
-        "updated": _time(row.updated_ms),
+        "biz_time": None if row.biz_time_ms is None else moment_text(row.biz_time_ms),
+        "created": moment_text(row.created_ms),
+        "updated": moment_text(row.updated_ms),
         "result_status": ending.result_status if ending else "",
         "result_code": ending.result_code if ending else "",
-        "resolved": resolved and {"who": resolved.who, "when": _time(resolved.at_ms), "why": resolved.why},
+        "resolved": resolved
+        and {"who": resolved.who, "when": moment_text(resolved.at_ms), "why": resolved.why},
     }
 
 
@@ -215,11 +221,13 @@ def _moment(text: str) -> int:
     return (known - datetime.fromtimestamp(0, UTC)) // timedelta(milliseconds=1)
 
 
-def _time(ms: int) -> str:
+def moment_text(ms: int) -> str:
+    """Write a time in milliseconds as every ledger command does."""
     return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds")
 
 
-def _now_ms() -> int:
+def clock_ms() -> int:
+    """Return the time in milliseconds since 1970."""
     return time.time_ns() // 1_000_000
 
 
@@ -230,6 +238,7 @@ def _os_user() -> str:
         return f"uid {os.getuid()}"
 
 
-def _fail(message: str, status: int) -> int:
+def fail(message: str, status: int) -> int:
+    """Write why nothing was done; return the exit status."""
     print(f"alipayhk-gateway: {message}", file=sys.stderr)
     return status

@@ -14,7 +14,7 @@ from . import gateway
 from .config_check import add_config, refuse
 from .descriptors import raise_limit
 from .exits import EX_SOFTWARE, EX_UNAVAILABLE
-from .ledger import LedgerFault
+from .ledger import LedgerFault, LedgerUnavailable
 from .ledger.opening import open_ledger
 from .logs import set_up_logs
 from .server import CannotListen, ListenerStopped
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
         return asyncio.run(_serve(settings, shared=args.worker))
     except LedgerFault as error:
         return refuse([str(error)])
-    except CannotListen as error:
+    except (CannotListen, LedgerUnavailable) as error:
         print(f"alipayhk-gateway: {error}", file=sys.stderr)
         return EX_UNAVAILABLE
 

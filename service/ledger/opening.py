@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import errno
 import os
-import sqlite3
 import stat
-import time
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from . import Ledger, LedgerFault, LedgerUnavailable
 from .memory import MemoryLedger
 from .off import OffLedger
-from .sqlite import SqliteLedger
-from .sqlite_file import KeyMark, LedgerFile, name_of
-from .vault import KEY_BYTES, RandomBytes, Vault, make_key_file, read_key_file
+from .sqlite_file import OPENING_S
+from .sqlite_place import Place, naming_faults, open_place, using
+from .usage_lock import is_unused
+from .vault import KEY_BYTES, RandomBytes, Vault, read_key_file
 
 OFF: Final = "off"
 MEMORY: Final = "memory:"
 SQLITE: Final = "sqlite:///"
-NEW_KEY_S: Final = 60.0
-"""A key that is older, and has no database, had one."""
 POSTGRES: Final = ("postgresql://", "postgres://")
 
 
@@ -61,9 +58,18 @@ def url_in_place(text: str) -> str:
 
 
 def open_ledger(
-    url: str, key_file: Path | None, *, random_bytes: RandomBytes, create: bool = True
+    url: str,
+    key_file: Path | None,
+    *,
+    random_bytes: RandomBytes,
+    create: bool = True,
+    report: Callable[[str], None] = lambda _: None,
 ) -> tuple[Ledger, Vault]:
-    """Open a ledger and what seals its rows; raise LedgerFault. Without `create`, it must be there."""
+    """Open a ledger and what seals its rows; raise LedgerFault, or LedgerUnavailable where others hold it.
+
+    Without `create`, it must be there. `report` is called with the cause when its marker file cannot be
+    written any more.
+    """
     try:
         check_url(url)
     except ValueError as error:
@@ -72,56 +78,30 @@ def open_ledger(
         # Nothing outlives this process, so that its key need not either.
         key = random_bytes(KEY_BYTES) if key_file is None else read_key_file(key_file)
         return OffLedger() if url == OFF else MemoryLedger(), Vault(key, random_bytes=random_bytes)
-    vault = Vault(_key_of(path, key_file, random_bytes, create=create), random_bytes=random_bytes)
-    return _open_sqlite(path, vault), vault
+    place = Place(path, key_file)
+    if key_file is not None:
+        read_key_file(key_file)
+    if not create and not path.exists():
+        raise LedgerFault(f"there is no ledger {path}")
+    with using(path, create=create) as lock:
+        lock.acquire(OPENING_S)
+        with naming_faults(path, "opened"):
+            if place.examine(is_alone=lock.is_alone) is not None and not create:
+                raise LedgerFault(f"there is no ledger {path}: its file is empty")
+        ledger, vault = open_place(place, lock, random_bytes, report)
+        lock.share()
+    return ledger, vault
 
 
-def _open_sqlite(path: Path, vault: Vault) -> SqliteLedger:
+def fault_of(url: str, key_file: Path | None) -> str | None:
+    """Return the sentence with which `serve` would refuse a ledger now, else None; write nothing."""
+    if (path := sqlite_path(url)) is None:
+        return None
     try:
-        _make_private(path)
-        return SqliteLedger(LedgerFile(path, KeyMark(vault.key_id, vault.key_check)))
-    except sqlite3.Error as error:
-        raise LedgerFault(f"the ledger {path} cannot be opened: {name_of(error)}") from None
-    except OSError as error:
-        raise LedgerFault(f"the ledger {path} cannot be opened: {error.strerror}") from None
-    except LedgerUnavailable as error:
-        raise LedgerFault(f"the ledger {path} cannot be opened: {error}") from None
-
-
-def _key_of(path: Path, key_file: Path | None, random_bytes: RandomBytes, *, create: bool) -> bytes:
-    """Read the key of a database, or make one for a new database where none is configured."""
-    beside = path.with_name(f"{path.name}.key")
-    try:
-        begins = is_new(path)
-        if begins and not create:
-            raise LedgerFault(f"there is no ledger {path}")
-        if not path.exists():
-            _must_not_be_lost(path, beside if key_file is None else None)
-        if key_file is None and begins and not beside.exists():
-            with suppress(FileExistsError):  # another worker has just made it
-                make_key_file(beside, random_bytes=random_bytes)
-    except OSError as error:
-        raise LedgerFault(f"the ledger {path} cannot be made: {error.strerror}") from None
-    return read_key_file(beside if key_file is None else key_file)
-
-
-def _must_not_be_lost(path: Path, key: Path | None) -> None:
-    """Refuse to begin anew where a ledger was: what was in doubt would be forgotten, and sent again."""
-    log = Path(f"{path}-wal")
-    left = [log] if log.exists() else []
-    # Another worker that begins now may have made the key, and the database not yet.
-    if key is not None and key.exists() and time.time() - key.stat().st_mtime > NEW_KEY_S:
-        left.append(key)
-    if left:
-        names = " and ".join(str(name) for name in left)
-        raise LedgerFault(
-            f"the ledger {path} is gone, and its {names} is still there: "
-            "put the ledger back, or remove that to begin a new one"
-        )
-
-
-def _make_private(path: Path) -> None:
-    """Make a new database readable by this user alone; SQLite gives its other files the same mode."""
-    # An old one is not even opened: closing it would take SQLite's locks away from this process.
-    with suppress(FileExistsError):
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        with naming_faults(path, "opened"):
+            Place(path, key_file).examine(is_alone=is_unused(path))
+    except LedgerFault as fault:
+        return str(fault)
+    except LedgerUnavailable:  # another program holds it for a moment
+        return None
+    return None

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from typing import Any, ClassVar, Final, cast
 
 from . import Answer, Claim, Ending, Granted, Key, LedgerUnavailable, Resolution, Row
+from .marker import Entry, Marker, MarkerKeeper
 from .sqlite_file import LedgerFile, name_of
 from .sqlite_statements import FIND, PAGE_IN_DOUBT, PAGE_OF_ROWS
 from .sqlite_tables import row_of
@@ -24,9 +25,21 @@ class SqliteLedger:
 
     outlives_crash: ClassVar[bool] = True
 
-    def __init__(self, file: LedgerFile) -> None:
+    def __init__(
+        self, file: LedgerFile, marker: Marker | None = None, report: Callable[[str], None] = lambda _: None
+    ) -> None:
+        """Open the file, and keep its entry in the marker; `report` as for MarkerKeeper."""
         self._file = file
-        self._writer = Writer(file)
+        self._keeper: MarkerKeeper | None = None
+        self._writer = Writer(file, self._granted)
+        if marker is not None:
+            entry = Entry(file.token_at_open, str(file.path))
+            self._keeper = MarkerKeeper(marker, file.ledger_id, entry, report)
+
+    @property
+    def ledger_id(self) -> str:
+        """Return the random id of the database."""
+        return self._file.ledger_id
 
     async def claim(self, claim: Claim, now_ms: int) -> Answer:
         """Answer by the rules, and write what was granted."""
@@ -96,6 +109,13 @@ class SqliteLedger:
     async def close(self) -> None:
         """Finish what is being written."""
         await self._writer.close()
+        if self._keeper is not None:
+            await asyncio.to_thread(self._keeper.close)
+        self._file.release()
+
+    def _granted(self, token: int) -> None:
+        if self._keeper is not None:
+            self._keeper.moved(token)
 
     def _read(self, statement: str, parameters: Sequence[object] | Mapping[str, object]) -> list[Any]:
         try:

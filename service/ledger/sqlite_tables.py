@@ -40,6 +40,11 @@ class Tables:
         self._last_token = None
         self._execute("BEGIN IMMEDIATE" if writes else "BEGIN")
 
+    @property
+    def granted_token(self) -> int | None:
+        """The last token that the present transaction granted, or the last one did; None if it did not."""
+        return self._last_token
+
     def commit(self) -> None:
         """Make everything since `begin` durable."""
         if self._last_token is not None:

@@ -59,8 +59,10 @@ class Operation:
 class Writer:
     """Takes operations from the event loop, and answers them after their commit."""
 
-    def __init__(self, file: LedgerFile) -> None:
+    def __init__(self, file: LedgerFile, granted: Callable[[int], None] = lambda _: None) -> None:
+        """Open the file; `granted` is called in the writer's thread with the last token of a commit."""
         self._file = file
+        self._granted = granted
         self._tables = Tables(file.open(patience_s=OPENING_S), file.mark.key_id)
         self._suspect = False
         self._queue: SimpleQueue[Operation | None] = SimpleQueue()
@@ -99,7 +101,7 @@ class Writer:
                 # The loop may be gone, and then nobody waits.
                 with suppress(RuntimeError):
                     batch[0].future.get_loop().call_soon_threadsafe(_answer, batch)
-        self._tables.connection.close()
+        self._file.close(self._tables.connection)
 
     def _take(self) -> tuple[list[Operation], bool]:
         """Wait for one operation, and take with it what has queued up; tell whether more may come."""
@@ -132,10 +134,15 @@ class Writer:
         try:
             self._mend()
             self._file.must_be_the_same()
-            self._tables.begin(writes=any(operation.writes for operation in batch))
+            writes = any(operation.writes for operation in batch)
+            if writes:
+                self._file.run.mark(self._tables.connection)
+            self._tables.begin(writes=writes)
             for operation in batch:
                 operation.result = operation.work(self._tables)
             self._tables.commit()
+            if self._tables.granted_token is not None:
+                self._granted(self._tables.granted_token)
             # What was committed to a file that is gone is gone.
             self._file.must_be_the_same()
         except LedgerFault:

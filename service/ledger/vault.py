@@ -111,12 +111,12 @@ def make_key_file(path: Path, *, random_bytes: RandomBytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         path.hardlink_to(unfinished)
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
     finally:
         unfinished.unlink()
 
 
-def _sync_directory(path: Path) -> None:
+def sync_directory(path: Path) -> None:
     """Make a new name in a directory outlive a power loss."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

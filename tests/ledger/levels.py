@@ -33,7 +33,7 @@ URLS: Final[Mapping[str, Callable[[Path], str]]] = {
 """Every level that remembers; each must do the same as the others."""
 
 
-def opened(url: str, key_file: Path | None = None, **options: bool) -> tuple[Ledger, Vault]:
+def opened(url: str, key_file: Path | None = None, **options: Any) -> tuple[Ledger, Vault]:
     return open_ledger(url, key_file, random_bytes=os.urandom, **options)
 
 

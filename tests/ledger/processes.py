@@ -47,9 +47,9 @@ def tell(what: object) -> None:
     sys.stdout.flush()
 
 
-async def apply_for_ever(directory: Path, _: Sequence[str]) -> None:
-    """Apply one request after the other, and say so after each."""
-    ledger = opened(sqlite_url(directory))[0]
+async def apply_for_ever(directory: Path, words: Sequence[str]) -> None:
+    """Apply one request after the other, and say so after each; words: the key file, where one is given."""
+    ledger = opened(sqlite_url(directory), *map(Path, words))[0]
     number = 0
     while True:
         claim = a_claim(f"id-{number}", linkage=b"%d" % number)
@@ -70,10 +70,10 @@ async def claim_all(directory: Path, words: Sequence[str]) -> None:
     await ledger.close()
 
 
-async def open_at_once(directory: Path, _: Sequence[str]) -> None:
-    """Open the ledger when the others do, and tell its key."""
+async def open_at_once(directory: Path, words: Sequence[str]) -> None:
+    """Open the ledger when the others do, and tell its key; words: the key file, where one is given."""
     await asyncio.to_thread(sys.stdin.readline)
-    ledger, vault = opened(sqlite_url(directory))
+    ledger, vault = opened(sqlite_url(directory), *map(Path, words))
     tell(vault.key_id)
     await ledger.close()
 

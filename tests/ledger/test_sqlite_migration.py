@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 from service.ledger import Granted, Known, Refused
-from service.ledger.sqlite_file import _MIGRATIONS, SCHEMA_VERSION
+from service.ledger.sqlite_schema import SCHEMA_VERSION
 from tests.ledger.levels import (
     APPLIED,
     IN_DOUBT,
@@ -21,19 +21,7 @@ from tests.ledger.levels import (
     sqlite_url,
     the_row,
 )
-
-
-def back_to_the_first_version(path: Path) -> None:
-    """Put the rows into the table as it was at first."""
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        rows = connection.execute("SELECT * FROM request").fetchall()
-        connection.execute("DROP TABLE request")
-        for statement in _MIGRATIONS[0].split(";"):
-            if " request " in statement:
-                connection.execute(statement)
-        places = ", ".join("?" * len(rows[0]))
-        connection.executemany(f"INSERT INTO request VALUES ({places})", rows)
-        connection.execute("PRAGMA user_version = 1")
+from tests.ledger.older import back_to_version
 
 
 async def test_everything_is_still_there(tmp_path: Path) -> None:
@@ -44,7 +32,7 @@ async def test_everything_is_still_there(tmp_path: Path) -> None:
     token = await granted(ledger, flying)
     before = [await the_row(ledger, claim) for claim in (applied, doubtful, flying)]
     await ledger.close()
-    back_to_the_first_version(tmp_path / "ledger.db")
+    back_to_version(1, tmp_path / "ledger.db")
 
     ledger, _ = opened(sqlite_url(tmp_path))
     assert [await the_row(ledger, claim) for claim in (applied, doubtful, flying)] == before
@@ -67,7 +55,7 @@ async def test_older_and_newer_files_end_up_with_one_schema(tmp_path: Path) -> N
         await granted(ledger, a_claim())
         await ledger.close()
         if name == "old":
-            back_to_the_first_version(directory / "ledger.db")
+            back_to_version(1, directory / "ledger.db")
             ledger, _ = opened(sqlite_url(directory))
             await ledger.close()
         with closing(sqlite3.connect(directory / "ledger.db")) as connection:

@@ -122,8 +122,8 @@ async def test_replaced_file_is_noticed_and_left_alone(sqlite: Ledger, tmp_path:
     path, aside, other = tmp_path / "ledger.db", tmp_path / "aside.db", tmp_path / "other"
     await granted(sqlite, a_claim())
     other.mkdir()
-    shutil.copy(tmp_path / "ledger.db.key", other / "ledger.db.key")
-    replacement, _ = opened(sqlite_url(other))
+    shutil.copy(tmp_path / "ledger.db.key", other / "key")
+    replacement, _ = opened(sqlite_url(other), other / "key")
     await replacement.close()
     path.rename(aside)
     shutil.copy(other / "ledger.db", path)

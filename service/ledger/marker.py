@@ -1,0 +1,176 @@
+"""The marker file beside a ledger's key: which ledgers the key has, and the last fencing token of each.
+
+A database cannot know that it is an older copy of itself, and a missing one knows nothing at all. The
+marker is kept apart from the database, so that the two can be compared when the ledger is opened. It is
+written when a ledger is opened and closed, and soon after its token moved: a marker that is behind its
+database is normal, a database that is behind its marker is an older copy.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from . import LedgerFault
+from .vault import sync_directory
+
+EVERY_S: Final = 0.5
+"""The shortest time between two writes: with the write itself, the marker is at most 1 s late."""
+FILE_BYTES_MAX: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What the marker says of one ledger."""
+
+    token: int
+    """The last fencing token that was seen; the database's own is the same or higher."""
+    where: str
+    """Where the ledger was when it was last opened."""
+
+
+Entries = dict[str, Entry]
+"""Entries by ledger id."""
+
+
+class Marker:
+    """The marker file of one key."""
+
+    def __init__(self, key_file: Path) -> None:
+        self.path = key_file.with_name(f"{key_file.name}.ledgers")
+        self._key_file = key_file
+
+    def read(self) -> Entries | None:
+        """Return its entries, None where there is no such file; raise LedgerFault for any other content."""
+        try:
+            with self.path.open("rb") as file:
+                return _entries_of(json.loads(file.read(FILE_BYTES_MAX)))
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise LedgerFault(f"{self.path} cannot be read: {error.strerror}") from None
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            raise LedgerFault(
+                f"{self.path} is damaged: put it back, or accept the ledger that is there with: "
+                "alipayhk-gateway ledger restore"
+            ) from None
+
+    def can_be_written(self) -> bool:
+        """Whether its directory can be written by this process."""
+        return os.access(self.path.parent, os.W_OK | os.X_OK)
+
+    def change(self, change: Callable[[Entries], Entries]) -> None:
+        """Replace the entries under the key's lock, durably and at once; raise OSError."""
+        with self._locked():
+            entries: Entries = {}
+            with suppress(LedgerFault):  # a damaged one is replaced
+                entries = self.read() or {}
+            changed = change(dict(entries))
+            if changed != entries or not self.path.exists():
+                self._write(changed)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Lock out other ledgers of this key. A key that is about to be made has none."""
+        try:
+            descriptor = os.open(self._key_file, os.O_RDONLY)
+        except FileNotFoundError:
+            yield
+            return
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _write(self, entries: Entries) -> None:
+        ledgers = {
+            ledger_id: {"last_token": entry.token, "ledger": entry.where}
+            for ledger_id, entry in sorted(entries.items())
+        }
+        unfinished = self.path.with_name(f"{self.path.name}.new")
+        with suppress(FileNotFoundError):  # left by a process that was killed
+            unfinished.unlink()
+        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
+            json.dump({"ledgers": ledgers}, file, indent=1, ensure_ascii=False)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(self.path)
+        sync_directory(self.path.parent)
+
+
+def _entries_of(said: Mapping[str, Any]) -> Entries:
+    return {
+        str(ledger_id): Entry(int(entry["last_token"]), str(entry["ledger"]))
+        for ledger_id, entry in said["ledgers"].items()
+    }
+
+
+class MarkerKeeper:
+    """Keeps the marker's entry of one open ledger up to date, in a thread of its own.
+
+    A marker that cannot be written stops nothing: it stays behind the database, which is allowed.
+    `report` is called with the cause when writing starts to fail.
+    """
+
+    def __init__(self, marker: Marker, ledger_id: str, entry: Entry, report: Callable[[str], None]) -> None:
+        self._marker = marker
+        self._ledger_id = ledger_id
+        self._entry = entry
+        self._report = report
+        self._is_failing = False
+        self._moved = threading.Event()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="ledger marker", daemon=True)
+        with suppress(OSError):  # reported when the token moves
+            self._save()
+        self._thread.start()
+
+    def moved(self, token: int) -> None:
+        """Note a token that was committed; it is written soon."""
+        self._entry = Entry(token, self._entry.where)
+        self._moved.set()
+
+    def close(self) -> None:
+        """Write the last token."""
+        self._closing.set()
+        self._moved.set()
+        self._thread.join()
+        self._try_to_save()
+
+    def _run(self) -> None:
+        while not self._closing.is_set():
+            self._moved.wait()
+            self._moved.clear()
+            if not self._closing.is_set():
+                self._try_to_save()
+                self._closing.wait(EVERY_S)
+
+    def _try_to_save(self) -> None:
+        try:
+            self._save()
+            self._is_failing = False
+        except OSError as error:
+            if not self._is_failing:
+                self._report(errno.errorcode.get(error.errno or 0, type(error).__name__))
+            self._is_failing = True
+
+    def _save(self) -> None:
+        ledger_id, entry = self._ledger_id, self._entry
+
+        def raised(entries: Entries) -> Entries:
+            # Several workers write: the highest token is the last one.
+            known = entries.get(ledger_id, entry)
+            return {**entries, ledger_id: Entry(max(known.token, entry.token), entry.where)}
+
+        self._marker.change(raised)

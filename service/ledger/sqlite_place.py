@@ -1,0 +1,144 @@
+"""Where a SQLite ledger is, with its key, marker and lock: whether it may be opened there, or made."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import LedgerFault, LedgerUnavailable
+from .identity import Absence, Found, refusal_to_make, refusal_to_open
+from .marker import Marker
+from .sqlite import SqliteLedger
+from .sqlite_file import KeyMark, LedgerFile, is_busy, name_of
+from .sqlite_run import has_log, inspect, log_path
+from .usage_lock import UsageLock
+from .vault import RandomBytes, Vault, make_key_file, read_key_file, sync_directory
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The paths of one ledger."""
+
+    path: Path
+    configured_key_file: Path | None
+    """LEDGER_KEY_FILE; without it the key is beside the database, and made with it."""
+
+    @property
+    def key_file(self) -> Path:
+        """Return where the key is, or will be made."""
+        return self.configured_key_file or self.path.with_name(f"{self.path.name}.key")
+
+    @property
+    def marker(self) -> Marker:
+        """Return the key's marker file."""
+        return Marker(self.key_file)
+
+    @property
+    def makes_key(self) -> bool:
+        """Whether a new ledger gets a new key."""
+        return self.configured_key_file is None and not self.key_file.exists()
+
+    def key_mark(self) -> KeyMark:
+        """Return what the database of this key knows it by; raise LedgerFault."""
+        vault = Vault(read_key_file(self.key_file), random_bytes=os.urandom)
+        return KeyMark(vault.key_id, vault.key_check)
+
+    def examine(self, *, is_alone: bool) -> Absence | None:
+        """Return how the database is absent and may be made, None where it may be opened.
+
+        Raise LedgerFault where neither may be; write nothing.
+        """
+        found = inspect(self.path, is_unused=is_alone)
+        if isinstance(found, Found):
+            self.key_mark().must_fit(self.path, found.key_id, found.key_check)
+            refusal = refusal_to_open(found, str(self.path), str(log_path(self.path)), self.marker)
+        else:
+            self.must_be_free(found, is_alone=is_alone)
+            refusal = refusal_to_make(
+                found,
+                str(self.path),
+                self.marker,
+                makes_key=self.makes_key,
+                key_is_configured=self.configured_key_file is not None,
+            )
+            if not self.makes_key:
+                read_key_file(self.key_file)
+        if refusal:
+            raise LedgerFault(refusal)
+        return None if isinstance(found, Found) else found
+
+    def must_be_free(self, absence: Absence, *, is_alone: bool) -> None:
+        """Raise LedgerFault where something else than the marker says that there was a database."""
+        if not is_alone:
+            raise LedgerFault(f"the ledger {self.path} {absence}, and another process still uses it")
+        if absence is not Absence.NO_TABLES and has_log(self.path):
+            raise LedgerFault(
+                f"the ledger {self.path} {absence}, and its write-ahead log {log_path(self.path)} is still "
+                "there: put the ledger back, or restore a backup with: alipayhk-gateway ledger restore FILE"
+            )
+
+
+@contextmanager
+def using(path: Path, *, create: bool = True) -> Iterator[UsageLock]:
+    """Give a ledger's lock to a block, and release it where the block fails; raise LedgerFault."""
+    try:
+        lock = UsageLock(path)
+    except OSError as error:
+        done = "made" if create and not path.exists() else "opened"
+        raise LedgerFault(f"the ledger {path} cannot be {done}: {error.strerror}") from None
+    try:
+        yield lock
+    except BaseException:
+        lock.release()
+        raise
+
+
+@contextmanager
+def naming_faults(path: Path, what: str) -> Iterator[None]:
+    """Raise LedgerFault, or LedgerUnavailable for what may pass, in place of the errors of a file."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        text = f"the ledger {path} cannot be {what}: {name_of(error)}"
+        raise (LedgerUnavailable if is_busy(error) else LedgerFault)(text) from None
+    except OSError as error:
+        raise LedgerFault(f"the ledger {path} cannot be {what}: {error.strerror}") from None
+
+
+def open_place(
+    place: Place, lock: UsageLock, random_bytes: RandomBytes, report: Callable[[str], None] = lambda _: None
+) -> tuple[SqliteLedger, Vault]:
+    """Open a ledger that was examined, or make it where it is absent and the lock is exclusive.
+
+    A crash in between leaves a marker that names no ledger, so that the next start makes the ledger, or a
+    database that the marker does not name yet, so that the next start adopts it.
+    """
+    path, marker = place.path, place.marker
+    with naming_faults(path, "made" if lock.is_alone and not path.exists() else "opened"):
+        if lock.is_alone and not isinstance(inspect(path, is_unused=True), Found):
+            _prepare_to_make(place, random_bytes)
+        vault = Vault(read_key_file(place.key_file), random_bytes=random_bytes)
+        file = LedgerFile(path, KeyMark(vault.key_id, vault.key_check), lock)
+        try:
+            return SqliteLedger(file, marker, report), vault
+        except LedgerUnavailable as error:
+            raise LedgerFault(f"the ledger {path} cannot be opened: {error}") from None
+
+
+def _prepare_to_make(place: Place, random_bytes: RandomBytes) -> None:
+    """Make the marker, the key where none is configured, and an empty database for this user alone."""
+    if place.makes_key:
+        # What an earlier key's marker said is over with that key.
+        place.marker.change(lambda _: {})
+        make_key_file(place.key_file, random_bytes=random_bytes)
+    else:
+        # Where it cannot be written, `ledger init` makes a ledger without one.
+        with suppress(OSError):
+            place.marker.change(lambda entries: entries)
+    with suppress(FileExistsError):
+        os.close(os.open(place.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    sync_directory(place.path.parent)

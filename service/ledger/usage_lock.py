@@ -1,0 +1,90 @@
+"""Which processes use a ledger: a lock on a file of its own beside the database.
+
+Every process that has the ledger open holds the lock shared. Whoever holds it exclusively is the only
+user: it may create, replace or judge the file, and the last user to close gets it to mark the close as
+clean. The kernel releases the lock when a process ends, however it ends.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from . import LedgerUnavailable
+
+_NAP_S: Final = 0.02
+
+
+def lock_path(ledger: Path) -> Path:
+    """Return the name of a ledger's lock file."""
+    return ledger.with_name(f"{ledger.name}.lock")
+
+
+class UsageLock:
+    """The lock of one user of a ledger, held until `release`; raise OSError where it cannot be made."""
+
+    def __init__(self, ledger: Path) -> None:
+        self.is_alone = False
+        """Whether no other process uses the ledger: the lock is exclusive."""
+        self._ledger = ledger
+        self._descriptor = os.open(lock_path(ledger), os.O_RDWR | os.O_CREAT, 0o600)
+
+    def acquire(self, patience_s: float) -> None:
+        """Lock exclusively if nobody else uses the ledger, else shared; raise LedgerUnavailable in time."""
+        give_up = time.monotonic() + patience_s
+        while not (self.try_alone() or self._try(fcntl.LOCK_SH)):
+            if time.monotonic() > give_up:
+                self.release()
+                raise LedgerUnavailable(f"the ledger {self._ledger} is being made, restored or opened")
+            time.sleep(_NAP_S)
+
+    def acquire_alone(self, patience_s: float) -> None:
+        """Lock exclusively; raise LedgerUnavailable where another process uses the ledger until then."""
+        give_up = time.monotonic() + patience_s
+        while not self.try_alone():
+            if time.monotonic() > give_up:
+                self.release()
+                raise LedgerUnavailable(
+                    f"the ledger {self._ledger} is in use by another process: stop the gateway first"
+                )
+            time.sleep(_NAP_S)
+
+    def try_alone(self) -> bool:
+        """Lock exclusively, unless another process uses the ledger; a shared lock may be lost then."""
+        self.is_alone = self._try(fcntl.LOCK_EX)
+        return self.is_alone
+
+    def share(self) -> None:
+        """Let other processes use the ledger too."""
+        fcntl.flock(self._descriptor, fcntl.LOCK_SH)
+        self.is_alone = False
+
+    def release(self) -> None:
+        """Stop using the ledger."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        self._descriptor = -1
+
+    def _try(self, kind: int) -> bool:
+        try:
+            fcntl.flock(self._descriptor, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+
+def is_unused(ledger: Path) -> bool:
+    """Whether no process uses the ledger at this moment; writes nothing."""
+    with suppress(OSError):
+        descriptor = os.open(lock_path(ledger), os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        finally:
+            os.close(descriptor)
+    return True

@@ -1,0 +1,380 @@
+"""A ledger that is lost, emptied or older than what its key has seen is refused; a new one can be made."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.ledger import Known, LedgerFault
+from service.ledger.opening import fault_of
+from service.ledger.vault import make_key_file
+from tests.ledger.levels import APPLIED, NOW_MS, a_bind, ended, granted, opened, sqlite_url
+from tests.ledger.older import back_to_version
+from tests.ledger.processes import output_of, started
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A ledger with its key in a directory of its own."""
+
+    directory: Path
+
+    @property
+    def db(self) -> Path:
+        return self.directory / "ledger.db"
+
+    @property
+    def key(self) -> Path:
+        return self.directory / "keys" / "key"
+
+    @property
+    def marker(self) -> Path:
+        return self.key.with_name("key.ledgers")
+
+    @property
+    def url(self) -> str:
+        return sqlite_url(self.directory)
+
+    def open(self) -> Any:
+        """Open the ledger as serve does."""
+        return opened(self.url, self.key)[0]
+
+    async def refusal(self) -> str | None:
+        """Return the sentence with which opening is refused; `config check` must give the same."""
+        foretold = fault_of(self.url, self.key)
+        if foretold is None:
+            await self.open().close()
+            return None
+        for _ in range(2):
+            with pytest.raises(LedgerFault, match=f"^{re.escape(foretold)}$"):
+                opened(self.url, self.key)
+        assert fault_of(self.url, self.key) == foretold
+        return foretold
+
+    def tokens(self) -> list[int]:
+        """Return the last tokens that the marker names."""
+        return [entry["last_token"] for entry in json.loads(self.marker.read_bytes())["ledgers"].values()]
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Kept:
+    """Return where a ledger will be whose key was made before, as an operator does."""
+    kept = Kept(tmp_path)
+    kept.key.parent.mkdir()
+    make_key_file(kept.key, random_bytes=os.urandom)
+    return kept
+
+
+async def used(kept: Kept, *request_ids: str) -> None:
+    """Apply requests, and close the ledger cleanly."""
+    ledger = kept.open()
+    for request_id in request_ids:
+        await ended(ledger, a_bind(request_id))
+    await ledger.close()
+
+
+async def killed(kept: Kept) -> None:
+    """Apply requests in a process that is killed, with its log beside the database."""
+    process = started("apply_for_ever", kept.directory, str(kept.key))
+    assert process.stdout is not None
+    assert process.stdin is not None
+    for _ in range(20):
+        process.stdout.readline()
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    process.stdin.close()
+
+
+# -- making one
+
+
+async def test_first_start_makes_a_ledger_and_its_marker(kept: Kept) -> None:
+    await used(kept, "id-1")
+    assert kept.tokens() == [1]
+    assert kept.marker.stat().st_mode & 0o777 == 0o600
+    assert await kept.refusal() is None
+
+
+async def test_two_first_starts_at_once_make_one_ledger(kept: Kept) -> None:
+    output_of(*(started("open_at_once", kept.directory, str(kept.key)) for _ in range(4)))
+    assert len(kept.tokens()) == 1
+    assert await kept.refusal() is None
+
+
+def crashed_before_the_key(directory: Path) -> None:
+    (directory / "ledger.db.key").unlink()
+
+
+def crashed_before_the_database(directory: Path) -> None:
+    (directory / "ledger.db").unlink()
+
+
+def crashed_before_the_tables(directory: Path) -> None:
+    (directory / "ledger.db").write_bytes(b"")
+
+
+@pytest.mark.parametrize(
+    "crash", [crashed_before_the_key, crashed_before_the_database, crashed_before_the_tables]
+)
+async def test_first_start_that_was_killed_is_done_again(
+    tmp_path: Path, crash: Callable[[Path], None]
+) -> None:
+    ledger, _ = opened(sqlite_url(tmp_path))
+    await ledger.close()
+    (tmp_path / "ledger.db.key.ledgers").write_text('{"ledgers": {}}')
+    crash(tmp_path)
+    if crash is crashed_before_the_key:
+        (tmp_path / "ledger.db").unlink()
+    ledger, _ = opened(sqlite_url(tmp_path))
+    await granted(ledger, a_bind())
+    await ledger.close()
+
+
+async def test_database_that_the_marker_does_not_name_yet_is_adopted(kept: Kept) -> None:
+    """A first start was killed between its last two steps."""
+    await used(kept, "id-1")
+    kept.marker.write_text('{"ledgers": {}}')
+    assert await kept.refusal() is None
+    assert kept.tokens() == [1]
+
+
+# -- files that lost what they knew
+
+
+def missing(kept: Kept) -> None:
+    kept.db.unlink()
+
+
+def empty(kept: Kept) -> None:
+    kept.db.write_bytes(b"")
+
+
+def header_without_tables(kept: Kept) -> None:
+    kept.db.unlink()
+    with closing(sqlite3.connect(kept.db)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+
+
+@pytest.mark.parametrize("harm", [missing, empty, header_without_tables])
+async def test_absent_database_beside_a_key_that_has_had_one_is_refused(
+    kept: Kept, harm: Callable[[Kept], None]
+) -> None:
+    await used(kept, "id-1")
+    harm(kept)
+    refusal = await kept.refusal()
+    assert refusal is not None
+    assert refusal.startswith(f"the ledger {kept.db} ")
+    assert "ledger restore FILE" in refusal
+    assert refusal.endswith("alipayhk-gateway ledger init --new")
+    assert not kept.db.exists() or kept.db.stat().st_size in {0, 4096}
+
+
+@pytest.mark.parametrize("harm", [empty, header_without_tables])
+async def test_file_without_rows_beside_a_key_without_marker_is_refused(
+    kept: Kept, harm: Callable[[Kept], None]
+) -> None:
+    """A live copy and its key were moved, and nothing else."""
+    await used(kept, "id-1")
+    kept.marker.unlink()
+    harm(kept)
+    assert "its key was there before" in (await kept.refusal() or "")
+
+
+async def test_missing_database_whose_log_is_left_is_refused(kept: Kept) -> None:
+    await killed(kept)
+    kept.db.unlink()
+    kept.marker.unlink()
+    assert "its write-ahead log" in (await kept.refusal() or "")
+
+
+async def test_missing_database_beside_the_key_that_was_made_for_it_is_refused(tmp_path: Path) -> None:
+    """Also one of a version that wrote no marker, however old the key is."""
+    ledger, _ = opened(sqlite_url(tmp_path))
+    await ledger.close()
+    (tmp_path / "ledger.db").unlink()
+    for _ in range(2):
+        with pytest.raises(LedgerFault, match=r"ledger\.db is missing, and .*ledger init"):
+            opened(sqlite_url(tmp_path))
+        (tmp_path / "ledger.db.key.ledgers").unlink(missing_ok=True)
+    (tmp_path / "ledger.db.key").unlink()
+    ledger, _ = opened(sqlite_url(tmp_path))
+    await ledger.close()
+
+
+async def test_older_copy_is_refused_and_the_newer_one_is_not(kept: Kept, tmp_path: Path) -> None:
+    await used(kept, "id-1")
+    older = shutil.copy(kept.db, tmp_path / "older.db")
+    await used(kept, "id-2")
+    newer = kept.db.rename(tmp_path / "newer.db")
+    shutil.copy(older, kept.db)
+    refusal = await kept.refusal() or ""
+    assert "is an older copy: its last token is 1, and" in refusal
+    assert refusal.endswith("alipayhk-gateway ledger restore")
+    shutil.move(newer, kept.db)
+    assert await kept.refusal() is None
+
+
+async def test_copy_of_a_running_ledgers_main_file_is_refused(kept: Kept, tmp_path: Path) -> None:
+    ledger = kept.open()
+    for number in range(3):
+        await ended(ledger, a_bind(f"id-{number}"))
+    copy = shutil.copy(kept.db, tmp_path / "copy.db")
+    await ledger.close()
+    shutil.move(copy, kept.db)
+    assert "lacks its write-ahead log" in (await kept.refusal() or "")
+
+
+async def test_copy_of_a_running_ledgers_main_file_is_refused_without_a_marker(
+    kept: Kept, tmp_path: Path
+) -> None:
+    """Only the database and the key were moved: nothing else says that it lacks rows."""
+    await used(kept, "id-1")
+    ledger = kept.open()
+    await ended(ledger, a_bind("id-2"))
+    copy = shutil.copy(kept.db, tmp_path / "copy.db")
+    await ledger.close()
+    shutil.move(copy, kept.db)
+    kept.marker.unlink()
+    assert "was not closed cleanly and its write-ahead log" in (await kept.refusal() or "")
+
+
+async def test_killed_ledger_without_its_log_is_refused(kept: Kept) -> None:
+    await killed(kept)
+    (kept.directory / "ledger.db-wal").unlink()
+    marker = kept.marker.read_bytes()
+    assert "lacks its write-ahead log" in (await kept.refusal() or "")
+    kept.marker.unlink()
+    assert "was not closed cleanly" in (await kept.refusal() or "")
+    kept.marker.write_bytes(marker)
+    assert "lacks its write-ahead log" in (await kept.refusal() or "")
+
+
+async def test_killed_ledger_with_its_log_is_opened(kept: Kept) -> None:
+    await killed(kept)
+    ledger = kept.open()
+    assert len([row async for row in ledger.rows()]) >= 20
+    await ledger.close()
+
+
+async def test_killed_ledger_whose_log_another_program_merged_is_opened(kept: Kept) -> None:
+    """Any program that opens and closes the file after a crash deletes the log, and loses nothing."""
+    await killed(kept)
+    with closing(sqlite3.connect(kept.db)) as connection:
+        connection.execute("SELECT count(*) FROM request").fetchone()
+    assert not (kept.directory / "ledger.db-wal").exists()
+    assert await kept.refusal() is None
+
+
+async def test_older_copy_beside_the_log_of_a_killed_one_is_refused(kept: Kept, tmp_path: Path) -> None:
+    """SQLite would apply the newer log to the older file, and lose what is in neither."""
+    await used(kept, "id-1")
+    older = shutil.copy(kept.db, tmp_path / "older.db")
+    await killed(kept)
+    shutil.copy(older, kept.db)
+    log = (kept.directory / "ledger.db-wal").read_bytes()
+    assert "do not belong together" in (await kept.refusal() or "")
+    assert (kept.directory / "ledger.db-wal").read_bytes() == log
+
+
+async def test_ledger_of_another_place_with_the_same_key_is_refused(kept: Kept, tmp_path: Path) -> None:
+    await used(kept, "id-1")
+    kept.db.rename(tmp_path / "kept.db")
+    marker = kept.marker.read_bytes()
+    kept.marker.unlink()
+    await used(kept, "id-1", "id-2")
+    kept.marker.write_bytes(marker)
+    assert "is none of those that" in (await kept.refusal() or "")
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}", b"[1]", b'{"ledgers": {"a": 1}}', b"\xff", b"[" * 9999])
+async def test_damaged_marker_is_refused(kept: Kept, damage: bytes) -> None:
+    await used(kept, "id-1")
+    kept.marker.write_bytes(damage)
+    refusal = await kept.refusal() or ""
+    assert refusal.startswith(f"{kept.marker} is damaged")
+    assert refusal.endswith("ledger restore")
+
+
+# -- running
+
+
+async def test_marker_follows_within_a_second(kept: Kept) -> None:
+    process = started("apply_for_ever", kept.directory, str(kept.key))
+    assert process.stdout is not None
+    assert process.stdin is not None
+    try:
+        seen: list[int] = []
+        while len(seen) < 3:
+            process.stdout.readline()
+            if kept.marker.exists() and (token := kept.tokens()[0]) not in seen:
+                seen.append(token)
+        assert seen == sorted(seen)
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        process.stdin.close()
+
+
+async def test_second_process_may_close_first_and_the_last_one_marks_the_close(kept: Kept) -> None:
+    first, second = kept.open(), kept.open()
+    await ended(first, a_bind("id-1"))
+    await ended(second, a_bind("id-2"))
+    await first.close()
+    with closing(sqlite3.connect(f"file:{kept.db}?mode=ro", uri=True)) as connection:
+        assert connection.execute("SELECT run FROM meta").fetchone() != (None,)
+    await ended(second, a_bind("id-3"))
+    await second.close()
+    with closing(sqlite3.connect(f"file:{kept.db}?mode=ro", uri=True)) as connection:
+        assert connection.execute("SELECT run FROM meta").fetchone() == (None,)
+    assert kept.tokens() == [3]
+
+
+async def test_marker_that_cannot_be_written_stops_nothing_and_is_reported_once(kept: Kept) -> None:
+    causes: list[str] = []
+    ledger, _ = opened(kept.url, kept.key, report=causes.append)
+    blocker = kept.key.with_name("key.ledgers.new")
+    blocker.mkdir()
+    try:
+        await ended(ledger, a_bind("id-1"))
+        await ended(ledger, a_bind("id-2"))
+    finally:
+        await ledger.close()
+    assert causes == ["EISDIR"]
+    blocker.rmdir()
+    assert kept.tokens() == [0]
+    assert await kept.refusal() is None
+    assert kept.tokens() == [2]
+
+
+# -- upgrades
+
+
+@pytest.mark.parametrize("version", [1, 2])
+async def test_ledger_of_an_earlier_version_is_adopted_once(tmp_path: Path, version: int) -> None:
+    ledger, _ = opened(sqlite_url(tmp_path))
+    await ended(ledger, a_bind("id-1"))
+    await ledger.close()
+    path = tmp_path / "ledger.db"
+    back_to_version(version, path)
+    old = shutil.copy(path, tmp_path / "old.db")
+    ledger, _ = opened(sqlite_url(tmp_path))
+    assert await ledger.claim(a_bind("id-1"), NOW_MS) == Known(APPLIED)
+    await ended(ledger, a_bind("id-2"))
+    await ledger.close()
+    # A copy from before the upgrade is an older copy.
+    shutil.copy(old, path)
+    with pytest.raises(LedgerFault, match="is none of those that"):
+        opened(sqlite_url(tmp_path))

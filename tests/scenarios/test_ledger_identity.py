@@ -1,0 +1,326 @@
+"""`serve` refuses a ledger that is lost, emptied or older than it was: no BindAccount is sent twice."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, closing
+from pathlib import Path
+
+import pytest
+
+from service.ledger.vault import make_key_file
+
+from ..e2e import caller
+from ..e2e.caller import Told
+from ..e2e.conftest import RunAll
+from ..e2e.gateway import PATIENCE_S, Ended, channel_to
+from ..e2e.gateway import run as command
+from ..e2e.samples import BIND, apart
+from ..e2e.upstream import Upstream
+from ..e2e.wallet import Wallet
+from ..ledger.older import back_to_version
+from ..ports import free_port
+from .conftest import QUICK, Stage
+from .scene import Scene, kept_in
+
+LISTENS = {"LISTEN": "127.0.0.1:0", "ADMIN_LISTEN": "127.0.0.1:0"}
+Settings = Mapping[str, str]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """Return where the ledger of `stage` is."""
+    return tmp_path / "ledger.db"
+
+
+@pytest.fixture
+def config(settings: dict[str, str], file: Path) -> dict[str, str]:
+    """Return the settings of `stage`, for commands."""
+    return {**settings, **kept_in(file), **LISTENS}
+
+
+async def refusal_of(config: Settings) -> str:
+    """Return the sentence with which `serve` refuses to start; `config check` must give the same."""
+    said = []
+    for words in (("config", "check"), ("serve",)):
+        ended = await command(*words, settings=config)
+        assert ended.status == 78, ended
+        heading, sentence = ended.err.splitlines()
+        assert heading == "alipayhk-gateway: the configuration cannot be used:"
+        said.append(sentence)
+    assert len(set(said)) == 1, said
+    return said[0].removeprefix("  - ")
+
+
+async def done(config: Settings, *words: str | Path) -> Ended:
+    """Run a ledger command, which must succeed."""
+    ended = await command("ledger", *words, settings=config)
+    assert ended.status == 0, ended
+    return ended
+
+
+# -- harms: each is done to a ledger that a gateway has used, and is given a live copy of its main file
+
+
+def live_copy(file: Path, live: Path) -> None:
+    live.replace(file)
+
+
+def of_no_bytes(file: Path, live: Path) -> None:
+    file.write_bytes(b"")
+
+
+def without_tables(file: Path, live: Path) -> None:
+    file.unlink()
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+    assert file.stat().st_size == 4096
+
+
+def gone(file: Path, live: Path) -> None:
+    file.unlink()
+
+
+def replaced_by_a_backup(file: Path, live: Path) -> None:
+    file.with_name("backup.db").replace(file)
+
+
+def bytes_of(file: Path) -> bytes | None:
+    return file.read_bytes() if file.exists() else None
+
+
+def set_aside(file: Path, name: str) -> Path:
+    return file.rename(file.with_name(name))
+
+
+def harmed(file: Path, live: Path, harm: Callable[[Path, Path], None]) -> None:
+    """Do a harm to what an earlier one left."""
+    file.touch()
+    harm(file, Path(shutil.copy(live, file.with_name("again.db"))))
+
+
+HARMS: dict[str, tuple[Callable[[Path, Path], None], str]] = {
+    "copied while in use": (live_copy, "beside"),
+    "empty": (of_no_bytes, "elsewhere"),
+    "without tables": (without_tables, "beside"),
+    "missing": (gone, "elsewhere"),
+    "older backup": (replaced_by_a_backup, "beside"),
+}
+"""What is done, and where the key is."""
+
+
+@pytest.mark.parametrize("kind", HARMS)
+async def test_harmed_ledger_is_refused_and_nothing_is_sent_again(
+    stage: Stage, config: dict[str, str], file: Path, kind: str
+) -> None:
+    harm, key = HARMS[kind]
+    more = {}
+    if key == "elsewhere":
+        (file.parent / "keys").mkdir()
+        make_key_file(file.parent / "keys" / "key", random_bytes=os.urandom)
+        more = {"LEDGER_KEY_FILE": str(file.parent / "keys" / "key")}
+    request, live, kept = apart(BIND), file.with_name("live.db"), file.with_name("kept.db")
+    async with stage(more) as scene:
+        await scene.ok(BIND, apart(BIND))
+        await done(config | more, "backup", file.with_name("backup.db"))
+        await scene.ok(BIND, request)
+        shutil.copy(file, live)
+    shutil.copy(file, kept)
+    harm(file, live)
+    before = bytes_of(file)
+    sentence = await refusal_of(config | more)
+    assert str(file) in sentence
+    assert "alipayhk-gateway ledger restore" in sentence
+    assert bytes_of(file) == before
+    # The way out.
+    await done(config | more, "restore", kept)
+    async with stage(more) as scene:
+        await scene.ok(BIND, request, replayed=True)
+        assert scene.sent(request) == 1
+
+
+async def test_live_copy_of_a_killed_gateway_is_refused(
+    stage: Stage, config: dict[str, str], file: Path
+) -> None:
+    request = apart(BIND)
+    async with stage() as scene:
+        await scene.ok(BIND, request)
+        live = shutil.copy(file, file.with_name("live.db"))
+        await scene.gateway.kill()
+    for ending in ("", "-wal", "-shm"):
+        file.with_name(file.name + ending).unlink()
+    shutil.move(live, file)
+    assert "lacks its write-ahead log" in await refusal_of(config)
+
+
+async def test_database_and_key_moved_without_the_log_after_a_kill_are_refused(
+    stage: Stage, config: dict[str, str], file: Path
+) -> None:
+    async with stage() as scene:
+        await scene.ok(BIND, apart(BIND))
+    request = apart(BIND)
+    async with stage() as scene:
+        await scene.ok(BIND, request)
+        await scene.gateway.kill()
+    (elsewhere := file.parent / "elsewhere").mkdir()
+    for name in ("ledger.db", "ledger.db.key"):
+        shutil.copy(file.with_name(name), elsewhere / name)
+    sentence = await refusal_of(config | kept_in(elsewhere / "ledger.db"))
+    assert "was not closed cleanly and its write-ahead log" in sentence
+    # With its log it is the whole ledger.
+    shutil.copy(file.with_name("ledger.db-wal"), elsewhere / "ledger.db-wal")
+    async with stage(kept_in(elsewhere / "ledger.db")) as scene:
+        await scene.ok(BIND, request, replayed=True)
+        assert scene.sent(request) == 1
+
+
+async def test_refused_ledger_that_is_accepted_serves_again(
+    stage: Stage, config: dict[str, str], file: Path
+) -> None:
+    known, lost = apart(BIND), apart(BIND)
+    async with stage() as scene:
+        await scene.ok(BIND, known)
+    older = shutil.copy(file, file.with_name("older.db"))
+    async with stage() as scene:
+        await scene.ok(BIND, lost)
+    shutil.move(older, file)
+    assert "is an older copy" in await refusal_of(config)
+    said = json.loads((await done(config, "restore", "--json")).out)
+    assert said["requests"] == 1
+    assert said["unknown_from"] < said["unknown_until"]
+    async with stage() as scene:
+        await scene.ok(BIND, known, replayed=True)
+        assert scene.sent(known) == 1
+
+
+async def test_new_ledger_beside_an_old_key(stage: Stage, config: dict[str, str], file: Path) -> None:
+    async with stage() as scene:
+        await scene.ok(BIND, apart(BIND))
+    lost, key = set_aside(file, "lost.db"), bytes_of(file.with_name("ledger.db.key"))
+    assert "ledger init --new" in await refusal_of(config)
+    await done(config, "init", "--new")
+    async with stage() as scene:
+        await scene.ok(BIND, apart(BIND))
+    assert bytes_of(file.with_name("ledger.db.key")) == key
+    shutil.move(lost, file)
+    assert "is none of those that" in await refusal_of(config)
+
+
+# -- starts
+
+
+def ledger_ids(key: Path) -> list[str]:
+    return list(json.loads(key.with_name(f"{key.name}.ledgers").read_bytes())["ledgers"])
+
+
+async def test_two_first_starts_at_once_share_one_ledger(
+    settings: dict[str, str], run_all: RunAll, upstream: Upstream, wallet: Wallet, file: Path
+) -> None:
+    both = {name: {**settings, **kept_in(file), **QUICK} for name in ("one", "two")}
+    request = apart(BIND)
+    async with run_all(both) as gateways:
+        one, two = (Scene(gateway, upstream, wallet) for gateway in gateways.values())
+        await one.ok(BIND, request)
+        await two.ok(BIND, request, replayed=True)
+        assert one.sent(request) == 1
+    assert len(ledger_ids(file.with_name("ledger.db.key"))) == 1
+
+
+@pytest.mark.parametrize("end", ["stopped", "killed"])
+async def test_first_start_with_two_workers(
+    stage: Stage, config: dict[str, str], file: Path, end: str
+) -> None:
+    def more() -> dict[str, str]:
+        return {"WORKERS": "2", "LISTEN": f"127.0.0.1:{free_port()}"}
+
+    requests = [apart(BIND) for _ in range(8)]
+    async with stage(more()) as scene, AsyncExitStack() as stack:
+        gateway = scene.gateway
+        await gateway.logged(lambda _: sum(line["event"] == "serving" for line in gateway.records) == 2)
+        for request in requests:
+            channel = await stack.enter_async_context(channel_to(gateway.address))
+            answer = await caller.call(channel, BIND, request)
+            assert not isinstance(answer, Told), answer
+        if end == "killed":
+            await gateway.kill()
+    async with asyncio.timeout(PATIENCE_S):
+        # Workers whose supervisor was killed stop by themselves.
+        while file.with_name("ledger.db-wal").exists():  # noqa: ASYNC110  (other processes)
+            await asyncio.sleep(0.05)
+    with closing(sqlite3.connect(f"file:{file}?immutable=1", uri=True)) as connection:
+        assert connection.execute("SELECT run, last_token FROM meta").fetchone() == (None, len(requests))
+    marker = json.loads(file.with_name("ledger.db.key.ledgers").read_bytes())
+    assert [entry["last_token"] for entry in marker["ledgers"].values()] == [len(requests)]
+    async with stage(more()) as scene:
+        for request in requests:
+            await scene.ok(BIND, request, replayed=True)
+            assert scene.sent(request) == 1
+
+
+async def test_upgrade_needs_no_operator(stage: Stage, config: dict[str, str], file: Path) -> None:
+    request = apart(BIND)
+    async with stage() as scene:
+        await scene.ok(BIND, request)
+    back_to_version(2, file)
+    assert (await command("config", "check", settings=config)).status == 0
+    for _ in range(2):
+        async with stage() as scene:
+            await scene.ok(BIND, request, replayed=True)
+            assert scene.sent(request) == 1
+
+
+# -- a key in a directory that cannot be written
+
+
+@pytest.fixture
+def secret(tmp_path: Path) -> Iterator[Path]:
+    """Return a key on a read-only file system, as Kubernetes mounts a Secret."""
+    (keys := tmp_path / "secret").mkdir()
+    make_key_file(keys / "key", random_bytes=os.urandom)
+    for words in (("--bind", str(keys)), ("-o", "remount,bind,ro")):
+        mounted = subprocess.run(["mount", *words, str(keys)], capture_output=True, check=False)
+        if mounted.returncode:
+            subprocess.run(["umount", str(keys)], capture_output=True, check=False)
+            pytest.skip("nothing can be mounted here")
+    yield keys / "key"
+    subprocess.run(["umount", str(keys)], check=True)
+
+
+async def test_key_that_is_read_only(
+    stage: Stage, config: dict[str, str], file: Path, secret: Path
+) -> None:
+    more = {"LEDGER_KEY_FILE": str(secret)}
+    sentence = await refusal_of(config | more)
+    assert sentence.endswith("before the very first start, make it once with: alipayhk-gateway ledger init")
+    assert bytes_of(file) is None
+    made = await done(config | more, "init")
+    assert "cannot be written (Read-only file system)" in made.out
+    assert (await command("ledger", "init", settings=config | more)).status == 1
+    request = apart(BIND)
+    async with stage(more) as scene:
+        await scene.ok(BIND, apart(BIND))
+    async with stage(more) as scene:
+        await scene.ok(BIND, request)
+        live = Path(shutil.copy(file, file.with_name("live.db")))
+        (warning,) = [line for line in scene.gateway.records if line["level"] == "warning"]
+        assert (warning["event"], warning["cause"]) == ("ledger marker cannot be written", "EROFS")
+    async with stage(more) as scene:
+        await scene.ok(BIND, request, replayed=True)
+        await scene.gateway.kill()
+    async with stage(more) as scene:
+        await scene.ok(BIND, request, replayed=True)
+        assert scene.sent(request) == 1
+    kept = set_aside(file, "kept.db")
+    for harm in (gone, live_copy):
+        harmed(file, live, harm)
+        assert "alipayhk-gateway ledger restore" in await refusal_of(config | more)
+    await done(config | more, "restore", kept)
+    async with stage(more) as scene:
+        await scene.ok(BIND, request, replayed=True)
+        assert scene.sent(request) == 1
