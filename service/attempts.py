@@ -152,7 +152,7 @@ class Attempts:
 
     async def _attempt(self, flight: Flight) -> Message | CallError:
         """Make one attempt; return the response, recorded, or how the attempt failed."""
-        order, attempt = flight.order, Attempt()
+        order, attempt = flight.order, Attempt(may_send=lambda: self._books.may_send(flight))
         flight.attempts.append(attempt)
         flight.stuck = errors.Unreachable("the caller's time was up")
         try:
@@ -190,6 +190,7 @@ class Attempts:
         """Say how long to wait before another attempt; None if there is to be none."""
         limited = verdict.reason == reasons.ERROR_REASON_WALLET_RATE_LIMITED
         hopeless = self._closing.is_set() or limited or self._breaker.is_open
+        hopeless |= isinstance(failure, errors.LeaseExpired)  # a later call finds out who has it now
         if hopeless or verdict.retry is not Retry.SAME_REQUEST_ID:
             return None
         asked_s = failure.retry_after_s if isinstance(failure, Unsigned) else 0.0
