@@ -157,13 +157,20 @@ async def get(address: str, path: str) -> tuple[int, str]:
 
 @asynccontextmanager
 async def running(
-    settings: Settings, *, credentials: grpc.ChannelCredentials | None = None
+    settings: Settings,
+    *,
+    credentials: grpc.ChannelCredentials | None = None,
+    environ: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Gateway]:
-    """Run a gateway; at the end stop it, which must end well."""
+    """Run a gateway, with more environment variables; at the end stop it, which must end well."""
     admin = f"127.0.0.1:{free_port()}"
     settings = {"LISTEN": "127.0.0.1:0", "ADMIN_LISTEN": admin, **settings}
     process = await asyncio.create_subprocess_exec(
-        SCRIPT, "serve", env=environment(settings), stdin=DEVNULL, stdout=PIPE, stderr=PIPE
+        *(SCRIPT, "serve"),
+        env={**environment(settings), **(environ or {})},
+        stdin=DEVNULL,
+        stdout=PIPE,
+        stderr=PIPE,
     )
     assert process.stdout is not None
     assert process.stderr is not None
