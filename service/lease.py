@@ -16,8 +16,14 @@ from typing import Final
 
 from clients.alipayhk.clock import since_boot_s
 
+UPSTREAM_TIMEOUT_MAX_S: Final = 60.0
 LEASE_MARGIN_S: Final = 1.0
 """How much longer than an attempt its lease lasts: so long may the ledger take to grant it."""
+LEASE_MAX_MS: Final = round((UPSTREAM_TIMEOUT_MAX_S + LEASE_MARGIN_S) * 1000)
+"""The longest lease that any process can have written, whatever its settings were.
+
+A lease that ends later was written before the wall clock was set back.
+"""
 
 
 @dataclass(frozen=True, slots=True)
