@@ -157,7 +157,10 @@ class Attempts:
     async def _attempt(self, flight: Flight) -> Message | CallError:
         """Make one attempt; return the response, recorded, or how the attempt failed."""
         order = flight.order
-        attempt = Attempt(fresh_connection=isinstance(flight.last_sent, errors.Repeated))
+        attempt = Attempt(
+            fresh_connection=isinstance(flight.last_sent, errors.Repeated),
+            may_send=lambda: self._books.may_send(flight),
+        )
         flight.attempts.append(attempt)
         flight.stuck = errors.Unreachable("the caller's time was up")
         try:
@@ -196,6 +199,7 @@ class Attempts:
         flight.resends_ended |= len(flight.attempts) >= self._attempts_max
         limited = verdict.reason == reasons.ERROR_REASON_WALLET_RATE_LIMITED
         hopeless = self._closing.is_set() or limited or self._breaker.is_open
+        hopeless |= isinstance(failure, errors.LeaseExpired)  # a later call finds out who has it now
         if hopeless or flight.resends_ended or verdict.retry is not Retry.SAME_REQUEST_ID:
             return None
         asked_s = failure.retry_after_s if isinstance(failure, Unsigned) else 0.0

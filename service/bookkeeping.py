@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Final
@@ -15,6 +14,7 @@ from clients.alipayhk.errors import ResultError
 from clients.alipayhk.result import Result
 
 from .flight import Flight
+from .lease import Clock, Moment
 from .ledger import (
     Answer,
     Claim,
@@ -38,8 +38,6 @@ from .order import Order
 from .refusal import Refusal, Violation
 from .replay import rejection_data, replay
 
-LEASE_MARGIN_S: Final = 1.0
-"""How much longer than an attempt its lease lasts: so long may the ledger take to grant it."""
 POLL_S: Final = 0.25
 POLL_MIN_S: Final = 0.01
 """How often to ask again whether something under way elsewhere has ended: its lease is an upper bound."""
@@ -74,14 +72,14 @@ class Bookkeeping:
         lease_s: float,
         biz_time_ahead_s: float,
         idempotent_without: bool = False,
-        now_s: Callable[[], float] = time.time,
+        clock: Clock | None = None,
     ) -> None:
         self._ledger = ledger
         self._vault = vault
         self._lease_ms = round(lease_s * 1000)
         self._biz_time_ahead_s = biz_time_ahead_s
         self._idempotent_without = idempotent_without
-        self._now_s = now_s
+        self._clock = clock or Clock()
         self._unrecorded = Unrecorded(metrics)
 
     def fingerprint(self, order: Order) -> bytes:
@@ -98,7 +96,7 @@ class Bookkeeping:
 
     async def claim(self, flight: Flight) -> Message | Busy | None:
         """Answer as `look` does, and where it may be sent write that it is about to be."""
-        asked_ms = self._now_ms()
+        asked = self._clock.now()
         asking = asyncio.ensure_future(self._ask(flight, self._ledger.claim))
         cancelled: asyncio.CancelledError | None = None
         try:
@@ -112,7 +110,7 @@ class Bookkeeping:
         if cancelled is not None and (meaning is None or isinstance(meaning, Busy)):
             flight.stuck = meaning.refusal if meaning is not None else flight.stuck
             raise cancelled
-        if meaning is None and not await self._is_held(flight, asked_ms):
+        if meaning is None and not await self._is_held(flight, asked):
             raise Refusal(reasons.ERROR_REASON_LEDGER_UNAVAILABLE, cause="the claim took too long")
         return meaning
 
@@ -121,22 +119,26 @@ class Bookkeeping:
 
         What never left and whose lease is over must be claimed anew: newer news may have been applied.
         """
-        asked_ms = self._now_ms()
+        asked = self._clock.now()
         if not flight.token:
             return True
-        if not flight.sent and asked_ms >= flight.lease_until_ms:
+        if not flight.sent and not self.may_send(flight):
             return False
         write = self._ledger.renew if flight.sent else self._ledger.extend
         try:
-            held = await write(flight.order.key, flight.token, self._lease_ms, asked_ms)
+            held = await write(flight.order.key, flight.token, self._lease_ms, asked.ms)
         except LedgerUnavailable:
             return False
-        flight.lease_until_ms = asked_ms + self._lease_ms
-        return held and not self._is_late(asked_ms)
+        flight.lease = asked.lease(self._lease_ms)
+        return held and not self._clock.is_late(asked)
+
+    def may_send(self, flight: Flight) -> bool:
+        """Return whether a request is still this process's to send."""
+        return flight.lease is None or flight.lease.holds(self._clock)
 
     async def hold(self, flight: Flight, wait_s: float) -> None:
         """Take more time for what never left, where its lease would be over before a wait is."""
-        if not flight.sent and self._now_ms() + wait_s * 1000 >= flight.lease_until_ms:
+        if not flight.sent and flight.lease and not flight.lease.holds(self._clock, wait_s):
             await self.renew(flight)
 
     async def applied(self, flight: Flight, response: Message) -> None:
@@ -161,7 +163,7 @@ class Bookkeeping:
         key, token = flight.order.key, flight.token
         if token:
             await self._unrecorded.write(
-                key, flight.linkage, lambda: self._ledger.undo(key, token, self._now_ms())
+                key, flight.linkage, lambda: self._ledger.undo(key, token, self._clock.now_ms())
             )
 
     async def heal(self) -> None:
@@ -170,7 +172,7 @@ class Bookkeeping:
 
     async def drop(self, *, older_than_s: float) -> None:
         """Forget finals that are old enough."""
-        await self._ledger.drop(before_ms=self._now_ms() - round(older_than_s * 1000))
+        await self._ledger.drop(before_ms=self._clock.now_ms() - round(older_than_s * 1000))
 
     async def close(self) -> None:
         """Record what is left, as far as that can be, and finish."""
@@ -180,7 +182,7 @@ class Bookkeeping:
         await self._ledger.close()
 
     async def _ask(self, flight: Flight, read: Callable[[Claim, int], Awaitable[Answer]]) -> Answer:
-        now_ms = self._now_ms()
+        now_ms = self._clock.now_ms()
         biz_time_max_ms = now_ms + round(self._biz_time_ahead_s * 1000)
         claim = flight.claim(lease_ms=self._lease_ms, biz_time_max_ms=biz_time_max_ms)
         without = self._idempotent_without and claim.may_repeat
@@ -199,14 +201,11 @@ class Bookkeeping:
             return replace(answer, was_in_doubt=True)
         return answer
 
-    async def _is_held(self, flight: Flight, asked_ms: int) -> bool:
+    async def _is_held(self, flight: Flight, asked: Moment) -> bool:
         """Whether a grant's lease lasts for a whole attempt; it may have been long on its way."""
-        flight.lease_until_ms = asked_ms + self._lease_ms
-        return not self._is_late(asked_ms) or await self.renew(flight)
-
-    def _is_late(self, asked_ms: int) -> bool:
-        """Whether a lease was so long in coming that it would be over before the attempt is."""
-        return self._now_ms() - asked_ms > LEASE_MARGIN_S * 1000
+        if flight.token:
+            flight.lease = asked.lease(self._lease_ms)
+        return not self._clock.is_late(asked) or await self.renew(flight)
 
     def _meaning(self, flight: Flight, answer: Answer) -> Message | Busy | None:
         # What an earlier answer said is over: what was under way then may have been taken back since.
@@ -234,7 +233,9 @@ class Bookkeeping:
                 raise Refusal(REFUSALS[answer])
 
     def _busy(self, until_ms: int, reason: reasons.ErrorReason) -> Busy:
-        return Busy(min(max(until_ms / 1000 - self._now_s(), 0.0), POLL_S) + POLL_MIN_S, Refusal(reason))
+        return Busy(
+            min(max(until_ms / 1000 - self._clock.now_s(), 0.0), POLL_S) + POLL_MIN_S, Refusal(reason)
+        )
 
     async def _end(self, flight: Flight, state: State, data: bytes, result: Result) -> None:
         key, token = flight.order.key, flight.token
@@ -243,8 +244,5 @@ class Bookkeeping:
         sealed = self._vault.seal(data, key) if data else b""
         ending = Ending(state, result.status, result.code, sealed)
         await self._unrecorded.write(
-            key, flight.linkage, lambda: self._ledger.record(key, token, ending, self._now_ms())
+            key, flight.linkage, lambda: self._ledger.record(key, token, ending, self._clock.now_ms())
         )
-
-    def _now_ms(self) -> int:
-        return round(self._now_s() * 1000)

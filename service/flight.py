@@ -12,6 +12,7 @@ from clients.alipayhk.errors import CallError, Timeout
 from clients.alipayhk.transport import Attempt
 
 from .call import Call, Circumstances
+from .lease import Lease
 from .ledger import Claim
 from .order import Order
 
@@ -43,8 +44,8 @@ class Flight:
     cancelled: bool = False
     token: int = 0
     """The ledger's token; 0 until it was claimed."""
-    lease_until_ms: int = 0
-    """How long the ledger keeps others from taking over."""
+    lease: Lease | None = None
+    """When others may take it over; None until it was claimed."""
     looked_up: bool = False
     """Whether a ledger that outlives a crash said what it knows of the request."""
     retried: bool = False

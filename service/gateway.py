@@ -13,9 +13,9 @@ from clients.alipayhk.client import Client
 from clients.alipayhk.keys import fingerprint
 
 from .admin import start_admin
-from .bookkeeping import LEASE_MARGIN_S
 from .delivery import Delivery
 from .exits import stop_signals
+from .lease import LEASE_MARGIN_S
 from .ledger import Ledger, LedgerUnavailable
 from .ledger.opening import is_new, open_ledger, sqlite_path
 from .ledger.vault import Vault

@@ -20,6 +20,7 @@ from clients.alipayhk.messages import JSON_CONTENT_TYPE
 
 from . import parsing
 from .callers import Callers, callers_file
+from .lease import UPSTREAM_TIMEOUT_MAX_S
 from .ledger.opening import check_url, url_in_place
 from .ledger.vault import key_file
 from .parsing import Address, KeyFile
@@ -108,7 +109,7 @@ class Settings:
         "The Content-Type of an encrypted body.")
     require_encrypted_response: bool = _setting(parsing.boolean, "false",
         "Whether a plain answer to SyncLinkage is refused.")
-    upstream_timeout_s: float = _setting(parsing.seconds(0.1, 60), "4",
+    upstream_timeout_s: float = _setting(parsing.seconds(0.1, UPSTREAM_TIMEOUT_MAX_S), "4",
         "How long one attempt may take, from connecting to the last byte of the answer.")
     upstream_connections: str = _setting(parsing.choice("reuse", "fresh"), "reuse",
         "Whether connections to AlipayHK are used again (reuse) or each request takes a new one (fresh).")

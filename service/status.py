@@ -231,6 +231,8 @@ FAILURES: Final[dict[type[errors.CallError], Row]] = {
         StatusCode.UNAVAILABLE, reasons.ERROR_REASON_UPSTREAM_UNREACHABLE, Retry.SAME_REQUEST_ID),
     errors.TlsInvalid: _refused(
         StatusCode.UNAVAILABLE, reasons.ERROR_REASON_UPSTREAM_TLS_INVALID, Retry.OPERATOR),
+    errors.LeaseExpired: _refused(
+        StatusCode.UNAVAILABLE, reasons.ERROR_REASON_LEDGER_UNAVAILABLE, Retry.SAME_REQUEST_ID),
     errors.Timeout: _unknown(StatusCode.DEADLINE_EXCEEDED, reasons.ERROR_REASON_UPSTREAM_TIMEOUT),
     errors.ConnectionLost: _unknown(StatusCode.UNAVAILABLE, reasons.ERROR_REASON_CONNECTION_LOST),
     errors.Truncated: _unknown(StatusCode.UNAVAILABLE, reasons.ERROR_REASON_RESPONSE_TRUNCATED),

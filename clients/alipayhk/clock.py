@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time as system
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Final
 
 from .errors import Malformed, Replayed
 
@@ -11,9 +13,18 @@ Now = Callable[[], datetime]
 """Tells the time, always with an offset."""
 
 
+_SINCE_BOOT: Final = getattr(system, "CLOCK_BOOTTIME", system.CLOCK_MONOTONIC)
+"""CLOCK_BOOTTIME also counts while the machine is suspended. Only Linux has it."""
+
+
 def now_utc() -> datetime:
     """Tell the time."""
     return datetime.now(UTC)
+
+
+def since_boot_s() -> float:
+    """Return the seconds since this machine started; no change of the wall clock moves them."""
+    return system.clock_gettime(_SINCE_BOOT)
 
 
 def time_text(time: datetime) -> str:

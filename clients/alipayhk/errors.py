@@ -33,6 +33,10 @@ class TlsInvalid(NotSent):
     """The server's certificate is not valid for its host."""
 
 
+class LeaseExpired(NotSent):
+    """The request's lease expired before the first byte was written."""
+
+
 class NoAnswer(CallError):
     """The request may have been sent, and no whole answer came."""
 

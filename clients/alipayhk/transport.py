@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import errno
 import ssl
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Final
 
@@ -13,7 +14,7 @@ import aiohttp
 from yarl import URL
 
 from .connections import QUARANTINE_S, PairedBody, PairingConnector
-from .errors import ConnectionLost, Repeated, Timeout, TlsInvalid, Truncated, Unreachable
+from .errors import ConnectionLost, LeaseExpired, Repeated, Timeout, TlsInvalid, Truncated, Unreachable
 from .messages import RawResponse, SealedRequest
 from .pairing import RepeatedAnswer
 
@@ -29,6 +30,11 @@ class Attempt:
     """Whether a byte may have left. Set before the first one is written, and never unset."""
     fresh_connection: bool = False
     """Whether the request must not be sent on a connection that was used before."""
+    may_send: Callable[[], bool] = field(default=lambda: True, compare=False, repr=False)
+    """Whether the first byte may still be written: asked as late as aiohttp allows.
+
+    A process may be stopped, or its machine suspended, for any time between two of its statements.
+    """
 
 
 class Transport:
@@ -57,6 +63,7 @@ class Transport:
         tls = ssl.create_default_context() if tls is None else tls
         trace = aiohttp.TraceConfig()
         trace.on_request_headers_sent.append(_on_headers_sent)
+        trace.on_request_chunk_sent.append(_on_body_sent)
         self._sessions = {
             reuse: aiohttp.ClientSession(
                 connector=PairingConnector(tls, reuse=reuse, quarantine_s=quarantine_s),
@@ -146,6 +153,26 @@ async def _on_headers_sent(
     context: SimpleNamespace,
     __: aiohttp.TraceRequestHeadersSentParams,
 ) -> None:
-    """Note that a byte may leave: aiohttp tells so just before it writes the first one."""
+    """Note that a byte may leave. aiohttp calls this before it writes, or schedules, the first one.
+
+    A CONNECT to a proxy and the TLS handshake are over by then, and carry nothing of the request.
+    """
     attempt: Attempt = context.trace_request_ctx
+    _must_hold(attempt)
     attempt.sent = True
+
+
+async def _on_body_sent(
+    _: aiohttp.ClientSession, context: SimpleNamespace, __: aiohttp.TraceRequestChunkSentParams
+) -> None:
+    """Check again: aiohttp writes headers and body together, on Python 3.11 in a later turn of the loop.
+
+    What fails here counts as sent: the request may be cancelled between the two checks, and whoever
+    cancels reads `sent` at once.
+    """
+    _must_hold(context.trace_request_ctx)
+
+
+def _must_hold(attempt: Attempt) -> None:
+    if not attempt.may_send():
+        raise LeaseExpired("the lease expired before the first byte was written")

@@ -9,7 +9,9 @@ or, in the same commit, that it is about to be sent. What each level promises:
     sqlite:    everything, on one host, through kill -9 and power loss
 
 A row holds no personal data: identities and content are keyed hashes, and what a replay needs is sealed.
-Times are milliseconds since 1970, and the clock is the caller's.
+Times are milliseconds since 1970, and the clock is the caller's. That clock may be set: a lease that ends
+later than any lease can is shortened, in the ledger, by the first claim or resolution that reads it; and a
+row's time of update never goes back, so that `drop` does not take a new outcome for an old one.
 """
 
 from __future__ import annotations

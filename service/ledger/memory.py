@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import ClassVar
 
 from . import Answer, Claim, Ending, Granted, Key, Resolution, Row, State
-from .rules import Applied, Linkage, answer_to
+from .rules import Applied, Linkage, answer_to, shortened
 
 UNFINISHED = frozenset({State.SENDING, State.IN_DOUBT})
 
@@ -25,7 +25,7 @@ class MemoryLedger:
 
     async def claim(self, claim: Claim, now_ms: int) -> Answer:
         """Answer by the rules, and write what was granted."""
-        row = self._rows.get(claim.key)
+        row = self._read(claim.key, now_ms)
         answer = answer_to(claim, row, self._linkage(claim, now_ms), now_ms, token=self._last_token + 1)
         if not isinstance(answer, Granted):
             return answer
@@ -35,7 +35,7 @@ class MemoryLedger:
 
     async def look(self, claim: Claim, now_ms: int) -> Answer:
         """Answer by the rules."""
-        row = self._rows.get(claim.key)
+        row = self._read(claim.key, now_ms)
         return answer_to(claim, row, self._linkage(claim, now_ms), now_ms, token=0)
 
     async def renew(self, key: Key, token: int, lease_ms: int, now_ms: int) -> bool:
@@ -60,7 +60,8 @@ class MemoryLedger:
         if row is None:
             return False
         if row.state in UNFINISHED:
-            self._put(replace(row, state=ending.state, ending=ending, updated_ms=now_ms))
+            updated_ms = max(row.updated_ms, now_ms)
+            self._put(replace(row, state=ending.state, ending=ending, updated_ms=updated_ms))
             return True
         return row.state is ending.state
 
@@ -71,7 +72,8 @@ class MemoryLedger:
             return False
         if row.was_in_doubt or row.ending is not None:
             before = State.IN_DOUBT if row.was_in_doubt else State.REFUSED
-            self._put(replace(row, state=before, attempts=row.attempts - 1, updated_ms=now_ms))
+            updated_ms = max(row.updated_ms, now_ms)
+            self._put(replace(row, state=before, attempts=row.attempts - 1, updated_ms=updated_ms))
         else:
             self._remove(row)
         return True
@@ -83,7 +85,7 @@ class MemoryLedger:
 
     async def resolve(self, key: Key, ending: Ending, *, who: str, why: str, now_ms: int) -> bool:
         """End a doubt, and fence off whoever may still hold the claim."""
-        row = self._rows.get(key)
+        row = self._read(key, now_ms)
         if row is None or not row.is_in_doubt(now_ms):
             return False
         self._last_token += 1
@@ -93,7 +95,7 @@ class MemoryLedger:
             token=self._last_token,
             ending=replace(ending, resolved_by_operator=True),
             resolved=Resolution(who, why, now_ms),
-            updated_ms=now_ms,
+            updated_ms=max(row.updated_ms, now_ms),
         )
         self._put(resolved)
         return True
@@ -128,6 +130,13 @@ class MemoryLedger:
             if not self._by_linkage[row.linkage]:
                 del self._by_linkage[row.linkage]
 
+    def _read(self, key: Key, now_ms: int) -> Row | None:
+        """Return a row, and shorten a lease that is too long."""
+        row = self._rows.get(key)
+        if row is not None and (shorter := shortened(row, now_ms)) is not None:
+            self._put(shorter)
+        return self._rows.get(key)
+
     def _held(self, key: Key, token: int) -> Row | None:
         row = self._rows.get(key)
         return row if row is not None and row.token == token else None
@@ -154,6 +163,8 @@ class MemoryLedger:
                 yield self._rows[key]
 
     def _linkage(self, claim: Claim, now_ms: int) -> Linkage:
+        for other in list(self._others(claim)):
+            self._read(other.key, now_ms)
         busy = (other.lease_until_ms for other in self._sending(claim) if other.lease_until_ms > now_ms)
         return Linkage(self._newest(claim), max(busy, default=0))
 

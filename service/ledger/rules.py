@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from ..lease import LEASE_MAX_MS
 from . import FINAL, Answer, Claim, Granted, InProgress, Known, LinkageBusy, Refused, Reused, Row, State
 
 
@@ -24,6 +25,14 @@ class Linkage:
     newest: Applied | None = None
     busy_until_ms: int = 0
     """The longest lease of another request for it that is being sent."""
+
+
+def shortened(row: Row, now_ms: int) -> Row | None:
+    """Return a row whose lease ends later than any lease can, with the longest one possible; else None."""
+    until_ms = now_ms + LEASE_MAX_MS
+    if row.state is not State.SENDING or row.lease_until_ms <= until_ms:
+        return None
+    return replace(row, lease_until_ms=until_ms)
 
 
 def answer_to(  # noqa: PLR0911  (a list of cases, in their order)

@@ -66,9 +66,13 @@ EXTEND: Final = f"""
     {_MAY_GO_ON} AND state = 'sending'
 """
 RECORD: Final = f"""
-    UPDATE request SET state = ?, result_status = ?, result_code = ?, sealed = ?, updated_ms = ?
+    UPDATE request SET state = ?, result_status = ?, result_code = ?, sealed = ?,
+        updated_ms = max(updated_ms, ?)
     WHERE {_HELD} AND state IN ('sending', 'in_doubt')
 """
+_SHORTEN: Final = "UPDATE request SET lease_until_ms = ? WHERE state = 'sending' AND lease_until_ms > ? AND"
+SHORTEN_ROW: Final = f"{_SHORTEN} {_KEY}"
+SHORTEN_LINKAGE: Final = f"{_SHORTEN} linkage = ?"
 IS_RECORDED: Final = f"SELECT 1 FROM request WHERE {_HELD} AND state = ?"
 REMOVE: Final = f"""
     DELETE FROM request
@@ -76,7 +80,7 @@ REMOVE: Final = f"""
 """
 PUT_BACK: Final = f"""
     UPDATE request SET state = CASE WHEN was_in_doubt THEN 'in_doubt' ELSE 'refused' END,
-        attempts = attempts - 1, updated_ms = ?
+        attempts = attempts - 1, updated_ms = max(updated_ms, ?)
     WHERE {_HELD} AND state = 'sending'
 """
 INSERT_RESOLUTION: Final = """
@@ -84,7 +88,7 @@ INSERT_RESOLUTION: Final = """
 """
 RESOLVE: Final = f"""
     UPDATE request SET state = ?, token = ?, result_status = ?, result_code = ?, sealed = ?, resolution = ?,
-        updated_ms = ? WHERE {_KEY}
+        updated_ms = max(updated_ms, ?) WHERE {_KEY}
 """
 DROP: Final = """
     DELETE FROM request WHERE id IN (

@@ -5,8 +5,9 @@ from __future__ import annotations
 import sqlite3
 from typing import Any, Final
 
+from ..lease import LEASE_MAX_MS
 from . import Answer, Claim, Ending, Granted, Key, Resolution, Row, State
-from .rules import Applied, Linkage, answer_to
+from .rules import Applied, Linkage, answer_to, shortened
 from .sqlite_statements import (
     CLAIM,
     DROP,
@@ -21,6 +22,8 @@ from .sqlite_statements import (
     RESOLVE,
     SELECT_LINKAGE,
     SELECT_ROW,
+    SHORTEN_LINKAGE,
+    SHORTEN_ROW,
 )
 
 _NOTHING_KNOWN: Final = Linkage()
@@ -53,17 +56,20 @@ class Tables:
 
     def look(self, claim: Claim, now_ms: int) -> Answer:
         """Answer a claim, and write nothing."""
-        return answer_to(claim, self.row(claim.key), self._linkage(claim, now_ms), now_ms, token=0)
+        row = self.row(claim.key)
+        if row is not None:
+            row = shortened(row, now_ms) or row
+        return answer_to(claim, row, self._linkage(claim, now_ms), now_ms, token=0)
 
     def claim(self, claim: Claim, now_ms: int) -> Answer:
         """Answer a claim, and write what was granted."""
-        linkage, token = self._linkage(claim, now_ms), self._next_token()
+        linkage, token = self._linkage(claim, now_ms, writes=True), self._next_token()
         # Nearly every claim is of a new id, and that it is so the insert finds out by itself.
         answer = answer_to(claim, None, linkage, now_ms, token=token)
         if isinstance(answer, Granted) and self._insert(claim, token, now_ms):
             self._last_token = token
             return answer
-        answer = answer_to(claim, self.row(claim.key), linkage, now_ms, token=token)
+        answer = answer_to(claim, self._shortened(claim.key, now_ms), linkage, now_ms, token=token)
         if isinstance(answer, Granted):
             self._last_token = token
             lease = (token, now_ms + claim.lease_ms, answer.was_in_doubt, now_ms)
@@ -95,7 +101,8 @@ class Tables:
 
     def resolve(self, key: Key, ending: Ending, resolution: Resolution) -> bool:
         """End a doubt, and fence off whoever may still hold the claim."""
-        row, now_ms = self.row(key), resolution.at_ms
+        now_ms = resolution.at_ms
+        row = self._shortened(key, now_ms)
         if row is None or not row.is_in_doubt(now_ms):
             return False
         who = (key.client_id, key.api, key.request_id, ending.state)
@@ -113,6 +120,16 @@ class Tables:
         """Read one row."""
         found = self._execute(SELECT_ROW, _parameters(key)).fetchone()
         return None if found is None else row_of(found)
+
+    def _shortened(self, key: Key, now_ms: int) -> Row | None:
+        """Read one row, and shorten its lease where that is too long."""
+        row = self.row(key)
+        shorter = None if row is None else shortened(row, now_ms)
+        if shorter is None:
+            return row
+        until_ms = shorter.lease_until_ms
+        self._execute(SHORTEN_ROW, (until_ms, until_ms, *_parameters(key)))
+        return shorter
 
     def _next_token(self) -> int:
         if self._last_token is not None:
@@ -137,7 +154,7 @@ class Tables:
         what = (claim.fingerprint, claim.linkage, claim.biz_time_ms)
         return self._execute(INSERT, (*who, *what, token, lease_until_ms, now_ms, now_ms)).rowcount > 0
 
-    def _linkage(self, claim: Claim, now_ms: int) -> Linkage:
+    def _linkage(self, claim: Claim, now_ms: int, *, writes: bool = False) -> Linkage:
         if claim.linkage is None:
             return _NOTHING_KNOWN
         others = (claim.key.client_id, claim.key.api, claim.key.request_id)
@@ -147,6 +164,10 @@ class Tables:
         if not found:
             return _NOTHING_KNOWN
         busy_until_ms = max(lease_until_ms for _, _, lease_until_ms in found)
+        if busy_until_ms > (until_ms := now_ms + LEASE_MAX_MS):
+            busy_until_ms = until_ms
+            if writes:
+                self._execute(SHORTEN_LINKAGE, (until_ms, until_ms, claim.linkage))
         applied = [(biz_time_ms, content) for biz_time_ms, content, _ in found if content is not None]
         return Linkage(_newest(applied), busy_until_ms)
 

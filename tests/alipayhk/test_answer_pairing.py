@@ -14,7 +14,6 @@ from clients.alipayhk import errors
 from clients.alipayhk.connections import QUARANTINE_S
 from clients.alipayhk.pairing import ANSWERS_REMEMBERED, PairedProtocol
 from clients.alipayhk.transport import Transport
-from tests.alipayhk.test_transport_requests import relaying
 from tests.alipayhk.upstream import (
     NO_AUTHORITIES,
     Authority,
@@ -22,6 +21,7 @@ from tests.alipayhk.upstream import (
     Upstream,
     Wire,
     post,
+    relaying,
     rested,
     transport,
 )

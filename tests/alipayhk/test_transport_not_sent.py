@@ -12,7 +12,7 @@ import pytest
 
 from clients.alipayhk import errors
 from clients.alipayhk.messages import SealedRequest
-from clients.alipayhk.transport import Attempt
+from clients.alipayhk.transport import Attempt, Transport
 from tests.alipayhk.upstream import (
     Authority,
     Upstream,
@@ -21,6 +21,7 @@ from tests.alipayhk.upstream import (
     full_backlog,
     post,
     post_once,
+    relaying,
     replying,
     transport,
 )
@@ -240,3 +241,54 @@ async def test_an_error_names_a_class_and_nothing_that_was_received() -> None:
     assert outcome.ending == (errors.ConnectionLost, True)
     assert "MARKED" not in str(outcome.error) + repr(outcome.error)
     assert str(outcome.error).isidentifier()
+
+
+MARKED = SealedRequest("/MARKED", (("MARKED", "MARKED"),), b"MARKED")
+
+
+def holding(times: int) -> Callable[[], bool]:
+    """Let a lease hold each of so many times that it is asked for."""
+    left = [True] * times
+    return lambda: bool(left) and left.pop()
+
+
+async def post_while(opened: Transport, url: str, *, holds: int, reuse: bool) -> tuple[object, bool]:
+    """Post under a lease that holds so many times; return its error, and whether it counts as sent."""
+    attempt = Attempt(may_send=holding(holds))
+    with pytest.raises(errors.CallError) as caught:
+        await opened.post(url, MARKED, attempt, reuse_connection=reuse)
+    return type(caught.value), attempt.sent
+
+
+@pytest.mark.parametrize(
+    ("holds", "ending"),
+    [
+        pytest.param(0, (errors.LeaseExpired, False), id="before the headers"),
+        # aiohttp has queued the headers by then, so that the request must count as sent.
+        pytest.param(1, (errors.ConnectionLost, True), id="between headers and body"),
+    ],
+)
+@pytest.mark.parametrize("reuse", [True, False], ids=["reused", "fresh"])
+@pytest.mark.parametrize("way", ["plain", "TLS", "tunnel"])
+async def test_no_byte_of_a_request_is_written_after_its_lease(
+    way: str, reuse: bool, holds: int, ending: tuple[type[errors.CallError], bool], authority: Authority
+) -> None:
+    seen = bytearray()
+
+    async def listening(wire: Wire) -> None:
+        while chunk := await wire.reader.read(65536):
+            seen.extend(chunk)
+            if chunk.endswith(b"first"):
+                await wire.write(OK)
+
+    tls = None if way == "plain" else authority.server_context()
+    async with Upstream(listening, tls) as upstream, Upstream(relaying) as proxy:
+        through = proxy.url if way == "tunnel" else None
+        async with transport(tls=authority.client_context(), proxy=through) as opened:
+            if reuse:
+                first = SealedRequest("/", (), b"first")
+                await opened.post(upstream.url, first, Attempt(), reuse_connection=True)
+            assert await post_while(opened, upstream.url, holds=holds, reuse=reuse) == ending
+        await asyncio.wait_for(asyncio.gather(*upstream.tasks), 5)
+    assert len(upstream.wires) == 1
+    assert b"MARKED" not in seen

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +16,7 @@ from tests.alipayhk.upstream import (
     deaf,
     post,
     post_once,
+    relaying,
     replying,
     rested,
     traced,
@@ -159,28 +159,6 @@ async def test_many_posts_at_once_do_not_wait_for_each_other() -> None:
     async with Upstream(meeting) as upstream, transport() as opened:
         outcomes = await asyncio.gather(*(post(opened, upstream.url) for _ in range(150)))
     assert all(outcome.answer for outcome in outcomes)
-
-
-async def relaying(wire: Wire) -> None:
-    """Tunnel to wherever CONNECT says, as an egress proxy does."""
-    request = await wire.request()
-    host, _, port = request.line.split(" ")[1].partition(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
-    await wire.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
-
-    async def copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
-            while chunk := await source.read(65536):
-                target.write(chunk)
-                await target.drain()
-            target.close()
-
-    try:
-        await asyncio.gather(copy(wire.reader, writer), copy(reader, wire.writer))
-    finally:
-        writer.close()
-        with contextlib.suppress(OSError):
-            await writer.wait_closed()
 
 
 @pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY"])

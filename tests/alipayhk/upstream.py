@@ -122,6 +122,28 @@ async def deaf(wire: Wire) -> None:
     await asyncio.Event().wait()
 
 
+async def relaying(wire: Wire) -> None:
+    """Tunnel to wherever CONNECT says, as an egress proxy does."""
+    request = await wire.request()
+    host, _, port = request.line.split(" ")[1].partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    await wire.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+
+    async def copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while chunk := await source.read(65536):
+                target.write(chunk)
+                await target.drain()
+            target.close()
+
+    try:
+        await asyncio.gather(copy(wire.reader, writer), copy(reader, wire.writer))
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+
 @dataclass
 class Upstream:
     """A server that follows a script on every connection."""

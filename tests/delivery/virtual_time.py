@@ -45,6 +45,13 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return self._jumping.now_s
 
 
+def pass_at_once(seconds: float) -> None:
+    """Let time pass within one step of the loop, as for a process that is stopped and continued."""
+    loop = asyncio.get_running_loop()
+    if isinstance(loop, VirtualLoop):
+        loop._jumping.now_s += seconds
+
+
 @contextmanager
 def clock_of(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
     """Let the monotonic clock show the loop's time: deadlines are told by the one, timers by the other."""

@@ -25,6 +25,7 @@ from service.bookkeeping import Bookkeeping
 from service.call import Call, Circumstances
 from service.callers import ANYBODY, Caller
 from service.delivery import Delivery
+from service.lease import Clock
 from service.ledger import Answer, Claim, Ending, Key, LedgerUnavailable, Row
 from service.ledger.memory import MemoryLedger
 from service.metrics import Metrics
@@ -62,6 +63,8 @@ class Step:
     """From then until the answer."""
     applies: bool = True
     """Whether the wallet applies it, whatever the gateway hears of that."""
+    halt: Callable[[], Awaitable[None]] | None = None
+    """What happens just before the first byte."""
     stubborn: bool = False
     """Whether a byte leaves in the moment of a cancel."""
 
@@ -150,7 +153,11 @@ class ScriptedClient(Client):
         self, step: Step, endpoint: Endpoint, request_id: str, body: bytes, attempt: Attempt
     ) -> VerifiedResponse:
         await asyncio.sleep(step.before_s)
+        if step.halt is not None:
+            await step.halt()
         if step.sent:
+            if not attempt.may_send():
+                raise errors.LeaseExpired("the lease expired before the first byte was written")
             attempt.sent = True
             self.seen.append((request_id, body))
             self.sent_at.append(time.monotonic())
@@ -288,6 +295,8 @@ class World:
         bind_account_idempotent: bool = False,
         codes: ResultCodes | None = None,
     ) -> None:
+        self.wall_step_s = 0.0
+        """How far the gateway's wall clock was set ahead."""
         self.client = ScriptedClient() if client is None else client
         self.ledger = FaultyLedger() if ledger is None else ledger
         self.metrics = Metrics()
@@ -299,7 +308,7 @@ class World:
             lease_s=LEASE_S,
             biz_time_ahead_s=300.0,
             idempotent_without=without_ledger,
-            now_s=wall_s,
+            clock=Clock(lambda: wall_s() + self.wall_step_s, time.monotonic),
         )
         self.delivery = Delivery(
             self.client,

@@ -161,12 +161,17 @@ async def running(
     *,
     credentials: grpc.ChannelCredentials | None = None,
     program: tuple[str | Path, ...] = (SCRIPT,),
+    environ: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Gateway]:
-    """Run a gateway; at the end stop it, which must end well."""
+    """Run a gateway, with more environment variables; at the end stop it, which must end well."""
     admin = f"127.0.0.1:{free_port()}"
     settings = {"LISTEN": "127.0.0.1:0", "ADMIN_LISTEN": admin, **settings}
     process = await asyncio.create_subprocess_exec(
-        *program, "serve", env=environment(settings), stdin=DEVNULL, stdout=PIPE, stderr=PIPE
+        *(*program, "serve"),
+        env={**environment(settings), **(environ or {})},
+        stdin=DEVNULL,
+        stdout=PIPE,
+        stderr=PIPE,
     )
     assert process.stdout is not None
     assert process.stderr is not None

@@ -1,0 +1,98 @@
+"""What every level does where the wall clock was set ahead or back since a row was written."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pytest
+
+from service.lease import LEASE_MAX_MS
+from service.ledger import Ending, Granted, InProgress, Ledger, LinkageBusy, Refused, State
+from tests.ledger.levels import (
+    APPLIED,
+    LEASE_MS,
+    NOW_MS,
+    REFUSED,
+    REJECTED,
+    a_bind,
+    a_claim,
+    granted,
+    row_of,
+    the_row,
+)
+
+HOUR_MS: Final = 3_600_000
+AHEAD_MS: Final = NOW_MS + HOUR_MS
+"""What the clock showed when a process claimed, and was killed. Then it was set back to NOW_MS."""
+UNTIL_MS: Final = NOW_MS + LEASE_MAX_MS
+
+
+async def test_lease_that_is_too_long_is_shortened_once_by_the_claim_that_reads_it(ledger: Ledger) -> None:
+    await granted(ledger, a_bind(), AHEAD_MS)
+    assert await ledger.claim(a_bind(), NOW_MS) == InProgress(UNTIL_MS)
+    assert (await the_row(ledger, a_bind())).lease_until_ms == UNTIL_MS
+    assert await ledger.claim(a_bind(), UNTIL_MS - 1) == InProgress(UNTIL_MS)
+    assert await ledger.claim(a_bind(), UNTIL_MS) is Refused.IN_DOUBT
+
+
+async def test_lease_that_is_too_long_is_not_reported_as_such_by_a_look(ledger: Ledger) -> None:
+    await granted(ledger, a_claim(), AHEAD_MS)
+    assert await ledger.look(a_claim(), NOW_MS) == InProgress(UNTIL_MS)
+    assert await ledger.look(a_claim("id-2", biz_time_ms=NOW_MS + 1), NOW_MS) == LinkageBusy(UNTIL_MS)
+
+
+async def test_lease_that_is_too_long_does_not_hold_up_its_linkage(ledger: Ledger) -> None:
+    await granted(ledger, a_claim(), AHEAD_MS)
+    newer = a_claim("id-2", biz_time_ms=NOW_MS + 1)
+    assert await ledger.claim(newer, NOW_MS) == LinkageBusy(UNTIL_MS)
+    assert (await the_row(ledger, a_claim())).lease_until_ms == UNTIL_MS
+    assert isinstance(await ledger.claim(newer, UNTIL_MS), Granted)
+
+
+async def test_lease_that_is_too_long_is_shortened_for_the_person_who_resolves_it(ledger: Ledger) -> None:
+    await granted(ledger, a_bind(), AHEAD_MS)
+    key, who = a_bind().key, {"who": "ops", "why": "asked AlipayHK"}
+    assert not await ledger.resolve(key, Ending(State.REJECTED), **who, now_ms=NOW_MS)
+    assert (await the_row(ledger, a_bind())).lease_until_ms == UNTIL_MS
+    assert await ledger.resolve(key, Ending(State.REJECTED), **who, now_ms=UNTIL_MS)
+
+
+async def test_longest_lease_of_any_setting_is_left_alone(ledger: Ledger) -> None:
+    """A gateway with a short UPSTREAM_TIMEOUT_S reads what one with the longest has written."""
+    await granted(ledger, a_bind(lease_ms=LEASE_MAX_MS))
+    assert await ledger.claim(a_bind(), NOW_MS) == InProgress(UNTIL_MS)
+    assert await ledger.claim(a_bind(), NOW_MS + 1) == InProgress(UNTIL_MS)
+
+
+async def test_holder_of_a_shortened_lease_still_records_its_outcome(ledger: Ledger) -> None:
+    token = await granted(ledger, a_bind(), AHEAD_MS)
+    await ledger.claim(a_bind(), NOW_MS)
+    assert await ledger.record(a_bind().key, token, APPLIED, NOW_MS)
+
+
+async def test_request_is_sent_again_under_a_lease_that_was_shortened(ledger: Ledger) -> None:
+    token = await granted(ledger, a_claim(), AHEAD_MS)
+    await ledger.claim(a_claim(), NOW_MS)
+    assert await ledger.renew(a_claim().key, token, LEASE_MS, NOW_MS)
+    assert (await the_row(ledger, a_claim())).lease_until_ms == NOW_MS + LEASE_MS
+
+
+@pytest.mark.parametrize("ending", [APPLIED, REJECTED, REFUSED], ids=str)
+async def test_outcome_recorded_after_the_clock_was_set_back_is_not_dropped_early(
+    ledger: Ledger, ending: Ending
+) -> None:
+    token = await granted(ledger, a_bind(), AHEAD_MS)
+    assert await ledger.record(a_bind().key, token, ending, NOW_MS)
+    assert await ledger.drop(before_ms=AHEAD_MS) == 0
+    assert await ledger.drop(before_ms=AHEAD_MS + 1) == 1
+
+
+async def test_resolution_made_after_the_clock_was_set_back_is_not_dropped_early(ledger: Ledger) -> None:
+    token = await granted(ledger, a_bind(), AHEAD_MS)
+    assert await ledger.record(a_bind().key, token, Ending(State.IN_DOUBT, "U"), AHEAD_MS)
+    assert await ledger.resolve(a_bind().key, Ending(State.APPLIED), who="ops", why="asked", now_ms=NOW_MS)
+    row = await row_of(ledger, a_bind())
+    assert row is not None
+    assert row.resolved is not None
+    assert (row.updated_ms, row.resolved.at_ms) == (AHEAD_MS, NOW_MS)
+    assert await ledger.drop(before_ms=AHEAD_MS) == 0

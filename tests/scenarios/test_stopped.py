@@ -1,0 +1,144 @@
+"""Workers stopped between claim and first byte, continued after a person resolved the requests.
+
+A process can be stopped for any time between two of its statements: by SIGSTOP, a frozen control group or a
+suspended machine. By then its lease has expired, and its requests are in doubt for everybody else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sqlite3
+import time
+from contextlib import AsyncExitStack, closing
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pytest
+from grpc import StatusCode
+
+from service.ledger import Ending, LedgerUnavailable, State
+from service.ledger.opening import open_ledger, sqlite_path
+
+from ..e2e import caller
+from ..e2e.caller import Told, rejected
+from ..e2e.gateway import channel_to
+from ..e2e.samples import BIND
+from ..e2e.upstream import Peer, Request, Script
+from ..e2e.wallet import Wallet
+from ..ports import free_port
+from .conftest import Stage
+from .scene import Scene
+from .test_workers import both_serve, workers_of
+
+CALLS: Final = 40
+"""Each is signed in its turn, so that some are between claim and first byte for tens of milliseconds."""
+DELAYS_S: Final = (0.0, 0.002, 0.004, 0.007, 0.01)
+"""How long after the last claim the workers are stopped, in turn."""
+CLAIMED_S: Final = 3.0
+UPSTREAM_TIMEOUT_S: Final = 0.5
+LEASE_S: Final = UPSTREAM_TIMEOUT_S + 1.0
+ENDS: Final = {"LEDGER_UNAVAILABLE", "CONNECTION_LOST", "UPSTREAM_TIMEOUT", "UPSTREAM_UNREACHABLE"}
+"""What a stopped call may be told: it was stopped before its first byte, or after it."""
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """What one stop came to."""
+
+    resolved: int
+    arrived_afterwards: int
+
+
+async def resolved_while_stopped(scene: Scene, delay_s: float) -> Stopped:
+    """Stop both workers in mid-call, resolve what AlipayHK has not seen, and continue them."""
+    requests = [BIND.request() for _ in range(CALLS)]
+    async with AsyncExitStack() as stack:
+        channels = [await stack.enter_async_context(channel_to(scene.gateway.address)) for _ in range(6)]
+        began_ms = time.time_ns() // 1_000_000
+        calls = [
+            asyncio.create_task(caller.call(channels[number % 6], BIND, request, timeout_s=30))
+            for number, request in enumerate(requests)
+        ]
+        workers = workers_of(scene.gateway)
+        await asyncio.to_thread(stop_when_claimed, scene, workers, began_ms, delay_s)
+        try:
+            await asyncio.sleep(LEASE_S + 0.1)
+            resolved = [request for request in requests if not scene.sent(request)]
+            resolved = [request for request in resolved if await resolve(scene, request)]
+        finally:
+            for worker in workers:
+                os.kill(worker, signal.SIGCONT)
+        answers = await asyncio.gather(*calls)
+        for request in resolved:
+            told = await caller.call(channels[0], BIND, request)
+            caller.check(told, rejected(StatusCode.FAILED_PRECONDITION), request)
+    told_of = {answer.info.reason for answer in answers if isinstance(answer, Told)}
+    assert told_of <= ENDS | {"WALLET_REJECTED", "OUTCOME_IN_DOUBT"}, told_of
+    return Stopped(len(resolved), sum(scene.sent(request) for request in resolved))
+
+
+def stop_when_claimed(scene: Scene, workers: list[int], began_ms: int, delay_s: float) -> None:
+    """Stop the workers a moment after the ledger has every claim, when nobody holds its lock."""
+    path = sqlite_path(scene.gateway.settings["LEDGER_URL"])
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+        count = "SELECT count(*) FROM request WHERE created_ms >= ?"
+        give_up = time.monotonic() + CLAIMED_S
+        # On a busy machine an attempt may have timed out, and its claim been undone: stop nevertheless.
+        while connection.execute(count, (began_ms,)).fetchone() < (CALLS,) and time.monotonic() < give_up:
+            pass
+    time.sleep(delay_s)
+    for worker in workers:
+        os.kill(worker, signal.SIGSTOP)
+
+
+async def resolve(scene: Scene, request: Any) -> bool:
+    """Record as a person that a request was rejected; False where the ledger has no doubt of it."""
+    ledger, _ = open_ledger(scene.gateway.settings["LEDGER_URL"], None, random_bytes=os.urandom)
+    ending, now_ms = Ending(State.REJECTED), time.time_ns() // 1_000_000
+    try:
+        for row in await ledger.find(request.request_id):
+            return await ledger.resolve(row.key, ending, who="ops", why="asked AlipayHK", now_ms=now_ms)
+    except LedgerUnavailable:
+        pass  # a worker was stopped within a transaction, and holds the lock
+    finally:
+        await ledger.close()
+    return False
+
+
+async def stop_often(stage: Stage, wallet: Wallet, times: int) -> None:
+    """Stop workers so many times in the right moment; nothing that was resolved arrives afterwards."""
+    more = {"WORKERS": "2", "UPSTREAM_TIMEOUT_S": str(UPSTREAM_TIMEOUT_S)}
+    stops: list[Stopped] = []
+    while sum(stop.resolved > 0 for stop in stops) < times:
+        assert len(stops) < 5 * times, f"too few stops fell between claim and first byte: {stops}"
+        # A gateway for each: calls that time out because of the stop open the breaker.
+        async with stage(more | {"LISTEN": f"127.0.0.1:{free_port()}"}) as scene:
+            await both_serve(scene.gateway)
+            scene.upstream.reset(slow(wallet))
+            stops.append(await resolved_while_stopped(scene, DELAYS_S[len(stops) % len(DELAYS_S)]))
+    assert sum(stop.arrived_afterwards for stop in stops) == 0, stops
+
+
+def slow(wallet: Wallet) -> Script:
+    """Answer rightly, but not before every call was claimed and the workers were stopped."""
+
+    async def script(request: Request, peer: Peer) -> None:
+        await asyncio.sleep(UPSTREAM_TIMEOUT_S / 2)
+        await peer.send(wallet.right(request).wire())
+
+    return script
+
+
+async def test_request_that_was_resolved_while_its_worker_was_stopped_is_never_sent(
+    stage: Stage, wallet: Wallet
+) -> None:
+    await stop_often(stage, wallet, 2)
+
+
+@pytest.mark.full
+async def test_request_that_was_resolved_while_its_worker_was_stopped_is_never_sent_30_times(
+    stage: Stage, wallet: Wallet
+) -> None:
+    await stop_often(stage, wallet, 30)
