@@ -27,7 +27,7 @@ from tests.alipayhk.upstream import (
 )
 from tests.ports import free_port
 
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTracer-Id: t1\r\n\r\n{}"
 UNREACHABLE = (errors.Unreachable, False)
 TLS_INVALID = (errors.TlsInvalid, False)
 
@@ -284,10 +284,11 @@ async def test_no_byte_of_a_request_is_written_after_its_lease(
     tls = None if way == "plain" else authority.server_context()
     async with Upstream(listening, tls) as upstream, Upstream(relaying) as proxy:
         through = proxy.url if way == "tunnel" else None
-        async with transport(tls=authority.client_context(), proxy=through) as opened:
+        async with transport(tls=authority.client_context(), proxy=through, quarantine_s=0) as opened:
             if reuse:
                 first = SealedRequest("/", (), b"first")
                 await opened.post(upstream.url, first, Attempt(), reuse_connection=True)
+                await asyncio.sleep(0.01)  # the connection rests before it is reused
             assert await post_while(opened, upstream.url, holds=holds, reuse=reuse) == ending
         await asyncio.wait_for(asyncio.gather(*upstream.tasks), 5)
     assert len(upstream.wires) == 1
