@@ -6,7 +6,7 @@ import asyncio
 import resource
 from contextlib import AsyncExitStack, closing
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import grpc
 import pytest
@@ -95,7 +95,7 @@ async def test_limit_that_leaves_too_few_descriptors_is_warned_of(run: Run) -> N
     ("size", "code"), [(METADATA_BYTES_MAX - 1024, "OK"), (METADATA_BYTES_MAX + 1024, "RESOURCE_EXHAUSTED")]
 )
 async def test_metadata_has_one_limit(gateway: Gateway, size: int, code: str) -> None:
-    check = gateway.channel.unary_unary(CHECK)
+    check: Any = gateway.channel.unary_unary(CHECK)
     codes = set()
     for _ in range(CALLS):
         call = check(b"", metadata=(("x-padding", "a" * size),), timeout=PATIENCE_S)
