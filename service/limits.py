@@ -9,6 +9,7 @@ from typing import Final
 
 from . import descriptors
 from .logs import log
+from .probe_gate import CONNECTIONS_MAX
 
 REQUEST_BYTES_MAX: Final = 64 * 1024
 METADATA_BYTES_MAX: Final = 16 * 1024
@@ -19,16 +20,15 @@ IDLE_MS: Final = 300_000
 """How long a connection without a call is kept; clients connect again when they have the next one."""
 OPERATORS_MAX: Final = 100
 """Connections to ADMIN_LISTEN."""
-PROBES_MAX: Final = 64
-"""Connections to HEALTH_LISTEN."""
+PROBES_MAX: Final = 3 * CONNECTIONS_MAX
+"""Descriptors for HEALTH_LISTEN: the probe's connection, and both ends of the one to gRPC."""
 
 Options = tuple[tuple[str, int], ...]
 
 OF_PROBES: Final[Options] = (
-    ("grpc.max_allowed_incoming_connections", PROBES_MAX),
     ("grpc.max_connection_idle_ms", 30_000),
     # A Watch ends with its connection, and the prober sends it again.
-    ("grpc.max_connection_age_ms", 60_000),
+    ("grpc.max_connection_age_ms", 45_000),
     ("grpc.max_connection_age_grace_ms", 1_000),
     ("grpc.max_concurrent_streams", 10),
     ("grpc.max_receive_message_length", 1024),

@@ -22,10 +22,13 @@ from .linkage import LinkageService
 from .logs import log
 from .metrics import Metrics
 from .parsing import Address
+from .ports import cause_of
+from .probe_gate import ProbeGate
 from .result_codes import ResultCodes
 from .rpcs import SERVICE
 from .settings import Settings
 
+LOOPBACK: Final = "127.0.0.1"
 LIVENESS: Final = "liveness"
 """The health service's name for "this process runs", which draining does not change."""
 READINESS: Final = ("", SERVICE)
@@ -70,6 +73,7 @@ class Server:
         self, settings: Settings, linkage: LinkageService, metrics: Metrics, *, shared: bool
     ) -> None:
         self._settings = settings
+        self._shared = shared
         self._delivery: Delivery = linkage.delivery
         self.health = Health(health_aio.HealthServicer())
         idempotent = {name: endpoint.idempotent for name, endpoint in linkage.endpoints.items()}
@@ -89,11 +93,12 @@ class Server:
         if settings.reflection:
             self._server.add_generic_rpc_handlers(_reflection_handlers())
         self._health_server: grpc.aio.Server | None = None
+        self._gate: ProbeGate | None = None
         if settings.health_listen is not None:
             # Probes hold no certificate, and are told of their mistakes as callers are.
             self._health_server = grpc.aio.server(
                 interceptors=_interceptors(observe, tell, Allow(None)),
-                options=[*limits.of_both(shared=shared), *limits.OF_PROBES],
+                options=[*limits.of_both(shared=False), *limits.OF_PROBES],
             )
             self._health_server.add_generic_rpc_handlers((_health_handler(self.health.servicer),))
 
@@ -102,8 +107,7 @@ class Server:
         settings = self._settings
         port = _add_port(self._server, "LISTEN", settings.listen, _credentials(settings))
         if settings.health_listen is not None and self._health_server is not None:
-            _add_port(self._health_server, "HEALTH_LISTEN", settings.health_listen, None)
-            await self._health_server.start()
+            self._gate = await _start_gate(self._health_server, settings.health_listen, shared=self._shared)
         await self._server.start()
         await self.health.set_ready(ready=True)
         return Address(settings.listen.host, port)
@@ -140,6 +144,8 @@ class Server:
             log.warning("calls were still under way at the end of the grace")
         # What was answered just now is still on its way to its callers.
         await self._server.stop(_CLOSE_GRACE_S)
+        if self._gate is not None:
+            await self._gate.stop()
         if self._health_server is not None:
             await self._health_server.stop(None)
 
@@ -185,6 +191,18 @@ def _add_port(
         # gRPC tells why on stderr alone.
         why = "it is in use, is not an address of this machine, or cannot be resolved"
         raise CannotListen(f"cannot listen on {address} ({setting}): {why}") from None
+
+
+async def _start_gate(server: grpc.aio.Server, address: Address, *, shared: bool) -> ProbeGate:
+    """Start the health server on loopback, and the gate in front of it."""
+    backend = Address(LOOPBACK, 0)
+    gate = ProbeGate(Address(LOOPBACK, _add_port(server, "HEALTH_LISTEN", backend, None)))
+    await server.start()
+    try:
+        await gate.start(address, shared=shared)
+    except (OSError, UnicodeError) as error:
+        raise CannotListen(f"cannot listen on {address} (HEALTH_LISTEN): {cause_of(error)}") from None
+    return gate
 
 
 def _health_handler(servicer: health_aio.HealthServicer) -> grpc.GenericRpcHandler:

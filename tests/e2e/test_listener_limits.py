@@ -16,13 +16,18 @@ from service.limits import METADATA_BYTES_MAX
 from ..ports import free_port
 from .conftest import Run
 from .gateway import PATIENCE_S, SCRIPT, Gateway, channel_to, get
+from .http2 import CONTINUATION, HEADERS, USUAL, block, connected, frame
 from .material import Material
-from .operations import SERVING, health
+from .operations import NOT_SERVING, SERVING, health, watching
 
 CHECK: Final = "/grpc.health.v1.Health/Check"
 CALLS: Final = 40
 DESCRIPTORS: Final = 512
 SILENT: Final = 450
+FLOODS: Final = 20
+FLOOD_BYTES: Final = 2 << 20
+ENDLESS: Final = frame(CONTINUATION, 0, 1, block((b"a", b"")))
+MEMORY_KIB: Final = 64 * 1024
 
 
 def limited(shell: str) -> tuple[str | Path, ...]:
@@ -96,3 +101,32 @@ async def test_metadata_has_one_limit(gateway: Gateway, size: int, code: str) ->
         call = check(b"", metadata=(("x-padding", "a" * size),), timeout=PATIENCE_S)
         codes.add((await call.code()).name)
     assert codes == {code}
+
+
+async def test_headers_that_never_end_take_no_memory_of_the_probes_listener(run: Run) -> None:
+    """Without a limit each of these connections takes tens of MiB."""
+    settings = {"HEALTH_LISTEN": f"127.0.0.1:{free_port()}"}
+    async with run(settings) as gateway, AsyncExitStack() as stack:
+        assert await health(gateway.channel) == SERVING
+        before = gateway.resident_kib()
+        for _ in range(FLOODS):
+            connection = await stack.enter_async_context(connected(settings["HEALTH_LISTEN"]))
+            connection.send(frame(HEADERS, 0, 1, block(*USUAL)), ENDLESS * (FLOOD_BYTES // len(ENDLESS)))
+        for _ in range(5):
+            await asyncio.sleep(1)
+            assert await health(gateway.channel) == SERVING
+            async with channel_to(settings["HEALTH_LISTEN"]) as probe:
+                assert await health(probe) == SERVING
+        assert gateway.resident_kib() - before < MEMORY_KIB
+
+
+async def test_probe_that_watches_is_told_of_the_stop(run: Run) -> None:
+    settings = {"HEALTH_LISTEN": f"127.0.0.1:{free_port()}", "DRAIN_DELAY_S": "2"}
+    async with (
+        run(settings) as gateway,
+        channel_to(settings["HEALTH_LISTEN"]) as channel,
+        watching(channel) as statuses,
+    ):
+        assert await anext(statuses) == SERVING
+        gateway.terminate()
+        assert await anext(statuses) == NOT_SERVING

@@ -1,0 +1,115 @@
+"""The relay before HEALTH_LISTEN: it passes probes on, few bytes at a time, for few connections."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+import pytest
+
+from service import probe_gate
+from service.parsing import Address
+from service.probe_gate import BURST_BYTES, CONNECTIONS_MAX, ProbeGate
+from tests.ports import free_port
+
+WAIT_S: Final = 20.0
+FLOOD_BYTES: Final = 1 << 20
+
+
+@dataclass
+class Gate:
+    """A gate before a server that echoes and counts."""
+
+    port: int
+    received: int = 0
+    connections: list[asyncio.StreamWriter] = field(default_factory=list)
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Connect to the gate."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        self.connections.append(writer)
+        return reader, writer
+
+    async def echo(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Count what comes, and send it back."""
+        try:
+            while data := await reader.read(4096):
+                self.received += len(data)
+                writer.write(data)
+                await writer.drain()
+        except OSError:
+            pass
+        writer.close()
+
+
+@pytest.fixture
+def gated() -> Callable[[], AbstractAsyncContextManager[Gate]]:
+    """Return what runs a gate."""
+
+    @asynccontextmanager
+    async def run() -> AsyncIterator[Gate]:
+        gate = Gate(free_port())
+        backend = await asyncio.start_server(gate.echo, "127.0.0.1", 0)
+        relay = ProbeGate(Address("127.0.0.1", backend.sockets[0].getsockname()[1]))
+        await relay.start(Address("127.0.0.1", gate.port), shared=False)
+        try:
+            yield gate
+        finally:
+            for writer in gate.connections:
+                writer.transport.abort()
+            await relay.stop()
+            backend.close()
+
+    return run
+
+
+Gated = Callable[[], AbstractAsyncContextManager[Gate]]
+
+
+async def answered(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+    """Send a few bytes, and return what comes back: nothing from a connection that has ended."""
+    try:
+        writer.write(b"ping")
+        async with asyncio.timeout(WAIT_S):
+            return await reader.read(4)
+    except ConnectionError:
+        return b""
+
+
+async def test_as_many_connections_as_there_may_be_are_served(gated: Gated) -> None:
+    async with gated() as gate:
+        connections = [await gate.connect() for _ in range(CONNECTIONS_MAX)]
+        for _ in range(2):
+            assert [await answered(*each) for each in connections] == [b"ping"] * CONNECTIONS_MAX
+
+
+async def test_one_connection_more_ends_the_oldest(gated: Gated) -> None:
+    async with gated() as gate:
+        connections = [await gate.connect() for _ in range(CONNECTIONS_MAX)]
+        assert [await answered(*each) for each in connections] == [b"ping"] * CONNECTIONS_MAX
+        connections.append(await gate.connect())
+        assert await answered(*connections[-1]) == b"ping"
+        assert await answered(*connections[0]) == b""
+        assert [await answered(*each) for each in connections[1:]] == [b"ping"] * CONNECTIONS_MAX
+
+
+async def test_what_comes_too_fast_waits_outside(gated: Gated) -> None:
+    async with gated() as gate:
+        _, writer = await gate.connect()
+        writer.write(bytes(FLOOD_BYTES))
+        await asyncio.sleep(3)
+        assert BURST_BYTES <= gate.received < FLOOD_BYTES / 8
+        assert await answered(*await gate.connect()) == b"ping", "others do not wait for it"
+
+
+@pytest.mark.parametrize("limit", ["FIRST_BYTES_S", "CONNECTION_S"])
+async def test_silent_connection_ends(gated: Gated, monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
+    monkeypatch.setattr(probe_gate, limit, 1.0)
+    async with gated() as gate:
+        reader, _ = await gate.connect()
+        async with asyncio.timeout(WAIT_S):
+            assert await reader.read(1) == b""
+    assert gate.received == 0
