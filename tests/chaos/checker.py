@@ -1,6 +1,6 @@
 """Check a recorded history: nobody was told wrong, nothing was lost, doubled or mixed up.
 
-Each invariant is a row of INVARIANTS: its name, what it means, and a function that goes through what breaks it.
+Each invariant is a row of INVARIANTS: its name, its meaning, and a function that yields what breaks it.
 The checker knows nothing of how a history came about; test_checker.py plants each kind of fault in one.
 """
 
@@ -131,7 +131,7 @@ def _wrong_result(by: ByRequest) -> Found:
                 break
 
 
-def _of_another(by: ByRequest, request: Request, call: Call) -> str:
+def _of_another(by: ByRequest, request: Request, call: Call) -> str:  # noqa: PLR0911  (a list of cases)
     """Return how a call's result is not one that AlipayHK gave to this very request; empty if it is."""
     own = by.arrivals(request.key)
     if call.reason == UNCHANGED_REUSED and call.content == request.content:
@@ -195,7 +195,7 @@ def _in_the_dark(by: ByRequest) -> Found:
 INVARIANTS: Final = (
     Invariant(
         "told wrong",
-        "OK for content that AlipayHK did not apply; rejected for what it applied; not_sent for what was sent",
+        "OK for content that was not applied; rejected for what was applied; not_sent for what was sent",
         _told_wrong,
     ),
     Invariant(
@@ -210,7 +210,7 @@ INVARIANTS: Final = (
     Invariant("wrong result", "a call was told the result of another request", _wrong_result),
     Invariant(
         "order",
-        "a linkage's final state is not its newest applied biz_time; or STALE_BIZ_TIME was told or omitted wrongly",
+        "a linkage does not end with its newest applied biz_time, or STALE_BIZ_TIME was told or left out",
         _out_of_order,
     ),
     Invariant("in the dark", "a caller does not know the outcome, nor whom to ask", _in_the_dark),

@@ -71,7 +71,7 @@ class Arrival:
     process: int = 0
     """The process id of the gateway that sent it."""
     beside: int = 0
-    """The process id of another gateway whose attempt at this request was in flight; 0 if there was none."""
+    """The id of another process whose attempt at this request was in flight; 0 if there was none."""
     answer: str = ""
     """What the proxy did with AlipayHK's response."""
     status: str = ""

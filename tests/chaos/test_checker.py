@@ -1,4 +1,4 @@
-"""The chaos checker finds every kind of fault that is planted in a history, and none in a correct history."""
+"""The chaos checker finds every kind of fault that is planted in a history, and none in a correct one."""
 
 from __future__ import annotations
 
