@@ -23,6 +23,9 @@ MINUTE_S: Final = 60.0
 JUMPS_S: Final = (2 * MINUTE_S, 10 * MINUTE_S, 61 * MINUTE_S, 31 * 24 * 60 * MINUTE_S)
 """How far the wall clock jumps, in both directions: within and outside the window of responses."""
 
+UP: Final = (0.1, 2.0)
+"""How long a gateway is up between two kills, as a multiple of how long it took to start."""
+
 Loop = Callable[[World, random.Random], Awaitable[None]]
 
 
@@ -33,7 +36,7 @@ async def kill(world: World, dice: random.Random) -> None:
 
 async def _kill_one(world: World, gateway: Gateway, dice: random.Random) -> None:
     while world.kills_left > 0:
-        await asyncio.sleep(dice.uniform(0.05, 0.8) * len(world.gateways))
+        await asyncio.sleep(dice.uniform(*UP) * gateway.start_s)
         world.kills_left -= 1
         workers = gateway.processes()
         if gateway.workers > 1 and len(workers) > 1 and dice.random() < 0.5:
@@ -76,7 +79,7 @@ async def clock(world: World, dice: random.Random) -> None:
         await asyncio.sleep(dice.uniform(1.0, 8.0))
         offset_s = dice.choice(JUMPS_S) * dice.choice((1, -1))
         with world.fault("clock", f"{offset_s:+.0f} s"):
-            world.clock.offset_s = offset_s
+            world.clock.move(offset_s)
             try:
                 await asyncio.sleep(dice.uniform(0.1, 1.0))
                 if dice.random() < 0.5:
@@ -86,7 +89,7 @@ async def clock(world: World, dice: random.Random) -> None:
                     )
                 await asyncio.sleep(dice.uniform(0.2, 1.5))
             finally:
-                world.clock.offset_s = 0.0
+                world.clock.move(0.0)
 
 
 async def disk(world: World, dice: random.Random) -> None:
@@ -149,7 +152,7 @@ async def disturb(world: World) -> None:
             task.cancel()
         await asyncio.gather(kills, *loops, return_exceptions=True)
         world.proxy.is_disturbing = False
-        world.clock.offset_s = 0.0
+        world.clock.move(0.0)
         for gateway in world.gateways:
             if not gateway.processes():
                 await gateway.start()

@@ -1,7 +1,7 @@
 """Gateways with one rule switched off: a chaos run must find something wrong with each of them.
 
-A mutant replaces names of the service inside a gateway that `gateway_process.py` starts. A name that has moved
-stops that gateway at its start, so that a mutant can never pass unnoticed as the gateway itself.
+A mutant replaces names of the service inside a gateway that `gateway_process.py` starts. If a name has
+moved, that gateway stops at its start, so that a mutant never passes unnoticed as the gateway itself.
 """
 
 from __future__ import annotations

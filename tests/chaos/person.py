@@ -19,7 +19,7 @@ SLACK_S: Final = 0.3
 async def resolve_doubts(world: World) -> None:
     """Look for requests in doubt, and resolve each by what has reached AlipayHK, until cancelled.
 
-    It uses the ledger as `alipayhk-gateway ledger` does, in this process, because a run has thousands of doubts.
+    It uses the ledger as `alipayhk-gateway ledger` does, but in this process: there are many doubts.
     """
     url = f"sqlite:///{world.ledger_file}"
     ledger, _ = open_ledger(url, None, random_bytes=os.urandom, create=False)

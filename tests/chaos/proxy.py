@@ -1,7 +1,8 @@
 """A fault proxy between gateways and the sandbox: it records what was sent, and disturbs the responses.
 
-It reads each request whole, gives it to AlipayHK on a connection of its own, reads the response whole, and then
-decides by dice how the response goes back. AlipayHK's decision is known here even if the gateway is killed.
+It reads each request whole, gives it to AlipayHK on a connection of its own, reads the whole response, and
+then decides by dice how the response goes back. So AlipayHK's decision is known here even if the gateway is
+killed.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from tests.chaos.gateway_process import PROCESS_HEADER
 from tests.chaos.history import BIND, SYNC, Arrival, History, Key
 
 LEASE_MIN_S: Final = 0.9
-"""Within this time of an attempt's arrival no other process can have taken the request over by its lease."""
+"""Within this time of an attempt's arrival its lease keeps every other process from sending."""
 LATE_S: Final = 1.4
 """Later than the gateway waits for a response."""
 _RESET: Final = struct.pack("ii", 1, 0)

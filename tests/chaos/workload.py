@@ -1,7 +1,7 @@
 """The callers of a chaos run: each keeps its request id and content until it knows the outcome.
 
-Requests come at a rate, whatever happens to those before them. Some callers call twice at once, some ask again
-for an outcome that they know, some use a known id for other content, and some bring news that is out of date.
+Requests come at a rate, whatever happens to those before them. Some callers call twice at once, some ask
+again for an outcome that they know, some use a known id for other content, and some send stale updates.
 """
 
 from __future__ import annotations

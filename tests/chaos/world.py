@@ -1,11 +1,9 @@
-"""The processes of a chaos run: one sandbox, several gateways on one ledger, a proxy, and a movable clock."""
+"""The processes of a chaos run: one sandbox, a proxy, and several gateways on one ledger."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import math
-import mmap
 import os
 import random
 import shlex
@@ -22,7 +20,7 @@ from typing import Any, Final
 
 from service.key_files import generate
 from service.settings import environment_for_children
-from tests.chaos.gateway_process import OFFSET
+from tests.chaos.clock import Clock
 from tests.chaos.history import FaultWindow, History
 from tests.chaos.proxy import Proxy
 from tests.ports import free_port
@@ -56,43 +54,26 @@ class Options:
         return random.Random(f"{self.seed} {name}")
 
 
-class Clock:
-    """The wall clock of the gateways' host, as far ahead of the true time as a file says."""
-
-    def __init__(self, file: Path) -> None:
-        self.file = file
-        self.moved_at = -math.inf
-        """When it last jumped, on the monotonic clock."""
-        file.write_bytes(OFFSET.pack(0.0))
-        with file.open("r+b") as stream:
-            self._memory = mmap.mmap(stream.fileno(), OFFSET.size)
-
-    @property
-    def offset_s(self) -> float:
-        """How far the clock is ahead."""
-        return float(OFFSET.unpack_from(self._memory)[0])
-
-    @offset_s.setter
-    def offset_s(self, value: float) -> None:
-        if value != self.offset_s:
-            self.moved_at = time.monotonic()
-        OFFSET.pack_into(self._memory, 0, value)
-
-    def now_ms(self) -> int:
-        """Return what the gateways' host believes the time to be."""
-        return round((time.time() + self.offset_s) * 1000)
-
-
 class Gateway:
     """One gateway, which is killed and started again on the same port."""
 
-    def __init__(self, name: str, command: Sequence[str], settings: dict[str, str], workers: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        environment: dict[str, str],
+        settings: dict[str, str],
+        workers: int,
+    ) -> None:
         self.name = name
         self.workers = workers
         self.address = f"127.0.0.1:{free_port()}"
         self.logs: deque[tuple[float, str]] = deque(maxlen=LOG_LINES_MAX)
         self.starting = asyncio.Lock()
+        self.start_s = 0.0
+        """How long its last start took."""
         self._command = command
+        self._environment = environment
         self._settings = {
             **settings,
             "LISTEN": self.address,
@@ -105,11 +86,12 @@ class Gateway:
 
     async def start(self) -> None:
         """Start it, and wait until one of its processes serves."""
+        began = time.monotonic()
         self._serving.clear()
         self._process = await asyncio.create_subprocess_exec(
             *self._command,
             "serve",
-            env=environment_for_children(**self._settings),
+            env=environment_for_children(**self._settings) | self._environment,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             start_new_session=True,
@@ -124,6 +106,7 @@ class Gateway:
             serving.cancel()
             said = "\n".join(line for _, line in list(self.logs)[-20:])
             raise RuntimeError(f"gateway {self.name} did not start:\n{said}")
+        self.start_s = time.monotonic() - began
 
     def processes(self) -> list[int]:
         """Return the ids of the processes that serve."""
@@ -142,8 +125,9 @@ class Gateway:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         await self._process.wait()
-        while any(map(_is_alive, workers)):
-            await asyncio.sleep(0.01)
+        for pid in workers:
+            while _is_alive(pid):  # noqa: ASYNC110  (orphans have nobody to wait for them)
+                await asyncio.sleep(0.01)
 
     async def close(self) -> None:
         """Kill it, and read its log to the end."""
@@ -165,7 +149,7 @@ class World:
         self.options = options
         self.directory = directory
         self.history = History()
-        self.clock = Clock(directory / "clock")
+        self.clock = Clock(directory)
         self.ledger_file = directory / "ledger.db"
         shares = {"answer": options.answer_share, "duplicate": options.duplicate_share}
         given = {kind: share for kind, share in shares.items() if kind in options.faults}
@@ -191,8 +175,9 @@ class World:
             "UPSTREAM_TIMEOUT_S": str(UPSTREAM_TIMEOUT_S),
             "DRAIN_DELAY_S": "0",
         }
-        for number in range(self.options.gateways):
-            gateway = Gateway("abcdefgh"[number], (str(shim),), settings, self.options.workers)
+        environment = self.clock.environment() if "clock" in self.options.faults else {}
+        for name in "abcdefgh"[: self.options.gateways]:
+            gateway = Gateway(name, (str(shim),), environment, settings, self.options.workers)
             self.gateways.append(gateway)
             await gateway.start()
 
@@ -237,7 +222,7 @@ class World:
         """Write the program that gateways and their workers are started with."""
         shim = self.directory / "gateway"
         program = ROOT / "tests" / "chaos" / "gateway_process.py"
-        words = (sys.executable, "-P", program, shim, self.clock.file, self.options.mutant)
+        words = (sys.executable, "-P", program, shim, self.options.mutant)
         shim.write_text(f'#!/bin/sh\nexec {shlex.join(map(str, words))} "$@"\n')
         shim.chmod(0o700)
         return shim
