@@ -1,9 +1,9 @@
-"""Run gateways under load and under faults, and compare what callers were told with what AlipayHK received.
+"""Run gateways under load and under faults, and compare callers' outcomes with what AlipayHK received.
 
     python -m tests.chaos.chaos --kills 500 --rate 200 --gateways 2 --workers 3 --faults kill,stop,clock
 
 The report names each invariant with its meaning and how many requests break it. For the first requests that
-do, it prints their calls, what AlipayHK received, the faults meanwhile, and the gateways' log lines.
+do, it prints their calls, what AlipayHK received, the faults during that time, and the gateways' log lines.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Report:
 
     @property
     def outcomes(self) -> Counter[str]:
-        """How many requests ended with which outcome; the last call of each counts unless one was final."""
+        """Count requests by outcome: that of a final call, else that of the last call."""
         last: dict[Key, str] = {}
         for call in sorted(self.history.calls, key=lambda call: (call.is_final, call.ended)):
             last[call.key] = call.outcome
@@ -75,9 +75,9 @@ class Report:
             f"{len(history.requests)} requests in {len(history.calls)} calls, {self.took_s:.0f} s in all",
             f"load: {carried} for {self.load_s:.0f} s; {self.skipped} left out: too many waited",
             f"sent to AlipayHK: {len(history.arrivals)}",
-            f"faults given: {_told(kinds)}",
-            f"outcomes: {_told(self.outcomes)}; resolved by a person: {len(history.resolutions)}",
-            f"reasons: {_told(reasons)}; statuses without a reason: {_told(bare)}",
+            f"faults given: {_listed(kinds)}",
+            f"outcomes: {_listed(self.outcomes)}; resolved by a person: {len(history.resolutions)}",
+            f"reasons: {_listed(reasons)}; statuses without a reason: {_listed(bare)}",
             f"BindAccounts sent while the clock was wrong: {_sent_in_clock_windows(history)}",
         ]
 
@@ -99,18 +99,18 @@ class Report:
         named = f'"{key[1]}"'
         logged = [(at, f"log of {gateway}: {text}") for at, gateway, text in self.logs if named in text]
         events = sorted(events + logged[:LOG_LINES_SHOWN_MAX])
-        began = events[0][0] if events else 0.0
-        return [f"    {at - began:+8.3f} {text}" for at, text in events]
+        started = events[0][0] if events else 0.0
+        return [f"    {at - started:+8.3f} {text}" for at, text in events]
 
 
-def _told(counter: Counter[str]) -> str:
+def _listed(counter: Counter[str]) -> str:
     return ", ".join(f"{name} {count}" for name, count in sorted(counter.items())) or "none"
 
 
 def _sent_in_clock_windows(history: History) -> int:
     windows: list[FaultWindow] = [fault for fault in history.faults if fault.kind == "clock"]
     return sum(
-        arrival.key[0] == BIND and any(window.began <= arrival.at <= window.ended for window in windows)
+        arrival.key[0] == BIND and any(window.started <= arrival.at <= window.ended for window in windows)
         for arrival in history.arrivals
     )
 
@@ -119,7 +119,7 @@ async def run(options: Options) -> Report:
     """Call at a rate while faults happen; wait until every caller knows; then check what was recorded."""
     with tempfile.TemporaryDirectory(prefix="alipayhk-chaos-") as directory:
         world = World(options, Path(directory))
-        began = time.monotonic()
+        started = time.monotonic()
         try:
             await world.start()
             workload = await _load(world)
@@ -131,7 +131,7 @@ async def run(options: Options) -> Report:
         options,
         world.history,
         findings,
-        time.monotonic() - began,
+        time.monotonic() - started,
         workload.load_s,
         world.proxy.given,
         workload.skipped,
@@ -178,6 +178,7 @@ def main() -> int:
         epilog=f"Mutants: {'; '.join(f'{name}: {each.what}' for name, each in MUTANTS.items())}.",
     )
     parser.add_argument("--kills", type=int, default=500, help="how many kills end the run")
+    parser.add_argument("--seconds", type=float, default=60.0, help="how long a run without kills lasts")
     parser.add_argument("--rate", type=float, default=200.0, help="requests a second")
     parser.add_argument("--gateways", type=int, default=2, help="on one ledger")
     parser.add_argument("--workers", type=int, default=1, help="of each gateway")
@@ -188,7 +189,16 @@ def main() -> int:
     faults = tuple(filter(None, args.faults.split(",")))
     if unknown := set(faults) - set(FAULTS):
         parser.error(f"--faults: {', '.join(sorted(unknown))}: must be of {', '.join(FAULTS)}")
-    options = Options(faults, args.gateways, args.workers, args.kills, args.rate, args.seed, args.mutant)
+    options = Options(
+        faults,
+        gateways=args.gateways,
+        workers=args.workers,
+        kills=args.kills,
+        seconds=args.seconds,
+        rate=args.rate,
+        seed=args.seed,
+        mutant=args.mutant,
+    )
     report = asyncio.run(run(options))
     print(report)  # noqa: T201
     return 0 if report.is_clean else 1

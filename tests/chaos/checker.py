@@ -1,4 +1,4 @@
-"""Check a recorded history: nobody was told wrong, nothing was lost, doubled or mixed up.
+"""Check a recorded history: every reported outcome is true, and nothing was lost, doubled or mixed up.
 
 Each invariant is a row of INVARIANTS: its name, its meaning, and a function that yields what breaks it.
 The checker knows nothing of how a history came about; test_checker.py plants each kind of fault in one.
@@ -48,7 +48,7 @@ def check(history: History) -> list[Finding]:
     ]
 
 
-def _told_wrong(by: ByRequest) -> Found:
+def _false_outcome(by: ByRequest) -> Found:
     for key in by.requests:
         applied = {arrival.content for arrival in by.applied(key)}
         for call in by.every_call(key):
@@ -81,7 +81,7 @@ def _lost(by: ByRequest) -> Found:
             continue
         for call in by.calls(key):
             if call.started > final.ended and call.reason == "OUTCOME_IN_DOUBT":
-                yield key, f"{final.outcome} was reported, and a later call was told OUTCOME_IN_DOUBT"
+                yield key, f"{final.outcome} was reported, and a later call ended with OUTCOME_IN_DOUBT"
                 break
 
 
@@ -108,17 +108,17 @@ def _sent_after(by: ByRequest) -> Found:
                     f"sent by process {arrival.process} after a person resolved it as {resolution.state}",
                 )
                 break
-            told = final is not None and arrival.at > final.ended + SLACK_S
-            if told and final is not None and not by.is_excused(key, final.ended):
+            is_late = final is not None and arrival.at > final.ended + SLACK_S
+            if is_late and final is not None and not by.is_excused(key, final.ended):
                 yield key, f"sent by process {arrival.process} after {final.outcome} was reported"
                 break
 
 
-def _at_once(by: ByRequest) -> Found:
+def _concurrent(by: ByRequest) -> Found:
     for key in by.requests:
         for arrival in by.arrivals(key):
-            if arrival.beside:
-                two = f"processes {arrival.beside} and {arrival.process}"
+            if arrival.concurrent_with:
+                two = f"processes {arrival.concurrent_with} and {arrival.process}"
                 yield key, f"{two} had an attempt in flight at the same time, within the lease of the first"
                 break
 
@@ -147,7 +147,7 @@ def _of_another(by: ByRequest, request: Request, call: Call) -> str:  # noqa: PL
     results = {(arrival.status, arrival.result_code) for arrival in own if arrival.status}
     if call.result_code and results and (call.status, call.result_code) not in results:
         said = ", ".join(f"{status} {code}" for status, code in sorted(results))
-        return f"told {call.status} {call.result_code}, but AlipayHK said {said}"
+        return f"reported {call.status} {call.result_code}, but AlipayHK said {said}"
     return ""
 
 
@@ -172,10 +172,10 @@ def _stale(by: ByRequest, request: Request, others: list[Request]) -> Found:
             return
     if not calls or not arrivals:
         return
-    began = min(call.started for call in calls)
+    started = min(call.started for call in calls)
     for other in newer:
         final = by.first_final(other.key)
-        known = final is not None and final.outcome == "OK" and final.ended < began
+        known = final is not None and final.outcome == "OK" and final.ended < started
         if known and final is not None and not by.is_excused(other.key, final.ended):
             yield (
                 request.key,
@@ -184,7 +184,7 @@ def _stale(by: ByRequest, request: Request, others: list[Request]) -> Found:
             return
 
 
-def _in_the_dark(by: ByRequest) -> Found:
+def _no_outcome(by: ByRequest) -> Found:
     for key in by.requests:
         calls = by.calls(key)
         advised = any(call.is_final or call.retry in {"operator", *STOPS} for call in calls)
@@ -194,9 +194,9 @@ def _in_the_dark(by: ByRequest) -> Found:
 
 INVARIANTS: Final = (
     Invariant(
-        "told wrong",
+        "false outcome",
         "OK for content that was not applied; rejected for what was applied; not_sent for what was sent",
-        _told_wrong,
+        _false_outcome,
     ),
     Invariant(
         "lost",
@@ -206,26 +206,30 @@ INVARIANTS: Final = (
     Invariant("doubled", "a BindAccount was sent to AlipayHK more than once", _doubled),
     Invariant("changed", "other content was sent under a request id that was used", _changed),
     Invariant("sent after", "a request was sent after its outcome was reported or resolved", _sent_after),
-    Invariant("at once", "two processes sent one request at the same time, within one lease", _at_once),
-    Invariant("wrong result", "a call was told the result of another request", _wrong_result),
+    Invariant(
+        "concurrent", "two processes sent one request at the same time, within one lease", _concurrent
+    ),
+    Invariant("wrong result", "a call returned the result of another request", _wrong_result),
     Invariant(
         "order",
-        "a linkage does not end with its newest applied biz_time, or STALE_BIZ_TIME was told or left out",
+        "a linkage does not end with its newest applied biz_time, or STALE_BIZ_TIME was wrong or omitted",
         _out_of_order,
     ),
-    Invariant("in the dark", "a caller does not know the outcome, nor whom to ask", _in_the_dark),
+    Invariant(
+        "no outcome", "a caller does not know the outcome, and no status named the operator", _no_outcome
+    ),
 )
 
 
 def explain(history: History, key: Key) -> list[tuple[float, str]]:
-    """Return the timeline of one request: its calls, arrivals and resolutions, and the faults meanwhile."""
+    """Return the timeline of one request: its calls, arrivals, resolutions, and faults in that time."""
     lines: list[tuple[float, str]] = []
     for call in history.calls:
         if call.key == key:
             lines.append((call.started, f"call to {call.gateway} starts"))
-            told = " ".join(filter(None, (call.grpc_code, call.reason, call.outcome, call.retry)))
+            status = " ".join(filter(None, (call.grpc_code, call.reason, call.outcome, call.retry)))
             more = " ".join(filter(None, (call.status, call.result_code, call.tracer)))
-            said = f"call to {call.gateway} (at {call.started:.3f}) ends: {told} {more}"
+            said = f"call to {call.gateway} (at {call.started:.3f}) ends: {status} {more}"
             lines.append((call.ended, said + " replayed" * call.replayed + " resolved" * call.resolved))
     for arrival in history.arrivals:
         if arrival.key == key:
@@ -238,12 +242,12 @@ def explain(history: History, key: Key) -> list[tuple[float, str]]:
         for resolution in history.resolutions
         if resolution.key == key
     ]
-    began = min((at for at, _ in lines), default=0.0)
+    started = min((at for at, _ in lines), default=0.0)
     ended = max((at for at, _ in lines if at < float("inf")), default=0.0)
     for fault in history.faults:
-        if fault.began <= ended and fault.ended >= began:
-            span = f"from {fault.began:.3f} to {fault.ended:.3f}"
-            lines.append((max(fault.began, began), f"fault {fault.kind} {span}: {fault.detail}"))
+        if fault.started <= ended and fault.ended >= started:
+            span = f"from {fault.started:.3f} to {fault.ended:.3f}"
+            lines.append((max(fault.started, started), f"fault {fault.kind} {span}: {fault.detail}"))
     return sorted(lines)
 
 

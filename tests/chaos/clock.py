@@ -1,7 +1,7 @@
 """The wall clock of the gateways' host, which a run may set forward or back while they run.
 
 A small library is compiled and preloaded into the gateways. It is not enough to replace Python's functions:
-gRPC's core reads the clock by itself, and a deadline that it computes is compared with Python's time.
+gRPC's core reads the clock directly, and a deadline that it computes is compared with Python's time.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The faults of a chaos run, each of which can be switched on by itself.
+"""The faults of a chaos run. Each can be switched on alone.
 
-`kill`, `stop`, `clock`, `disk` and `lock` are loops that run beside the load until the last kill; `answer`
+`kill`, `stop`, `clock`, `disk` and `lock` are loops that run during the load until the last kill; `answer`
 and `duplicate` are the proxy's.
 """
 
@@ -23,7 +23,7 @@ MINUTE_S: Final = 60.0
 JUMPS_S: Final = (2 * MINUTE_S, 10 * MINUTE_S, 61 * MINUTE_S, 31 * 24 * 60 * MINUTE_S)
 """How far the wall clock jumps, in both directions: within and outside the window of responses."""
 
-UP: Final = (0.1, 2.0)
+UP: Final = (0.05, 1.0)
 """How long a gateway is up between two kills, as a multiple of how long it took to start."""
 
 Loop = Callable[[World, random.Random], Awaitable[None]]
@@ -74,7 +74,7 @@ async def stop(world: World, dice: random.Random) -> None:
 
 
 async def clock(world: World, dice: random.Random) -> None:
-    """Move the wall clock of the gateways' host for a while, and often start a gateway meanwhile."""
+    """Move the wall clock of the gateways' host for a while, and often restart a gateway in that time."""
     while True:
         await asyncio.sleep(dice.uniform(1.0, 8.0))
         offset_s = dice.choice(JUMPS_S) * dice.choice((1, -1))
@@ -137,11 +137,14 @@ FAULTS: Final = ("kill", *LOOPS, *KINDS)
 
 
 async def disturb(world: World) -> None:
-    """Run the faults that are switched on until the last kill; then end them all."""
+    """Run the faults until the last kill, or without kills for a time; then end them all."""
     options = world.options
     chosen = [name for name in LOOPS if name in options.faults]
     loops = [asyncio.ensure_future(LOOPS[name](world, options.dice(name))) for name in chosen]
-    kills = asyncio.ensure_future(kill(world, options.dice("kill")))
+    until = (
+        kill(world, options.dice("kill")) if "kill" in options.faults else asyncio.sleep(options.seconds)
+    )
+    kills = asyncio.ensure_future(until)
     try:
         await asyncio.wait({kills, *loops}, return_when=asyncio.FIRST_COMPLETED)
         for task in (kills, *loops):

@@ -25,11 +25,11 @@ PROCESS_HEADER: Final = "X-Chaos-Process"
 def name_process() -> None:
     """Send this process's id with every request to AlipayHK."""
     session_type: Any = ClientSession
-    begin = session_type.__init__
+    initialize = session_type.__init__
 
     def named(session: Any, *arguments: Any, **options: Any) -> None:
         headers = {**(options.pop("headers", None) or {}), PROCESS_HEADER: str(os.getpid())}
-        begin(session, *arguments, headers=headers, **options)
+        initialize(session, *arguments, headers=headers, **options)
 
     session_type.__init__ = named
 

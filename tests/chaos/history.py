@@ -70,7 +70,7 @@ class Arrival:
     at: float
     process: int = 0
     """The process id of the gateway that sent it."""
-    beside: int = 0
+    concurrent_with: int = 0
     """The id of another process whose attempt at this request was in flight; 0 if there was none."""
     answer: str = ""
     """What the proxy did with AlipayHK's response."""
@@ -97,7 +97,7 @@ class FaultWindow:
 
     kind: str
     detail: str
-    began: float
+    started: float
     ended: float = math.inf
 
 
@@ -150,7 +150,7 @@ class ByRequest:
         return [arrival for arrival in self.arrivals(key) if arrival.status == "S"]
 
     def first_final(self, key: Key) -> Call | None:
-        """Return the call that first told a final outcome."""
+        """Return the call that first reported a final outcome."""
         finals = [call for call in self.calls(key) if call.is_final]
         return min(finals, key=lambda call: call.ended, default=None)
 
@@ -159,9 +159,9 @@ class ByRequest:
 
         AlipayHK's answer is then reported without a record of it, and a crash may forget it.
         """
-        began = min((call.started for call in self.calls(key)), default=until)
+        started = min((call.started for call in self.calls(key)), default=until)
         return any(
-            fault.began - margin_s <= until and fault.ended + margin_s >= began
+            fault.started - margin_s <= until and fault.ended + margin_s >= started
             for fault in self._ledger_faults
         )
 

@@ -13,7 +13,7 @@
 static const volatile int64_t *offset_ms;
 static int (*true_gettime)(clockid_t, struct timespec *);
 
-__attribute__((constructor)) static void begin(void) {
+__attribute__((constructor)) static void initialize(void) {
     const char *name = getenv("CHAOS_CLOCK_FILE");
     int file = name ? open(name, O_RDONLY | O_CLOEXEC) : -1;
     true_gettime = dlsym(RTLD_NEXT, "clock_gettime");

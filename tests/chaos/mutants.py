@@ -30,7 +30,7 @@ class Mutant:
     what: str
     make: Callable[[], None]
     found_as: frozenset[str]
-    """The invariants of which the run must break at least one."""
+    """The run must break at least one of these invariants."""
 
 
 def _replace(owner: Any, name: str, value: Any) -> None:
@@ -117,20 +117,24 @@ def _mix_results() -> None:
 
 MUTANTS: Final[dict[str, Mutant]] = {
     "dedup": Mutant(
-        "the ledger grants every claim", _grant_everything, frozenset({"doubled", "sent after", "at once"})
+        "the ledger grants every claim",
+        _grant_everything,
+        frozenset({"doubled", "sent after", "concurrent"}),
     ),
     "undo": Mutant(
-        "an attempt in doubt is undone", _undo_doubts, frozenset({"doubled", "told wrong", "sent after"})
+        "an attempt in doubt is undone", _undo_doubts, frozenset({"doubled", "false outcome", "sent after"})
     ),
     "sent": Mutant(
-        "an attempt never counts as sent", _never_sent, frozenset({"told wrong", "doubled", "sent after"})
+        "an attempt never counts as sent",
+        _never_sent,
+        frozenset({"false outcome", "doubled", "sent after"}),
     ),
     "repeat": Mutant(
         "a BindAccount in doubt is sent again", _repeat_in_doubt, frozenset({"doubled", "sent after"})
     ),
-    "lease": Mutant("leases are over at once", _ignore_leases, frozenset({"at once", "sent after"})),
+    "lease": Mutant("leases expire immediately", _ignore_leases, frozenset({"concurrent", "sent after"})),
     "fingerprint": Mutant(
-        "contents have one fingerprint", _one_fingerprint, frozenset({"told wrong", "wrong result"})
+        "contents have one fingerprint", _one_fingerprint, frozenset({"false outcome", "wrong result"})
     ),
     "order": Mutant("older requests are not stale", _ignore_order, frozenset({"order"})),
     "record": Mutant(

@@ -36,7 +36,7 @@ async def resolve_doubts(world: World) -> None:
 
 async def _resolve_all(world: World, ledger: Ledger) -> None:
     if time.monotonic() - world.clock.moved_at < LEASE_S + SLACK_S:
-        return  # a lease may look as if it were over; nobody decides while clocks jump
+        return  # a lease may look as if it were over; people do not decide while clocks jump
     async for row in ledger.rows(in_doubt_at_ms=world.clock.now_ms()):
         if row.key.api == BIND:
             await _resolve(world, ledger, row)

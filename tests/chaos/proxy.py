@@ -118,13 +118,13 @@ class Proxy:
             api, members, request_id = SYNC, envelope, envelope["requestId"]
         key, process = (api, request_id), int(_header(head, PROCESS_HEADER) or 0)
         arrival = Arrival(key, content_of(api, members), time.monotonic(), process)
-        arrival.beside = self._beside(arrival)
+        arrival.concurrent_with = self._concurrent_with(arrival)
         self.history.arrivals.append(arrival)
         self.received[key].append(arrival)
         self._in_flight[key] = (arrival, stream)
         return arrival
 
-    def _beside(self, arrival: Arrival) -> int:
+    def _concurrent_with(self, arrival: Arrival) -> int:
         """Return the other process that holds a lease on this request, and whose connection is open."""
         found = self._in_flight.get(arrival.key)
         if found is None:
@@ -215,13 +215,13 @@ DISTURB: Final[dict[str, Disturb]] = {
     "reset": Proxy._reset,
     "closed": Proxy._closed,
     "page": Proxy._page,
-    "duplicate, at once": Proxy._twice,
+    "duplicate, immediately": Proxy._twice,
     "duplicate, idle": Proxy._idle_twice,
     "duplicate, late": Proxy._whole,
 }
 KINDS: Final[dict[str, tuple[str, ...]]] = {
     "answer": ("slow", "too late", "truncated", "reset", "closed", "page", "lost"),
-    "duplicate": ("duplicate, at once", "duplicate, idle", "duplicate, late"),
+    "duplicate": ("duplicate, immediately", "duplicate, idle", "duplicate, late"),
 }
 """The disturbances of each kind of fault. "lost": the request never reaches AlipayHK."""
 

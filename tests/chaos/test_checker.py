@@ -29,7 +29,7 @@ OLDER, NEWER, REFUSED, BOUND, DOUBTED = (
 
 
 def correct() -> History:
-    """Return a history in which each request was sent once, and its caller knows the outcome."""
+    """Return a correct history: each request was sent once, and its caller knows the outcome."""
     history = History(linkages={"member": 2})
     for request in (
         Request(OLDER, "older content", "member", 1),
@@ -131,8 +131,8 @@ def sent_after_report(history: History) -> None:
     history.arrivals.append(replace(arrival, at=arrival.at + 5))
 
 
-def two_processes_at_once(history: History) -> None:
-    arrival_of(history, OLDER).beside = 12
+def two_processes_at_the_same_time(history: History) -> None:
+    arrival_of(history, OLDER).concurrent_with = 12
 
 
 def result_of_another(history: History) -> None:
@@ -174,24 +174,24 @@ def stale_request_sent(history: History) -> None:
                 setattr(record, name, getattr(record, name) + 40)
 
 
-def never_told(history: History) -> None:
+def outcome_never_reported(history: History) -> None:
     call = call_of(history, OLDER)
     call.outcome = "unknown"
 
 
 PLANTED: dict[Callable[[History], None], str] = {
-    ok_for_other_content: "told wrong",
-    rejected_but_applied: "told wrong",
-    resolved_but_applied: "told wrong",
-    not_sent_but_sent: "told wrong",
-    not_sent_and_sent_later: "told wrong",
+    ok_for_other_content: "false outcome",
+    rejected_but_applied: "false outcome",
+    resolved_but_applied: "false outcome",
+    not_sent_but_sent: "false outcome",
+    not_sent_and_sent_later: "false outcome",
     ok_but_never_received: "lost",
     outcome_forgotten: "lost",
     bound_twice: "doubled",
     other_content_sent: "changed",
     sent_after_resolution: "sent after",
     sent_after_report: "sent after",
-    two_processes_at_once: "at once",
+    two_processes_at_the_same_time: "concurrent",
     result_of_another: "wrong result",
     account_of_another: "wrong result",
     code_of_another: "wrong result",
@@ -200,7 +200,7 @@ PLANTED: dict[Callable[[History], None], str] = {
     older_state_at_the_end: "order",
     stale_without_newer: "order",
     stale_request_sent: "order",
-    never_told: "in the dark",
+    outcome_never_reported: "no outcome",
 }
 
 

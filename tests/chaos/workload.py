@@ -1,7 +1,7 @@
 """The callers of a chaos run: each keeps its request id and content until it knows the outcome.
 
-Requests come at a rate, whatever happens to those before them. Some callers call twice at once, some ask
-again for an outcome that they know, some use a known id for other content, and some send stale updates.
+Requests come at a rate, whatever happens to those before them. Some callers make two concurrent calls, some
+ask again for an outcome that they know, some use a known id for other content, and some send stale updates.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from tests.chaos.world import World
 
 PATIENCE_S: Final = 60.0
 """How long after the last fault every caller must know."""
-WAIT_FIRST_S: Final = 0.1
+WAIT_FIRST_S: Final = 0.2
 WAIT_MAX_S: Final = 4.0
 OPERATOR_S: Final = 1.0
 """How long a caller waits before it asks again for a request that a person must resolve."""
 TIMEOUTS_S: Final = (1.0, 2.0, 5.0)
-WAITING_MAX: Final = 1_500
-"""With so many callers waiting, no new request begins: the machine cannot carry the rate."""
+WAITING_MAX_S: Final = 10.0
+"""No new request starts while as many callers wait as come in this time: the machine is too slow."""
 ORDER_REASONS: Final = frozenset({"STALE_BIZ_TIME", "BIZ_TIME_TIE"})
 REFUSED_WITH: Final = ("USER_NOT_EXIST", "PARAM_ILLEGAL", "USER_STATUS_ABNORMAL")
 DELAYS: Final = ("", "+DELAY_20", "+DELAY_100", "+DELAY_400")
@@ -53,7 +53,7 @@ class Workload:
 
     def __init__(self, world: World, channels: list[tuple[str, grpc.aio.Channel]]) -> None:
         self.skipped = 0
-        """Requests that did not begin, because too many callers waited."""
+        """Requests that did not start, because too many callers waited."""
         self.load_s = 0.0
         """How long new requests came."""
         self._world = world
@@ -65,18 +65,18 @@ class Workload:
     async def run(self, faults: asyncio.Task[None]) -> None:
         """Make requests at the rate until the faults are over; then let every caller learn its outcome."""
         callers: set[asyncio.Task[None]] = set()
-        due = began = time.monotonic()
+        due = started = time.monotonic()
         while not faults.done():
             due += self._dice.expovariate(self._world.options.rate)
             await asyncio.sleep(max(0.0, due - time.monotonic()))
-            if len(callers) >= WAITING_MAX:
+            if len(callers) >= self._world.options.rate * WAITING_MAX_S:
                 self.skipped += 1
                 await asyncio.sleep(0)
                 continue
             task = asyncio.create_task(self._caller(*self._next()))
             callers.add(task)
             task.add_done_callback(callers.discard)
-        self.load_s = time.monotonic() - began
+        self.load_s = time.monotonic() - started
         waiting = set(callers)
         await faults
         if waiting:
@@ -167,10 +167,10 @@ class Workload:
             )
 
     async def _until_known(self, request: Request, message: Any) -> bool:
-        """Repeat one request as its caller is told to; return whether its outcome is final.
+        """Repeat one request as the status advises; return whether its outcome is final.
 
-        It waits as long as it is told to: callers that ask again and again at once keep a gateway that has
-        just started from answering anybody.
+        It waits as long as the status says: callers that call again without a wait overload a gateway that
+        has just started.
         """
         retry = 0
         while True:

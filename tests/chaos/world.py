@@ -43,6 +43,8 @@ class Options:
     gateways: int = 1
     workers: int = 1
     kills: int = 20
+    seconds: float = 60.0
+    """How long a run without kills lasts."""
     rate: float = 100.0
     seed: int = 0
     mutant: str = ""
@@ -86,7 +88,7 @@ class Gateway:
 
     async def start(self) -> None:
         """Start it, and wait until one of its processes serves."""
-        began = time.monotonic()
+        started = time.monotonic()
         self._serving.clear()
         self._process = await asyncio.create_subprocess_exec(
             *self._command,
@@ -106,7 +108,7 @@ class Gateway:
             serving.cancel()
             said = "\n".join(line for _, line in list(self.logs)[-20:])
             raise RuntimeError(f"gateway {self.name} did not start:\n{said}")
-        self.start_s = time.monotonic() - began
+        self.start_s = time.monotonic() - started
 
     def processes(self) -> list[int]:
         """Return the ids of the processes that serve."""
@@ -117,7 +119,7 @@ class Gateway:
         return [pid for pid in _children(self._process.pid) if _is_alive(pid)]
 
     async def kill(self) -> None:
-        """Kill every process of it at once."""
+        """Kill all its processes."""
         if self._process is None:
             return
         workers = self.processes()
@@ -126,7 +128,7 @@ class Gateway:
                 os.kill(pid, signal.SIGKILL)
         await self._process.wait()
         for pid in workers:
-            while _is_alive(pid):  # noqa: ASYNC110  (orphans have nobody to wait for them)
+            while _is_alive(pid):  # noqa: ASYNC110  (orphans cannot be waited for)
                 await asyncio.sleep(0.01)
 
     async def close(self) -> None:
