@@ -87,11 +87,9 @@ class Report:
 
     def _explanations(self) -> list[str]:
         lines: list[str] = []
-        for invariant in INVARIANTS:
-            ours = [finding for finding in self.findings if finding.invariant == invariant.name]
-            for finding in ours[:EXPLAINED_MAX]:
-                lines += ["", f"{finding.invariant}: {' '.join(finding.key)}: {finding.text}"]
-                lines += self._timeline(finding.key)
+        for finding in _explained(self.findings):
+            lines += ["", f"{finding.invariant}: {' '.join(finding.key)}: {finding.text}"]
+            lines += self._timeline(finding.key)
         return lines
 
     def _timeline(self, key: Key) -> list[str]:
@@ -101,6 +99,12 @@ class Report:
         events = sorted(events + logged[:LOG_LINES_SHOWN_MAX])
         started = events[0][0] if events else 0.0
         return [f"    {at - started:+8.3f} {text}" for at, text in events]
+
+
+def _explained(findings: list[Finding]) -> list[Finding]:
+    """Return the first findings of each invariant."""
+    by_invariant = ([found for found in findings if found.invariant == each.name] for each in INVARIANTS)
+    return [found for ours in by_invariant for found in ours[:EXPLAINED_MAX]]
 
 
 def _listed(counter: Counter[str]) -> str:
@@ -135,7 +139,7 @@ async def run(options: Options) -> Report:
         workload.load_s,
         world.proxy.given,
         workload.skipped,
-        _logs_of(world, {finding.key[1] for finding in findings}),
+        _logs_of(world, {finding.key[1] for finding in _explained(findings)}),
     )
 
 
@@ -167,7 +171,7 @@ def _logs_of(world: World, request_ids: set[str]) -> list[tuple[float, str, str]
         (at, gateway.name, text)
         for gateway in world.gateways
         for at, text in gateway.logs
-        if any(f'"{request_id}"' in text for request_id in list(request_ids)[:100])
+        if any(f'"{request_id}"' in text for request_id in request_ids)
     ]
 
 

@@ -77,10 +77,11 @@ def _lost(by: ByRequest) -> Found:
         if any(call.outcome == "OK" for call in by.every_call(key)) and not by.applied(key):
             yield key, "OK, but AlipayHK never applied it"
         final = by.first_final(key)
-        if final is None or by.is_excused(key, final.ended):
+        if final is None:
             continue
         for call in by.calls(key):
-            if call.started > final.ended and call.reason == "OUTCOME_IN_DOUBT":
+            is_forgotten = call.started > final.ended and call.reason == "OUTCOME_IN_DOUBT"
+            if is_forgotten and not by.is_excused(key, final.ended):
                 yield key, f"{final.outcome} was reported, and a later call ended with OUTCOME_IN_DOUBT"
                 break
 
@@ -109,7 +110,8 @@ def _sent_after(by: ByRequest) -> Found:
                 )
                 break
             is_late = final is not None and arrival.at > final.ended + SLACK_S
-            if is_late and final is not None and not by.is_excused(key, final.ended):
+            excused = by.clock_moved_before(arrival.at) or (final and by.is_excused(key, final.ended))
+            if is_late and final is not None and not excused:
                 yield key, f"sent by process {arrival.process} after {final.outcome} was reported"
                 break
 
@@ -117,7 +119,7 @@ def _sent_after(by: ByRequest) -> Found:
 def _concurrent(by: ByRequest) -> Found:
     for key in by.requests:
         for arrival in by.arrivals(key):
-            if arrival.concurrent_with:
+            if arrival.concurrent_with and not by.clock_moved_before(arrival.at):
                 two = f"processes {arrival.concurrent_with} and {arrival.process}"
                 yield key, f"{two} had an attempt in flight at the same time, within the lease of the first"
                 break

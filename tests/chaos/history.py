@@ -126,6 +126,8 @@ class ByRequest:
         self._calls = _grouped(history.calls)
         self._arrivals = _grouped(history.arrivals)
         self._resolutions = {resolution.key: resolution for resolution in history.resolutions}
+        clock_faults = [fault for fault in history.faults if fault.kind == "clock"]
+        self._clock_moves = [at for fault in clock_faults for at in (fault.started, fault.ended)]
         self._ledger_faults = [fault for fault in history.faults if fault.kind in LEDGER_FAULTS]
 
     def calls(self, key: Key) -> list[Call]:
@@ -164,6 +166,14 @@ class ByRequest:
             fault.started - margin_s <= until and fault.ended + margin_s >= started
             for fault in self._ledger_faults
         )
+
+    def clock_moved_before(self, at: float, *, lease_s: float = 2.5) -> bool:
+        """Return whether the wall clock jumped within a lease before `at`.
+
+        Processes compare leases by the wall clock, so that a jump forward can end a lease too early: for a
+        SyncLinkage that is harmless, and a BindAccount is not sent again.
+        """
+        return any(0 <= at - moved_at <= lease_s for moved_at in self._clock_moves)
 
     def by_linkage(self) -> Iterator[tuple[str, list[Request]]]:
         """Go through the linkages with their requests."""

@@ -254,3 +254,10 @@ def test_the_timeline_of_a_request_names_its_calls_arrivals_and_faults() -> None
     lines = [line for _, line in explain(history, BOUND)]
     assert [line.split()[0] for line in lines] == ["call", "fault", "received", "call"]
     assert "gateway a" in lines[1]
+
+
+def test_a_lease_that_a_clock_jump_ends_early_is_no_finding() -> None:
+    history = correct()
+    two_processes_at_the_same_time(history)
+    history.faults.append(FaultWindow("clock", "+600 s", arrival_of(history, OLDER).at - 1))
+    assert check(history) == []
