@@ -16,13 +16,15 @@ from collections.abc import Awaitable, Callable
 from contextlib import closing, suppress
 from typing import Final
 
+from tests.chaos.history import LEASE_S
 from tests.chaos.proxy import KINDS
-from tests.chaos.world import FULL_BYTES, LEASE_S, Gateway, World
+from tests.chaos.world import FULL_BYTES, Gateway, World
 
 MINUTE_S: Final = 60.0
 JUMPS_S: Final = (2 * MINUTE_S, 10 * MINUTE_S, 61 * MINUTE_S, 31 * 24 * 60 * MINUTE_S)
 """How far the wall clock jumps, in both directions: within and outside the window of responses."""
 
+BURST: Final = 30
 UP: Final = (0.05, 1.0)
 """How long a gateway is up between two kills, as a multiple of how long it took to start."""
 
@@ -58,13 +60,18 @@ async def _restart(world: World, gateway: Gateway, detail: str) -> None:
 
 
 async def stop(world: World, dice: random.Random) -> None:
-    """Stop one process for longer than a lease, so that others take its requests over, and continue it."""
+    """Stop one process for longer than a lease, so that others take its requests over, and continue it.
+
+    A burst of requests comes just before, so that some are between their claim and their first byte.
+    """
     while True:
         await asyncio.sleep(dice.uniform(0.2, 1.0))
         gateway = dice.choice(world.gateways)
         if not (processes := gateway.processes()):
             continue
         pid = dice.choice(processes)
+        world.burst(BURST)
+        await asyncio.sleep(dice.uniform(0.01, 0.15))
         with world.fault("stop", f"process {pid} of gateway {gateway.name}"), suppress(ProcessLookupError):
             os.kill(pid, signal.SIGSTOP)
             try:

@@ -14,6 +14,9 @@ from typing import Final, TypeVar
 BIND: Final = "BindAccount"
 SYNC: Final = "SyncLinkage"
 FINAL: Final = frozenset({"OK", "rejected"})
+UPSTREAM_TIMEOUT_S: Final = 2
+LEASE_S: Final = UPSTREAM_TIMEOUT_S + 1.0
+"""How long a gateway's claim lasts."""
 LEDGER_FAULTS: Final = frozenset({"disk", "lock"})
 
 Key = tuple[str, str]
@@ -167,7 +170,7 @@ class ByRequest:
             for fault in self._ledger_faults
         )
 
-    def clock_moved_before(self, at: float, *, lease_s: float = 2.5) -> bool:
+    def clock_moved_before(self, at: float, *, lease_s: float = LEASE_S + 0.5) -> bool:
         """Return whether the wall clock jumped within a lease before `at`.
 
         Processes compare leases by the wall clock, so that a jump forward can end a lease too early: for a

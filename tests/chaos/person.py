@@ -9,8 +9,8 @@ from typing import Final
 
 from service.ledger import Ending, Ledger, LedgerUnavailable, Row, State
 from service.ledger.opening import open_ledger
-from tests.chaos.history import BIND, Resolution
-from tests.chaos.world import LEASE_S, UPSTREAM_TIMEOUT_S, World
+from tests.chaos.history import BIND, LEASE_S, UPSTREAM_TIMEOUT_S, Resolution
+from tests.chaos.world import World
 
 LOOKS_EVERY_S: Final = 0.3
 SLACK_S: Final = 0.3

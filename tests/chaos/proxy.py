@@ -19,11 +19,11 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from tests.chaos.gateway_process import PROCESS_HEADER
-from tests.chaos.history import BIND, SYNC, Arrival, History, Key
+from tests.chaos.history import BIND, SYNC, UPSTREAM_TIMEOUT_S, Arrival, History, Key
 
-LEASE_MIN_S: Final = 0.9
+LEASE_MIN_S: Final = UPSTREAM_TIMEOUT_S - 0.1
 """Within this time of an attempt's arrival its lease keeps every other process from sending."""
-LATE_S: Final = 1.4
+LATE_S: Final = UPSTREAM_TIMEOUT_S + 0.4
 """Later than the gateway waits for a response."""
 _RESET: Final = struct.pack("ii", 1, 0)
 _PAGE: Final = (

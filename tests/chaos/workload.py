@@ -61,23 +61,22 @@ class Workload:
         self._dice = world.options.dice("workload")
         self._channels = channels
         self._number = 0
+        self._callers: set[asyncio.Task[None]] = set()
+        world.burst = self._start
 
     async def run(self, faults: asyncio.Task[None]) -> None:
         """Make requests at the rate until the faults are over; then let every caller learn its outcome."""
-        callers: set[asyncio.Task[None]] = set()
         due = started = time.monotonic()
         while not faults.done():
             due += self._dice.expovariate(self._world.options.rate)
             await asyncio.sleep(max(0.0, due - time.monotonic()))
-            if len(callers) >= self._world.options.rate * WAITING_MAX_S:
+            if len(self._callers) >= self._world.options.rate * WAITING_MAX_S:
                 self.skipped += 1
                 await asyncio.sleep(0)
                 continue
-            task = asyncio.create_task(self._caller(*self._next()))
-            callers.add(task)
-            task.add_done_callback(callers.discard)
+            self._start(1)
         self.load_s = time.monotonic() - started
-        waiting = set(callers)
+        waiting = set(self._callers)
         await faults
         if waiting:
             done, late = await asyncio.wait(waiting, timeout=PATIENCE_S)
@@ -86,6 +85,12 @@ class Workload:
             await asyncio.gather(*late, return_exceptions=True)
             for task in done:
                 task.result()
+
+    def _start(self, count: int) -> None:
+        for _ in range(count):
+            task = asyncio.create_task(self._caller(*self._next()))
+            self._callers.add(task)
+            task.add_done_callback(self._callers.discard)
 
     def _next(self) -> tuple[Request, Any, Any]:
         """Return a new request, its message, and the message of the same id with other content."""

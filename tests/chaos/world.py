@@ -12,7 +12,7 @@ import sys
 import time
 import urllib.request
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +21,11 @@ from typing import Any, Final
 from service.key_files import generate
 from service.settings import environment_for_children
 from tests.chaos.clock import Clock
-from tests.chaos.history import FaultWindow, History
+from tests.chaos.history import UPSTREAM_TIMEOUT_S, FaultWindow, History
 from tests.chaos.proxy import Proxy
 from tests.ports import free_port
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-UPSTREAM_TIMEOUT_S: Final = 1
-LEASE_S: Final = UPSTREAM_TIMEOUT_S + 1.0
 STARTS_WITHIN_S: Final = 90.0
 """For machines on which much else runs."""
 LOG_LINES_MAX: Final = 400_000
@@ -158,6 +156,8 @@ class World:
         self.proxy = Proxy(self.history, options.dice("proxy"), given)
         self.gateways: list[Gateway] = []
         self.kills_left = options.kills
+        self.burst: Callable[[int], None] = lambda _: None
+        """Start so many requests now; the workload replaces it."""
         self._sandbox: asyncio.subprocess.Process | None = None
         self.console = ""
 
