@@ -65,7 +65,7 @@ class Report:
 
     def _figures(self) -> list[str]:
         history, options = self.history, self.options
-        kinds = Counter(fault.kind for fault in history.faults) + self.disturbed
+        kinds = Counter(map(_kind_of, history.faults)) + self.disturbed
         bare = Counter(call.grpc_code for call in history.calls if not call.reason and call.outcome != "OK")
         reasons = Counter(call.reason for call in history.calls if call.reason)
         what = f"seed {options.seed}, gateways {options.gateways}, workers {options.workers} each, faults "
@@ -109,6 +109,10 @@ def _explained(findings: list[Finding]) -> list[Finding]:
 
 def _listed(counter: Counter[str]) -> str:
     return ", ".join(f"{name} {count}" for name, count in sorted(counter.items())) or "none"
+
+
+def _kind_of(fault: FaultWindow) -> str:
+    return f"clock {fault.detail}" if fault.kind == "clock" else fault.kind
 
 
 def _sent_in_clock_windows(history: History) -> int:

@@ -21,7 +21,8 @@ from tests.chaos.proxy import KINDS
 from tests.chaos.world import FULL_BYTES, Gateway, World
 
 MINUTE_S: Final = 60.0
-JUMPS_S: Final = (2 * MINUTE_S, 10 * MINUTE_S, 61 * MINUTE_S, 31 * 24 * 60 * MINUTE_S)
+MONTH_S: Final = 31 * 24 * 60 * MINUTE_S
+JUMPS_S: Final = (2 * MINUTE_S, 10 * MINUTE_S, 61 * MINUTE_S, MONTH_S, MONTH_S)
 """How far the wall clock jumps, in both directions: within and outside the window of responses."""
 
 BURST: Final = 30
@@ -89,7 +90,7 @@ async def clock(world: World, dice: random.Random) -> None:
             world.clock.move(offset_s)
             try:
                 await asyncio.sleep(dice.uniform(0.1, 1.0))
-                if dice.random() < 0.5:
+                if dice.random() < 0.7:
                     gateway = dice.choice(world.gateways)
                     await _restart(
                         world, gateway, f"all of gateway {gateway.name} while the clock is wrong"
