@@ -96,8 +96,11 @@ callers: setup peers node ## Run every language's caller by its own toolchain ag
 browser: setup ## Look at the load tester's report in Chromium, in light and in dark
 	$(BIN)/python -m pytest -m browser $(or $(ARGS),tests/load)
 
-chaos: .venv/.stamp-dev ## Kill the gateway 500 times under load, and compare what callers were told
-	$(BIN)/python -m tests.chaos.chaos --kills $(or $(KILLS),500) --rate $(or $(RATE),200)
+# make chaos KILLS=50 FAULTS=kill,stop SEED=7 MUTANT=dedup; docs/architecture.md says how to read the report.
+chaos: .venv/.stamp-dev ## Kill gateways 500 times under load and other faults, and check callers' outcomes
+	$(BIN)/python -m tests.chaos.chaos --kills $(or $(KILLS),500) --rate $(or $(RATE),200) \
+	    --gateways $(or $(GATEWAYS),2) --workers $(or $(WORKERS),3) --seed $(or $(SEED),0) \
+	    $(if $(FAULTS),--faults $(FAULTS)) $(if $(MUTANT),--mutant $(MUTANT))
 
 GHZ := github.com/bojand/ghz/cmd/ghz@v0.121.0
 

@@ -1,12 +1,27 @@
-"""A gateway that is killed under load loses nothing, doubles nothing and tells nobody wrong."""
+"""Two gateways that are killed under load, among other faults, lose, double and mix up nothing."""
 
 from __future__ import annotations
 
+import pytest
+
 from tests.chaos.chaos import run
+from tests.chaos.world import Options
+
+SURVIVED = ("kill", "answer", "lock", "disk")
+"""The faults of the runs here; `make chaos` has them all."""
 
 
-async def test_twenty_kills_under_load() -> None:
-    report = await run(kills=20, rate=100.0, seed=1)
-    assert report.is_clean, f"{report}\n{report.wrong}\n{report.lost}\n{report.doubled}\n{report.left}"
-    assert report.requests > 100, report
-    assert report.outcomes["OK"] > report.requests / 2, report
+async def check(gateways: int, workers: int, kills: int) -> None:
+    report = await run(Options(SURVIVED, gateways, workers, kills, rate=40.0, seed=1))
+    assert report.is_clean, f"{report}"
+    assert len(report.history.requests) > 100, f"{report}"
+    assert report.outcomes["OK"] > len(report.history.requests) / 2, f"{report}"
+
+
+async def test_twenty_kills_of_two_gateways_on_one_ledger() -> None:
+    await check(gateways=2, workers=1, kills=20)
+
+
+@pytest.mark.full
+async def test_kills_of_a_gateway_with_three_workers() -> None:
+    await check(gateways=1, workers=3, kills=10)

@@ -1,0 +1,169 @@
+"""The faults of a chaos run. Each can be switched on alone.
+
+`kill`, `stop`, `clock`, `disk` and `lock` are loops that run during the load until the last kill; `answer`
+and `duplicate` are the proxy's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import resource
+import signal
+import sqlite3
+from collections.abc import Awaitable, Callable
+from contextlib import closing, suppress
+from typing import Final
+
+from tests.chaos.history import LEASE_S
+from tests.chaos.proxy import KINDS
+from tests.chaos.world import FULL_BYTES, Gateway, World
+
+MINUTE_S: Final = 60.0
+MONTH_S: Final = 31 * 24 * 60 * MINUTE_S
+JUMPS_S: Final = (2 * MINUTE_S, 10 * MINUTE_S, 61 * MINUTE_S, MONTH_S, MONTH_S)
+"""How far the wall clock jumps, in both directions: within and outside the window of responses."""
+
+BURST: Final = 30
+UP: Final = (0.05, 1.0)
+"""How long a gateway is up between two kills, as a multiple of how long it took to start."""
+
+Loop = Callable[[World, random.Random], Awaitable[None]]
+
+
+async def kill(world: World, dice: random.Random) -> None:
+    """Kill one worker, or a whole gateway, which is then started again."""
+    await asyncio.gather(*(_kill_one(world, gateway, dice) for gateway in world.gateways))
+
+
+async def _kill_one(world: World, gateway: Gateway, dice: random.Random) -> None:
+    while world.kills_left > 0:
+        await asyncio.sleep(dice.uniform(*UP) * gateway.start_s)
+        world.kills_left -= 1
+        workers = gateway.processes()
+        if gateway.workers > 1 and len(workers) > 1 and dice.random() < 0.5:
+            pid = dice.choice(workers)
+            with (
+                world.fault("kill", f"process {pid} of gateway {gateway.name}"),
+                suppress(ProcessLookupError),
+            ):
+                os.kill(pid, signal.SIGKILL)
+        else:
+            await _restart(world, gateway, f"all of gateway {gateway.name}, {workers}")
+
+
+async def _restart(world: World, gateway: Gateway, detail: str) -> None:
+    async with gateway.starting:
+        with world.fault("kill", detail):
+            await gateway.kill()
+            await gateway.start()
+
+
+async def stop(world: World, dice: random.Random) -> None:
+    """Stop one process for longer than a lease, so that others take its requests over, and continue it.
+
+    A burst of requests comes just before, so that some are between their claim and their first byte.
+    """
+    while True:
+        await asyncio.sleep(dice.uniform(0.2, 1.0))
+        gateway = dice.choice(world.gateways)
+        if not (processes := gateway.processes()):
+            continue
+        pid = dice.choice(processes)
+        world.burst(BURST)
+        await asyncio.sleep(dice.uniform(0.01, 0.15))
+        with world.fault("stop", f"process {pid} of gateway {gateway.name}"), suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGSTOP)
+            try:
+                await asyncio.sleep(LEASE_S + dice.uniform(0.3, 2.0))
+            finally:
+                os.kill(pid, signal.SIGCONT)
+
+
+async def clock(world: World, dice: random.Random) -> None:
+    """Move the wall clock of the gateways' host for a while, and often restart a gateway in that time."""
+    while True:
+        await asyncio.sleep(dice.uniform(1.0, 8.0))
+        offset_s = dice.choice(JUMPS_S) * dice.choice((1, -1))
+        with world.fault("clock", f"{offset_s:+.0f} s"):
+            world.clock.move(offset_s)
+            try:
+                await asyncio.sleep(dice.uniform(0.1, 1.0))
+                if dice.random() < 0.7:
+                    gateway = dice.choice(world.gateways)
+                    await _restart(
+                        world, gateway, f"all of gateway {gateway.name} while the clock is wrong"
+                    )
+                await asyncio.sleep(dice.uniform(0.2, 1.5))
+            finally:
+                world.clock.move(0.0)
+
+
+async def disk(world: World, dice: random.Random) -> None:
+    """Let no file of a gateway's grow, as on a full disk."""
+    while True:
+        await asyncio.sleep(dice.uniform(1.0, 4.0))
+        limited = [pid for gateway in world.gateways for pid in gateway.processes()]
+        with world.fault("disk", f"processes {limited}"):
+            try:
+                for pid in limited:
+                    _limit_files(pid, FULL_BYTES)
+                await asyncio.sleep(dice.uniform(0.3, 2.0))
+            finally:
+                for pid in limited:
+                    _limit_files(pid, resource.RLIM_INFINITY)
+
+
+def _limit_files(pid: int, size: int) -> None:
+    with suppress(ProcessLookupError):
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+
+async def lock(world: World, dice: random.Random) -> None:
+    """Hold the ledger's write lock, as another process would."""
+    while True:
+        await asyncio.sleep(dice.uniform(1.0, 4.0))
+        with closing(sqlite3.connect(world.ledger_file, isolation_level=None, timeout=0)) as other:
+            await _begin(other)
+            with world.fault("lock", world.ledger_file.name):
+                await asyncio.sleep(dice.uniform(0.3, 3.0))
+
+
+async def _begin(connection: sqlite3.Connection) -> None:
+    """Take the lock as soon as it is free."""
+    while True:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            return
+        except sqlite3.OperationalError:
+            await asyncio.sleep(0.002)
+
+
+LOOPS: Final[dict[str, Loop]] = {"stop": stop, "clock": clock, "disk": disk, "lock": lock}
+FAULTS: Final = ("kill", *LOOPS, *KINDS)
+
+
+async def disturb(world: World) -> None:
+    """Run the faults until the last kill, or without kills for a time; then end them all."""
+    options = world.options
+    chosen = [name for name in LOOPS if name in options.faults]
+    loops = [asyncio.ensure_future(LOOPS[name](world, options.dice(name))) for name in chosen]
+    until = (
+        kill(world, options.dice("kill")) if "kill" in options.faults else asyncio.sleep(options.seconds)
+    )
+    kills = asyncio.ensure_future(until)
+    try:
+        await asyncio.wait({kills, *loops}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (kills, *loops):
+            if task.done():
+                task.result()
+    finally:
+        for task in (kills, *loops):
+            task.cancel()
+        await asyncio.gather(kills, *loops, return_exceptions=True)
+        world.proxy.is_disturbing = False
+        world.clock.move(0.0)
+        for gateway in world.gateways:
+            if not gateway.processes():
+                await gateway.start()

@@ -1,0 +1,53 @@
+"""Run the gateway's command line in a process that names itself, with mutants.
+
+    python -P gateway_process.py SHIM MUTANTS [-P -m service] serve ...
+
+The harness writes an executable SHIM that runs this file. The supervisor starts workers with it too,
+because this file assigns it to `sys.executable`. MUTANTS are names in `mutants.MUTANTS`, with commas.
+Nothing here is read from the environment, and the service knows nothing of it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+from aiohttp import ClientSession
+
+from service.cli import main as run
+
+PROCESS_HEADER: Final = "X-Chaos-Process"
+"""Names the sending process on each request to AlipayHK; the signature does not cover it."""
+
+
+def name_process() -> None:
+    """Send this process's id with every request to AlipayHK."""
+    session_type: Any = ClientSession
+    initialize = session_type.__init__
+
+    def named(session: Any, *arguments: Any, **options: Any) -> None:
+        headers = {**(options.pop("headers", None) or {}), PROCESS_HEADER: str(os.getpid())}
+        initialize(session, *arguments, headers=headers, **options)
+
+    session_type.__init__ = named
+
+
+def main() -> int:
+    """Prepare this process, and run the command line."""
+    shim, mutants, *arguments = sys.argv[1:]
+    while arguments and arguments[0] in {"-P", "-m", "service"}:
+        del arguments[0]
+    sys.path.append(str(Path(__file__).resolve().parents[2]))
+    sys.executable = shim
+    name_process()
+    from tests.chaos.mutants import MUTANTS  # noqa: PLC0415  (found on the path just added)
+
+    for name in filter(None, mutants.split(",")):
+        MUTANTS[name].make()
+    return run(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,194 @@
+"""What a chaos run records: requests, calls, arrivals at AlipayHK, a person's decisions, and faults.
+
+All times are seconds on the harness's monotonic clock, which no fault changes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
+
+BIND: Final = "BindAccount"
+SYNC: Final = "SyncLinkage"
+FINAL: Final = frozenset({"OK", "rejected"})
+UPSTREAM_TIMEOUT_S: Final = 2
+LEASE_S: Final = UPSTREAM_TIMEOUT_S + 1.0
+"""How long a gateway's claim lasts."""
+LEDGER_FAULTS: Final = frozenset({"disk", "lock"})
+
+Key = tuple[str, str]
+"""API and request id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What one caller wants done, under one request id."""
+
+    key: Key
+    content: str
+    """The business content, in a form that the caller and the proxy both compute."""
+    linkage: str = ""
+    biz_time_ms: int = 0
+    refused_with: str = ""
+    """The result code that the sandbox returns for this request; empty for a request that it applies."""
+    account: str = ""
+
+
+@dataclass(slots=True)
+class Call:
+    """One gRPC call, and the status that it ended with."""
+
+    key: Key
+    content: str
+    gateway: str
+    started: float
+    ended: float = math.inf
+    outcome: str = "unknown"
+    """OK, rejected, not_sent or unknown; unknown while the call runs."""
+    retry: str = ""
+    reason: str = ""
+    grpc_code: str = ""
+    status: str = ""
+    result_code: str = ""
+    tracer: str = ""
+    account: str = ""
+    replayed: bool = False
+    resolved: bool = False
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the caller now knows the outcome."""
+        return self.outcome in FINAL
+
+
+@dataclass(slots=True)
+class Arrival:
+    """One request that was sent: a whole request that the proxy read from a gateway's connection."""
+
+    key: Key
+    content: str
+    at: float
+    process: int = 0
+    """The process id of the gateway that sent it."""
+    concurrent_with: int = 0
+    """The id of another process whose attempt at this request was in flight; 0 if there was none."""
+    answer: str = ""
+    """What the proxy did with AlipayHK's response."""
+    status: str = ""
+    """The result status that AlipayHK returned; empty if the request never reached it."""
+    result_code: str = ""
+    tracer: str = ""
+    outlived: float = math.inf
+    """When the attempt ended: the response was written, or the connection was closed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """A person's decision about a request in doubt."""
+
+    key: Key
+    state: str
+    at: float
+
+
+@dataclass(slots=True)
+class FaultWindow:
+    """One fault, from its start to its end."""
+
+    kind: str
+    detail: str
+    started: float
+    ended: float = math.inf
+
+
+@dataclass(slots=True)
+class History:
+    """Everything that a run records."""
+
+    requests: dict[Key, Request] = field(default_factory=dict)
+    calls: list[Call] = field(default_factory=list)
+    arrivals: list[Arrival] = field(default_factory=list)
+    resolutions: list[Resolution] = field(default_factory=list)
+    faults: list[FaultWindow] = field(default_factory=list)
+    linkages: dict[str, int] = field(default_factory=dict)
+    """The biz_time in milliseconds that AlipayHK holds for each linkage at the end."""
+
+
+Record = TypeVar("Record", Call, Arrival)
+
+
+class ByRequest:
+    """A history, grouped by request."""
+
+    def __init__(self, history: History) -> None:
+        self.history = history
+        self.requests = history.requests
+        self._calls = _grouped(history.calls)
+        self._arrivals = _grouped(history.arrivals)
+        self._resolutions = {resolution.key: resolution for resolution in history.resolutions}
+        clock_faults = [fault for fault in history.faults if fault.kind == "clock"]
+        self._clock_moves = [at for fault in clock_faults for at in (fault.started, fault.ended)]
+        self._ledger_faults = [fault for fault in history.faults if fault.kind in LEDGER_FAULTS]
+
+    def calls(self, key: Key) -> list[Call]:
+        """Return the calls with the request's own content, in the order of their start."""
+        content = self.requests[key].content
+        return [call for call in self._calls.get(key, ()) if call.content == content]
+
+    def every_call(self, key: Key) -> list[Call]:
+        """Return all calls with this id, those with other content included."""
+        return self._calls.get(key, [])
+
+    def arrivals(self, key: Key) -> list[Arrival]:
+        """Return the arrivals in their order."""
+        return self._arrivals.get(key, [])
+
+    def resolution(self, key: Key) -> Resolution | None:
+        """Return what a person decided."""
+        return self._resolutions.get(key)
+
+    def applied(self, key: Key) -> list[Arrival]:
+        """Return the arrivals to which AlipayHK returned S."""
+        return [arrival for arrival in self.arrivals(key) if arrival.status == "S"]
+
+    def first_final(self, key: Key) -> Call | None:
+        """Return the call that first reported a final outcome."""
+        finals = [call for call in self.calls(key) if call.is_final]
+        return min(finals, key=lambda call: call.ended, default=None)
+
+    def is_excused(self, key: Key, until: float, *, margin_s: float = 1.5) -> bool:
+        """Return whether the ledger was unusable at some time between the first call and `until`.
+
+        AlipayHK's answer is then reported without a record of it, and a crash may forget it.
+        """
+        started = min((call.started for call in self.calls(key)), default=until)
+        return any(
+            fault.started - margin_s <= until and fault.ended + margin_s >= started
+            for fault in self._ledger_faults
+        )
+
+    def clock_moved_before(self, at: float, *, lease_s: float = LEASE_S + 0.5) -> bool:
+        """Return whether the wall clock jumped within a lease before `at`.
+
+        Processes compare leases by the wall clock, so that a jump forward can end a lease too early: for a
+        SyncLinkage that is harmless, and a BindAccount is not sent again.
+        """
+        return any(0 <= at - moved_at <= lease_s for moved_at in self._clock_moves)
+
+    def by_linkage(self) -> Iterator[tuple[str, list[Request]]]:
+        """Go through the linkages with their requests."""
+        groups: defaultdict[str, list[Request]] = defaultdict(list)
+        for request in self.requests.values():
+            if request.linkage:
+                groups[request.linkage].append(request)
+        return iter(groups.items())
+
+
+def _grouped(records: Iterable[Record]) -> dict[Key, list[Record]]:
+    groups: defaultdict[Key, list[Record]] = defaultdict(list)
+    for record in records:
+        groups[record.key].append(record)
+    return groups

@@ -1,0 +1,57 @@
+"""The person who resolves BindAccounts in doubt, by what AlipayHK says of them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from typing import Final
+
+from service.ledger import Ending, Ledger, LedgerUnavailable, Row, State
+from service.ledger.opening import open_ledger
+from tests.chaos.history import BIND, LEASE_S, UPSTREAM_TIMEOUT_S, Resolution
+from tests.chaos.world import World
+
+LOOKS_EVERY_S: Final = 0.3
+SLACK_S: Final = 0.3
+
+
+async def resolve_doubts(world: World) -> None:
+    """Look for requests in doubt, and resolve each by what has reached AlipayHK, until cancelled.
+
+    It uses the ledger as `alipayhk-gateway ledger` does, but in this process: there are many doubts.
+    """
+    url = f"sqlite:///{world.ledger_file}"
+    ledger, _ = open_ledger(url, None, random_bytes=os.urandom, create=False)
+    try:
+        while True:
+            await asyncio.sleep(LOOKS_EVERY_S)
+            try:
+                await _resolve_all(world, ledger)
+            except LedgerUnavailable:
+                continue
+    finally:
+        await ledger.close()
+
+
+async def _resolve_all(world: World, ledger: Ledger) -> None:
+    if time.monotonic() - world.clock.moved_at < LEASE_S + SLACK_S:
+        return  # a lease may look as if it were over; people do not decide while clocks jump
+    async for row in ledger.rows(in_doubt_at_ms=world.clock.now_ms()):
+        if row.key.api == BIND:
+            await _resolve(world, ledger, row)
+
+
+async def _resolve(world: World, ledger: Ledger, row: Row) -> None:
+    key = (row.key.api, row.key.request_id)
+    arrivals = world.proxy.received[key]
+    decided = all(arrival.status or arrival.answer == "lost" for arrival in arrivals)
+    fresh = any(time.monotonic() - arrival.at < UPSTREAM_TIMEOUT_S for arrival in arrivals)
+    if fresh or not decided:
+        return
+    applied = any(arrival.status == "S" for arrival in arrivals)
+    state = State.APPLIED if applied else State.REJECTED
+    ending = Ending(state, resolved_by_operator=True)
+    now_ms = world.clock.now_ms()
+    if await ledger.resolve(row.key, ending, who="chaos", why="asked AlipayHK", now_ms=now_ms):
+        world.history.resolutions.append(Resolution(key, str(state), time.monotonic()))

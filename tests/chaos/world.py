@@ -1,0 +1,246 @@
+"""The processes of a chaos run: one sandbox, a proxy, and several gateways on one ledger."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import shlex
+import signal
+import sys
+import time
+import urllib.request
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from service.key_files import generate
+from service.settings import environment_for_children
+from tests.chaos.clock import Clock
+from tests.chaos.history import UPSTREAM_TIMEOUT_S, FaultWindow, History
+from tests.chaos.proxy import Proxy
+from tests.ports import free_port
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+STARTS_WITHIN_S: Final = 90.0
+"""For machines on which much else runs."""
+LOG_LINES_MAX: Final = 400_000
+FULL_BYTES: Final = 4_096
+"""No file may grow beyond this on a full disk: not one page of the write-ahead log."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a run is made of."""
+
+    faults: tuple[str, ...]
+    gateways: int = 1
+    workers: int = 1
+    kills: int = 20
+    seconds: float = 60.0
+    """How long a run without kills lasts."""
+    rate: float = 100.0
+    seed: int = 0
+    mutant: str = ""
+    answer_share: float = 0.06
+    duplicate_share: float = 0.04
+
+    def dice(self, name: str) -> random.Random:
+        """Return dice of their own for a part of the run, so that one part does not change another's."""
+        return random.Random(f"{self.seed} {name}")
+
+
+class Gateway:
+    """One gateway, which is killed and started again on the same port."""
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        environment: dict[str, str],
+        settings: dict[str, str],
+        workers: int,
+    ) -> None:
+        self.name = name
+        self.workers = workers
+        self.address = f"127.0.0.1:{free_port()}"
+        self.logs: deque[tuple[float, str]] = deque(maxlen=LOG_LINES_MAX)
+        self.starting = asyncio.Lock()
+        self.start_s = 0.0
+        """How long its last start took."""
+        self._command = command
+        self._environment = environment
+        self._settings = {
+            **settings,
+            "LISTEN": self.address,
+            "ADMIN_LISTEN": f"127.0.0.1:{free_port()}",
+            "WORKERS": str(workers),
+        }
+        self._process: asyncio.subprocess.Process | None = None
+        self._serving = asyncio.Event()
+        self._readers: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Start it, and wait until one of its processes serves."""
+        started = time.monotonic()
+        self._serving.clear()
+        self._process = await asyncio.create_subprocess_exec(
+            *self._command,
+            "serve",
+            env=environment_for_children(**self._settings) | self._environment,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,
+        )
+        assert self._process.stdout is not None
+        self._readers.append(asyncio.create_task(self._read(self._process.stdout)))
+        serving = asyncio.create_task(self._serving.wait())
+        ended = asyncio.create_task(self._process.wait())
+        await asyncio.wait({serving, ended}, timeout=STARTS_WITHIN_S, return_when="FIRST_COMPLETED")
+        ended.cancel()
+        if not serving.done():
+            serving.cancel()
+            said = "\n".join(line for _, line in list(self.logs)[-20:])
+            raise RuntimeError(f"gateway {self.name} did not start:\n{said}")
+        self.start_s = time.monotonic() - started
+
+    def processes(self) -> list[int]:
+        """Return the ids of the processes that serve."""
+        if self._process is None or self._process.returncode is not None:
+            return []
+        if self.workers == 1:
+            return [self._process.pid]
+        return [pid for pid in _children(self._process.pid) if _is_alive(pid)]
+
+    async def kill(self) -> None:
+        """Kill all its processes."""
+        if self._process is None:
+            return
+        workers = self.processes()
+        for pid in {self._process.pid, *workers}:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        await self._process.wait()
+        for pid in workers:
+            while _is_alive(pid):  # noqa: ASYNC110  (orphans cannot be waited for)
+                await asyncio.sleep(0.01)
+
+    async def close(self) -> None:
+        """Kill it, and read its log to the end."""
+        await self.kill()
+        await asyncio.gather(*self._readers)
+
+    async def _read(self, stream: asyncio.StreamReader) -> None:
+        async for line in stream:
+            text = line.decode("utf-8", "replace").rstrip()
+            self.logs.append((time.monotonic(), text))
+            if '"serving"' in text:
+                self._serving.set()
+
+
+class World:
+    """Everything that runs, and what is recorded of it."""
+
+    def __init__(self, options: Options, directory: Path) -> None:
+        self.options = options
+        self.directory = directory
+        self.history = History()
+        self.clock = Clock(directory)
+        self.ledger_file = directory / "ledger.db"
+        shares = {"answer": options.answer_share, "duplicate": options.duplicate_share}
+        given = {kind: share for kind, share in shares.items() if kind in options.faults}
+        self.proxy = Proxy(self.history, options.dice("proxy"), given)
+        self.gateways: list[Gateway] = []
+        self.kills_left = options.kills
+        self.burst: Callable[[int], None] = lambda _: None
+        """Start so many requests now; the workload replaces it."""
+        self._sandbox: asyncio.subprocess.Process | None = None
+        self.console = ""
+
+    async def start(self) -> None:
+        """Start the sandbox, the proxy, and then the gateways."""
+        ours, theirs = generate(self.directory, "merchant"), generate(self.directory, "alipayhk")
+        await self._start_sandbox(ours, theirs)
+        shim = self._write_shim()
+        settings = {
+            "BASE_URL": await self.proxy.start(self.console),
+            "CLIENT_ID": "CHAOS",
+            "SIGNING_KEY_FILE": ours["private_key_file"],
+            "PUBLIC_KEY_FILES": f"1={theirs['public_key_file']}",
+            "SYNC_LINKAGE_PATH": "/sandbox/binding/sync",
+            "BIND_ACCOUNT_PATH": "/sandbox/account/bind",
+            "LEDGER_URL": f"sqlite:///{self.ledger_file}",
+            "UPSTREAM_TIMEOUT_S": str(UPSTREAM_TIMEOUT_S),
+            "DRAIN_DELAY_S": "0",
+        }
+        environment = self.clock.environment() if "clock" in self.options.faults else {}
+        for name in "abcdefgh"[: self.options.gateways]:
+            gateway = Gateway(name, (str(shim),), environment, settings, self.options.workers)
+            self.gateways.append(gateway)
+            await gateway.start()
+
+    async def stop(self) -> None:
+        """Stop everything."""
+        for gateway in self.gateways:
+            await gateway.close()
+        await self.proxy.stop()
+        if self._sandbox is not None and self._sandbox.returncode is None:
+            self._sandbox.kill()
+            await self._sandbox.wait()
+
+    def wallet(self) -> dict[str, Any]:
+        """Return what the sandbox remembers."""
+        with urllib.request.urlopen(f"{self.console}/__sandbox/wallet") as answer:
+            return dict(json.load(answer))
+
+    @contextmanager
+    def fault(self, kind: str, detail: str) -> Iterator[None]:
+        """Record a fault that lasts as long as the context."""
+        window = FaultWindow(kind, detail, time.monotonic())
+        self.history.faults.append(window)
+        try:
+            yield
+        finally:
+            window.ended = time.monotonic()
+
+    async def _start_sandbox(self, ours: dict[str, str], theirs: dict[str, str]) -> None:
+        with (self.directory / "sandbox.log").open("ab") as errors:
+            self._sandbox = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "service", "sandbox", "--listen", "127.0.0.1:0"),
+                *("--client-id", "CHAOS", "--private-key-file", theirs["private_key_file"]),
+                *("--merchant-public-key-files", f"1={ours['public_key_file']}"),
+                env=environment_for_children(),
+                stdout=asyncio.subprocess.PIPE,
+                stderr=errors,
+            )
+        assert self._sandbox.stdout is not None
+        self.console = (await self._sandbox.stdout.readline()).decode().split()[-1]
+
+    def _write_shim(self) -> Path:
+        """Write the program that gateways and their workers are started with."""
+        shim = self.directory / "gateway"
+        program = ROOT / "tests" / "chaos" / "gateway_process.py"
+        words = (sys.executable, "-P", program, shim, self.options.mutant)
+        shim.write_text(f'#!/bin/sh\nexec {shlex.join(map(str, words))} "$@"\n')
+        shim.chmod(0o700)
+        return shim
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def _is_alive(pid: int) -> bool:
+    """Return whether a process runs or is stopped; a zombie does not."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][:1]
+    except OSError:
+        return False
+    return state not in {"Z", "X"}
