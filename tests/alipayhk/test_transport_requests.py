@@ -156,7 +156,7 @@ async def test_many_posts_at_once_do_not_wait_for_each_other() -> None:
         await gathered.wait()
         await wire.write(OK)
 
-    async with Upstream(meeting) as upstream, transport() as opened:
+    async with Upstream(meeting) as upstream, transport(timeout_s=60.0, connect_timeout_s=30.0) as opened:
         outcomes = await asyncio.gather(*(post(opened, upstream.url) for _ in range(150)))
     assert all(outcome.answer for outcome in outcomes)
 
