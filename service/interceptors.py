@@ -143,7 +143,7 @@ class Observe:
             self._log(method.path, call, code, seconds)
 
     def _circumstances(self, api: str, context: Context) -> Circumstances:
-        retried = _is_retried(context.invocation_metadata() or ())
+        retried = is_retried(context.invocation_metadata() or ())
         return Circumstances(api, idempotent=self.idempotent[api], retried=retried)
 
     def _log(self, method: str, call: Call, code: str, seconds: float) -> None:
@@ -223,7 +223,7 @@ def _deserializer(handler: Handler) -> Callable[[bytes], object] | None:
     return deserialize if handler.request_deserializer else None
 
 
-def _is_retried(metadata: Iterable[tuple[str, str | bytes]]) -> bool:
+def is_retried(metadata: Iterable[tuple[str, str | bytes]]) -> bool:
     """Whether a client or a proxy says that it tried before, which its caller may not know of."""
     return any(value not in FIRST_TRIES.get(name, (value,)) for name, value in metadata)
 

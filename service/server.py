@@ -13,6 +13,8 @@ from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.reflection import aio as reflection_aio
 
+from .admission import Admission
+from .backlog import Backlog, calls_in_progress, newest_server
 from .delivery import Delivery
 from .interceptors import Allow, Around, Observe, Surround, Tell
 from .linkage import LinkageService
@@ -24,6 +26,16 @@ from .rpcs import SERVICE
 from .settings import Settings
 
 REQUEST_BYTES_MAX: Final = 64 * 1024
+STREAMS_MAX: Final = 8_000
+"""Streams of one connection, reset ones included until this process has accepted them.
+
+Measured on grpcio 1.83.2: beyond this limit gRPC refuses streams with a bare UNAVAILABLE (4,965 of 6,000
+calls at once with a limit of 1,000). Without `grpc.http.overload_protection` it does not, but then one
+connection that resets its streams fills the queue of all, and the calls of others end with their deadlines.
+"""
+PENDING_MAX: Final = 2 * STREAMS_MAX
+"""Calls that this process has not accepted yet. Beyond it gRPC cancels calls of any connection with a bare
+CANCELLED, so one connection must not be able to fill it. Each takes about 20 KiB."""
 LIVENESS: Final = "liveness"
 """The health service's name for "this process runs", which draining does not change."""
 READINESS: Final = ("", SERVICE)
@@ -63,9 +75,13 @@ class Server:
         idempotent = {name: endpoint.idempotent for name, endpoint in linkage.endpoints.items()}
         observe = Observe(metrics, idempotent, settings.default_deadline_s, settings.deadline_max_s)
         tell = Tell(settings.result_codes_file or ResultCodes())
+        admission = Admission(Backlog(lambda: calls_in_progress(number)), metrics, idempotent)
         self._server = grpc.aio.server(
-            interceptors=_interceptors(observe, tell, Allow(settings.callers_file)),
+            interceptors=_interceptors(admission, observe, tell, Allow(settings.callers_file)),
             options=[
+                ("grpc.max_concurrent_streams", STREAMS_MAX),
+                ("grpc.server.max_pending_requests", PENDING_MAX),
+                ("grpc.server.max_pending_requests_hard_limit", PENDING_MAX),
                 ("grpc.max_receive_message_length", REQUEST_BYTES_MAX),
                 # But for workers, a second process on the same port is a mistake, and must fail to start.
                 ("grpc.so_reuseport", int(shared)),
@@ -73,6 +89,7 @@ class Server:
                 ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
             ],
         )
+        number = newest_server()
         self._server.add_generic_rpc_handlers((linkage.handler(),))
         health_pb2_grpc.add_HealthServicer_to_server(self.health.servicer, self._server)
         if settings.reflection:
@@ -128,8 +145,8 @@ def _credentials(settings: Settings) -> grpc.ServerCredentials | None:
     )
 
 
-def _interceptors(*surrounds: Surround) -> list[grpc.aio.ServerInterceptor]:
-    return [Around(surround) for surround in surrounds]
+def _interceptors(*outermost_first: Surround | Admission) -> list[grpc.aio.ServerInterceptor]:
+    return [each if isinstance(each, Admission) else Around(each) for each in outermost_first]
 
 
 def _add_port(

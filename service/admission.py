@@ -1,0 +1,147 @@
+"""Refuses calls of both RPCs with OVERLOADED while calls wait too long in gRPC's queue.
+
+A refusal must cost far less than a served call, or no time is left to serve any. So it happens before the
+chain of interceptors is built, its status is prepared once, and one log line a second counts all of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from functools import cache
+from typing import Any, Final
+
+import grpc
+from google.rpc.error_details_pb2 import RequestInfo
+from google.rpc.status_pb2 import Status
+
+from alipayhk.linkage.v1 import error_reason_pb2 as reasons
+
+from .backlog import Backlog
+from .call import Circumstances
+from .details import trailers_of
+from .interceptors import Context, Handler, is_retried
+from .linkage import RPCS
+from .logs import log
+from .metrics import Metrics
+from .refusal import Refusal
+from .result_codes import ResultCodes
+from .rpcs import SERVICE, Rpc
+from .status import Verdict, verdict_of
+
+OPEN_MAX: Final = 16_000
+"""Calls that are accepted and not ended, whether their message came or not: each takes about 27 KiB."""
+LOG_EVERY_S: Final = 1.0
+LEFT_AFTER_WAIT_S: Final = 0.5
+"""gRPC's own retry is asked for only if the caller still waits so long after it."""
+
+DETAILS: Final = "grpc-status-details-bin"
+PUSHBACK: Final = "grpc-retry-pushback-ms"
+
+Details = grpc.HandlerCallDetails
+
+
+class Admission(grpc.aio.ServerInterceptor):  # type: ignore[misc, unused-ignore]
+    """Counts accepted calls, and refuses those that are too many: the outermost interceptor."""
+
+    def __init__(self, backlog: Backlog, metrics: Metrics, idempotent: Mapping[str, bool]) -> None:
+        self._backlog = backlog
+        self._refusals = {
+            path: Refusals(rpc, metrics, idempotent=idempotent[rpc.name]) for path, rpc in RPCS.items()
+        }
+
+    async def intercept_service(
+        self, continuation: Callable[[Details], Awaitable[Handler]], handler_call_details: Details
+    ) -> Handler:
+        """Hand a call on, or return a handler that refuses it unless its connection is a light one."""
+        is_long = self._backlog.accept()
+        task = asyncio.current_task()
+        if task is not None:
+            task.add_done_callback(self._ended)
+        if self._backlog.open > OPEN_MAX:
+            return grpc.stream_stream_rpc_method_handler(_refuse_unread)
+        refusals = self._refusals.get(handler_call_details.method) if is_long else None
+        if refusals is None:
+            return await continuation(handler_call_details)
+        began_s = time.monotonic()
+
+        async def behaviour(request: bytes, context: Context) -> object:
+            if not self._backlog.is_light(context.peer()):
+                await refusals.refuse(request, context, began_s)
+            served = await continuation(handler_call_details)
+            response = await served.unary_unary(served.request_deserializer(request), context)
+            return served.response_serializer(response)
+
+        return grpc.unary_unary_rpc_method_handler(behaviour)
+
+    def _ended(self, _: asyncio.Task[Any]) -> None:
+        self._backlog.end()
+
+
+class Refusals:
+    """Refuses calls of one RPC, and counts them."""
+
+    def __init__(self, rpc: Rpc, metrics: Metrics, *, idempotent: bool) -> None:
+        labels, code = ("unary", SERVICE, rpc.name), grpc.StatusCode.RESOURCE_EXHAUSTED.name
+        self._rpc = rpc
+        self._idempotent = idempotent
+        self._prepared = cache(self._prepare)
+        self._outcomes = cache(lambda outcome: metrics.outcomes.labels(rpc.name, "OVERLOADED", outcome))
+        self._started = metrics.grpc_started.labels(*labels)
+        self._handled = metrics.grpc_handled.labels(*labels, code)
+        self._seconds = metrics.grpc_seconds.labels(*labels)
+        self._unlogged = 0
+        self._logged_s = float("-inf")
+
+    async def refuse(self, request: bytes, context: Context, began_s: float) -> None:
+        """Abort one call; `began_s` is when it was accepted, on the monotonic clock."""
+        left_s = context.time_remaining()
+        verdict, status, pushback_ms = self._prepared(is_retried(context.invocation_metadata() or ()))
+        if left_s is not None and left_s < verdict.retry_after_s + LEFT_AFTER_WAIT_S:
+            pushback_ms = "-1"
+        if request_id := self._request_id(request):
+            status += _request_info(request_id)
+        self._count(verdict, time.monotonic() - began_s)
+        trailers = ((DETAILS, status), (PUSHBACK, pushback_ms))
+        await context.abort(verdict.code, verdict.sentence, trailers)
+
+    def _prepare(self, retried: bool) -> tuple[Verdict, bytes, str]:  # noqa: FBT001  (the key of a cache)
+        circumstances = Circumstances(self._rpc.name, idempotent=self._idempotent, retried=retried)
+        verdict = verdict_of(Refusal(reasons.ERROR_REASON_OVERLOADED), circumstances, ResultCodes())
+        trailers: dict[str, Any] = dict(trailers_of(verdict, ""))
+        return verdict, trailers[DETAILS], trailers[PUSHBACK]
+
+    def _request_id(self, request: bytes) -> str:
+        try:
+            return self._rpc.valid_request_id(self._rpc.request.FromString(request))
+        except Exception:  # noqa: BLE001  (bytes that are not the message have no id)
+            return ""
+
+    def _count(self, verdict: Verdict, seconds: float) -> None:
+        self._started.inc()
+        self._handled.inc()
+        self._seconds.observe(seconds)
+        self._outcomes(str(verdict.outcome)).inc()
+        self._unlogged += 1
+        if (now_s := time.monotonic()) - self._logged_s >= LOG_EVERY_S:
+            method, reason, count = self._rpc.path, verdict.reason_name, self._unlogged
+            log.warning("calls refused", method=method, reason=reason, count=count)
+            self._unlogged, self._logged_s = 0, now_s
+
+
+async def _refuse_unread(_: object, context: Context) -> None:
+    """Abort a call whose message is not read, so that calls without messages do not fill the memory."""
+    verdict = verdict_of(Refusal(reasons.ERROR_REASON_OVERLOADED), Circumstances(), ResultCodes())
+    await context.abort(verdict.code, verdict.sentence, trailers_of(verdict, ""))
+
+
+def _request_info(request_id: str) -> bytes:
+    """Return the bytes which, appended to those of a google.rpc.Status, add RequestInfo to its details.
+
+    Protobuf promises that concatenated messages are merged: https://protobuf.dev/programming-guides/encoding/
+    """
+    status = Status()
+    status.details.add().Pack(RequestInfo(request_id=request_id))
+    data: bytes = status.SerializeToString()
+    return data
