@@ -104,9 +104,10 @@ GHZ := github.com/bojand/ghz/cmd/ghz@v0.121.0
 .tools/bin/ghz:
 	GOBIN=$(CURDIR)/.tools/bin go install $(GHZ)
 
-bench: .venv/.stamp-dev .tools/bin/ghz ## Measure the ledger's levels, and the load tester beside ghz
+bench: .venv/.stamp-dev .tools/bin/ghz ## Measure the ledger's levels, the load tester beside ghz, and overload
 	$(BIN)/python bench/ledger.py
 	$(BIN)/python -m bench.load
+	$(BIN)/python -m bench.overload
 
 full: export HYPOTHESIS_PROFILE = full
 full: lint test callers browser chaos .tools/bin/ghz ## Run what takes longer: the oldest of everything on every Python here, fuzzing in depth

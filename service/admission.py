@@ -19,7 +19,7 @@ from google.rpc.status_pb2 import Status
 from alipayhk.linkage.v1 import error_reason_pb2 as reasons
 
 from .backlog import Backlog
-from .call import Circumstances
+from .call import Circumstances, code_of_end
 from .details import trailers_of
 from .interceptors import Context, Handler, is_retried
 from .linkage import RPCS
@@ -83,13 +83,13 @@ class Refusals:
     """Refuses calls of one RPC, and counts them."""
 
     def __init__(self, rpc: Rpc, metrics: Metrics, *, idempotent: bool) -> None:
-        labels, code = ("unary", SERVICE, rpc.name), grpc.StatusCode.RESOURCE_EXHAUSTED.name
+        labels = ("unary", SERVICE, rpc.name)
         self._rpc = rpc
         self._idempotent = idempotent
         self._prepared = cache(self._prepare)
-        self._outcomes = cache(lambda outcome: metrics.outcomes.labels(rpc.name, "OVERLOADED", outcome))
+        self._outcomes = cache(lambda reason, outcome: metrics.outcomes.labels(rpc.name, reason, outcome))
+        self._handled = cache(lambda code: metrics.grpc_handled.labels(*labels, code))
         self._started = metrics.grpc_started.labels(*labels)
-        self._handled = metrics.grpc_handled.labels(*labels, code)
         self._seconds = metrics.grpc_seconds.labels(*labels)
         self._unlogged = 0
         self._logged_s = float("-inf")
@@ -102,9 +102,17 @@ class Refusals:
             pushback_ms = "-1"
         if request_id := self._request_id(request):
             status += _request_info(request_id)
-        self._count(verdict, time.monotonic() - began_s)
         trailers = ((DETAILS, status), (PUSHBACK, pushback_ms))
-        await context.abort(verdict.code, verdict.sentence, trailers)
+        code, reason, outcome = verdict.code.name, verdict.reason_name, str(verdict.outcome)
+        try:
+            await context.abort(verdict.code, verdict.sentence, trailers)
+        except (asyncio.CancelledError, grpc.aio.InternalError):
+            # The call had ended before: its deadline had passed, or its caller had gone.
+            code = reason = code_of_end(context.time_remaining())
+            outcome = ""
+            raise
+        finally:
+            self._count(code, reason, outcome, time.monotonic() - began_s)
 
     def _prepare(self, retried: bool) -> tuple[Verdict, bytes, str]:  # noqa: FBT001  (the key of a cache)
         circumstances = Circumstances(self._rpc.name, idempotent=self._idempotent, retried=retried)
@@ -118,15 +126,14 @@ class Refusals:
         except Exception:  # noqa: BLE001  (bytes that are not the message have no id)
             return ""
 
-    def _count(self, verdict: Verdict, seconds: float) -> None:
+    def _count(self, code: str, reason: str, outcome: str, seconds: float) -> None:
         self._started.inc()
-        self._handled.inc()
+        self._handled(code).inc()
         self._seconds.observe(seconds)
-        self._outcomes(str(verdict.outcome)).inc()
+        self._outcomes(reason, outcome).inc()
         self._unlogged += 1
         if (now_s := time.monotonic()) - self._logged_s >= LOG_EVERY_S:
-            method, reason, count = self._rpc.path, verdict.reason_name, self._unlogged
-            log.warning("calls refused", method=method, reason=reason, count=count)
+            log.warning("calls refused", method=self._rpc.path, reason="OVERLOADED", count=self._unlogged)
             self._unlogged, self._logged_s = 0, now_s
 
 

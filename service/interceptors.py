@@ -19,7 +19,7 @@ import grpc
 
 from alipayhk.linkage.v1 import error_reason_pb2 as reasons
 
-from .call import CURRENT, Call, Circumstances, Undecodable, answer_by
+from .call import CURRENT, Call, Circumstances, Undecodable, answer_by, code_of_end
 from .callers import Callers
 from .details import trailers_of
 from .linkage import RPCS
@@ -132,9 +132,10 @@ class Observe:
         except grpc.aio.AbortError:
             code = _code_name(context.code())
             raise
-        except asyncio.CancelledError:
-            left_s = context.time_remaining()
-            code = "DEADLINE_EXCEEDED" if left_s is not None and left_s <= 0 else "CANCELLED"
+        except (asyncio.CancelledError, grpc.aio.InternalError):
+            # InternalError: the call had ended before its status could be sent; its caller did not get it.
+            call.told = call.told if "error_id" in call.told else {}
+            code = code_of_end(context.time_remaining())
             raise
         finally:
             seconds = time.monotonic() - began
