@@ -19,7 +19,7 @@ from typing import Final
 
 from grpc._cython import cygrpc  # type: ignore[attr-defined, unused-ignore]  # grpcio-channelz reads it there too
 
-WAIT_MAX_S: Final = 0.4
+WAIT_MAX_S: Final = 0.3
 """The wait from which on calls are refused."""
 WAIT_SHORT_S: Final = 0.1
 """The wait below which calls are no longer refused."""
