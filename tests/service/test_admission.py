@@ -1,4 +1,4 @@
-"""The refusal of calls while the backlog is long: its details, its counts, and who is served all the same."""
+"""The refusal of calls while the backlog is long: its details, its counts, and who is still served."""
 
 from __future__ import annotations
 
