@@ -32,6 +32,10 @@ from .status import Verdict, verdict_of
 
 OPEN_MAX: Final = 16_000
 """Calls that are accepted and not ended, whether their message came or not: each takes about 27 KiB."""
+CHECK_S: Final = 0.05
+"""In which gRPC has certainly handed over the first call of its queue."""
+TURNS: Final = 5
+"""Turns of the event loop in which a call from gRPC surely reaches its interceptors; it takes three."""
 LOG_EVERY_S: Final = 1.0
 LEFT_AFTER_WAIT_S: Final = 0.5
 """gRPC's own retry is asked for only if the caller still waits so long after it."""
@@ -47,6 +51,7 @@ class Admission(grpc.aio.ServerInterceptor):  # type: ignore[misc, unused-ignore
 
     def __init__(self, backlog: Backlog, metrics: Metrics, idempotent: Mapping[str, bool]) -> None:
         self._backlog = backlog
+        self._check_is_due = False
         self._refusals = {
             path: Refusals(rpc, metrics, idempotent=idempotent[rpc.name]) for path, rpc in RPCS.items()
         }
@@ -56,9 +61,12 @@ class Admission(grpc.aio.ServerInterceptor):  # type: ignore[misc, unused-ignore
     ) -> Handler:
         """Hand a call on, or return a handler that refuses it unless its connection is a light one."""
         is_long = self._backlog.accept()
-        task = asyncio.current_task()
+        task, number = asyncio.current_task(), self._backlog.accepted
         if task is not None:
-            task.add_done_callback(self._ended)
+            task.add_done_callback(lambda _: self._ended(number))
+        if self._backlog.is_waiting and not self._check_is_due:
+            self._check_is_due = True
+            asyncio.get_running_loop().call_later(CHECK_S, self._check_newest)
         if self._backlog.open > OPEN_MAX:
             return grpc.stream_stream_rpc_method_handler(_refuse_unread)
         refusals = self._refusals.get(handler_call_details.method) if is_long else None
@@ -75,8 +83,24 @@ class Admission(grpc.aio.ServerInterceptor):  # type: ignore[misc, unused-ignore
 
         return grpc.unary_unary_rpc_method_handler(behaviour)
 
-    def _ended(self, _: asyncio.Task[Any]) -> None:
+    def _ended(self, number: int) -> None:
         self._backlog.end()
+        # gRPC is asked for the next call before it is asked for the message of this one.
+        if self._backlog.is_waiting:
+            self._check(number)
+
+    def _check_newest(self) -> None:
+        self._check_is_due = False
+        self._check(self._backlog.accepted)
+
+    def _check(self, number: int, turns: int = TURNS) -> None:
+        """Wait for so many turns of the loop whether a call comes after this one."""
+        if number != self._backlog.accepted:
+            return
+        if turns:
+            asyncio.get_running_loop().call_soon(self._check, number, turns - 1)
+        else:
+            self._backlog.nothing_came_after(number)
 
 
 class Refusals:

@@ -7,6 +7,9 @@ those that this process has accepted and not ended. The wait is measured, not es
 the last call in the queue, and the time is taken until it is accepted. As in CoDel, the wait decides and
 not the length. A wait above WAIT_MAX_S makes the backlog long. The calls that are refused then cost little,
 so the queue becomes short within a fraction of a second, and calls are served again.
+
+gRPC drops some calls, such as those with the method GET, and channelz counts them as in progress for ever.
+They are found out when nothing comes although something seems to wait.
 """
 
 from __future__ import annotations
@@ -56,7 +59,10 @@ class Backlog:
         self._now_s = now_s
         self.open = 0
         """How many calls this process has accepted and not ended."""
-        self._accepted = 0
+        self.accepted = 0
+        """How many calls this process has accepted; the number of the newest one."""
+        self._lost = 0
+        """How many calls channelz counts as in progress that this process will never be given."""
         self._looked_s = self._marked_s = now_s()
         self._mark: int | None = None
         """The number of the call that was last in the queue when the mark was set."""
@@ -68,10 +74,10 @@ class Backlog:
     def accept(self) -> bool:
         """Count a call that this process has just accepted; return whether the wait is too long."""
         self.open += 1
-        self._accepted += 1
+        self.accepted += 1
         self._came += 1
         now_s = self._now_s()
-        if self._mark is not None and self._accepted >= self._mark:
+        if self._mark is not None and self.accepted >= self._mark:
             self._judge(now_s - self._marked_s)
             self._mark = None
         if now_s - self._looked_s >= LOOK_EVERY_S:
@@ -82,6 +88,21 @@ class Backlog:
         """Count an accepted call that has ended."""
         self.open -= 1
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether calls seem to wait in gRPC's queue."""
+        return self._mark is not None
+
+    def nothing_came_after(self, number: int) -> None:
+        """Take the queue for empty unless a call was accepted after this one.
+
+        Only to be called when gRPC has had the time to hand over a call that was in its queue.
+        """
+        if self.is_waiting and number == self.accepted:
+            self._lost = max(self._in_progress() - self.open, 0)
+            self._mark = None
+            self._judge(0.0)
+
     def is_light(self, peer: str) -> bool:
         """Count a call of a connection; return whether its share of the calls is far below an equal one."""
         self._by_peer[peer] += 1
@@ -90,10 +111,12 @@ class Backlog:
 
     def _look(self, now_s: float) -> None:
         self._looked_s = now_s
-        waiting = max(self._in_progress() - self.open, 0)
+        not_accepted = max(self._in_progress() - self.open, 0)
+        self._lost = min(self._lost, not_accepted)
+        waiting = not_accepted - self._lost
         if self._mark is None or not waiting:
             # gRPC itself may have refused what was waited for: an empty queue always ends the wait.
-            self._mark, self._marked_s = (self._accepted + waiting if waiting else None), now_s
+            self._mark, self._marked_s = (self.accepted + waiting if waiting else None), now_s
             if not waiting:
                 self._judge(0.0)
         elif now_s - self._marked_s > WAIT_MAX_S:

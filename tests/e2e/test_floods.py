@@ -17,6 +17,8 @@ from .conftest import Run
 from .gateway import Gateway
 from .http2 import DATA, EMPTY_MESSAGE, END_STREAM, RST_STREAM, connected, frame, request
 from .samples import SYNC, apart
+from .upstream import Peer, Request, Upstream
+from .wallet import Wallet
 
 OVERLOADED: Final = not_sent(StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")
 PATH: Final = (b":path", SYNC.path.encode())
@@ -43,6 +45,7 @@ FLOODS: Final[dict[str, Callable[[int], bytes]]] = {
     "invalid requests": lambda stream: message(stream, PATH),
     "health checks": message,
     "an unknown method": lambda stream: message(stream, (b":path", b"/a.B/C")),
+    "the method GET, which gRPC drops": lambda stream: request(PATH, (b":method", b"GET"), stream=stream),
     "streams that never end": lambda stream: request(PATH, stream=stream, flags=0),
 }
 
@@ -70,6 +73,29 @@ async def flooding(gateway: Gateway, write: Callable[[int], bytes]) -> AsyncIter
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_calls_that_grpc_drops_are_not_taken_for_a_queue(
+    run: Run, upstream: Upstream, wallet: Wallet
+) -> None:
+    async def takes_a_while(request: Request, peer: Peer) -> None:
+        await asyncio.sleep(1.5)
+        await peer.send(wallet.right(request).wire())
+
+    async with run() as gateway, connected(gateway.address) as connection:
+        for stream in range(1, 200, 2):
+            connection.send(request(PATH, (b":method", b"GET"), stream=stream))
+        await connection.writer.drain()
+        for _ in range(4):
+            await caller.accepted(gateway.channel, SYNC, apart(SYNC))
+            await asyncio.sleep(0.5)
+        upstream.script = takes_a_while
+        calls = []
+        for stream in range(201, 401, 50):
+            connection.send(request(PATH, (b":method", b"GET"), stream=stream))
+            calls.append(asyncio.create_task(caller.accepted(gateway.channel, SYNC, apart(SYNC))))
+            await asyncio.sleep(0.5)
+        await asyncio.gather(*calls)
 
 
 @pytest.mark.parametrize("write", FLOODS.values(), ids=FLOODS.keys())

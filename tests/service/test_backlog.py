@@ -61,6 +61,35 @@ def test_wait_is_known_to_be_over_although_grpc_dropped_what_was_waited_for() ->
     assert not any(queue.accept(20, every_s=0.01)[5:])
 
 
+def test_calls_that_grpc_dropped_and_still_counts_are_found_out_once_nothing_comes() -> None:
+    queue = Queue()
+    dropped = 500
+
+    def accept_slowly() -> bool:
+        """Accept a call, after which nothing comes for a second."""
+        queue.now_s += 1.0
+        queue.open += 1
+        told = queue.backlog.accept()
+        queue.backlog.nothing_came_after(queue.backlog.accepted - 1)
+        queue.backlog.nothing_came_after(queue.backlog.accepted)
+        queue.open -= 1
+        queue.backlog.end()
+        return told
+
+    queue.waiting = dropped
+    assert sum(accept_slowly() for _ in range(10)) == 0
+    # What really waits is seen beside them.
+    queue.waiting = dropped + 300
+    assert any(queue.accept(100, every_s=0.01))
+
+
+def test_call_that_was_accepted_later_proves_nothing_about_the_queue() -> None:
+    queue = Queue(waiting=1000)
+    queue.accept(5, every_s=0.01)
+    queue.backlog.nothing_came_after(3)
+    assert any(queue.accept(100, every_s=0.01))
+
+
 def test_quiet_time_after_a_burst_is_no_wait() -> None:
     queue = Queue(waiting=30)
     assert not any(queue.accept(31, every_s=0.001))
