@@ -79,6 +79,7 @@ class Server:
         self._server = grpc.aio.server(
             interceptors=_interceptors(admission, observe, tell, Allow(settings.callers_file)),
             options=[
+                ("grpc.enable_channelz", 1),  # the backlog is read from it
                 ("grpc.max_concurrent_streams", STREAMS_MAX),
                 ("grpc.server.max_pending_requests", PENDING_MAX),
                 ("grpc.server.max_pending_requests_hard_limit", PENDING_MAX),

@@ -74,6 +74,7 @@ async def test_refused_calls_are_counted_and_logged_together(run: Run, upstream:
         ended = await at_once(gateway, 2000, 4)
         refused = sum(isinstance(answer, Told) for _, answer in ended)
         assert refused, "the burst was too small for this machine"
+        await gateway.logged(lambda record: record["event"] == "calls refused")
         logged = [record for record in gateway.records if record["event"] == "calls refused"]
         assert 0 < len(logged) < 200
         assert {record["reason"] for record in logged} == {"OVERLOADED"}
