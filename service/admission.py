@@ -10,9 +10,10 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import cache
-from typing import Any, Final
+from typing import Final
 
 import grpc
+from google.protobuf.any_pb2 import Any
 from google.rpc.error_details_pb2 import RequestInfo
 from google.rpc.status_pb2 import Status
 
@@ -42,6 +43,7 @@ LEFT_AFTER_WAIT_S: Final = 0.5
 
 DETAILS: Final = "grpc-status-details-bin"
 PUSHBACK: Final = "grpc-retry-pushback-ms"
+REQUEST_INFO: Final = f"type.googleapis.com/{RequestInfo.DESCRIPTOR.full_name}"
 
 Details = grpc.HandlerCallDetails
 
@@ -66,7 +68,7 @@ class Admission(grpc.aio.ServerInterceptor):  # type: ignore[misc, unused-ignore
             task.add_done_callback(lambda _: self._ended(number))
         if self._backlog.is_waiting and not self._check_is_due:
             self._check_is_due = True
-            asyncio.get_running_loop().call_later(CHECK_S, self._check_newest)
+            asyncio.get_running_loop().call_later(CHECK_S, self._check_late, number)
         if self._backlog.open > OPEN_MAX:
             return grpc.stream_stream_rpc_method_handler(_refuse_unread)
         refusals = self._refusals.get(handler_call_details.method) if is_long else None
@@ -76,7 +78,8 @@ class Admission(grpc.aio.ServerInterceptor):  # type: ignore[misc, unused-ignore
 
         async def behaviour(request: bytes, context: Context) -> object:
             if not self._backlog.is_light(context.peer()):
-                await refusals.refuse(request, context, began_s)
+                retried = is_retried(handler_call_details.invocation_metadata or ())
+                await refusals.refuse(request, context, began_s, retried=retried)
             served = await continuation(handler_call_details)
             response = await served.unary_unary(served.request_deserializer(request), context)
             return served.response_serializer(response)
@@ -89,9 +92,9 @@ class Admission(grpc.aio.ServerInterceptor):  # type: ignore[misc, unused-ignore
         if self._backlog.is_waiting:
             self._check(number)
 
-    def _check_newest(self) -> None:
+    def _check_late(self, number: int) -> None:
         self._check_is_due = False
-        self._check(self._backlog.accepted)
+        self._check(number)
 
     def _check(self, number: int, turns: int = TURNS) -> None:
         """Wait for so many turns of the loop whether a call comes after this one."""
@@ -118,10 +121,10 @@ class Refusals:
         self._unlogged = 0
         self._logged_s = float("-inf")
 
-    async def refuse(self, request: bytes, context: Context, began_s: float) -> None:
+    async def refuse(self, request: bytes, context: Context, began_s: float, *, retried: bool) -> None:
         """Abort one call; `began_s` is when it was accepted, on the monotonic clock."""
         left_s = context.time_remaining()
-        verdict, status, pushback_ms = self._prepared(is_retried(context.invocation_metadata() or ()))
+        verdict, status, pushback_ms = self._prepared(retried)
         if left_s is not None and left_s < verdict.retry_after_s + LEFT_AFTER_WAIT_S:
             pushback_ms = "-1"
         if request_id := self._request_id(request):
@@ -141,8 +144,10 @@ class Refusals:
     def _prepare(self, retried: bool) -> tuple[Verdict, bytes, str]:  # noqa: FBT001  (the key of a cache)
         circumstances = Circumstances(self._rpc.name, idempotent=self._idempotent, retried=retried)
         verdict = verdict_of(Refusal(reasons.ERROR_REASON_OVERLOADED), circumstances, ResultCodes())
-        trailers: dict[str, Any] = dict(trailers_of(verdict, ""))
-        return verdict, trailers[DETAILS], trailers[PUSHBACK]
+        trailers = dict(trailers_of(verdict, ""))
+        status, pushback_ms = trailers[DETAILS], trailers[PUSHBACK]
+        assert isinstance(status, bytes)  # noqa: S101  (gRPC's rule for names that end with -bin)
+        return verdict, status, str(pushback_ms)
 
     def _request_id(self, request: bytes) -> str:
         try:
@@ -172,7 +177,6 @@ def _request_info(request_id: str) -> bytes:
 
     Protobuf promises that concatenated messages are merged: https://protobuf.dev/programming-guides/encoding/
     """
-    status = Status()
-    status.details.add().Pack(RequestInfo(request_id=request_id))
-    data: bytes = status.SerializeToString()
+    info = RequestInfo(request_id=request_id).SerializeToString()
+    data: bytes = Status(details=[Any(type_url=REQUEST_INFO, value=info)]).SerializeToString()
     return data

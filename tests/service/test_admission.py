@@ -59,8 +59,10 @@ class Door:
         self.served: list[object] = []
         self.admission = Admission(backlog, self.metrics, {"SyncLinkage": True, "BindAccount": False})
 
-    async def handler(self, path: str) -> Any:
+    async def handler(self, path: str, metadata: Any = ()) -> Any:
         """Return what gRPC calls."""
+        details = Details(path)
+        details.invocation_metadata = metadata
 
         async def answers(request: object, _: object) -> str:
             self.served.append(request)
@@ -69,12 +71,12 @@ class Door:
         async def continuation(_: grpc.HandlerCallDetails) -> Any:
             return grpc.unary_unary_rpc_method_handler(answers, bytes.decode, str.encode)
 
-        return await asyncio.create_task(self.admission.intercept_service(continuation, Details(path)))
+        return await asyncio.create_task(self.admission.intercept_service(continuation, details))
 
     async def refused(self, path: str, request: bytes, context: PeerContext) -> Status:
         """Make a call that is refused; return its status."""
         with pytest.raises(grpc.aio.AbortError):
-            await (await self.handler(path)).unary_unary(request, context)
+            await (await self.handler(path, context.metadata)).unary_unary(request, context)
         ((code, message, trailers),) = context.aborted
         status = Status.FromString(dict(trailers)["grpc-status-details-bin"])
         assert (status.code, status.message) == (code.value[0], message)
