@@ -107,9 +107,10 @@ GHZ := github.com/bojand/ghz/cmd/ghz@v0.121.0
 .tools/bin/ghz:
 	GOBIN=$(CURDIR)/.tools/bin go install $(GHZ)
 
-bench: .venv/.stamp-dev .tools/bin/ghz ## Measure the ledger's levels, and the load tester beside ghz
+bench: .venv/.stamp-dev .tools/bin/ghz ## Measure the ledger's levels, the load tester beside ghz, and overload
 	$(BIN)/python bench/ledger.py
 	$(BIN)/python -m bench.load
+	$(BIN)/python -m bench.overload
 
 # Not part of the gate: it takes whatever grpcio is the newest, which pyproject.toml may exclude for good reason.
 canary: ## Say whether the newest grpcio survives hostile HTTP/2, and may be allowed

@@ -101,7 +101,7 @@ class Attempts:
                 if flight.left_s < LEFT_MIN_S:
                     raise flight.stuck if waited else Refusal(reasons.ERROR_REASON_DEADLINE_TOO_SHORT)
                 if not waited:
-                    flight.stuck = Refusal(reasons.ERROR_REASON_LEDGER_UNAVAILABLE)
+                    flight.stuck = self._books.progress.wait()
                 with self._admitted():
                     answer = await self._books.claim(flight)
                     if answer is None:

@@ -32,6 +32,7 @@ from .ledger import (
 from .ledger.rules import Linkage, answer_to
 from .ledger.unrecorded import Unrecorded
 from .ledger.vault import Vault
+from .ledger_wait import LedgerProgress
 from .logs import log
 from .metrics import Metrics
 from .order import Order
@@ -81,6 +82,7 @@ class Bookkeeping:
         self._idempotent_without = idempotent_without
         self._clock = clock or Clock()
         self._unrecorded = Unrecorded(metrics)
+        self.progress = LedgerProgress()
 
     def fingerprint(self, order: Order) -> bytes:
         """Tell contents apart without holding them."""
@@ -182,15 +184,15 @@ class Bookkeeping:
         await self._ledger.close()
 
     async def _ask(self, flight: Flight, read: Callable[[Claim, int], Awaitable[Answer]]) -> Answer:
-        now_ms = self._clock.now_ms()
-        biz_time_max_ms = now_ms + round(self._biz_time_ahead_s * 1000)
-        claim = flight.claim(lease_ms=self._lease_ms, biz_time_max_ms=biz_time_max_ms)
+        now_ms, ahead_ms = self._clock.now_ms(), round(self._biz_time_ahead_s * 1000)
+        claim = flight.claim(lease_ms=self._lease_ms, biz_time_max_ms=now_ms + ahead_ms)
         without = self._idempotent_without and claim.may_repeat
         try:
             if self._unrecorded and not await self._unrecorded.heal_for(claim.key, claim.linkage):
                 flight.in_doubt |= claim.key in self._unrecorded  # it was sent, whatever came of it
                 raise LedgerUnavailable("an earlier ending is not recorded yet")
             answer = await read(claim, now_ms)
+            self.progress.answered()
             flight.looked_up = self._ledger.outlives_crash and not without
         except LedgerUnavailable as error:
             if not without:

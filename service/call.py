@@ -102,5 +102,10 @@ def answer_by(remaining_s: float | None, *, default_s: float, max_s: float) -> f
     return time.monotonic() + budget_s - min(MARGIN_S, budget_s * MARGIN_SHARE)
 
 
+def code_of_end(left_s: float | None) -> str:
+    """Return the code of a call that ended before its status was sent, by the time left of its deadline."""
+    return "DEADLINE_EXCEEDED" if left_s is not None and left_s <= 0 else "CANCELLED"
+
+
 CURRENT: Final[ContextVar[Call]] = ContextVar("call")
 """The call that this task answers; set by the outermost interceptor."""

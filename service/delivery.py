@@ -26,6 +26,7 @@ from .bookkeeping import Bookkeeping, Busy
 from .call import Call
 from .flight import Flight
 from .ledger import Key, State
+from .ledger_wait import LedgerWait
 from .logs import log, stack_of
 from .metrics import Metrics
 from .order import Order
@@ -119,7 +120,8 @@ class Delivery:
             raise flight.answer
         if flight.sent or flight.task.cancelled() or (flight.cancelled and not flight.attempts):
             # A cancelled flight that has made no attempt makes none, though the ledger keeps it up.
-            raise flight.failure_now()
+            failure = flight.failure_now()
+            raise failure.explained() if isinstance(failure, LedgerWait) else failure
         # It may be sent yet, for others who wait or before its cancel is through: not `not_sent`.
         raise Refusal(reasons.ERROR_REASON_REQUEST_IN_PROGRESS)
 
@@ -141,7 +143,7 @@ class Delivery:
             raise Refusal(reasons.ERROR_REASON_OVERLOADED)
 
     def _begin(self, order: Order, fingerprint: bytes, call: Call) -> Flight:
-        stuck = Refusal(reasons.ERROR_REASON_LEDGER_UNAVAILABLE)
+        stuck = self._books.progress.wait()
         flight = Flight(order, fingerprint, self._books.linkage(order), call.caller.name, stuck)
         flight.join(call)
         flight.task = asyncio.create_task(self._fly(flight))

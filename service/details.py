@@ -21,6 +21,9 @@ NOTE_BYTES: Final = 128
 PUSHBACK_MARGIN_S: Final = 0.5
 """The least time in seconds that gRPC's next attempt must have after its wait."""
 
+DETAILS: Final = "grpc-status-details-bin"
+PUSHBACK: Final = "grpc-retry-pushback-ms"
+
 Trailers = tuple[tuple[str, str | bytes], ...]
 
 
@@ -33,13 +36,17 @@ def trailers_of(
     fit into it, or `resends_ended`, the pushback is -1: gRPC would wait past the deadline and lose these
     details, or multiply the attempts of this gateway by its own.
     """
+    return (
+        (DETAILS, status_of(verdict, request_id).SerializeToString()),
+        (PUSHBACK, pushback_of(verdict, left_s=left_s, resends_ended=resends_ended)),
+    )
+
+
+def pushback_of(verdict: Verdict, *, left_s: float | None, resends_ended: bool = False) -> str:
+    """Return the wait in milliseconds after which gRPC's retry policy may try again; -1 forbids it."""
     wait_ms = _wait_ms(verdict)
     fits = left_s is None or wait_ms / 1000 + PUSHBACK_MARGIN_S <= left_s
-    may_retry = verdict.retry is Retry.SAME_REQUEST_ID and fits and not resends_ended
-    return (
-        ("grpc-status-details-bin", status_of(verdict, request_id).SerializeToString()),
-        ("grpc-retry-pushback-ms", str(wait_ms if may_retry else -1)),
-    )
+    return str(wait_ms) if verdict.retry is Retry.SAME_REQUEST_ID and fits and not resends_ended else "-1"
 
 
 def status_of(verdict: Verdict, request_id: str) -> Status:

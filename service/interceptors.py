@@ -19,7 +19,7 @@ import grpc
 
 from alipayhk.linkage.v1 import error_reason_pb2 as reasons
 
-from .call import CURRENT, Call, Circumstances, Undecodable, answer_by, certain_s
+from .call import CURRENT, Call, Circumstances, Undecodable, answer_by, certain_s, code_of_end
 from .details import trailers_of
 from .linkage import RPCS
 from .logs import log, stack_of
@@ -130,9 +130,10 @@ class Observe:
         except grpc.aio.AbortError:
             code = _code_name(context.code())
             raise
-        except asyncio.CancelledError:
-            left_s = context.time_remaining()
-            code = "DEADLINE_EXCEEDED" if left_s is not None and left_s <= 0 else "CANCELLED"
+        except (asyncio.CancelledError, grpc.aio.InternalError):
+            # InternalError: the call had ended before its status could be sent; its caller did not get it.
+            call.told = call.told if "error_id" in call.told else {}
+            code = code_of_end(context.time_remaining())
             raise
         finally:
             seconds = time.monotonic() - began
@@ -141,7 +142,7 @@ class Observe:
             self._log(method.path, call, code, seconds)
 
     def _circumstances(self, api: str, context: Context) -> Circumstances:
-        retried = _is_retried(context.invocation_metadata() or ())
+        retried = is_retried(context.invocation_metadata() or ())
         return Circumstances(api, idempotent=self.idempotent[api], retried=retried)
 
     def _log(self, method: str, call: Call, code: str, seconds: float) -> None:
@@ -203,7 +204,7 @@ def _deserializer(handler: Handler) -> Callable[[bytes], object] | None:
     return deserialize if handler.request_deserializer else None
 
 
-def _is_retried(metadata: Iterable[tuple[str, str | bytes]]) -> bool:
+def is_retried(metadata: Iterable[tuple[str, str | bytes]]) -> bool:
     """Whether a client or a proxy says that it tried before, which its caller may not know of."""
     return any(value not in FIRST_TRIES.get(name, (value,)) for name, value in metadata)
 

@@ -16,6 +16,16 @@ METADATA_BYTES_MAX: Final = 16 * 1024
 """The size of a call's metadata: names, values and 32 bytes for each pair (RFC 9113, section 6.5.2)."""
 HANDSHAKE_MS: Final = 10_000
 """In which a connection must have finished TLS and acknowledged our HTTP/2 settings."""
+STREAMS_MAX: Final = 8_000
+"""Streams of one connection, reset ones included until this process has accepted them.
+
+Measured on grpcio 1.83.2: beyond this limit gRPC refuses streams with a bare UNAVAILABLE (4,965 of 6,000
+calls at once with a limit of 1,000). Without `grpc.http.overload_protection` it does not, but then one
+connection that resets its streams fills the queue of all, and the calls of others end with their deadlines.
+"""
+PENDING_MAX: Final = 2 * STREAMS_MAX
+"""Calls that this process has not accepted yet. Beyond it gRPC cancels calls of any connection with a bare
+CANCELLED, so one connection must not be able to fill it. Each takes about 20 KiB."""
 IDLE_MS: Final = 300_000
 """How long a connection without a call is kept; clients connect again when they have the next one."""
 OPERATORS_MAX: Final = 100
@@ -55,6 +65,10 @@ def of_callers(max_in_flight: int) -> Options:
     if descriptors.is_low(limit, reserved):
         log.warning("file descriptor limit is low", count=limit)
     return (
+        ("grpc.enable_channelz", 1),  # the backlog is read from it
+        ("grpc.max_concurrent_streams", STREAMS_MAX),
+        ("grpc.server.max_pending_requests", PENDING_MAX),
+        ("grpc.server.max_pending_requests_hard_limit", PENDING_MAX),
         ("grpc.max_receive_message_length", REQUEST_BYTES_MAX),
         ("grpc.max_allowed_incoming_connections", descriptors.for_callers(limit, reserved)),
         ("grpc.max_connection_idle_ms", IDLE_MS),

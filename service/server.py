@@ -14,7 +14,9 @@ from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.reflection import aio as reflection_aio
 
 from . import limits
+from .admission import Admission
 from .authorization import Allow
+from .backlog import Backlog, calls_in_progress, newest_server
 from .delivery import Delivery
 from .first_message import FirstMessage
 from .interceptors import Around, Observe, Surround, Tell
@@ -79,8 +81,9 @@ class Server:
         idempotent = {name: endpoint.idempotent for name, endpoint in linkage.endpoints.items()}
         observe = Observe(metrics, idempotent, settings.default_deadline_s, settings.deadline_max_s)
         tell = Tell(settings.result_codes_file or ResultCodes())
+        admission = Admission(Backlog(lambda: calls_in_progress(number)), metrics, idempotent)
         self._server = grpc.aio.server(
-            interceptors=_interceptors(observe, tell, Allow(settings.callers_file)),
+            interceptors=_interceptors(admission, observe, tell, Allow(settings.callers_file)),
             options=[
                 *limits.of_both(shared=shared),
                 *limits.of_callers(settings.max_in_flight),
@@ -88,6 +91,7 @@ class Server:
                 ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
             ],
         )
+        number = newest_server()
         self._server.add_generic_rpc_handlers((linkage.handler(),))
         self._server.add_generic_rpc_handlers((_health_handler(self.health.servicer),))
         if settings.reflection:
@@ -176,8 +180,9 @@ async def _termination(setting: str, server: grpc.aio.Server) -> ListenerStopped
     return stopped
 
 
-def _interceptors(*surrounds: Surround) -> list[grpc.aio.ServerInterceptor]:
-    return [FirstMessage(), *(Around(surround) for surround in surrounds)]
+def _interceptors(*outermost_first: Surround | Admission) -> list[grpc.aio.ServerInterceptor]:
+    around = (each if isinstance(each, Admission) else Around(each) for each in outermost_first)
+    return [FirstMessage(), *around]
 
 
 def _add_port(

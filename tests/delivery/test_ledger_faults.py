@@ -281,3 +281,28 @@ async def test_an_ending_that_nothing_can_write_does_not_hold_up_the_others(
     with pytest.raises(TypeError):
         await world.books.heal()
     assert [await world.state(name) for name in "ab"] == ["sending", "applied"]
+
+
+# -- a deadline that expires while a call waits for the ledger
+
+
+STUCK = Fault(before_s=1000.0)
+OVERLOADED = ("OVERLOADED", "not_sent", "same_request_id")
+
+
+@pytest.mark.parametrize(
+    ("others_until_s", "short"),
+    [(2.0, OVERLOADED), (0.5, UNAVAILABLE), (0.0, UNAVAILABLE)],
+    ids=["all the time", "in the earlier half", "not at all"],
+)
+async def test_call_that_waits_for_a_ledger_that_answers_others_is_told_of_overload(
+    world: World, others_until_s: float, short: tuple[str, str, str]
+) -> None:
+    world.faulty.fault("claim", STUCK)
+    waiting, began = world.start(world.sync("waiting"), 2.0), time.monotonic()
+    await asyncio.sleep(0.01)
+    while time.monotonic() < began + others_until_s - 0.1:
+        assert (await world.deliver(world.sync(f"other {time.monotonic()}"))).short == OK
+        await asyncio.sleep(0.05)
+    assert (await waiting).short == short
+    assert "waiting" not in world.client.ids_seen()

@@ -1,0 +1,172 @@
+"""Refuses calls of both RPCs with OVERLOADED while calls wait too long in gRPC's queue.
+
+A refusal must cost far less than a served call, or no time is left to serve any. So it happens before the
+chain of interceptors is built, its status is prepared once, and one log line a second counts all of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from functools import cache
+from typing import Final
+
+import grpc
+from google.protobuf.any_pb2 import Any
+from google.rpc.error_details_pb2 import RequestInfo
+from google.rpc.status_pb2 import Status
+
+from alipayhk.linkage.v1 import error_reason_pb2 as reasons
+
+from .backlog import Backlog
+from .call import Circumstances, certain_s, code_of_end
+from .details import DETAILS, PUSHBACK, pushback_of, status_of, trailers_of
+from .interceptors import Context, Handler, is_retried
+from .linkage import RPCS
+from .logs import log
+from .metrics import Metrics
+from .refusal import Refusal
+from .result_codes import ResultCodes
+from .rpcs import SERVICE, Rpc
+from .status import Verdict, verdict_of
+
+OPEN_MAX: Final = 16_000
+"""Calls that are accepted and not ended, whether their message came or not: each takes about 27 KiB."""
+CHECK_S: Final = 0.05
+"""In which gRPC has certainly handed over the first call of its queue."""
+TURNS: Final = 5
+"""Turns of the event loop in which a call from gRPC surely reaches its interceptors; it takes three."""
+LOG_EVERY_S: Final = 1.0
+REQUEST_INFO: Final = f"type.googleapis.com/{RequestInfo.DESCRIPTOR.full_name}"
+
+Details = grpc.HandlerCallDetails
+
+
+class Admission(grpc.aio.ServerInterceptor):  # type: ignore[misc, unused-ignore]
+    """Counts accepted calls, and refuses those that are too many: the outermost interceptor."""
+
+    def __init__(self, backlog: Backlog, metrics: Metrics, idempotent: Mapping[str, bool]) -> None:
+        self._backlog = backlog
+        self._check_is_due = False
+        self._refusals = {
+            path: Refusals(rpc, metrics, idempotent=idempotent[rpc.name]) for path, rpc in RPCS.items()
+        }
+
+    async def intercept_service(
+        self, continuation: Callable[[Details], Awaitable[Handler]], handler_call_details: Details
+    ) -> Handler:
+        """Hand a call on, or return a handler that refuses it unless its connection is a light one."""
+        is_long = self._backlog.accept()
+        task, number = asyncio.current_task(), self._backlog.accepted
+        if task is not None:
+            task.add_done_callback(lambda _: self._ended(number))
+        if self._backlog.is_waiting and not self._check_is_due:
+            self._check_is_due = True
+            asyncio.get_running_loop().call_later(CHECK_S, self._check_late, number)
+        if self._backlog.open > OPEN_MAX:
+            return grpc.stream_stream_rpc_method_handler(_refuse_unread)
+        refusals = self._refusals.get(handler_call_details.method) if is_long else None
+        if refusals is None:
+            return await continuation(handler_call_details)
+        began_s = time.monotonic()
+
+        async def behaviour(request: bytes, context: Context) -> object:
+            if not self._backlog.is_light(context.peer()):
+                retried = is_retried(handler_call_details.invocation_metadata or ())
+                await refusals.refuse(request, context, began_s, retried=retried)
+            served = await continuation(handler_call_details)
+            response = await served.unary_unary(served.request_deserializer(request), context)
+            return served.response_serializer(response)
+
+        return grpc.unary_unary_rpc_method_handler(behaviour)
+
+    def _ended(self, number: int) -> None:
+        self._backlog.end()
+        # gRPC is asked for the next call before it is asked for the message of this one.
+        if self._backlog.is_waiting:
+            self._check(number)
+
+    def _check_late(self, number: int) -> None:
+        self._check_is_due = False
+        self._check(number)
+
+    def _check(self, number: int, turns: int = TURNS) -> None:
+        """Wait for so many turns of the loop whether a call comes after this one."""
+        if number != self._backlog.accepted:
+            return
+        if turns:
+            asyncio.get_running_loop().call_soon(self._check, number, turns - 1)
+        else:
+            self._backlog.nothing_came_after(number)
+
+
+class Refusals:
+    """Refuses calls of one RPC, and counts them."""
+
+    def __init__(self, rpc: Rpc, metrics: Metrics, *, idempotent: bool) -> None:
+        labels = ("unary", SERVICE, rpc.name)
+        self._rpc = rpc
+        self._idempotent = idempotent
+        self._prepared = cache(self._prepare)
+        self._outcomes = cache(lambda reason, outcome: metrics.outcomes.labels(rpc.name, reason, outcome))
+        self._handled = cache(lambda code: metrics.grpc_handled.labels(*labels, code))
+        self._started = metrics.grpc_started.labels(*labels)
+        self._seconds = metrics.grpc_seconds.labels(*labels)
+        self._unlogged = 0
+        self._logged_s = float("-inf")
+
+    async def refuse(self, request: bytes, context: Context, began_s: float, *, retried: bool) -> None:
+        """Abort one call; `began_s` is when it was accepted, on the monotonic clock."""
+        verdict, status = self._prepared(retried)
+        if request_id := self._request_id(request):
+            status += _request_info(request_id)
+        pushback = pushback_of(verdict, left_s=certain_s(context.time_remaining()))
+        trailers = ((DETAILS, status), (PUSHBACK, pushback))
+        code, reason, outcome = verdict.code.name, verdict.reason_name, str(verdict.outcome)
+        try:
+            await context.abort(verdict.code, verdict.sentence, trailers)
+        except (asyncio.CancelledError, grpc.aio.InternalError):
+            # The call had ended before: its deadline had passed, or its caller had gone.
+            code = reason = code_of_end(context.time_remaining())
+            outcome = ""
+            raise
+        finally:
+            self._count(code, reason, outcome, time.monotonic() - began_s)
+
+    def _prepare(self, retried: bool) -> tuple[Verdict, bytes]:  # noqa: FBT001  (the key of a cache)
+        circumstances = Circumstances(self._rpc.name, idempotent=self._idempotent, retried=retried)
+        verdict = verdict_of(Refusal(reasons.ERROR_REASON_OVERLOADED), circumstances, ResultCodes())
+        return verdict, status_of(verdict, "").SerializeToString()
+
+    def _request_id(self, request: bytes) -> str:
+        try:
+            return self._rpc.valid_request_id(self._rpc.request.FromString(request))
+        except Exception:  # noqa: BLE001  (bytes that are not the message have no id)
+            return ""
+
+    def _count(self, code: str, reason: str, outcome: str, seconds: float) -> None:
+        self._started.inc()
+        self._handled(code).inc()
+        self._seconds.observe(seconds)
+        self._outcomes(reason, outcome).inc()
+        self._unlogged += 1
+        if (now_s := time.monotonic()) - self._logged_s >= LOG_EVERY_S:
+            log.warning("calls refused", method=self._rpc.path, reason="OVERLOADED", count=self._unlogged)
+            self._unlogged, self._logged_s = 0, now_s
+
+
+async def _refuse_unread(_: object, context: Context) -> None:
+    """Abort a call whose message is not read, so that calls without messages do not fill the memory."""
+    verdict = verdict_of(Refusal(reasons.ERROR_REASON_OVERLOADED), Circumstances(), ResultCodes())
+    await context.abort(verdict.code, verdict.sentence, trailers_of(verdict, ""))
+
+
+def _request_info(request_id: str) -> bytes:
+    """Return the bytes which, appended to those of a google.rpc.Status, add RequestInfo to its details.
+
+    Protobuf promises that concatenated messages are merged: https://protobuf.dev/programming-guides/encoding/
+    """
+    info = RequestInfo(request_id=request_id).SerializeToString()
+    data: bytes = Status(details=[Any(type_url=REQUEST_INFO, value=info)]).SerializeToString()
+    return data

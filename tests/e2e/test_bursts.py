@@ -1,0 +1,82 @@
+"""Thousands of calls at once: the gateway itself serves or refuses each one, never gRPC by its limits."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+from grpc import StatusCode
+
+from . import caller
+from .caller import Told, not_sent
+from .conftest import Run
+from .gateway import Gateway, channel_to
+from .operations import metrics
+from .samples import SYNC, apart
+from .upstream import Upstream
+from .wallet import id_of
+
+OVERLOADED = not_sent(StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")
+OUTCOME = 'api="SyncLinkage",outcome="not_sent",reason="OVERLOADED"'
+DEADLINE_S = 120.0
+"""Far beyond what a busy machine takes: no call of these tests ends by its own deadline."""
+
+
+async def at_once(gateway: Gateway, calls: int, connections: int) -> list[tuple[Any, Any]]:
+    """Make calls at once over so many connections; return the requests with their answers."""
+    async with AsyncExitStack() as stack:
+        channels = [
+            await stack.enter_async_context(channel_to(gateway.address)) for _ in range(connections)
+        ]
+        await asyncio.gather(*(channel.channel_ready() for channel in channels))
+        requests = [apart(SYNC) for _ in range(calls)]
+        answers = await asyncio.gather(
+            *(
+                caller.call(channels[number % connections], SYNC, request, timeout_s=DEADLINE_S)
+                for number, request in enumerate(requests)
+            )
+        )
+    return list(zip(requests, answers, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("calls", "connections"),
+    [
+        (2000, 1),
+        (2000, 20),
+        pytest.param(6000, 1, marks=pytest.mark.full),
+        pytest.param(6000, 60, marks=pytest.mark.full),
+    ],
+)
+async def test_each_call_of_a_burst_is_served_or_refused_with_details(
+    run: Run, upstream: Upstream, calls: int, connections: int
+) -> None:
+    async with run() as gateway:
+        ended = await at_once(gateway, calls, connections)
+        sent = {id_of(request) for request in upstream.requests}
+        refused = [(request, answer) for request, answer in ended if isinstance(answer, Told)]
+        for request, answer in refused:
+            assert answer.status.details, f"a bare {answer.code.name}"
+            caller.check(answer, OVERLOADED, request)
+            assert request.request_id not in sent
+        assert len(sent) == calls - len(refused) > 0
+        over = time.monotonic()
+        while isinstance(await caller.call(gateway.channel, SYNC, apart(SYNC)), Told):
+            assert time.monotonic() - over < 5.0
+            await asyncio.sleep(0.1)
+
+
+async def test_refused_calls_are_counted_and_logged_together(run: Run, upstream: Upstream) -> None:
+    async with run() as gateway:
+        ended = await at_once(gateway, 2000, 4)
+        refused = sum(isinstance(answer, Told) for _, answer in ended)
+        assert refused, "the burst was too small for this machine"
+        await gateway.logged(lambda record: record["event"] == "calls refused")
+        logged = [record for record in gateway.records if record["event"] == "calls refused"]
+        assert 0 < len(logged) < 200
+        assert {record["reason"] for record in logged} == {"OVERLOADED"}
+        counted = await metrics(gateway)
+        assert counted[f"alipayhk_outcomes_total{{{OUTCOME}}}"] == refused

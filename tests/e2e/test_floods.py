@@ -1,0 +1,117 @@
+"""One connection floods the gateway with cheap frames while another caller makes calls."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Final
+
+import pytest
+from grpc import StatusCode
+
+from . import caller
+from .caller import Told, not_sent
+from .conftest import Run
+from .gateway import Gateway
+from .http2 import DATA, EMPTY_MESSAGE, END_STREAM, RST_STREAM, connected, frame, request
+from .samples import SYNC, apart
+from .upstream import Peer, Request, Upstream
+from .wallet import Wallet
+
+OVERLOADED: Final = not_sent(StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")
+PATH: Final = (b":path", SYNC.path.encode())
+CANCEL: Final = (8).to_bytes(4, "big")
+LASTS_S: Final = 3.0
+DEADLINE_S: Final = 120.0
+"""Far beyond what a busy machine takes: no good call ends by its own deadline."""
+STREAMS: Final = 20_000
+"""Streams of a flood, at most: more than gRPC's own queue holds."""
+AT_ONCE: Final = 50
+MEMORY_KIB_MAX: Final = 600 * 1024
+"""What the process may hold in all: about 80 MiB without load, and 20 KiB for each call in gRPC's queue."""
+
+
+def message(stream: int, *path: tuple[bytes, bytes]) -> bytes:
+    """Write a whole call with an empty message."""
+    return request(*path, stream=stream, flags=0) + frame(DATA, END_STREAM, stream, EMPTY_MESSAGE)
+
+
+FLOODS: Final[dict[str, Callable[[int], bytes]]] = {
+    "streams that are reset at once": lambda stream: (
+        request(PATH, stream=stream, flags=0) + frame(RST_STREAM, 0, stream, CANCEL)
+    ),
+    "invalid requests": lambda stream: message(stream, PATH),
+    "health checks": message,
+    "an unknown method": lambda stream: message(stream, (b":path", b"/a.B/C")),
+    "the method GET, which gRPC drops": lambda stream: request(PATH, (b":method", b"GET"), stream=stream),
+    "streams that never end": lambda stream: request(PATH, stream=stream, flags=0),
+}
+
+
+@asynccontextmanager
+async def flooding(gateway: Gateway, write: Callable[[int], bytes]) -> AsyncIterator[None]:
+    """Write streams on one connection as fast as it takes them, and read what comes back."""
+    async with connected(gateway.address) as connection:
+
+        async def read() -> None:
+            async for _ in connection.frames():
+                pass
+
+        async def flood() -> None:
+            with suppress(ConnectionError):
+                for first in range(1, 2 * STREAMS, 2 * AT_ONCE):
+                    connection.send(*(write(first + 2 * number) for number in range(AT_ONCE)))
+                    await connection.writer.drain()
+                    await asyncio.sleep(0)
+
+        tasks = [asyncio.create_task(read()), asyncio.create_task(flood())]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_calls_that_grpc_drops_are_not_taken_for_a_queue(
+    run: Run, upstream: Upstream, wallet: Wallet
+) -> None:
+    async def takes_a_while(request: Request, peer: Peer) -> None:
+        await asyncio.sleep(1.5)
+        await peer.send(wallet.right(request).wire())
+
+    async with run() as gateway, connected(gateway.address) as connection:
+        for stream in range(1, 200, 2):
+            connection.send(request(PATH, (b":method", b"GET"), stream=stream))
+        await connection.writer.drain()
+        for _ in range(4):
+            await caller.accepted(gateway.channel, SYNC, apart(SYNC))
+            await asyncio.sleep(0.5)
+        upstream.script = takes_a_while
+        calls = []
+        for stream in range(201, 401, 50):
+            connection.send(request(PATH, (b":method", b"GET"), stream=stream))
+            calls.append(asyncio.create_task(caller.accepted(gateway.channel, SYNC, apart(SYNC))))
+            await asyncio.sleep(0.5)
+        await asyncio.gather(*calls)
+
+
+@pytest.mark.parametrize("write", FLOODS.values(), ids=FLOODS.keys())
+async def test_flood_of_one_connection_cancels_no_call_of_another(
+    run: Run, upstream: object, write: Callable[[int], bytes]
+) -> None:
+    async with run() as gateway, flooding(gateway, write):
+        served, began = 0, time.monotonic()
+        while time.monotonic() < began + LASTS_S or not served:
+            calls = [apart(SYNC) for _ in range(5)]
+            ended = await asyncio.gather(
+                *(caller.call(gateway.channel, SYNC, call, timeout_s=DEADLINE_S) for call in calls)
+            )
+            for call, answer in zip(calls, ended, strict=True):
+                if isinstance(answer, Told):
+                    caller.check(answer, OVERLOADED, call)
+                else:
+                    served += 1
+            assert gateway.resident_kib() < MEMORY_KIB_MAX

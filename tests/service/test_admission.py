@@ -1,0 +1,203 @@
+"""The refusal of calls while the backlog is long: its details, its counts, and who is still served."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+import grpc
+import pytest
+from google.rpc.error_details_pb2 import ErrorInfo, RequestInfo, RetryInfo
+from google.rpc.status_pb2 import Status
+
+from service.admission import OPEN_MAX, Admission
+from service.backlog import Backlog
+from service.metrics import Metrics
+from service.rpcs import SERVICE
+from tests.service.fakes import Details, FakeContext, LogStream, bind_request, sync_request
+
+SYNC: Final = f"/{SERVICE}/SyncLinkage"
+BIND: Final = f"/{SERVICE}/BindAccount"
+CHECK: Final = "/grpc.health.v1.Health/Check"
+
+
+class LongBacklog(Backlog):
+    """A backlog that is long as long as a test lasts."""
+
+    def __init__(self, *, light: bool = False) -> None:
+        super().__init__(lambda: 0)
+        self.light = light
+
+    def accept(self) -> bool:
+        super().accept()
+        return True
+
+    def is_light(self, peer: str) -> bool:
+        return self.light
+
+
+class PeerContext(FakeContext):
+    """A call of which its connection is known, and that may have ended before its status."""
+
+    ended = False
+
+    def peer(self) -> str:
+        return "ipv4:127.0.0.1:1"
+
+    async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Any = ()) -> None:
+        if self.ended:
+            raise grpc.aio.InternalError
+        await super().abort(code, details, trailing_metadata)
+
+
+class Door:
+    """Admission before a handler that answers."""
+
+    def __init__(self, backlog: Backlog) -> None:
+        self.backlog = backlog
+        self.metrics = Metrics()
+        self.served: list[object] = []
+        self.admission = Admission(backlog, self.metrics, {"SyncLinkage": True, "BindAccount": False})
+
+    async def handler(self, path: str, metadata: Any = ()) -> Any:
+        """Return what gRPC calls."""
+        details = Details(path)
+        details.invocation_metadata = metadata
+
+        async def answers(request: object, _: object) -> str:
+            self.served.append(request)
+            return "answer"
+
+        async def continuation(_: grpc.HandlerCallDetails) -> Any:
+            return grpc.unary_unary_rpc_method_handler(answers, bytes.decode, str.encode)
+
+        return await asyncio.create_task(self.admission.intercept_service(continuation, details))
+
+    async def refused(self, path: str, request: bytes, context: PeerContext) -> Status:
+        """Make a call that is refused; return its status."""
+        with pytest.raises(grpc.aio.AbortError):
+            await (await self.handler(path, context.metadata)).unary_unary(request, context)
+        ((code, message, trailers),) = context.aborted
+        status = Status.FromString(dict(trailers)["grpc-status-details-bin"])
+        assert (status.code, status.message) == (code.value[0], message)
+        assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        return status
+
+    def counted(self, name: str, **labels: str) -> float | None:
+        """Return a metric."""
+        return self.metrics.registry.get_sample_value(name, labels)
+
+
+def detail(status: Status, kind: Any) -> Any:
+    """Return the one detail of a kind, or None."""
+    found = [each for each in status.details if each.Is(kind.DESCRIPTOR)]
+    assert len(found) <= 1
+    if not found:
+        return None
+    message = kind()
+    found[0].Unpack(message)
+    return message
+
+
+def pushback_ms(context: PeerContext) -> int:
+    ((_, _, trailers),) = context.aborted
+    return int(dict(trailers)["grpc-retry-pushback-ms"])
+
+
+@pytest.mark.parametrize(("path", "request_"), [(SYNC, sync_request()), (BIND, bind_request())])
+async def test_refused_call_carries_the_details_of_any_other_refusal(path: str, request_: Any) -> None:
+    door, context = Door(LongBacklog()), PeerContext()
+    status = await door.refused(path, request_.SerializeToString(), context)
+    info = detail(status, ErrorInfo)
+    assert (info.reason, info.domain) == ("OVERLOADED", "linkage.alipayhk")
+    assert dict(info.metadata) == {"outcome": "not_sent", "retry": "same_request_id"}
+    assert detail(status, RequestInfo).request_id == request_.request_id
+    assert detail(status, RetryInfo).retry_delay.ToMilliseconds() == pushback_ms(context) == 1000
+    assert not door.served
+
+
+@pytest.mark.parametrize("request_", [b"\xff", sync_request(request_id="no id").SerializeToString(), b""])
+async def test_request_without_a_valid_id_is_refused_without_request_info(request_: bytes) -> None:
+    status = await Door(LongBacklog()).refused(SYNC, request_, PeerContext())
+    assert detail(status, RequestInfo) is None
+    assert detail(status, ErrorInfo).reason == "OVERLOADED"
+
+
+@pytest.mark.parametrize(("left_s", "ms"), [(None, 1000), (1.6, 1000), (1.4, -1)])
+async def test_grpc_is_not_told_to_retry_when_the_wait_does_not_fit_into_the_deadline(
+    left_s: float | None, ms: int
+) -> None:
+    context = PeerContext(remaining_s=left_s)
+    status = await Door(LongBacklog()).refused(SYNC, b"", context)
+    assert pushback_ms(context) == ms
+    assert detail(status, RetryInfo) is not None
+
+
+async def test_retried_call_is_not_told_that_nothing_was_sent() -> None:
+    context = PeerContext(metadata=(("grpc-previous-rpc-attempts", "1"),))
+    status = await Door(LongBacklog()).refused(SYNC, sync_request().SerializeToString(), context)
+    assert detail(status, ErrorInfo).metadata["outcome"] == "unknown"
+
+
+async def test_call_of_a_light_connection_is_served() -> None:
+    door = Door(LongBacklog(light=True))
+    handler = await door.handler(SYNC)
+    assert await handler.unary_unary(b"request", PeerContext()) == b"answer"
+    assert door.served == ["request"]
+
+
+@pytest.mark.parametrize(("backlog", "path"), [(Backlog(lambda: 0), SYNC), (LongBacklog(), CHECK)])
+async def test_other_methods_and_all_calls_without_a_backlog_are_handed_on(
+    backlog: Backlog, path: str
+) -> None:
+    handler = await Door(backlog).handler(path)
+    assert await handler.unary_unary("request", PeerContext()) == "answer"
+
+
+async def test_calls_beyond_what_the_memory_is_for_are_refused_without_their_messages() -> None:
+    door, context = Door(Backlog(lambda: 0)), PeerContext()
+    door.backlog.open = OPEN_MAX
+    handler = await door.handler(CHECK)
+    assert handler.request_streaming
+    with pytest.raises(grpc.aio.AbortError):
+        await handler.stream_stream(None, context)
+    ((code, _, trailers),) = context.aborted
+    assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    status = Status.FromString(dict(trailers)["grpc-status-details-bin"])
+    assert detail(status, ErrorInfo).reason == "OVERLOADED"
+
+
+async def test_accepted_call_counts_as_open_until_its_task_has_ended() -> None:
+    door = Door(Backlog(lambda: 0))
+    await door.handler(SYNC)
+    await asyncio.sleep(0)
+    assert door.backlog.open == 0
+
+
+async def test_refusals_are_counted_each_and_logged_together(log_lines: LogStream) -> None:
+    door = Door(LongBacklog())
+    for _ in range(50):
+        await door.refused(SYNC, sync_request().SerializeToString(), PeerContext())
+    labels = {"grpc_type": "unary", "grpc_service": SERVICE, "grpc_method": "SyncLinkage"}
+    assert door.counted("grpc_server_started_total", **labels) == 50
+    assert door.counted("grpc_server_handled_total", **labels, grpc_code="RESOURCE_EXHAUSTED") == 50
+    assert door.counted("grpc_server_handling_seconds_count", **labels) == 50
+    outcome = {"api": "SyncLinkage", "reason": "OVERLOADED", "outcome": "not_sent"}
+    assert door.counted("alipayhk_outcomes_total", **outcome) == 50
+    lines = log_lines.of("calls refused")
+    assert 0 < len(lines) < 50
+    assert {(line["level"], line["method"], line["reason"]) for line in lines} == {
+        ("warning", SYNC, "OVERLOADED")
+    }
+
+
+@pytest.mark.parametrize(("left_s", "code"), [(0.0, "DEADLINE_EXCEEDED"), (5.0, "CANCELLED")])
+async def test_refusal_that_its_caller_did_not_get_is_counted_as_the_end_that_came_before(
+    left_s: float, code: str
+) -> None:
+    door, context = Door(LongBacklog()), PeerContext(remaining_s=left_s)
+    context.ended = True
+    with pytest.raises(grpc.aio.InternalError):
+        await (await door.handler(SYNC)).unary_unary(b"", context)
+    outcome = {"api": "SyncLinkage", "reason": code, "outcome": ""}
+    assert door.counted("alipayhk_outcomes_total", **outcome) == 1

@@ -1,0 +1,122 @@
+"""How long calls wait in gRPC's own queue: measured on a clock and a queue that the test moves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from service.backlog import WAIT_MAX_S, Backlog
+
+
+@dataclass
+class Queue:
+    """gRPC's queue of a server that accepts a call every so many seconds."""
+
+    now_s: float = 100.0
+    waiting: int = 0
+    open: int = 0
+    backlog: Backlog = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.backlog = Backlog(lambda: self.waiting + self.open, lambda: self.now_s)
+
+    def accept(self, count: int, *, every_s: float) -> list[bool]:
+        """Accept calls, each of which ends at once; return for each whether the wait was too long."""
+        told = []
+        for _ in range(count):
+            self.now_s += every_s
+            self.waiting = max(self.waiting - 1, 0)
+            self.open += 1
+            told.append(self.backlog.accept())
+            self.open -= 1
+            self.backlog.end()
+        return told
+
+
+def test_empty_queue_is_never_long_however_slow_the_calls_are() -> None:
+    queue = Queue()
+    assert not any(queue.accept(100, every_s=0.05))
+    assert not any(queue.accept(10, every_s=60.0))
+
+
+def test_queue_whose_wait_is_short_is_not_long_although_it_is_never_empty() -> None:
+    queue = Queue(waiting=50)
+    for _ in range(200):
+        queue.waiting += 1
+        assert queue.accept(1, every_s=0.005) == [False]
+
+
+def test_calls_are_refused_from_the_longest_wait_on_until_the_queue_has_drained() -> None:
+    queue = Queue(waiting=300)
+    told = queue.accept(300, every_s=0.01)
+    first = told.index(True)
+    assert WAIT_MAX_S <= first * 0.01 <= WAIT_MAX_S + 0.05
+    assert all(told[first:290])
+    assert not any(queue.accept(20, every_s=0.01)[5:])
+
+
+def test_wait_is_known_to_be_over_although_grpc_dropped_what_was_waited_for() -> None:
+    queue = Queue(waiting=1000)
+    assert any(queue.accept(100, every_s=0.01))
+    queue.waiting = 0
+    assert not any(queue.accept(20, every_s=0.01)[5:])
+
+
+def test_calls_that_grpc_dropped_and_still_counts_are_found_out_once_nothing_comes() -> None:
+    queue = Queue()
+    dropped = 500
+
+    def accept_slowly() -> bool:
+        """Accept a call, after which nothing comes for a second."""
+        queue.now_s += 1.0
+        queue.open += 1
+        told = queue.backlog.accept()
+        queue.backlog.nothing_came_after(queue.backlog.accepted - 1)
+        queue.backlog.nothing_came_after(queue.backlog.accepted)
+        queue.open -= 1
+        queue.backlog.end()
+        return told
+
+    queue.waiting = dropped
+    assert sum(accept_slowly() for _ in range(10)) == 0
+    # What really waits is seen beside them.
+    queue.waiting = dropped + 300
+    assert any(queue.accept(100, every_s=0.01))
+
+
+def test_call_that_was_accepted_later_proves_nothing_about_the_queue() -> None:
+    queue = Queue(waiting=1000)
+    queue.accept(5, every_s=0.01)
+    queue.backlog.nothing_came_after(3)
+    assert any(queue.accept(100, every_s=0.01))
+
+
+def test_quiet_time_after_a_burst_is_no_wait() -> None:
+    queue = Queue(waiting=30)
+    assert not any(queue.accept(31, every_s=0.001))
+    queue.now_s += 3600.0
+    assert not any(queue.accept(3, every_s=0.001))
+
+
+def test_connection_that_brings_little_is_light_and_one_that_floods_is_not() -> None:
+    queue = Queue(waiting=100_000)
+    queue.accept(400, every_s=0.002)
+    light: list[bool] = []
+    for number in range(400):
+        assert queue.accept(1, every_s=0.001) == [True]
+        if number % 40 == 0:
+            light.append(queue.backlog.is_light("light"))
+        else:
+            flooding = queue.backlog.is_light("flood")
+    assert all(light)
+    assert not flooding
+
+
+def test_connection_alone_and_connections_with_equal_shares_are_not_light() -> None:
+    for peers in (1, 7):
+        queue = Queue(waiting=100_000)
+        queue.accept(400, every_s=0.002)
+        told = []
+        for number in range(700):
+            queue.accept(1, every_s=0.001)
+            told.append(queue.backlog.is_light(f"peer {number % peers}"))
+        assert sum(told) < 70

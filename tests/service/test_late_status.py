@@ -1,0 +1,58 @@
+"""A status that comes after the end of its call, on a real server: its caller did not get it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from typing import Any, Final
+
+import grpc
+import pytest
+
+from alipayhk.linkage.v1 import error_reason_pb2 as reasons
+from service.interceptors import Around, Observe, Tell
+from service.metrics import Metrics
+from service.refusal import Refusal
+from service.result_codes import ResultCodes
+from service.rpcs import SERVICE
+
+PATIENCE_S: Final = 30.0
+BLOCKED_S: Final = 1.0
+LABELS: Final = {"grpc_type": "unary", "grpc_service": SERVICE, "grpc_method": "SyncLinkage"}
+
+
+def call(port: int, timeout_s: float | None, began: threading.Event) -> None:
+    """Make a call that ends while the server's event loop is blocked."""
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        method: Any = channel.unary_unary(f"/{SERVICE}/SyncLinkage")
+        calling = method.future(b"", timeout=timeout_s)
+        assert began.wait(PATIENCE_S)
+        calling.cancel() if timeout_s is None else calling.exception(PATIENCE_S)
+
+
+@pytest.mark.parametrize(("code", "timeout_s"), [("DEADLINE_EXCEEDED", 0.5), ("CANCELLED", None)])
+async def test_status_that_its_caller_did_not_get_is_counted_as_the_end_that_came_before(
+    code: str, timeout_s: float | None
+) -> None:
+    began, metrics = threading.Event(), Metrics()
+
+    async def fails_late(_: object, __: object) -> bytes:
+        began.set()
+        time.sleep(BLOCKED_S)  # noqa: ASYNC251  (gRPC ends the call meanwhile, but this task cannot be cancelled yet)
+        raise Refusal(reasons.ERROR_REASON_OVERLOADED)
+
+    idempotent = {"SyncLinkage": True}
+    surrounds = (Observe(metrics, idempotent, 10.0, 60.0), Tell(ResultCodes()))
+    server = grpc.aio.server(interceptors=[Around(surround) for surround in surrounds])
+    rows: dict[str, Any] = {"SyncLinkage": grpc.unary_unary_rpc_method_handler(fails_late)}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, rows),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    await asyncio.to_thread(call, port, timeout_s, began)
+    await server.stop(PATIENCE_S)
+    value = metrics.registry.get_sample_value
+    assert value("grpc_server_handled_total", {**LABELS, "grpc_code": code}) == 1
+    assert value("grpc_server_handled_total", {**LABELS, "grpc_code": "UNKNOWN"}) is None
+    outcome = {"api": "SyncLinkage", "reason": code, "outcome": ""}
+    assert value("alipayhk_outcomes_total", outcome) == 1
