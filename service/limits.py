@@ -25,7 +25,7 @@ connection that resets its streams fills the queue of all, and the calls of othe
 """
 PENDING_MAX: Final = 2 * STREAMS_MAX
 """Calls that this process has not accepted yet. Beyond it gRPC cancels calls of any connection with a bare
-CANCELLED, so one connection must not be able to fill it. Each takes about 20 KiB."""
+CANCELLED, so one connection must not be able to fill it. Each takes about 25 KiB."""
 IDLE_MS: Final = 300_000
 """How long a connection without a call is kept; clients connect again when they have the next one."""
 OPERATORS_MAX: Final = 100

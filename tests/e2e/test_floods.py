@@ -30,7 +30,7 @@ STREAMS: Final = 20_000
 """Streams of a flood, at most: more than gRPC's own queue holds."""
 AT_ONCE: Final = 50
 MEMORY_KIB_MAX: Final = 600 * 1024
-"""What the process may hold in all: about 80 MiB without load, and 20 KiB for each call in gRPC's queue."""
+"""What the process may hold in all: about 80 MiB without load, and 25 KiB for each call in gRPC's queue."""
 
 
 def message(stream: int, *path: tuple[bytes, bytes]) -> bytes:
