@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import ssl
+from collections import deque
 from typing import TYPE_CHECKING, Final
 
 import aiohttp
@@ -32,6 +33,7 @@ class PairingConnector(aiohttp.TCPConnector):
         else:
             super().__init__(ssl=tls, limit=0, force_close=True)
         self._quarantine_s = quarantine_s
+        self._resting: deque[tuple[float, ConnectionKey, ResponseHandler]] = deque()
         protocol: type[ResponseHandler] = PairedProtocol
         self._factory = functools.partial(protocol, loop=self._loop)
 
@@ -42,6 +44,7 @@ class PairingConnector(aiohttp.TCPConnector):
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109  (aiohttp's signature)
     ) -> Connection:
         """Return a connection on which nothing has come that nobody asked for."""
+        self._pool_rested()
         while True:
             connection = await super().connect(req, traces, timeout)
             try:
@@ -63,10 +66,20 @@ class PairingConnector(aiohttp.TCPConnector):
         if should_close or self.force_close or self.closed or protocol.should_close:
             super()._release(key, protocol, should_close=True)
         else:
-            self._loop.call_later(self._quarantine_s, self._rested, key, protocol)
+            if not self._resting:
+                self._loop.call_later(self._quarantine_s, self._wake)
+            self._resting.append((self._loop.time() + self._quarantine_s, key, protocol))
 
-    def _rested(self, key: ConnectionKey, protocol: ResponseHandler) -> None:
-        super()._release(key, protocol, should_close=not _paired(protocol).is_open)
+    def _wake(self) -> None:
+        """Pool what has rested, so that it is dropped while nobody calls; one timer serves them all."""
+        self._pool_rested()
+        if self._resting:
+            self._loop.call_later(self._quarantine_s, self._wake)
+
+    def _pool_rested(self) -> None:
+        while self._resting and self._resting[0][0] <= self._loop.time():
+            _, key, protocol = self._resting.popleft()
+            super()._release(key, protocol, should_close=not _paired(protocol).is_open)
 
 
 class PairedBody(aiohttp.BytesPayload):
