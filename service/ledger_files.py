@@ -141,8 +141,8 @@ def _restore(args: argparse.Namespace, place: Place) -> int:
     if backup is not None and backup.exists() and path.exists() and backup.samefile(path):
         backup = None
     with using(path) as lock:
-        lock.acquire_alone(PATIENCE_S)
         with naming_faults(path, "restored"):
+            lock.acquire_alone(PATIENCE_S)
             done = restore(place, backup and backup.absolute(), clock_ms(), _aside())
         lock.release()
     summary, until = done.summary, moment_text(clock_ms())

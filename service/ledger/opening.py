@@ -12,7 +12,6 @@ from typing import Final
 from . import Ledger, LedgerFault, LedgerUnavailable
 from .memory import MemoryLedger
 from .off import OffLedger
-from .sqlite_file import OPENING_S
 from .sqlite_place import Place, naming_faults, open_place, using
 from .usage_lock import is_unused
 from .vault import KEY_BYTES, RandomBytes, Vault, read_key_file
@@ -20,6 +19,8 @@ from .vault import KEY_BYTES, RandomBytes, Vault, read_key_file
 OFF: Final = "off"
 MEMORY: Final = "memory:"
 SQLITE: Final = "sqlite:///"
+LOCK_S: Final = 15.0
+"""How long another process is waited for that makes, opens or restores the same ledger."""
 POSTGRES: Final = ("postgresql://", "postgres://")
 
 
@@ -84,8 +85,8 @@ def open_ledger(
     if not create and not path.exists():
         raise LedgerFault(f"there is no ledger {path}")
     with using(path, create=create) as lock:
-        lock.acquire(OPENING_S)
         with naming_faults(path, "opened"):
+            lock.acquire(LOCK_S)
             if place.examine(is_alone=lock.is_alone) is not None and not create:
                 raise LedgerFault(f"there is no ledger {path}: its file is empty")
         ledger, vault = open_place(place, lock, random_bytes, report)

@@ -116,7 +116,7 @@ class LedgerFile:
             self._prepare(connection)
             if self._inodes is None:
                 self._inodes = self._inodes_now()
-                self.run.opened(connection, is_alone=self._lock is not None and self._lock.is_alone)
+                self.run.opened(is_alone=self._lock is not None and self._lock.is_alone)
             self.must_be_the_same()
         except BaseException:
             connection.close()

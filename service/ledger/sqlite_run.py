@@ -112,14 +112,13 @@ class Run:
 
     def __init__(self, run_id: str) -> None:
         self._run_id = run_id
-        self._is_first = False
+        self._is_first_user = False
         self._is_written = False
         self._is_in_main_file = False
 
-    def opened(self, connection: sqlite3.Connection, *, is_alone: bool) -> None:
-        """Take over from a run that ended in a crash, where this process is the only user."""
-        # Its id is replaced only once the main file has all that it wrote: else they would not match.
-        self._is_first = is_alone and _checkpoint(connection)
+    def opened(self, *, is_alone: bool) -> None:
+        """Note whether this process was the only user when it opened the file."""
+        self._is_first_user = is_alone
 
     def mark(self, connection: sqlite3.Connection) -> None:
         """Write that the file is open, also into the main file; raise sqlite3.Error.
@@ -130,7 +129,10 @@ class Run:
         if self._is_in_main_file:
             return
         if not self._is_written:
-            where = "TRUE" if self._is_first else "run IS NULL"
+            # The id of a run that crashed is replaced, but only once the main file has all that it wrote:
+            # else the two would look as if they did not belong together.
+            replaces = self._is_first_user and _checkpoint(connection)
+            where = "TRUE" if replaces else "run IS NULL"
             mark = f"UPDATE meta SET run = ?, backup_ms = NULL WHERE {where}"  # noqa: S608  (two constants)
             connection.execute(mark, (self._run_id,))
             self._is_written = True

@@ -86,7 +86,7 @@ ROWS: Final = (
     ),
     Row("README.md", '"readme-5"', ('"status": ?"S"',)),
     Row("README.md", "client load", (GENERATOR, "passed  --verify: "), when_busy=(3,)),
-    Row("README.md", "ledger --help", ("list", "show", "resolve", "export")),
+    Row("README.md", "ledger --help", ("list", "show", "resolve", "export", "init", "backup", "restore")),
     Row(
         "README.md",
         "keys inspect",
@@ -108,6 +108,25 @@ ROWS: Final = (
         (r"^sandbox AlipayHK listening on http://127\.0\.0\.1:8089$",),
         stays_up=True,
     ),
+    Row(
+        "docs/backup-and-restore.md", "ledger init\n", ("^made the ledger .*/my-ledger.db, which knows of",)
+    ),
+    Row("docs/backup-and-restore.md", "ledger backup", ("^wrote .*/my-backup.db: 0 requests, 0 of them",)),
+    Row(
+        "docs/backup-and-restore.md",
+        "ledger restore my-backup.db",
+        (
+            "^the ledger .*/my-ledger.db has 0 requests",
+            "^it does not know request ids",
+            "^kept what was there",
+        ),
+    ),
+    Row(
+        "docs/backup-and-restore.md",
+        "ledger restore --json",
+        ('"unknown_from": null', '"moved_aside": \\[\\]'),
+    ),
+    Row("docs/backup-and-restore.md", "ledger init --new", ("^made the ledger .*/my-ledger.db",)),
     Row("docs/sandbox.md", "config check", ("^BASE_URL = http://127.0.0.1:8089$", "^WORKERS = 1$")),
     Row("docs/sandbox.md", "alipayhk-gateway serve", ('"event": "serving"',), stays_up=True),
     Row("docs/sandbox.md", "/__sandbox/answers", ('"waiting": 1',)),

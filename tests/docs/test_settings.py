@@ -74,7 +74,7 @@ def test_every_row_has_its_example() -> None:
 
 
 def test_the_manifest_names_settings_and_ports_that_are() -> None:
-    (manifest,) = all_blocks("yaml")
+    (manifest,) = (block for block in all_blocks("yaml") if "kind: Deployment" in block.text)
     names = re.findall(r"name: ALIPAYHK_([A-Z_]+)", manifest.text)
     faults = json.loads(
         run(
@@ -89,3 +89,10 @@ def test_the_manifest_names_settings_and_ports_that_are() -> None:
     (words,) = re.findall(r"args: (\[.*\])", manifest.text)
     (command,) = (block for block in all_blocks("sh") if "serve --config /etc" in block.text)
     assert command.text.split()[-3:] == json.loads(words)
+
+
+def test_the_manifest_of_the_first_start_runs_the_command_of_its_page() -> None:
+    (job,) = (block for block in all_blocks("yaml") if "kind: Job" in block.text)
+    (words,) = re.findall(r"args: (\[.*\])", job.text)
+    (command,) = (block for block in all_blocks("sh") if "ledger init --config /etc" in block.text)
+    assert command.text.split()[-4:] == json.loads(words)
