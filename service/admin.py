@@ -9,6 +9,7 @@ from typing import Final
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from .clock_skew import ClockSkew
 from .metrics import Metrics
 from .parsing import Address
 from .ports import cause_of
@@ -21,7 +22,7 @@ _STOP_S: Final = 1.0
 
 
 async def start_admin(
-    address: Address, metrics: Metrics, health: Health, *, shared: bool
+    address: Address, metrics: Metrics, health: Health, skew: ClockSkew, *, shared: bool
 ) -> web.ServerRunner:
     """Listen, where asked on a port shared by all workers; return what is to be cleaned up at the end."""
 
@@ -34,9 +35,10 @@ async def start_admin(
         return web.Response(text="ok\n")
 
     def readyz() -> web.Response:
+        clock = f"{skew.text}\n" if skew.text else ""
         if health.ready:
-            return web.Response(text="ok\n")
-        return web.Response(text="not ready\n", status=503)
+            return web.Response(text=f"ok\n{clock}")
+        return web.Response(text=f"not ready\n{clock}", status=503)
 
     pages = {"/metrics": show_metrics, "/livez": livez, "/readyz": readyz}
     runner = web.ServerRunner(_Listener(pages), shutdown_timeout=_STOP_S)

@@ -36,6 +36,7 @@ from .metrics import Metrics
 from .order import Order
 from .refusal import Refusal, Violation
 from .replay import rejection_data, replay
+from .status import skew_fact
 
 POLL_S: Final = 0.25
 POLL_MIN_S: Final = 0.01
@@ -226,7 +227,8 @@ class Bookkeeping:
             case Refused.IN_FUTURE:
                 ahead = f"is more than {self._biz_time_ahead_s:g} s ahead of this gateway's clock"
                 violation = Violation("biz_time", ahead)
-                raise Refusal(reasons.ERROR_REASON_BIZ_TIME_IN_FUTURE, (violation,))
+                facts = skew_fact((flight.order.biz_time_ms or 0) / 1000 - self._clock.now_s())
+                raise Refusal(reasons.ERROR_REASON_BIZ_TIME_IN_FUTURE, (violation,), facts=facts)
             case _:
                 raise Refusal(REFUSALS[answer])
 

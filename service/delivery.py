@@ -24,6 +24,7 @@ from clients.alipayhk.errors import CallError
 from .attempts import LEFT_MIN_S, Attempts
 from .bookkeeping import Bookkeeping, Busy
 from .call import Call
+from .clock_skew import ClockSkew
 from .flight import Flight
 from .ledger import Key
 from .logs import log, stack_of
@@ -49,6 +50,7 @@ class Delivery:
         apis: Iterable[str],
         codes: ResultCodes,
         max_in_flight: int,
+        skew: ClockSkew | None = None,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._books = books
@@ -56,8 +58,9 @@ class Delivery:
         self._flights: dict[Key, Flight] = {}
         self._by_caller: Counter[str] = Counter()
         self._turns = Turns()
+        skew, most = skew or ClockSkew(metrics), max_in_flight
         self._attempts = {
-            api: Attempts(api, client, books, metrics, codes, limit_max=max_in_flight, chance=chance)
+            api: Attempts(api, client, books, metrics, codes, limit_max=most, chance=chance, skew=skew)
             for api in apis
         }
         self._closing = False

@@ -22,6 +22,7 @@ ALLOWED: Final = frozenset(
         "bits",
         "caller",
         "cause",
+        "clock_skew_s",
         "code",
         "count",
         "dropped",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from alipayhk.linkage.v1 import error_reason_pb2 as reasons
@@ -19,8 +20,15 @@ class Refusal(Exception):
     """A call that is not sent; `status` says what its caller is told."""
 
     def __init__(
-        self, reason: reasons.ErrorReason, violations: tuple[Violation, ...] = (), *, cause: str = ""
+        self,
+        reason: reasons.ErrorReason,
+        violations: tuple[Violation, ...] = (),
+        *,
+        cause: str = "",
+        facts: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(cause)
         self.reason = reason
         self.violations = violations
+        self.facts = facts or {}
+        """More members of ErrorInfo.metadata."""

@@ -106,6 +106,7 @@ def verdict_of(error: Exception, call: Circumstances, codes: ResultCodes) -> Ver
         case Refusal():
             verdict = _verdict(REFUSALS[error.reason], call)
             verdict = replace(verdict, violations=error.violations)
+            facts |= error.facts
         case errors.ResultError():
             verdict = _of_result(error.response.result, call, codes)
             facts |= _result_facts(error)
@@ -180,7 +181,13 @@ def _result_facts(error: errors.ResultError) -> dict[str, str]:
 
 
 def _answer_facts(error: errors.AnswerError) -> dict[str, str]:
-    return _present(http_status=str(error.http_status or ""), tracer_id=error.tracer_id)
+    facts = _present(http_status=str(error.http_status or ""), tracer_id=error.tracer_id)
+    return facts | skew_fact(error.skew_s) if isinstance(error, errors.OutsideWindow) else facts
+
+
+def skew_fact(skew_s: float) -> dict[str, str]:
+    """Return the member of ErrorInfo.metadata that says how far a time is ahead of this clock."""
+    return {"clock_skew_s": str(round(skew_s))}
 
 
 def _present(**facts: str) -> dict[str, str]:
@@ -232,6 +239,7 @@ FAILURES: Final[dict[type[errors.CallError], Row]] = {
     errors.Truncated: _unknown(StatusCode.UNAVAILABLE, reasons.ERROR_REASON_RESPONSE_TRUNCATED),
     errors.SignatureInvalid: _alarm(reasons.ERROR_REASON_RESPONSE_SIGNATURE_INVALID),
     errors.Replayed: _alarm(reasons.ERROR_REASON_RESPONSE_REPLAYED),
+    errors.OutsideWindow: _alarm(reasons.ERROR_REASON_RESPONSE_REPLAYED),
     errors.Malformed: _alarm(reasons.ERROR_REASON_RESPONSE_MALFORMED),
     errors.NotEncrypted: _alarm(reasons.ERROR_REASON_RESPONSE_NOT_ENCRYPTED),
 }

@@ -12,6 +12,7 @@ from aiohttp import web
 from grpc_health.v1.health import aio as health_aio
 
 from service import admin
+from service.clock_skew import ClockSkew
 from service.metrics import Metrics
 from service.parsing import Address
 from service.server import CannotListen, Health
@@ -33,7 +34,9 @@ async def listening() -> AsyncIterator[int]:
 
 async def start(host: str, port: int) -> web.ServerRunner:
     health = Health(health_aio.HealthServicer(), ready=True)
-    return await admin.start_admin(Address(host, port), Metrics(), health, shared=False)
+    return await admin.start_admin(
+        Address(host, port), Metrics(), health, ClockSkew(Metrics()), shared=False
+    )
 
 
 async def sent(port: int, data: bytes) -> Connection:
