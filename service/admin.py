@@ -10,6 +10,7 @@ from typing import Final
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from .clock_skew import ClockSkew
 from .limits import OPERATORS_MAX
 from .metrics import Metrics
 from .parsing import Address
@@ -24,7 +25,7 @@ _STOP_S: Final = 1.0
 
 
 async def start_admin(
-    address: Address, metrics: Metrics, health: Health, *, shared: bool
+    address: Address, metrics: Metrics, health: Health, skew: ClockSkew, *, shared: bool
 ) -> web.ServerRunner:
     """Listen, where asked on a port shared by all workers; return what is to be cleaned up at the end."""
     rendering = Rendering(lambda: metrics.exposed(shared=shared))
@@ -36,9 +37,10 @@ async def start_admin(
         return web.Response(text="ok\n")
 
     async def readyz() -> web.Response:
+        clock = f"{skew.text}\n" if skew.text else ""
         if health.ready:
-            return web.Response(text="ok\n")
-        return web.Response(text="not ready\n", status=503)
+            return web.Response(text=f"ok\n{clock}")
+        return web.Response(text=f"not ready\n{clock}", status=503)
 
     pages = {"/metrics": show_metrics, "/livez": livez, "/readyz": readyz}
     runner = web.ServerRunner(_Listener(pages), shutdown_timeout=_STOP_S)

@@ -17,11 +17,12 @@ from clients.alipayhk.errors import CallError, ResultError, Unsigned
 from clients.alipayhk.transport import Attempt
 
 from .bookkeeping import Bookkeeping, Busy
+from .clock_skew import ClockSkew
 from .flight import Flight
 from .metrics import Metrics
 from .observing import observed
 from .pacing import Breaker, Limiter, RetryBudget, backoff_s, is_ill
-from .refusal import Refusal
+from .refusal import Refusal, skew_fact
 from .result_codes import ResultCodes
 from .status import Outcome, Retry, Verdict, verdict_of
 
@@ -34,7 +35,7 @@ RESEND_LEFT_S: Final = 0.25
 class Attempts:
     """Makes the attempts of every flight to one API."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (one argument for each part)
         self,
         api: str,
         client: Client,
@@ -45,6 +46,7 @@ class Attempts:
         limit_max: int,
         attempts_max: int,
         chance: Callable[[], float],
+        skew: ClockSkew,
     ) -> None:
         self._api = api
         self._client = client
@@ -56,6 +58,7 @@ class Attempts:
         self._breaker = Breaker()
         self._limiter = Limiter(limit_max)
         self._budget = RetryBudget()
+        self._skew = skew
         self._closing = asyncio.Event()
 
     def close(self) -> None:
@@ -64,8 +67,8 @@ class Attempts:
 
     @property
     def is_open(self) -> bool:
-        """Whether the breaker refuses calls, but for a probe."""
-        return self._breaker.is_open
+        """Whether calls are refused, but for a probe."""
+        return self._breaker.is_open or self._skew.stops(self._api)
 
     @property
     def is_full(self) -> bool:
@@ -77,6 +80,8 @@ class Attempts:
 
         One that waited its turn is told so, where its time is over before there is something else to tell.
         """
+        if self._skew.refuses(self._api):
+            raise self._clocks_differ()
         if self._breaker.refuses(time.monotonic()):
             raise Refusal(reasons.ERROR_REASON_CIRCUIT_OPEN)
         try:
@@ -123,11 +128,17 @@ class Attempts:
         probes = self._breaker.is_open
         if not self._breaker.admits(time.monotonic()):
             raise Refusal(reasons.ERROR_REASON_CIRCUIT_OPEN)
+        if not self._skew.admits(self._api):
+            raise self._clocks_differ()
         try:
             yield
         finally:
             if probes:
                 self._breaker.end_probe()
+
+    def _clocks_differ(self) -> Refusal:
+        facts = skew_fact(self._skew.skew_s or 0.0)
+        return Refusal(reasons.ERROR_REASON_CIRCUIT_OPEN, cause="the clocks differ", facts=facts)
 
     async def _sleep(self, wait_s: float) -> None:
         """Wait, but not when nothing more is to be begun."""
@@ -177,6 +188,8 @@ class Attempts:
         """Let the pace follow from how an attempt ended; each flight speaks once for AlipayHK's illness."""
         now_s = time.monotonic()
         verified = error is None or isinstance(error, ResultError)
+        if (skew_s := flight.attempts[-1].skew_s) is not None:
+            self._skew.heard(skew_s, in_window=not isinstance(error, errors.OutsideWindow))
         if verified:
             self._breaker.note(ill=False, now_s=now_s)
         elif is_ill(error) and not flight.found_ill:

@@ -36,7 +36,7 @@ from .ledger_wait import LedgerProgress
 from .logs import log
 from .metrics import Metrics
 from .order import Order
-from .refusal import Refusal, Violation
+from .refusal import Refusal, Violation, skew_fact
 from .replay import rejection_data, replay
 
 POLL_S: Final = 0.25
@@ -149,8 +149,7 @@ class Bookkeeping:
 
     async def rejected(self, flight: Flight, error: ResultError) -> None:
         """Record a final refusal, with what a replay needs."""
-        response = error.response
-        await self._end(flight, State.REJECTED, rejection_data(response), response.result)
+        await self._end(flight, State.REJECTED, rejection_data(error.response), error.response.result)
 
     async def refused(self, flight: Flight, error: ResultError) -> None:
         """Record that AlipayHK refused this gateway: its id keeps its content, and may be sent again."""
@@ -230,14 +229,14 @@ class Bookkeeping:
             case Refused.IN_FUTURE:
                 ahead = f"is more than {self._biz_time_ahead_s:g} s ahead of this gateway's clock"
                 violation = Violation("biz_time", ahead)
-                raise Refusal(reasons.ERROR_REASON_BIZ_TIME_IN_FUTURE, (violation,))
+                facts = skew_fact((flight.order.biz_time_ms or 0) / 1000 - self._clock.now_s())
+                raise Refusal(reasons.ERROR_REASON_BIZ_TIME_IN_FUTURE, (violation,), facts=facts)
             case _:
                 raise Refusal(REFUSALS[answer])
 
     def _busy(self, until_ms: int, reason: reasons.ErrorReason) -> Busy:
-        return Busy(
-            min(max(until_ms / 1000 - self._clock.now_s(), 0.0), POLL_S) + POLL_MIN_S, Refusal(reason)
-        )
+        left_s = max(until_ms / 1000 - self._clock.now_s(), 0.0)
+        return Busy(min(left_s, POLL_S) + POLL_MIN_S, Refusal(reason))
 
     async def _end(self, flight: Flight, state: State, data: bytes, result: Result) -> None:
         key, token = flight.order.key, flight.token

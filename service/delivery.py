@@ -24,6 +24,7 @@ from clients.alipayhk.errors import CallError
 from .attempts import LEFT_MIN_S, Attempts
 from .bookkeeping import Bookkeeping, Busy
 from .call import Call
+from .clock_skew import ClockSkew
 from .flight import Flight
 from .ledger import Key, State
 from .ledger_wait import LedgerWait
@@ -41,7 +42,7 @@ CANCEL_SHARE: Final = 0.6
 class Delivery:
     """Delivers orders, and knows which are under way."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (one argument for each part)
         self,
         client: Client,
         books: Bookkeeping,
@@ -51,6 +52,7 @@ class Delivery:
         codes: ResultCodes,
         max_in_flight: int,
         attempts_max: int,
+        skew: ClockSkew | None = None,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._books = books
@@ -58,6 +60,7 @@ class Delivery:
         self._flights: dict[Key, Flight] = {}
         self._by_caller: Counter[str] = Counter()
         self._turns = Turns()
+        skew = skew or ClockSkew(metrics)
         self._attempts = {
             api: Attempts(
                 api,
@@ -67,6 +70,7 @@ class Delivery:
                 codes,
                 limit_max=max_in_flight,
                 attempts_max=attempts_max,
+                skew=skew,
                 chance=chance,
             )
             for api in apis

@@ -13,6 +13,7 @@ from clients.alipayhk.client import Client
 from clients.alipayhk.keys import fingerprint
 
 from .admin import start_admin
+from .clock_skew import ClockSkew
 from .delivery import Delivery
 from .exits import stop_signals
 from .lease import LEASE_MARGIN_S
@@ -30,7 +31,7 @@ from .upstream import endpoints_of, transport_of
 
 HEAL_EVERY_S: Final = 1.0
 DROP_EVERY: Final = 60
-"""Healings between two times of forgetting what is old."""
+"""Rounds between two times of dropping old outcomes."""
 
 
 async def run(settings: Settings, *, shared: bool) -> None:
@@ -47,7 +48,8 @@ async def run(settings: Settings, *, shared: bool) -> None:
         _end_with_supervisor(stopping)
     metrics = Metrics()
     async with AsyncExitStack() as stack:
-        books = await stack.enter_async_context(_bookkeeping(settings, metrics))
+        skew = ClockSkew(metrics, window_s=settings.response_time_window_s)
+        books = await stack.enter_async_context(_bookkeeping(settings, metrics, skew))
         transport = transport_of(settings)
         stack.push_async_callback(transport.close)
         endpoints = endpoints_of(settings)
@@ -59,9 +61,10 @@ async def run(settings: Settings, *, shared: bool) -> None:
             codes=settings.result_codes_file or ResultCodes(),
             max_in_flight=settings.max_in_flight,
             attempts_max=settings.attempts_max,
+            skew=skew,
         )
         server = Server(settings, LinkageService(endpoints, delivery), metrics, shared=shared)
-        admin = await start_admin(settings.admin_listen, metrics, server.health, shared=shared)
+        admin = await start_admin(settings.admin_listen, metrics, server.health, skew, shared=shared)
         stack.push_async_callback(admin.cleanup)
         address = await server.start()
         _log_start(settings, str(address))
@@ -109,7 +112,9 @@ def _end_with_supervisor(stopping: asyncio.Event) -> None:
 
 
 @asynccontextmanager
-async def _bookkeeping(settings: Settings, metrics: Metrics) -> AsyncIterator[WatchedBookkeeping]:
+async def _bookkeeping(
+    settings: Settings, metrics: Metrics, skew: ClockSkew
+) -> AsyncIterator[WatchedBookkeeping]:
     """Open the ledger, keep it tidy, and close it when everything else is closed."""
     books = WatchedBookkeeping(
         *_opened_ledger(settings),
@@ -118,7 +123,7 @@ async def _bookkeeping(settings: Settings, metrics: Metrics) -> AsyncIterator[Wa
         biz_time_ahead_s=settings.biz_time_ahead_s,
         idempotent_without=settings.sync_linkage_without_ledger,
     )
-    tidying = asyncio.create_task(_tidy(books, settings.ledger_retention_h * 3600.0))
+    tidying = asyncio.create_task(_tidy(books, skew, settings.ledger_retention_h * 3600.0))
     try:
         yield books
     finally:
@@ -150,15 +155,17 @@ def _marker_unwritable(cause: str) -> None:
     log.warning("ledger marker cannot be written", cause=cause)
 
 
-async def _tidy(books: WatchedBookkeeping, retention_s: float) -> None:
-    """Record what could not be recorded, forget what is old enough, and see whether the ledger works."""
-    rounds = 0
+async def _tidy(books: WatchedBookkeeping, skew: ClockSkew, retention_s: float) -> None:
+    """Record what could not be recorded, drop old outcomes, and watch ledger and clock."""
+    rounds = DROP_EVERY
     while True:
+        skew.watch()
         try:
             await books.heal()
             await books.ask()
-            if rounds % DROP_EVERY == 0:
+            if rounds >= DROP_EVERY and skew.agrees:
                 await books.drop(older_than_s=retention_s)
+                rounds = 0
             books.watch.worked()
         except LedgerUnavailable as error:
             books.watch.failed(str(error))

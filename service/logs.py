@@ -26,6 +26,7 @@ ALLOWED: Final = frozenset(
         "caller",
         "caller_names",
         "cause",
+        "clock_skew_s",
         "code",
         "count",
         "dropped",

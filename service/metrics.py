@@ -49,6 +49,13 @@ class Metrics:
             registry=self.registry,
         )
 
+        self.clock_skew = Gauge(
+            "alipayhk_clock_skew_seconds",
+            "AlipayHK's time minus this clock's, from verified answers; 0 until there is one.",
+            multiprocess_mode="livemostrecent",
+            registry=self.registry,
+        )
+
     def _add_upstream(self) -> None:
         self.ledger_unrecorded = Gauge(
             "alipayhk_ledger_unrecorded",

@@ -41,7 +41,8 @@ async def observed(client: Client, metrics: Metrics, flight: Flight, attempt: At
         raise
     except CallError as error:
         end = type(error).__name__
-        record.warning("attempt", end=end, seconds=_since(began), cause=str(error))
+        skew = {} if attempt.skew_s is None else {"clock_skew_s": round(attempt.skew_s)}
+        record.warning("attempt", end=end, seconds=_since(began), cause=str(error), **skew)
         raise
     except asyncio.CancelledError:
         if attempt.sent:

@@ -32,6 +32,7 @@ ILL: Final = (
     errors.TlsInvalid,
     errors.Timeout,
     errors.ConnectionLost,
+    errors.OutsideWindow,
 )
 """What says that AlipayHK is ill, whatever the request was."""
 

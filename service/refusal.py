@@ -35,3 +35,8 @@ class Refusal(Exception):
         """More members of ErrorInfo.metadata."""
         self.retry_by_operator = retry_by_operator
         """Whether the caller must not do what the reason's row says, because a new id could act twice."""
+
+
+def skew_fact(skew_s: float) -> dict[str, str]:
+    """Return the member of ErrorInfo.metadata that says how far a time is ahead of this clock."""
+    return {"clock_skew_s": str(round(skew_s))}

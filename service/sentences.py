@@ -24,7 +24,7 @@ SENTENCES: Final[Mapping[int, str]] = {
     reasons.ERROR_REASON_SHUTTING_DOWN:
         "This gateway is going down. Nothing was sent.",
     reasons.ERROR_REASON_CIRCUIT_OPEN:
-        "AlipayHK has been failing, and this gateway waits before it tries again. Nothing was sent.",
+        "AlipayHK has been failing, or its clock and ours differ; this gateway waits. Nothing was sent.",
     reasons.ERROR_REASON_LEDGER_UNAVAILABLE:
         "This gateway's ledger cannot be used. Nothing was sent.",
     reasons.ERROR_REASON_REQUEST_ID_REUSED:
@@ -58,7 +58,7 @@ SENTENCES: Final[Mapping[int, str]] = {
     reasons.ERROR_REASON_RESPONSE_SIGNATURE_INVALID:
         "AlipayHK's signature does not verify. The request may have taken effect.",
     reasons.ERROR_REASON_RESPONSE_REPLAYED:
-        "AlipayHK's answer is not to this request. The request may have taken effect.",
+        "AlipayHK's answer belongs to another request or another time. The request may have taken effect.",
     reasons.ERROR_REASON_RESPONSE_MALFORMED:
         "AlipayHK's answer cannot be decrypted or read. The request may have taken effect.",
     reasons.ERROR_REASON_RESPONSE_NOT_ENCRYPTED:

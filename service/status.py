@@ -24,7 +24,7 @@ from clients.alipayhk import errors
 from clients.alipayhk.result import FAILURE, Result
 
 from .call import Circumstances
-from .refusal import Refusal, Violation
+from .refusal import Refusal, Violation, skew_fact
 from .result_codes import RATE_LIMITED, SET_UP_CODES, ResultCodes
 from .sentences import DOUBTFUL_SENTENCES, SENTENCES
 
@@ -185,7 +185,8 @@ def _result_facts(error: errors.ResultError) -> dict[str, str]:
 
 
 def _answer_facts(error: errors.AnswerError) -> dict[str, str]:
-    return _present(http_status=str(error.http_status or ""), tracer_id=error.tracer_id)
+    facts = _present(http_status=str(error.http_status or ""), tracer_id=error.tracer_id)
+    return facts | skew_fact(error.skew_s) if isinstance(error, errors.OutsideWindow) else facts
 
 
 def _present(**facts: str) -> dict[str, str]:
@@ -239,6 +240,7 @@ FAILURES: Final[dict[type[errors.CallError], Row]] = {
     errors.SignatureInvalid: _alarm(reasons.ERROR_REASON_RESPONSE_SIGNATURE_INVALID),
     errors.Replayed: _alarm(reasons.ERROR_REASON_RESPONSE_REPLAYED),
     errors.Repeated: _unknown(StatusCode.UNAVAILABLE, reasons.ERROR_REASON_RESPONSE_REPLAYED),
+    errors.OutsideWindow: _alarm(reasons.ERROR_REASON_RESPONSE_REPLAYED),
     errors.Malformed: _alarm(reasons.ERROR_REASON_RESPONSE_MALFORMED),
     errors.NotEncrypted: _alarm(reasons.ERROR_REASON_RESPONSE_NOT_ENCRYPTED),
 }

@@ -17,12 +17,15 @@ from pathlib import Path
 from typing import Final
 
 _SITE: Final = """
-import datetime, time
+import datetime, sys, time
 from pathlib import Path
 
 _file, _true_s, _datetime = Path({file!r}), time.time, datetime.datetime
 
 def _now_s():
+    # grpc compares a deadline with this clock, having made it from the C library's: both must be true.
+    if "time_remaining" in sys._getframe(1).f_code.co_names:
+        return _true_s()
     return _true_s() + float(_file.read_text("ascii"))
 
 class _Datetime(datetime.datetime):

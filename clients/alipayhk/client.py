@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from .clock import Now, now_utc
+from .clock import Now, now_utc, skew_s
 from .endpoint import Endpoint
-from .errors import AnswerError, CallError, ResultError
+from .errors import AnswerError, CallError, OutsideWindow, ResultError
 from .messages import VerifiedResponse
 from .protocols import PROTOCOLS
 from .result import SUCCESS
@@ -45,13 +45,16 @@ class Client:
             raw = await self._transport.post(
                 endpoint.base_url, sealed, attempt, reuse_connection=endpoint.idempotent
             )
+            now = self._now()
             try:
-                verified = protocol.unseal_response(
-                    endpoint, request_id, raw, sent_at=sent_at, now=self._now()
-                )
+                verified = protocol.unseal_response(endpoint, request_id, raw, sent_at=sent_at, now=now)
             except AnswerError as error:
                 error.http_status, error.tracer_id = raw.http_status, raw.tracer_id
+                if isinstance(error, OutsideWindow):
+                    attempt.skew_s = error.skew_s
                 raise
+            if verified.response_time is not None:
+                attempt.skew_s = skew_s(verified.response_time, sent_at=sent_at, now=now)
         except CallError as error:
             # `from None` hides what an error hangs on, and keeps it: foreign errors hold the whole text.
             error.__cause__ = error.__context__ = None

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from .errors import Malformed, Replayed
+from .errors import Malformed, OutsideWindow
 
 Now = Callable[[], datetime]
 """Tells the time, always with an offset."""
@@ -54,7 +54,25 @@ def response_time_of(text: str, *, sent_at: datetime, now: datetime, window_s: f
         time = time_of(text)
     except ValueError as error:
         raise Malformed(str(error)) from None
+    earliest, latest = _between(sent_at, now)
     window = timedelta(seconds=window_s)
-    if not sent_at.replace(microsecond=0) - window <= time <= now + window:
-        raise Replayed("the answer's time is outside the window")
+    if not earliest - window <= time <= latest + window:
+        raise OutsideWindow(skew_s(time, sent_at=sent_at, now=now))
     return time
+
+
+def skew_s(time: datetime, *, sent_at: datetime, now: datetime) -> float:
+    """Return the time of an answer minus ours, in seconds; 0 where it lies between sending and now.
+
+    Such a time proves no difference. Any other is compared with the middle of the call, and taken for the
+    middle of its second, since it is cut to whole seconds.
+    """
+    earliest, latest = _between(sent_at, now)
+    if earliest <= time <= latest:
+        return 0.0
+    return (time - sent_at - (now - sent_at) / 2).total_seconds() + 0.5
+
+
+def _between(sent_at: datetime, now: datetime) -> tuple[datetime, datetime]:
+    """Return both in order, the earlier one cut to its second: the clock may be set back during a call."""
+    return min(sent_at, now).replace(microsecond=0), max(sent_at, now)

@@ -89,6 +89,15 @@ class Repeated(AnswerError):
     """The answer is an earlier one of the same connection again, so it is not to this request."""
 
 
+class OutsideWindow(Replayed):
+    """The signature verifies, but the answer's time is too far from ours: a replay, or a wrong clock."""
+
+    def __init__(self, skew_s: float) -> None:
+        super().__init__("the answer's time is outside the window")
+        self.skew_s = skew_s
+        """AlipayHK's time minus ours."""
+
+
 class Malformed(AnswerError):
     """The signature verifies, but the answer cannot be decrypted or read."""
 

@@ -30,6 +30,8 @@ class Attempt:
     """Whether a byte may have left. Set before the first one is written, and never unset."""
     fresh_connection: bool = False
     """Whether the request must not be sent on a connection that was used before."""
+    skew_s: float | None = field(default=None, compare=False)
+    """AlipayHK's time minus ours, in seconds; None unless a verified answer told the time."""
     may_send: Callable[[], bool] = field(default=lambda: True, compare=False, repr=False)
     """Whether the first byte may still be written: asked as late as aiohttp allows.
 

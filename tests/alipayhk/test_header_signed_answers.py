@@ -334,7 +334,14 @@ def test_an_old_or_early_signed_success_is_refused(sides: Sides, time: datetime,
     if accepted:
         assert sides.open(raw).response_time == time
     else:
-        refuses(sides, raw, errors.Replayed)
+        error = refuses(sides, raw, errors.OutsideWindow)
+        assert isinstance(error, errors.OutsideWindow)
+        assert abs(error.skew_s - (time - SENT_AT).total_seconds()) <= 1
+
+
+def test_the_time_of_an_answer_to_another_client_is_not_believed(sides: Sides) -> None:
+    time = (SENT_AT - timedelta(days=365)).isoformat(timespec="seconds")
+    refuses(sides, header_answer(sides, client_id="ANOTHER", time=time), errors.Replayed)
 
 
 def test_the_second_of_sending_is_accepted_without_any_window(sides: Sides) -> None:
@@ -352,10 +359,16 @@ def test_a_signed_time_that_is_no_time_is_malformed(sides: Sides, time: str) -> 
 
 
 @pytest.mark.parametrize(
-    "time", ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59", "0001-01-01T00:00:00-23:59"]
+    "time",
+    [
+        "0001-01-01T00:00:00+23:59",
+        "9999-12-31T23:59:59-23:59",
+        "9999-12-31T23:59:59.999999-23:59",
+        "0001-01-01T00:00:00-23:59",
+    ],
 )
 def test_a_signed_time_at_the_end_of_all_time_is_replayed(sides: Sides, time: str) -> None:
-    refuses(sides, header_answer(sides, time=time), errors.Replayed)
+    refuses(sides, header_answer(sides, time=time), errors.OutsideWindow)
 
 
 @pytest.mark.parametrize(

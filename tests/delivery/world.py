@@ -24,6 +24,7 @@ from clients.alipayhk.transport import Attempt
 from service.bookkeeping import Bookkeeping
 from service.call import Call, Circumstances
 from service.callers import ANYBODY, Caller
+from service.clock_skew import ClockSkew
 from service.delivery import Delivery
 from service.lease import Clock
 from service.ledger import Answer, Claim, Ending, Key, LedgerUnavailable, Row
@@ -63,6 +64,8 @@ class Step:
     """From then until the answer."""
     applies: bool = True
     """Whether the wallet applies it, whatever the gateway hears of that."""
+    skew_s: float | None = None
+    """How far AlipayHK's clock is ahead, as its answer tells."""
     halt: Callable[[], Awaitable[None]] | None = None
     """What happens just before the first byte."""
     stubborn: bool = False
@@ -164,6 +167,7 @@ class ScriptedClient(Client):
             if step.applies:
                 self.wallet.apply(endpoint.api, request_id, body)
         await asyncio.sleep(step.after_s)
+        attempt.skew_s = step.skew_s
         if step.error is not None:
             raise step.error
         return verified()
@@ -301,6 +305,7 @@ class World:
         self.ledger = FaultyLedger() if ledger is None else ledger
         self.metrics = Metrics()
         self.codes = codes or ResultCodes()
+        clock = Clock(lambda: wall_s() + self.wall_step_s, time.monotonic)
         self.books = Bookkeeping(
             self.ledger,
             vault_of(),
@@ -308,7 +313,7 @@ class World:
             lease_s=LEASE_S,
             biz_time_ahead_s=300.0,
             idempotent_without=without_ledger,
-            clock=Clock(lambda: wall_s() + self.wall_step_s, time.monotonic),
+            clock=clock,
         )
         self.delivery = Delivery(
             self.client,
@@ -318,6 +323,7 @@ class World:
             codes=self.codes,
             max_in_flight=max_in_flight,
             attempts_max=attempts_max,
+            skew=ClockSkew(self.metrics, clock=clock),
             chance=chance,
         )
         keys = cast("Keys", None)  # nothing here signs

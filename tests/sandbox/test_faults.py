@@ -64,7 +64,7 @@ CASES: Final = {
     "OTHER_ALGORITHM": Case(
         "OTHER_ALGORITHM", errors.SignatureInvalid, errors.SignatureInvalid, ResultError
     ),
-    "OLD": alike("OLD", errors.Replayed),
+    "OLD": alike("OLD", errors.OutsideWindow),
     "OTHER_REQUEST": alike("OTHER_REQUEST", errors.Replayed),
     "PLAIN": Case("PLAIN", None, errors.NotEncrypted, ResultError),
     "UNDECRYPTABLE": Case("UNDECRYPTABLE", errors.Malformed, errors.Malformed, ResultError),

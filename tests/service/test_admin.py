@@ -14,6 +14,7 @@ from aiohttp import web
 from grpc_health.v1.health import aio as health_aio
 
 from service import admin
+from service.clock_skew import ClockSkew
 from service.metrics import Metrics
 from service.parsing import Address
 from service.server import CannotListen, Health
@@ -35,7 +36,9 @@ async def listening(metrics: Metrics | None = None) -> AsyncIterator[int]:
 
 async def start(host: str, port: int, metrics: Metrics | None = None) -> web.ServerRunner:
     health = Health(health_aio.HealthServicer(), ready=True)
-    return await admin.start_admin(Address(host, port), metrics or Metrics(), health, shared=False)
+    return await admin.start_admin(
+        Address(host, port), metrics or Metrics(), health, ClockSkew(Metrics()), shared=False
+    )
 
 
 async def sent(port: int, data: bytes) -> Connection:

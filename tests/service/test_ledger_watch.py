@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from service import gateway, ledger_watch
+from service.clock_skew import ClockSkew
 from service.ledger_watch import LedgerWatch
 from service.metrics import Metrics
 from service.settings import Settings, read_settings
@@ -71,7 +72,7 @@ async def test_trouble_is_found_out_without_a_call(
         (line,) = log_lines.of(event)
         return line
 
-    async with gateway._bookkeeping(settings, metrics):
+    async with gateway._bookkeeping(settings, metrics, ClockSkew(metrics)):
         await asyncio.sleep(0.1)
         assert (usable(metrics), log_lines.of(BAD)) == (1, [])
         with trouble(tmp_path / "ledger.db"):

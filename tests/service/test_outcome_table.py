@@ -311,6 +311,13 @@ def test_a_sentence_is_a_constant_of_the_code_and_nothing_is_put_into_it() -> No
     assert all(isinstance(value, ast.Constant) and isinstance(value.value, str) for value in table.values)
 
 
+def test_answer_outside_the_window_is_reported_with_its_skew() -> None:
+    verdict = verdict_of(errors.OutsideWindow(-3600.4), known(sent=(True,)), ResultCodes())
+    assert told(verdict) == (C.INTERNAL, "RESPONSE_REPLAYED", "unknown", OPERATOR)
+    assert verdict.facts["clock_skew_s"] == "-3600"
+    assert "clock_skew_s" not in verdict_of(errors.Replayed("x"), known(), ResultCodes()).facts
+
+
 @pytest.mark.parametrize("case", TABLE, ids=lambda case: case.what)
 def test_a_sentence_says_what_the_outcome_says(case: Case) -> None:
     sentence = verdict_of(case.error, case.known(), ResultCodes()).sentence

@@ -21,6 +21,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from alipayhk.linkage.v1 import linkage_service_pb2 as pb
 from alipayhk.linkage.v1.linkage_service_pb2_grpc import LinkageServiceStub
 from service.admin import start_admin
+from service.clock_skew import ClockSkew
 from service.linkage import LinkageService
 from service.metrics import Metrics
 from service.parsing import Address
@@ -245,8 +246,8 @@ async def test_operators_see_metrics_and_whether_to_send_calls(serve: Serve) -> 
     async with serve() as running, aiohttp.ClientSession() as session:
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
-        health_ = running.server.health
-        admin = await start_admin(Address("127.0.0.1", port), running.metrics, health_, shared=False)
+        health_, skew = running.server.health, ClockSkew(running.metrics)
+        admin = await start_admin(Address("127.0.0.1", port), running.metrics, health_, skew, shared=False)
         try:
             seen = {}
             for ready in (True, False):
@@ -257,7 +258,7 @@ async def test_operators_see_metrics_and_whether_to_send_calls(serve: Serve) -> 
                         text = await response.text()
                         assert path != "metrics" or "# TYPE grpc_server_started_total counter" in text
             with pytest.raises(CannotListen, match=f"127.0.0.1:{port}"):
-                await start_admin(Address("127.0.0.1", port), running.metrics, health_, shared=False)
+                await start_admin(Address("127.0.0.1", port), running.metrics, health_, skew, shared=False)
         finally:
             await admin.cleanup()
     assert {key for key, status in seen.items() if status == 200} == {

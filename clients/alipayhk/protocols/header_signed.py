@@ -82,11 +82,11 @@ def unseal_response(
     if not header_values(raw.headers, "Signature"):
         raise unsigned(raw, "the answer has no header Signature")
     client_id, time = _verify(endpoint, raw.headers, raw.body, endpoint.path, RESPONSE_TIME)
+    if client_id != endpoint.client_id:
+        raise Replayed("the answer is to another client id")
     response_time = response_time_of(
         time, sent_at=sent_at, now=now, window_s=endpoint.response_time_window_s
     )
-    if client_id != endpoint.client_id:
-        raise Replayed("the answer is to another client id")
     if endpoint.encrypted_answers_only and not header_values(raw.headers, "Encrypt"):
         raise NotEncrypted("the answer has no header Encrypt")
     body = _read(endpoint, raw.headers, raw.body, huge_as_infinite=True)

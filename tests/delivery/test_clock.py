@@ -1,0 +1,75 @@
+"""What calls come to while AlipayHK's clock differs: BindAccount waits, SyncLinkage counts failures."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Final
+
+from clients.alipayhk import errors
+from service.clock_skew import PROBE_EVERY_S
+from service.pacing import ILL_CALLS
+from tests.delivery.world import OK, S, Step, World
+
+SKEWED: Final = Step(errors.OutsideWindow(-600.0), skew_s=-600.0)
+AGREES: Final = replace(S, skew_s=0.0)
+REPLAYED: Final = ("RESPONSE_REPLAYED", "unknown", "operator")
+STOPPED: Final = ("CIRCUIT_OPEN", "not_sent", "same_request_id")
+
+
+async def test_bind_account_stops_after_one_answer_outside_the_window(world: World) -> None:
+    world.client.script("a", SKEWED)
+    told = await world.deliver(world.bind("a"))
+    assert (told.short, told.facts["clock_skew_s"]) == (REPLAYED, "-600")
+    told = await world.deliver(world.bind("b"))
+    assert (told.short, told.facts["clock_skew_s"]) == (STOPPED, "-600")
+    assert (world.client.ids_seen(), await world.state("b")) == (["a"], "none")
+    assert (await world.deliver(world.sync("c"))).short == OK
+
+
+async def test_linkage_outside_the_window_stops_bind_account_and_one_that_agrees_lets_it_go_on(
+    world: World,
+) -> None:
+    world.client.script("a", SKEWED)
+    world.client.script("c", AGREES)
+    assert (await world.deliver(world.sync("a"))).short == REPLAYED
+    assert (await world.deliver(world.bind("b"))).short == STOPPED
+    assert (await world.deliver(world.sync("c"))).short == OK
+    assert (await world.deliver(world.bind("b"))).short == OK
+
+
+async def test_known_bind_account_is_answered_while_others_are_stopped(world: World) -> None:
+    assert (await world.deliver(world.bind("a"))).short == OK
+    world.client.script("b", SKEWED)
+    await world.deliver(world.bind("b"))
+    assert (await world.deliver(world.bind("a"))).response.replayed
+    assert (await world.deliver(world.bind("b"))).short == ("OUTCOME_IN_DOUBT", "unknown", "operator")
+
+
+async def test_one_bind_account_in_five_minutes_is_a_probe(world: World) -> None:
+    world.client.script("a", SKEWED)
+    await world.deliver(world.bind("a"))
+    await asyncio.sleep(PROBE_EVERY_S)
+    world.client.script("b", SKEWED)
+    assert (await world.deliver(world.bind("b"))).short == REPLAYED
+    assert (await world.deliver(world.bind("c"))).short == STOPPED
+    await asyncio.sleep(PROBE_EVERY_S)
+    world.client.script("c", AGREES)
+    assert (await world.deliver(world.bind("c"))).short == OK
+    assert (await world.deliver(world.bind("d"))).short == OK
+
+
+async def test_linkages_outside_the_window_open_the_breaker(world: World) -> None:
+    world.client.otherwise = lambda _: SKEWED
+    for number in range(ILL_CALLS):
+        assert (await world.deliver(world.sync(str(number)))).short == REPLAYED
+    assert (await world.deliver(world.sync("x"))).short == STOPPED
+
+
+async def test_biz_time_in_the_future_is_reported_with_its_distance(world: World) -> None:
+    ahead_ms = (
+        3_600_000 + 100_000_000 * 1000
+    )  # the clock of these worlds shows so much more than BIZ_TIME_MS
+    told = await world.deliver(world.sync("a", biz_time=ahead_ms))
+    assert told.reason == "BIZ_TIME_IN_FUTURE"
+    assert abs(int(told.facts["clock_skew_s"]) - 3600 + round(asyncio.get_running_loop().time())) <= 1

@@ -1,0 +1,136 @@
+"""A gateway whose wall clock is wrong from the start, or is set while it runs."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from grpc import StatusCode
+
+from ..clock import WallClock
+from ..e2e.caller import Expected, Told, alarm, not_sent
+from ..e2e.conftest import Run
+from ..e2e.gateway import PATIENCE_S, Gateway, get
+from ..e2e.gateway import run as command
+from ..e2e.samples import APIS, BIND, SYNC, Api, apart
+from ..e2e.upstream import Upstream
+from ..e2e.wallet import Wallet
+from .conftest import QUICK
+from .scene import IN_DOUBT, Scene, kept_in
+
+MONTH_S: Final = 31 * 86_400
+REPLAYED: Final = alarm("RESPONSE_REPLAYED")
+STOPPED: Final = not_sent(StatusCode.UNAVAILABLE, "CIRCUIT_OPEN")
+IN_FUTURE: Final = Expected(StatusCode.INVALID_ARGUMENT, "BIZ_TIME_IN_FUTURE", "not_sent", "new_request_id")
+At = Callable[[float], AbstractAsyncContextManager[Scene]]
+
+
+@pytest.fixture
+def clock(tmp_path: Path) -> WallClock:
+    """Return the wall clock of this test's gateways."""
+    return WallClock(tmp_path)
+
+
+@pytest.fixture
+def at(run: Run, upstream: Upstream, wallet: Wallet, clock: WallClock, tmp_path: Path) -> At:
+    """Return what runs a gateway on this test's ledger, whose clock starts so far ahead."""
+
+    @asynccontextmanager
+    async def started(ahead_s: float) -> AsyncIterator[Scene]:
+        clock.set_ahead(ahead_s)
+        settings = {**kept_in(tmp_path / "ledger.db"), **QUICK, "UPSTREAM_TIMEOUT_S": "4"}
+        async with run(settings, environ=clock.environ) as gateway:
+            yield Scene(gateway, upstream, wallet)
+
+    return started
+
+
+def skew_of(told: Told) -> int:
+    return int(told.metadata["clock_skew_s"])
+
+
+async def metric(gateway: Gateway) -> float:
+    _, text = await get(gateway.admin, "/metrics")
+    return next(
+        float(line.split()[1])
+        for line in text.splitlines()
+        if line.startswith("alipayhk_clock_skew_seconds")
+    )
+
+
+@pytest.mark.parametrize("ahead_s", [600, -3600])
+async def test_bind_account_stops_after_one_answer_outside_the_window_and_goes_on_when_the_clock_is_set(
+    at: At, clock: WallClock, ahead_s: int
+) -> None:
+    async with at(ahead_s) as scene:
+        first, second = BIND.request(), BIND.request()
+        told = await scene.told(BIND, first, REPLAYED)
+        assert abs(skew_of(told) + ahead_s) <= 2
+        assert "not to this request" not in told.status.message
+        told = await scene.told(BIND, second, STOPPED)
+        assert abs(skew_of(told) + ahead_s) <= 2
+        assert (scene.sent(first), scene.sent(second)) == (1, 0)
+        assert (await scene.told(BIND, first, IN_DOUBT)).info, "what is known is still reported"
+        line = await scene.gateway.logged(lambda record: record["event"] == "clock skew")
+        assert (line["level"], abs(line["clock_skew_s"] + ahead_s) <= 2) == ("warning", True)
+        status, text = await get(scene.gateway.admin, "/readyz")
+        assert (status, text.startswith("ok\nAlipayHK's clock is ")) == (200, True)
+        assert abs(await metric(scene.gateway) + ahead_s) <= 2
+        clock.set_ahead(0)
+        await scene.ok(BIND, second)
+        await scene.gateway.logged(lambda record: record["event"] == "clock skew ended")
+        assert await get(scene.gateway.admin, "/readyz") == (200, "ok\n")
+
+
+async def test_linkage_is_called_with_the_wrong_clock_until_the_breaker_opens(at: At) -> None:
+    async with at(600) as scene:
+        for _ in range(20):
+            assert skew_of(await scene.told(SYNC, apart(SYNC), REPLAYED)) in range(-602, -597)
+        await scene.told(SYNC, apart(SYNC), STOPPED)
+
+
+async def test_biz_time_in_the_future_is_reported_with_its_distance(at: At) -> None:
+    async with at(-3600) as scene:
+        request = apart(SYNC)
+        request.biz_time.GetCurrentTime()
+        told = await scene.told(SYNC, request, IN_FUTURE)
+        assert abs(skew_of(told) - 3600) <= 60
+        assert scene.sent(request) == 0
+
+
+@pytest.mark.parametrize("api", APIS, ids=str)
+async def test_clock_a_month_ahead_forgets_no_outcome(at: At, api: Api) -> None:
+    request = apart(api)
+    async with at(0) as scene:
+        await scene.ok(api, request)
+    async with at(MONTH_S) as scene:
+        await scene.told(BIND, BIND.request(), REPLAYED)
+        await scene.ok(api, request, replayed=True)
+    async with at(0) as scene:
+        await scene.ok(api, request, replayed=True)
+        assert scene.sent(request) == 1
+
+
+async def test_old_outcome_is_dropped_once_alipayhk_has_told_the_time(at: At, tmp_path: Path) -> None:
+    request = apart(BIND)
+    async with at(0) as scene:
+        await scene.ok(BIND, request)
+    with closing(sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)) as connection:
+        connection.execute("UPDATE request SET updated_ms = updated_ms - ?", (MONTH_S * 1000,))
+    async with at(0) as scene:
+        await asyncio.sleep(2)
+        await scene.ok(BIND, request, replayed=True)
+        await scene.ok(SYNC, apart(SYNC))
+        async with asyncio.timeout(PATIENCE_S):
+            while await is_known(scene, request):  # noqa: ASYNC110  (nothing tells of it)
+                await asyncio.sleep(0.2)
+
+
+async def is_known(scene: Scene, request: Any) -> bool:
+    shown = await command("ledger", "show", request.request_id, settings=scene.gateway.settings)
+    return shown.status == 0
