@@ -7,7 +7,7 @@ checked here. A connection is in one of four states:
     idle      no request is being written. Any byte closes the connection.
     asked     the request's last byte was written. The next answer is the answer.
     answered  the answer has begun; it is complete when its payload is at its end. Any later byte closes
-              the connection, and the answer that is complete stays.
+              the connection, and the complete answer is still believed.
     resting   the answer is complete, and the pool does not have the connection yet (`QUARANTINE_S`).
               Any byte closes it. Then it is idle.
 
@@ -174,7 +174,7 @@ class PairedProtocol(ResponseHandler):
         return repeated
 
     def _refuse(self, error: aiohttp.ClientError) -> None:
-        """Close the connection at once; whoever waits for an answer that is not there gets the error."""
+        """Close the connection at once; a request that waits for its answer fails with the error."""
         self.set_exception(error)
         if self.transport is not None:
             self.transport.abort()
