@@ -190,7 +190,11 @@ class Way:
 
 
 async def well(way: Way) -> Way:
-    """Let AlipayHK be well, once: the breaker of a shared gateway must not add up many tests' faults."""
+    """Let AlipayHK be well, once: the breaker of a shared gateway must not add up many tests' faults.
+
+    SyncLinkage goes first: after an answer outside the window BindAccount waits for one that agrees.
+    """
+    await caller.accepted(way.gateway.channel, SYNC, SYNC.request())
     await caller.accepted(way.gateway.channel, way.api, way.api.request())
     way.upstream.reset(way.wallet.says())
     return way
