@@ -206,6 +206,8 @@ async def _start_gate(server: grpc.aio.Server, address: Address, *, shared: bool
     try:
         await gate.start(address, shared=shared)
     except (OSError, UnicodeError) as error:
+        # gRPC prints a traceback when a running server is deleted after its event loop.
+        await server.stop(None)
         raise CannotListen(f"cannot listen on {address} (HEALTH_LISTEN): {cause_of(error)}") from None
     return gate
 

@@ -135,21 +135,31 @@ def test_a_caller_is_known_by_its_certificate(grpcurl: Path, over_mtls: Gateway,
 
 
 @pytest.mark.parametrize(
-    ("name", "method", "status", "reason"),
+    ("name", "method", "status", "reason", "names"),
     [
-        ("loyalty", "BindAccount", 64 + 7, "CALLER_NOT_ALLOWED"),
-        ("stranger", "SyncLinkage", UNAUTHENTICATED, "CALLER_UNAUTHENTICATED"),
+        ("loyalty", "BindAccount", 64 + 7, "CALLER_NOT_ALLOWED", {}),
+        (
+            *("stranger", "SyncLinkage", UNAUTHENTICATED, "CALLER_UNAUTHENTICATED"),
+            {"caller_names": "URI:spiffe://corp/stranger"},
+        ),
     ],
 )
-def test_who_may_not_is_told_so(
-    grpcurl: Path, over_mtls: Gateway, who: Identities, name: str, method: str, status: int, reason: str
+def test_caller_that_is_not_allowed_is_told_why(
+    grpcurl: Path,
+    over_mtls: Gateway,
+    who: Identities,
+    name: str,
+    method: str,
+    status: int,
+    reason: str,
+    names: dict[str, str],
 ) -> None:
     request = sync_linkage() if method == "SyncLinkage" else bind_account()
     done = call(grpcurl, over_mtls, method, request, *PROTO, *DETAILS, channel=mutual(who, name))
     assert done.status == status
     told = details(done.err)["ErrorInfo"]
     assert told["reason"] == reason
-    assert told["metadata"] == {"outcome": "not_sent", "retry": "operator"}
+    assert told["metadata"] == {"outcome": "not_sent", "retry": "operator", **names}
 
 
 def test_without_a_certificate_there_is_no_connection(
