@@ -173,7 +173,8 @@ class Bookkeeping:
 
     async def drop(self, *, older_than_s: float) -> None:
         """Forget finals that are old enough."""
-        await self._ledger.drop(before_ms=self._clock.now_ms() - round(older_than_s * 1000))
+        now_ms = self._clock.now_ms()
+        await self._ledger.drop(before_ms=now_ms - round(older_than_s * 1000), now_ms=now_ms)
 
     async def close(self) -> None:
         """Record what is left, as far as that can be, and finish."""

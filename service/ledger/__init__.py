@@ -224,8 +224,13 @@ class Ledger(Protocol):
     def rows(self, *, since_ms: int = 0, in_doubt_at_ms: int | None = None) -> AsyncIterator[Row]:
         """Go through the rows updated since a time, oldest first, or those in doubt at a time."""
 
-    async def drop(self, *, before_ms: int) -> int:
-        """Forget finals last updated before a time; return how many. Rows in doubt stay."""
+    async def drop(self, *, before_ms: int, now_ms: int) -> int:
+        """Forget finals last updated before a time; return how many. Rows in doubt stay.
+
+        A row's own time is not enough, because the clock may have been behind when it was written. So a
+        mark is kept of the last fencing token at `now_ms`, about once an hour. A row is dropped only if a
+        mark older than `before_ms` has its token. Call it only while the clock is known to be right.
+        """
 
     async def close(self) -> None:
         """Finish what is being written."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import ClassVar
 
 from . import Answer, Claim, Ending, Granted, Key, Resolution, Row, State
-from .rules import Applied, Linkage, answer_to, shortened
+from .rules import MARK_EVERY_MS, Applied, Linkage, answer_to, shortened
 
 UNFINISHED = frozenset({State.SENDING, State.IN_DOUBT})
 
@@ -22,6 +22,8 @@ class MemoryLedger:
         self._rows: dict[Key, Row] = {}
         self._by_linkage: defaultdict[bytes, dict[Key, None]] = defaultdict(dict)
         self._last_token = 0
+        self._marks: list[tuple[int, int]] = []
+        """When the clock was right, and the last token then; see `Ledger.drop`."""
 
     async def claim(self, claim: Claim, now_ms: int) -> Answer:
         """Answer by the rules, and write what was granted."""
@@ -107,10 +109,13 @@ class MemoryLedger:
             if wanted and row.updated_ms >= since_ms:
                 yield row
 
-    async def drop(self, *, before_ms: int) -> int:
+    async def drop(self, *, before_ms: int, now_ms: int) -> int:
         """Forget what ended long ago."""
+        if not self._marks or self._marks[-1][0] <= now_ms - MARK_EVERY_MS:
+            self._marks.append((now_ms, self._last_token))
+        token_max = max((token for at_ms, token in self._marks if at_ms < before_ms), default=0)
         ended = (row for row in self._rows.values() if row.state not in UNFINISHED)
-        old = [row for row in ended if row.updated_ms < before_ms]
+        old = [row for row in ended if row.updated_ms < before_ms and row.token <= token_max]
         for row in old:
             self._remove(row)
         return len(old)

@@ -55,7 +55,7 @@ class OffLedger:
         for row in nothing:
             yield row
 
-    async def drop(self, *, before_ms: int) -> int:
+    async def drop(self, *, before_ms: int, now_ms: int) -> int:
         """Have nothing to forget."""
         return 0
 

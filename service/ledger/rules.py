@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 from ..lease import LEASE_MAX_MS
 from . import FINAL, Answer, Claim, Granted, InProgress, Known, LinkageBusy, Refused, Reused, Row, State
+
+MARK_EVERY_MS: Final = 3_600_000
+"""The least time between two marks of the clock; see `Ledger.drop`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,8 +95,9 @@ class SqliteLedger:
                 return
             place |= {"updated_ms": row_of(page[-1]).updated_ms, "id": page[-1][-1]}
 
-    async def drop(self, *, before_ms: int) -> int:
+    async def drop(self, *, before_ms: int, now_ms: int) -> int:
         """Forget what ended long ago, a few rows in each transaction."""
+        await self._writer.submit(lambda on: on.mark(before_ms=before_ms, now_ms=now_ms))
         total = 0
         while True:
             dropped = int(

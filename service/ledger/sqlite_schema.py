@@ -89,11 +89,13 @@ MIGRATIONS: Final = (
     """,
     # A ledger has an id, and says whether it was closed cleanly: `run` names the run that writes to it, and
     # is NULL where none does. `backup_ms` is when a backup was made, until something is written to it.
+    # `clock_mark` has the last token at times when the clock was right: see `Ledger.drop`.
     """
     ALTER TABLE meta ADD COLUMN ledger_id TEXT;
     ALTER TABLE meta ADD COLUMN run TEXT;
     ALTER TABLE meta ADD COLUMN backup_ms INTEGER;
     UPDATE meta SET ledger_id = lower(hex(randomblob(16)));
+    CREATE TABLE clock_mark (at_ms INTEGER PRIMARY KEY, token INTEGER NOT NULL);
     """,
 )
 SCHEMA_VERSION: Final = len(MIGRATIONS)

@@ -92,6 +92,15 @@ RESOLVE: Final = f"""
 """
 DROP: Final = """
     DELETE FROM request WHERE id IN (
-        SELECT id FROM request WHERE state IN ('applied', 'rejected', 'refused') AND updated_ms < ?
-        ORDER BY updated_ms LIMIT ?)
+        SELECT id FROM request
+        WHERE state IN ('applied', 'rejected', 'refused') AND updated_ms < :before_ms
+          AND token <= (SELECT token FROM clock_mark WHERE at_ms < :before_ms ORDER BY at_ms DESC LIMIT 1)
+        ORDER BY updated_ms LIMIT :limit)
+"""
+MARK: Final = """
+    INSERT INTO clock_mark (at_ms, token) SELECT :now_ms, last_token FROM meta
+    WHERE NOT EXISTS (SELECT 1 FROM clock_mark WHERE at_ms > :now_ms - :every_ms)
+"""
+DROP_MARKS: Final = """
+    DELETE FROM clock_mark WHERE at_ms < (SELECT max(at_ms) FROM clock_mark WHERE at_ms < ?)
 """

@@ -7,14 +7,16 @@ from typing import Any, Final
 
 from ..lease import LEASE_MAX_MS
 from . import Answer, Claim, Ending, Granted, Key, Resolution, Row, State
-from .rules import Applied, Linkage, answer_to, shortened
+from .rules import MARK_EVERY_MS, Applied, Linkage, answer_to, shortened
 from .sqlite_statements import (
     CLAIM,
     DROP,
+    DROP_MARKS,
     EXTEND,
     INSERT,
     INSERT_RESOLUTION,
     IS_RECORDED,
+    MARK,
     PUT_BACK,
     RECORD,
     REMOVE,
@@ -112,9 +114,14 @@ class Tables:
         self._execute(RESOLVE, (ending.state, token, *said, audit, now_ms, *_parameters(key)))
         return True
 
+    def mark(self, *, before_ms: int, now_ms: int) -> None:
+        """Note the last token of this time, and forget marks that `drop` needs no more."""
+        self._execute(MARK, {"now_ms": now_ms, "every_ms": MARK_EVERY_MS})
+        self._execute(DROP_MARKS, (before_ms,))
+
     def drop(self, *, before_ms: int, limit: int) -> int:
         """Forget what ended longest ago."""
-        return self._execute(DROP, (before_ms, limit)).rowcount
+        return self._execute(DROP, {"before_ms": before_ms, "limit": limit}).rowcount
 
     def row(self, key: Key) -> Row | None:
         """Read one row."""

@@ -17,7 +17,7 @@ def back_to_version(version: int, path: Path) -> None:
             found = connection.execute(f"SELECT * FROM {table}")
             names = [column[0] for column in found.description]
             kept[table] = [dict(zip(names, row, strict=True)) for row in found]
-        for table in ("request", "resolution", "meta"):
+        for table in ("request", "resolution", "meta", "clock_mark"):
             connection.execute(f"DROP TABLE {table}")
         for migration in MIGRATIONS[:version]:
             connection.executescript(migration)

@@ -16,6 +16,7 @@ from tests.ledger.levels import (
     REJECTED,
     a_bind,
     a_claim,
+    ended,
     granted,
     row_of,
     the_row,
@@ -83,8 +84,8 @@ async def test_outcome_recorded_after_the_clock_was_set_back_is_not_dropped_earl
 ) -> None:
     token = await granted(ledger, a_bind(), AHEAD_MS)
     assert await ledger.record(a_bind().key, token, ending, NOW_MS)
-    assert await ledger.drop(before_ms=AHEAD_MS) == 0
-    assert await ledger.drop(before_ms=AHEAD_MS + 1) == 1
+    assert await ledger.drop(before_ms=AHEAD_MS, now_ms=AHEAD_MS) == 0
+    assert await ledger.drop(before_ms=AHEAD_MS + 1, now_ms=AHEAD_MS) == 1
 
 
 async def test_resolution_made_after_the_clock_was_set_back_is_not_dropped_early(ledger: Ledger) -> None:
@@ -95,4 +96,16 @@ async def test_resolution_made_after_the_clock_was_set_back_is_not_dropped_early
     assert row is not None
     assert row.resolved is not None
     assert (row.updated_ms, row.resolved.at_ms) == (AHEAD_MS, NOW_MS)
-    assert await ledger.drop(before_ms=AHEAD_MS) == 0
+    assert await ledger.drop(before_ms=AHEAD_MS, now_ms=AHEAD_MS) == 0
+
+
+async def test_outcome_written_by_a_clock_that_was_behind_is_kept_as_long_as_others(ledger: Ledger) -> None:
+    month_ms = 31 * 24 * HOUR_MS
+    right_ms = NOW_MS + month_ms
+    assert await ledger.drop(before_ms=NOW_MS, now_ms=right_ms) == 0
+    await ended(ledger, a_bind("behind"), now_ms=NOW_MS)
+    await ended(ledger, a_bind("right"), now_ms=right_ms)
+    later_ms = right_ms + HOUR_MS
+    assert await ledger.drop(before_ms=later_ms - month_ms, now_ms=later_ms) == 0
+    assert await ledger.drop(before_ms=later_ms, now_ms=later_ms + month_ms) == 0
+    assert await ledger.drop(before_ms=later_ms + 1, now_ms=later_ms + month_ms) == 2

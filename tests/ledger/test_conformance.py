@@ -465,8 +465,8 @@ async def test_refused_request_that_is_sent_again_may_be_in_doubt(ledger: Ledger
 async def test_refused_request_is_forgotten_as_finals_are(ledger: Ledger) -> None:
     token = await granted(ledger, a_claim())
     assert await ledger.record(a_claim().key, token, REFUSED, NOW_MS)
-    assert await ledger.drop(before_ms=NOW_MS) == 0
-    assert await ledger.drop(before_ms=NOW_MS + 1) == 1
+    assert await ledger.drop(before_ms=NOW_MS, now_ms=NOW_MS) == 0
+    assert await ledger.drop(before_ms=NOW_MS + 1, now_ms=NOW_MS) == 1
     assert await row_of(ledger, a_claim()) is None
 
 
@@ -559,14 +559,14 @@ async def test_only_finals_are_dropped_and_only_old_ones(ledger: Ledger) -> None
     await ended(ledger, a_bind("doubt"), IN_DOUBT)
     await granted(ledger, a_bind("sending"))
     await ended(ledger, a_bind("young"), now_ms=NOW_MS + 1)
-    assert await ledger.drop(before_ms=NOW_MS) == 0
-    assert await ledger.drop(before_ms=NOW_MS + 1) == 2
+    assert await ledger.drop(before_ms=NOW_MS, now_ms=NOW_MS) == 0
+    assert await ledger.drop(before_ms=NOW_MS + 1, now_ms=NOW_MS) == 2
     assert sorted(await ids(ledger)) == ["doubt", "sending", "young"]
 
 
 async def test_dropped_id_is_new_again_and_makes_nothing_stale(ledger: Ledger) -> None:
     token = await ended(ledger, a_claim("new"))
-    assert await ledger.drop(before_ms=NOW_MS + 1) == 1
+    assert await ledger.drop(before_ms=NOW_MS + 1, now_ms=NOW_MS) == 1
     old = a_claim("old", biz_time_ms=1)
     assert await ledger.claim(old, NOW_MS) == Granted(token + 1, was_in_doubt=False)
 
@@ -574,7 +574,7 @@ async def test_dropped_id_is_new_again_and_makes_nothing_stale(ledger: Ledger) -
 async def test_many_finals_are_dropped_in_one_go(ledger: Ledger) -> None:
     claims = [a_bind(f"id-{number}") for number in range(450)]
     await asyncio.gather(*(ended(ledger, claim) for claim in claims))
-    assert await ledger.drop(before_ms=NOW_MS + 1) == 450
+    assert await ledger.drop(before_ms=NOW_MS + 1, now_ms=NOW_MS) == 450
     assert await ids(ledger) == []
 
 

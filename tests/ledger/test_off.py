@@ -34,5 +34,5 @@ async def test_nothing_is_there_to_be_seen_resolved_or_forgotten() -> None:
     assert not await ledger.resolve(
         a_claim().key, Ending(State.APPLIED), who="ann", why="asked", now_ms=NOW_MS
     )
-    assert await ledger.drop(before_ms=FUTURE_MS) == 0
+    assert await ledger.drop(before_ms=FUTURE_MS, now_ms=NOW_MS) == 0
     await ledger.close()

@@ -84,7 +84,7 @@ def resolving(key: Key, ending: Ending) -> Operation:
 
 
 def dropping(ago_ms: int) -> Operation:
-    return lambda ledger, past: ledger.drop(before_ms=past.now_ms - ago_ms)
+    return lambda ledger, past: ledger.drop(before_ms=past.now_ms - ago_ms, now_ms=past.now_ms)
 
 
 def waiting(ms: int) -> Operation:

@@ -187,7 +187,7 @@ async def test_close_finishes_what_is_queued(tmp_path: Path) -> None:
 async def test_audit_outlives_the_row(sqlite: Ledger, tmp_path: Path) -> None:
     await ended(sqlite, a_claim(), IN_DOUBT)
     await sqlite.resolve(a_claim().key, APPLIED, who="ann", why="asked", now_ms=NOW_MS)
-    assert await sqlite.drop(before_ms=NOW_MS + 1) == 1
+    assert await sqlite.drop(before_ms=NOW_MS + 1, now_ms=NOW_MS) == 1
     with closing(sqlite3.connect(tmp_path / "ledger.db")) as other:
         found = other.execute("SELECT request_id, state, who, why, at_ms FROM resolution").fetchall()
     assert found == [("id-1", "applied", "ann", "asked", NOW_MS)]
@@ -201,4 +201,4 @@ async def test_older_attempt_at_an_id_is_not_audited_twice(sqlite: Ledger) -> No
         assert row is not None
         assert row.resolved is not None
         assert row.resolved.why == why
-        await sqlite.drop(before_ms=NOW_MS + 1)
+        await sqlite.drop(before_ms=NOW_MS + 1, now_ms=NOW_MS)
