@@ -10,7 +10,8 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import cache
-from typing import Final
+from itertools import takewhile
+from typing import Final, cast
 
 import grpc
 from google.protobuf.any_pb2 import Any
@@ -22,6 +23,7 @@ from alipayhk.linkage.v1 import error_reason_pb2 as reasons
 from .backlog import Backlog
 from .call import Circumstances, certain_s, code_of_end
 from .details import DETAILS, PUSHBACK, pushback_of, status_of, trailers_of
+from .first_message import MESSAGE_S
 from .interceptors import Context, Handler, is_retried
 from .linkage import RPCS
 from .logs import log
@@ -33,6 +35,10 @@ from .status import Verdict, verdict_of
 
 OPEN_MAX: Final = 16_000
 """Calls that are accepted and not ended, whether their message came or not: each takes about 25 KiB."""
+WATCHES_MAX: Final = 1_000
+"""Calls of reflection and Health/Watch, which last as long as their callers like."""
+SEND_S: Final = 5.0
+"""In which a caller reads its answer; with a flow-control window of 0 it never does."""
 CHECK_S: Final = 0.05
 """In which gRPC has certainly handed over the first call of its queue."""
 TURNS: Final = 5
@@ -46,9 +52,15 @@ Details = grpc.HandlerCallDetails
 class Admission(grpc.aio.ServerInterceptor):  # type: ignore[misc, unused-ignore]
     """Counts accepted calls, and refuses those that are too many: the outermost interceptor."""
 
-    def __init__(self, backlog: Backlog, metrics: Metrics, idempotent: Mapping[str, bool]) -> None:
+    def __init__(
+        self, backlog: Backlog, metrics: Metrics, idempotent: Mapping[str, bool], *, deadline_max_s: float
+    ) -> None:
         self._backlog = backlog
+        self._call_s = MESSAGE_S + deadline_max_s + SEND_S
         self._check_is_due = False
+        self._watches = set[asyncio.Task[object]]()
+        self._unary: dict[asyncio.Task[object], float] = {}
+        """When each call that must end by itself was accepted, on the monotonic clock; oldest first."""
         self._refusals = {
             path: Refusals(rpc, metrics, idempotent=idempotent[rpc.name]) for path, rpc in RPCS.items()
         }
@@ -57,32 +69,56 @@ class Admission(grpc.aio.ServerInterceptor):  # type: ignore[misc, unused-ignore
         self, continuation: Callable[[Details], Awaitable[Handler]], handler_call_details: Details
     ) -> Handler:
         """Hand a call on, or return a handler that refuses it unless its connection is a light one."""
-        is_long = self._backlog.accept()
-        task, number = asyncio.current_task(), self._backlog.accepted
-        if task is not None:
-            task.add_done_callback(lambda _: self._ended(number))
+        is_long, began_s = self._backlog.accept(), time.monotonic()
+        task, number = cast("asyncio.Task[object]", asyncio.current_task()), self._backlog.accepted
+        self._unary[task] = began_s
+        task.add_done_callback(lambda task: self._ended(task, number))
         if self._backlog.is_waiting and not self._check_is_due:
             self._check_is_due = True
             asyncio.get_running_loop().call_later(CHECK_S, self._check_late, number)
+        refusals = self._refusals.get(handler_call_details.method)
         if self._backlog.open > OPEN_MAX:
-            return grpc.stream_stream_rpc_method_handler(_refuse_unread)
-        refusals = self._refusals.get(handler_call_details.method) if is_long else None
-        if refusals is None:
-            return await continuation(handler_call_details)
-        began_s = time.monotonic()
+            self._end_unread(began_s)
+            return _refused_unread(refusals, handler_call_details, began_s)
+        if refusals is not None and is_long:
+            handler = self._refused_unless_light(refusals, continuation, handler_call_details, began_s)
+        else:
+            handler = await continuation(handler_call_details)
+        if handler is not None and handler.response_streaming:
+            if len(self._watches) >= WATCHES_MAX:
+                return _refused_unread(refusals, handler_call_details, began_s)
+            self._watches.add(task)
+            del self._unary[task]
+        return handler
 
+    def _refused_unless_light(
+        self,
+        refusals: Refusals,
+        continuation: Callable[[Details], Awaitable[Handler]],
+        details: Details,
+        began_s: float,
+    ) -> Handler:
         async def behaviour(request: bytes, context: Context) -> object:
             if not self._backlog.is_light(context.peer()):
-                retried = is_retried(handler_call_details.invocation_metadata or ())
+                retried = is_retried(details.invocation_metadata or ())
                 await refusals.refuse(request, context, began_s, retried=retried)
-            served = await continuation(handler_call_details)
+            served = await continuation(details)
             response = await served.unary_unary(served.request_deserializer(request), context)
             return served.response_serializer(response)
 
         return grpc.unary_unary_rpc_method_handler(behaviour)
 
-    def _ended(self, number: int) -> None:
+    def _end_unread(self, now_s: float) -> None:
+        """Cancel the calls whose answers were due long ago: their callers do not read them."""
+        late = list(takewhile(lambda task: now_s - self._unary[task] > self._call_s, self._unary))
+        for task in late:
+            del self._unary[task]
+            task.cancel()
+
+    def _ended(self, task: asyncio.Task[object], number: int) -> None:
         self._backlog.end()
+        self._unary.pop(task, None)
+        self._watches.discard(task)
         # gRPC is asked for the next call before it is asked for the message of this one.
         if self._backlog.is_waiting:
             self._check(number)
@@ -156,10 +192,20 @@ class Refusals:
             self._unlogged, self._logged_s = 0, now_s
 
 
-async def _refuse_unread(_: object, context: Context) -> None:
-    """Abort a call whose message is not read, so that calls without messages do not fill the memory."""
-    verdict = verdict_of(Refusal(reasons.ERROR_REASON_OVERLOADED), Circumstances(), ResultCodes())
-    await context.abort(verdict.code, verdict.sentence, trailers_of(verdict, ""))
+def _refused_unread(refusals: Refusals | None, details: Details, began_s: float) -> Handler:
+    """Return a handler that does not read the call's message, so that messages do not fill the memory."""
+    retried = is_retried(details.invocation_metadata or ())
+
+    async def behaviour(_: object, context: Context) -> None:
+        if refusals is not None:
+            await refusals.refuse(b"", context, began_s, retried=retried)
+        verdict = verdict_of(
+            Refusal(reasons.ERROR_REASON_OVERLOADED), Circumstances(retried=retried), ResultCodes()
+        )
+        trailers = trailers_of(verdict, "", left_s=certain_s(context.time_remaining()))
+        await context.abort(verdict.code, verdict.sentence, trailers)
+
+    return grpc.stream_stream_rpc_method_handler(behaviour)
 
 
 def _request_info(request_id: str) -> bytes:

@@ -18,12 +18,6 @@ CACHED_MAX: Final = 256
 """How many certificates are kept parsed, by their PEM text."""
 SHOWN_CHARACTERS_MAX: Final = 512
 _COUNTED: Final = ((x509.RFC822Name, "e-mail"), (x509.IPAddress, "IP"))
-_UNREADABLE: Final = (
-    x509.DuplicateExtension,
-    x509.ExtensionNotFound,
-    x509.InvalidVersion,
-    x509.UnsupportedGeneralNameType,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +47,7 @@ def names_of(pem: bytes) -> CertificateNames:
     try:
         extensions = x509.load_pem_x509_certificate(pem).extensions
         sans = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (ValueError, *_UNREADABLE):
+    except Exception:  # noqa: BLE001  (x509 raises many kinds, TypeError for an empty TLSFeature among them)
         return CertificateNames()
     names, counts = [], dict[str, int]()
     for san in sans:

@@ -81,7 +81,8 @@ class Server:
         idempotent = {name: endpoint.idempotent for name, endpoint in linkage.endpoints.items()}
         observe = Observe(metrics, idempotent, settings.default_deadline_s, settings.deadline_max_s)
         tell = Tell(settings.result_codes_file or ResultCodes())
-        admission = Admission(Backlog(lambda: calls_in_progress(number)), metrics, idempotent)
+        backlog = Backlog(lambda: calls_in_progress(number))
+        admission = Admission(backlog, metrics, idempotent, deadline_max_s=settings.deadline_max_s)
         self._server = grpc.aio.server(
             interceptors=_interceptors(admission, observe, tell, Allow(settings.callers_file)),
             options=[

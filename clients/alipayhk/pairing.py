@@ -4,7 +4,7 @@ Theory of operation. A header-signed answer does not name its request: the gatew
 order on the connection. `aiohttp`'s pool does not check that order (aio-libs/aiohttp#13656), so it is
 checked here. A connection is in one of four states:
 
-    idle      no request is being written. Any byte closes the connection.
+    idle      no request is being written. Any byte closes the connection, also a part of a TLS record.
     asked     the request's last byte was written. The next answer is the answer.
     answered  the answer has begun; it is complete when its payload is at its end. Any later byte closes
               the connection, and the complete answer is still believed.
@@ -29,6 +29,8 @@ from typing import TYPE_CHECKING, Final
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
+
+from .tls_records import CountedRecords, count_records
 
 if TYPE_CHECKING:
     from aiohttp.http_parser import RawResponseMessage
@@ -74,6 +76,8 @@ class PairedProtocol(ResponseHandler):
         self._head_bytes = 0
         self._has_tracer_id = False
         self._half_closed = False
+        self._has_answered = False
+        self._records: CountedRecords | None = None
         self._seen: deque[int] = deque(maxlen=ANSWERS_REMEMBERED)
 
     @property
@@ -91,6 +95,11 @@ class PairedProtocol(ResponseHandler):
         """Whether neither side has begun to close the connection."""
         return self.is_connected() and not self._half_closed
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Count the TLS records of the connection, which only its handshake has used so far."""
+        self._records = count_records(transport)
+        super().connection_made(transport)
+
     async def ready(self) -> bool:
         """Read what has come already; return whether a request may be written now.
 
@@ -100,6 +109,9 @@ class PairedProtocol(ResponseHandler):
             if not self.is_open or not (self._answer is None or self._has_tracer_id):
                 return False
             if not self._has_unread_bytes():
+                self._has_answered |= self._answer is not None
+                if self._has_answered and self._may_be_inside_record():
+                    return False
                 self._asked, self._answer, self._has_tracer_id = False, None, False
                 self._interim = self._head_bytes = 0
                 return True
@@ -185,6 +197,12 @@ class PairedProtocol(ResponseHandler):
         below = getattr(getattr(self.transport, "_ssl_protocol", None), "_transport", None)
         transports = filter(None, (self.transport, below))
         return any(transport.get_write_buffer_size() for transport in transports)
+
+    def _may_be_inside_record(self) -> bool:
+        """Whether a part of a TLS record was received, or that cannot be known."""
+        if self.transport is None or self.transport.get_extra_info("ssl_object") is None:
+            return False
+        return self._records is None or self._records.is_inside
 
     def _has_unread_bytes(self) -> bool:
         """Whether the kernel has bytes, or the end of the connection, that were not read yet."""

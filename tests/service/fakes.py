@@ -176,8 +176,8 @@ class Gate:
 
 
 @lru_cache
-def certificate_of(sans: tuple[str, ...]) -> bytes:
-    """Return a certificate for DNS names and URIs, PEM."""
+def certificate_of(sans: tuple[str, ...], *extensions: x509.ExtensionType) -> bytes:
+    """Return a certificate for DNS names and URIs, with more extensions, PEM."""
     key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([])
     names = [x509.UniformResourceIdentifier(san) if "://" in san else x509.DNSName(san) for san in sans]
     builder = (
@@ -186,6 +186,8 @@ def certificate_of(sans: tuple[str, ...]) -> bytes:
         .not_valid_after(ANSWERED_AT + timedelta(days=1))
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
     )
+    for extension in extensions:
+        builder = builder.add_extension(extension, critical=False)
     return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
 

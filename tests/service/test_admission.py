@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any, Final
 
 import grpc
@@ -10,8 +11,9 @@ import pytest
 from google.rpc.error_details_pb2 import ErrorInfo, RequestInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
-from service.admission import OPEN_MAX, Admission
+from service.admission import OPEN_MAX, SEND_S, WATCHES_MAX, Admission
 from service.backlog import Backlog
+from service.first_message import MESSAGE_S
 from service.metrics import Metrics
 from service.rpcs import SERVICE
 from tests.service.fakes import Details, FakeContext, LogStream, bind_request, sync_request
@@ -19,6 +21,8 @@ from tests.service.fakes import Details, FakeContext, LogStream, bind_request, s
 SYNC: Final = f"/{SERVICE}/SyncLinkage"
 BIND: Final = f"/{SERVICE}/BindAccount"
 CHECK: Final = "/grpc.health.v1.Health/Check"
+REFLECTION: Final = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
+DEADLINE_MAX_S: Final = 60.0
 
 
 class LongBacklog(Backlog):
@@ -57,10 +61,15 @@ class Door:
         self.backlog = backlog
         self.metrics = Metrics()
         self.served: list[object] = []
-        self.admission = Admission(backlog, self.metrics, {"SyncLinkage": True, "BindAccount": False})
+        idempotent = {"SyncLinkage": True, "BindAccount": False}
+        self.admission = Admission(backlog, self.metrics, idempotent, deadline_max_s=DEADLINE_MAX_S)
 
     async def handler(self, path: str, metadata: Any = ()) -> Any:
         """Return what gRPC calls."""
+        return await asyncio.create_task(self.accept(path, metadata))
+
+    async def accept(self, path: str, metadata: Any = ()) -> Any:
+        """Accept a call, whose task is the current one."""
         details = Details(path)
         details.invocation_metadata = metadata
 
@@ -69,9 +78,16 @@ class Door:
             return "answer"
 
         async def continuation(_: grpc.HandlerCallDetails) -> Any:
+            if path == REFLECTION:
+                return grpc.stream_stream_rpc_method_handler(answers, bytes.decode, str.encode)
             return grpc.unary_unary_rpc_method_handler(answers, bytes.decode, str.encode)
 
-        return await asyncio.create_task(self.admission.intercept_service(continuation, details))
+        return await self.admission.intercept_service(continuation, details)
+
+    async def hold(self, path: str) -> None:
+        """Accept a call that never ends."""
+        await self.accept(path)
+        await asyncio.Event().wait()
 
     async def refused(self, path: str, request: bytes, context: PeerContext) -> Status:
         """Make a call that is refused; return its status."""
@@ -165,6 +181,57 @@ async def test_calls_beyond_what_the_memory_is_for_are_refused_without_their_mes
     assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
     status = Status.FromString(dict(trailers)["grpc-status-details-bin"])
     assert detail(status, ErrorInfo).reason == "OVERLOADED"
+
+
+@pytest.mark.parametrize(("path", "left_s", "ms"), [(SYNC, 1.4, -1), (CHECK, 1.4, -1), (SYNC, None, 1000)])
+async def test_retried_call_beyond_what_the_memory_is_for_is_not_told_that_nothing_was_sent(
+    path: str, left_s: float | None, ms: int
+) -> None:
+    retried = (("grpc-previous-rpc-attempts", "1"),)
+    door, context = Door(Backlog(lambda: 0)), PeerContext(remaining_s=left_s, metadata=retried)
+    door.backlog.open = OPEN_MAX
+    with pytest.raises(grpc.aio.AbortError):
+        await (await door.handler(path, retried)).stream_stream(None, context)
+    ((_, _, trailers),) = context.aborted
+    status = Status.FromString(dict(trailers)["grpc-status-details-bin"])
+    assert detail(status, ErrorInfo).metadata["outcome"] == "unknown"
+    assert pushback_ms(context) == ms
+    outcome = {"api": "SyncLinkage", "reason": "OVERLOADED", "outcome": "unknown"}
+    assert door.counted("alipayhk_outcomes_total", **outcome) == (1 if path == SYNC else None)
+
+
+async def test_endless_calls_of_reflection_leave_room_for_calls() -> None:
+    door = Door(Backlog(lambda: 0))
+    held = [asyncio.create_task(door.hold(REFLECTION)) for _ in range(WATCHES_MAX)]
+    await asyncio.sleep(0)
+    context = PeerContext()
+    with pytest.raises(grpc.aio.AbortError):
+        await (await door.handler(REFLECTION)).stream_stream(None, context)
+    assert await (await door.handler(SYNC)).unary_unary(b"request", PeerContext()) == "answer"
+    held.pop().cancel()
+    await asyncio.sleep(0.01)
+    assert await (await door.handler(REFLECTION)).stream_stream(b"request", context) == "answer"
+    for task in held:
+        task.cancel()
+
+
+async def test_calls_whose_answers_are_not_read_are_cancelled_when_there_are_too_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now_s = time.monotonic()
+    monkeypatch.setattr("service.admission.time.monotonic", lambda: now_s)
+    door = Door(Backlog(lambda: 0))
+    old = asyncio.create_task(door.hold(SYNC))
+    await asyncio.sleep(0)
+    now_s += MESSAGE_S + DEADLINE_MAX_S + SEND_S + 1
+    young, watch = asyncio.create_task(door.hold(SYNC)), asyncio.create_task(door.hold(REFLECTION))
+    await asyncio.sleep(0)
+    assert not old.cancelling()
+    door.backlog.open = OPEN_MAX
+    await door.handler(SYNC)
+    assert (old.cancelling(), young.cancelling(), watch.cancelling()) == (1, 0, 0)
+    for task in (young, watch):
+        task.cancel()
 
 
 async def test_accepted_call_counts_as_open_until_its_task_has_ended() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from cryptography import x509
+from cryptography.x509.oid import ExtensionOID
 
 from service.callers import Name
 from service.certificates import CACHED_MAX, SHOWN_CHARACTERS_MAX, names_of
@@ -20,6 +22,12 @@ NOT_PEM = {
 def test_what_is_no_certificate_has_no_names(pem: bytes) -> None:
     found = names_of(pem)
     assert (found.names, str(found)) == ((), "")
+
+
+@pytest.mark.parametrize("value", [b"\x30\x00", b"\x30\x03\x02\x01\x63", b"\xff"])
+def test_certificate_with_an_extension_that_cannot_be_read_has_no_names(value: bytes) -> None:
+    tls_feature = x509.UnrecognizedExtension(ExtensionOID.TLS_FEATURE, value)
+    assert names_of(certificate_of(("loyalty.internal",), tls_feature)).names == ()
 
 
 def test_names_are_in_the_order_of_the_certificate_and_as_they_are_in_it() -> None:
