@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-from . import LedgerFault
+from . import LedgerFault, LedgerUnavailable
 from .identity import Absence, Found
 from .marker import Entries, Entry, Marker
 from .sqlite_file import KeyMark, LedgerFile
 from .sqlite_place import Place
-from .sqlite_run import MixedFiles, has_log, inspect, log_path
+from .sqlite_run import MixedFiles, checkpoint, has_log, inspect, log_path
 from .vault import sync_directory
 
 _SUMMARY: Final = """
@@ -149,6 +149,8 @@ def _renewed(path: Path, mark: KeyMark, now_ms: int) -> Summary:
     with closing(LedgerFile(path, mark).open()) as connection:
         _must_be_sound(connection, path)
         summary = _summary(connection, now_ms)
+        if not checkpoint(connection):  # else the file and its log would look as if they were mixed
+            raise LedgerUnavailable(f"{path} is being read by another program: end that first")
         ledger_id = os.urandom(16).hex()
         connection.execute("UPDATE meta SET ledger_id = ?, run = NULL, backup_ms = NULL", (ledger_id,))
     return replace(summary, ledger_id=ledger_id)

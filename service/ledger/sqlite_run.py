@@ -3,6 +3,9 @@
 `meta.run` is NULL in a file that was closed cleanly. The first transaction of a run writes an id there, and
 nothing else, and a checkpoint puts that into the main file at once: a copy of the main file alone then says
 that it was not closed cleanly. The last process to close sets it to NULL again, in the last transaction.
+`run` changes only where the main file has all that was committed before, and no token is granted between the
+change and its checkpoint: a main file and its own log never differ in both run and token. Where another
+program's long read keeps the log from the main file, the file is not marked, which the marker makes up for.
 
 What a crash at each point leaves:
 
@@ -113,8 +116,7 @@ class Run:
     def __init__(self, run_id: str) -> None:
         self._run_id = run_id
         self._is_first_user = False
-        self._is_written = False
-        self._is_in_main_file = False
+        self._is_marked = False
 
     def opened(self, *, is_alone: bool) -> None:
         """Note whether this process was the only user when it opened the file."""
@@ -124,29 +126,29 @@ class Run:
         """Write that the file is open, also into the main file; raise sqlite3.Error.
 
         In a transaction of its own, so that the main file has the mark before the log has a claim. Where a
-        long read keeps it from the main file, that is tried again before the next transaction.
+        long read keeps it from the main file, it is taken back, and tried again before the next transaction.
         """
-        if self._is_in_main_file:
+        if self._is_marked or not checkpoint(connection):
             return
-        if not self._is_written:
-            # The id of a run that crashed is replaced, but only once the main file has all that it wrote:
-            # else the two would look as if they did not belong together.
-            replaces = self._is_first_user and _checkpoint(connection)
-            where = "TRUE" if replaces else "run IS NULL"
-            mark = f"UPDATE meta SET run = ?, backup_ms = NULL WHERE {where}"  # noqa: S608  (two constants)
-            connection.execute(mark, (self._run_id,))
-            self._is_written = True
-        self._is_in_main_file = _checkpoint(connection)
+        (before,) = connection.execute("SELECT run FROM meta").fetchone()
+        # The id of a run that crashed is replaced. Another process that uses the file has marked it.
+        if before is None or self._is_first_user:
+            change = "UPDATE meta SET run = ?, backup_ms = NULL WHERE run IS ?"
+            connection.execute(change, (self._run_id, before))
+            if not checkpoint(connection):
+                connection.execute("UPDATE meta SET run = ? WHERE run = ?", (before, self._run_id))
+                return
+        self._is_marked = True
 
 
 def mark_closed(connection: sqlite3.Connection) -> None:
-    """Write that the file was closed cleanly; a file that cannot be written stays as it is."""
+    """Write that the file was closed cleanly; a file that cannot be written, or is read, stays as it is."""
     with suppress(sqlite3.Error):
-        if connection.execute("SELECT run FROM meta").fetchone() != (None,):
+        if connection.execute("SELECT run FROM meta").fetchone() != (None,) and checkpoint(connection):
             connection.execute("UPDATE meta SET run = NULL")
 
 
-def _checkpoint(connection: sqlite3.Connection) -> bool:
+def checkpoint(connection: sqlite3.Connection) -> bool:
     """Put what is in the log into the main file; return whether all of it is there."""
     try:
         _, logged, done = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
