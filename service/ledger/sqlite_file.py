@@ -106,8 +106,9 @@ class LedgerFile:
             raise LedgerUnavailable("the ledger's file was replaced")
 
     def _inodes_now(self) -> tuple[tuple[int, int], ...]:
-        # What is committed stands in the write-ahead log first: it is a part of the file.
-        stats = (os.stat(self.path), os.stat(f"{self.path}-wal"))  # noqa: PTH116  (twice for each commit)
+        # What is committed is in the write-ahead log first, and processes find it there by the shared
+        # memory: two that do not share that would overwrite each other's commits.
+        stats = [os.stat(f"{self.path}{part}") for part in ("", "-wal", "-shm")]  # noqa: PTH116  (often)
         return tuple((stat.st_dev, stat.st_ino) for stat in stats)
 
     def _connect(self) -> sqlite3.Connection:

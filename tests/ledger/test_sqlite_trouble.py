@@ -146,3 +146,11 @@ async def test_removed_write_ahead_log_is_noticed(sqlite: Ledger, tmp_path: Path
     again, _ = opened(sqlite_url(tmp_path))
     assert await row_of(again, a_claim()) is not None
     await again.close()
+
+
+async def test_removed_shared_memory_is_noticed(sqlite: Ledger, tmp_path: Path) -> None:
+    """Another process would make it anew, and both would write to the same places of the log."""
+    await granted(sqlite, a_claim())
+    (tmp_path / "ledger.db-shm").unlink()
+    with pytest.raises(LedgerUnavailable, match="cannot be reached: ENOENT"):
+        await sqlite.claim(a_claim("id-2", linkage=None), NOW_MS)
