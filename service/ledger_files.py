@@ -103,7 +103,7 @@ def _init(args: argparse.Namespace, place: Place) -> int:
                     "alipayhk-gateway ledger restore FILE, or, if what it knew may be forgotten, start a "
                     "new one with: alipayhk-gateway ledger init --new"
                 )
-        ledger, vault = open_place(place, lock, os.urandom)
+        ledger, vault = open_place(place, lock, os.urandom, needs_marker=False)
         entry = Entry(0, str(path))
         fault = begin_entry(marker, ledger.ledger_id, entry)
         asyncio.run(ledger.close())

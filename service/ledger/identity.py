@@ -68,11 +68,7 @@ def refusal_to_make(
     if entries:
         return f"the ledger {where} {absence}, and {marker.path} says that its key has had one: {put_back}"
     if not marker.can_be_written():
-        return (
-            f"the ledger {where} {absence}, and whether its key has had one cannot be known, because "
-            f"{marker.path} cannot be written: restore a backup with: alipayhk-gateway ledger restore "
-            f"FILE, or, before the very first start, make it once with: alipayhk-gateway ledger init"
-        )
+        return refusal_without_marker(absence, where, marker)
     may_be_first = key_is_configured and absence is Absence.MISSING
     if entries is None and not may_be_first:
         return (
@@ -81,6 +77,15 @@ def refusal_to_make(
             f"{start_new}"
         )
     return None
+
+
+def refusal_without_marker(absence: Absence, where: str, marker: Marker, cause: str = "") -> str:
+    """Return why no ledger must be made where its marker cannot be written, for a cause if that is known."""
+    return (
+        f"the ledger {where} {absence}, and whether its key has had one cannot be known, because "
+        f"{marker.path} cannot be written{cause and f' ({cause})'}: restore a backup with: alipayhk-gateway "
+        "ledger restore FILE, or, before the very first start, make it once with: alipayhk-gateway ledger init"
+    )
 
 
 def refusal_to_open(found: Found, where: str, log: str, marker: Marker) -> str | None:

@@ -67,14 +67,17 @@ class Marker:
         """Whether its directory can be written by this process."""
         return os.access(self.path.parent, os.W_OK | os.X_OK)
 
-    def change(self, change: Callable[[Entries], Entries]) -> None:
-        """Replace the entries under the key's lock, durably and at once; raise OSError."""
+    def change(self, change: Callable[[Entries], Entries], *, must_write: bool = False) -> None:
+        """Replace the entries under the key's lock, durably and at once; raise OSError.
+
+        With `must_write` also write entries that stay as they are, so that a full disk is noticed.
+        """
         with self._locked():
             entries: Entries = {}
             with suppress(LedgerFault):  # a damaged one is replaced
                 entries = self.read() or {}
             changed = change(dict(entries))
-            if changed != entries or not self.path.exists():
+            if must_write or changed != entries or not self.path.exists():
                 self._write(changed)
 
     @contextmanager

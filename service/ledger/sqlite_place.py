@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import LedgerFault, LedgerUnavailable
-from .identity import Absence, Found, refusal_to_make, refusal_to_open
+from .identity import Absence, Found, refusal_to_make, refusal_to_open, refusal_without_marker
 from .marker import Marker
 from .sqlite import SqliteLedger
 from .sqlite_file import KeyMark, LedgerFile, is_busy, name_of
@@ -110,17 +110,24 @@ def naming_faults(path: Path, what: str) -> Iterator[None]:
 
 
 def open_place(
-    place: Place, lock: UsageLock, random_bytes: RandomBytes, report: Callable[[str], None] = lambda _: None
+    place: Place,
+    lock: UsageLock,
+    random_bytes: RandomBytes,
+    report: Callable[[str], None] = lambda _: None,
+    *,
+    needs_marker: bool = True,
 ) -> tuple[SqliteLedger, Vault]:
     """Open a ledger that was examined, or make it where it is absent and the lock is exclusive.
 
+    With `needs_marker` make none whose marker cannot be written: when it is lost, nothing would say so.
     A crash in between leaves a marker that names no ledger, so that the next start makes the ledger, or a
     database that the marker does not name yet, so that the next start adopts it.
     """
     path, marker = place.path, place.marker
     with naming_faults(path, "made" if lock.is_alone and not path.exists() else "opened"):
-        if lock.is_alone and not isinstance(inspect(path, is_unused=True), Found):
-            _prepare_to_make(place, random_bytes)
+        found = inspect(path, is_unused=True) if lock.is_alone else None
+        if isinstance(found, Absence):
+            _prepare_to_make(place, found, random_bytes, needs_marker=needs_marker)
         vault = Vault(read_key_file(place.key_file), random_bytes=random_bytes)
         file = LedgerFile(path, KeyMark(vault.key_id, vault.key_check), lock)
         try:
@@ -129,16 +136,23 @@ def open_place(
             raise LedgerFault(f"the ledger {path} cannot be opened: {error}") from None
 
 
-def _prepare_to_make(place: Place, random_bytes: RandomBytes) -> None:
+def _prepare_to_make(
+    place: Place, absence: Absence, random_bytes: RandomBytes, *, needs_marker: bool
+) -> None:
     """Make the marker, the key where none is configured, and an empty database for this user alone."""
     if place.makes_key:
         # What an earlier key's marker said is over with that key.
         place.marker.change(lambda _: {})
         make_key_file(place.key_file, random_bytes=random_bytes)
     else:
-        # Where it cannot be written, `ledger init` makes a ledger without one.
-        with suppress(OSError):
-            place.marker.change(lambda entries: entries)
+        try:
+            place.marker.change(lambda entries: entries, must_write=True)
+        except OSError as error:
+            # `ledger init` makes a ledger without one.
+            if needs_marker:
+                cause = error.strerror or type(error).__name__
+                refusal = refusal_without_marker(absence, str(place.path), place.marker, cause)
+                raise LedgerFault(refusal) from None
     with suppress(FileExistsError):
         os.close(os.open(place.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     sync_directory(place.path.parent)

@@ -150,6 +150,18 @@ async def test_database_that_the_marker_does_not_name_yet_is_adopted(kept: Kept)
     assert kept.tokens() == [1]
 
 
+@pytest.mark.parametrize("said", [None, '{"ledgers": {}}'])
+def test_ledger_whose_marker_cannot_be_written_is_not_made(kept: Kept, said: str | None) -> None:
+    """On a full disk, say: its directory allows it, and the ledger could be lost without a trace."""
+    if said is not None:
+        kept.marker.write_text(said)
+    kept.key.with_name("key.ledgers.new").mkdir()
+    cause = r"key\.ledgers cannot be written \(Is a directory\): restore a backup with: .* ledger init$"
+    with pytest.raises(LedgerFault, match=cause):
+        kept.open()
+    assert not kept.db.exists()
+
+
 # -- files that lost what they knew
 
 
