@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from . import LedgerFault
+from .ownership import give_to_owner_of
 from .vault import sync_directory
 
 EVERY_S: Final = 0.5
@@ -103,6 +104,7 @@ class Marker:
         with suppress(FileNotFoundError):  # left by a process that was killed
             unfinished.unlink()
         descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        give_to_owner_of(self.path, descriptor)
         with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
             json.dump({"ledgers": ledgers}, file, indent=1, ensure_ascii=False)
             file.write("\n")

@@ -19,6 +19,7 @@ from urllib.parse import quote
 from . import LedgerFault, LedgerUnavailable
 from .identity import Absence, Found
 from .marker import Entries, Entry, Marker
+from .ownership import give_to_owner_of
 from .sqlite_file import KeyMark, LedgerFile
 from .sqlite_place import Place
 from .sqlite_run import MixedFiles, checkpoint, has_log, inspect, log_path
@@ -85,6 +86,7 @@ def restore(place: Place, backup: Path | None, now_ms: int, aside: str) -> Resto
     mark = place.key_mark()
     if backup is not None:
         with _unfinished(place.path) as copy:
+            _give_to_owner(copy, place.path)
             found = _found(backup, mark, "the backup")
             _vacuum(backup, copy, "mode=ro" if has_log(backup) else "immutable=1")
             summary = _renewed(copy, mark, now_ms)
@@ -169,6 +171,14 @@ def _vacuum(source: Path, copy: Path, mode: str) -> None:
     name = f"file:{quote(str(source))}?{mode}"
     with closing(sqlite3.connect(name, uri=True, isolation_level=None)) as connection:
         connection.execute("VACUUM INTO ?", (str(copy.absolute()),))
+
+
+def _give_to_owner(path: Path, of: Path) -> None:
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        give_to_owner_of(of, descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _sync(path: Path) -> None:

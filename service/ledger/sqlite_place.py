@@ -12,6 +12,7 @@ from pathlib import Path
 from . import LedgerFault, LedgerUnavailable
 from .identity import Absence, Found, refusal_to_make, refusal_to_open, refusal_without_marker
 from .marker import Marker
+from .ownership import give_to_owner_of
 from .sqlite import SqliteLedger
 from .sqlite_file import KeyMark, LedgerFile, is_busy, name_of
 from .sqlite_run import has_log, inspect, log_path
@@ -154,5 +155,7 @@ def _prepare_to_make(
                 refusal = refusal_without_marker(absence, str(place.path), place.marker, cause)
                 raise LedgerFault(refusal) from None
     with suppress(FileExistsError):
-        os.close(os.open(place.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        descriptor = os.open(place.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        give_to_owner_of(place.path.parent, descriptor)
+        os.close(descriptor)
     sync_directory(place.path.parent)

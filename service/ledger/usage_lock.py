@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from . import LedgerUnavailable
+from .ownership import give_to_owner_of
 
 _NAP_S: Final = 0.02
 
@@ -31,7 +32,7 @@ class UsageLock:
         self.is_alone = False
         """Whether no other process uses the ledger: the lock is exclusive."""
         self._ledger = ledger
-        self._descriptor = os.open(lock_path(ledger), os.O_RDWR | os.O_CREAT, 0o600)
+        self._descriptor = _opened(ledger)
 
     def acquire(self, patience_s: float) -> None:
         """Lock exclusively if nobody else uses the ledger, else shared; raise LedgerUnavailable in time."""
@@ -75,6 +76,17 @@ class UsageLock:
         except BlockingIOError:
             return False
         return True
+
+
+def _opened(ledger: Path) -> int:
+    """Open a ledger's lock file, or make it; return its descriptor."""
+    path = lock_path(ledger)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return os.open(path, os.O_RDWR)
+    give_to_owner_of(ledger, descriptor)
+    return descriptor
 
 
 def is_unused(ledger: Path) -> bool:

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from . import Key, LedgerFault
+from .ownership import give_to_owner_of
 
 KEY_BYTES: Final = 32
 NONCE_BYTES: Final = 12
@@ -106,6 +107,7 @@ def make_key_file(path: Path, *, random_bytes: RandomBytes) -> None:
     unfinished = path.with_name(f"{path.name}.{random_bytes(8).hex()}")
     descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
+        give_to_owner_of(path, descriptor)
         with os.fdopen(descriptor, "wb") as file:
             file.write(base64.b64encode(random_bytes(KEY_BYTES)) + b"\n")
             file.flush()
