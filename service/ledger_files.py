@@ -138,10 +138,10 @@ def _backup(args: argparse.Namespace, place: Place) -> int:
 
 def _restore(args: argparse.Namespace, place: Place) -> int:
     path, backup = place.path, args.file
-    if backup is not None and backup.exists() and path.exists() and backup.samefile(path):
-        backup = None
     with using(path) as lock:
         with naming_faults(path, "restored"):
+            if backup is not None and backup.exists() and path.exists() and backup.samefile(path):
+                backup = None
             lock.acquire_alone(PATIENCE_S)
             done = restore(place, backup and backup.absolute(), clock_ms(), _aside())
         lock.release()

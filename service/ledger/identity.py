@@ -80,11 +80,12 @@ def refusal_to_make(
 
 
 def refusal_without_marker(absence: Absence, where: str, marker: Marker, cause: str = "") -> str:
-    """Return why no ledger must be made where its marker cannot be written, for a cause if that is known."""
+    """Return why no ledger must be made whose marker cannot be written, with the cause if it is known."""
+    because = f" ({cause})" if cause else ""
     return (
         f"the ledger {where} {absence}, and whether its key has had one cannot be known, because "
-        f"{marker.path} cannot be written{cause and f' ({cause})'}: restore a backup with: alipayhk-gateway "
-        "ledger restore FILE, or, before the very first start, make it once with: alipayhk-gateway ledger init"
+        f"{marker.path} cannot be written{because}: restore a backup with: alipayhk-gateway ledger restore "
+        f"FILE, or, before the very first start, make it once with: alipayhk-gateway ledger init"
     )
 
 

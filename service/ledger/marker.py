@@ -26,6 +26,7 @@ from .vault import sync_directory
 EVERY_S: Final = 0.5
 """The shortest time between two writes: with the write itself, the marker is at most 1 s late."""
 FILE_BYTES_MAX: Final = 1 << 20
+_ACCEPT: Final = "accept the ledger that is there with: alipayhk-gateway ledger restore"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +58,12 @@ class Marker:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise LedgerFault(f"{self.path} cannot be read: {error.strerror}") from None
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             raise LedgerFault(
-                f"{self.path} is damaged: put it back, or accept the ledger that is there with: "
-                "alipayhk-gateway ledger restore"
+                f"{self.path} cannot be read ({error.strerror}): let this user read it, or move it away "
+                f"and {_ACCEPT}"
             ) from None
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
+            raise LedgerFault(f"{self.path} is damaged: put it back, or {_ACCEPT}") from None
 
     def can_be_written(self) -> bool:
         """Whether its directory can be written by this process."""

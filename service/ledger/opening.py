@@ -84,6 +84,7 @@ def open_ledger(
         read_key_file(key_file)
     if not create and not path.exists():
         raise LedgerFault(f"there is no ledger {path}")
+    place.must_be_writable()
     with using(path, create=create) as lock:
         with naming_faults(path, "opened"):
             lock.acquire(LOCK_S)
@@ -100,7 +101,8 @@ def fault_of(url: str, key_file: Path | None) -> str | None:
         return None
     try:
         with naming_faults(path, "opened"):
-            Place(path, key_file).examine(is_alone=is_unused(path))
+            (place := Place(path, key_file)).must_be_writable()
+            place.examine(is_alone=is_unused(path))
     except LedgerFault as fault:
         return str(fault)
     except LedgerUnavailable:  # another program holds it for a moment

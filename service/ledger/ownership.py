@@ -12,9 +12,13 @@ from pathlib import Path
 
 
 def give_to_owner_of(path: Path, descriptor: int) -> None:
-    """Give a file that root has just made to the owner of a path, or of its directory if it is missing."""
+    """Give a file that root has just made to the owner of a path.
+
+    Where the path is missing, or is root's itself, that is the owner of its directory.
+    """
     if os.geteuid() != 0:
         return
     with suppress(OSError):  # a container may lack the capability; then root is its only user
         owner = path.stat() if path.exists() else path.parent.stat()
+        owner = owner if owner.st_uid else path.parent.stat()
         os.fchown(descriptor, owner.st_uid, owner.st_gid)

@@ -36,7 +36,7 @@ class KeyMark:
         if key_check != self.key_check:
             raise LedgerFault(
                 f"the ledger {path} was made with another key (its id is {key_id}, "
-                f"that of LEDGER_KEY_FILE is {self.key_id})"
+                f"that of LEDGER_KEY_FILE is {self.key_id}): put the right one back"
             )
 
 
@@ -159,6 +159,11 @@ class LedgerFile:
 def is_busy(error: BaseException) -> bool:
     """Whether somebody else holds the lock."""
     return isinstance(error, sqlite3.Error) and name_of(error).startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Whether the file is not, or no longer, a whole database."""
+    return name_of(error).startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB"))
 
 
 def name_of(error: sqlite3.Error) -> str:

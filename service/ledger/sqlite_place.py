@@ -8,16 +8,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from . import LedgerFault, LedgerUnavailable
 from .identity import Absence, Found, refusal_to_make, refusal_to_open, refusal_without_marker
 from .marker import Marker
 from .ownership import give_to_owner_of
 from .sqlite import SqliteLedger
-from .sqlite_file import KeyMark, LedgerFile, is_busy, name_of
+from .sqlite_file import KeyMark, LedgerFile, is_busy, is_damage, name_of
 from .sqlite_run import has_log, inspect, log_path
-from .usage_lock import UsageLock
+from .usage_lock import UsageLock, lock_path
 from .vault import RandomBytes, Vault, make_key_file, read_key_file, sync_directory
+
+
+_RESTORE: Final = "restore a backup with: alipayhk-gateway ledger restore FILE"
+_START_NEW: Final = "start a new one with: alipayhk-gateway ledger init --new"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +50,28 @@ class Place:
 
     def key_mark(self) -> KeyMark:
         """Return what the database of this key knows it by; raise LedgerFault."""
-        vault = Vault(read_key_file(self.key_file), random_bytes=os.urandom)
+        try:
+            vault = Vault(read_key_file(self.key_file), random_bytes=os.urandom)
+        except LedgerFault as fault:
+            raise LedgerFault(
+                f"{fault}: put the key back, or, if what the ledger {self.path} knew may be forgotten, "
+                f"move key and ledger away and {_START_NEW}"
+            ) from None
         return KeyMark(vault.key_id, vault.key_check)
+
+    def must_be_writable(self) -> None:
+        """Raise LedgerFault where this user must not write what a ledger that is in use writes."""
+        directory = self.path.parent
+        needed = {directory: os.W_OK | os.X_OK} if directory.is_dir() else {}
+        for file in (self.path, lock_path(self.path), log_path(self.path)):
+            if needed and file.is_file():
+                needed[file] = os.R_OK | os.W_OK
+        for path, access in needed.items():
+            if not os.access(path, access):
+                raise LedgerFault(
+                    f"the ledger {self.path} cannot be used: this user (uid {os.geteuid()}) cannot write "
+                    f"{path}: give it to this user, run as its owner, or mount it so that it can be written"
+                )
 
     def examine(self, *, is_alone: bool) -> Absence | None:
         """Return how the database is absent and may be made, None where it may be opened.
@@ -75,11 +100,14 @@ class Place:
     def must_be_free(self, absence: Absence, *, is_alone: bool) -> None:
         """Raise LedgerFault where something else than the marker says that there was a database."""
         if not is_alone:
-            raise LedgerFault(f"the ledger {self.path} {absence}, and another process still uses it")
+            raise LedgerFault(
+                f"the ledger {self.path} {absence}, and another process still uses it: put it back, or "
+                f"stop that process and {_RESTORE}"
+            )
         if absence is not Absence.NO_TABLES and has_log(self.path):
             raise LedgerFault(
                 f"the ledger {self.path} {absence}, and its write-ahead log {log_path(self.path)} is still "
-                "there: put the ledger back, or restore a backup with: alipayhk-gateway ledger restore FILE"
+                f"there: put the ledger back, or {_RESTORE}"
             )
 
 
@@ -105,6 +133,8 @@ def naming_faults(path: Path, what: str) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         text = f"the ledger {path} cannot be {what}: {name_of(error)}"
+        if is_damage(error):
+            text += f": {_RESTORE}, or, if what it knew may be forgotten, move it away and {_START_NEW}"
         raise (LedgerUnavailable if is_busy(error) else LedgerFault)(text) from None
     except OSError as error:
         raise LedgerFault(f"the ledger {path} cannot be {what}: {error.strerror}") from None

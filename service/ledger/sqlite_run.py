@@ -3,9 +3,9 @@
 `meta.run` is NULL in a file that was closed cleanly. The first transaction of a run writes an id there, and
 nothing else, and a checkpoint puts that into the main file at once: a copy of the main file alone then says
 that it was not closed cleanly. The last process to close sets it to NULL again, in the last transaction.
-`run` changes only where the main file has all that was committed before, and no token is granted between the
-change and its checkpoint: a main file and its own log never differ in both run and token. Where another
-program's long read keeps the log from the main file, the file is not marked, which the marker makes up for.
+`run` changes only where the main file has all that was committed before, and no token is granted between
+the change and its checkpoint: a main file and its own log never differ in both run and token. Where another
+program's long read keeps the log from the main file, `run` stays as it was, and the marker alone decides.
 
 What a crash at each point leaves:
 
@@ -126,7 +126,7 @@ class Run:
         """Write that the file is open, also into the main file; raise sqlite3.Error.
 
         In a transaction of its own, so that the main file has the mark before the log has a claim. Where a
-        long read keeps it from the main file, it is taken back, and tried again before the next transaction.
+        long read keeps it from the main file, it is taken back, and written before a later transaction.
         """
         if self._is_marked or not checkpoint(connection):
             return

@@ -32,7 +32,7 @@ from tests.ledger.levels import (
     sqlite_url,
     the_row,
 )
-from tests.ledger.processes import output_of, started
+from tests.ledger.processes import NOBODY, output_of, started
 
 
 async def made(directory: Path) -> Path:
@@ -256,7 +256,7 @@ def test_directory_that_may_not_be_written_is_named() -> None:
     try:
         directory.chmod(0o555)
         ((sentence,),) = output_of(started("open_as_nobody", directory))
-        assert sentence.endswith("cannot be made: Permission denied")
+        assert f"(uid {NOBODY}) cannot write {directory}: give it to this user" in sentence
     finally:
         directory.chmod(0o755)
         shutil.rmtree(directory)
@@ -269,7 +269,7 @@ def test_ledger_that_may_not_be_written_is_named() -> None:
         for part, mode in ((path, 0o444), (directory / "ledger.db.key", 0o444), (directory, 0o555)):
             part.chmod(mode)
         ((sentence,),) = output_of(started("open_as_nobody", directory))
-        assert sentence.endswith("cannot be opened: Permission denied")
+        assert f"(uid {NOBODY}) cannot write {directory}: give it to this user" in sentence
     finally:
         directory.chmod(0o755)
         shutil.rmtree(directory)
