@@ -17,6 +17,7 @@ These rules are pure, and the same for every engine: an engine says what it foun
 | there  | names it; its token is higher | refuse: an older copy |
 | there  | names no ledger, or there is none; the database is whole | adopt it: open it, write the marker |
 | there  | names no ledger, or there is none; the database is not whole | refuse |
+| there  | names it elsewhere, and another one here | refuse |
 | there  | names others only | refuse |
 
 An upgrade needs no operator by the seventh line: the first start of a version with markers finds a
@@ -108,6 +109,11 @@ def refusal_to_open(found: Found, where: str, log: str, marker: Marker) -> str |
         return (
             f"the ledger {where} is none of those that {marker.path} names: it is an older copy, or "
             f"another key's: put the right one back, {accept}"
+        )
+    if entry.where != where and any(other.where == where for other in entries.values()):
+        return (
+            f"the ledger {where} was used at {entry.where} before, and {marker.path} says that another one "
+            f"was used here since: put that one back, {accept}"
         )
     if found.token < entry.token:
         cause = "is an older copy" if found.is_whole else f"lacks its write-ahead log {log}"

@@ -36,7 +36,11 @@ def check_url(url: str) -> str:
 
 def sqlite_path(url: str) -> Path | None:
     """Return where the file is; None for a ledger that has none."""
-    return Path(url.removeprefix(SQLITE)).absolute() if url.startswith(SQLITE) else None
+    if not url.startswith(SQLITE):
+        return None
+    path = Path(url.removeprefix(SQLITE)).absolute()
+    # SQLite follows a link to the file, and keeps the log beside that: so must the lock and the key be.
+    return Path(os.path.realpath(path)) if os.path.islink(path) else path  # noqa: PTH114  (never raises)
 
 
 def is_new(path: Path) -> bool:

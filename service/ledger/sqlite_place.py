@@ -20,7 +20,6 @@ from .sqlite_run import has_log, inspect, log_path
 from .usage_lock import UsageLock, lock_path
 from .vault import RandomBytes, Vault, make_key_file, read_key_file, sync_directory
 
-
 _RESTORE: Final = "restore a backup with: alipayhk-gateway ledger restore FILE"
 _START_NEW: Final = "start a new one with: alipayhk-gateway ledger init --new"
 

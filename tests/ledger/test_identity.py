@@ -310,6 +310,29 @@ async def test_ledger_of_another_place_with_the_same_key_is_refused(kept: Kept, 
     assert "is none of those that" in (await kept.refusal() or "")
 
 
+async def test_lost_ledger_is_refused_where_another_was_started_since(kept: Kept, tmp_path: Path) -> None:
+    """It does not know what the other one sent, wherever it was when it was lost."""
+    (moved := tmp_path / "moved").mkdir()
+    await used(kept, "id-1")
+    lost = shutil.copy(kept.db, tmp_path / "lost.db")
+    first = json.loads(kept.marker.read_bytes())["ledgers"]
+    kept.marker.write_text('{"ledgers": {}}')
+    ledger, _ = opened(sqlite_url(moved), kept.key)  # as `ledger init --new` makes it
+    await ended(ledger, a_bind("id-2"))
+    await ledger.close()
+    second_of_key = json.loads(kept.marker.read_bytes())["ledgers"]
+    kept.marker.write_text(json.dumps({"ledgers": first | second_of_key}))
+    second = (moved / "ledger.db").rename(tmp_path / "second.db")
+    shutil.copy(lost, moved / "ledger.db")
+    refusal = fault_of(sqlite_url(moved), kept.key) or ""
+    assert f"was used at {kept.db} before" in refusal
+    with pytest.raises(LedgerFault, match="was used here since: put that one back"):
+        opened(sqlite_url(moved), kept.key)
+    shutil.move(second, moved / "ledger.db")
+    assert fault_of(sqlite_url(moved), kept.key) is None
+    assert await kept.refusal() is None
+
+
 @pytest.mark.parametrize("damage", [b"", b"{}", b"[1]", b'{"ledgers": {"a": 1}}', b"\xff", b"[" * 9999])
 async def test_damaged_marker_is_refused(kept: Kept, damage: bytes) -> None:
     await used(kept, "id-1")

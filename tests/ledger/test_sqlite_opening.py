@@ -19,7 +19,7 @@ import pytest
 from service.ledger import Ending, Key, LedgerFault, State
 from service.ledger.memory import MemoryLedger
 from service.ledger.off import OffLedger
-from service.ledger.opening import check_url
+from service.ledger.opening import check_url, fault_of
 from tests.ledger.levels import (
     IN_DOUBT,
     LEASE_MS,
@@ -93,6 +93,18 @@ async def test_relative_and_absolute_paths_and_odd_names(
         assert await row_of(ledger, a_claim()) is not None
         await ledger.close()
         assert path.is_file()
+
+
+async def test_file_may_be_a_link(tmp_path: Path) -> None:
+    (volume := tmp_path / "volume").mkdir()
+    (tmp_path / "ledger.db").symlink_to(volume / "real.db")
+    for _ in range(2):
+        assert fault_of(sqlite_url(tmp_path), None) is None
+        ledger, _ = opened(sqlite_url(tmp_path))
+        await granted(ledger, a_claim(os.urandom(4).hex(), linkage=None))
+        await ledger.close()
+    assert set(modes_of(tmp_path)) == {"ledger.db", "volume"}
+    assert set(modes_of(volume)) >= {"real.db", "real.db.key"}
 
 
 # -- what is made

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from service import ledger_commands, ledger_files
+from service.exits import EX_CONFIG
 from service.ledger import LedgerFault
 from service.ledger.opening import fault_of
 from tests.ledger.levels import a_bind, ended, opened, sqlite_url
@@ -115,7 +116,7 @@ def test_restore_of_a_name_that_cannot_be_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asyncio.run(used(tmp_path))
-    assert run(tmp_path, "restore", "a" * 300) == ledger_files.EX_CONFIG
+    assert run(tmp_path, "restore", "a" * 300) == EX_CONFIG
     assert "File name too long" in capsys.readouterr().err
 
 
