@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from service.ledger import Granted, Ledger, LedgerFault, LedgerUnavailable
+from service.ledger.opening import fault_of
 from tests.ledger.levels import APPLIED, NOW_MS, a_claim, ended, opened, sqlite_url
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -79,13 +80,15 @@ async def open_at_once(directory: Path, words: Sequence[str]) -> None:
 
 
 async def open_as_nobody(directory: Path, _: Sequence[str]) -> None:
-    """Open the ledger as a user who owns nothing, and tell what is wrong."""
+    """Open the ledger as a user who owns nothing; tell what is wrong, by `serve` and by `config check`."""
     if os.getuid() == 0:
         os.setuid(NOBODY)
+    checked = fault_of(sqlite_url(directory), None)
     try:
         opened(sqlite_url(directory))
     except LedgerFault as fault:
         tell(fault)
+        tell(checked)
 
 
 async def fill_the_disk(directory: Path, _: Sequence[str]) -> None:

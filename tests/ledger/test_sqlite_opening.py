@@ -267,7 +267,8 @@ def test_directory_that_may_not_be_written_is_named() -> None:
     directory = Path(tempfile.mkdtemp())
     try:
         directory.chmod(0o555)
-        ((sentence,),) = output_of(started("open_as_nobody", directory))
+        ((sentence, checked),) = output_of(started("open_as_nobody", directory))
+        assert checked == sentence
         assert f"(uid {NOBODY}) cannot write {directory}: give it to this user" in sentence
     finally:
         directory.chmod(0o755)
@@ -280,7 +281,8 @@ def test_ledger_that_may_not_be_written_is_named() -> None:
         path = asyncio.run(made(directory))
         for part, mode in ((path, 0o444), (directory / "ledger.db.key", 0o444), (directory, 0o555)):
             part.chmod(mode)
-        ((sentence,),) = output_of(started("open_as_nobody", directory))
+        ((sentence, checked),) = output_of(started("open_as_nobody", directory))
+        assert checked == sentence
         assert f"(uid {NOBODY}) cannot write {directory}: give it to this user" in sentence
     finally:
         directory.chmod(0o755)

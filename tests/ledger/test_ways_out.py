@@ -118,15 +118,3 @@ def test_restore_of_a_name_that_cannot_be_is_refused(
     asyncio.run(used(tmp_path))
     assert run(tmp_path, "restore", "a" * 300) == EX_CONFIG
     assert "File name too long" in capsys.readouterr().err
-
-
-def test_check_names_a_directory_that_cannot_be_written(tmp_path: Path) -> None:
-    """`config check` said that all was well, and `serve` ended with 78."""
-    if os.geteuid() == 0:
-        pytest.skip("root can write everything")
-    asyncio.run(used(tmp_path))
-    tmp_path.chmod(0o555)
-    try:
-        assert f"cannot write {tmp_path}" in (fault_of(sqlite_url(tmp_path), None) or "")
-    finally:
-        tmp_path.chmod(0o755)

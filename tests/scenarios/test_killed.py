@@ -132,7 +132,8 @@ async def test_many_calls_at_once(stage: Stage, upstream: Upstream, wallet: Wall
         answers = {name: await calling for name, calling in calls.items()}
     told_ok = {name for name, answer in answers.items() if hasattr(answer, "replayed")}
     async with stage() as scene:
-        again = await asyncio.gather(*(scene.call(api, request) for api, request in requests.values()))
+        # One after the other: a busy machine may refuse sixty calls at once.
+        again = [await scene.call(api, request) for api, request in requests.values()]
         for (name, (api, request)), answer in zip(requests.items(), again, strict=True):
             if name in told_ok:
                 assert answer.replayed

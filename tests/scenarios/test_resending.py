@@ -90,7 +90,7 @@ async def test_doubt_of_an_earlier_call_outlives_a_refusal_of_the_set_up(scene: 
     request = apart(SYNC)
     scene.upstream.script = hangs
     timed_out = doubt("UPSTREAM_TIMEOUT", promised=True, code=StatusCode.DEADLINE_EXCEEDED)
-    await scene.told(SYNC, request, timed_out, timeout_s=0.45)
+    await scene.told(SYNC, request, timed_out, timeout_s=1.4)
     scene.upstream.script = scene.wallet.says(result("F", "INVALID_SIGNATURE"))
     await scene.told(SYNC, request, REFUSED_IN_DOUBT)
 

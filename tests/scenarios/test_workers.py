@@ -135,7 +135,7 @@ def workers_of(gateway: Gateway) -> list[int]:
 async def test_one_linkage_at_both_workers_is_changed_one_at_a_time(stage: Stage) -> None:
     api, identity, now, most = APIS[0], f"會員-{new_id()}", 0, 0
     async with (
-        stage({"WORKERS": "2", "LISTEN": f"127.0.0.1:{free_port()}"}) as scene,
+        stage({"WORKERS": "2", "LISTEN": f"127.0.0.1:{free_port()}", "UPSTREAM_TIMEOUT_S": "4"}) as scene,
         AsyncExitStack() as stack,
     ):
         await both_serve(scene.gateway)
