@@ -110,7 +110,7 @@ async def test_caller_whose_time_is_up_does_not_abandon_half_a_send(way: Way) ->
     until, request = asyncio.Event(), way.api.request()
     way.upstream.script = held(way, until)
     expected = way.doubt("UPSTREAM_TIMEOUT", code=StatusCode.DEADLINE_EXCEEDED)
-    await caller.refused(way.gateway.channel, way.api, request, expected, timeout_s=0.3)
+    await caller.refused(way.gateway.channel, way.api, request, expected, timeout_s=1.4)
     until.set()
     assert (await way.gateway.attempt_logged(request.request_id))["end"] == "success"
     call = await way.gateway.call_logged(request.request_id)
