@@ -113,7 +113,9 @@ class MemoryLedger:
         """Forget what ended long ago."""
         if not self._marks or self._marks[-1][0] <= now_ms - MARK_EVERY_MS:
             self._marks.append((now_ms, self._last_token))
-        token_max = max((token for at_ms, token in self._marks if at_ms < before_ms), default=0)
+        older = [mark for mark in self._marks if mark[0] < before_ms]
+        del self._marks[: max(len(older) - 1, 0)]
+        token_max = older[-1][1] if older else 0
         ended = (row for row in self._rows.values() if row.state not in UNFINISHED)
         old = [row for row in ended if row.updated_ms < before_ms and row.token <= token_max]
         for row in old:
