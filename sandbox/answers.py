@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from clients.alipayhk.endpoint import Endpoint
-from clients.alipayhk.messages import Headers, VerifiedRequest
+from clients.alipayhk.wire.endpoint import Endpoint
+from clients.alipayhk.wire.messages import Headers, VerifiedRequest
 
 
 @dataclass(frozen=True, slots=True)

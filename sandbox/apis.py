@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from clients.alipayhk.messages import VerifiedRequest
-from clients.alipayhk.protocols import ENVELOPE_SIGNED, HEADER_SIGNED
-from clients.alipayhk.result import Result, text_of
+from clients.alipayhk.wire.messages import VerifiedRequest
+from clients.alipayhk.wire.protocols import ENVELOPE_SIGNED, HEADER_SIGNED
+from clients.alipayhk.wire.result import Result, text_of
 
 from .results import bind_account_result, sync_linkage_result
 from .validation import bind_account_violations, head_violations, sync_linkage_violations

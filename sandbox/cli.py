@@ -9,7 +9,7 @@ import signal
 import sys
 from typing import Final
 
-from clients.alipayhk.messages import JSON_CONTENT_TYPE
+from clients.alipayhk.wire.messages import JSON_CONTENT_TYPE
 
 from .options import Options, OptionsError, options_of
 from .server import running

@@ -8,7 +8,7 @@ from typing import Final
 
 from aiohttp import web
 
-from clients.alipayhk.strict_json import JsonError, read_object
+from clients.alipayhk.wire.strict_json import JsonError, read_object
 
 from .apis import APIS
 from .exchange import REQUEST_BYTES_MAX, Exchange

@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from clients.alipayhk.clock import Now, time_text
-from clients.alipayhk.endpoint import Endpoint
-from clients.alipayhk.messages import RawRequest, VerifiedRequest
-from clients.alipayhk.protocols import HEADER_SIGNED, PROTOCOLS
+from clients.alipayhk.diagnosis.claims import CLAIMS, Claim
+from clients.alipayhk.wire.clock import Now, time_text
+from clients.alipayhk.wire.endpoint import Endpoint
+from clients.alipayhk.wire.messages import RawRequest, VerifiedRequest
+from clients.alipayhk.wire.protocols import HEADER_SIGNED, PROTOCOLS
 
 from .answers import Answer, Sealing, text_answer
 from .apis import APIS, Api, magic_id
-from .claims import CLAIMS, Claim
 from .delivery import Deliver, whole
 from .faults import Fault, UnknownFault, find_fault
 from .journal import Entry, Journal, body_text

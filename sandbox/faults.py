@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final
 
-from clients.alipayhk.protocols import HEADER_SIGNED
-from clients.alipayhk.result import FAILURE, SUCCESS, Result
+from clients.alipayhk.wire.protocols import HEADER_SIGNED
+from clients.alipayhk.wire.result import FAILURE, SUCCESS, Result
 
 from .answers import Sealing, text_answer
 from .apis import APIS, Api

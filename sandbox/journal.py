@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import asdict, dataclass
 from typing import Final
 
-from clients.alipayhk.messages import Headers
+from clients.alipayhk.wire.messages import Headers
 
 ENTRIES_MAX: Final = 1_000
 BODY_BYTES_MAX: Final = 8 * 1024

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from clients.alipayhk.clock import time_of
-from clients.alipayhk.endpoint import Endpoint
-from clients.alipayhk.errors import Malformed, SignatureInvalid
-from clients.alipayhk.messages import RawRequest, VerifiedRequest, header_values
-from clients.alipayhk.protocols import HEADER_SIGNED, PROTOCOLS
-from clients.alipayhk.protocols.header_signed import REQUEST_TIME
-from clients.alipayhk.strict_json import JsonError, read_object
+from clients.alipayhk.diagnosis.claims import Claim
+from clients.alipayhk.diagnosis.mistakes import mistake
+from clients.alipayhk.wire.clock import time_of
+from clients.alipayhk.wire.endpoint import Endpoint
+from clients.alipayhk.wire.errors import Malformed, SignatureInvalid
+from clients.alipayhk.wire.messages import RawRequest, VerifiedRequest, header_values
+from clients.alipayhk.wire.protocols import HEADER_SIGNED, PROTOCOLS
+from clients.alipayhk.wire.protocols.header_signed import REQUEST_TIME
+from clients.alipayhk.wire.strict_json import JsonError, read_object
 
 from .apis import Api
-from .claims import Claim
-from .mistakes import mistake
 
 
 class Refused(Exception):

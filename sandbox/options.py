@@ -12,9 +12,9 @@ from typing import Final, TypeVar, cast, get_args
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
-from clients.alipayhk.crypto import AesMode, EncryptionProfile, RsaPadding
-from clients.alipayhk.endpoint import Encryption, Endpoint
-from clients.alipayhk.keys import Keys, load_private_key, load_public_key, newest_first
+from clients.alipayhk.wire.crypto import AesMode, EncryptionProfile, RsaPadding
+from clients.alipayhk.wire.endpoint import Encryption, Endpoint
+from clients.alipayhk.wire.keys import Keys, load_private_key, load_public_key, newest_first
 
 from .apis import APIS
 

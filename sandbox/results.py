@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from clients.alipayhk.result import FAILURE, Result
+from clients.alipayhk.wire.result import FAILURE, Result
 
 UNKNOWN: Final = "U"
 

@@ -11,8 +11,8 @@ from typing import Final
 
 from aiohttp import web
 
-from clients.alipayhk.clock import Now, now_utc
-from clients.alipayhk.messages import RawRequest
+from clients.alipayhk.wire.clock import Now, now_utc
+from clients.alipayhk.wire.messages import RawRequest
 
 from .console import Console
 from .delivery import Sleep

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from clients.alipayhk.messages import Headers
-from clients.alipayhk.protocols import ENVELOPE_SIGNED, HEADER_SIGNED
+from clients.alipayhk.wire.messages import Headers
+from clients.alipayhk.wire.protocols import ENVELOPE_SIGNED, HEADER_SIGNED
 
 from .answers import Answer
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from clients.alipayhk.clock import time_of
-from clients.alipayhk.strict_json import JsonError, read_object
+from clients.alipayhk.wire.clock import time_of
+from clients.alipayhk.wire.strict_json import JsonError, read_object
 
 MILLISECONDS_MAX: Final = 253_402_300_799_999
 """The last millisecond of the year 9999."""

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, TypeVar
 
-from clients.alipayhk.clock import Now
-from clients.alipayhk.result import Result
-from clients.alipayhk.strict_json import write_json
+from clients.alipayhk.wire.clock import Now
+from clients.alipayhk.wire.result import Result
+from clients.alipayhk.wire.strict_json import write_json
 
 from .results import BIND_ACCOUNT_SUCCESS, SYNC_LINKAGE_SUCCESS, documented
 

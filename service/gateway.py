@@ -10,23 +10,23 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Final
 
 from clients.alipayhk.client import Client
-from clients.alipayhk.keys import fingerprint
+from clients.alipayhk.wire.keys import fingerprint
 
-from .admin import start_admin
-from .clock_skew import ClockSkew
-from .delivery import Delivery
-from .exits import stop_signals
-from .lease import LEASE_MARGIN_S
+from .config.settings import Settings
+from .delivery.clock_skew import ClockSkew
+from .delivery.delivery import Delivery
+from .delivery.ledger_monitor import WatchedBookkeeping
 from .ledger import Ledger, LedgerUnavailable
+from .ledger.lease import LEASE_MARGIN_S
 from .ledger.opening import is_new, open_ledger, sqlite_path
 from .ledger.vault import Vault
-from .ledger_watch import WatchedBookkeeping
-from .linkage import LinkageService
-from .logs import log, stack_of
-from .metrics import Metrics
-from .result_codes import ResultCodes
-from .server import ListenerStopped, Server
-from .settings import Settings
+from .outcomes.result_codes import ResultCodes
+from .server.admin import start_admin
+from .server.linkage_service import LinkageService
+from .server.server import ListenerStopped, Server
+from .signals import stop_signals
+from .telemetry.logs import log, stack_of
+from .telemetry.metrics import Metrics
 from .upstream import endpoints_of, transport_of
 
 HEAL_EVERY_S: Final = 1.0

@@ -6,14 +6,14 @@ import ssl
 from collections.abc import Mapping
 from typing import Final
 
-from clients.alipayhk.crypto import EncryptionProfile
-from clients.alipayhk.endpoint import Encryption, Endpoint
-from clients.alipayhk.keys import Keys
-from clients.alipayhk.protocols import ENVELOPE_SIGNED, HEADER_SIGNED
 from clients.alipayhk.transport import Transport
+from clients.alipayhk.wire.crypto import EncryptionProfile
+from clients.alipayhk.wire.endpoint import Encryption, Endpoint
+from clients.alipayhk.wire.keys import Keys
+from clients.alipayhk.wire.protocols import ENVELOPE_SIGNED, HEADER_SIGNED
 
-from .rpcs import bind_account, sync_linkage
-from .settings import Settings
+from .config.settings import Settings
+from .server.rpcs import bind_account, sync_linkage
 
 CONNECT_TIMEOUT_S: Final = 2.0
 

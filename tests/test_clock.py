@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from .clock import WallClock
+from tests.clock import WallClock
 
 ASK: Final = """
 import sys, time

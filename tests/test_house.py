@@ -98,6 +98,63 @@ def test_nothing_is_left_for_later() -> None:
     assert marked == []
 
 
+# -- foreign libraries
+
+OWNERS: dict[str, tuple[str, ...]] = {
+    "alipayhk": ("clients/linkage/", "service/"),
+    "aiohttp": (
+        "clients/alipayhk/connections.py",
+        "clients/alipayhk/pairing.py",
+        "clients/alipayhk/transport.py",
+        "sandbox/",
+        "service/server/admin.py",
+    ),
+    "cryptography": (
+        "clients/alipayhk/diagnosis/mistakes.py",
+        "clients/alipayhk/wire/crypto.py",
+        "clients/alipayhk/wire/keys.py",
+        "sandbox/options.py",
+        "service/commands/keys.py",
+        "service/config/",
+        "service/credentials/",
+        "service/ledger/vault.py",
+    ),
+    "clients": ("sandbox/", "service/"),
+    "google": ("clients/linkage/", "service/"),
+    "grpc": (
+        "clients/linkage/",
+        "service/commands/",
+        "service/config/result_codes_file.py",
+        "service/outcomes/",
+        "service/server/",
+    ),
+    "prometheus_client": (
+        "service/commands/workers.py",
+        "service/server/admin.py",
+        "service/telemetry/",
+    ),
+    "structlog": ("service/telemetry/",),
+    "yarl": ("clients/alipayhk/transport.py",),
+}
+"""Each foreign library, and each package of ours that others import, with the modules or folders that may."""
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Yield the top package of every absolute import."""
+    for node in nodes(path):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield (node.module or "").partition(".")[0]
+
+
+@pytest.mark.parametrize("library", OWNERS)
+def test_only_its_owners_import_a_foreign_library(library: str) -> None:
+    importing = {name(path) for path in modules() if library in imports(path)}
+    assert [module for module in sorted(importing) if not module.startswith(OWNERS[library])] == []
+    assert [owner for owner in OWNERS[library] if not any(m.startswith(owner) for m in importing)] == []
+
+
 # -- the environment
 
 
@@ -115,7 +172,7 @@ def reads_environment(node: ast.AST) -> bool:
 def test_only_settings_touches_the_environment() -> None:
     touching = {name(path) for path in modules() for node in nodes(path) if reads_environment(node)}
     # A client has no settings of the gateway's; its command line has an environment of its own.
-    assert touching <= {"service/settings.py", "clients/linkage/alipayhk_linkage/connection.py"}
+    assert touching <= {"service/config/settings.py", "clients/linkage/alipayhk_linkage/connection.py"}
 
 
 def settings_in_the_table() -> set[str]:
@@ -130,7 +187,7 @@ def settings_in_the_table() -> set[str]:
 
 
 def test_the_table_of_settings_names_every_setting_and_no_other() -> None:
-    settings = importlib.import_module("service.settings").Settings
+    settings = importlib.import_module("service.config.settings").Settings
     fields = {field.name.upper() for field in dataclasses.fields(settings)}
     assert settings_in_the_table() == fields
 

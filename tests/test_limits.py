@@ -10,10 +10,9 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from alipayhk.linkage.v1 import linkage_service_pb2 as pb
-from service.rpcs import Rpc, bind_account, sync_linkage
-from service.validation import violations
-
-from .test_protos import field_comments
+from service.server.rpcs import Rpc, bind_account, sync_linkage
+from service.server.validation import violations
+from tests.test_protos import field_comments
 
 RPCS = {rpc.request.DESCRIPTOR.name: rpc for rpc in (sync_linkage.RPC, bind_account.RPC)}
 SECONDS_MAX = 253_402_300_799

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from .clock import Now, now_utc, skew_s
-from .endpoint import Endpoint
-from .errors import AnswerError, CallError, OutsideWindow, ResultError
-from .messages import VerifiedResponse
-from .protocols import PROTOCOLS
-from .result import SUCCESS
 from .transport import Attempt, Transport
+from .wire.clock import Now, now_utc, skew_s
+from .wire.endpoint import Endpoint
+from .wire.errors import AnswerError, CallError, OutsideWindow, ResultError
+from .wire.messages import VerifiedResponse
+from .wire.protocols import PROTOCOLS
+from .wire.result import SUCCESS
 
 
 class Client:
@@ -60,5 +60,7 @@ class Client:
             error.__cause__ = error.__context__ = None
             raise
         if verified.result.status != SUCCESS:
-            raise ResultError(verified)
+            raise ResultError(
+                verified.result, http_status=verified.http_status, tracer_id=verified.tracer_id
+            )
         return verified

@@ -14,9 +14,9 @@ import aiohttp
 from yarl import URL
 
 from .connections import QUARANTINE_S, PairedBody, PairingConnector
-from .errors import ConnectionLost, LeaseExpired, Repeated, Timeout, TlsInvalid, Truncated, Unreachable
-from .messages import RawResponse, SealedRequest
 from .pairing import RepeatedAnswer
+from .wire.errors import ConnectionLost, LeaseExpired, Repeated, Timeout, TlsInvalid, Truncated, Unreachable
+from .wire.messages import RawResponse, SealedRequest
 
 BODY_BYTES_MAX: Final = 256 * 1024
 _READ_BYTES: Final = 16 * 1024

@@ -12,7 +12,7 @@ from typing import Final
 from . import Ledger, LedgerFault, LedgerUnavailable
 from .memory import MemoryLedger
 from .off import OffLedger
-from .sqlite_place import Place, naming_faults, open_place, using
+from .sqlite.place import Place, naming_faults, open_place, using
 from .usage_lock import is_unused
 from .vault import KEY_BYTES, RandomBytes, Vault, read_key_file
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from ..lease import LEASE_MAX_MS
 from . import FINAL, Answer, Claim, Granted, InProgress, Known, LinkageBusy, Refused, Reused, Row, State
+from .lease import LEASE_MAX_MS
 
 MARK_EVERY_MS: Final = 3_600_000
 """The least time between two marks of the clock; see `Ledger.drop`."""

@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
-from clients.alipayhk.protocols import ENVELOPE_SIGNED, HEADER_SIGNED
+from clients.alipayhk.wire.protocols import ENVELOPE_SIGNED, HEADER_SIGNED
 from tests.alipayhk.sides import Sides, both_sides
 
 SHARED: Final = Path(__file__).resolve().parents[1] / "vectors" / "shared"

@@ -11,12 +11,12 @@ from urllib.parse import quote
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from hypothesis import HealthCheck, settings
 
-from clients.alipayhk import crypto
-from clients.alipayhk.crypto import EncryptionProfile
-from clients.alipayhk.endpoint import Encryption, Endpoint
-from clients.alipayhk.keys import Keys
-from clients.alipayhk.messages import Headers, RawResponse, VerifiedResponse, header_values
-from clients.alipayhk.protocols import (
+from clients.alipayhk.wire import crypto
+from clients.alipayhk.wire.crypto import EncryptionProfile
+from clients.alipayhk.wire.endpoint import Encryption, Endpoint
+from clients.alipayhk.wire.keys import Keys
+from clients.alipayhk.wire.messages import Headers, RawResponse, VerifiedResponse, header_values
+from clients.alipayhk.wire.protocols import (
     ENVELOPE_SIGNED,
     HEADER_SIGNED,
     PROTOCOLS,
@@ -24,7 +24,7 @@ from clients.alipayhk.protocols import (
     header_signed,
     header_text,
 )
-from clients.alipayhk.strict_json import write_json
+from clients.alipayhk.wire.strict_json import write_json
 
 CLIENT_ID: Final = "4Q5Y8W0WSG45P907917"
 PATH: Final = "/api/open/v1/example/path"

@@ -10,10 +10,10 @@ from typing import Final
 
 import pytest
 
-from clients.alipayhk import errors
 from clients.alipayhk.connections import QUARANTINE_S
 from clients.alipayhk.pairing import ANSWERS_REMEMBERED, PairedProtocol
 from clients.alipayhk.transport import Transport
+from clients.alipayhk.wire import errors
 from tests.alipayhk.upstream import (
     NO_AUTHORITIES,
     Authority,

@@ -11,14 +11,14 @@ from typing import Final
 
 import pytest
 
-from clients.alipayhk import errors
 from clients.alipayhk.client import Client
-from clients.alipayhk.clock import now_utc
-from clients.alipayhk.crypto import EncryptionProfile
-from clients.alipayhk.messages import Headers, RawRequest, VerifiedRequest
-from clients.alipayhk.protocols import HEADER_SIGNED, PROTOCOLS
-from clients.alipayhk.strict_json import member_bytes
 from clients.alipayhk.transport import Attempt
+from clients.alipayhk.wire import errors
+from clients.alipayhk.wire.clock import now_utc
+from clients.alipayhk.wire.crypto import EncryptionProfile
+from clients.alipayhk.wire.messages import Headers, RawRequest, VerifiedRequest
+from clients.alipayhk.wire.protocols import HEADER_SIGNED, PROTOCOLS
+from clients.alipayhk.wire.strict_json import member_bytes
 from tests.alipayhk.sides import REQUEST_ID, Sides
 from tests.alipayhk.upstream import Upstream, Wire, hanging, rested, transport
 from tests.ports import free_port
@@ -180,13 +180,8 @@ async def test_any_status_but_s_is_a_result_error(sides: Sides, status: str) -> 
     error = await fails(sides, Wallet(sides, {"result": result}, http_status=500))
     assert isinstance(error, errors.ResultError)
     assert error.sent
-    answered = error.response
-    assert (answered.result.status, answered.result.code, answered.result.message) == (
-        status,
-        RATE_LIMITED,
-        "no",
-    )
-    assert (answered.http_status, answered.tracer_id) == (500, "tracer-1")
+    assert (error.result.status, error.result.code, error.result.message) == (status, RATE_LIMITED, "no")
+    assert (error.http_status, error.tracer_id) == (500, "tracer-1")
 
 
 def twisted(body: bytes) -> bytes:

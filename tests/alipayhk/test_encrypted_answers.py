@@ -10,10 +10,10 @@ from typing import Final, get_args
 import pytest
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
-from clients.alipayhk import crypto, errors
-from clients.alipayhk.crypto import AesMode, CryptoError, EncryptionProfile, RsaPadding
-from clients.alipayhk.messages import RawRequest, RawResponse, VerifiedRequest
-from clients.alipayhk.protocols import header_signed, header_text
+from clients.alipayhk.wire import crypto, errors
+from clients.alipayhk.wire.crypto import AesMode, CryptoError, EncryptionProfile, RsaPadding
+from clients.alipayhk.wire.messages import RawRequest, RawResponse, VerifiedRequest
+from clients.alipayhk.wire.protocols import header_signed, header_text
 from tests.alipayhk.sides import (
     NOW,
     OK_BODY,

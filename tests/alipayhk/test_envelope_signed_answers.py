@@ -13,9 +13,9 @@ from typing import Final
 import pytest
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
-from clients.alipayhk import crypto, errors
-from clients.alipayhk.messages import RawRequest, RawResponse, VerifiedRequest
-from clients.alipayhk.protocols import envelope_signed
+from clients.alipayhk.wire import crypto, errors
+from clients.alipayhk.wire.messages import RawRequest, RawResponse, VerifiedRequest
+from clients.alipayhk.wire.protocols import envelope_signed
 from tests.alipayhk.sides import (
     CLIENT_ID,
     FUNCTION,

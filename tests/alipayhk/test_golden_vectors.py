@@ -12,11 +12,11 @@ from typing import Any, Final
 import pytest
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
-from clients.alipayhk import crypto
-from clients.alipayhk.crypto import EncryptionProfile
-from clients.alipayhk.endpoint import Encryption, Endpoint
-from clients.alipayhk.messages import RawRequest, RawResponse, VerifiedRequest
-from clients.alipayhk.protocols import (
+from clients.alipayhk.wire import crypto
+from clients.alipayhk.wire.crypto import EncryptionProfile
+from clients.alipayhk.wire.endpoint import Encryption, Endpoint
+from clients.alipayhk.wire.messages import RawRequest, RawResponse, VerifiedRequest
+from clients.alipayhk.wire.protocols import (
     ENVELOPE_SIGNED,
     HEADER_SIGNED,
     envelope_signed,

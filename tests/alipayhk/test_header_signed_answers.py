@@ -9,11 +9,11 @@ from datetime import datetime, timedelta
 import pytest
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
-from clients.alipayhk import crypto, errors
-from clients.alipayhk.endpoint import Encryption, Endpoint
-from clients.alipayhk.messages import RawRequest, RawResponse
-from clients.alipayhk.protocols import header_signed
-from clients.alipayhk.result import Result
+from clients.alipayhk.wire import crypto, errors
+from clients.alipayhk.wire.endpoint import Encryption, Endpoint
+from clients.alipayhk.wire.messages import RawRequest, RawResponse
+from clients.alipayhk.wire.protocols import header_signed
+from clients.alipayhk.wire.result import Result
 from tests.alipayhk.sides import (
     ANSWERED_AT,
     CLIENT_ID,

@@ -12,8 +12,8 @@ from typing import Final
 
 import pytest
 
-from clients.alipayhk import errors
 from clients.alipayhk.pairing import INTERIM_MAX
+from clients.alipayhk.wire import errors
 from tests.alipayhk.upstream import Upstream, Wire, post, replying, traced, transport
 
 TIMEOUT_S: Final = 30.0

@@ -22,8 +22,8 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from clients.alipayhk import keys
-from clients.alipayhk.keys import KeyFileError
+from clients.alipayhk.wire import keys
+from clients.alipayhk.wire.keys import KeyFileError
 
 Write = Callable[[RSAPrivateKey], bytes]
 

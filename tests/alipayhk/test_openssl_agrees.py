@@ -12,8 +12,8 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
-from clients.alipayhk import crypto, keys
-from clients.alipayhk.crypto import AesMode, EncryptionProfile, RsaPadding
+from clients.alipayhk.wire import crypto, keys
+from clients.alipayhk.wire.crypto import AesMode, EncryptionProfile, RsaPadding
 
 OPENSSL: Final = shutil.which("openssl") or "openssl"
 """Where it is missing these tests fail, and are not passed over: they are the only second opinion."""

@@ -13,10 +13,10 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
-from clients.alipayhk import crypto
-from clients.alipayhk.crypto import CryptoError
-from clients.alipayhk.protocols import envelope_signed
-from clients.alipayhk.strict_json import member_bytes
+from clients.alipayhk.wire import crypto
+from clients.alipayhk.wire.crypto import CryptoError
+from clients.alipayhk.wire.protocols import envelope_signed
+from clients.alipayhk.wire.strict_json import member_bytes
 
 FILE: Final = Path(__file__).resolve().parents[1] / "vectors" / "shared" / "envelope_documented.json"
 PRINTED: Final[dict[str, str]] = json.loads(FILE.read_text("utf-8"))

@@ -10,12 +10,12 @@ from typing import Final
 import pytest
 from cryptography.hazmat.primitives import serialization
 
-from clients.alipayhk import clock, crypto, errors, keys, strict_json
 from clients.alipayhk.client import Client
-from clients.alipayhk.crypto import CryptoError, EncryptionProfile
-from clients.alipayhk.messages import RawRequest, RawResponse, SealedRequest, SealedResponse
-from clients.alipayhk.protocols import PROTOCOLS, header_text
 from clients.alipayhk.transport import Attempt, Transport
+from clients.alipayhk.wire import clock, crypto, errors, keys, strict_json
+from clients.alipayhk.wire.crypto import CryptoError, EncryptionProfile
+from clients.alipayhk.wire.messages import RawRequest, RawResponse, SealedRequest, SealedResponse
+from clients.alipayhk.wire.protocols import PROTOCOLS, header_text
 from tests.alipayhk.sides import (
     NOW,
     OK_BODY,
@@ -266,7 +266,7 @@ def test_no_message_shows_its_body(sides: Sides) -> None:
 
 def test_an_error_that_carries_an_answer_does_not_show_it(sides: Sides) -> None:
     verified = sides.open(answer(sides, BODY.replace(b'"S"', b'"U"')))
-    error = errors.ResultError(verified)
+    error = errors.ResultError(verified.result)
     assert verified.result.message == MARK
     assert MARK not in repr(error) + str(error) + repr(vars(error))
 

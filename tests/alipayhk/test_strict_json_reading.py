@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import pytest
 
-from clients.alipayhk.strict_json import (
+from clients.alipayhk.wire.strict_json import (
     DEPTH_MAX,
     IncompleteJson,
     JsonError,

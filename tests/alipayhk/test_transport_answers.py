@@ -13,9 +13,9 @@ from typing import Final
 
 import pytest
 
-from clients.alipayhk import errors
-from clients.alipayhk.messages import header_values
 from clients.alipayhk.transport import BODY_BYTES_MAX
+from clients.alipayhk.wire import errors
+from clients.alipayhk.wire.messages import header_values
 from tests.alipayhk.upstream import (
     Authority,
     Script,

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from clients.alipayhk import errors
-from clients.alipayhk.messages import SealedRequest
 from clients.alipayhk.transport import Attempt, Transport
+from clients.alipayhk.wire import errors
+from clients.alipayhk.wire.messages import SealedRequest
 from tests.alipayhk.upstream import (
     Authority,
     Upstream,

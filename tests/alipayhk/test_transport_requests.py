@@ -8,7 +8,7 @@ from typing import Final
 
 import pytest
 
-from clients.alipayhk import errors
+from clients.alipayhk.wire import errors
 from tests.alipayhk.upstream import (
     Authority,
     Upstream,

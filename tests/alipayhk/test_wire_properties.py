@@ -12,13 +12,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from clients.alipayhk import crypto, errors
-from clients.alipayhk.crypto import AesMode, CryptoError, EncryptionProfile, RsaPadding
-from clients.alipayhk.keys import KeyFileError, newest_first, parse_key, public_der
-from clients.alipayhk.messages import RawRequest, RawResponse
-from clients.alipayhk.protocols import PROTOCOLS
-from clients.alipayhk.protocols.header_text import header_pairs
-from clients.alipayhk.strict_json import JsonError, member_bytes, read_object, write_json
+from clients.alipayhk.wire import crypto, errors
+from clients.alipayhk.wire.crypto import AesMode, CryptoError, EncryptionProfile, RsaPadding
+from clients.alipayhk.wire.keys import KeyFileError, newest_first, parse_key, public_der
+from clients.alipayhk.wire.messages import RawRequest, RawResponse
+from clients.alipayhk.wire.protocols import PROTOCOLS
+from clients.alipayhk.wire.protocols.header_text import header_pairs
+from clients.alipayhk.wire.strict_json import JsonError, member_bytes, read_object, write_json
 from tests.alipayhk.sides import (
     NOW,
     OK_BODY,

@@ -6,10 +6,11 @@ from typing import Any, Final
 
 import pytest
 
-from clients.alipayhk import errors
-from clients.alipayhk.messages import Headers, RawResponse
-from clients.alipayhk.result import Result, result_of
-from clients.alipayhk.strict_json import write_json
+from clients.alipayhk.wire import errors
+from clients.alipayhk.wire.messages import Headers, RawResponse
+from clients.alipayhk.wire.protocols.result_body import result_of
+from clients.alipayhk.wire.result import Result
+from clients.alipayhk.wire.strict_json import write_json
 from tests.alipayhk.sides import Sides, answer
 
 ODD: Final[list[Any]] = [None, 0, 1.5, True, [], {}, ["x"], {"x": "y"}]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clients.alipayhk import clock
+from clients.alipayhk.wire import clock
 from tests.alipayhk.sides import modest
 
 MOMENT = datetime(2024, 5, 22, 6, 42, 21, 987_654, UTC)

@@ -22,9 +22,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from clients.alipayhk.connections import QUARANTINE_S
-from clients.alipayhk.errors import CallError
-from clients.alipayhk.messages import Headers, RawResponse, SealedRequest
 from clients.alipayhk.transport import Attempt, Transport
+from clients.alipayhk.wire.errors import CallError
+from clients.alipayhk.wire.messages import Headers, RawResponse, SealedRequest
 
 NO_AUTHORITIES: Final = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """Trusts nobody, and is quickly made: reading those of the system takes longer than most tests."""

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from aiohttp import ClientSession
 
-from service.cli import main as run
+from service.commands.cli import main as run
 
 PROCESS_HEADER: Final = "X-Chaos-Process"
 """Names the sending process on each request to AlipayHK; the signature does not cover it."""

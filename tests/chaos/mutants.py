@@ -13,9 +13,10 @@ from typing import Any, Final
 
 from clients.alipayhk import transport
 from clients.alipayhk.client import Client
-from service.bookkeeping import Bookkeeping
-from service.ledger import Granted, rules, sqlite_tables
+from service.delivery.ledger_session import Bookkeeping
+from service.ledger import Granted, rules
 from service.ledger.rules import Linkage
+from service.ledger.sqlite import tables as sqlite_tables
 from service.ledger.vault import Vault
 
 FAR_FUTURE_MS: Final = 10**15

@@ -8,16 +8,7 @@ from dataclasses import replace
 import pytest
 
 from tests.chaos.checker import INVARIANTS, check, counts, explain
-from tests.chaos.history import (
-    BIND,
-    SYNC,
-    Arrival,
-    Call,
-    FaultWindow,
-    History,
-    Request,
-    Resolution,
-)
+from tests.chaos.history import BIND, SYNC, Arrival, Call, FaultWindow, History, Request, Resolution
 
 OLDER, NEWER, REFUSED, BOUND, DOUBTED = (
     (SYNC, "older"),

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from service.key_files import generate
-from service.settings import environment_for_children
+from service.commands.keys import generate
+from service.config.settings import environment_for_children
 from tests.chaos.clock import Clock
 from tests.chaos.history import UPSTREAM_TIMEOUT_S, FaultWindow, History
 from tests.chaos.proxy import Proxy

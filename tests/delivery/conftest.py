@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import structlog
 
-from service.logs import set_up_logs
+from service.telemetry.logs import set_up_logs
 from tests.delivery.virtual_time import VirtualLoop, clock_of
 from tests.delivery.world import World
 from tests.service.fakes import LogStream

@@ -17,12 +17,12 @@ from typing import Final
 
 import pytest
 
-from clients.alipayhk import errors
-from clients.alipayhk.endpoint import Endpoint
-from clients.alipayhk.messages import VerifiedResponse
 from clients.alipayhk.transport import Attempt
-from service.callers import ANYBODY, Caller
-from service.order import Order
+from clients.alipayhk.wire import errors
+from clients.alipayhk.wire.endpoint import Endpoint
+from clients.alipayhk.wire.messages import VerifiedResponse
+from service.credentials.callers import ANYBODY, Caller
+from service.delivery.outbound_request import Order
 from tests.delivery.virtual_time import run
 from tests.delivery.world import (
     FAILS,

@@ -6,9 +6,9 @@ import asyncio
 from dataclasses import replace
 from typing import Final
 
-from clients.alipayhk import errors
-from service.clock_skew import PROBE_EVERY_S
-from service.pacing import ILL_CALLS
+from clients.alipayhk.wire import errors
+from service.delivery.clock_skew import PROBE_EVERY_S
+from service.delivery.pacing import ILL_CALLS
 from tests.delivery.world import OK, S, Step, World
 
 SKEWED: Final = Step(errors.OutsideWindow(-600.0), skew_s=-600.0)

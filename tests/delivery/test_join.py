@@ -11,10 +11,10 @@ from typing import Final
 import pytest
 from google.protobuf.message import Message
 
-from clients.alipayhk import errors
-from clients.alipayhk.messages import VerifiedResponse
-from service.bookkeeping import Bookkeeping
-from service.callers import Caller
+from clients.alipayhk.wire import errors
+from clients.alipayhk.wire.messages import VerifiedResponse
+from service.credentials.callers import Caller
+from service.delivery.ledger_session import Bookkeeping
 from tests.delivery.world import (
     HANG,
     HANG_CONNECTING,

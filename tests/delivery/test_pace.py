@@ -9,8 +9,8 @@ from typing import Final
 
 import pytest
 
-from clients.alipayhk import errors
-from service.pacing import Limiter
+from clients.alipayhk.wire import errors
+from service.delivery.pacing import Limiter
 from tests.delivery.world import (
     BAD_GATEWAY,
     HANG,

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.pacing import Breaker, Limiter, RetryBudget, backoff_s
+from service.delivery.pacing import Breaker, Limiter, RetryBudget, backoff_s
 
 # -- backoff
 

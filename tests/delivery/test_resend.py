@@ -9,9 +9,9 @@ from typing import Final
 import pytest
 from grpc import StatusCode
 
-from clients.alipayhk import errors
-from clients.alipayhk.errors import CallError
-from service.result_codes import ResultCodes
+from clients.alipayhk.wire import errors
+from clients.alipayhk.wire.errors import CallError
+from service.outcomes.result_codes import ResultCodes
 from tests.delivery.world import (
     BAD_GATEWAY,
     HANG,

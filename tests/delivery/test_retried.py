@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from clients.alipayhk import errors
-from service.callers import ANYBODY, Caller
+from clients.alipayhk.wire import errors
+from service.credentials.callers import ANYBODY, Caller
 from service.ledger import Ledger
 from service.ledger.memory import MemoryLedger
 from service.ledger.off import OffLedger

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
+from service.delivery.outbound_request import Order
 from service.ledger import Ending, State
-from service.order import Order
 from tests.delivery.world import (
     FAILS,
     HANG_CONNECTING,

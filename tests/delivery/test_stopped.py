@@ -4,20 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from service.delivery.outbound_request import Order
 from service.ledger import Ending, State
-from service.order import Order
 from tests.delivery import virtual_time
-from tests.delivery.world import (
-    LEASE_S,
-    LOST,
-    OK,
-    UNAVAILABLE,
-    UPSTREAM_TIMEOUT_S,
-    S,
-    Step,
-    World,
-    wall_s,
-)
+from tests.delivery.world import LEASE_S, LOST, OK, UNAVAILABLE, UPSTREAM_TIMEOUT_S, S, Step, World, wall_s
 
 
 async def stop() -> None:

@@ -7,7 +7,7 @@ import random
 from collections import Counter
 from typing import Final
 
-from service.turns import Turns
+from service.delivery.linkage_queue import Turns
 
 
 class Line:

@@ -13,27 +13,27 @@ from typing import Any, Final, TypeVar, cast
 
 from google.protobuf.message import Message
 
-from clients.alipayhk import errors
 from clients.alipayhk.client import Client
-from clients.alipayhk.endpoint import Endpoint
-from clients.alipayhk.errors import CallError
-from clients.alipayhk.keys import Keys
-from clients.alipayhk.messages import VerifiedResponse
-from clients.alipayhk.protocols import ENVELOPE_SIGNED, HEADER_SIGNED
 from clients.alipayhk.transport import Attempt
-from service.bookkeeping import Bookkeeping
-from service.call import Call, Circumstances
-from service.callers import ANYBODY, Caller
-from service.clock_skew import ClockSkew
-from service.delivery import Delivery
-from service.lease import Clock
+from clients.alipayhk.wire import errors
+from clients.alipayhk.wire.endpoint import Endpoint
+from clients.alipayhk.wire.errors import CallError
+from clients.alipayhk.wire.keys import Keys
+from clients.alipayhk.wire.messages import VerifiedResponse
+from clients.alipayhk.wire.protocols import ENVELOPE_SIGNED, HEADER_SIGNED
+from service.credentials.callers import ANYBODY, Caller
+from service.delivery.clock_skew import ClockSkew
+from service.delivery.delivery import Delivery
+from service.delivery.ledger_session import Bookkeeping
+from service.delivery.outbound_request import Order
 from service.ledger import Answer, Claim, Ending, Key, LedgerUnavailable, Row
+from service.ledger.lease import Clock
 from service.ledger.memory import MemoryLedger
-from service.metrics import Metrics
-from service.order import Order
-from service.result_codes import ResultCodes
-from service.rpcs import bind_account, sync_linkage
-from service.status import verdict_of
+from service.outcomes.call import Call, Circumstances
+from service.outcomes.result_codes import ResultCodes
+from service.outcomes.table import verdict_of
+from service.server.rpcs import bind_account, sync_linkage
+from service.telemetry.metrics import Metrics
 from tests.service.fakes import refused, vault_of, verified
 
 UPSTREAM_TIMEOUT_S: Final = 4.0

@@ -12,8 +12,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
-from service.demo_calls import ENCRYPTED, PLAIN
-from service.demo_ports import wait_until_free
+from service.commands.demo.calls import ENCRYPTED, PLAIN
+from service.commands.demo.ports import wait_until_free
 from tests.docs.expected import Row, not_run
 from tests.docs.pages import Block
 from tests.peers.processes import GATEWAY, PATIENCE_S, ROOT, environment, run, running

@@ -11,8 +11,9 @@ from typing import Final
 
 import pytest
 
-from service.callers import Name, callers_file
-from service.result_codes import result_codes_file
+from service.config.callers_file import callers_file
+from service.config.result_codes_file import result_codes_file
+from service.credentials.callers import Name
 from tests.docs.pages import Block, all_blocks
 from tests.e2e.material import Material
 from tests.peers.processes import GATEWAY, environment, run

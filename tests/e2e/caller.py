@@ -14,7 +14,7 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RequestInfo, Ret
 from google.rpc.status_pb2 import Status
 from grpc import StatusCode
 
-from .samples import Api
+from tests.e2e.samples import Api
 
 TIMEOUT_S: Final = 8.0
 DETAILS_BYTES_MAX: Final = 6 * 1024

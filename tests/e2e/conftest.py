@@ -11,13 +11,13 @@ import pytest
 import pytest_asyncio
 from google.protobuf.message import Message
 
-from . import caller
-from .caller import Expected, Told
-from .gateway import Gateway, Settings, running, running_all
-from .material import Material
-from .samples import BIND, CLIENT_ID, PATHS, SYNC, Api
-from .upstream import Request, Script, Upstream, listening
-from .wallet import Wallet, id_of
+from tests.e2e import caller
+from tests.e2e.caller import Expected, Told
+from tests.e2e.gateway import Gateway, Settings, running, running_all
+from tests.e2e.material import Material
+from tests.e2e.samples import BIND, CLIENT_ID, PATHS, SYNC, Api
+from tests.e2e.upstream import Request, Script, Upstream, listening
+from tests.e2e.wallet import Wallet, id_of
 
 RESENDING_S: Final = 0.5
 """The deadline of a call that is sent again and again: enough for a few attempts."""

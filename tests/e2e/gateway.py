@@ -15,8 +15,8 @@ from typing import Any, Final
 
 import grpc
 
-from ..peers.processes import environment
-from ..ports import free_port
+from tests.peers.processes import environment
+from tests.ports import free_port
 
 SCRIPT: Final = Path(sys.executable).parent / "alipayhk-gateway"
 PATIENCE_S: Final = 60.0

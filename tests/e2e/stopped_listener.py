@@ -11,7 +11,7 @@ from types import FrameType
 
 import grpc
 
-from service.cli import main
+from service.commands.cli import main
 
 _stops: set[asyncio.Task[None]] = set()
 

@@ -10,15 +10,15 @@ from contextlib import asynccontextmanager
 import pytest
 from grpc import StatusCode
 
-from . import caller
-from .caller import Told
-from .conftest import Run, Way
-from .gateway import Gateway
-from .material import Material
-from .samples import SYNC, apart
-from .test_unreachable import certificate_of, server_context
-from .upstream import Peer, Request, Script, Upstream, listening
-from .wallet import Wallet, result
+from tests.e2e import caller
+from tests.e2e.caller import Told
+from tests.e2e.conftest import Run, Way
+from tests.e2e.gateway import Gateway
+from tests.e2e.material import Material
+from tests.e2e.samples import SYNC, apart
+from tests.e2e.test_unreachable import certificate_of, server_context
+from tests.e2e.upstream import Peer, Request, Script, Upstream, listening
+from tests.e2e.wallet import Wallet, result
 
 CALLS = 12
 REJECTED = "rejected by number"

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 import pytest
 from grpc import StatusCode
 
-from .caller import alarm
-from .conftest import Way
-from .samples import SYNC
-from .upstream import Answer, Peer, Request, Script, answers, closes, hangs, resets, sends
-from .wallet import Wallet
+from tests.e2e.caller import alarm
+from tests.e2e.conftest import Way
+from tests.e2e.samples import SYNC
+from tests.e2e.upstream import Answer, Peer, Request, Script, answers, closes, hangs, resets, sends
+from tests.e2e.wallet import Wallet
 
 KIB = 1024
 MEMORY_KIB_MAX = 24 * KIB

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from grpc import StatusCode
 
-from . import caller
-from .caller import Told, not_sent
-from .conftest import Run
-from .gateway import Gateway, channel_to
-from .operations import metrics
-from .samples import SYNC, apart
-from .upstream import Upstream
-from .wallet import id_of
+from tests.e2e import caller
+from tests.e2e.caller import Told, not_sent
+from tests.e2e.conftest import Run
+from tests.e2e.gateway import Gateway, channel_to
+from tests.e2e.operations import metrics
+from tests.e2e.samples import SYNC, apart
+from tests.e2e.upstream import Upstream
+from tests.e2e.wallet import id_of
 
 OVERLOADED = not_sent(StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")
 OUTCOME = 'api="SyncLinkage",outcome="not_sent",reason="OVERLOADED"'

@@ -15,16 +15,16 @@ from cryptography import x509
 from cryptography.x509 import DNSName, IPAddress, RFC822Name, UniformResourceIdentifier
 from grpc import StatusCode
 
-from ..ports import free_port
-from . import caller
-from .caller import Told, not_sent
-from .conftest import Run
-from .gateway import Gateway, channel_to
-from .gateway import run as run_command
-from .material import Authority, Material
-from .operations import REFLECTIONS, SERVING, health, reflect
-from .samples import APIS, BIND, SERVICE, SYNC, new_id
-from .upstream import Upstream
+from tests.e2e import caller
+from tests.e2e.caller import Told, not_sent
+from tests.e2e.conftest import Run
+from tests.e2e.gateway import Gateway, channel_to
+from tests.e2e.gateway import run as run_command
+from tests.e2e.material import Authority, Material
+from tests.e2e.operations import REFLECTIONS, SERVING, health, reflect
+from tests.e2e.samples import APIS, BIND, SERVICE, SYNC, new_id
+from tests.e2e.upstream import Upstream
+from tests.ports import free_port
 
 CALLERS = """
 [callers.loyalty]

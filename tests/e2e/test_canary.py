@@ -7,14 +7,13 @@ import asyncio
 import grpc
 import pytest
 
-from service.exits import EX_SOFTWARE
-
-from ..ports import free_port
-from .conftest import Run
-from .gateway import PATIENCE_S, Gateway, channel_to
-from .http2 import HOSTILE
-from .operations import SERVING, health
-from .test_hostile_http2 import PATH, send
+from service.commands.exit_codes import EX_SOFTWARE
+from tests.e2e.conftest import Run
+from tests.e2e.gateway import PATIENCE_S, Gateway, channel_to
+from tests.e2e.http2 import HOSTILE
+from tests.e2e.operations import SERVING, health
+from tests.e2e.test_hostile_http2 import PATH, send
+from tests.ports import free_port
 
 pytestmark = pytest.mark.canary
 

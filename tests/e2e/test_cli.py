@@ -15,11 +15,11 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 
-from ..ports import free_port
-from .gateway import Ended, Gateway, Settings
-from .gateway import run as command
-from .material import Material, pem
-from .operations import NOT_SERVING
+from tests.e2e.gateway import Ended, Gateway, Settings
+from tests.e2e.gateway import run as command
+from tests.e2e.material import Material, pem
+from tests.e2e.operations import NOT_SERVING
+from tests.ports import free_port
 
 COMMANDS = (
     (),

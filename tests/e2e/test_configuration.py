@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Run
-from .gateway import Settings, run
-from .material import Authority, Material, pem, rsa_pair
+from tests.e2e.conftest import Run
+from tests.e2e.gateway import Settings, run
+from tests.e2e.material import Authority, Material, pem, rsa_pair
 
 MARK = "marked-4711"
 REQUIRED = (

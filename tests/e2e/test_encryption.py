@@ -19,12 +19,12 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPubl
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.padding import PKCS7
 
-from .caller import Told, alarm
-from .conftest import Run, RunAll, Way
-from .gateway import Gateway
-from .samples import SYNC
-from .upstream import Answer, Request, Upstream, answers
-from .wallet import Wallet, compact, now
+from tests.e2e.caller import Told, alarm
+from tests.e2e.conftest import Run, RunAll, Way
+from tests.e2e.gateway import Gateway
+from tests.e2e.samples import SYNC
+from tests.e2e.upstream import Answer, Request, Upstream, answers
+from tests.e2e.wallet import Wallet, compact, now
 
 PADDINGS: Final = {
     "PKCS1V15": rsa_padding.PKCS1v15(),

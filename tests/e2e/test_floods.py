@@ -11,14 +11,14 @@ from typing import Final
 import pytest
 from grpc import StatusCode
 
-from . import caller
-from .caller import Told, not_sent
-from .conftest import Run
-from .gateway import Gateway
-from .http2 import DATA, EMPTY_MESSAGE, END_STREAM, RST_STREAM, connected, frame, request
-from .samples import SYNC, apart
-from .upstream import Peer, Request, Upstream
-from .wallet import Wallet
+from tests.e2e import caller
+from tests.e2e.caller import Told, not_sent
+from tests.e2e.conftest import Run
+from tests.e2e.gateway import Gateway
+from tests.e2e.http2 import DATA, EMPTY_MESSAGE, END_STREAM, RST_STREAM, connected, frame, request
+from tests.e2e.samples import SYNC, apart
+from tests.e2e.upstream import Peer, Request, Upstream
+from tests.e2e.wallet import Wallet
 
 OVERLOADED: Final = not_sent(StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")
 PATH: Final = (b":path", SYNC.path.encode())

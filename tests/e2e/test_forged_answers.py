@@ -11,12 +11,12 @@ from urllib.parse import unquote, unquote_to_bytes
 
 import pytest
 
-from . import caller
-from .caller import Told, alarm
-from .conftest import Way
-from .samples import BIND, apart
-from .upstream import Answer, Request, answers
-from .wallet import compact, head_of, now
+from tests.e2e import caller
+from tests.e2e.caller import Told, alarm
+from tests.e2e.conftest import Way
+from tests.e2e.samples import BIND, apart
+from tests.e2e.upstream import Answer, Request, answers
+from tests.e2e.wallet import compact, head_of, now
 
 STRIDE = 7
 REPLAYED = alarm("RESPONSE_REPLAYED")

@@ -9,14 +9,14 @@ from typing import Final
 import pytest
 import pytest_asyncio
 
-from ..ports import free_port
-from . import caller
-from .conftest import Run
-from .gateway import PATIENCE_S, Gateway, Record, channel_to
-from .http2 import HEADERS, HOSTILE, connected
-from .operations import SERVING, health
-from .samples import SYNC, apart
-from .upstream import Upstream
+from tests.e2e import caller
+from tests.e2e.conftest import Run
+from tests.e2e.gateway import PATIENCE_S, Gateway, Record, channel_to
+from tests.e2e.http2 import HEADERS, HOSTILE, connected
+from tests.e2e.operations import SERVING, health
+from tests.e2e.samples import SYNC, apart
+from tests.e2e.upstream import Upstream
+from tests.ports import free_port
 
 ANSWER_S: Final = 0.3
 """How long an answer is waited for, where there need not be one."""

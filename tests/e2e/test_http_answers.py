@@ -6,11 +6,11 @@ import pytest
 from google.rpc.error_details_pb2 import RetryInfo
 from grpc import StatusCode
 
-from .caller import Expected, alarm
-from .conftest import Way
-from .test_results import SET_UP_CODES
-from .upstream import Answer, Request, answers
-from .wallet import compact, result
+from tests.e2e.caller import Expected, alarm
+from tests.e2e.conftest import Way
+from tests.e2e.test_results import SET_UP_CODES
+from tests.e2e.upstream import Answer, Request, answers
+from tests.e2e.wallet import compact, result
 
 HTML = Answer(200, (("Content-Type", "text/html"),), b"<html><body>Something went wrong</body></html>")
 CLAIMS_SUCCESS = Answer(200, (("Content-Type", "application/json"),), compact(result()))

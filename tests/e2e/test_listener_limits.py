@@ -11,14 +11,13 @@ from typing import Any, Final
 import grpc
 import pytest
 
-from service.limits import METADATA_BYTES_MAX
-
-from ..ports import free_port
-from .conftest import Run
-from .gateway import PATIENCE_S, SCRIPT, Gateway, channel_to, get
-from .http2 import CONTINUATION, HEADERS, USUAL, block, connected, frame
-from .material import Material
-from .operations import NOT_SERVING, SERVING, health, watching
+from service.server.limits import METADATA_BYTES_MAX
+from tests.e2e.conftest import Run
+from tests.e2e.gateway import PATIENCE_S, SCRIPT, Gateway, channel_to, get
+from tests.e2e.http2 import CONTINUATION, HEADERS, USUAL, block, connected, frame
+from tests.e2e.material import Material
+from tests.e2e.operations import NOT_SERVING, SERVING, health, watching
+from tests.ports import free_port
 
 CHECK: Final = "/grpc.health.v1.Health/Check"
 CALLS: Final = 40

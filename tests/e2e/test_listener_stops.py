@@ -7,14 +7,13 @@ import signal
 import sys
 from typing import Final
 
-from service.exits import EX_SOFTWARE
-
-from .conftest import Run
-from .gateway import get
-from .samples import SYNC
-from .test_load import held
-from .upstream import Upstream
-from .wallet import Wallet
+from service.commands.exit_codes import EX_SOFTWARE
+from tests.e2e.conftest import Run
+from tests.e2e.gateway import get
+from tests.e2e.samples import SYNC
+from tests.e2e.test_load import held
+from tests.e2e.upstream import Upstream
+from tests.e2e.wallet import Wallet
 
 PROGRAM: Final = (sys.executable, "-m", "tests.e2e.stopped_listener")
 

@@ -12,14 +12,14 @@ import grpc
 import pytest
 from grpc import StatusCode
 
-from . import caller
-from .caller import not_sent
-from .conftest import Run
-from .gateway import Gateway
-from .material import Material
-from .samples import APIS, BIND, SYNC, Api, apart
-from .upstream import Peer, Request, Upstream
-from .wallet import Wallet
+from tests.e2e import caller
+from tests.e2e.caller import not_sent
+from tests.e2e.conftest import Run
+from tests.e2e.gateway import Gateway
+from tests.e2e.material import Material
+from tests.e2e.samples import APIS, BIND, SYNC, Api, apart
+from tests.e2e.upstream import Peer, Request, Upstream
+from tests.e2e.wallet import Wallet
 
 OVERLOADED = not_sent(StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")
 QUOTA_EXCEEDED = not_sent(StatusCode.RESOURCE_EXHAUSTED, "CALLER_QUOTA_EXCEEDED")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from ..ports import free_port
-from .conftest import Run
-from .gateway import PATIENCE_S, Gateway
-from .http2 import DATA, EMPTY_MESSAGE, END_STREAM, HEADERS, Field, connected, frame, request
-from .samples import SERVICE
+from tests.e2e.conftest import Run
+from tests.e2e.gateway import PATIENCE_S, Gateway
+from tests.e2e.http2 import DATA, EMPTY_MESSAGE, END_STREAM, HEADERS, Field, connected, frame, request
+from tests.e2e.samples import SERVICE
+from tests.ports import free_port
 
 SYNC: Final = f"/{SERVICE}/SyncLinkage".encode()
 CHECK: Final = b"/grpc.health.v1.Health/Check"

@@ -10,14 +10,14 @@ import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc import StatusCode
 
-from ..ports import free_port
-from . import caller
-from .caller import Told, not_sent
-from .conftest import Run, Way
-from .gateway import Gateway, get
-from .operations import REFLECTIONS, SERVING, health, metrics, names, reflect, watching
-from .samples import SERVICE, SYNC
-from .wallet import result
+from tests.e2e import caller
+from tests.e2e.caller import Told, not_sent
+from tests.e2e.conftest import Run, Way
+from tests.e2e.gateway import Gateway, get
+from tests.e2e.operations import REFLECTIONS, SERVING, health, metrics, names, reflect, watching
+from tests.e2e.samples import SERVICE, SYNC
+from tests.e2e.wallet import result
+from tests.ports import free_port
 
 LABELS = 'grpc_method="{name}",grpc_service="alipayhk.linkage.v1.LinkageService",grpc_type="unary"'
 

@@ -11,14 +11,13 @@ import pytest
 import pytest_asyncio
 
 from alipayhk.linkage.v1 import linkage_service_pb2 as pb
-
-from . import caller
-from .caller import Told
-from .conftest import Run
-from .gateway import Gateway, get
-from .samples import APIS, BIND, SYNC, Api, new_id
-from .upstream import Answer, Script, Upstream, answers, closes, hangs, sends
-from .wallet import Wallet, compact, result
+from tests.e2e import caller
+from tests.e2e.caller import Told
+from tests.e2e.conftest import Run
+from tests.e2e.gateway import Gateway, get
+from tests.e2e.samples import APIS, BIND, SYNC, Api, new_id
+from tests.e2e.upstream import Answer, Script, Upstream, answers, closes, hangs, sends
+from tests.e2e.wallet import Wallet, compact, result
 
 MARKS: Final = {
     "external_identity_value": "標記會員-zq47-甲",

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from grpc import StatusCode
 
-from .caller import alarm, rejected
-from .conftest import Way
-from .samples import BIND, SYNC
-from .upstream import Answer, Request, answers
-from .wallet import compact, now, result
+from tests.e2e.caller import alarm, rejected
+from tests.e2e.conftest import Way
+from tests.e2e.samples import BIND, SYNC
+from tests.e2e.upstream import Answer, Request, answers
+from tests.e2e.wallet import compact, now, result
 
 MALFORMED = alarm("RESPONSE_MALFORMED")
 SUCCESS = {"resultStatus": "S", "resultCode": "SUCCESS", "resultMessage": "success"}

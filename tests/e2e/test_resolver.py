@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from grpc import StatusCode
 
-from . import caller
-from .caller import Told
-from .conftest import Run
-from .samples import SYNC
+from tests.e2e import caller
+from tests.e2e.caller import Told
+from tests.e2e.conftest import Run
+from tests.e2e.samples import SYNC
 
 HANGS = """
 import socket, time

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from grpc import StatusCode
 
-from .caller import Expected, rejected
-from .conftest import Way
-from .upstream import Answer, Request, answers
-from .wallet import result
+from tests.e2e.caller import Expected, rejected
+from tests.e2e.conftest import Way
+from tests.e2e.upstream import Answer, Request, answers
+from tests.e2e.wallet import result
 
 SET_UP_CODES = (
     "INVALID_SIGNATURE",

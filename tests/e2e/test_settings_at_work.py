@@ -11,17 +11,17 @@ from pathlib import Path
 import pytest
 from grpc import StatusCode
 
-from . import caller
-from .caller import alarm, not_sent, rejected
-from .conftest import Run, Way
-from .gateway import Gateway
-from .material import Material
-from .samples import APIS, BIND, SYNC, Api, at
-from .test_forged_answers import shifted
-from .test_unreachable import certificate_of, server_context
-from .test_validation import now_s
-from .upstream import Answer, Request, Upstream, answers, listening
-from .wallet import Wallet, head_of, result
+from tests.e2e import caller
+from tests.e2e.caller import alarm, not_sent, rejected
+from tests.e2e.conftest import Run, Way
+from tests.e2e.gateway import Gateway
+from tests.e2e.material import Material
+from tests.e2e.samples import APIS, BIND, SYNC, Api, at
+from tests.e2e.test_forged_answers import shifted
+from tests.e2e.test_unreachable import certificate_of, server_context
+from tests.e2e.test_validation import now_s
+from tests.e2e.upstream import Answer, Request, Upstream, answers, listening
+from tests.e2e.wallet import Wallet, head_of, result
 
 
 async def test_two_products_have_hosts_client_ids_and_keys_of_their_own(

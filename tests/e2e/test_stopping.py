@@ -9,15 +9,15 @@ import time
 import pytest
 from grpc import StatusCode
 
-from . import caller
-from .caller import doubt, not_sent
-from .conftest import Run
-from .gateway import get
-from .operations import NOT_SERVING, SERVING, health, watching
-from .samples import APIS, SERVICE, SYNC, Api, apart
-from .test_load import held
-from .upstream import Upstream, hangs
-from .wallet import Wallet
+from tests.e2e import caller
+from tests.e2e.caller import doubt, not_sent
+from tests.e2e.conftest import Run
+from tests.e2e.gateway import get
+from tests.e2e.operations import NOT_SERVING, SERVING, health, watching
+from tests.e2e.samples import APIS, SERVICE, SYNC, Api, apart
+from tests.e2e.test_load import held
+from tests.e2e.upstream import Upstream, hangs
+from tests.e2e.wallet import Wallet
 
 TIMED_OUT = doubt("UPSTREAM_TIMEOUT", promised=True, code=StatusCode.DEADLINE_EXCEEDED)
 SHUTTING_DOWN = not_sent(StatusCode.UNAVAILABLE, "SHUTTING_DOWN")

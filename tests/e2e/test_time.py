@@ -11,11 +11,11 @@ import pytest
 import pytest_asyncio
 from grpc import StatusCode
 
-from . import caller
-from .caller import doubt, not_sent
-from .conftest import Run, Way
-from .gateway import Gateway
-from .upstream import Peer, Request, Script, hangs
+from tests.e2e import caller
+from tests.e2e.caller import doubt, not_sent
+from tests.e2e.conftest import Run, Way
+from tests.e2e.gateway import Gateway
+from tests.e2e.upstream import Peer, Request, Script, hangs
 
 TOO_SHORT = not_sent(StatusCode.DEADLINE_EXCEEDED, "DEADLINE_TOO_SHORT")
 

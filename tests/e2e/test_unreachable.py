@@ -12,15 +12,15 @@ from dataclasses import dataclass, field
 import pytest
 from grpc import StatusCode
 
-from ..ports import free_port
-from . import caller
-from .caller import Told, not_sent
-from .conftest import Run, RunAll, Way
-from .gateway import Gateway
-from .material import Authority, Certificate, Material
-from .samples import APIS, BIND, SYNC, Api
-from .upstream import Answer, Upstream, listening
-from .wallet import Wallet
+from tests.e2e import caller
+from tests.e2e.caller import Told, not_sent
+from tests.e2e.conftest import Run, RunAll, Way
+from tests.e2e.gateway import Gateway
+from tests.e2e.material import Authority, Certificate, Material
+from tests.e2e.samples import APIS, BIND, SYNC, Api
+from tests.e2e.upstream import Answer, Upstream, listening
+from tests.e2e.wallet import Wallet
+from tests.ports import free_port
 
 TRYING_S = 0.7
 """How long calls keep trying to connect."""

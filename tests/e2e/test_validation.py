@@ -9,12 +9,11 @@ import pytest
 from grpc import StatusCode
 
 from alipayhk.linkage.v1 import linkage_service_pb2 as pb
-
-from . import caller
-from .caller import Told, not_sent
-from .conftest import Way
-from .samples import BIND, SYNC, at, bind_request, sync_request
-from .upstream import answers
+from tests.e2e import caller
+from tests.e2e.caller import Told, not_sent
+from tests.e2e.conftest import Way
+from tests.e2e.samples import BIND, SYNC, at, bind_request, sync_request
+from tests.e2e.upstream import answers
 
 INVALID = not_sent(StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST", "new_request_id")
 CHINESE, ASTRAL = "語", "𠮷"

@@ -11,11 +11,10 @@ from typing import Any
 import pytest
 
 from alipayhk.linkage.v1 import linkage_service_pb2 as pb
-
-from .conftest import Way
-from .samples import CLIENT_ID, FUNCTION, PATHS, at, bind_request, sync_request
-from .upstream import Request, Upstream
-from .wallet import head_of
+from tests.e2e.conftest import Way
+from tests.e2e.samples import CLIENT_ID, FUNCTION, PATHS, at, bind_request, sync_request
+from tests.e2e.upstream import Request, Upstream
+from tests.e2e.wallet import head_of
 
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(Z|[+-]\d\d:\d\d)"
 

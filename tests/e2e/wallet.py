@@ -19,13 +19,12 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 
-from clients.alipayhk.endpoint import Endpoint
-from clients.alipayhk.keys import Keys
-from clients.alipayhk.messages import RawRequest
-from clients.alipayhk.protocols import ENVELOPE_SIGNED, HEADER_SIGNED, PROTOCOLS
-
-from .samples import BIND, CLIENT_ID, FUNCTION, PATHS, SYNC, Api
-from .upstream import Answer, Request, Script, answers
+from clients.alipayhk.wire.endpoint import Endpoint
+from clients.alipayhk.wire.keys import Keys
+from clients.alipayhk.wire.messages import RawRequest
+from clients.alipayhk.wire.protocols import ENVELOPE_SIGNED, HEADER_SIGNED, PROTOCOLS
+from tests.e2e.samples import BIND, CLIENT_ID, FUNCTION, PATHS, SYNC, Api
+from tests.e2e.upstream import Answer, Request, Script, answers
 
 JSON: Final = ("Content-Type", "application/json; charset=UTF-8")
 

@@ -6,7 +6,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from service.ledger.sqlite_schema import MIGRATIONS
+from service.ledger.sqlite.schema import MIGRATIONS
 
 
 def back_to_version(version: int, path: Path) -> None:

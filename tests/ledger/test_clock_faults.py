@@ -6,8 +6,8 @@ from typing import Final
 
 import pytest
 
-from service.lease import LEASE_MAX_MS
 from service.ledger import Ending, Granted, InProgress, Ledger, LinkageBusy, Refused, State
+from service.ledger.lease import LEASE_MAX_MS
 from tests.ledger.levels import (
     APPLIED,
     LEASE_MS,

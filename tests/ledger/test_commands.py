@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from service import ledger_commands
-from service.exits import EX_CONFIG, EX_UNAVAILABLE
+from service.commands.exit_codes import EX_CONFIG, EX_UNAVAILABLE
+from service.commands.ledger import requests as ledger_commands
 from service.ledger import Key, Known, Ledger, Resolution, State
 from tests.ledger.levels import (
     APPLIED,

@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 
-from service import ledger_commands, ledger_files
-from service.exits import EX_CANTCREAT, EX_CONFIG, EX_UNAVAILABLE
+from service.commands.exit_codes import EX_CANTCREAT, EX_CONFIG, EX_UNAVAILABLE
+from service.commands.ledger import files as ledger_files
+from service.commands.ledger import requests as ledger_commands
 from service.ledger import Known, Ledger, LedgerFault, Refused
 from service.ledger.opening import fault_of
 from service.ledger.vault import make_key_file

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from service import ledger_commands, ledger_files
+from service.commands.ledger import files as ledger_files
+from service.commands.ledger import requests as ledger_commands
 from tests.ledger.levels import a_bind, ended, opened, sqlite_url
 from tests.ledger.processes import NOBODY
 

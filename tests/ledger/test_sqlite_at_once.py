@@ -8,7 +8,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-from service.ledger.sqlite_file import KeyMark, LedgerFile
+from service.ledger.sqlite.file import KeyMark, LedgerFile
 
 MARK = KeyMark("k", b"check")
 

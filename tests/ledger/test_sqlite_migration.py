@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 from service.ledger import Granted, Known, Refused
-from service.ledger.sqlite_schema import SCHEMA_VERSION
+from service.ledger.sqlite.schema import SCHEMA_VERSION
 from tests.ledger.levels import (
     APPLIED,
     IN_DOUBT,

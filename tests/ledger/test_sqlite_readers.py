@@ -12,8 +12,8 @@ import pytest
 
 from service.ledger import LedgerUnavailable
 from service.ledger.opening import fault_of
-from service.ledger.sqlite_copies import restore
-from service.ledger.sqlite_place import Place
+from service.ledger.sqlite.copies import restore
+from service.ledger.sqlite.place import Place
 from tests.ledger.levels import a_bind, ended, opened, sqlite_url
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from service.ledger import Granted, InProgress, Known, Ledger, LedgerUnavailable
-from service.ledger.sqlite import SqliteLedger
+from service.ledger.sqlite.ledger import SqliteLedger
 from tests.ledger.levels import (
     APPLIED,
     IN_DOUBT,

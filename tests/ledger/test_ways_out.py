@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from service import ledger_commands, ledger_files
-from service.exits import EX_CONFIG
+from service.commands.exit_codes import EX_CONFIG
+from service.commands.ledger import files as ledger_files
+from service.commands.ledger import requests as ledger_commands
 from service.ledger import LedgerFault
 from service.ledger.opening import fault_of
 from tests.ledger.levels import a_bind, ended, opened, sqlite_url

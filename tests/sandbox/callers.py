@@ -17,13 +17,13 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPubl
 from yarl import URL
 
 from clients.alipayhk.client import Client
-from clients.alipayhk.clock import now_utc
-from clients.alipayhk.endpoint import Endpoint
-from clients.alipayhk.keys import Keys
-from clients.alipayhk.messages import Headers, SealedRequest, VerifiedResponse
-from clients.alipayhk.protocols import PROTOCOLS
-from clients.alipayhk.strict_json import write_json
 from clients.alipayhk.transport import Attempt, Transport
+from clients.alipayhk.wire.clock import now_utc
+from clients.alipayhk.wire.endpoint import Endpoint
+from clients.alipayhk.wire.keys import Keys
+from clients.alipayhk.wire.messages import Headers, SealedRequest, VerifiedResponse
+from clients.alipayhk.wire.protocols import PROTOCOLS
+from clients.alipayhk.wire.strict_json import write_json
 from sandbox import cli
 from sandbox.apis import APIS
 from sandbox.options import Options, options_of

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from clients.alipayhk import crypto
-from clients.alipayhk.messages import Headers, SealedRequest, header_values
-from clients.alipayhk.protocols import envelope_signed, header_signed, header_text
+from clients.alipayhk.wire import crypto
+from clients.alipayhk.wire.messages import Headers, SealedRequest, header_values
+from clients.alipayhk.wire.protocols import envelope_signed, header_signed, header_text
 from tests.sandbox.callers import CLIENT_ID, KeyRing, Merchant, Reply, sync_body
 
 SYNC = "SyncLinkage"

@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from clients.alipayhk.crypto import EncryptionProfile
-from clients.alipayhk.endpoint import Encryption
-from clients.alipayhk.errors import ResultError
+from clients.alipayhk.wire.crypto import EncryptionProfile
+from clients.alipayhk.wire.endpoint import Encryption
+from clients.alipayhk.wire.errors import ResultError
 from sandbox.server import running
 from tests.sandbox.callers import CLIENT_ID, FUNCTION, KeyRing, Merchant, bind_body, merchant_of, sync_body
 
@@ -58,7 +58,7 @@ async def test_the_headers_of_an_answer_are_the_documented_ones(merchant: Mercha
 async def test_a_business_failure_is_signed(merchant: Merchant) -> None:
     with pytest.raises(ResultError) as raised:
         await merchant.call("SyncLinkage", sync_body(operateType="UNBIND"))
-    assert raised.value.response.result.code == "PROCESS_FAIL"
+    assert raised.value.result.code == "PROCESS_FAIL"
 
 
 @pytest.mark.parametrize("aes_mode", ["ECB", "CBC"])

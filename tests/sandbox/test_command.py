@@ -21,10 +21,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
-from clients.alipayhk.errors import ConnectionLost, Truncated
+from clients.alipayhk.wire.errors import ConnectionLost, Truncated
 from sandbox import cli
 from sandbox.options import OptionsError
-from service import parsing
+from service.config import values as parsing
 from tests.sandbox.callers import (
     CLIENT_ID,
     FUNCTION,

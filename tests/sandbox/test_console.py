@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from clients.alipayhk.errors import ResultError, Unsigned
+from clients.alipayhk.wire.errors import ResultError, Unsigned
 from sandbox.journal import Journal, body_text
 from sandbox.programme import ANSWERS_MAX, Programme, ProgrammeError
 from tests.sandbox.callers import CLIENT_ID, PATHS, Merchant, bind_body, sync_body
@@ -97,7 +97,7 @@ async def test_answers_are_programmed_one_a_request(merchant: Merchant) -> None:
     assert reply.json() == {"waiting": 3}
     with pytest.raises(ResultError) as raised:
         await merchant.call("SyncLinkage", sync_body())
-    assert raised.value.response.result.code == "UNKNOWN_EXCEPTION"
+    assert raised.value.result.code == "UNKNOWN_EXCEPTION"
     assert (await merchant.call("SyncLinkage", sync_body())).result.status == "S"
     assert (await merchant.latest())["fault"] == "DELAY_1"
     assert (await merchant.call("BindAccount", bind_body())).result.status == "S"

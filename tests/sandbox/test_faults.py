@@ -12,9 +12,9 @@ from typing import Any, Final
 
 import pytest
 
-from clients.alipayhk import errors
-from clients.alipayhk.errors import CallError, ResultError
-from clients.alipayhk.messages import SealedRequest
+from clients.alipayhk.wire import errors
+from clients.alipayhk.wire.errors import CallError, ResultError
+from clients.alipayhk.wire.messages import SealedRequest
 from sandbox.apis import APIS
 from sandbox.faults import FAULTS, find_fault, table
 from sandbox.results import RESULT_CODES
@@ -111,7 +111,7 @@ async def test_a_documented_code_comes_with_its_documented_status(
 ) -> None:
     with pytest.raises(ResultError) as raised:
         await merchant.call(api, body_of(api, userId=f"{USER_ID}+{code}"))
-    result = raised.value.response.result
+    result = raised.value.result
     assert (result.status, result.code) == (RESULT_CODES[code][0], code)
     assert result.code_id == (code if api == "BindAccount" else "")
 
@@ -120,7 +120,7 @@ async def test_a_documented_code_comes_with_its_documented_status(
 async def test_an_odd_status_is_given_verbatim(merchant: Merchant, api: str) -> None:
     with pytest.raises(ResultError) as raised:
         await merchant.call(api, body_of(api, userId=f"{USER_ID}+STATUS_P"))
-    assert raised.value.response.result.status == "P"
+    assert raised.value.result.status == "P"
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ async def test_a_suffix_that_is_in_no_row_is_an_illegal_parameter(
 ) -> None:
     with pytest.raises(ResultError) as raised:
         await merchant.call(api, body_of(api, userId=f"{USER_ID}+{suffix}"))
-    result = raised.value.response.result
+    result = raised.value.result
     assert (result.status, result.code) == ("F", "PARAM_ILLEGAL")
     assert result.message.startswith("userId: ")
     assert USER_ID not in result.message
@@ -157,13 +157,13 @@ async def test_a_suffix_that_is_in_no_row_is_an_illegal_parameter(
 async def test_a_misspelt_fault_is_told_the_nearest_one(merchant: Merchant) -> None:
     with pytest.raises(ResultError, match="not S") as raised:
         await merchant.call("SyncLinkage", body_of("SyncLinkage", userId="1+USER_NOT_EXITS"))
-    assert "USER_NOT_EXIST" in raised.value.response.result.message
+    assert "USER_NOT_EXIST" in raised.value.result.message
 
 
 async def test_the_open_id_names_the_fault_when_there_is_no_user_id(merchant: Merchant) -> None:
     with pytest.raises(ResultError) as raised:
         await merchant.call("BindAccount", body_of("BindAccount", userId=None, openId="o+USER_NOT_EXIST"))
-    assert raised.value.response.result.code == "USER_NOT_EXIST"
+    assert raised.value.result.code == "USER_NOT_EXIST"
 
 
 async def test_the_open_id_names_no_fault_beside_a_user_id(merchant: Merchant) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from clients.alipayhk import crypto
-from clients.alipayhk.messages import header_values
-from clients.alipayhk.protocols import header_signed, header_text
-from clients.alipayhk.strict_json import write_json
+from clients.alipayhk.wire import crypto
+from clients.alipayhk.wire.messages import header_values
+from clients.alipayhk.wire.protocols import header_signed, header_text
+from clients.alipayhk.wire.strict_json import write_json
 from sandbox.server import running
 from tests.sandbox.callers import (
     CLIENT_ID,

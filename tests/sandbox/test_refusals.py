@@ -9,22 +9,14 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from clients.alipayhk import crypto
-from clients.alipayhk.crypto import EncryptionProfile
-from clients.alipayhk.endpoint import Encryption
-from clients.alipayhk.errors import ResultError, Unsigned
-from clients.alipayhk.messages import header_values
-from clients.alipayhk.protocols import header_signed, header_text
+from clients.alipayhk.wire import crypto
+from clients.alipayhk.wire.crypto import EncryptionProfile
+from clients.alipayhk.wire.endpoint import Encryption
+from clients.alipayhk.wire.errors import ResultError, Unsigned
+from clients.alipayhk.wire.messages import header_values
+from clients.alipayhk.wire.protocols import header_signed, header_text
 from sandbox.apis import APIS
-from tests.sandbox.callers import (
-    CLIENT_ID,
-    PATHS,
-    KeyRing,
-    Merchant,
-    bind_body,
-    body_of,
-    sync_body,
-)
+from tests.sandbox.callers import CLIENT_ID, PATHS, KeyRing, Merchant, bind_body, body_of, sync_body
 from tests.sandbox.tampering import (
     BIND,
     SYNC,
@@ -106,7 +98,7 @@ async def test_another_client_id_is_refused_signed_when_its_signature_verifies(
 ) -> None:
     with pytest.raises(ResultError) as raised:
         await merchant.but(client_id="SOMEBODY").call(api, body_of(api))
-    assert raised.value.response.result.code == "INVALID_CLIENT"
+    assert raised.value.result.code == "INVALID_CLIENT"
     assert (await merchant.latest())["verified"] is True
 
 
@@ -214,7 +206,7 @@ async def test_a_violation_is_answered_signed_and_names_every_member(merchant: M
     body = body_of(api, userId="2" * 65, nickname="Tai Man")
     with pytest.raises(ResultError) as raised:
         await merchant.call(api, body)
-    result = raised.value.response.result
+    result = raised.value.result
     assert (result.status, result.code) == ("F", "PARAM_ILLEGAL")
     assert result.message == "userId: longer than 64 characters; nickname: not a member"
 
@@ -288,7 +280,7 @@ async def test_an_encrypted_refusal_is_encrypted_when_it_is_signed(merchant: Mer
     caller = merchant.but(encrypt_requests=True, encrypted_answers_only=True)
     with pytest.raises(ResultError) as raised:
         await caller.call(SYNC, sync_body(bizTime="soon"))
-    assert raised.value.response.result.message == "bizTime: must be a number of milliseconds"
+    assert raised.value.result.message == "bizTime: must be a number of milliseconds"
 
 
 async def test_a_body_that_cannot_be_decrypted_is_told_so(merchant: Merchant) -> None:

@@ -10,11 +10,11 @@ from typing import Final
 import pytest
 import pytest_asyncio
 
-from ..e2e.conftest import Run, listener, material, run, run_all, settings, upstream, wallet
-from ..e2e.gateway import Settings
-from ..e2e.upstream import Upstream
-from ..e2e.wallet import Wallet
-from .scene import Scene, kept_in
+from tests.e2e.conftest import Run, listener, material, run, run_all, settings, upstream, wallet
+from tests.e2e.gateway import Settings
+from tests.e2e.upstream import Upstream
+from tests.e2e.wallet import Wallet
+from tests.scenarios.scene import Scene, kept_in
 
 __all__ = ["listener", "material", "run", "run_all", "settings", "upstream", "wallet"]
 

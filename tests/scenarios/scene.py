@@ -11,13 +11,13 @@ from typing import Any, Final
 
 from grpc import StatusCode
 
-from ..e2e import caller
-from ..e2e.caller import Expected, Told, not_sent
-from ..e2e.gateway import Ended, Gateway
-from ..e2e.gateway import run as command
-from ..e2e.samples import SYNC, Api
-from ..e2e.upstream import Peer, Request, Script, Upstream
-from ..e2e.wallet import Wallet, id_of
+from tests.e2e import caller
+from tests.e2e.caller import Expected, Told, not_sent
+from tests.e2e.gateway import Ended, Gateway
+from tests.e2e.gateway import run as command
+from tests.e2e.samples import SYNC, Api
+from tests.e2e.upstream import Peer, Request, Script, Upstream
+from tests.e2e.wallet import Wallet, id_of
 
 IN_DOUBT: Final = Expected(StatusCode.UNKNOWN, "OUTCOME_IN_DOUBT", "unknown", "operator")
 REUSED: Final = not_sent(StatusCode.FAILED_PRECONDITION, "REQUEST_ID_REUSED", "new_request_id")

@@ -12,16 +12,16 @@ from typing import Any, Final
 import pytest
 from grpc import StatusCode
 
-from ..clock import WallClock
-from ..e2e.caller import Expected, Told, alarm, not_sent
-from ..e2e.conftest import Run
-from ..e2e.gateway import PATIENCE_S, Gateway, get
-from ..e2e.gateway import run as command
-from ..e2e.samples import APIS, BIND, SYNC, Api, apart
-from ..e2e.upstream import Upstream
-from ..e2e.wallet import Wallet
-from .conftest import QUICK
-from .scene import IN_DOUBT, Scene, kept_in
+from tests.clock import WallClock
+from tests.e2e.caller import Expected, Told, alarm, not_sent
+from tests.e2e.conftest import Run
+from tests.e2e.gateway import PATIENCE_S, Gateway, get
+from tests.e2e.gateway import run as command
+from tests.e2e.samples import APIS, BIND, SYNC, Api, apart
+from tests.e2e.upstream import Upstream
+from tests.e2e.wallet import Wallet
+from tests.scenarios.conftest import QUICK
+from tests.scenarios.scene import IN_DOUBT, Scene, kept_in
 
 MONTH_S: Final = 31 * 86_400
 REPLAYED: Final = alarm("RESPONSE_REPLAYED")

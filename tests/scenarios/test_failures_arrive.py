@@ -12,15 +12,25 @@ import grpc
 from grpc import StatusCode
 
 from alipayhk_linkage.channel import channel_options
-
-from ..e2e import caller
-from ..e2e.caller import Expected, Told, doubt, not_sent
-from ..e2e.conftest import RunAll
-from ..e2e.samples import BIND, SYNC, apart
-from ..e2e.upstream import Answer, Peer, Request, Script, Upstream, answers, closes, hangs, resets, sends
-from ..e2e.wallet import Wallet, id_of, result
-from ..ports import free_port
-from .scene import kept_in
+from tests.e2e import caller
+from tests.e2e.caller import Expected, Told, doubt, not_sent
+from tests.e2e.conftest import RunAll
+from tests.e2e.samples import BIND, SYNC, apart
+from tests.e2e.upstream import (
+    Answer,
+    Peer,
+    Request,
+    Script,
+    Upstream,
+    answers,
+    closes,
+    hangs,
+    resets,
+    sends,
+)
+from tests.e2e.wallet import Wallet, id_of, result
+from tests.ports import free_port
+from tests.scenarios.scene import kept_in
 
 ATTEMPTS_MAX: Final = 5
 DEADLINES_S: Final = (2, 5, 10)

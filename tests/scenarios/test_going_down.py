@@ -8,11 +8,11 @@ import time
 import pytest
 from grpc import StatusCode
 
-from ..e2e.caller import check, doubt
-from ..e2e.samples import APIS, BIND, SYNC, Api, apart
-from ..e2e.upstream import hangs
-from .conftest import Stage
-from .scene import IN_DOUBT, held
+from tests.e2e.caller import check, doubt
+from tests.e2e.samples import APIS, BIND, SYNC, Api, apart
+from tests.e2e.upstream import hangs
+from tests.scenarios.conftest import Stage
+from tests.scenarios.scene import IN_DOUBT, held
 
 
 @pytest.mark.parametrize("api", APIS, ids=str)

@@ -12,14 +12,14 @@ import grpc
 import pytest
 from grpc import StatusCode
 
-from ..e2e.caller import Expected, Told, check, not_sent, told
-from ..e2e.conftest import Run
-from ..e2e.samples import APIS, BIND, SERVICE, Api, apart
-from ..e2e.upstream import Upstream
-from ..ledger.trouble import removed
-from ..ports import free_port
-from .conftest import Stage
-from .scene import LEDGER_UNAVAILABLE, Scene
+from tests.e2e.caller import Expected, Told, check, not_sent, told
+from tests.e2e.conftest import Run
+from tests.e2e.samples import APIS, BIND, SERVICE, Api, apart
+from tests.e2e.upstream import Upstream
+from tests.ledger.trouble import removed
+from tests.ports import free_port
+from tests.scenarios.conftest import Stage
+from tests.scenarios.scene import LEDGER_UNAVAILABLE, Scene
 
 Metadata = Sequence[tuple[str, str]]
 UNREACHABLE: Final = not_sent(StatusCode.UNAVAILABLE, "UPSTREAM_UNREACHABLE")

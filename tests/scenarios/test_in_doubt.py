@@ -12,12 +12,12 @@ from typing import Any, Final
 import pytest
 from grpc import StatusCode
 
-from ..e2e.caller import Expected, alarm, doubt, rejected
-from ..e2e.gateway import run as command
-from ..e2e.samples import BIND, SYNC, apart, new_id
-from ..e2e.upstream import Answer, Peer, Request, Script, answers, closes, hangs, resets
-from ..e2e.wallet import Wallet, id_of, result
-from .scene import IN_DOUBT, Scene
+from tests.e2e.caller import Expected, alarm, doubt, rejected
+from tests.e2e.gateway import run as command
+from tests.e2e.samples import BIND, SYNC, apart, new_id
+from tests.e2e.upstream import Answer, Peer, Request, Script, answers, closes, hangs, resets
+from tests.e2e.wallet import Wallet, id_of, result
+from tests.scenarios.scene import IN_DOUBT, Scene
 
 PAGE = Answer(503, (("Content-Type", "text/html"),), b"<html></html>")
 ENDS: dict[str, tuple[Script, Expected]] = {

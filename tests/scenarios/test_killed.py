@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 from grpc import StatusCode
 
-from ..e2e.caller import Expected, not_sent
-from ..e2e.conftest import Run
-from ..e2e.gateway import Settings
-from ..e2e.samples import APIS, BIND, SYNC, Api, apart
-from ..e2e.test_unreachable import silent
-from ..e2e.upstream import Upstream
-from ..e2e.wallet import Wallet
-from .conftest import Stage
-from .scene import IN_DOUBT, Scene, held
+from tests.e2e.caller import Expected, not_sent
+from tests.e2e.conftest import Run
+from tests.e2e.gateway import Settings
+from tests.e2e.samples import APIS, BIND, SYNC, Api, apart
+from tests.e2e.test_unreachable import silent
+from tests.e2e.upstream import Upstream
+from tests.e2e.wallet import Wallet
+from tests.scenarios.conftest import Stage
+from tests.scenarios.scene import IN_DOUBT, Scene, held
 
 IN_PROGRESS = Expected(StatusCode.ABORTED, "REQUEST_IN_PROGRESS", "unknown", "same_request_id")
 BUSY = not_sent(StatusCode.ABORTED, "LINKAGE_BUSY")

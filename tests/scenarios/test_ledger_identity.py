@@ -15,19 +15,18 @@ from pathlib import Path
 import pytest
 
 from service.ledger.vault import make_key_file
-
-from ..e2e import caller
-from ..e2e.caller import Told
-from ..e2e.conftest import RunAll
-from ..e2e.gateway import PATIENCE_S, Ended, channel_to
-from ..e2e.gateway import run as command
-from ..e2e.samples import BIND, apart
-from ..e2e.upstream import Upstream
-from ..e2e.wallet import Wallet
-from ..ledger.older import back_to_version
-from ..ports import free_port
-from .conftest import QUICK, Stage
-from .scene import Scene, kept_in
+from tests.e2e import caller
+from tests.e2e.caller import Told
+from tests.e2e.conftest import RunAll
+from tests.e2e.gateway import PATIENCE_S, Ended, channel_to
+from tests.e2e.gateway import run as command
+from tests.e2e.samples import BIND, apart
+from tests.e2e.upstream import Upstream
+from tests.e2e.wallet import Wallet
+from tests.ledger.older import back_to_version
+from tests.ports import free_port
+from tests.scenarios.conftest import QUICK, Stage
+from tests.scenarios.scene import Scene, kept_in
 
 LISTENS = {"LISTEN": "127.0.0.1:0", "ADMIN_LISTEN": "127.0.0.1:0"}
 Settings = Mapping[str, str]

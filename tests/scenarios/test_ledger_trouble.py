@@ -15,16 +15,16 @@ from typing import Any
 
 import pytest
 
-from ..e2e.caller import Told, check
-from ..e2e.conftest import Run
-from ..e2e.gateway import run as command
-from ..e2e.operations import metrics
-from ..e2e.samples import APIS, Api, apart
-from ..e2e.upstream import Upstream
-from ..e2e.wallet import Wallet
-from ..ledger.trouble import locked, removed
-from .conftest import QUICK, Stage
-from .scene import LEDGER_UNAVAILABLE, Scene, held, kept_in
+from tests.e2e.caller import Told, check
+from tests.e2e.conftest import Run
+from tests.e2e.gateway import run as command
+from tests.e2e.operations import metrics
+from tests.e2e.samples import APIS, Api, apart
+from tests.e2e.upstream import Upstream
+from tests.e2e.wallet import Wallet
+from tests.ledger.trouble import locked, removed
+from tests.scenarios.conftest import QUICK, Stage
+from tests.scenarios.scene import LEDGER_UNAVAILABLE, Scene, held, kept_in
 
 HEALS_WITHIN_S = 6.0
 MEBIBYTE = 1 << 20

@@ -5,11 +5,11 @@ from __future__ import annotations
 import resource
 from pathlib import Path
 
-from ..e2e.gateway import get
-from ..e2e.operations import SERVING, health, metrics
-from ..e2e.samples import APIS, apart
-from .conftest import Stage
-from .scene import LEDGER_UNAVAILABLE
+from tests.e2e.gateway import get
+from tests.e2e.operations import SERVING, health, metrics
+from tests.e2e.samples import APIS, apart
+from tests.scenarios.conftest import Stage
+from tests.scenarios.scene import LEDGER_UNAVAILABLE
 
 USABLE = "alipayhk_ledger_usable"
 

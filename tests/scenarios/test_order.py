@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from grpc import StatusCode
 
-from ..e2e.caller import doubt, not_sent, rejected
-from ..e2e.samples import SYNC, at, new_id
-from ..e2e.upstream import Peer, Request, hangs
-from ..e2e.wallet import result
-from .scene import Scene, held
+from tests.e2e.caller import doubt, not_sent, rejected
+from tests.e2e.samples import SYNC, at, new_id
+from tests.e2e.upstream import Peer, Request, hangs
+from tests.e2e.wallet import result
+from tests.scenarios.scene import Scene, held
 
 STALE = not_sent(StatusCode.FAILED_PRECONDITION, "STALE_BIZ_TIME", "never")
 TIE = not_sent(StatusCode.FAILED_PRECONDITION, "BIZ_TIME_TIE", "new_request_id")

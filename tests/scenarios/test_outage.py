@@ -12,14 +12,14 @@ from typing import Any, Final
 
 from grpc import StatusCode
 
-from ..e2e.caller import Told, check, not_sent
-from ..e2e.operations import metrics
-from ..e2e.samples import BIND, SYNC, Api, apart
-from ..e2e.upstream import Answer, Peer, Request, Upstream, answers, listening
-from ..e2e.wallet import Wallet
-from ..ports import free_port
-from .conftest import Stage
-from .scene import Scene
+from tests.e2e.caller import Told, check, not_sent
+from tests.e2e.operations import metrics
+from tests.e2e.samples import BIND, SYNC, Api, apart
+from tests.e2e.upstream import Answer, Peer, Request, Upstream, answers, listening
+from tests.e2e.wallet import Wallet
+from tests.ports import free_port
+from tests.scenarios.conftest import Stage
+from tests.scenarios.scene import Scene
 
 RATE: Final = 30.0
 OUTAGE_S: Final = 5.0

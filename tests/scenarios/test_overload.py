@@ -9,11 +9,11 @@ from typing import Any, Final
 import pytest
 from grpc import StatusCode
 
-from ..e2e.caller import Told, check, not_sent
-from ..e2e.samples import SYNC, apart
-from ..e2e.upstream import Peer, Request
-from .conftest import Stage
-from .scene import Scene
+from tests.e2e.caller import Told, check, not_sent
+from tests.e2e.samples import SYNC, apart
+from tests.e2e.upstream import Peer, Request
+from tests.scenarios.conftest import Stage
+from tests.scenarios.scene import Scene
 
 ANSWERS_AFTER_S: Final = 0.2
 MAX_IN_FLIGHT: Final = 4

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from ..e2e.caller import Told
-from ..e2e.gateway import run as command
-from ..e2e.samples import APIS, SYNC, Api
-from ..e2e.test_privacy import ENDS, FRAGMENTS, MARKS, clean, marked
-from ..e2e.upstream import hangs
-from .conftest import Stage
-from .scene import Scene, changed, reused
+from tests.e2e.caller import Told
+from tests.e2e.gateway import run as command
+from tests.e2e.samples import APIS, SYNC, Api
+from tests.e2e.test_privacy import ENDS, FRAGMENTS, MARKS, clean, marked
+from tests.e2e.upstream import hangs
+from tests.scenarios.conftest import Stage
+from tests.scenarios.scene import Scene, changed, reused
 
 NEEDLES = {
     needle

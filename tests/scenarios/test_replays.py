@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from grpc import StatusCode
 
-from ..e2e.caller import Expected, doubt, rejected
-from ..e2e.samples import APIS, BIND, SYNC, Api, apart
-from ..e2e.upstream import hangs
-from ..e2e.wallet import result
-from .scene import Scene, changed, held, reused
+from tests.e2e.caller import Expected, doubt, rejected
+from tests.e2e.samples import APIS, BIND, SYNC, Api, apart
+from tests.e2e.upstream import hangs
+from tests.e2e.wallet import result
+from tests.scenarios.scene import Scene, changed, held, reused
 
 REJECTIONS = {
     "PARAM_ILLEGAL": rejected(StatusCode.INVALID_ARGUMENT),

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from grpc import StatusCode
 
-from ..e2e.caller import Expected, doubt, rejected
-from ..e2e.samples import APIS, BIND, SYNC, Api, apart
-from ..e2e.upstream import Answer, Script, answers, closes, hangs, resets, sends
-from ..e2e.wallet import Wallet, result
-from .scene import IN_DOUBT, Scene, in_turn
+from tests.e2e.caller import Expected, doubt, rejected
+from tests.e2e.samples import APIS, BIND, SYNC, Api, apart
+from tests.e2e.upstream import Answer, Script, answers, closes, hangs, resets, sends
+from tests.e2e.wallet import Wallet, result
+from tests.scenarios.scene import IN_DOUBT, Scene, in_turn
 
 PAGE = Answer(503, (("Content-Type", "text/html"),), b"<html></html>")
 TROUBLES: dict[str, Script] = {

@@ -20,17 +20,16 @@ from grpc import StatusCode
 
 from service.ledger import Ending, LedgerUnavailable, State
 from service.ledger.opening import open_ledger, sqlite_path
-
-from ..e2e import caller
-from ..e2e.caller import Told, rejected
-from ..e2e.gateway import channel_to
-from ..e2e.samples import BIND
-from ..e2e.upstream import Peer, Request, Script
-from ..e2e.wallet import Wallet
-from ..ports import free_port
-from .conftest import Stage
-from .scene import Scene
-from .test_workers import both_serve, workers_of
+from tests.e2e import caller
+from tests.e2e.caller import Told, rejected
+from tests.e2e.gateway import channel_to
+from tests.e2e.samples import BIND
+from tests.e2e.upstream import Peer, Request, Script
+from tests.e2e.wallet import Wallet
+from tests.ports import free_port
+from tests.scenarios.conftest import Stage
+from tests.scenarios.scene import Scene
+from tests.scenarios.test_workers import both_serve, workers_of
 
 CALLS: Final = 40
 """Each is signed in its turn, so that some are between claim and first byte for tens of milliseconds."""

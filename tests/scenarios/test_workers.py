@@ -13,15 +13,15 @@ from typing import Any
 
 import pytest
 
-from ..e2e import caller
-from ..e2e.caller import Told
-from ..e2e.gateway import PATIENCE_S, SCRIPT, Gateway, channel_to
-from ..e2e.samples import APIS, SYNC, Api, apart, new_id
-from ..e2e.upstream import Peer, Request
-from ..peers.processes import environment
-from ..ports import free_port
-from .conftest import Stage
-from .scene import IN_DOUBT, changed, held, reused
+from tests.e2e import caller
+from tests.e2e.caller import Told
+from tests.e2e.gateway import PATIENCE_S, SCRIPT, Gateway, channel_to
+from tests.e2e.samples import APIS, SYNC, Api, apart, new_id
+from tests.e2e.upstream import Peer, Request
+from tests.peers.processes import environment
+from tests.ports import free_port
+from tests.scenarios.conftest import Stage
+from tests.scenarios.scene import IN_DOUBT, changed, held, reused
 
 CHANNELS = 16
 

@@ -8,8 +8,8 @@ import signal
 import sys
 from pathlib import Path
 
-from service import workers
-from service.logs import set_up_logs
+from service.commands import workers
+from service.telemetry.logs import set_up_logs
 
 STEPS = 100
 

@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.x509.oid import NameOID
 
-from clients.alipayhk.keys import Keys, public_der
-from service.logs import set_up_logs
+from clients.alipayhk.wire.keys import Keys, public_der
+from service.telemetry.logs import set_up_logs
 from tests.service.fakes import LogStream
 from tests.service.files import KeyRing, TlsFiles
 

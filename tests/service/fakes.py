@@ -20,22 +20,22 @@ from hypothesis import HealthCheck
 
 from alipayhk.linkage.v1 import linkage_service_pb2 as pb
 from clients.alipayhk.client import Client
-from clients.alipayhk.endpoint import Endpoint
-from clients.alipayhk.errors import ResultError
-from clients.alipayhk.messages import VerifiedResponse
-from clients.alipayhk.result import Result
 from clients.alipayhk.transport import Attempt
-from service.bookkeeping import Bookkeeping
-from service.call import Call, Circumstances
-from service.callers import ANYBODY, Caller
-from service.delivery import Delivery
+from clients.alipayhk.wire.endpoint import Endpoint
+from clients.alipayhk.wire.errors import ResultError
+from clients.alipayhk.wire.messages import VerifiedResponse
+from clients.alipayhk.wire.result import Result
+from service.credentials.callers import ANYBODY, Caller
+from service.delivery.delivery import Delivery
+from service.delivery.ledger_session import Bookkeeping
+from service.delivery.outbound_request import Order
 from service.ledger import Ledger
 from service.ledger.memory import MemoryLedger
 from service.ledger.vault import KEY_BYTES, Vault
-from service.metrics import Metrics
-from service.order import Order
-from service.result_codes import ResultCodes
-from service.rpcs import sync_linkage
+from service.outcomes.call import Call, Circumstances
+from service.outcomes.result_codes import ResultCodes
+from service.server.rpcs import sync_linkage
+from service.telemetry.metrics import Metrics
 
 FIXTURES_ARE_FINE: Final = (HealthCheck.function_scoped_fixture, HealthCheck.too_slow)
 """What hypothesis need not warn of: no fixture here remembers an example, and machines differ in speed."""
@@ -58,7 +58,8 @@ def verified(
 
 def refused(status: str, code: str = "", message: str = "") -> ResultError:
     """Return how a call ends whose verified answer is not S."""
-    return ResultError(verified(status=status, code=code, message=message))
+    answer = verified(status=status, code=code, message=message)
+    return ResultError(answer.result, http_status=answer.http_status, tracer_id=answer.tracer_id)
 
 
 def known(

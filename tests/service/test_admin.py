@@ -13,11 +13,11 @@ import pytest
 from aiohttp import web
 from grpc_health.v1.health import aio as health_aio
 
-from service import admin
-from service.clock_skew import ClockSkew
-from service.metrics import Metrics
-from service.parsing import Address
-from service.server import CannotListen, Health
+from service.config.values import Address
+from service.delivery.clock_skew import ClockSkew
+from service.server import admin
+from service.server.server import CannotListen, Health
+from service.telemetry.metrics import Metrics
 from tests.ports import free_port
 
 WAIT_S = 10.0

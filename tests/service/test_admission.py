@@ -11,11 +11,11 @@ import pytest
 from google.rpc.error_details_pb2 import ErrorInfo, RequestInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
-from service.admission import OPEN_MAX, SEND_S, WATCHES_MAX, Admission
-from service.backlog import Backlog
-from service.first_message import MESSAGE_S
-from service.metrics import Metrics
-from service.rpcs import SERVICE
+from service.server.admission import OPEN_MAX, SEND_S, WATCHES_MAX, Admission
+from service.server.backlog import Backlog
+from service.server.first_message import MESSAGE_S
+from service.server.rpcs import SERVICE
+from service.telemetry.metrics import Metrics
 from tests.service.fakes import Details, FakeContext, LogStream, bind_request, sync_request
 
 SYNC: Final = f"/{SERVICE}/SyncLinkage"
@@ -219,7 +219,7 @@ async def test_calls_whose_answers_are_not_read_are_cancelled_when_there_are_too
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now_s = time.monotonic()
-    monkeypatch.setattr("service.admission.time.monotonic", lambda: now_s)
+    monkeypatch.setattr("service.server.admission.time.monotonic", lambda: now_s)
     door = Door(Backlog(lambda: 0))
     old = asyncio.create_task(door.hold(SYNC))
     await asyncio.sleep(0)

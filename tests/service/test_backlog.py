@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from service.backlog import WAIT_MAX_S, Backlog
+from service.server.backlog import WAIT_MAX_S, Backlog
 
 
 @dataclass

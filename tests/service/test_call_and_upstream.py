@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alipayhk.linkage.v1 import error_reason_pb2 as reasons
-from clients.alipayhk.crypto import EncryptionProfile
-from clients.alipayhk.endpoint import Encryption, Endpoint
-from clients.alipayhk.keys import Keys
 from clients.alipayhk.transport import Attempt
-from service.call import answer_by, certain_s
-from service.flight import Flight
-from service.refusal import Refusal
-from service.settings import read_settings
+from clients.alipayhk.wire.crypto import EncryptionProfile
+from clients.alipayhk.wire.endpoint import Encryption, Endpoint
+from clients.alipayhk.wire.keys import Keys
+from service.config.settings import read_settings
+from service.delivery.flight import Flight
+from service.outcomes.call import answer_by, certain_s
+from service.outcomes.refusal import Refusal
 from service.upstream import endpoints_of, transport_of
 from tests.service.fakes import call_of, known, order_of
 from tests.service.files import KeyRing, TlsFiles

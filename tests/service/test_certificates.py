@@ -6,8 +6,8 @@ import pytest
 from cryptography import x509
 from cryptography.x509.oid import ExtensionOID
 
-from service.callers import Name
-from service.certificates import CACHED_MAX, SHOWN_CHARACTERS_MAX, names_of
+from service.credentials.callers import Name
+from service.credentials.certificates import CACHED_MAX, SHOWN_CHARACTERS_MAX, names_of
 from tests.service.fakes import certificate_of
 
 NOT_PEM = {

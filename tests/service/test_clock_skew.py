@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from service.clock_skew import PROBE_EVERY_S, ClockSkew
-from service.lease import Clock
-from service.metrics import Metrics
+from service.delivery.clock_skew import PROBE_EVERY_S, ClockSkew
+from service.ledger.lease import Clock
+from service.telemetry.metrics import Metrics
 
 WINDOW_S = 300.0
 MONTH_S = 31 * 86_400.0

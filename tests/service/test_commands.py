@@ -18,8 +18,8 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from clients.alipayhk.keys import fingerprint, load_private_key, load_public_key, public_der
-from service.cli import main
+from clients.alipayhk.wire.keys import fingerprint, load_private_key, load_public_key, public_der
+from service.commands.cli import main
 from tests.ports import free_port
 from tests.service.files import KeyRing
 

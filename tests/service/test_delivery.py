@@ -14,18 +14,18 @@ import pytest
 from google.protobuf.message import Message
 
 from alipayhk.linkage.v1 import error_reason_pb2 as reasons
-from clients.alipayhk import errors
-from clients.alipayhk.endpoint import Endpoint
-from clients.alipayhk.keys import Keys
-from clients.alipayhk.messages import VerifiedResponse
-from clients.alipayhk.protocols import HEADER_SIGNED
 from clients.alipayhk.transport import Attempt
-from service.call import Call
-from service.callers import Caller
+from clients.alipayhk.wire import errors
+from clients.alipayhk.wire.endpoint import Endpoint
+from clients.alipayhk.wire.keys import Keys
+from clients.alipayhk.wire.messages import VerifiedResponse
+from clients.alipayhk.wire.protocols import HEADER_SIGNED
+from service.credentials.callers import Caller
 from service.ledger import State
-from service.metrics import Metrics
-from service.refusal import Refusal
-from service.rpcs import sync_linkage
+from service.outcomes.call import Call
+from service.outcomes.refusal import Refusal
+from service.server.rpcs import sync_linkage
+from service.telemetry.metrics import Metrics
 from tests.service.fakes import (
     FakeClient,
     Gate,

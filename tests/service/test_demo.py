@@ -17,9 +17,9 @@ from typing import Any
 import grpc
 import pytest
 
-from service import demo
-from service.demo_calls import EXAMPLES
-from service.linkage import RPCS
+from service.commands.demo import demo
+from service.commands.demo.calls import EXAMPLES
+from service.server.linkage_service import RPCS
 from tests.peers.processes import environment, run
 from tests.ports import free_port
 

@@ -10,7 +10,7 @@ from contextlib import closing
 
 import pytest
 
-from service.demo_ports import PortTakenError, is_listening, wait_until_free
+from service.commands.demo.ports import PortTakenError, is_listening, wait_until_free
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.descriptors import CALLERS_MAX, OWN, for_callers, is_low
+from service.server.descriptors import CALLERS_MAX, OWN, for_callers, is_low
 
 ROWS = [
     (1_024, 676, 1_024 // 4, True),

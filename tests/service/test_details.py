@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alipayhk.linkage.v1 import error_reason_pb2 as reasons
-from service.details import status_of, trailers_of
-from service.refusal import Refusal, Violation
-from service.result_codes import ResultCodes
-from service.status import Outcome, Retry, Verdict, verdict_of
+from service.outcomes.details import status_of, trailers_of
+from service.outcomes.refusal import Refusal, Violation
+from service.outcomes.result_codes import ResultCodes
+from service.outcomes.table import Outcome, Retry, Verdict, verdict_of
 from tests.service.fakes import known, refused
 from tests.service.test_outcome_table import TABLE, Case
 

@@ -12,15 +12,15 @@ from typing import Any
 import grpc
 import pytest
 
-from clients.alipayhk.keys import fingerprint
+from clients.alipayhk.wire.keys import fingerprint
 from service import gateway
-from service.demo_calls import EXAMPLES
+from service.commands.demo.calls import EXAMPLES
+from service.config.settings import read_settings
 from service.ledger.opening import open_ledger
 from service.ledger.vault import Vault, read_key_file
-from service.linkage import RPCS
-from service.metrics import Metrics
-from service.settings import read_settings
-from service.validation import violations
+from service.server.linkage_service import RPCS
+from service.server.validation import violations
+from service.telemetry.metrics import Metrics
 from tests.service.fakes import LogStream
 from tests.service.files import KeyRing
 

@@ -13,7 +13,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from service.cli import main
+from service.commands.cli import main
 from tests.peers.processes import GATEWAY, environment, run
 from tests.ports import free_port
 from tests.service.files import TlsFiles

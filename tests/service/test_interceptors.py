@@ -14,15 +14,17 @@ from google.rpc.status_pb2 import Status
 
 from alipayhk.linkage.v1 import error_reason_pb2 as reasons
 from alipayhk.linkage.v1 import linkage_service_pb2 as pb
-from clients.alipayhk import errors
-from service.authorization import Allow
-from service.call import CURRENT, Call, Circumstances, Undecodable
-from service.callers import ANYBODY, Caller, Callers, Name
-from service.interceptors import Around, Method, Observe, Tell
-from service.logs import set_up_logs
-from service.metrics import Metrics
-from service.refusal import Refusal
-from service.result_codes import ResultCodes
+from clients.alipayhk.wire import errors
+from service.credentials.callers import ANYBODY, Caller, Callers, Name
+from service.outcomes.call import CURRENT, Call, Circumstances, Undecodable
+from service.outcomes.refusal import Refusal
+from service.outcomes.result_codes import ResultCodes
+from service.server.access_log import Observe
+from service.server.authorization import Allow
+from service.server.error_translation import Tell
+from service.server.interceptors import Around, Method
+from service.telemetry.logs import set_up_logs
+from service.telemetry.metrics import Metrics
 from tests.service.fakes import Details, FakeContext, LogStream, bind_request, known, refused, sync_request
 
 SERVICE: Final = "alipayhk.linkage.v1.LinkageService"

@@ -11,11 +11,13 @@ import grpc
 import pytest
 
 from alipayhk.linkage.v1 import error_reason_pb2 as reasons
-from service.interceptors import Around, Observe, Tell
-from service.metrics import Metrics
-from service.refusal import Refusal
-from service.result_codes import ResultCodes
-from service.rpcs import SERVICE
+from service.outcomes.refusal import Refusal
+from service.outcomes.result_codes import ResultCodes
+from service.server.access_log import Observe
+from service.server.error_translation import Tell
+from service.server.interceptors import Around
+from service.server.rpcs import SERVICE
+from service.telemetry.metrics import Metrics
 
 PATIENCE_S: Final = 30.0
 BLOCKED_S: Final = 1.0

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from service import gateway, ledger_watch
-from service.clock_skew import ClockSkew
-from service.ledger_watch import LedgerWatch
-from service.metrics import Metrics
-from service.settings import Settings, read_settings
+from service import gateway
+from service.config.settings import Settings, read_settings
+from service.delivery import ledger_monitor as ledger_watch
+from service.delivery.clock_skew import ClockSkew
+from service.delivery.ledger_monitor import LedgerWatch
+from service.telemetry.metrics import Metrics
 from tests.ledger.trouble import locked, removed
 from tests.service.fakes import LogStream
 

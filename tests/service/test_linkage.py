@@ -10,15 +10,15 @@ import pytest
 
 from alipayhk.linkage.v1 import error_reason_pb2 as reasons
 from alipayhk.linkage.v1 import linkage_service_pb2 as pb
-from clients.alipayhk import errors
-from clients.alipayhk.keys import Keys
-from clients.alipayhk.strict_json import write_json
-from service.call import CURRENT, Call
-from service.linkage import RPCS, LinkageService
-from service.metrics import Metrics
-from service.refusal import Refusal, Violation
-from service.rpcs import Rpc, bind_account, sync_linkage
-from service.settings import read_settings
+from clients.alipayhk.wire import errors
+from clients.alipayhk.wire.keys import Keys
+from clients.alipayhk.wire.strict_json import write_json
+from service.config.settings import read_settings
+from service.outcomes.call import CURRENT, Call
+from service.outcomes.refusal import Refusal, Violation
+from service.server.linkage_service import RPCS, LinkageService
+from service.server.rpcs import Rpc, bind_account, sync_linkage
+from service.telemetry.metrics import Metrics
 from service.upstream import endpoints_of
 from tests.service.fakes import (
     Details,

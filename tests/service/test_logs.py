@@ -12,8 +12,8 @@ import structlog
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service import logs
-from service.logs import ALLOWED, FIRST, LIBRARY_RECORDS_MAX, log, set_up_logs, stack_of
+from service.telemetry import logs
+from service.telemetry.logs import ALLOWED, FIRST, LIBRARY_RECORDS_MAX, log, set_up_logs, stack_of
 from tests.service.fakes import FIXTURES_ARE_FINE, LogStream
 
 FORBIDDEN: Final = (

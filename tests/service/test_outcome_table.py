@@ -14,12 +14,13 @@ from grpc import StatusCode
 
 import service
 from alipayhk.linkage.v1 import error_reason_pb2 as reasons
-from clients.alipayhk import errors
-from service.call import Circumstances
-from service.refusal import Refusal, Violation
-from service.result_codes import Meaning, ResultCodes
-from service.sentences import SENTENCES
-from service.status import FAILURES, REFUSALS, RETRY_AFTER_MAX_S, RETRY_AFTER_S, Verdict, verdict_of
+from clients.alipayhk.wire import errors
+from service.outcomes import sentences
+from service.outcomes.call import Circumstances
+from service.outcomes.refusal import Refusal, Violation
+from service.outcomes.result_codes import Meaning, ResultCodes
+from service.outcomes.sentences import SENTENCES
+from service.outcomes.table import FAILURES, REFUSALS, RETRY_AFTER_MAX_S, RETRY_AFTER_S, Verdict, verdict_of
 from tests.service.fakes import known, refused
 
 PROMISED: Final = True
@@ -306,7 +307,7 @@ def test_every_reason_with_a_row_has_one_constant_sentence() -> None:
 
 
 def test_a_sentence_is_a_constant_of_the_code_and_nothing_is_put_into_it() -> None:
-    tree = ast.parse(Path(inspect.getfile(service.sentences)).read_text("utf-8"))
+    tree = ast.parse(Path(inspect.getfile(sentences)).read_text("utf-8"))
     (table,) = (node for node in ast.walk(tree) if isinstance(node, ast.Dict))
     assert all(isinstance(value, ast.Constant) and isinstance(value.value, str) for value in table.values)
 
@@ -375,7 +376,7 @@ def reasons_in_the_code() -> Iterator[str]:
     """Name every reason outside the two tables, but those that a verdict's is compared with."""
     root = Path(inspect.getfile(service)).parent
     for path in root.rglob("*.py"):
-        if path.name not in {"status.py", "sentences.py"}:
+        if path.name not in {"table.py", "sentences.py"}:
             tree = ast.parse(path.read_text("utf-8"))
             compared = {
                 id(side)

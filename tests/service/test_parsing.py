@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service import parsing
-from service.callers import callers_file
+from service.config import values as parsing
+from service.config.callers_file import callers_file
+from service.config.result_codes_file import result_codes_file
+from service.config.values import Address
 from service.ledger.opening import check_url, url_in_place
 from service.ledger.vault import key_file
-from service.parsing import Address
-from service.result_codes import result_codes_file
 from tests.service.fakes import FIXTURES_ARE_FINE
 from tests.service.files import KeyRing, TlsFiles
 

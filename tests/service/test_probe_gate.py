@@ -10,9 +10,9 @@ from typing import Final
 
 import pytest
 
-from service import probe_gate
-from service.parsing import Address
-from service.probe_gate import BURST_BYTES, CONNECTIONS_MAX, ProbeGate
+from service.config.values import Address
+from service.server import probe_gate
+from service.server.probe_gate import BURST_BYTES, CONNECTIONS_MAX, ProbeGate
 from tests.ports import free_port
 
 WAIT_S: Final = 20.0

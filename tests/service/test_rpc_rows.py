@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alipayhk.linkage.v1 import linkage_service_pb2 as pb
-from clients.alipayhk.result import Result
-from clients.alipayhk.strict_json import write_json
-from service.callers import METHODS
-from service.linkage import RPCS
-from service.rpcs import Rpc, bind_account, sync_linkage
-from service.validation import SECONDS_MAX, violations
+from clients.alipayhk.wire.result import Result
+from clients.alipayhk.wire.strict_json import write_json
+from service.methods import METHODS
+from service.server.linkage_service import RPCS
+from service.server.rpcs import Rpc, bind_account, sync_linkage
+from service.server.validation import SECONDS_MAX, violations
 from tests.service.fakes import bind_request, sync_request, verified
 
 # -- the table

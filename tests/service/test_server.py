@@ -20,13 +20,13 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from alipayhk.linkage.v1 import linkage_service_pb2 as pb
 from alipayhk.linkage.v1.linkage_service_pb2_grpc import LinkageServiceStub
-from service.admin import start_admin
-from service.clock_skew import ClockSkew
-from service.linkage import LinkageService
-from service.metrics import Metrics
-from service.parsing import Address
-from service.server import CannotListen, Server
-from service.settings import read_settings
+from service.config.settings import read_settings
+from service.config.values import Address
+from service.delivery.clock_skew import ClockSkew
+from service.server.admin import start_admin
+from service.server.linkage_service import LinkageService
+from service.server.server import CannotListen, Server
+from service.telemetry.metrics import Metrics
 from service.upstream import endpoints_of
 from tests.service.fakes import Behaviour, FakeClient, Gate, bind_request, delivery_of, sync_request
 from tests.service.files import TlsFiles

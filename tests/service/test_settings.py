@@ -13,10 +13,8 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from service.callers import Name
-from service.config_check import described
-from service.parsing import Address
-from service.settings import (
+from service.commands.config import described
+from service.config.settings import (
     Settings,
     SettingsError,
     environment_for_children,
@@ -26,6 +24,8 @@ from service.settings import (
     read_ledger_settings,
     read_settings,
 )
+from service.config.values import Address
+from service.credentials.callers import Name
 from tests.service.fakes import FIXTURES_ARE_FINE
 from tests.service.files import KeyRing, TlsFiles
 

@@ -10,9 +10,12 @@ from grpc import StatusCode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clients.alipayhk.strict_json import write_json
-from service.callers import ANYBODY, METHODS, Caller, Callers, Name, callers_file
-from service.result_codes import ALLOWED, RATE_LIMITED, SET_UP_CODES, ResultCodes, result_codes_file
+from clients.alipayhk.wire.strict_json import write_json
+from service.config.callers_file import callers_file
+from service.config.result_codes_file import ALLOWED, result_codes_file
+from service.credentials.callers import ANYBODY, Caller, Callers, Name
+from service.methods import METHODS
+from service.outcomes.result_codes import RATE_LIMITED, SET_UP_CODES, ResultCodes
 from tests.service.fakes import FIXTURES_ARE_FINE
 
 

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alipayhk.linkage.v1 import linkage_service_pb2 as pb
-from clients.alipayhk.strict_json import write_json
-from service.refusal import Violation
-from service.rpcs import Rpc, bind_account, sync_linkage
-from service.validation import has_control, is_request_id, violations
+from clients.alipayhk.wire.strict_json import write_json
+from service.outcomes.refusal import Violation
+from service.server.rpcs import Rpc, bind_account, sync_linkage
+from service.server.validation import has_control, is_request_id, violations
 from tests.service.fakes import bind_request, sync_request
 
 Faults = list[tuple[str, str]]

@@ -14,12 +14,12 @@ from threading import Thread
 
 import pytest
 
-from service import workers
-from service.exits import EX_SOFTWARE
-from service.logs import set_up_logs
-from service.parsing import Address
-from service.server import CannotListen
-from service.workers import _Supervisor, must_be_free
+from service.commands import workers
+from service.commands.exit_codes import EX_SOFTWARE
+from service.commands.workers import _Supervisor, must_be_free
+from service.config.values import Address
+from service.server.server import CannotListen
+from service.telemetry.logs import set_up_logs
 from tests.peers.processes import run
 
 

@@ -1,0 +1,1 @@
+"""Why a signature does not verify, as far as the request itself shows it."""

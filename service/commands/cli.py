@@ -1,0 +1,66 @@
+"""The command line, `alipayhk-gateway`.
+
+Exit statuses are sysexits': 0 done, 64 bad usage, 69 a port is taken, 78 bad configuration; `health`
+has grpc_health_probe's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from importlib.metadata import version
+from importlib.util import find_spec
+from typing import Final, NoReturn
+
+from .exit_codes import BAD_ARGUMENTS, EX_USAGE
+
+COMMANDS: Final = {
+    "serve": ("service.commands.serve", "serve gRPC until SIGTERM"),
+    "sandbox": ("sandbox.cli", "run a stand-in AlipayHK to develop against"),
+    "demo": ("service.commands.demo.demo", "make keys, start sandbox and gateways, make calls"),
+    "keys": ("service.commands.keys", "make or inspect keys"),
+    "ledger": ("service.commands.ledger.ledger", "show and resolve requests; init, backup, restore"),
+    "config": ("service.commands.config", "check the settings"),
+    "health": ("service.commands.health", "ask a gateway whether it is serving"),
+}
+"""Each command's module, with `configure(parser)` and `run(args) -> exit status`, and what it is for."""
+
+
+class _BadUsage(Exception):
+    """The words of the command line are off; argparse's own exit status would be 2."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise _BadUsage(f"{self.format_usage()}{self.prog}: {message}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit status."""
+    argv = list(sys.argv[1:] if arguments is None else arguments)
+    command = argv[0] if argv else ""
+    try:
+        args = _parser(command).parse_args(argv)
+    except _BadUsage as error:
+        print(error, file=sys.stderr)
+        return BAD_ARGUMENTS if command == "health" else EX_USAGE
+    run: Callable[[argparse.Namespace], int] = args.run
+    return run(args)
+
+
+def _parser(command: str) -> argparse.ArgumentParser:
+    """Know every command, and load one: a health probe runs every few seconds, and needs little."""
+    parser = _Parser(prog="alipayhk-gateway", description="A gRPC gateway to AlipayHK's account linkage.")
+    parser.add_argument("--version", action="version", version=version("alipayhk-gateway"))
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, (module, purpose) in COMMANDS.items():
+        # The production image has no sandbox, and so nothing to demonstrate with.
+        if name not in {"sandbox", "demo"} or find_spec("sandbox") is not None:
+            of_command = commands.add_parser(name, help=purpose)
+            if name == command:
+                loaded = import_module(module)
+                of_command.set_defaults(run=loaded.run)
+                loaded.configure(of_command)
+    return parser

@@ -1,0 +1,1 @@
+"""`alipayhk-gateway demo`: sandbox, gateways and calls on this machine."""

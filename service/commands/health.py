@@ -1,0 +1,114 @@
+"""`alipayhk-gateway health`: ask a gateway whether it is serving, with grpc_health_probe's exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Final
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from ..config.settings import probed_address
+from .exit_codes import BAD_ARGUMENTS
+
+DEFAULT_ADDRESS: Final = "127.0.0.1:50051"
+TIMEOUT_MAX_S: Final = 86_400.0
+SERVING: Final = 0
+NO_CONNECTION: Final = 2
+RPC_FAILED: Final = 3
+NOT_SERVING: Final = 4
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.description = (
+        "Exit status: 0 serving, 1 bad arguments, 2 no connection, 3 the RPC failed, 4 not serving."
+    )
+    parser.add_argument(
+        "--addr",
+        type=_address,
+        default=probed_address(DEFAULT_ADDRESS),
+        help="host:port (default: ALIPAYHK_HEALTH_LISTEN or ALIPAYHK_LISTEN, here %(default)s)",
+    )
+    parser.add_argument("--service", default="", help="a service's name, or liveness; default: readiness")
+    parser.add_argument(
+        "--timeout",
+        type=_timeout_s,
+        default=3.0,
+        metavar="SECONDS",
+        help=f"for each of connection and answer; at most {TIMEOUT_MAX_S:g} (default: %(default)g)",
+    )
+    parser.add_argument("--tls-ca-file", type=Path, help="CA of the gateway's certificate; turns TLS on")
+    parser.add_argument("--tls-cert-file", type=Path, help="a client certificate")
+    parser.add_argument("--tls-key-file", type=Path, help="its private key")
+    parser.add_argument("--tls-server-name", help="the name in the gateway's certificate")
+    parser.add_argument("--json", action="store_true", help="write JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Ask once."""
+    if (args.tls_cert_file is None) != (args.tls_key_file is None) or (
+        args.tls_cert_file is not None and args.tls_ca_file is None
+    ):
+        return _fail("--tls-cert-file, --tls-key-file and --tls-ca-file go together", BAD_ARGUMENTS)
+    try:
+        credentials = _credentials(args)
+    except OSError as error:
+        return _fail(f"{error.filename}: {error.strerror}", BAD_ARGUMENTS)
+    with _channel(args, credentials) as channel:
+        try:
+            grpc.channel_ready_future(channel).result(timeout=args.timeout)
+        except grpc.FutureTimeoutError:
+            return _fail(f"no connection to {args.addr} within {args.timeout:g} s", NO_CONNECTION)
+        try:
+            request = health_pb2.HealthCheckRequest(service=args.service)
+            response = health_pb2_grpc.HealthStub(channel).Check(request, timeout=args.timeout)
+        except grpc.RpcError as error:
+            return _fail(f"the health check failed: {error.code().name}", RPC_FAILED)
+    name = health_pb2.HealthCheckResponse.ServingStatus.Name(response.status)
+    print(json.dumps({"status": name}) if args.json else f"status: {name}")
+    return SERVING if response.status == health_pb2.HealthCheckResponse.SERVING else NOT_SERVING
+
+
+def _address(text: str) -> str:
+    if not text.strip() or not text.isprintable():
+        raise argparse.ArgumentTypeError("must be host:port")
+    return text
+
+
+def _timeout_s(text: str) -> float:
+    try:
+        timeout_s = float(text)
+    except ValueError:
+        timeout_s = 0.0
+    if not 0 < timeout_s <= TIMEOUT_MAX_S:  # which is no number is not above 0 either
+        raise argparse.ArgumentTypeError(f"must be above 0 and at most {TIMEOUT_MAX_S:g} seconds")
+    return timeout_s
+
+
+def _channel(args: argparse.Namespace, credentials: grpc.ChannelCredentials | None) -> grpc.Channel:
+    # A probe asks the gateway itself, whatever proxy the environment has for others.
+    options: list[tuple[str, str | int]] = [("grpc.enable_http_proxy", 0)]
+    if credentials is None:
+        return grpc.insecure_channel(args.addr, options=options)
+    if args.tls_server_name:
+        options.append(("grpc.ssl_target_name_override", args.tls_server_name))
+    return grpc.secure_channel(args.addr, credentials, options=options)
+
+
+def _credentials(args: argparse.Namespace) -> grpc.ChannelCredentials | None:
+    if args.tls_ca_file is None:
+        return None
+    return grpc.ssl_channel_credentials(
+        root_certificates=args.tls_ca_file.read_bytes(),
+        private_key=args.tls_key_file.read_bytes() if args.tls_key_file else None,
+        certificate_chain=args.tls_cert_file.read_bytes() if args.tls_cert_file else None,
+    )
+
+
+def _fail(message: str, status: int) -> int:
+    print(f"alipayhk-gateway: {message}", file=sys.stderr)
+    return status

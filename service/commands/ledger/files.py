@@ -1,0 +1,184 @@
+"""`alipayhk-gateway ledger init`, `backup` and `restore`: the ledger's file as a whole.
+
+Exit status: 0 done, 1 there is a ledger already, 69 a process uses the ledger, 73 a file cannot be made,
+78 bad configuration, or a ledger or backup that cannot be used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from ...ledger import LedgerFault, LedgerUnavailable
+from ...ledger.identity import Found
+from ...ledger.marker import Entry
+from ...ledger.opening import open_ledger, sqlite_path
+from ...ledger.sqlite.copies import Restored, back_up, begin_entry, forget_log, restore
+from ...ledger.sqlite.file import name_of
+from ...ledger.sqlite.place import Place, naming_faults, open_place, using
+from ...ledger.sqlite.run import inspect
+from ..exit_codes import EX_CANTCREAT, EX_CONFIG, EX_UNAVAILABLE
+from .requests import NOT_DONE, AddParser, Facts, clock_ms, fail, moment_text
+
+PATIENCE_S: Final = 1.0
+"""How long another process that uses the ledger is waited for: it may be just closing it."""
+
+Command = Callable[[argparse.Namespace, Place], int]
+
+
+def configure(add_parser: AddParser, add_config: Callable[[argparse.ArgumentParser], None]) -> None:
+    """Add the subcommands, each with the options by which `add_config` finds the settings."""
+
+    def add(name: str, command: Command, summary: str, more: str) -> argparse.ArgumentParser:
+        added = add_parser(name, help=summary, description=f"{summary.capitalize()}. {more}")
+        add_config(added)
+        added.add_argument("--json", action="store_true", help="write JSON")
+        added.set_defaults(ledger_file_command=command)
+        return added
+
+    init = add(
+        "init",
+        _init,
+        "make a new ledger",
+        "For the very first start where the file beside the key cannot be written; run it once.",
+    )
+    init.add_argument(
+        "--new",
+        action="store_true",
+        help="beside a key that has had a ledger: keep the key, forget what that ledger knew",
+    )
+    backup = add(
+        "backup",
+        _backup,
+        "write a consistent copy of the ledger, also while a gateway uses it",
+        "The copy does not have the key. A file that is there is never overwritten.",
+    )
+    backup.add_argument("file", type=Path, metavar="FILE")
+    restored = add(
+        "restore",
+        _restore,
+        "put a backup in the ledger's place, or accept the file that is there",
+        "No gateway may use the ledger. What was there before is kept beside it.",
+    )
+    restored.add_argument("file", type=Path, metavar="FILE", nargs="?")
+
+
+def run(args: argparse.Namespace, ledger_url: str, key_file: Path | None) -> int:
+    """Run one subcommand on a ledger; return its exit status."""
+    command: Command = args.ledger_file_command
+    if (path := sqlite_path(ledger_url)) is None:
+        return fail(f"LEDGER_URL is {ledger_url}: nothing is kept outside the gateway", EX_CONFIG)
+    try:
+        return command(args, Place(path, key_file))
+    except LedgerFault as fault:
+        return fail(str(fault), EX_CONFIG)
+    except LedgerUnavailable as error:
+        return fail(str(error), EX_UNAVAILABLE)
+
+
+def _init(args: argparse.Namespace, place: Place) -> int:
+    path, marker = place.path, place.marker
+    moved: tuple[Path, ...] = ()
+    with using(path) as lock, naming_faults(path, "made"):
+        lock.acquire_alone(PATIENCE_S)
+        found = inspect(path, is_unused=True)
+        if isinstance(found, Found):
+            lock.release()
+            return fail(f"there is a ledger {path} already", NOT_DONE)
+        if args.new:
+            moved = forget_log(path, _aside())
+        else:
+            place.must_be_free(found, is_alone=True)
+            if not place.makes_key and marker.read():
+                raise LedgerFault(
+                    f"{marker.path} says that this key has had a ledger: restore a backup with: "
+                    "alipayhk-gateway ledger restore FILE, or, if what it knew may be forgotten, start a "
+                    "new one with: alipayhk-gateway ledger init --new"
+                )
+        ledger, vault = open_place(place, lock, os.urandom, needs_marker=False)
+        entry = Entry(0, str(path))
+        fault = begin_entry(marker, ledger.ledger_id, entry)
+        asyncio.run(ledger.close())
+    facts: Facts = {"ledger": str(path), "ledger_id": ledger.ledger_id, "key_id": vault.key_id}
+    facts |= {"marker": None if fault else str(marker.path), "moved_aside": [str(file) for file in moved]}
+    lines = [f"made the ledger {path}, which knows of no earlier request", *_about_marker(place, fault)]
+    return _say(args, facts, lines)
+
+
+def _backup(args: argparse.Namespace, place: Place) -> int:
+    ledger, _ = open_ledger(
+        f"sqlite:///{place.path}", place.configured_key_file, random_bytes=os.urandom, create=False
+    )
+    target: Path = args.file.absolute()
+    taken_ms = clock_ms()
+    try:
+        summary = back_up(place.path, target, taken_ms)
+    except FileExistsError:
+        return fail(f"{target} is there already, and is not overwritten", EX_CANTCREAT)
+    except OSError as error:
+        return fail(f"{target} cannot be written: {error.strerror}", EX_CANTCREAT)
+    except sqlite3.Error as error:
+        return fail(f"{target} cannot be written: {name_of(error)}", EX_CANTCREAT)
+    finally:
+        asyncio.run(ledger.close())
+    facts: Facts = {"file": str(target), "ledger_id": summary.ledger_id, "last_token": summary.token}
+    facts |= {"requests": summary.requests, "in_doubt": summary.in_doubt, "taken": moment_text(taken_ms)}
+    return _say(
+        args, facts, [f"wrote {target}: {summary.requests} requests, {summary.in_doubt} of them in doubt"]
+    )
+
+
+def _restore(args: argparse.Namespace, place: Place) -> int:
+    path, backup = place.path, args.file
+    with using(path) as lock:
+        with naming_faults(path, "restored"):
+            if backup is not None and backup.exists() and path.exists() and backup.samefile(path):
+                backup = None
+            lock.acquire_alone(PATIENCE_S)
+            done = restore(place, backup and backup.absolute(), clock_ms(), _aside())
+        lock.release()
+    summary, until = done.summary, moment_text(clock_ms())
+    since_ms = summary.newest_ms if summary.backup_ms is None else summary.backup_ms
+    since = None if since_ms is None else moment_text(since_ms)
+    facts: Facts = {"ledger": str(path), "ledger_id": summary.ledger_id, "requests": summary.requests}
+    facts |= {"in_doubt": summary.in_doubt, "unknown_from": since, "unknown_until": until}
+    facts |= {"moved_aside": [str(file) for file in done.moved_aside]}
+    return _say(args, facts, _about_restored(place, done, since, until))
+
+
+def _about_restored(place: Place, done: Restored, since: str | None, until: str) -> list[str]:
+    summary = done.summary
+    unknown = f"between {since} and {until}" if since else f"before {until}"
+    return [
+        f"the ledger {place.path} has {summary.requests} requests, {summary.in_doubt} of them in doubt",
+        f"it does not know request ids that were first used {unknown}",
+        "ask AlipayHK about each BindAccount of that time before it is sent again",
+        *(f"kept what was there before as {file}" for file in done.moved_aside),
+        *_about_marker(place, done.marker_fault),
+    ]
+
+
+def _about_marker(place: Place, fault: str) -> list[str]:
+    if not fault:
+        return []
+    return [
+        f"{place.marker.path} cannot be written ({fault}): an older copy of this ledger will be accepted"
+    ]
+
+
+def _say(args: argparse.Namespace, facts: Facts, lines: list[str]) -> int:
+    print(json.dumps(facts, indent=2) if args.json else "\n".join(lines))
+    return 0
+
+
+def _aside() -> str:
+    """Return what is put after the name of a file that is kept."""
+    return datetime.fromtimestamp(time.time(), UTC).strftime(".before-%Y%m%dT%H%M%S.%fZ")

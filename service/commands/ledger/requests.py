@@ -1,0 +1,244 @@
+"""`alipayhk-gateway ledger`: see what was sent, and end a doubt that AlipayHK will not end.
+
+Exit status: 0 done, 1 not found or not in doubt, 69 the ledger cannot be used now, 78 bad configuration,
+141 nobody reads what it writes any more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import pwd
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+from ...ledger import Ending, Ledger, LedgerFault, LedgerUnavailable, Row, State
+from ...ledger.opening import MEMORY, OFF, open_ledger
+from ...methods import METHODS
+from ..exit_codes import EX_CONFIG, EX_UNAVAILABLE
+
+NOT_DONE: Final = 1
+READER_GONE: Final = 128 + signal.SIGPIPE
+"""What a shell says of any other tool whose reader has gone."""
+WORDS_MAX: Final = 500
+
+Facts = dict[str, object]
+Command = Callable[[argparse.Namespace, Ledger], Awaitable[int]]
+AddParser = Callable[..., argparse.ArgumentParser]
+"""Adds a subcommand, as argparse's `add_parser` does."""
+
+
+def configure(
+    parser: argparse.ArgumentParser, add_config: Callable[[argparse.ArgumentParser], None]
+) -> AddParser:
+    """Add the subcommands, and return what adds more; `add_config` adds the options that name settings."""
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, command: Command, summary: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
+        add_config(added)
+        added.add_argument("--json", action="store_true", help="write JSON")
+        added.set_defaults(ledger_command=command)
+        return added
+
+    listed = add("list", _list, "list requests, the longest unchanged first")
+    listed.add_argument("--in-doubt", action="store_true", help="only those whose outcome is not known")
+    show = add("show", _show, "show what is known of a request id")
+    show.add_argument("request_id", metavar="REQUEST_ID")
+    resolve = add("resolve", _resolve, "record what a request in doubt came to, as a person found out")
+    resolve.add_argument("request_id", metavar="REQUEST_ID")
+    outcome = resolve.add_mutually_exclusive_group(required=True)
+    outcome.add_argument("--applied", action="store_true", help="AlipayHK did it")
+    outcome.add_argument("--rejected", action="store_true", help="AlipayHK did not, and will not")
+    resolve.add_argument("--reason", required=True, type=_words, help="how that is known; no personal data")
+    resolve.add_argument("--api", choices=METHODS, help="which, where the id is known to several")
+    resolve.add_argument("--client-id", help="whose, where the id is known under several client ids")
+    resolve.add_argument(
+        "--who", type=_words, default=_os_user(), help="who found out (default: %(default)s)"
+    )
+    export = add("export", _export, "write every request changed since a time, one JSON object a line")
+    export.add_argument(
+        "--since",
+        required=True,
+        type=_moment,
+        metavar="TIME",
+        help="ISO 8601; UTC where it names no offset",
+    )
+    return commands.add_parser
+
+
+def run(args: argparse.Namespace, ledger_url: str, key_file: Path | None) -> int:
+    """Run one subcommand on a ledger; return its exit status."""
+    try:
+        if ledger_url in {OFF, MEMORY}:
+            return fail(f"LEDGER_URL is {ledger_url}: nothing is kept outside the gateway", EX_CONFIG)
+        ledger, _ = open_ledger(ledger_url, key_file, random_bytes=os.urandom, create=False)
+    except LedgerFault as fault:
+        return fail(str(fault), EX_CONFIG)
+    except LedgerUnavailable as error:
+        return fail(str(error), EX_UNAVAILABLE)
+    try:
+        status = asyncio.run(_on(ledger, args))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # As `head` leaves it. What is left goes nowhere, or Python would complain at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return READER_GONE
+    except LedgerUnavailable as error:
+        return fail(str(error), EX_UNAVAILABLE)
+    return status
+
+
+async def _on(ledger: Ledger, args: argparse.Namespace) -> int:
+    command: Command = args.ledger_command
+    try:
+        return await command(args, ledger)
+    finally:
+        await ledger.close()
+
+
+async def _list(args: argparse.Namespace, ledger: Ledger) -> int:
+    now_ms = clock_ms()
+    rows = ledger.rows(in_doubt_at_ms=now_ms) if args.in_doubt else ledger.rows()
+    if args.json:
+        print(json.dumps({"requests": [facts(row, now_ms) async for row in rows]}, indent=2))
+        return 0
+    async for row in rows:
+        known = facts(row, now_ms)
+        names = ("updated", "state", "attempts", "api", "client_id", "request_id", "caller", "result_code")
+        print("  ".join(str(known[name] or "-") for name in names))
+    return 0
+
+
+async def _show(args: argparse.Namespace, ledger: Ledger) -> int:
+    rows = await _find(ledger, args.request_id)
+    if not rows:
+        return fail("no request has this id", NOT_DONE)
+    _print([facts(row, clock_ms()) for row in rows], as_json=args.json)
+    return 0
+
+
+async def _resolve(args: argparse.Namespace, ledger: Ledger) -> int:
+    row = _chosen(args, await _find(ledger, args.request_id))
+    if isinstance(row, str):
+        return fail(row, NOT_DONE)
+    ending = Ending(State.APPLIED if args.applied else State.REJECTED, resolved_by_operator=True)
+    done = await ledger.resolve(row.key, ending, who=args.who, why=args.reason, now_ms=clock_ms())
+    rows = [found for found in await _find(ledger, args.request_id) if found.key == row.key]
+    if not done:
+        return fail(_why_not(rows), NOT_DONE)
+    _print([facts(found, clock_ms()) for found in rows], as_json=args.json)
+    return 0
+
+
+async def _export(args: argparse.Namespace, ledger: Ledger) -> int:
+    rows: AsyncIterator[Row] = ledger.rows(since_ms=args.since)
+    async for row in rows:
+        print(json.dumps(facts(row, clock_ms())))
+    return 0
+
+
+async def _find(ledger: Ledger, request_id: str) -> Sequence[Row]:
+    # An id is printable ASCII. A word of the command line need not even be text, which SQLite wants.
+    return await ledger.find(request_id) if request_id.isascii() else ()
+
+
+def _why_not(rows: Sequence[Row]) -> str:
+    """Say where a request stands that a person cannot decide about."""
+    if not rows:
+        return "no such request"
+    (row,) = rows
+    if row.state is State.SENDING:
+        return f"this request is under way until {moment_text(row.lease_until_ms)}: try again then"
+    return f"this request is not in doubt: it is {row.state} since {moment_text(row.updated_ms)}"
+
+
+def _chosen(args: argparse.Namespace, rows: Sequence[Row]) -> Row | str:
+    """Return the one row that is meant, or why there is none."""
+    meant = [
+        row
+        for row in rows
+        if args.api in {None, row.key.api} and args.client_id in {None, row.key.client_id}
+    ]
+    if len(meant) > 1:
+        return "several requests have this id: name one with --api and --client-id"
+    return meant[0] if meant else "no such request"
+
+
+def facts(row: Row, now_ms: int) -> Facts:
+    """Tell what a person may see of a row: no hash, and nothing that is sealed."""
+    ending, resolved = row.ending, row.resolved
+    return {
+        "client_id": row.key.client_id,
+        "api": row.key.api,
+        "request_id": row.key.request_id,
+        "caller": row.caller,
+        "state": str(State.IN_DOUBT if row.is_in_doubt(now_ms) else row.state),
+        "attempts": row.attempts,
+        "biz_time": None if row.biz_time_ms is None else moment_text(row.biz_time_ms),
+        "created": moment_text(row.created_ms),
+        "updated": moment_text(row.updated_ms),
+        "result_status": ending.result_status if ending else "",
+        "result_code": ending.result_code if ending else "",
+        "resolved": resolved
+        and {"who": resolved.who, "when": moment_text(resolved.at_ms), "why": resolved.why},
+    }
+
+
+def _print(rows: list[Facts], *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"requests": rows}, indent=2))
+        return
+    for row in rows:
+        resolved = row.pop("resolved")
+        for name, value in row.items():
+            print(f"{name}: {'' if value is None else value}")
+        for name, value in (resolved if isinstance(resolved, dict) else {}).items():
+            print(f"resolved {name}: {value}")
+        print()
+
+
+def _words(text: str) -> str:
+    if not text.strip() or len(text) > WORDS_MAX or not text.isprintable():
+        raise argparse.ArgumentTypeError(f"must be 1 to {WORDS_MAX} printable characters")
+    return text
+
+
+def _moment(text: str) -> int:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError("must be a time like 2026-03-01T08:00:00+08:00") from None
+    # A time without an offset is UTC, as every time that these commands write.
+    known = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return (known - datetime.fromtimestamp(0, UTC)) // timedelta(milliseconds=1)
+
+
+def moment_text(ms: int) -> str:
+    """Write a time in milliseconds as every ledger command does."""
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds")
+
+
+def clock_ms() -> int:
+    """Return the time in milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+def _os_user() -> str:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return f"uid {os.getuid()}"
+
+
+def fail(message: str, status: int) -> int:
+    """Write why nothing was done; return the exit status."""
+    print(f"alipayhk-gateway: {message}", file=sys.stderr)
+    return status

@@ -1,0 +1,80 @@
+"""`alipayhk-gateway serve`: the composition root."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from threading import Thread
+from typing import Final
+
+from .. import gateway
+from ..config.settings import Settings, SettingsError, read_from_environment
+from ..ledger import LedgerFault, LedgerUnavailable
+from ..ledger.opening import open_ledger
+from ..server.descriptors import raise_limit
+from ..server.server import CannotListen, ListenerStopped
+from ..telemetry.logs import set_up_logs
+from .exit_codes import EX_SOFTWARE, EX_UNAVAILABLE
+from .options import add_config, refuse
+from .workers import must_be_free, supervise
+
+THREADS_S: Final = 1.0
+"""How long a thread that is still at work is waited for when everything else has stopped."""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    add_config(parser)
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until a signal."""
+    try:
+        settings = read_from_environment(args.config)
+    except SettingsError as error:
+        return refuse(error.faults)
+    set_up_logs(settings.log_level)
+    raise_limit()
+    try:
+        if settings.workers > 1 and not args.worker:
+            asyncio.run(_try_ledger(settings))
+            listens = (settings.listen, settings.admin_listen, settings.health_listen)
+            must_be_free(address for address in listens if address is not None)
+            return supervise(settings.workers, ["--config", str(args.config)] if args.config else [])
+        return asyncio.run(_serve(settings, shared=args.worker))
+    except LedgerFault as error:
+        return refuse([str(error)])
+    except (CannotListen, LedgerUnavailable) as error:
+        print(f"alipayhk-gateway: {error}", file=sys.stderr)
+        return EX_UNAVAILABLE
+
+
+async def _try_ledger(settings: Settings) -> None:
+    """Open the ledger once before the workers do, each of which would tell the same fault."""
+    ledger, _ = open_ledger(settings.ledger_url, settings.ledger_key_file, random_bytes=os.urandom)
+    await ledger.close()
+
+
+async def _serve(settings: Settings, *, shared: bool) -> int:
+    """Serve, and then end, even if a thread waits for a resolver that never answers; return the status."""
+    threads = ThreadPoolExecutor(thread_name_prefix="asyncio")
+    asyncio.get_running_loop().set_default_executor(threads)
+    status = 0
+    try:
+        await gateway.run(settings, shared=shared)
+    except ListenerStopped as error:
+        print(f"alipayhk-gateway: {error}: the process must be started again", file=sys.stderr)
+        status = EX_SOFTWARE
+    ending = Thread(target=threads.shutdown, daemon=True)
+    ending.start()
+    ending.join(THREADS_S)
+    if ending.is_alive():
+        # Nothing can stop a thread, and both asyncio and Python would wait for it without end.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status

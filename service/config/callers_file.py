@@ -1,0 +1,71 @@
+"""Read CALLERS_FILE: who may call which methods, by the names in their certificates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final, cast
+
+from ..credentials.callers import Caller, Callers, Name, _fault_of, _name_of
+from ..methods import METHODS
+from .toml import read_toml
+
+_MEMBERS: Final = frozenset({"san", "methods", "max_in_flight"})
+
+
+def callers_file(text: str) -> Callers:
+    """Read `[callers.NAME] san = […], methods = […], max_in_flight = N` from a TOML file.
+
+    `san` holds DNS names or URIs (with `://`) of the certificate's SubjectAltName. Raises ValueError with
+    every fault.
+    """
+    data = read_toml(Path(text))
+    tables = data.get("callers")
+    if set(data) != {"callers"} or not isinstance(tables, dict) or not tables:
+        raise ValueError("must hold tables [callers.NAME] and nothing else")
+    faults: list[str] = []
+    by_name: dict[Name, Caller] = {}
+    named: set[Name] = set()
+    for name, table in tables.items():
+        found = list(_faults(table))
+        if not found:
+            caller = Caller(name, frozenset(table["methods"]), table.get("max_in_flight"))
+            by_name |= dict.fromkeys((_name_of(san).key for san in table["san"]), caller)
+        for san in _sans(table):
+            key = _name_of(san).key
+            if key in named and not _fault_of(san):
+                found.append(f"names {san} a second time")
+            named.add(key)
+        faults += [f"[callers.{name}] {fault}" for fault in found]
+    if faults:
+        raise ValueError("; ".join(faults))
+    return Callers(by_name)
+
+
+def _faults(table: object) -> Iterable[str]:
+    if not isinstance(table, dict):
+        yield "must be a table"
+        return
+    if unknown := sorted(set(table) - _MEMBERS):
+        yield f"has members that are not known: {', '.join(unknown)}"
+    if not _is_texts(table.get("san")):
+        yield "needs san, a list of DNS names or URIs"
+    for place, san in enumerate(_sans(table), 1):
+        if fault := _fault_of(san):
+            yield f"has as item {place} of san {fault}; only DNS names and URIs name a caller"
+    methods = table.get("methods")
+    if not isinstance(methods, list) or not methods or not all(name in METHODS for name in methods):
+        yield f"needs methods, a list of {' and '.join(METHODS)}"
+    quota = table.get("max_in_flight", 1)
+    if not isinstance(quota, int) or isinstance(quota, bool) or quota < 1:
+        yield "has a max_in_flight that is not a whole number from 1"
+
+
+def _sans(table: object) -> list[str]:
+    """Return the names of a caller, whatever else is wrong with it."""
+    sans = table.get("san") if isinstance(table, dict) else None
+    return cast("list[str]", sans) if _is_texts(sans) else []
+
+
+def _is_texts(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(item, str) and item for item in value)

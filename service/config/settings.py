@@ -1,0 +1,238 @@
+"""Every setting, read once: from the environment (`ALIPAYHK_<NAME>`), else from a TOML file (`<name>`).
+
+All faults are told in one error: names that are not known, settings that are missing, values that
+cannot be used, files that do not hold what they should. The only reader of the environment.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Final, cast
+
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
+
+from clients.alipayhk.wire.crypto import AesMode, RsaPadding
+from clients.alipayhk.wire.messages import JSON_CONTENT_TYPE
+
+from ..credentials.callers import Callers
+from ..ledger.lease import UPSTREAM_TIMEOUT_MAX_S
+from ..ledger.opening import check_url, url_in_place
+from ..ledger.vault import key_file
+from ..outcomes.result_codes import ResultCodes
+from . import values
+from .callers_file import callers_file
+from .cross_checks import faults_between
+from .result_codes_file import result_codes_file
+from .settings_file import Unusable, texts_of_file
+from .values import Address, KeyFile
+
+PREFIX: Final = "ALIPAYHK_"
+METRICS_DIRECTORY: Final = "PROMETHEUS_MULTIPROC_DIR"
+"""Where prometheus_client finds the files that workers share."""
+_KUBERNETES: Final = re.compile(r".*(_SERVICE_HOST|_SERVICE_PORT.*|_PORT|_PORT_.*)")
+"""What Kubernetes sets in every container for a service named alipayhk-…; not ours."""
+ANYWHERE: Final = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104
+"""Where to reach what listens on every address."""
+REQUIRED: Final = object()
+LEDGER_URL_DEFAULT: Final = "sqlite:///alipayhk-ledger.db"
+
+
+class SettingsError(Exception):
+    """The settings cannot be used; `faults` holds a line each."""
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__("; ".join(faults))
+        self.faults = faults
+
+
+def _setting(parse: Callable[[str], object], default: object, meaning: str) -> Any:
+    return field(metadata={"parse": parse, "default": default, "meaning": meaning})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The settings, in the order of the README's table."""
+
+    # fmt: off
+    listen: Address = _setting(values.address, "127.0.0.1:50051",
+        "Where gRPC is served; beyond loopback it needs TLS, or ALLOW_PLAINTEXT.")
+    admin_listen: Address = _setting(values.address, "127.0.0.1:9464",
+        "Where /metrics, /livez and /readyz are served, over plain HTTP.")
+    health_listen: Address | None = _setting(values.address, None,
+        "Where gRPC health alone is served in plaintext, for probes that hold no certificate.")
+    base_url: str = _setting(values.base_url, REQUIRED,
+        "AlipayHK's host, https://host[:port] without a path.")
+    upstream_ca_file: Path | None = _setting(values.ca_file, None,
+        "PEM certificates to trust for AlipayHK instead of the system's.")
+    upstream_proxy: str | None = _setting(values.proxy_url, None,
+        "The egress proxy; it is never taken from the environment's own proxy variables.")
+    client_id: str = _setting(values.visible(64), REQUIRED,
+        "The client id that AlipayHK gave.")
+    signing_key_file: KeyFile[RSAPrivateKey] = _setting(values.private_key_file, REQUIRED,
+        "Our private key: PEM or bare base64 DER, at least 2048 bits.")
+    signing_key_version: str = _setting(values.key_version, "1",
+        "The version under which AlipayHK knows the public half of SIGNING_KEY_FILE.")
+    public_key_files: Mapping[str, KeyFile[RSAPublicKey]] = _setting(values.public_key_files, REQUIRED,
+        "AlipayHK's public keys by version, 1=path,2=path; an envelope names none: newest first.")
+    decryption_key_files: Mapping[str, KeyFile[RSAPrivateKey]] | None = _setting(
+        values.private_key_files, None,
+        "Our private keys by version for encrypted answers; the signing key when absent.")
+    sync_linkage_path: str = _setting(values.url_path, REQUIRED,
+        "The path of BINDING_SYNC, sent and signed byte for byte.")
+    bind_account_path: str = _setting(values.url_path, REQUIRED,
+        "The path of account.bind, sent and signed byte for byte.")
+    bind_account_base_url: str | None = _setting(values.base_url, None,
+        "As BASE_URL, for BindAccount; the two APIs belong to two products.")
+    bind_account_client_id: str | None = _setting(values.visible(64), None,
+        "As CLIENT_ID, for BindAccount.")
+    bind_account_signing_key_file: KeyFile[RSAPrivateKey] | None = _setting(values.private_key_file, None,
+        "As SIGNING_KEY_FILE, for BindAccount.")
+    bind_account_function: str = _setting(values.visible(128), "alipay.intl.merchant.account.bind",
+        "The function in BindAccount's envelope.")
+    bind_account_version: str = _setting(values.visible(8), "1.0.0",
+        "The version in BindAccount's envelope.")
+    bind_account_idempotent: bool = _setting(values.boolean, "false",
+        "Whether AlipayHK has promised that BindAccount may be sent again with the same reqMsgId.")
+    encrypt: bool = _setting(values.boolean, "false",
+        "Whether SyncLinkage bodies are encrypted.")
+    encryption_key_version: str = _setting(values.key_version, "1",
+        "Which of PUBLIC_KEY_FILES wraps the AES keys of requests.")
+    encryption_aes_mode: AesMode = _setting(values.choice("ECB", "CBC"), "ECB",
+        "The AES mode; CBC puts its IV before the ciphertext.")
+    encryption_aes_bits: int = _setting(values.choice("128", "256"), "256",
+        "The AES key's size.")
+    encryption_rsa_padding: RsaPadding = _setting(values.choice("PKCS1V15", "OAEP_SHA256"), "PKCS1V15",
+        "How AES keys are wrapped.")
+    encryption_content_type: str = _setting(values.header_text, JSON_CONTENT_TYPE,
+        "The Content-Type of an encrypted body.")
+    require_encrypted_response: bool = _setting(values.boolean, "false",
+        "Whether a plain answer to SyncLinkage is refused.")
+    upstream_timeout_s: float = _setting(values.seconds(0.1, UPSTREAM_TIMEOUT_MAX_S), "4",
+        "How long one attempt may take, from connecting to the last byte of the answer.")
+    upstream_connections: str = _setting(values.choice("reuse", "fresh"), "reuse",
+        "Whether connections to AlipayHK are used again (reuse) or each request takes a new one (fresh).")
+    default_deadline_s: float = _setting(values.seconds(0.1, 600), "10",
+        "The deadline of a call that has none.")
+    deadline_max_s: float = _setting(values.seconds(0.1, 600), "60",
+        "The most time that a call gets.")
+    attempts_max: int = _setting(values.integer(1, 1_000), "5",
+        "How many attempts one call makes at most, the first included.")
+    response_time_window_s: float = _setting(values.seconds(0, 86_400), "300",
+        "How far an answer's time may lie outside the time between sending and now.")
+    biz_time_ahead_s: float = _setting(values.seconds(0, 86_400), "300",
+        "How far biz_time may be ahead of this clock.")
+    ledger_url: str = _setting(url_in_place, LEDGER_URL_DEFAULT,
+        "Where requests are remembered; sqlite:////abs for an absolute path, memory:, or off.")
+    ledger_key_file: Path | None = _setting(key_file, None,
+        "The key of the ledger's hashes and seals; made beside a new SQLite file when absent.")
+    ledger_retention_h: int = _setting(values.integer(1, 87_600), "720",
+        "How long final outcomes are remembered; those in doubt are never forgotten.")
+    bind_account_without_ledger: bool = _setting(values.boolean, "false",
+        "Whether BindAccount is served where nothing is remembered through a crash: memory: and off.")
+    sync_linkage_without_ledger: bool = _setting(values.boolean, "false",
+        "Whether SyncLinkage goes on, without its checks, while the ledger cannot be used.")
+    workers: int = _setting(values.integer(1, 256), "1",
+        "How many processes share the port.")
+    max_in_flight: int = _setting(values.integer(1, 100_000), "512",
+        "How many calls of AlipayHK may be under way at once in one worker.")
+    tls_cert_file: Path | None = _setting(values.existing_file, None,
+        "Our certificate chain, PEM; with TLS_KEY_FILE it turns TLS on.")
+    tls_key_file: Path | None = _setting(values.existing_file, None,
+        "The private key of TLS_CERT_FILE, PEM.")
+    tls_client_ca_file: Path | None = _setting(values.ca_file, None,
+        "The CA of callers' certificates, PEM; with it every caller needs one.")
+    allow_plaintext: bool = _setting(values.boolean, "false",
+        "Whether LISTEN may be beyond loopback without TLS.")
+    callers_file: Callers | None = _setting(callers_file, None,
+        "Who may call what, TOML; without it every certificate of the client CA may call everything.")
+    result_codes_file: ResultCodes | None = _setting(result_codes_file, None,
+        "More result codes and their gRPC codes, per RPC, TOML.")
+    reflection: bool = _setting(values.boolean, "true",
+        "Whether gRPC reflection is served.")
+    log_level: str = _setting(values.choice("debug", "info", "warning", "error"), "info",
+        "What is logged.")
+    drain_delay_s: float = _setting(values.seconds(0, 300), "2",
+        "How long calls are still taken after SIGTERM, while load balancers look away.")
+    stop_grace_s: float = _setting(values.seconds(0, 600), "20",
+        "How long calls under way are waited for after that; at least UPSTREAM_TIMEOUT_S.")
+    # fmt: on
+
+
+def read_settings(environ: Mapping[str, str], config_file: Path | None = None) -> Settings:
+    """Read and check every setting; raise SettingsError with every fault."""
+    faults: list[str] = []
+    texts = texts_of_file(config_file, faults) | _environment_texts(environ)
+    values: dict[str, object] = {}
+    for setting in fields(Settings):
+        text = texts.pop(setting.name, setting.metadata["default"])
+        if text is REQUIRED:
+            faults.append(f"{setting.name.upper()} is required")
+        elif text is None:
+            values[setting.name] = None
+        else:
+            try:
+                values[setting.name] = _parsed(setting.metadata["parse"], text)
+            except ValueError as error:
+                faults.append(f"{setting.name.upper()} {error}")
+    faults += [f"{name.upper()} is not a setting" for name in sorted(texts)]
+    faults += faults_between(values)
+    if faults:
+        raise SettingsError(faults)
+    values["encryption_aes_bits"] = int(cast("str", values["encryption_aes_bits"]))
+    return Settings(**cast("dict[str, Any]", values))
+
+
+def read_from_environment(config_file: Path | None = None) -> Settings:
+    """Read the settings of this process."""
+    return read_settings(os.environ, config_file)
+
+
+def read_ledger_settings(config_file: Path | None = None) -> tuple[str, Path | None]:
+    """Read where the ledger of this process is, and its key; whatever else is wrong is not asked."""
+    faults: list[str] = []
+    texts = texts_of_file(config_file, faults) | _environment_texts(os.environ)
+    url, key = texts.get("ledger_url", LEDGER_URL_DEFAULT), texts.get("ledger_key_file")
+    values: dict[str, object] = {"LEDGER_KEY_FILE": None}
+    for name, parse, text in (("LEDGER_URL", check_url, url), ("LEDGER_KEY_FILE", key_file, key)):
+        try:
+            if text is not None:
+                values[name] = _parsed(parse, text)
+        except ValueError as error:
+            faults.append(f"{name} {error}")
+    if faults:
+        raise SettingsError(faults)
+    return cast("str", values["LEDGER_URL"]), cast("Path | None", values["LEDGER_KEY_FILE"])
+
+
+def _parsed(parse: Callable[[str], object], text: str | Unusable) -> object:
+    if isinstance(text, Unusable):
+        raise ValueError(text.why)  # noqa: TRY004  (it is a fault of the settings as the others are)
+    return parse(text)
+
+
+def environment_for_children(**values: str) -> dict[str, str]:
+    """Return this process's environment with these settings and no other ones."""
+    rest = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    return rest | {PREFIX + name: value for name, value in values.items()}
+
+
+def environment_of_worker(metrics_directory: Path) -> dict[str, str]:
+    """Return this process's environment for one of several workers that share their metrics."""
+    return {**os.environ, METRICS_DIRECTORY: str(metrics_directory)}
+
+
+def probed_address(default: str) -> str:
+    """Tell where the gateway of this environment answers health checks, as seen from its own host."""
+    listens = (os.environ.get(PREFIX + name) for name in ("HEALTH_LISTEN", "LISTEN"))
+    listen = next(filter(None, listens), default)
+    host, _, port = listen.rpartition(":")
+    return f"{ANYWHERE.get(host, host)}:{port}"
+
+
+def _environment_texts(environ: Mapping[str, str]) -> dict[str, str | Unusable]:
+    names = (name for name in environ if name.startswith(PREFIX) and not _KUBERNETES.fullmatch(name))
+    return {name.removeprefix(PREFIX).lower(): environ[name] for name in names if environ[name]}

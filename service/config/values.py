@@ -1,0 +1,227 @@
+"""From the text of a setting to its value, checked once: every function raises ValueError with a reason.
+
+No message repeats the text it was given: a value may have been pasted into the wrong setting.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Generic
+from urllib.parse import urlsplit
+
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
+
+from clients.alipayhk.wire.keys import Key, KeyFileError, load_private_key, load_public_key, newest_first
+
+_KEY_VERSION: Final = re.compile(r"[A-Za-z0-9._-]{1,32}")
+_VISIBLE: Final = re.compile(r"[!-~]+")
+_HEADER_TEXT: Final = re.compile(r"[!-~](?:[ -~]*[!-~])?")
+_HOST: Final = r"(?P<host>[0-9A-Za-z._-]+|\[[0-9A-Fa-f:.]+\])"
+_ADDRESS: Final = re.compile(_HOST + r":(?P<port>[0-9]{1,5})")
+_URL: Final = re.compile(r"(?P<scheme>https?)://" + _HOST + r"(:[1-9][0-9]{0,4})?")
+_PROXY_URL: Final = re.compile(r"http://([!-~]*@)?" + _HOST + r":[1-9][0-9]{0,4}/?")
+PORT_MAX: Final = 65_535
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A host and a port to listen on."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach it."""
+        return is_loopback(self.host)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyFile(Generic[Key]):
+    """A key and the file that it came from."""
+
+    path: Path
+    key: Key = field(repr=False)
+
+
+def address(text: str) -> Address:
+    """Read `host:port`, an IPv6 host in brackets."""
+    match = _ADDRESS.fullmatch(text)
+    if match is None or int(match["port"]) > PORT_MAX:
+        raise ValueError("must be host:port, with an IPv6 host in brackets")
+    return Address(match["host"].strip("[]"), int(match["port"]))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine and nobody else can be it."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def boolean(text: str) -> bool:
+    """Read `true` or `false`."""
+    if text.lower() not in {"true", "false"}:
+        raise ValueError("must be true or false")
+    return text.lower() == "true"
+
+
+def integer(low: int, high: int) -> Callable[[str], int]:
+    """Read a whole number within bounds."""
+
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"[0-9]{1,12}", text) or not low <= int(text) <= high:
+            raise ValueError(f"must be a whole number from {low} to {high}")
+        return int(text)
+
+    return parse
+
+
+def seconds(low: float, high: float) -> Callable[[str], float]:
+    """Read a number of seconds within bounds."""
+
+    def parse(text: str) -> float:
+        if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text) or not low <= float(text) <= high:
+            raise ValueError(f"must be a number of seconds from {low:g} to {high:g}")
+        return float(text)
+
+    return parse
+
+
+def choice(*values: str) -> Callable[[str], str]:
+    """Read one of a few words."""
+
+    def parse(text: str) -> str:
+        if text not in values:
+            raise ValueError(f"must be one of {', '.join(values)}")
+        return text
+
+    return parse
+
+
+def visible(length_max: int) -> Callable[[str], str]:
+    """Read printable ASCII without space, as it may stand in a header or an envelope's head."""
+
+    def parse(text: str) -> str:
+        if len(text) > length_max or not _VISIBLE.fullmatch(text):
+            raise ValueError(f"must be 1 to {length_max} printable ASCII characters without space")
+        return text
+
+    return parse
+
+
+def header_text(text: str) -> str:
+    """Read the value of a header."""
+    if not _HEADER_TEXT.fullmatch(text):
+        raise ValueError("must be printable ASCII")
+    return text
+
+
+def base_url(text: str) -> str:
+    """Read `https://host[:port]`, or `http://` for loopback."""
+    match = _URL.fullmatch(text)
+    if match is None or not _has_port(text):
+        raise ValueError("must be https://host[:port], without user, path, query or fragment")
+    if match["scheme"] == "http" and not is_loopback(match["host"].strip("[]")):
+        raise ValueError("must begin with https:// (http:// is for loopback only)")
+    return text
+
+
+def proxy_url(text: str) -> str:
+    """Read `http://[user:password@]host:port`, the egress proxy."""
+    if not _PROXY_URL.fullmatch(text) or set("/?#") & set(text.removeprefix("http://").rstrip("/")):
+        raise ValueError("must be http://[user:password@]host:port, with /, ? and # percent-encoded")
+    if not _has_port(text):
+        raise ValueError("must have a port up to 65535")
+    return text
+
+
+def _has_port(url: str) -> bool:
+    """Whether the port of a URL, if it has one, is one."""
+    try:
+        urlsplit(url).port  # noqa: B018  (reading it is the check)
+    except ValueError:
+        return False
+    return True
+
+
+def url_path(text: str) -> str:
+    """Read the path and query that are sent and signed byte for byte."""
+    odd = text.startswith("//") or text.endswith("?") or "#" in text
+    if odd or not text.startswith("/") or not _VISIBLE.fullmatch(text):
+        raise ValueError("must begin with one /, be printable ASCII without space or #, and not end with ?")
+    return text
+
+
+def key_version(text: str) -> str:
+    """Read the version of a key."""
+    if not _KEY_VERSION.fullmatch(text):
+        raise ValueError("must be 1 to 32 letters, digits, dots, dashes or underscores")
+    return text
+
+
+def existing_file(text: str) -> Path:
+    """Read the path of a file that can be read."""
+    path = Path(text)
+    try:
+        with path.open("rb"):
+            return path
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise ValueError("cannot be read: no file can have this name") from None
+
+
+def private_key_file(text: str) -> KeyFile[RSAPrivateKey]:
+    """Read a private key from the file of this path."""
+    path = Path(text)
+    return KeyFile(path, load_private_key(path))
+
+
+def public_key_files(text: str) -> dict[str, KeyFile[RSAPublicKey]]:
+    """Read `1=path,2=path` into public keys by version, newest first."""
+    return _by_version(text, load_public_key)
+
+
+def private_key_files(text: str) -> dict[str, KeyFile[RSAPrivateKey]]:
+    """Read `1=path,2=path` into private keys by version, newest first."""
+    return _by_version(text, load_private_key)
+
+
+def ca_file(text: str) -> Path:
+    """Read the path of PEM certificates to trust."""
+    path = existing_file(text)
+    try:
+        ssl.create_default_context(cafile=str(path))
+    except (ssl.SSLError, ValueError):
+        raise ValueError("holds no PEM certificate that can be read") from None
+    return path
+
+
+def _by_version(text: str, load: Callable[[Path], Key]) -> dict[str, KeyFile[Key]]:
+    files: dict[str, KeyFile[Key]] = {}
+    faults: list[str] = []
+    for part in text.split(","):
+        version, equals, name = part.strip().partition("=")
+        if not equals or not name or not _KEY_VERSION.fullmatch(version):
+            faults.append("must be version=path,version=path")
+        elif version in files:
+            faults.append(f"names version {version} twice")
+        else:
+            try:
+                files[version] = KeyFile(Path(name), load(Path(name)))
+            except KeyFileError as error:
+                faults.append(f"version {version} {error}")
+    if faults:
+        raise ValueError("; ".join(dict.fromkeys(faults)))
+    return newest_first(files)

@@ -1,0 +1,1 @@
+"""Sends each request to AlipayHK once, in order and within its deadline."""

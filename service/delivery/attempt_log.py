@@ -1,0 +1,68 @@
+"""One attempt with its log line and its metrics, whoever is still waiting for it."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from typing import Final
+
+from clients.alipayhk.client import Client
+from clients.alipayhk.transport import Attempt
+from clients.alipayhk.wire.errors import CallError, ResultError
+from clients.alipayhk.wire.messages import VerifiedResponse
+
+from ..telemetry.logs import log, stack_of
+from ..telemetry.metrics import Metrics
+from .flight import Flight
+
+CODE: Final = re.compile(r"(?!.*\d{5})[A-Z0-9_]{0,64}")
+"""What a result code looks like: nothing that could be a user id, a phone or a card."""
+
+
+async def observed(client: Client, metrics: Metrics, flight: Flight, attempt: Attempt) -> VerifiedResponse:
+    """Make an attempt; log and count how it ended."""
+    order = flight.order
+    api, began = order.endpoint.api, time.monotonic()
+    record = log.bind(api=api, request_id=order.request_id, attempts=len(flight.attempts))
+    end = "cancelled"
+    flight.under_way = attempt
+    metrics.upstream_in_flight.labels(api).inc()
+    try:
+        verified = await client.call(order.endpoint, order.request_id, order.body, attempt)
+        end = "success"
+        record.info("attempt", end=end, seconds=_since(began), http_status=verified.http_status)
+        return verified
+    except ResultError as error:
+        end = type(error).__name__
+        result = error.result
+        said = {"result_status": _code(result.status), "result_code": _code(result.code)}
+        record.info("attempt", end=end, seconds=_since(began), **said)
+        raise
+    except CallError as error:
+        end = type(error).__name__
+        skew = {} if attempt.skew_s is None else {"clock_skew_s": round(attempt.skew_s)}
+        record.warning("attempt", end=end, seconds=_since(began), cause=str(error), **skew)
+        raise
+    except asyncio.CancelledError:
+        if attempt.sent:
+            record.warning("attempt", end=end, seconds=_since(began))
+        raise
+    except Exception as error:
+        end = "bug"
+        record.error("attempt", end=end, error_class=type(error).__name__, stack=stack_of(error))
+        raise
+    finally:
+        flight.under_way = None
+        metrics.upstream_in_flight.labels(api).dec()
+        metrics.upstream_attempts.labels(api, end).inc()
+        metrics.upstream_seconds.labels(api).observe(time.monotonic() - began)
+
+
+def _code(text: str) -> str:
+    """Return what may be logged: AlipayHK's words may echo anything."""
+    return text if CODE.fullmatch(text) else "other"
+
+
+def _since(began: float) -> float:
+    return round(time.monotonic() - began, 4)

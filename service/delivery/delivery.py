@@ -1,0 +1,178 @@
+"""Getting a request to AlipayHK once: single flight, order, re-sends, and the ledger around them.
+
+A flight is a detached, tracked task. Callers wait for it within their own deadlines; their cancel never
+abandons half a send: an attempt that has begun to send is given its whole time, and is recorded. A flight
+whose last waiter has gone before a byte left is cancelled first, and only then may anybody be told
+`not_sent`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Final
+
+from google.protobuf.message import Message
+
+from alipayhk.linkage.v1 import error_reason_pb2 as reasons
+from clients.alipayhk.client import Client
+from clients.alipayhk.wire.errors import CallError
+
+from ..ledger import Key, State
+from ..outcomes.call import Call
+from ..outcomes.refusal import Refusal
+from ..outcomes.result_codes import ResultCodes
+from ..telemetry.logs import log, stack_of
+from ..telemetry.metrics import Metrics
+from .clock_skew import ClockSkew
+from .flight import Flight
+from .ledger_session import Bookkeeping, Busy
+from .ledger_wait import LedgerWait
+from .linkage_queue import Turns
+from .outbound_request import Order
+from .sender import LEFT_MIN_S, Attempts
+
+CANCEL_SHARE: Final = 0.6
+"""How much of the margin before its caller's deadline a cancelled flight may take to tidy up the ledger."""
+
+
+class Delivery:
+    """Delivers orders, and knows which are under way."""
+
+    def __init__(  # noqa: PLR0913  (one argument for each part)
+        self,
+        client: Client,
+        books: Bookkeeping,
+        metrics: Metrics,
+        *,
+        apis: Iterable[str],
+        codes: ResultCodes,
+        max_in_flight: int,
+        attempts_max: int,
+        skew: ClockSkew | None = None,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._books = books
+        self._max_in_flight = max_in_flight
+        self._flights: dict[Key, Flight] = {}
+        self._by_caller: Counter[str] = Counter()
+        self._turns = Turns()
+        skew = skew or ClockSkew(metrics)
+        self._attempts = {
+            api: Attempts(
+                api,
+                client,
+                books,
+                metrics,
+                codes,
+                limit_max=max_in_flight,
+                attempts_max=attempts_max,
+                skew=skew,
+                chance=chance,
+            )
+            for api in apis
+        }
+        self._closing = False
+
+    async def deliver(self, order: Order, call: Call) -> Message:
+        """Deliver one order; return the response, or raise Refusal or CallError in the caller's time."""
+        fingerprint = self._books.fingerprint(order)
+        await self._cancelled(order.key, call)
+        flight = self._flights.get(order.key)
+        if flight is None:
+            self._admit(call)
+        elif flight.fingerprint != fingerprint:
+            raise order.reused(State.SENDING)
+        # It may be sent from here on, until its flight says otherwise: no bug may be told as `not_sent`.
+        call.circumstances = replace(call.circumstances, sent=True)
+        flight = flight or self._begin(order, fingerprint, call)
+        flight.join(call)
+        try:
+            return await self._wait(flight, call)
+        finally:
+            flight.leave(call)
+            if not flight.answer_by and not flight.sent:
+                flight.cancel()
+
+    def close(self) -> None:
+        """Refuse what comes from now on, and let what is under way make no more attempts."""
+        self._closing = True
+        for attempts in self._attempts.values():
+            attempts.close()
+
+    async def idle(self, timeout_s: float) -> bool:
+        """Wait until nothing is under way; return whether that came true in time."""
+        tasks = [flight.task for flight in self._flights.values()]
+        if tasks:
+            await asyncio.wait(tasks, timeout=timeout_s)
+        return not self._flights
+
+    async def _wait(self, flight: Flight, call: Call) -> Message:
+        """Wait for a flight until the caller must be answered."""
+        await asyncio.wait({flight.task}, timeout=max(call.left_s, 0.0))
+        if not flight.task.done() and not flight.sent and len(flight.answer_by) == 1:
+            flight.cancel()
+            await asyncio.wait({flight.task}, timeout=call.margin_s * CANCEL_SHARE)
+        if flight.task.done() and not flight.task.cancelled():
+            return flight.task.result()
+        if isinstance(flight.answer, Message):
+            return flight.answer
+        if flight.answer is not None:
+            raise flight.answer
+        if flight.sent or flight.task.cancelled() or (flight.cancelled and not flight.attempts):
+            # A cancelled flight that has made no attempt makes none, though the ledger keeps it up.
+            failure = flight.failure_now()
+            raise failure.explained() if isinstance(failure, LedgerWait) else failure
+        # It may be sent yet, for others who wait or before its cancel is through: not `not_sent`.
+        raise Refusal(reasons.ERROR_REASON_REQUEST_IN_PROGRESS)
+
+    async def _cancelled(self, key: Key, call: Call) -> None:
+        """Wait until a flight that is being cancelled has left the ledger as it was."""
+        flight = self._flights.get(key)
+        if flight is not None and flight.cancelled:
+            await asyncio.wait({flight.task}, timeout=max(call.left_s, 0.0))
+
+    def _admit(self, call: Call) -> None:
+        if self._closing:
+            raise Refusal(reasons.ERROR_REASON_SHUTTING_DOWN)
+        if call.left_s < LEFT_MIN_S:
+            raise Refusal(reasons.ERROR_REASON_DEADLINE_TOO_SHORT)
+        quota = call.caller.max_in_flight
+        if quota is not None and self._by_caller[call.caller.name] >= quota:
+            raise Refusal(reasons.ERROR_REASON_CALLER_QUOTA_EXCEEDED)
+        if len(self._flights) >= self._max_in_flight:
+            raise Refusal(reasons.ERROR_REASON_OVERLOADED)
+
+    def _begin(self, order: Order, fingerprint: bytes, call: Call) -> Flight:
+        stuck = self._books.progress.wait()
+        flight = Flight(order, fingerprint, self._books.linkage(order), call.caller.name, stuck)
+        flight.join(call)
+        flight.task = asyncio.create_task(self._fly(flight))
+        self._flights[order.key] = flight
+        self._by_caller[flight.caller] += 1
+        flight.task.add_done_callback(lambda task: self._ended(flight, task))
+        return flight
+
+    def _ended(self, flight: Flight, task: asyncio.Task[Message]) -> None:
+        del self._flights[flight.order.key]
+        self._by_caller[flight.caller] -= 1
+        error = None if task.cancelled() else task.exception()
+        if error is None or isinstance(error, (Refusal, CallError)) or flight.answer_by:
+            return
+        # Whoever waits is told, and that is logged; a bug that nobody waits for must not go unseen.
+        log.error("a flight met a bug", error_class=type(error).__name__, stack=stack_of(error))
+
+    async def _fly(self, flight: Flight) -> Message:
+        order, attempts = flight.order, self._attempts[flight.order.endpoint.api]
+        waits = self._turns.is_taken(flight.linkage)
+        if waits or attempts.is_open or attempts.is_full:
+            # What is known already need not wait: its turn, for room, nor for AlipayHK to be well.
+            known = await self._books.look(flight)
+            if known is not None and not isinstance(known, Busy):
+                return known
+        flight.stuck = Refusal(reasons.ERROR_REASON_LINKAGE_BUSY)
+        async with self._turns.take(flight.linkage, order.biz_time_ms):
+            return await attempts.run(flight, waited=waits)

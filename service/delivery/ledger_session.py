@@ -1,0 +1,250 @@
+"""What the ledger is told of a flight, and what its answers mean for one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from google.protobuf.message import Message
+
+from alipayhk.linkage.v1 import error_reason_pb2 as reasons
+from clients.alipayhk.wire.errors import ResultError
+from clients.alipayhk.wire.result import Result
+
+from ..ledger import (
+    Answer,
+    Claim,
+    Ending,
+    Granted,
+    InProgress,
+    Known,
+    Ledger,
+    LedgerUnavailable,
+    LinkageBusy,
+    Refused,
+    Reused,
+    State,
+)
+from ..ledger.lease import Clock, Moment
+from ..ledger.rules import Linkage, answer_to
+from ..ledger.vault import Vault
+from ..outcomes.refusal import Refusal, Violation, skew_fact
+from ..telemetry.logs import log
+from ..telemetry.metrics import Metrics
+from .flight import Flight
+from .ledger_wait import LedgerProgress
+from .outbound_request import Order
+from .pending_writes import Unrecorded
+from .replay import rejection_data, replay
+
+POLL_S: Final = 0.25
+POLL_MIN_S: Final = 0.01
+"""How often to ask again whether something under way elsewhere has ended: its lease is an upper bound."""
+SUCCESS: Final = Result("S")
+UNKNOWN: Final = Result("")
+
+REFUSALS: Final = {
+    Refused.IN_DOUBT: reasons.ERROR_REASON_OUTCOME_IN_DOUBT,
+    Refused.STALE: reasons.ERROR_REASON_STALE_BIZ_TIME,
+    Refused.TIE: reasons.ERROR_REASON_BIZ_TIME_TIE,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """It must wait, at the latest until then."""
+
+    wait_s: float
+    refusal: Refusal
+    """What it fails with if it cannot wait that long."""
+
+
+class Bookkeeping:
+    """Keeps the ledger in step with flights."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        vault: Vault,
+        metrics: Metrics,
+        *,
+        lease_s: float,
+        biz_time_ahead_s: float,
+        idempotent_without: bool = False,
+        clock: Clock | None = None,
+    ) -> None:
+        self._ledger = ledger
+        self._vault = vault
+        self._lease_ms = round(lease_s * 1000)
+        self._biz_time_ahead_s = biz_time_ahead_s
+        self._idempotent_without = idempotent_without
+        self._clock = clock or Clock()
+        self._unrecorded = Unrecorded(metrics)
+        self.progress = LedgerProgress()
+
+    def fingerprint(self, order: Order) -> bytes:
+        """Tell contents apart without holding them."""
+        return self._vault.fingerprint(order.content)
+
+    def linkage(self, order: Order) -> bytes | None:
+        """Tell linkages apart without holding them."""
+        return None if order.linkage is None else self._vault.linkage(order.linkage)
+
+    async def look(self, flight: Flight) -> Message | Busy | None:
+        """Answer from the ledger alone: a replay, a wait, None if it may be sent; else raise Refusal."""
+        return self._meaning(flight, await self._ask(flight, self._ledger.look))
+
+    async def claim(self, flight: Flight) -> Message | Busy | None:
+        """Answer as `look` does, and where it may be sent write that it is about to be."""
+        asked = self._clock.now()
+        asking = asyncio.ensure_future(self._ask(flight, self._ledger.claim))
+        cancelled: asyncio.CancelledError | None = None
+        try:
+            answer = await asyncio.shield(asking)
+        except asyncio.CancelledError as error:
+            # It may be written all the same, and then must be undone; or be known, and then replayed.
+            answer, cancelled = await asking, error
+        if isinstance(answer, Granted):
+            flight.token = answer.token
+        meaning = self._meaning(flight, answer)
+        if cancelled is not None and (meaning is None or isinstance(meaning, Busy)):
+            flight.stuck = meaning.refusal if meaning is not None else flight.stuck
+            raise cancelled
+        if meaning is None and not await self._is_held(flight, asked):
+            raise Refusal(reasons.ERROR_REASON_LEDGER_UNAVAILABLE, cause="the claim took too long")
+        return meaning
+
+    async def renew(self, flight: Flight) -> bool:
+        """Write that another attempt is about to be sent; False if it must not be.
+
+        What never left and whose lease is over must be claimed anew: newer news may have been applied.
+        """
+        asked = self._clock.now()
+        if not flight.token:
+            return True
+        if not flight.sent and not self.may_send(flight):
+            return False
+        write = self._ledger.renew if flight.sent else self._ledger.extend
+        try:
+            held = await write(flight.order.key, flight.token, self._lease_ms, asked.ms)
+        except LedgerUnavailable:
+            return False
+        flight.lease = asked.lease(self._lease_ms)
+        return held and not self._clock.is_late(asked)
+
+    def may_send(self, flight: Flight) -> bool:
+        """Return whether a request is still this process's to send."""
+        return flight.lease is None or flight.lease.holds(self._clock)
+
+    async def hold(self, flight: Flight, wait_s: float) -> None:
+        """Take more time for what never left, where its lease would be over before a wait is."""
+        if not flight.sent and flight.lease and not flight.lease.holds(self._clock, wait_s):
+            await self.renew(flight)
+
+    async def applied(self, flight: Flight, response: Message) -> None:
+        """Record a success, with what a replay needs."""
+        await self._end(flight, State.APPLIED, response.SerializeToString(), SUCCESS)
+
+    async def rejected(self, flight: Flight, error: ResultError) -> None:
+        """Record a final refusal, with what a replay needs."""
+        await self._end(flight, State.REJECTED, rejection_data(error), error.result)
+
+    async def refused(self, flight: Flight, error: ResultError) -> None:
+        """Record that AlipayHK refused this gateway: its id keeps its content, and may be sent again."""
+        await self._end(flight, State.REFUSED, b"", error.result)
+
+    async def in_doubt(self, flight: Flight) -> None:
+        """Record that it may or may not have taken effect."""
+        await self._end(flight, State.IN_DOUBT, b"", UNKNOWN)
+
+    async def undo(self, flight: Flight) -> None:
+        """Take the claim back: no byte of it left."""
+        key, token = flight.order.key, flight.token
+        if token:
+            await self._unrecorded.write(
+                key, flight.linkage, lambda: self._ledger.undo(key, token, self._clock.now_ms())
+            )
+
+    async def heal(self) -> None:
+        """Record what could not be recorded when it happened."""
+        await self._unrecorded.heal()
+
+    async def drop(self, *, older_than_s: float) -> None:
+        """Forget finals that are old enough."""
+        now_ms = self._clock.now_ms()
+        await self._ledger.drop(before_ms=now_ms - round(older_than_s * 1000), now_ms=now_ms)
+
+    async def close(self) -> None:
+        """Record what is left, as far as that can be, and finish."""
+        await self.heal()
+        if self._unrecorded:
+            log.error("endings were not recorded", count=len(self._unrecorded))
+        await self._ledger.close()
+
+    async def _ask(self, flight: Flight, read: Callable[[Claim, int], Awaitable[Answer]]) -> Answer:
+        now_ms, ahead_ms = self._clock.now_ms(), round(self._biz_time_ahead_s * 1000)
+        claim = flight.claim(lease_ms=self._lease_ms, biz_time_max_ms=now_ms + ahead_ms)
+        without = self._idempotent_without and claim.may_repeat
+        try:
+            if self._unrecorded and not await self._unrecorded.heal_for(claim.key, claim.linkage):
+                flight.in_doubt |= claim.key in self._unrecorded  # it was sent, whatever came of it
+                raise LedgerUnavailable("an earlier ending is not recorded yet")
+            answer = await read(claim, now_ms)
+            self.progress.answered()
+            flight.looked_up = self._ledger.outlives_crash and not without
+        except LedgerUnavailable as error:
+            if not without:
+                raise Refusal(reasons.ERROR_REASON_LEDGER_UNAVAILABLE, cause=str(error)) from None
+            answer = answer_to(claim, None, Linkage(), now_ms, token=0)
+        if without and isinstance(answer, Granted):
+            # It may have been sent while the ledger could not be used.
+            return replace(answer, was_in_doubt=True)
+        return answer
+
+    async def _is_held(self, flight: Flight, asked: Moment) -> bool:
+        """Whether a grant's lease lasts for a whole attempt; it may have been long on its way."""
+        if flight.token:
+            flight.lease = asked.lease(self._lease_ms)
+        return not self._clock.is_late(asked) or await self.renew(flight)
+
+    def _meaning(self, flight: Flight, answer: Answer) -> Message | Busy | None:
+        # What an earlier answer said is over: what was under way then may have been taken back since.
+        flight.in_doubt = False
+        match answer:
+            case Granted():
+                flight.in_doubt = answer.was_in_doubt
+                return None
+            case Known():
+                flight.replayed = True
+                return replay(flight.order, answer.ending, self._vault)
+            case InProgress():
+                flight.in_doubt = True
+                return self._busy(answer.until_ms, reasons.ERROR_REASON_REQUEST_IN_PROGRESS)
+            case LinkageBusy():
+                flight.in_doubt = answer.was_in_doubt
+                return self._busy(answer.until_ms, reasons.ERROR_REASON_LINKAGE_BUSY)
+            case Reused():
+                raise flight.order.reused(answer.state)
+            case Refused.IN_FUTURE:
+                ahead = f"is more than {self._biz_time_ahead_s:g} s ahead of this gateway's clock"
+                violation = Violation("biz_time", ahead)
+                facts = skew_fact((flight.order.biz_time_ms or 0) / 1000 - self._clock.now_s())
+                raise Refusal(reasons.ERROR_REASON_BIZ_TIME_IN_FUTURE, (violation,), facts=facts)
+            case _:
+                raise Refusal(REFUSALS[answer])
+
+    def _busy(self, until_ms: int, reason: reasons.ErrorReason) -> Busy:
+        left_s = max(until_ms / 1000 - self._clock.now_s(), 0.0)
+        return Busy(min(left_s, POLL_S) + POLL_MIN_S, Refusal(reason))
+
+    async def _end(self, flight: Flight, state: State, data: bytes, result: Result) -> None:
+        key, token = flight.order.key, flight.token
+        if not token:
+            return
+        sealed = self._vault.seal(data, key) if data else b""
+        ending = Ending(state, result.status, result.code, sealed)
+        await self._unrecorded.write(
+            key, flight.linkage, lambda: self._ledger.record(key, token, ending, self._clock.now_ms())
+        )

@@ -1,0 +1,42 @@
+"""What a replay needs: written when a request ends, and read when it is asked for again."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+from google.protobuf.message import Message
+
+from clients.alipayhk.wire.errors import ResultError
+from clients.alipayhk.wire.result import FAILURE, Result
+
+from ..ledger import Ending, State
+from ..ledger.vault import Vault
+from .outbound_request import Order
+
+
+def rejection_data(error: ResultError) -> bytes:
+    """Write what a rejection's replay needs; a success is its whole response."""
+    facts = {
+        "result": asdict(error.result),
+        "http_status": error.http_status,
+        "tracer_id": error.tracer_id,
+    }
+    return json.dumps(facts).encode()
+
+
+def replay(order: Order, ending: Ending, vault: Vault) -> Message:
+    """Answer as AlipayHK did, or as a person decided: return the response, or raise ResultError."""
+    data = vault.unseal(ending.sealed, order.key) if ending.sealed else b""
+    if ending.state is State.APPLIED:
+        response = order.response.FromString(data)
+        response.replayed = True  # type: ignore[attr-defined]  # every response has them
+        response.resolved_by_operator = ending.resolved_by_operator  # type: ignore[attr-defined]
+        return response
+    facts: dict[str, Any] = json.loads(data) if data else {"result": {"status": FAILURE}}
+    raise ResultError(
+        Result(**facts["result"]),
+        http_status=facts.get("http_status", 0),
+        tracer_id=facts.get("tracer_id", ""),
+    )

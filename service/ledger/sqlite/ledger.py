@@ -1,0 +1,132 @@
+"""The ledger in a SQLite file: durable before it answers, and shared by the processes of one host."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import closing, suppress
+from typing import Any, ClassVar, Final, cast
+
+from .. import Answer, Claim, Ending, Granted, Key, LedgerUnavailable, Resolution, Row
+from ..marker import Entry, Marker, MarkerKeeper
+from .file import LedgerFile, name_of
+from .statements import FIND, PAGE_IN_DOUBT, PAGE_OF_ROWS
+from .tables import row_of
+from .writer import Writer
+
+PAGE_ROWS: Final = 500
+DROP_ROWS: Final = 200
+"""How many rows one transaction forgets, so that claims get in between."""
+
+
+class SqliteLedger:
+    """Writes through one thread; people read through connections of their own."""
+
+    outlives_crash: ClassVar[bool] = True
+
+    def __init__(
+        self, file: LedgerFile, marker: Marker | None = None, report: Callable[[str], None] = lambda _: None
+    ) -> None:
+        """Open the file, and keep its entry in the marker; `report` as for MarkerKeeper."""
+        self._file = file
+        self._keeper: MarkerKeeper | None = None
+        self._writer = Writer(file, self._granted)
+        if marker is not None:
+            entry = Entry(file.token_at_open, str(file.path))
+            self._keeper = MarkerKeeper(marker, file.ledger_id, entry, report)
+
+    @property
+    def ledger_id(self) -> str:
+        """Return the random id of the database."""
+        return self._file.ledger_id
+
+    async def claim(self, claim: Claim, now_ms: int) -> Answer:
+        """Answer by the rules, and write what was granted."""
+
+        def take_back(answer: Answer) -> None:
+            # Whoever claimed was cancelled and never heard of the grant, so that nothing was sent.
+            if isinstance(answer, Granted):
+                with suppress(LedgerUnavailable):
+                    undone = self._writer.submit(lambda on: on.undo(claim.key, answer.token, now_ms))
+                    undone.add_done_callback(_nobody_waits)
+
+        done = self._writer.submit(lambda on: on.claim(claim, now_ms), take_back=take_back)
+        return cast("Answer", await done)
+
+    async def look(self, claim: Claim, now_ms: int) -> Answer:
+        """Answer by the rules."""
+        return cast("Answer", await self._writer.submit(lambda on: on.look(claim, now_ms), writes=False))
+
+    async def renew(self, key: Key, token: int, lease_ms: int, now_ms: int) -> bool:
+        """Count another attempt."""
+        return bool(await self._writer.submit(lambda on: on.renew(key, token, lease_ms, now_ms)))
+
+    async def extend(self, key: Key, token: int, lease_ms: int, now_ms: int) -> bool:
+        """Lengthen the lease."""
+        return bool(await self._writer.submit(lambda on: on.extend(key, token, lease_ms, now_ms)))
+
+    async def record(self, key: Key, token: int, ending: Ending, now_ms: int) -> bool:
+        """Write what came of it, once."""
+        return bool(await self._writer.submit(lambda on: on.record(key, token, ending, now_ms)))
+
+    async def undo(self, key: Key, token: int, now_ms: int) -> bool:
+        """Remove the row, or put it back to where it was."""
+        return bool(await self._writer.submit(lambda on: on.undo(key, token, now_ms)))
+
+    async def find(self, request_id: str) -> Sequence[Row]:
+        """Look through every client id and API."""
+        return [row_of(found) for found in await asyncio.to_thread(self._read, FIND, (request_id,))]
+
+    async def resolve(self, key: Key, ending: Ending, *, who: str, why: str, now_ms: int) -> bool:
+        """End a doubt, and keep who did so in a table that nothing is ever dropped from."""
+        resolution = Resolution(who, why, now_ms)
+        return bool(await self._writer.submit(lambda on: on.resolve(key, ending, resolution)))
+
+    async def rows(self, *, since_ms: int = 0, in_doubt_at_ms: int | None = None) -> AsyncIterator[Row]:
+        """Go through them page by page; a row that changes meanwhile may come again, changed."""
+        statement = PAGE_OF_ROWS if in_doubt_at_ms is None else PAGE_IN_DOUBT
+        place = {"updated_ms": since_ms, "id": 0, "limit": PAGE_ROWS, "in_doubt_at_ms": in_doubt_at_ms}
+        while True:
+            page = await asyncio.to_thread(self._read, statement, place)
+            for found in page:
+                yield row_of(found)
+            if len(page) < PAGE_ROWS:
+                return
+            place |= {"updated_ms": row_of(page[-1]).updated_ms, "id": page[-1][-1]}
+
+    async def drop(self, *, before_ms: int, now_ms: int) -> int:
+        """Forget what ended long ago, a few rows in each transaction."""
+        await self._writer.submit(lambda on: on.mark(before_ms=before_ms, now_ms=now_ms))
+        total = 0
+        while True:
+            dropped = int(
+                await self._writer.submit(lambda on: on.drop(before_ms=before_ms, limit=DROP_ROWS))
+            )
+            total += dropped
+            if dropped < DROP_ROWS:
+                return total
+
+    async def close(self) -> None:
+        """Finish what is being written."""
+        await self._writer.close()
+        if self._keeper is not None:
+            await asyncio.to_thread(self._keeper.close)
+        self._file.release()
+
+    def _granted(self, token: int) -> None:
+        if self._keeper is not None:
+            self._keeper.moved(token)
+
+    def _read(self, statement: str, parameters: Sequence[object] | Mapping[str, object]) -> list[Any]:
+        try:
+            with closing(self._file.open_to_read()) as connection:
+                return connection.execute(statement, parameters).fetchall()
+        except sqlite3.Error as error:
+            raise LedgerUnavailable(f"the ledger's file cannot be read: {name_of(error)}") from None
+
+
+def _nobody_waits(done: asyncio.Future[Any]) -> None:
+    """Take note of a failure, so that asyncio does not."""
+    if not done.cancelled():
+        done.exception()

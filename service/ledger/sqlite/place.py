@@ -1,0 +1,190 @@
+"""Where a SQLite ledger is, with its key, marker and lock: whether it may be opened there, or made."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from .. import LedgerFault, LedgerUnavailable
+from ..identity import Absence, Found, refusal_to_make, refusal_to_open, refusal_without_marker
+from ..marker import Marker
+from ..ownership import give_to_owner_of
+from ..usage_lock import UsageLock, lock_path
+from ..vault import RandomBytes, Vault, make_key_file, read_key_file, sync_directory
+from .file import KeyMark, LedgerFile, is_busy, is_damage, name_of
+from .ledger import SqliteLedger
+from .run import has_log, inspect, log_path
+
+_RESTORE: Final = "restore a backup with: alipayhk-gateway ledger restore FILE"
+_START_NEW: Final = "start a new one with: alipayhk-gateway ledger init --new"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The paths of one ledger."""
+
+    path: Path
+    configured_key_file: Path | None
+    """LEDGER_KEY_FILE; without it the key is beside the database, and made with it."""
+
+    @property
+    def key_file(self) -> Path:
+        """Return where the key is, or will be made."""
+        return self.configured_key_file or self.path.with_name(f"{self.path.name}.key")
+
+    @property
+    def marker(self) -> Marker:
+        """Return the key's marker file."""
+        return Marker(self.key_file)
+
+    @property
+    def makes_key(self) -> bool:
+        """Whether a new ledger gets a new key."""
+        return self.configured_key_file is None and not self.key_file.exists()
+
+    def key_mark(self) -> KeyMark:
+        """Return what the database of this key knows it by; raise LedgerFault."""
+        try:
+            vault = Vault(read_key_file(self.key_file), random_bytes=os.urandom)
+        except LedgerFault as fault:
+            raise LedgerFault(
+                f"{fault}: put the key back, or, if what the ledger {self.path} knew may be forgotten, "
+                f"move key and ledger away and {_START_NEW}"
+            ) from None
+        return KeyMark(vault.key_id, vault.key_check)
+
+    def must_be_writable(self) -> None:
+        """Raise LedgerFault where this user must not write what a ledger that is in use writes."""
+        directory = self.path.parent
+        needed = {directory: os.W_OK | os.X_OK} if directory.is_dir() else {}
+        for file in (self.path, lock_path(self.path), log_path(self.path)):
+            if needed and file.is_file():
+                needed[file] = os.R_OK | os.W_OK
+        for path, access in needed.items():
+            if not os.access(path, access):
+                raise LedgerFault(
+                    f"the ledger {self.path} cannot be used: this user (uid {os.geteuid()}) cannot write "
+                    f"{path}: give it to this user, run as its owner, or mount it so that it can be written"
+                )
+
+    def examine(self, *, is_alone: bool) -> Absence | None:
+        """Return how the database is absent and may be made, None where it may be opened.
+
+        Raise LedgerFault where neither may be; write nothing.
+        """
+        found = inspect(self.path, is_unused=is_alone)
+        if isinstance(found, Found):
+            self.key_mark().must_fit(self.path, found.key_id, found.key_check)
+            refusal = refusal_to_open(found, str(self.path), str(log_path(self.path)), self.marker)
+        else:
+            self.must_be_free(found, is_alone=is_alone)
+            refusal = refusal_to_make(
+                found,
+                str(self.path),
+                self.marker,
+                makes_key=self.makes_key,
+                key_is_configured=self.configured_key_file is not None,
+            )
+            if not self.makes_key:
+                read_key_file(self.key_file)
+        if refusal:
+            raise LedgerFault(refusal)
+        return None if isinstance(found, Found) else found
+
+    def must_be_free(self, absence: Absence, *, is_alone: bool) -> None:
+        """Raise LedgerFault where something else than the marker says that there was a database."""
+        if not is_alone:
+            raise LedgerFault(
+                f"the ledger {self.path} {absence}, and another process still uses it: put it back, or "
+                f"stop that process and {_RESTORE}"
+            )
+        if absence is not Absence.NO_TABLES and has_log(self.path):
+            raise LedgerFault(
+                f"the ledger {self.path} {absence}, and its write-ahead log {log_path(self.path)} is still "
+                f"there: put the ledger back, or {_RESTORE}"
+            )
+
+
+@contextmanager
+def using(path: Path, *, create: bool = True) -> Iterator[UsageLock]:
+    """Give a ledger's lock to a block, and release it where the block fails; raise LedgerFault."""
+    try:
+        lock = UsageLock(path)
+    except OSError as error:
+        done = "made" if create and not path.exists() else "opened"
+        raise LedgerFault(f"the ledger {path} cannot be {done}: {error.strerror}") from None
+    try:
+        yield lock
+    except BaseException:
+        lock.release()
+        raise
+
+
+@contextmanager
+def naming_faults(path: Path, what: str) -> Iterator[None]:
+    """Raise LedgerFault, or LedgerUnavailable for what may pass, in place of the errors of a file."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        text = f"the ledger {path} cannot be {what}: {name_of(error)}"
+        if is_damage(error):
+            text += f": {_RESTORE}, or, if what it knew may be forgotten, move it away and {_START_NEW}"
+        raise (LedgerUnavailable if is_busy(error) else LedgerFault)(text) from None
+    except OSError as error:
+        raise LedgerFault(f"the ledger {path} cannot be {what}: {error.strerror}") from None
+
+
+def open_place(
+    place: Place,
+    lock: UsageLock,
+    random_bytes: RandomBytes,
+    report: Callable[[str], None] = lambda _: None,
+    *,
+    needs_marker: bool = True,
+) -> tuple[SqliteLedger, Vault]:
+    """Open a ledger that was examined, or make it where it is absent and the lock is exclusive.
+
+    With `needs_marker` make none whose marker cannot be written: when it is lost, nothing would say so.
+    A crash in between leaves a marker that names no ledger, so that the next start makes the ledger, or a
+    database that the marker does not name yet, so that the next start adopts it.
+    """
+    path, marker = place.path, place.marker
+    with naming_faults(path, "made" if lock.is_alone and not path.exists() else "opened"):
+        found = inspect(path, is_unused=True) if lock.is_alone else None
+        if isinstance(found, Absence):
+            _prepare_to_make(place, found, random_bytes, needs_marker=needs_marker)
+        vault = Vault(read_key_file(place.key_file), random_bytes=random_bytes)
+        file = LedgerFile(path, KeyMark(vault.key_id, vault.key_check), lock)
+        try:
+            return SqliteLedger(file, marker, report), vault
+        except LedgerUnavailable as error:
+            raise LedgerFault(f"the ledger {path} cannot be opened: {error}") from None
+
+
+def _prepare_to_make(
+    place: Place, absence: Absence, random_bytes: RandomBytes, *, needs_marker: bool
+) -> None:
+    """Make the marker, the key where none is configured, and an empty database for this user alone."""
+    if place.makes_key:
+        # What an earlier key's marker said is over with that key.
+        place.marker.change(lambda _: {})
+        make_key_file(place.key_file, random_bytes=random_bytes)
+    else:
+        try:
+            place.marker.change(lambda entries: entries, must_write=True)
+        except OSError as error:
+            # `ledger init` makes a ledger without one.
+            if needs_marker:
+                cause = error.strerror or type(error).__name__
+                refusal = refusal_without_marker(absence, str(place.path), place.marker, cause)
+                raise LedgerFault(refusal) from None
+    with suppress(FileExistsError):
+        descriptor = os.open(place.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        give_to_owner_of(place.path.parent, descriptor)
+        os.close(descriptor)
+    sync_directory(place.path.parent)

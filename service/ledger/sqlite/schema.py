@@ -1,0 +1,118 @@
+"""The SQLite ledger's schema: what makes each version from the one before."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Final
+
+from .. import LedgerFault
+
+# One entry for each version of the schema: what makes it from the one before. Entries never change.
+# Rows are kept by rowid, not by their key: at about a kilobyte each, they fill page after page in the
+# order in which they come. The index of open requests stays small; each of the others knows a row once.
+MIGRATIONS: Final = (
+    """
+    CREATE TABLE meta (
+        one INTEGER PRIMARY KEY CHECK (one = 1),
+        key_id TEXT NOT NULL,
+        key_check BLOB NOT NULL,
+        last_token INTEGER NOT NULL
+    );
+    CREATE TABLE resolution (
+        id INTEGER PRIMARY KEY,
+        client_id TEXT NOT NULL,
+        api TEXT NOT NULL,
+        request_id TEXT NOT NULL,
+        state TEXT NOT NULL CHECK (state IN ('applied', 'rejected')),
+        who TEXT NOT NULL,
+        why TEXT NOT NULL,
+        at_ms INTEGER NOT NULL
+    );
+    CREATE TABLE request (
+        id INTEGER PRIMARY KEY,
+        client_id TEXT NOT NULL,
+        api TEXT NOT NULL,
+        request_id TEXT NOT NULL,
+        caller TEXT NOT NULL,
+        key_id TEXT NOT NULL,
+        fingerprint BLOB NOT NULL,
+        linkage BLOB,
+        biz_time_ms INTEGER,
+        state TEXT NOT NULL CHECK (state IN ('sending', 'applied', 'rejected', 'in_doubt')),
+        attempts INTEGER NOT NULL,
+        token INTEGER NOT NULL,
+        lease_until_ms INTEGER NOT NULL,
+        was_in_doubt INTEGER NOT NULL,
+        created_ms INTEGER NOT NULL,
+        updated_ms INTEGER NOT NULL,
+        result_status TEXT,
+        result_code TEXT,
+        sealed BLOB,
+        resolution INTEGER REFERENCES resolution (id)
+    );
+    CREATE UNIQUE INDEX request_key ON request (request_id, api, client_id);
+    CREATE INDEX request_open ON request (linkage) WHERE state = 'sending' OR state = 'in_doubt';
+    CREATE INDEX request_applied ON request (linkage, biz_time_ms) WHERE state = 'applied';
+    CREATE INDEX request_final ON request (updated_ms) WHERE state IN ('applied', 'rejected');
+    """,
+    # A request may be refused. SQLite cannot change a CHECK: the table is made anew.
+    """
+    CREATE TABLE request_2 (
+        id INTEGER PRIMARY KEY,
+        client_id TEXT NOT NULL,
+        api TEXT NOT NULL,
+        request_id TEXT NOT NULL,
+        caller TEXT NOT NULL,
+        key_id TEXT NOT NULL,
+        fingerprint BLOB NOT NULL,
+        linkage BLOB,
+        biz_time_ms INTEGER,
+        state TEXT NOT NULL CHECK (state IN ('sending', 'applied', 'rejected', 'in_doubt', 'refused')),
+        attempts INTEGER NOT NULL,
+        token INTEGER NOT NULL,
+        lease_until_ms INTEGER NOT NULL,
+        was_in_doubt INTEGER NOT NULL,
+        created_ms INTEGER NOT NULL,
+        updated_ms INTEGER NOT NULL,
+        result_status TEXT,
+        result_code TEXT,
+        sealed BLOB,
+        resolution INTEGER REFERENCES resolution (id)
+    );
+    INSERT INTO request_2 SELECT * FROM request;
+    DROP TABLE request;
+    ALTER TABLE request_2 RENAME TO request;
+    CREATE UNIQUE INDEX request_key ON request (request_id, api, client_id);
+    CREATE INDEX request_open ON request (linkage) WHERE state = 'sending' OR state = 'in_doubt';
+    CREATE INDEX request_applied ON request (linkage, biz_time_ms) WHERE state = 'applied';
+    CREATE INDEX request_ended ON request (updated_ms) WHERE state IN ('applied', 'rejected', 'refused');
+    """,
+    # A ledger has an id, and says whether it was closed cleanly: `run` names the run that writes to it, and
+    # is NULL where none does. `backup_ms` is when a backup was made, until something is written to it.
+    # `clock_mark` has the last token at times when the clock was right: see `Ledger.drop`.
+    """
+    ALTER TABLE meta ADD COLUMN ledger_id TEXT;
+    ALTER TABLE meta ADD COLUMN run TEXT;
+    ALTER TABLE meta ADD COLUMN backup_ms INTEGER;
+    UPDATE meta SET ledger_id = lower(hex(randomblob(16)));
+    CREATE TABLE clock_mark (at_ms INTEGER PRIMARY KEY, token INTEGER NOT NULL);
+    """,
+)
+SCHEMA_VERSION: Final = len(MIGRATIONS)
+
+IDS_SINCE: Final = 3
+"""The first version in which a ledger has an id."""
+
+
+def version_of(connection: sqlite3.Connection) -> int:
+    """Return the schema's version, 0 for a new file; raise LedgerFault for what is no ledger of ours."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > SCHEMA_VERSION:
+        raise LedgerFault(
+            f"the ledger's schema is version {version}, newer than this gateway's {SCHEMA_VERSION}"
+        )
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'meta'").fetchone()
+    (others,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if (version > 0) != (tables > 0) or (version == 0 and others > 0):
+        raise LedgerFault("the ledger's file is another program's database")
+    return int(version)

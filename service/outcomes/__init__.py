@@ -1,0 +1,1 @@
+"""What callers are told: reasons, gRPC statuses, sentences and details."""

@@ -1,0 +1,66 @@
+"""AlipayHK's result codes: what a verified F means in gRPC's words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from grpc import StatusCode
+
+RATE_LIMITED: Final = "REQUEST_TRAFFIC_EXCEED_LIMIT"
+
+SET_UP_CODES: Final = frozenset(
+    {
+        "INVALID_SIGNATURE",
+        "INVALID_CLIENT",
+        "KEY_NOT_FOUND",
+        "ACCESS_DENIED",
+        "INVALID_API",
+        "METHOD_NOT_SUPPORTED",
+        "MEDIA_TYPE_NOT_ACCEPTABLE",
+    }
+)
+"""AlipayHK refuses this gateway, not its caller."""
+
+RESULT_CODES: Final[Mapping[str, StatusCode]] = {
+    "PARAM_ILLEGAL": StatusCode.INVALID_ARGUMENT,
+    "USER_NOT_EXIST": StatusCode.NOT_FOUND,
+    "PROCESS_FAIL": StatusCode.FAILED_PRECONDITION,
+    "USER_STATUS_ABNORMAL": StatusCode.FAILED_PRECONDITION,
+    "INVALID_CONTRACT": StatusCode.FAILED_PRECONDITION,
+    "INVALID_CODE": StatusCode.FAILED_PRECONDITION,
+    "EXPIRED_CODE": StatusCode.FAILED_PRECONDITION,
+    "CURRENCY_NOT_SUPPORT": StatusCode.FAILED_PRECONDITION,
+    "AUTH_CODE_EXPIRED": StatusCode.FAILED_PRECONDITION,
+    "INVALID_AUTHCODE": StatusCode.FAILED_PRECONDITION,
+    "OAUTH_FAILED": StatusCode.FAILED_PRECONDITION,
+}
+"""The codes documented for AlipayHK's header-signed APIs. A new one is one row here."""
+
+NEVER_RETRIED: Final = frozenset({"PROCESS_FAIL"})
+"""AlipayHK says "do not retry"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """What a result code means."""
+
+    code: StatusCode
+    known: bool
+    """Whether a table has it."""
+    never: bool
+    """Whether AlipayHK says that it must not be retried."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResultCodes:
+    """The rows above, and those of RESULT_CODES_FILE per RPC."""
+
+    more: Mapping[str, Mapping[str, StatusCode]] = field(default_factory=dict)
+
+    def meaning_of(self, api: str, code: str) -> Meaning:
+        """Say what a verified F with this code means."""
+        known = {**RESULT_CODES, **self.more.get(api, {})}
+        grpc_code = known.get(code, StatusCode.FAILED_PRECONDITION)
+        return Meaning(grpc_code, known=code in known, never=code in NEVER_RETRIED)

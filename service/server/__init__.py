@@ -1,0 +1,1 @@
+"""The listeners: gRPC with its interceptors and RPCs, health, and the operators' HTTP."""

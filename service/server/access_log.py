@@ -1,0 +1,98 @@
+"""The access log: one line and the metrics of every call."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import grpc
+
+from ..outcomes.call import CURRENT, Call, Circumstances, answer_by, certain_s, code_of_end
+from ..telemetry.logs import log
+from ..telemetry.metrics import Metrics
+from .interceptors import Context, Method, service_and_name
+from .linkage_service import RPCS
+
+FIRST_TRIES: Final[Mapping[str, tuple[str, ...]]] = {
+    "grpc-previous-rpc-attempts": ("0",),
+    "x-envoy-attempt-count": ("0", "1"),
+}
+"""What gRPC clients and Envoy write of a first try; whatever else they write there marks a retry."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observe:
+    """Begins the call's record, and writes the access log and metrics when it has ended."""
+
+    metrics: Metrics
+    idempotent: Mapping[str, bool]
+    """Whether each RPC's request may be sent again without harm, by the RPC's name."""
+    default_deadline_s: float
+    deadline_max_s: float
+
+    @asynccontextmanager
+    async def __call__(self, method: Method, request: object, context: Context) -> AsyncIterator[None]:
+        """Observe one call."""
+        began, left_s = time.monotonic(), certain_s(context.time_remaining())
+        rpc = RPCS.get(method.path)
+        call = Call(
+            answer_by(left_s, default_s=self.default_deadline_s, max_s=self.deadline_max_s),
+            self._circumstances(rpc.name, context) if rpc else Circumstances(),
+            request_id=rpc.valid_request_id(request) if rpc else "",
+            deadline=None if left_s is None else began + left_s,
+        )
+        CURRENT.set(call)
+        labels = (method.kind, *service_and_name(method))
+        self.metrics.grpc_started.labels(*labels).inc()
+        code = "UNKNOWN"
+        try:
+            yield
+            code = "OK"
+        except grpc.aio.AbortError:
+            code = _code_name(context.code())
+            raise
+        except (asyncio.CancelledError, grpc.aio.InternalError):
+            # InternalError: the call had ended before its status could be sent; its caller did not get it.
+            call.told = call.told if "error_id" in call.told else {}
+            code = code_of_end(context.time_remaining())
+            raise
+        finally:
+            seconds = time.monotonic() - began
+            self.metrics.grpc_handled.labels(*labels, code).inc()
+            self.metrics.grpc_seconds.labels(*labels).observe(seconds)
+            self._log(method.path, call, code, seconds)
+
+    def _circumstances(self, api: str, context: Context) -> Circumstances:
+        retried = is_retried(context.invocation_metadata() or ())
+        return Circumstances(api, idempotent=self.idempotent[api], retried=retried)
+
+    def _log(self, method: str, call: Call, code: str, seconds: float) -> None:
+        api = call.circumstances.api
+        # Whoever is told an error id must find it here, whatever the method and LOG_LEVEL.
+        record = log.error if "error_id" in call.told else log.info if api else log.debug
+        record(
+            "call",
+            method=method,
+            code=code,
+            seconds=round(seconds, 4),
+            request_id=call.request_id,
+            caller=call.caller.name,
+            attempts=call.circumstances.attempts,
+            **call.told,
+        )
+        if api:
+            reason, outcome = call.told.get("reason", code), call.told.get("outcome", "")
+            self.metrics.outcomes.labels(api, reason, outcome).inc()
+
+
+def is_retried(metadata: Iterable[tuple[str, str | bytes]]) -> bool:
+    """Whether a client or a proxy says that it tried before, which its caller may not know of."""
+    return any(value not in FIRST_TRIES.get(name, (value,)) for name, value in metadata)
+
+
+def _code_name(code: object) -> str:
+    return next((known.name for known in grpc.StatusCode if code in {known, known.value[0]}), "UNKNOWN")

@@ -1,0 +1,219 @@
+"""Refuses calls of both RPCs with OVERLOADED while calls wait too long in gRPC's queue.
+
+A refusal must cost far less than a served call, or no time is left to serve any. So it happens before the
+chain of interceptors is built, its status is prepared once, and one log line a second counts all of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from functools import cache
+from itertools import takewhile
+from typing import Final, cast
+
+import grpc
+from google.protobuf.any_pb2 import Any
+from google.rpc.error_details_pb2 import RequestInfo
+from google.rpc.status_pb2 import Status
+
+from alipayhk.linkage.v1 import error_reason_pb2 as reasons
+
+from ..outcomes.call import Circumstances, certain_s, code_of_end
+from ..outcomes.details import DETAILS, PUSHBACK, pushback_of, status_of, trailers_of
+from ..outcomes.refusal import Refusal
+from ..outcomes.result_codes import ResultCodes
+from ..outcomes.table import Verdict, verdict_of
+from ..telemetry.logs import log
+from ..telemetry.metrics import Metrics
+from .access_log import is_retried
+from .backlog import Backlog
+from .first_message import MESSAGE_S
+from .interceptors import Context, Handler
+from .linkage_service import RPCS
+from .rpcs import SERVICE, Rpc
+
+OPEN_MAX: Final = 16_000
+"""Calls that are accepted and not ended, whether their message came or not: each takes about 25 KiB."""
+WATCHES_MAX: Final = 1_000
+"""Calls of reflection and Health/Watch, which last as long as their callers like."""
+SEND_S: Final = 5.0
+"""In which a caller reads its answer; with a flow-control window of 0 it never does."""
+CHECK_S: Final = 0.05
+"""In which gRPC has certainly handed over the first call of its queue."""
+TURNS: Final = 5
+"""Turns of the event loop in which a call from gRPC surely reaches its interceptors; it takes three."""
+LOG_EVERY_S: Final = 1.0
+REQUEST_INFO: Final = f"type.googleapis.com/{RequestInfo.DESCRIPTOR.full_name}"
+
+Details = grpc.HandlerCallDetails
+
+
+class Admission(grpc.aio.ServerInterceptor):  # type: ignore[misc, unused-ignore]
+    """Counts accepted calls, and refuses those that are too many: the outermost interceptor."""
+
+    def __init__(
+        self, backlog: Backlog, metrics: Metrics, idempotent: Mapping[str, bool], *, deadline_max_s: float
+    ) -> None:
+        self._backlog = backlog
+        self._call_s = MESSAGE_S + deadline_max_s + SEND_S
+        self._check_is_due = False
+        self._watches = set[asyncio.Task[object]]()
+        self._unary: dict[asyncio.Task[object], float] = {}
+        """When each call that must end by itself was accepted, on the monotonic clock; oldest first."""
+        self._refusals = {
+            path: Refusals(rpc, metrics, idempotent=idempotent[rpc.name]) for path, rpc in RPCS.items()
+        }
+
+    async def intercept_service(
+        self, continuation: Callable[[Details], Awaitable[Handler]], handler_call_details: Details
+    ) -> Handler:
+        """Hand a call on, or return a handler that refuses it unless its connection is a light one."""
+        is_long, began_s = self._backlog.accept(), time.monotonic()
+        task, number = cast("asyncio.Task[object]", asyncio.current_task()), self._backlog.accepted
+        self._unary[task] = began_s
+        task.add_done_callback(lambda task: self._ended(task, number))
+        if self._backlog.is_waiting and not self._check_is_due:
+            self._check_is_due = True
+            asyncio.get_running_loop().call_later(CHECK_S, self._check_late, number)
+        refusals = self._refusals.get(handler_call_details.method)
+        if self._backlog.open > OPEN_MAX:
+            self._end_unread(began_s)
+            return _refused_unread(refusals, handler_call_details, began_s)
+        if refusals is not None and is_long:
+            handler = self._refused_unless_light(refusals, continuation, handler_call_details, began_s)
+        else:
+            handler = await continuation(handler_call_details)
+        if handler is not None and handler.response_streaming:
+            if len(self._watches) >= WATCHES_MAX:
+                return _refused_unread(refusals, handler_call_details, began_s)
+            self._watches.add(task)
+            del self._unary[task]
+        return handler
+
+    def _refused_unless_light(
+        self,
+        refusals: Refusals,
+        continuation: Callable[[Details], Awaitable[Handler]],
+        details: Details,
+        began_s: float,
+    ) -> Handler:
+        async def behaviour(request: bytes, context: Context) -> object:
+            if not self._backlog.is_light(context.peer()):
+                retried = is_retried(details.invocation_metadata or ())
+                await refusals.refuse(request, context, began_s, retried=retried)
+            served = await continuation(details)
+            response = await served.unary_unary(served.request_deserializer(request), context)
+            return served.response_serializer(response)
+
+        return grpc.unary_unary_rpc_method_handler(behaviour)
+
+    def _end_unread(self, now_s: float) -> None:
+        """Cancel the calls whose answers were due long ago: their callers do not read them."""
+        late = list(takewhile(lambda task: now_s - self._unary[task] > self._call_s, self._unary))
+        for task in late:
+            del self._unary[task]
+            task.cancel()
+
+    def _ended(self, task: asyncio.Task[object], number: int) -> None:
+        self._backlog.end()
+        self._unary.pop(task, None)
+        self._watches.discard(task)
+        # gRPC is asked for the next call before it is asked for the message of this one.
+        if self._backlog.is_waiting:
+            self._check(number)
+
+    def _check_late(self, number: int) -> None:
+        self._check_is_due = False
+        self._check(number)
+
+    def _check(self, number: int, turns: int = TURNS) -> None:
+        """Wait for so many turns of the loop whether a call comes after this one."""
+        if number != self._backlog.accepted:
+            return
+        if turns:
+            asyncio.get_running_loop().call_soon(self._check, number, turns - 1)
+        else:
+            self._backlog.nothing_came_after(number)
+
+
+class Refusals:
+    """Refuses calls of one RPC, and counts them."""
+
+    def __init__(self, rpc: Rpc, metrics: Metrics, *, idempotent: bool) -> None:
+        labels = ("unary", SERVICE, rpc.name)
+        self._rpc = rpc
+        self._idempotent = idempotent
+        self._prepared = cache(self._prepare)
+        self._outcomes = cache(lambda reason, outcome: metrics.outcomes.labels(rpc.name, reason, outcome))
+        self._handled = cache(lambda code: metrics.grpc_handled.labels(*labels, code))
+        self._started = metrics.grpc_started.labels(*labels)
+        self._seconds = metrics.grpc_seconds.labels(*labels)
+        self._unlogged = 0
+        self._logged_s = float("-inf")
+
+    async def refuse(self, request: bytes, context: Context, began_s: float, *, retried: bool) -> None:
+        """Abort one call; `began_s` is when it was accepted, on the monotonic clock."""
+        verdict, status = self._prepared(retried)
+        if request_id := self._request_id(request):
+            status += _request_info(request_id)
+        pushback = pushback_of(verdict, left_s=certain_s(context.time_remaining()))
+        trailers = ((DETAILS, status), (PUSHBACK, pushback))
+        code, reason, outcome = verdict.code.name, verdict.reason_name, str(verdict.outcome)
+        try:
+            await context.abort(verdict.code, verdict.sentence, trailers)
+        except (asyncio.CancelledError, grpc.aio.InternalError):
+            # The call had ended before: its deadline had passed, or its caller had gone.
+            code = reason = code_of_end(context.time_remaining())
+            outcome = ""
+            raise
+        finally:
+            self._count(code, reason, outcome, time.monotonic() - began_s)
+
+    def _prepare(self, retried: bool) -> tuple[Verdict, bytes]:  # noqa: FBT001  (the key of a cache)
+        circumstances = Circumstances(self._rpc.name, idempotent=self._idempotent, retried=retried)
+        verdict = verdict_of(Refusal(reasons.ERROR_REASON_OVERLOADED), circumstances, ResultCodes())
+        return verdict, status_of(verdict, "").SerializeToString()
+
+    def _request_id(self, request: bytes) -> str:
+        try:
+            return self._rpc.valid_request_id(self._rpc.request.FromString(request))
+        except Exception:  # noqa: BLE001  (bytes that are not the message have no id)
+            return ""
+
+    def _count(self, code: str, reason: str, outcome: str, seconds: float) -> None:
+        self._started.inc()
+        self._handled(code).inc()
+        self._seconds.observe(seconds)
+        self._outcomes(reason, outcome).inc()
+        self._unlogged += 1
+        if (now_s := time.monotonic()) - self._logged_s >= LOG_EVERY_S:
+            log.warning("calls refused", method=self._rpc.path, reason="OVERLOADED", count=self._unlogged)
+            self._unlogged, self._logged_s = 0, now_s
+
+
+def _refused_unread(refusals: Refusals | None, details: Details, began_s: float) -> Handler:
+    """Return a handler that does not read the call's message, so that messages do not fill the memory."""
+    retried = is_retried(details.invocation_metadata or ())
+
+    async def behaviour(_: object, context: Context) -> None:
+        if refusals is not None:
+            await refusals.refuse(b"", context, began_s, retried=retried)
+        verdict = verdict_of(
+            Refusal(reasons.ERROR_REASON_OVERLOADED), Circumstances(retried=retried), ResultCodes()
+        )
+        trailers = trailers_of(verdict, "", left_s=certain_s(context.time_remaining()))
+        await context.abort(verdict.code, verdict.sentence, trailers)
+
+    return grpc.stream_stream_rpc_method_handler(behaviour)
+
+
+def _request_info(request_id: str) -> bytes:
+    """Return the bytes which, appended to those of a google.rpc.Status, add RequestInfo to its details.
+
+    Protobuf promises that concatenated messages are merged: https://protobuf.dev/programming-guides/encoding/
+    """
+    info = RequestInfo(request_id=request_id).SerializeToString()
+    data: bytes = Status(details=[Any(type_url=REQUEST_INFO, value=info)]).SerializeToString()
+    return data

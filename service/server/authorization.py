@@ -1,0 +1,58 @@
+"""Which caller a certificate belongs to, and whether that caller is allowed the method."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+from alipayhk.linkage.v1 import error_reason_pb2 as reasons
+
+from ..credentials.callers import Caller, Callers
+from ..credentials.certificates import names_of
+from ..outcomes.call import CURRENT, Undecodable
+from ..outcomes.refusal import Refusal
+from .interceptors import UNDECODABLE, Context, Method, service_and_name
+from .rpcs import SERVICE
+
+HEALTH: Final = "/grpc.health.v1.Health/"
+PEM: Final = "x509_pem_cert"
+"""gRPC's name for the certificate that the caller's side of the connection has shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Allow:
+    """Lets through whom the allow-list names, for the methods that it names; health is for all."""
+
+    callers: Callers | None
+    open_prefixes: tuple[str, ...] = field(default=(HEALTH,))
+
+    @asynccontextmanager
+    async def __call__(self, method: Method, request: object, context: Context) -> AsyncIterator[None]:
+        """Allow one call, or refuse it."""
+        if self.callers is not None and not method.path.startswith(self.open_prefixes):
+            caller = CURRENT.get().caller = _caller_of(context, self.callers)
+            service, name = service_and_name(method)
+            if service == SERVICE and name not in caller.methods:
+                raise Refusal(reasons.ERROR_REASON_CALLER_NOT_ALLOWED)
+        if isinstance(request, Undecodable):
+            raise Refusal(reasons.ERROR_REASON_INVALID_REQUEST, cause=UNDECODABLE)
+        yield
+
+
+def _caller_of(context: Context, callers: Callers) -> Caller:
+    """Return the one caller that the certificate of this connection belongs to; else raise Refusal."""
+    (pem,) = context.auth_context().get(PEM) or (b"",)
+    shown = names_of(pem)
+    found = callers.find(shown.names) if shown.are_clean else ()
+    if len(found) == 1:
+        return found[0]
+    cause = "no name of the certificate is a caller's"
+    if not shown.are_clean:
+        cause = "a name of the certificate holds a character that is not printable ASCII"
+    elif found:
+        cause = "the certificate names more than one caller"
+    raise Refusal(
+        reasons.ERROR_REASON_CALLER_UNAUTHENTICATED, cause=cause, facts={"caller_names": str(shown)}
+    )

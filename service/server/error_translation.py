@@ -1,0 +1,57 @@
+"""Translate every exception of a call into the status that its caller gets."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+
+from ..outcomes.call import CURRENT
+from ..outcomes.details import trailers_of
+from ..outcomes.result_codes import ResultCodes
+from ..outcomes.table import Verdict, verdict_of
+from ..telemetry.logs import stack_of
+from .interceptors import Context, Method
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """Turns whatever a call ended with into what its caller is told."""
+
+    codes: ResultCodes
+
+    @asynccontextmanager
+    async def __call__(self, _: Method, __: object, context: Context) -> AsyncIterator[None]:
+        """Tell the caller of one call."""
+        try:
+            yield
+        except grpc.aio.AbortError:
+            raise
+        except Exception as error:  # noqa: BLE001  (the last one who can keep its text from the caller)
+            call = CURRENT.get()
+            verdict = verdict_of(error, call.circumstances, self.codes)
+            call.told = _told(verdict, error)
+            trailers = trailers_of(
+                verdict,
+                call.request_id,
+                left_s=call.caller_left_s,
+                resends_ended=call.circumstances.resends_ended,
+            )
+            await context.abort(verdict.code, verdict.sentence, trailers)
+
+
+def _told(verdict: Verdict, error: Exception) -> dict[str, Any]:
+    """Keep for the log what the caller is told, and the cause that the caller is not."""
+    told: dict[str, Any] = {
+        "reason": verdict.reason_name,
+        "outcome": str(verdict.outcome),
+        "retry": str(verdict.retry),
+    }
+    if error_id := verdict.facts.get("error_id"):
+        return told | {"error_id": error_id, "error_class": type(error).__name__, "stack": stack_of(error)}
+    if names := verdict.facts.get("caller_names"):
+        told["caller_names"] = names
+    return told | ({"cause": str(error)} if str(error) else {})

@@ -1,0 +1,68 @@
+"""LinkageService: one row per RPC, and the whole flow of a call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import grpc
+from google.protobuf.message import Message
+
+from alipayhk.linkage.v1 import error_reason_pb2 as reasons
+from clients.alipayhk.wire.endpoint import Endpoint
+from clients.alipayhk.wire.strict_json import write_json
+
+from ..delivery.delivery import Delivery
+from ..delivery.outbound_request import Order
+from ..outcomes.call import CURRENT
+from ..outcomes.refusal import Refusal
+from .rpcs import SERVICE, Rpc, bind_account, sync_linkage
+from .validation import violations
+
+REQUEST_ID: Final = "requestId"
+"""The only member of a body that is not content: two requests may say the same under two ids."""
+
+RPCS: Final[Mapping[str, Rpc]] = {rpc.path: rpc for rpc in (sync_linkage.RPC, bind_account.RPC)}
+
+
+@dataclass(frozen=True, slots=True)
+class LinkageService:
+    """What answers both RPCs."""
+
+    endpoints: Mapping[str, Endpoint]
+    """AlipayHK's API behind each RPC, by the RPC's name."""
+    delivery: Delivery
+
+    async def unary(self, rpc: Rpc, request: Message) -> Message:
+        """Answer one call; raise Refusal or CallError, which `status` knows."""
+        if found := violations(rpc.rules, request):
+            raise Refusal(reasons.ERROR_REASON_INVALID_REQUEST, found)
+        command = rpc.command(request)
+        body = rpc.body(command)
+        order = Order(
+            endpoint=self.endpoints[rpc.name],
+            request_id=command.request_id,
+            body=write_json(body),
+            content=write_json({name: value for name, value in body.items() if name != REQUEST_ID}),
+            response=rpc.response,
+            reply=rpc.reply,
+            linkage=rpc.linkage(command),
+            biz_time_ms=rpc.biz_time_ms(command),
+        )
+        return await self.delivery.deliver(order, CURRENT.get())
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """Return what a gRPC server dispatches on."""
+        rows = {rpc.name: self._row(rpc) for rpc in RPCS.values()}
+        return grpc.method_handlers_generic_handler(SERVICE, rows)
+
+    def _row(self, rpc: Rpc) -> grpc.RpcMethodHandler[Message, Message]:
+        async def behaviour(request: Message, _: object) -> Message:
+            return await self.unary(rpc, request)
+
+        return grpc.unary_unary_rpc_method_handler(
+            behaviour,
+            request_deserializer=rpc.request.FromString,
+            response_serializer=rpc.response.SerializeToString,
+        )

@@ -1,0 +1,130 @@
+"""SyncLinkage: AlipayHK's "Synchronize Account Linkage Status", BINDING_SYNC."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from alipayhk.linkage.v1 import linkage_service_pb2 as pb
+from clients.alipayhk.wire.messages import VerifiedResponse
+
+from ..validation import choice, moment, request_id, required, required_moment, text, when
+from . import Rpc, milliseconds
+from .result import result_message
+
+BIZ_TYPE: Final = "BINDING_SYNC"
+OPERATE_TYPES: Final = {pb.OPERATE_TYPE_BIND: "BIND", pb.OPERATE_TYPE_UNBIND: "UNBIND"}
+EXTERNAL_IDENTITY_TYPES: Final = {
+    pb.EXTERNAL_IDENTITY_TYPE_UID: "UID",
+    pb.EXTERNAL_IDENTITY_TYPE_PHONE: "PHONE",
+}
+BINDING_TARGET_TYPES: Final = {
+    pb.BINDING_TARGET_TYPE_USER_ID: "USER_ID",
+    pb.BINDING_TARGET_TYPE_CARD: "CARD",
+    pb.BINDING_TARGET_TYPE_PHONE: "PHONE",
+}
+REQUEST_ID_MAX: Final = 128
+
+
+def _has_target(request: pb.SyncLinkageRequest) -> bool:
+    return request.binding_target_type in (pb.BINDING_TARGET_TYPE_CARD, pb.BINDING_TARGET_TYPE_PHONE)
+
+
+RULES: Final = (
+    request_id(REQUEST_ID_MAX),
+    required_moment("biz_time"),
+    choice("operate_type", OPERATE_TYPES),
+    choice("external_identity_type", EXTERNAL_IDENTITY_TYPES),
+    required("external_identity_value"),
+    text("external_identity_value", 128),
+    required("user_id"),
+    text("user_id", 64),
+    choice("binding_target_type", BINDING_TARGET_TYPES),
+    when(_has_target, required("binding_target")),
+    text("binding_target", 128),
+    text("external_binding_id", 128),
+    moment("expiry_time"),
+)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Command:
+    """One change of one linkage; times in milliseconds since 1970, absent members empty."""
+
+    request_id: str
+    biz_time_ms: int
+    operate_type: str
+    external_identity_type: str
+    external_identity_value: str
+    user_id: str
+    binding_target_type: str
+    binding_target: str
+    external_binding_id: str
+    expiry_time_ms: int | None
+
+
+def command(request: pb.SyncLinkageRequest) -> Command:
+    """Read a request whose shape was checked."""
+    return Command(
+        request_id=request.request_id,
+        biz_time_ms=milliseconds(request.biz_time),
+        operate_type=OPERATE_TYPES[request.operate_type],
+        external_identity_type=EXTERNAL_IDENTITY_TYPES[request.external_identity_type],
+        external_identity_value=request.external_identity_value,
+        user_id=request.user_id,
+        binding_target_type=BINDING_TARGET_TYPES[request.binding_target_type],
+        binding_target=request.binding_target,
+        external_binding_id=request.external_binding_id,
+        expiry_time_ms=milliseconds(request.expiry_time) if request.HasField("expiry_time") else None,
+    )
+
+
+def body(command: Command) -> dict[str, object]:
+    """Write the command in AlipayHK's names, in one canonical order, without absent members."""
+    members: dict[str, object] = {
+        "requestId": command.request_id,
+        "bizTime": command.biz_time_ms,
+        "bizType": BIZ_TYPE,
+        "externalBindingId": command.external_binding_id or None,
+        "operateType": command.operate_type,
+        "externalIdentityType": command.external_identity_type,
+        "externalIdentityValue": command.external_identity_value,
+        "userId": command.user_id,
+        "bindingTargetType": command.binding_target_type,
+        "bindingTarget": command.binding_target or None,
+        "expiryTime": command.expiry_time_ms,
+    }
+    return {name: value for name, value in members.items() if value is not None}
+
+
+def reply(verified: VerifiedResponse) -> pb.SyncLinkageResponse:
+    """Read a verified success."""
+    response = pb.SyncLinkageResponse(result=result_message(verified.result), tracer_id=verified.tracer_id)
+    if verified.response_time is not None:
+        response.response_time.FromDatetime(verified.response_time)
+    return response
+
+
+def linkage(command: Command) -> tuple[str, ...]:
+    """Say which linkage it changes; external_binding_id is not part of it."""
+    return (
+        command.external_identity_type,
+        command.external_identity_value,
+        command.user_id,
+        command.binding_target_type,
+        command.binding_target,
+    )
+
+
+RPC: Final = Rpc(
+    name="SyncLinkage",
+    request=pb.SyncLinkageRequest,
+    response=pb.SyncLinkageResponse,
+    request_id_max=REQUEST_ID_MAX,
+    rules=RULES,
+    command=command,
+    body=body,
+    reply=reply,
+    linkage=linkage,
+    biz_time_ms=lambda command: command.biz_time_ms,
+)

@@ -1,0 +1,241 @@
+"""The asyncio gRPC server: ports, TLS, health, reflection, and a stop that loses no call."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+from typing import Final
+
+import grpc
+from grpc_health.v1 import health_pb2
+from grpc_health.v1.health import aio as health_aio
+from grpc_reflection.v1alpha import reflection_pb2
+from grpc_reflection.v1alpha.reflection import aio as reflection_aio
+
+from ..config.settings import Settings
+from ..config.values import Address
+from ..delivery.delivery import Delivery
+from ..outcomes.result_codes import ResultCodes
+from ..telemetry.logs import log
+from ..telemetry.metrics import Metrics
+from . import limits
+from .access_log import Observe
+from .admission import Admission
+from .authorization import Allow
+from .backlog import Backlog, calls_in_progress, newest_server
+from .error_translation import Tell
+from .first_message import FirstMessage
+from .interceptors import Around, Surround
+from .linkage_service import LinkageService
+from .ports import cause_of
+from .probe_gate import ProbeGate
+from .rpcs import SERVICE
+
+LOOPBACK: Final = "127.0.0.1"
+LIVENESS: Final = "liveness"
+"""The health service's name for "this process runs", which draining does not change."""
+READINESS: Final = ("", SERVICE)
+_REFLECTION: Final = ("grpc.reflection.v1alpha.ServerReflection", "grpc.reflection.v1.ServerReflection")
+_CLOSE_GRACE_S: Final = 1.0
+_WATCH_EVERY_S: Final = 0.2
+"""How often each listener is asked whether it stopped by itself."""
+
+
+class CannotListen(Exception):
+    """An address cannot be listened on."""
+
+
+class ListenerStopped(Exception):
+    """A listener stopped although nobody asked it to; `setting` names it."""
+
+    def __init__(self, setting: str) -> None:
+        super().__init__(f"the listener of {setting} stopped by itself")
+        self.setting = setting
+
+
+@dataclass(slots=True)
+class Health:
+    """What health checks are told."""
+
+    servicer: health_aio.HealthServicer
+    ready: bool = False
+
+    async def set_ready(self, *, ready: bool) -> None:
+        """Say whether calls are wanted here; the process is alive either way."""
+        self.ready = ready
+        status = health_pb2.HealthCheckResponse
+        for service in READINESS:
+            await self.servicer.set(service, status.SERVING if ready else status.NOT_SERVING)
+        await self.servicer.set(LIVENESS, status.SERVING)
+
+
+class Server:
+    """The gateway's listeners, from ready to stopped."""
+
+    def __init__(
+        self, settings: Settings, linkage: LinkageService, metrics: Metrics, *, shared: bool
+    ) -> None:
+        self._settings = settings
+        self._shared = shared
+        self._delivery: Delivery = linkage.delivery
+        self.health = Health(health_aio.HealthServicer())
+        idempotent = {name: endpoint.idempotent for name, endpoint in linkage.endpoints.items()}
+        observe = Observe(metrics, idempotent, settings.default_deadline_s, settings.deadline_max_s)
+        tell = Tell(settings.result_codes_file or ResultCodes())
+        backlog = Backlog(lambda: calls_in_progress(number))
+        admission = Admission(backlog, metrics, idempotent, deadline_max_s=settings.deadline_max_s)
+        self._server = grpc.aio.server(
+            interceptors=_interceptors(admission, observe, tell, Allow(settings.callers_file)),
+            options=[
+                *limits.of_both(shared=shared),
+                *limits.of_callers(settings.max_in_flight),
+                ("grpc.keepalive_permit_without_calls", 1),
+                ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+            ],
+        )
+        number = newest_server()
+        self._server.add_generic_rpc_handlers((linkage.handler(),))
+        self._server.add_generic_rpc_handlers((_health_handler(self.health.servicer),))
+        if settings.reflection:
+            self._server.add_generic_rpc_handlers(_reflection_handlers())
+        self._health_server: grpc.aio.Server | None = None
+        self._gate: ProbeGate | None = None
+        if settings.health_listen is not None:
+            # Probes hold no certificate, and are told of their mistakes as callers are.
+            self._health_server = grpc.aio.server(
+                interceptors=_interceptors(observe, tell, Allow(None)),
+                options=[*limits.of_both(shared=False), *limits.OF_PROBES],
+            )
+            self._health_server.add_generic_rpc_handlers((_health_handler(self.health.servicer),))
+
+    async def start(self) -> Address:
+        """Listen; return the address, whose port may have been chosen by the system."""
+        settings = self._settings
+        port = _add_port(self._server, "LISTEN", settings.listen, _credentials(settings))
+        if settings.health_listen is not None and self._health_server is not None:
+            self._gate = await _start_gate(self._health_server, settings.health_listen, shared=self._shared)
+        await self._server.start()
+        await self.health.set_ready(ready=True)
+        return Address(settings.listen.host, port)
+
+    async def listener_stopped(self) -> ListenerStopped:
+        """Wait until a listener stops by itself; return which one, with gRPC's exception as its cause."""
+        servers = {"LISTEN": self._server, "HEALTH_LISTEN": self._health_server}
+        watches = [
+            asyncio.create_task(_termination(setting, server))
+            for setting, server in servers.items()
+            if server is not None
+        ]
+        try:
+            done, _ = await asyncio.wait(watches, return_when=asyncio.FIRST_COMPLETED)
+            return done.pop().result()
+        finally:
+            for watch in watches:
+                watch.cancel()
+
+    async def stop(self, *, listener_stopped: bool = False) -> None:
+        """Drain: say not ready, take calls for a while, refuse them, finish what is in progress."""
+        # A watcher that does not read must not hold up the stop.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_GRACE_S):
+                await self.health.set_ready(ready=False)
+        # Load balancers need no time to notice a listener that is closed already.
+        await asyncio.sleep(0 if listener_stopped else self._settings.drain_delay_s)
+        self._delivery.close()
+        # An attempt that has begun gets its whole time, however short the grace.
+        done = await self._delivery.idle(
+            max(self._settings.stop_grace_s, self._settings.upstream_timeout_s)
+        )
+        if not done:
+            log.warning("calls were still under way at the end of the grace")
+        # What was answered just now is still on its way to its callers.
+        await self._server.stop(_CLOSE_GRACE_S)
+        if self._gate is not None:
+            await self._gate.stop()
+        if self._health_server is not None:
+            await self._health_server.stop(None)
+
+
+def _credentials(settings: Settings) -> grpc.ServerCredentials | None:
+    if settings.tls_cert_file is None or settings.tls_key_file is None:
+        return None
+    client_ca = settings.tls_client_ca_file
+    return grpc.ssl_server_credentials(
+        [(settings.tls_key_file.read_bytes(), settings.tls_cert_file.read_bytes())],
+        root_certificates=client_ca.read_bytes() if client_ca else None,
+        require_client_auth=client_ca is not None,
+    )
+
+
+async def _termination(setting: str, server: grpc.aio.Server) -> ListenerStopped:
+    """Return when the server has stopped, or when its main loop has failed.
+
+    After such a failure gRPC ends the wait only when the last call has ended, and one Health/Watch lasts
+    for ever. A wait with a timeout raises the exception of the main loop as soon as there is one.
+    """
+    stopped = ListenerStopped(setting)
+    try:
+        while await server.wait_for_termination(_WATCH_EVERY_S):
+            pass
+    except Exception as error:  # noqa: BLE001  (whatever ended the main loop)
+        stopped.__cause__ = error
+    return stopped
+
+
+def _interceptors(*outermost_first: Surround | Admission) -> list[grpc.aio.ServerInterceptor]:
+    around = (each if isinstance(each, Admission) else Around(each) for each in outermost_first)
+    return [FirstMessage(), *around]
+
+
+def _add_port(
+    server: grpc.aio.Server, setting: str, address: Address, credentials: grpc.ServerCredentials | None
+) -> int:
+    try:
+        if credentials is None:
+            return server.add_insecure_port(str(address))
+        return server.add_secure_port(str(address), credentials)
+    except RuntimeError:
+        # gRPC tells why on stderr alone.
+        why = "it is in use, is not an address of this machine, or cannot be resolved"
+        raise CannotListen(f"cannot listen on {address} ({setting}): {why}") from None
+
+
+async def _start_gate(server: grpc.aio.Server, address: Address, *, shared: bool) -> ProbeGate:
+    """Start the health server on loopback, and the gate in front of it."""
+    backend = Address(LOOPBACK, 0)
+    gate = ProbeGate(Address(LOOPBACK, _add_port(server, "HEALTH_LISTEN", backend, None)))
+    await server.start()
+    try:
+        await gate.start(address, shared=shared)
+    except (OSError, UnicodeError) as error:
+        # gRPC prints a traceback when a running server is deleted after its event loop.
+        await server.stop(None)
+        raise CannotListen(f"cannot listen on {address} (HEALTH_LISTEN): {cause_of(error)}") from None
+    return gate
+
+
+def _health_handler(servicer: health_aio.HealthServicer) -> grpc.GenericRpcHandler:
+    """Serve Check and Watch; newer protos have List, which the servicer does not implement."""
+    codec = {
+        "request_deserializer": health_pb2.HealthCheckRequest.FromString,
+        "response_serializer": health_pb2.HealthCheckResponse.SerializeToString,
+    }
+    rows = {
+        "Check": grpc.unary_unary_rpc_method_handler(servicer.Check, **codec),
+        "Watch": grpc.unary_stream_rpc_method_handler(servicer.Watch, **codec),
+    }
+    return grpc.method_handlers_generic_handler("grpc.health.v1.Health", rows)
+
+
+def _reflection_handlers() -> tuple[grpc.GenericRpcHandler, ...]:
+    """Serve reflection as v1alpha and as v1, whose messages are the same on the wire."""
+    names = (SERVICE, "grpc.health.v1.Health", _REFLECTION[0])
+    row = grpc.stream_stream_rpc_method_handler(
+        reflection_aio.ReflectionServicer(names).ServerReflectionInfo,
+        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
+        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
+    )
+    return tuple(
+        grpc.method_handlers_generic_handler(name, {"ServerReflectionInfo": row}) for name in _REFLECTION
+    )
