@@ -27,7 +27,7 @@ from typing import Final
 import grpc
 import grpc.aio
 
-from tests.e2e.caller import Told, call
+from tests.e2e.caller import Reported, call
 from tests.e2e.material import Material
 from tests.e2e.samples import SYNC
 from tests.load.runs import CLIENT
@@ -78,7 +78,7 @@ async def burst(target: str, calls: int, connections: int) -> Counter[str]:
         own = f"burst-{uuid.uuid4()}"
         request = SYNC.request(request_id=own, external_identity_value=own)
         answer = await call(channels[number % connections], SYNC, request, timeout_s=BURST_DEADLINE_S)
-        if not isinstance(answer, Told):
+        if not isinstance(answer, Reported):
             return "OK"
         return answer.info.reason if answer.status.details else f"bare {answer.code.name}"
 

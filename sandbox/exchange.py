@@ -17,7 +17,7 @@ from .apis import APIS, Api, magic_id
 from .delivery import Deliver, whole
 from .faults import Fault, UnknownFault, find_fault
 from .journal import Entry, Journal, body_text
-from .opening import Refused, open_request
+from .opening import RequestRejected, open_request
 from .programme import Programme
 from .results import documented
 from .signatures import with_signatures
@@ -108,7 +108,7 @@ class Exchange:
         try:
             request = open_request(api, endpoint, method, raw, claim)
             fault_name, fault = self._fault(api, request)
-        except Refused as refused:
+        except RequestRejected as refused:
             return self._refusal(api, endpoint, claim, refused)
         outcome = self._outcome(api, request, fault)
         body = fault.body({"result": api.result(outcome.result), **outcome.members})
@@ -131,12 +131,12 @@ class Exchange:
         try:
             fault = find_fault(name)
         except UnknownFault as error:
-            raise Refused("PARAM_ILLEGAL", f"{member}: {error}") from None
+            raise RequestRejected("PARAM_ILLEGAL", f"{member}: {error}") from None
         if not fault.applies_to(api):
-            raise Refused("PARAM_ILLEGAL", f"{member}: this fault does not apply to {api.name}")
+            raise RequestRejected("PARAM_ILLEGAL", f"{member}: this fault does not apply to {api.name}")
         return name, fault
 
-    def _refusal(self, api: Api, endpoint: Endpoint, claim: Claim, refused: Refused) -> _Reply:
+    def _refusal(self, api: Api, endpoint: Endpoint, claim: Claim, refused: RequestRejected) -> _Reply:
         """Answer F; unsigned, and so plain, where the request's signature did not verify."""
         request = claim.believed()
         if not refused.verified:

@@ -15,7 +15,7 @@ from clients.alipayhk.wire.strict_json import JsonError, read_object
 from .apis import Api
 
 
-class Refused(Exception):
+class RequestRejected(Exception):
     """A request that is answered before the wallet sees it."""
 
     def __init__(self, code: str, cause: str, *, verified: bool = True) -> None:
@@ -32,33 +32,35 @@ def open_request(
 ) -> VerifiedRequest:
     """Return a request that is verified, in its right place, and whole; else raise Refused."""
     if method != "POST":
-        raise Refused("METHOD_NOT_SUPPORTED", f"the method is {method}, not POST", verified=False)
+        raise RequestRejected("METHOD_NOT_SUPPORTED", f"the method is {method}, not POST", verified=False)
     try:
         request = _verified(endpoint, raw, claim)
     except Malformed as error:
-        raise Refused("PARAM_ILLEGAL", _unreadable(raw, claim) or str(error)) from None
+        raise RequestRejected("PARAM_ILLEGAL", _unreadable(raw, claim) or str(error)) from None
     _check_meant_for_us(endpoint, raw, request)
     violations = _time_violations(endpoint, raw) + api.violations(request)
     if violations:
-        raise Refused("PARAM_ILLEGAL", "; ".join(violations))
+        raise RequestRejected("PARAM_ILLEGAL", "; ".join(violations))
     return request
 
 
 def _check_meant_for_us(endpoint: Endpoint, raw: RawRequest, request: VerifiedRequest) -> None:
     """Refuse a verified request that is meant for another client, API or media type."""
     if request.client_id != endpoint.client_id:
-        raise Refused("INVALID_CLIENT", f"the client id is not {endpoint.client_id}")
+        raise RequestRejected("INVALID_CLIENT", f"the client id is not {endpoint.client_id}")
     if not _is_text(raw):
-        raise Refused("MEDIA_TYPE_NOT_ACCEPTABLE", "the header Content-Type names neither JSON nor text")
+        raise RequestRejected(
+            "MEDIA_TYPE_NOT_ACCEPTABLE", "the header Content-Type names neither JSON nor text"
+        )
     for name, served in (("function", endpoint.function), ("version", endpoint.version)):
         if request.head.get(name, served) != served:
-            raise Refused("INVALID_API", f"the {name} in the head is not {served}")
+            raise RequestRejected("INVALID_API", f"the {name} in the head is not {served}")
 
 
 def _verified(endpoint: Endpoint, raw: RawRequest, claim: Claim) -> VerifiedRequest:
     """Verify the signature or raise Refused; raise Malformed when what it covers is no request."""
     if claim.cut_fault:
-        raise Refused("INVALID_SIGNATURE", claim.cut_fault, verified=False)
+        raise RequestRejected("INVALID_SIGNATURE", claim.cut_fault, verified=False)
     try:
         return PROTOCOLS[endpoint.protocol].unseal_request(endpoint, raw)
     except SignatureInvalid as error:
@@ -66,11 +68,13 @@ def _verified(endpoint: Endpoint, raw: RawRequest, claim: Claim) -> VerifiedRequ
     known = endpoint.keys.verifying
     if claim.client_id and claim.client_id != endpoint.client_id:
         cause = f"the client id is not {endpoint.client_id}, and {cause}"
-        raise Refused("INVALID_CLIENT", cause, verified=False)
+        raise RequestRejected("INVALID_CLIENT", cause, verified=False)
     if claim.key_version is not None and claim.key_version not in known:
-        raise Refused("KEY_NOT_FOUND", f"{cause}; known keyVersions: {', '.join(known)}", verified=False)
+        raise RequestRejected(
+            "KEY_NOT_FOUND", f"{cause}; known keyVersions: {', '.join(known)}", verified=False
+        )
     hint = mistake(endpoint, raw, claim)
-    raise Refused("INVALID_SIGNATURE", f"{cause}: {hint}" if hint else cause, verified=False)
+    raise RequestRejected("INVALID_SIGNATURE", f"{cause}: {hint}" if hint else cause, verified=False)
 
 
 def _unreadable(raw: RawRequest, claim: Claim) -> str:

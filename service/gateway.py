@@ -29,7 +29,7 @@ from .telemetry.logs import log, stack_of
 from .telemetry.metrics import Metrics
 from .upstream import endpoints_of, transport_of
 
-HEAL_EVERY_S: Final = 1.0
+FLUSH_EVERY_S: Final = 1.0
 DROP_EVERY: Final = 60
 """Rounds between two times of dropping old outcomes."""
 
@@ -49,13 +49,13 @@ async def run(settings: Settings, *, shared: bool) -> None:
     metrics = Metrics()
     async with AsyncExitStack() as stack:
         skew = ClockSkew(metrics, window_s=settings.response_time_window_s)
-        books = await stack.enter_async_context(_bookkeeping(settings, metrics, skew))
+        session = await stack.enter_async_context(_bookkeeping(settings, metrics, skew))
         transport = transport_of(settings)
         stack.push_async_callback(transport.close)
         endpoints = endpoints_of(settings)
         delivery = Delivery(
             Client(transport),
-            books,
+            session,
             metrics,
             apis=endpoints,
             codes=settings.result_codes_file or ResultCodes(),
@@ -116,21 +116,21 @@ async def _bookkeeping(
     settings: Settings, metrics: Metrics, skew: ClockSkew
 ) -> AsyncIterator[WatchedBookkeeping]:
     """Open the ledger, keep it tidy, and close it when everything else is closed."""
-    books = WatchedBookkeeping(
+    session = WatchedBookkeeping(
         *_opened_ledger(settings),
         metrics,
         lease_s=settings.upstream_timeout_s + LEASE_MARGIN_S,
         biz_time_ahead_s=settings.biz_time_ahead_s,
         idempotent_without=settings.sync_linkage_without_ledger,
     )
-    tidying = asyncio.create_task(_tidy(books, skew, settings.ledger_retention_h * 3600.0))
+    tidying = asyncio.create_task(_tidy(session, skew, settings.ledger_retention_h * 3600.0))
     try:
-        yield books
+        yield session
     finally:
         tidying.cancel()
         with suppress(asyncio.CancelledError):
             await tidying
-        await books.close()
+        await session.close()
 
 
 def _opened_ledger(settings: Settings) -> tuple[Ledger, Vault]:
@@ -155,24 +155,24 @@ def _marker_unwritable(cause: str) -> None:
     log.warning("ledger marker cannot be written", cause=cause)
 
 
-async def _tidy(books: WatchedBookkeeping, skew: ClockSkew, retention_s: float) -> None:
+async def _tidy(session: WatchedBookkeeping, skew: ClockSkew, retention_s: float) -> None:
     """Record what could not be recorded, drop old outcomes, and watch ledger and clock."""
     rounds = DROP_EVERY
     while True:
         skew.watch()
         try:
-            await books.heal()
-            await books.ask()
+            await session.flush()
+            await session.ask()
             if rounds >= DROP_EVERY and skew.agrees:
-                await books.drop(older_than_s=retention_s)
+                await session.drop(older_than_s=retention_s)
                 rounds = 0
-            books.watch.worked()
+            session.watch.worked()
         except LedgerUnavailable as error:
-            books.watch.failed(str(error))
+            session.watch.failed(str(error))
         except Exception as error:  # noqa: BLE001  (it must go on: what is in doubt waits for it)
             log.error("tidying failed", error_class=type(error).__name__, stack=stack_of(error))
         rounds += 1
-        await asyncio.sleep(HEAL_EVERY_S)
+        await asyncio.sleep(FLUSH_EVERY_S)
 
 
 def _log_start(settings: Settings, listen: str) -> None:

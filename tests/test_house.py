@@ -136,7 +136,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "structlog": ("service/telemetry/",),
     "yarl": ("clients/alipayhk/transport.py",),
 }
-"""Each foreign library, and each package of ours that others import, with the modules or folders that may."""
+"""Each library, and each package that others import, with the modules or folders that may import it."""
 
 
 def imports(path: Path) -> Iterator[str]:

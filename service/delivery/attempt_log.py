@@ -20,16 +20,18 @@ CODE: Final = re.compile(r"(?!.*\d{5})[A-Z0-9_]{0,64}")
 """What a result code looks like: nothing that could be a user id, a phone or a card."""
 
 
-async def observed(client: Client, metrics: Metrics, flight: Flight, attempt: Attempt) -> VerifiedResponse:
+async def logged_attempt(
+    client: Client, metrics: Metrics, flight: Flight, attempt: Attempt
+) -> VerifiedResponse:
     """Make an attempt; log and count how it ended."""
-    order = flight.order
-    api, began = order.endpoint.api, time.monotonic()
-    record = log.bind(api=api, request_id=order.request_id, attempts=len(flight.attempts))
+    request = flight.request
+    api, began = request.endpoint.api, time.monotonic()
+    record = log.bind(api=api, request_id=request.request_id, attempts=len(flight.attempts))
     end = "cancelled"
     flight.under_way = attempt
     metrics.upstream_in_flight.labels(api).inc()
     try:
-        verified = await client.call(order.endpoint, order.request_id, order.body, attempt)
+        verified = await client.call(request.endpoint, request.request_id, request.body, attempt)
         end = "success"
         record.info("attempt", end=end, seconds=_since(began), http_status=verified.http_status)
         return verified

@@ -93,14 +93,14 @@ class ClockSkew:
         """Return whether requests of an API wait until the clocks agree; a probe does not."""
         return api in STOPPED_APIS and self._stopped() is not None
 
-    def refuses(self, api: str) -> bool:
+    def would_reject(self, api: str) -> bool:
         """Return whether a request of an API must not be sent now."""
         stop = self._stopped()
         return api in STOPPED_APIS and stop is not None and self._clock.since_boot_s() < stop.probe_s
 
-    def admits(self, api: str) -> bool:
+    def allow(self, api: str) -> bool:
         """Return whether a request may be sent now; where the clocks disagree, it is the one probe."""
-        if self.refuses(api):
+        if self.would_reject(api):
             return False
         if self.stops(api) and self._stop is not None:
             self._stop.probe_s = self._clock.since_boot_s() + PROBE_EVERY_S

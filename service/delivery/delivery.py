@@ -29,11 +29,11 @@ from ..telemetry.logs import log, stack_of
 from ..telemetry.metrics import Metrics
 from .clock_skew import ClockSkew
 from .flight import Flight
-from .ledger_session import Bookkeeping, Busy
+from .ledger_session import Busy, LedgerSession
 from .ledger_wait import LedgerWait
-from .linkage_queue import Turns
-from .outbound_request import Order
-from .sender import LEFT_MIN_S, Attempts
+from .linkage_queue import LinkageQueue
+from .outbound_request import OutboundRequest
+from .sender import LEFT_MIN_S, Sender
 
 CANCEL_SHARE: Final = 0.6
 """How much of the margin before its caller's deadline a cancelled flight may take to tidy up the ledger."""
@@ -45,7 +45,7 @@ class Delivery:
     def __init__(  # noqa: PLR0913  (one argument for each part)
         self,
         client: Client,
-        books: Bookkeeping,
+        session: LedgerSession,
         metrics: Metrics,
         *,
         apis: Iterable[str],
@@ -55,17 +55,17 @@ class Delivery:
         skew: ClockSkew | None = None,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        self._books = books
+        self._session = session
         self._max_in_flight = max_in_flight
         self._flights: dict[Key, Flight] = {}
         self._by_caller: Counter[str] = Counter()
-        self._turns = Turns()
+        self._linkages = LinkageQueue()
         skew = skew or ClockSkew(metrics)
-        self._attempts = {
-            api: Attempts(
+        self._senders = {
+            api: Sender(
                 api,
                 client,
-                books,
+                session,
                 metrics,
                 codes,
                 limit_max=max_in_flight,
@@ -77,31 +77,31 @@ class Delivery:
         }
         self._closing = False
 
-    async def deliver(self, order: Order, call: Call) -> Message:
+    async def deliver(self, request: OutboundRequest, call: Call) -> Message:
         """Deliver one order; return the response, or raise Refusal or CallError in the caller's time."""
-        fingerprint = self._books.fingerprint(order)
-        await self._cancelled(order.key, call)
-        flight = self._flights.get(order.key)
+        fingerprint = self._session.fingerprint(request)
+        await self._cancelled(request.key, call)
+        flight = self._flights.get(request.key)
         if flight is None:
             self._admit(call)
         elif flight.fingerprint != fingerprint:
-            raise order.reused(State.SENDING)
+            raise request.reused(State.SENDING)
         # It may be sent from here on, until its flight says otherwise: no bug may be told as `not_sent`.
         call.circumstances = replace(call.circumstances, sent=True)
-        flight = flight or self._begin(order, fingerprint, call)
+        flight = flight or self._begin(request, fingerprint, call)
         flight.join(call)
         try:
             return await self._wait(flight, call)
         finally:
             flight.leave(call)
-            if not flight.answer_by and not flight.sent:
+            if not flight.deadlines and not flight.sent:
                 flight.cancel()
 
     def close(self) -> None:
         """Refuse what comes from now on, and let what is under way make no more attempts."""
         self._closing = True
-        for attempts in self._attempts.values():
-            attempts.close()
+        for sender in self._senders.values():
+            sender.close()
 
     async def idle(self, timeout_s: float) -> bool:
         """Wait until nothing is under way; return whether that came true in time."""
@@ -113,7 +113,7 @@ class Delivery:
     async def _wait(self, flight: Flight, call: Call) -> Message:
         """Wait for a flight until the caller must be answered."""
         await asyncio.wait({flight.task}, timeout=max(call.left_s, 0.0))
-        if not flight.task.done() and not flight.sent and len(flight.answer_by) == 1:
+        if not flight.task.done() and not flight.sent and len(flight.deadlines) == 1:
             flight.cancel()
             await asyncio.wait({flight.task}, timeout=call.margin_s * CANCEL_SHARE)
         if flight.task.done() and not flight.task.cancelled():
@@ -146,33 +146,33 @@ class Delivery:
         if len(self._flights) >= self._max_in_flight:
             raise Refusal(reasons.ERROR_REASON_OVERLOADED)
 
-    def _begin(self, order: Order, fingerprint: bytes, call: Call) -> Flight:
-        stuck = self._books.progress.wait()
-        flight = Flight(order, fingerprint, self._books.linkage(order), call.caller.name, stuck)
+    def _begin(self, request: OutboundRequest, fingerprint: bytes, call: Call) -> Flight:
+        stuck = self._session.progress.wait()
+        flight = Flight(request, fingerprint, self._session.linkage(request), call.caller.name, stuck)
         flight.join(call)
         flight.task = asyncio.create_task(self._fly(flight))
-        self._flights[order.key] = flight
+        self._flights[request.key] = flight
         self._by_caller[flight.caller] += 1
         flight.task.add_done_callback(lambda task: self._ended(flight, task))
         return flight
 
     def _ended(self, flight: Flight, task: asyncio.Task[Message]) -> None:
-        del self._flights[flight.order.key]
+        del self._flights[flight.request.key]
         self._by_caller[flight.caller] -= 1
         error = None if task.cancelled() else task.exception()
-        if error is None or isinstance(error, (Refusal, CallError)) or flight.answer_by:
+        if error is None or isinstance(error, (Refusal, CallError)) or flight.deadlines:
             return
         # Whoever waits is told, and that is logged; a bug that nobody waits for must not go unseen.
         log.error("a flight met a bug", error_class=type(error).__name__, stack=stack_of(error))
 
     async def _fly(self, flight: Flight) -> Message:
-        order, attempts = flight.order, self._attempts[flight.order.endpoint.api]
-        waits = self._turns.is_taken(flight.linkage)
-        if waits or attempts.is_open or attempts.is_full:
+        request, sender = flight.request, self._senders[flight.request.endpoint.api]
+        waits = self._linkages.is_taken(flight.linkage)
+        if waits or sender.is_open or sender.is_full:
             # What is known already need not wait: its turn, for room, nor for AlipayHK to be well.
-            known = await self._books.look(flight)
+            known = await self._session.look(flight)
             if known is not None and not isinstance(known, Busy):
                 return known
         flight.stuck = Refusal(reasons.ERROR_REASON_LINKAGE_BUSY)
-        async with self._turns.take(flight.linkage, order.biz_time_ms):
-            return await attempts.run(flight, waited=waits)
+        async with self._linkages.take(flight.linkage, request.biz_time_ms):
+            return await sender.run(flight, waited=waits)

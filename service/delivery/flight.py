@@ -14,14 +14,14 @@ from clients.alipayhk.wire.errors import CallError, Timeout
 from ..ledger import Claim
 from ..ledger.lease import Lease
 from ..outcomes.call import Call, Circumstances
-from .outbound_request import Order
+from .outbound_request import OutboundRequest
 
 
 @dataclass(slots=True, eq=False)
 class Flight:
     """Begun by one call, joined by others with the same id and content."""
 
-    order: Order
+    request: OutboundRequest
     fingerprint: bytes
     linkage: bytes | None
     """A keyed hash of what it changes; None for an API that keeps no order."""
@@ -29,7 +29,7 @@ class Flight:
     stuck: Exception
     """What it would fail with if it had to end now, before anything was sent."""
     task: asyncio.Task[Message] = field(init=False)
-    answer_by: dict[int, float] = field(default_factory=dict)
+    deadlines: dict[int, float] = field(default_factory=dict)
     """When those who wait for it must be answered, by the identity of their calls."""
     attempts: list[Attempt] = field(default_factory=list)
     under_way: Attempt | None = None
@@ -52,7 +52,7 @@ class Flight:
     """Whether a call that waited for it hides attempts of its client; see ADR 0010."""
     resends_ended: bool = False
     """Whether ATTEMPTS_MAX or the retry budget ended its re-sends."""
-    found_ill: bool = False
+    counted_failure: bool = False
     """Whether it has told the breaker that AlipayHK is ill."""
 
     @property
@@ -63,12 +63,12 @@ class Flight:
     @property
     def left_s(self) -> float:
         """How much time is left: that of the most patient one who waits; none when nobody does."""
-        return max(self.answer_by.values(), default=0.0) - time.monotonic()
+        return max(self.deadlines.values(), default=0.0) - time.monotonic()
 
     @property
     def circumstances(self) -> Circumstances:
         """What its failures depend on."""
-        endpoint = self.order.endpoint
+        endpoint = self.request.endpoint
         return Circumstances(
             api=endpoint.api,
             idempotent=endpoint.idempotent,
@@ -84,24 +84,24 @@ class Flight:
     def claim(self, *, lease_ms: int, biz_time_max_ms: int) -> Claim:
         """Say what the ledger is asked."""
         return Claim(
-            key=self.order.key,
+            key=self.request.key,
             caller=self.caller,
             fingerprint=self.fingerprint,
             linkage=self.linkage,
-            biz_time_ms=self.order.biz_time_ms,
+            biz_time_ms=self.request.biz_time_ms,
             biz_time_max_ms=biz_time_max_ms,
-            may_repeat=self.order.endpoint.idempotent,
+            may_repeat=self.request.endpoint.idempotent,
             lease_ms=lease_ms,
         )
 
     def join(self, call: Call) -> None:
         """Let a call wait for it."""
-        self.answer_by[id(call)] = call.answer_by
+        self.deadlines[id(call)] = call.deadline
         self.retried |= call.circumstances.retried
 
     def leave(self, call: Call) -> None:
         """Let a call wait no more, and tell it what is known."""
-        self.answer_by.pop(id(call), None)
+        self.deadlines.pop(id(call), None)
         # What is told of a flight depends on it alone, but for what the call brought along.
         call.circumstances = replace(self.circumstances, retried=call.circumstances.retried)
 

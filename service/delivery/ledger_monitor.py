@@ -16,7 +16,7 @@ from ..outcomes.refusal import Refusal
 from ..telemetry.logs import log
 from ..telemetry.metrics import Metrics
 from .flight import Flight
-from .ledger_session import Bookkeeping, Busy
+from .ledger_session import Busy, LedgerSession
 
 QUIET_S: Final = 10.0
 """How long nothing must have failed: a disk that is full fails what is written, and nothing else."""
@@ -47,7 +47,7 @@ class LedgerWatch:
             log.info("the ledger can be used again")
 
 
-class WatchedBookkeeping(Bookkeeping):
+class WatchedBookkeeping(LedgerSession):
     """Bookkeeping that takes note of every call for which the ledger could not be used."""
 
     def __init__(self, ledger: Ledger, vault: Vault, metrics: Metrics, **options: Any) -> None:

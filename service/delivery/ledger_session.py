@@ -16,6 +16,7 @@ from clients.alipayhk.wire.result import Result
 from ..ledger import (
     Answer,
     Claim,
+    ClaimRejected,
     Ending,
     Granted,
     InProgress,
@@ -23,7 +24,6 @@ from ..ledger import (
     Ledger,
     LedgerUnavailable,
     LinkageBusy,
-    Refused,
     Reused,
     State,
 )
@@ -35,8 +35,8 @@ from ..telemetry.logs import log
 from ..telemetry.metrics import Metrics
 from .flight import Flight
 from .ledger_wait import LedgerProgress
-from .outbound_request import Order
-from .pending_writes import Unrecorded
+from .outbound_request import OutboundRequest
+from .pending_writes import PendingWrites
 from .replay import rejection_data, replay
 
 POLL_S: Final = 0.25
@@ -46,9 +46,9 @@ SUCCESS: Final = Result("S")
 UNKNOWN: Final = Result("")
 
 REFUSALS: Final = {
-    Refused.IN_DOUBT: reasons.ERROR_REASON_OUTCOME_IN_DOUBT,
-    Refused.STALE: reasons.ERROR_REASON_STALE_BIZ_TIME,
-    Refused.TIE: reasons.ERROR_REASON_BIZ_TIME_TIE,
+    ClaimRejected.IN_DOUBT: reasons.ERROR_REASON_OUTCOME_IN_DOUBT,
+    ClaimRejected.STALE: reasons.ERROR_REASON_STALE_BIZ_TIME,
+    ClaimRejected.TIE: reasons.ERROR_REASON_BIZ_TIME_TIE,
 }
 
 
@@ -61,7 +61,7 @@ class Busy:
     """What it fails with if it cannot wait that long."""
 
 
-class Bookkeeping:
+class LedgerSession:
     """Keeps the ledger in step with flights."""
 
     def __init__(
@@ -81,16 +81,16 @@ class Bookkeeping:
         self._biz_time_ahead_s = biz_time_ahead_s
         self._idempotent_without = idempotent_without
         self._clock = clock or Clock()
-        self._unrecorded = Unrecorded(metrics)
+        self._unrecorded = PendingWrites(metrics)
         self.progress = LedgerProgress()
 
-    def fingerprint(self, order: Order) -> bytes:
+    def fingerprint(self, request: OutboundRequest) -> bytes:
         """Tell contents apart without holding them."""
-        return self._vault.fingerprint(order.content)
+        return self._vault.fingerprint(request.content)
 
-    def linkage(self, order: Order) -> bytes | None:
+    def linkage(self, request: OutboundRequest) -> bytes | None:
         """Tell linkages apart without holding them."""
-        return None if order.linkage is None else self._vault.linkage(order.linkage)
+        return None if request.linkage is None else self._vault.linkage(request.linkage)
 
     async def look(self, flight: Flight) -> Message | Busy | None:
         """Answer from the ledger alone: a replay, a wait, None if it may be sent; else raise Refusal."""
@@ -128,7 +128,7 @@ class Bookkeeping:
             return False
         write = self._ledger.renew if flight.sent else self._ledger.extend
         try:
-            held = await write(flight.order.key, flight.token, self._lease_ms, asked.ms)
+            held = await write(flight.request.key, flight.token, self._lease_ms, asked.ms)
         except LedgerUnavailable:
             return False
         flight.lease = asked.lease(self._lease_ms)
@@ -153,7 +153,7 @@ class Bookkeeping:
 
     async def refused(self, flight: Flight, error: ResultError) -> None:
         """Record that AlipayHK refused this gateway: its id keeps its content, and may be sent again."""
-        await self._end(flight, State.REFUSED, b"", error.result)
+        await self._end(flight, State.GATEWAY_REJECTED, b"", error.result)
 
     async def in_doubt(self, flight: Flight) -> None:
         """Record that it may or may not have taken effect."""
@@ -161,15 +161,15 @@ class Bookkeeping:
 
     async def undo(self, flight: Flight) -> None:
         """Take the claim back: no byte of it left."""
-        key, token = flight.order.key, flight.token
+        key, token = flight.request.key, flight.token
         if token:
             await self._unrecorded.write(
                 key, flight.linkage, lambda: self._ledger.undo(key, token, self._clock.now_ms())
             )
 
-    async def heal(self) -> None:
+    async def flush(self) -> None:
         """Record what could not be recorded when it happened."""
-        await self._unrecorded.heal()
+        await self._unrecorded.flush()
 
     async def drop(self, *, older_than_s: float) -> None:
         """Forget finals that are old enough."""
@@ -178,7 +178,7 @@ class Bookkeeping:
 
     async def close(self) -> None:
         """Record what is left, as far as that can be, and finish."""
-        await self.heal()
+        await self.flush()
         if self._unrecorded:
             log.error("endings were not recorded", count=len(self._unrecorded))
         await self._ledger.close()
@@ -188,7 +188,7 @@ class Bookkeeping:
         claim = flight.claim(lease_ms=self._lease_ms, biz_time_max_ms=now_ms + ahead_ms)
         without = self._idempotent_without and claim.may_repeat
         try:
-            if self._unrecorded and not await self._unrecorded.heal_for(claim.key, claim.linkage):
+            if self._unrecorded and not await self._unrecorded.flush_for(claim.key, claim.linkage):
                 flight.in_doubt |= claim.key in self._unrecorded  # it was sent, whatever came of it
                 raise LedgerUnavailable("an earlier ending is not recorded yet")
             answer = await read(claim, now_ms)
@@ -218,7 +218,7 @@ class Bookkeeping:
                 return None
             case Known():
                 flight.replayed = True
-                return replay(flight.order, answer.ending, self._vault)
+                return replay(flight.request, answer.ending, self._vault)
             case InProgress():
                 flight.in_doubt = True
                 return self._busy(answer.until_ms, reasons.ERROR_REASON_REQUEST_IN_PROGRESS)
@@ -226,11 +226,11 @@ class Bookkeeping:
                 flight.in_doubt = answer.was_in_doubt
                 return self._busy(answer.until_ms, reasons.ERROR_REASON_LINKAGE_BUSY)
             case Reused():
-                raise flight.order.reused(answer.state)
-            case Refused.IN_FUTURE:
+                raise flight.request.reused(answer.state)
+            case ClaimRejected.IN_FUTURE:
                 ahead = f"is more than {self._biz_time_ahead_s:g} s ahead of this gateway's clock"
                 violation = Violation("biz_time", ahead)
-                facts = skew_fact((flight.order.biz_time_ms or 0) / 1000 - self._clock.now_s())
+                facts = skew_fact((flight.request.biz_time_ms or 0) / 1000 - self._clock.now_s())
                 raise Refusal(reasons.ERROR_REASON_BIZ_TIME_IN_FUTURE, (violation,), facts=facts)
             case _:
                 raise Refusal(REFUSALS[answer])
@@ -240,7 +240,7 @@ class Bookkeeping:
         return Busy(min(left_s, POLL_S) + POLL_MIN_S, Refusal(reason))
 
     async def _end(self, flight: Flight, state: State, data: bytes, result: Result) -> None:
-        key, token = flight.order.key, flight.token
+        key, token = flight.request.key, flight.token
         if not token:
             return
         sealed = self._vault.seal(data, key) if data else b""

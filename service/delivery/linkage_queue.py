@@ -17,7 +17,7 @@ class _Waiting:
     turn: asyncio.Future[None] = field(compare=False)
 
 
-class Turns:
+class LinkageQueue:
     """Who is next, per linkage."""
 
     def __init__(self) -> None:

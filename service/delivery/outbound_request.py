@@ -15,11 +15,11 @@ from clients.alipayhk.wire.messages import VerifiedResponse
 from ..ledger import Key, State
 from ..outcomes.refusal import Refusal
 
-WITHOUT_EFFECT: Final = frozenset({State.REJECTED, State.REFUSED})
+WITHOUT_EFFECT: Final = frozenset({State.REJECTED, State.GATEWAY_REJECTED})
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class OutboundRequest:
     """One request of one RPC, as AlipayHK will see it."""
 
     endpoint: Endpoint

@@ -19,15 +19,15 @@ BACKOFF_FIRST_S: Final = 0.2
 BACKOFF_MAX_S: Final = 2.0
 DOUBLINGS_MAX: Final = 10
 """Far beyond the cap, and far from where a float ends."""
-ILL_CALLS: Final = 20
-ILL_WINDOW_S: Final = 10.0
+FAILING_CALLS: Final = 20
+FAILING_WINDOW_S: Final = 10.0
 OPEN_S: Final = 5.0
 RETRY_SHARE: Final = 0.2
 RETRIES_A_SECOND: Final = 10.0
 LIMIT_MIN: Final = 4
-SLOWER: Final = 0.7
-SLOWER_EVERY_S: Final = 1.0
-ILL: Final = (
+OVERLOAD_FACTOR: Final = 0.7
+OVERLOAD_EVERY_S: Final = 1.0
+FAILING: Final = (
     errors.Unreachable,
     errors.TlsInvalid,
     errors.Timeout,
@@ -37,11 +37,11 @@ ILL: Final = (
 """What says that AlipayHK is ill, whatever the request was."""
 
 
-def is_ill(error: CallError | None) -> bool:
+def is_failing(error: CallError | None) -> bool:
     """Whether a failure says that AlipayHK is ill, and not that a request is."""
     if isinstance(error, Unsigned):
         return error.http_status >= HTTPStatus.INTERNAL_SERVER_ERROR
-    return isinstance(error, ILL)
+    return isinstance(error, FAILING)
 
 
 def backoff_s(retry: int, chance: Callable[[], float]) -> float:
@@ -84,18 +84,18 @@ class Breaker:
     """
 
     def __init__(self) -> None:
-        self._ill: deque[float] = deque(maxlen=ILL_CALLS)
+        self._failures: deque[float] = deque(maxlen=FAILING_CALLS)
         self._open_until_s: float | None = None
         self._probing = False
 
-    def admits(self, now_s: float) -> bool:
+    def allow(self, now_s: float) -> bool:
         """Whether an attempt may begin; the first one after a while of silence is the probe."""
-        if self.refuses(now_s):
+        if self.would_reject(now_s):
             return False
         self._probing = self.is_open
         return True
 
-    def refuses(self, now_s: float) -> bool:
+    def would_reject(self, now_s: float) -> bool:
         """Whether an attempt may not begin now; unlike `admits` it makes no probe of who asks."""
         return self._open_until_s is not None and (now_s < self._open_until_s or self._probing)
 
@@ -104,19 +104,19 @@ class Breaker:
         """Whether calls are being refused, but for a probe."""
         return self._open_until_s is not None
 
-    def note(self, *, ill: bool, now_s: float) -> None:
+    def note(self, *, failing: bool, now_s: float) -> None:
         """Note how a call ended."""
-        if not ill:
-            self._ill.clear()
+        if not failing:
+            self._failures.clear()
             self._open_until_s = None
             self._probing = False
             return
-        self._ill.append(now_s)
-        crowded = len(self._ill) == ILL_CALLS and now_s - self._ill[0] <= ILL_WINDOW_S
+        self._failures.append(now_s)
+        crowded = len(self._failures) == FAILING_CALLS and now_s - self._failures[0] <= FAILING_WINDOW_S
         if self.is_open or crowded:
             self._open_until_s = now_s + OPEN_S
 
-    def end_probe(self) -> None:
+    def release_probe(self) -> None:
         """Note that the probe has ended, whatever it told."""
         self._probing = False
 
@@ -129,7 +129,7 @@ class Limiter:
         self._limit = float(limit_max)
         self._taken = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
-        self._slowed_at = float("-inf")
+        self._overloaded_at = float("-inf")
 
     @property
     def limit(self) -> int:
@@ -161,15 +161,15 @@ class Limiter:
         finally:
             self._release()
 
-    def well(self) -> None:
+    def on_success(self) -> None:
         """Note an attempt that was answered: a little more may be tried."""
         self._limit = min(self._limit_max, self._limit + 1 / self._limit)
 
-    def slower(self, now_s: float) -> None:
+    def on_overload(self, now_s: float) -> None:
         """Note that AlipayHK is slow, or says that it is called too often; once a second counts."""
-        if now_s - self._slowed_at >= SLOWER_EVERY_S:
-            self._slowed_at = now_s
-            self._limit = max(min(LIMIT_MIN, self._limit_max), self._limit * SLOWER)
+        if now_s - self._overloaded_at >= OVERLOAD_EVERY_S:
+            self._overloaded_at = now_s
+            self._limit = max(min(LIMIT_MIN, self._limit_max), self._limit * OVERLOAD_FACTOR)
 
     def _release(self) -> None:
         self._taken -= 1

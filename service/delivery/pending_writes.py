@@ -19,7 +19,7 @@ class _Ending:
     write: Write
 
 
-class Unrecorded:
+class PendingWrites:
     """Writes endings, and remembers those that are still to be written."""
 
     def __init__(self, metrics: Metrics) -> None:
@@ -42,11 +42,11 @@ class Unrecorded:
             self._count()
             log.error("an ending could not be recorded", request_id=key.request_id, cause=str(error))
 
-    async def heal(self) -> None:
+    async def flush(self) -> None:
         """Write whatever is left, as far as that can be."""
-        await self._heal(list(self._endings))
+        await self._flush(list(self._endings))
 
-    async def heal_for(self, key: Key, linkage: bytes | None) -> bool:
+    async def flush_for(self, key: Key, linkage: bytes | None) -> bool:
         """Write what a request or its linkage came to; return whether nothing of that is left.
 
         What was applied and is not recorded yet would let older news of the linkage pass for newer.
@@ -56,17 +56,17 @@ class Unrecorded:
             for other, ending in self._endings.items()
             if other == key or (linkage is not None and ending.linkage == linkage)
         ]
-        await self._heal(ours)
+        await self._flush(ours)
         return not any(other in self._endings for other in ours)
 
-    async def _heal(self, keys: Iterable[Key]) -> None:
+    async def _flush(self, keys: Iterable[Key]) -> None:
         # All at once: they share a commit, and one that cannot be written does not hold up the others.
-        ends = await asyncio.gather(*map(self._heal_one, keys), return_exceptions=True)
+        ends = await asyncio.gather(*map(self._flush_one, keys), return_exceptions=True)
         for end in ends:
             if end is not None:
                 raise end
 
-    async def _heal_one(self, key: Key) -> None:
+    async def _flush_one(self, key: Key) -> None:
         ending = self._endings.get(key)
         if ending is None:
             return

@@ -13,7 +13,7 @@ from clients.alipayhk.wire.result import FAILURE, Result
 
 from ..ledger import Ending, State
 from ..ledger.vault import Vault
-from .outbound_request import Order
+from .outbound_request import OutboundRequest
 
 
 def rejection_data(error: ResultError) -> bytes:
@@ -26,11 +26,11 @@ def rejection_data(error: ResultError) -> bytes:
     return json.dumps(facts).encode()
 
 
-def replay(order: Order, ending: Ending, vault: Vault) -> Message:
+def replay(request: OutboundRequest, ending: Ending, vault: Vault) -> Message:
     """Answer as AlipayHK did, or as a person decided: return the response, or raise ResultError."""
-    data = vault.unseal(ending.sealed, order.key) if ending.sealed else b""
+    data = vault.unseal(ending.sealed, request.key) if ending.sealed else b""
     if ending.state is State.APPLIED:
-        response = order.response.FromString(data)
+        response = request.response.FromString(data)
         response.replayed = True  # type: ignore[attr-defined]  # every response has them
         response.resolved_by_operator = ending.resolved_by_operator  # type: ignore[attr-defined]
         return response

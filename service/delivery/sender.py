@@ -20,11 +20,11 @@ from ..outcomes.refusal import Refusal, skew_fact
 from ..outcomes.result_codes import ResultCodes
 from ..outcomes.table import Outcome, Retry, Verdict, verdict_of
 from ..telemetry.metrics import Metrics
-from .attempt_log import observed
+from .attempt_log import logged_attempt
 from .clock_skew import ClockSkew
 from .flight import Flight
-from .ledger_session import Bookkeeping, Busy
-from .pacing import Breaker, Limiter, RetryBudget, backoff_s, is_ill
+from .ledger_session import Busy, LedgerSession
+from .pacing import Breaker, Limiter, RetryBudget, backoff_s, is_failing
 
 LEFT_MIN_S: Final = 0.1
 """With less time than this left, nothing more is sent."""
@@ -32,14 +32,14 @@ RESEND_LEFT_S: Final = 0.25
 """The least time in seconds that a re-send leaves for its answer; a longer wait is cut to leave it."""
 
 
-class Attempts:
+class Sender:
     """Makes the attempts of every flight to one API."""
 
     def __init__(  # noqa: PLR0913  (one argument for each part)
         self,
         api: str,
         client: Client,
-        books: Bookkeeping,
+        session: LedgerSession,
         metrics: Metrics,
         codes: ResultCodes,
         *,
@@ -50,7 +50,7 @@ class Attempts:
     ) -> None:
         self._api = api
         self._client = client
-        self._books = books
+        self._session = session
         self._metrics = metrics
         self._codes = codes
         self._attempts_max = attempts_max
@@ -80,9 +80,9 @@ class Attempts:
 
         One that waited its turn is told so, where its time is over before there is something else to tell.
         """
-        if self._skew.refuses(self._api):
+        if self._skew.would_reject(self._api):
             raise self._clocks_differ()
-        if self._breaker.refuses(time.monotonic()):
+        if self._breaker.would_reject(time.monotonic()):
             raise Refusal(reasons.ERROR_REASON_CIRCUIT_OPEN)
         try:
             ended = await self._first(flight, waited=waited)
@@ -106,9 +106,9 @@ class Attempts:
                 if flight.left_s < LEFT_MIN_S:
                     raise flight.stuck if waited else Refusal(reasons.ERROR_REASON_DEADLINE_TOO_SHORT)
                 if not waited:
-                    flight.stuck = self._books.progress.wait()
+                    flight.stuck = self._session.progress.wait()
                 with self._admitted():
-                    answer = await self._books.claim(flight)
+                    answer = await self._session.claim(flight)
                     if answer is None:
                         self._must_be_open()
                         self._budget.earn()
@@ -126,15 +126,15 @@ class Attempts:
     def _admitted(self) -> Iterator[None]:
         """Ask the breaker, which may have opened since; a probe that only waits for others is none."""
         probes = self._breaker.is_open
-        if not self._breaker.admits(time.monotonic()):
+        if not self._breaker.allow(time.monotonic()):
             raise Refusal(reasons.ERROR_REASON_CIRCUIT_OPEN)
-        if not self._skew.admits(self._api):
+        if not self._skew.allow(self._api):
             raise self._clocks_differ()
         try:
             yield
         finally:
             if probes:
-                self._breaker.end_probe()
+                self._breaker.release_probe()
 
     def _clocks_differ(self) -> Refusal:
         facts = skew_fact(self._skew.skew_s or 0.0)
@@ -154,11 +154,11 @@ class Attempts:
             await self._record(flight, failure, verdict)
             raise failure
         flight.stuck = failure
-        await self._books.hold(flight, wait_s)
+        await self._session.hold(flight, wait_s)
         await self._sleep(wait_s)
         async with self._limiter.slot():
             hopeless = self._closing.is_set() or self._breaker.is_open or flight.left_s < LEFT_MIN_S
-            if hopeless or not await self._books.renew(flight):
+            if hopeless or not await self._session.renew(flight):
                 await self._record(flight, failure, verdict)
                 raise failure
             ended = await self._attempt(flight)
@@ -167,21 +167,21 @@ class Attempts:
 
     async def _attempt(self, flight: Flight) -> Message | CallError:
         """Make one attempt; return the response, recorded, or how the attempt failed."""
-        order = flight.order
+        request = flight.request
         attempt = Attempt(
             fresh_connection=isinstance(flight.last_sent, errors.Repeated),
-            may_send=lambda: self._books.may_send(flight),
+            may_send=lambda: self._session.may_send(flight),
         )
         flight.attempts.append(attempt)
         flight.stuck = errors.Unreachable("the caller's time was up")
         try:
-            verified = await observed(self._client, self._metrics, flight, attempt)
+            verified = await logged_attempt(self._client, self._metrics, flight, attempt)
         except CallError as error:
             self._note(flight, error)
             return error
         self._note(flight, None)
-        response = flight.answer = order.reply(verified)
-        await self._books.applied(flight, response)
+        response = flight.answer = request.reply(verified)
+        await self._session.applied(flight, response)
         return response
 
     def _note(self, flight: Flight, error: CallError | None) -> None:
@@ -191,18 +191,18 @@ class Attempts:
         if (skew_s := flight.attempts[-1].skew_s) is not None:
             self._skew.heard(skew_s, in_window=not isinstance(error, errors.OutsideWindow))
         if verified:
-            self._breaker.note(ill=False, now_s=now_s)
-        elif is_ill(error) and not flight.found_ill:
-            flight.found_ill = True
-            self._breaker.note(ill=True, now_s=now_s)
+            self._breaker.note(failing=False, now_s=now_s)
+        elif is_failing(error) and not flight.counted_failure:
+            flight.counted_failure = True
+            self._breaker.note(failing=True, now_s=now_s)
         if error is None:
-            self._limiter.well()
+            self._limiter.on_success()
             return
         verdict = self._verdict(flight, error)
         if isinstance(error, errors.Timeout) or verdict.reason == reasons.ERROR_REASON_WALLET_RATE_LIMITED:
-            self._limiter.slower(now_s)
+            self._limiter.on_overload(now_s)
         elif verified:
-            self._limiter.well()
+            self._limiter.on_success()
         if error.sent:
             flight.last_sent = error
             flight.in_doubt |= verdict.outcome is Outcome.UNKNOWN
@@ -229,19 +229,19 @@ class Attempts:
         final = verdict.reason == reasons.ERROR_REASON_WALLET_REJECTED
         if isinstance(failure, ResultError) and final and verdict.outcome is Outcome.REJECTED:
             flight.answer = failure
-            await self._books.rejected(flight, failure)
+            await self._session.rejected(flight, failure)
         elif flight.sent and verdict.outcome is Outcome.UNKNOWN:
-            await self._books.in_doubt(flight)
+            await self._session.in_doubt(flight)
         elif isinstance(failure, ResultError):
             # AlipayHK refused this gateway: once that is mended, the id may come back with its content.
-            await self._books.refused(flight, failure)
+            await self._session.refused(flight, failure)
         else:
-            await self._books.undo(flight)
+            await self._session.undo(flight)
 
     async def _abandon(self, flight: Flight) -> None:
         """Leave the ledger right behind a flight that was cancelled, or met a bug."""
         if flight.token:
-            await (self._books.in_doubt(flight) if flight.sent else self._books.undo(flight))
+            await (self._session.in_doubt(flight) if flight.sent else self._session.undo(flight))
 
     def _verdict(self, flight: Flight, error: CallError) -> Verdict:
         return verdict_of(error, flight.circumstances, self._codes)

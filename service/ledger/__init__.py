@@ -41,7 +41,7 @@ class State(StrEnum):
     APPLIED = "applied"
     REJECTED = "rejected"
     IN_DOUBT = "in_doubt"
-    REFUSED = "refused"
+    GATEWAY_REJECTED = "refused"
     """AlipayHK refused this gateway, not the request: the same content may be sent again under its id."""
 
 
@@ -169,7 +169,7 @@ class Reused:
     """The state of the earlier request; SENDING also where its lease is over."""
 
 
-class Refused(StrEnum):
+class ClaimRejected(StrEnum):
     """It must not be sent, and will not be."""
 
     IN_DOUBT = "in_doubt"
@@ -178,7 +178,7 @@ class Refused(StrEnum):
     TIE = "tie"
 
 
-Answer = Granted | Known | InProgress | LinkageBusy | Reused | Refused
+Answer = Granted | Known | InProgress | LinkageBusy | Reused | ClaimRejected
 
 
 class Ledger(Protocol):

@@ -73,7 +73,7 @@ class MemoryLedger:
         if row is None or row.state is not State.SENDING:
             return False
         if row.was_in_doubt or row.ending is not None:
-            before = State.IN_DOUBT if row.was_in_doubt else State.REFUSED
+            before = State.IN_DOUBT if row.was_in_doubt else State.GATEWAY_REJECTED
             updated_ms = max(row.updated_ms, now_ms)
             self._put(replace(row, state=before, attempts=row.attempts - 1, updated_ms=updated_ms))
         else:

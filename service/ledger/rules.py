@@ -6,7 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from . import FINAL, Answer, Claim, Granted, InProgress, Known, LinkageBusy, Refused, Reused, Row, State
+from . import (
+    FINAL,
+    Answer,
+    Claim,
+    ClaimRejected,
+    Granted,
+    InProgress,
+    Known,
+    LinkageBusy,
+    Reused,
+    Row,
+    State,
+)
 from .lease import LEASE_MAX_MS
 
 MARK_EVERY_MS: Final = 3_600_000
@@ -50,25 +62,25 @@ def answer_to(  # noqa: PLR0911  (a list of cases, in their order)
             return Known(row.ending)
         if row.state is State.SENDING and row.lease_until_ms > now_ms:
             return InProgress(row.lease_until_ms)
-        if row.state is not State.REFUSED and not claim.may_repeat:
-            return Refused.IN_DOUBT
+        if row.state is not State.GATEWAY_REJECTED and not claim.may_repeat:
+            return ClaimRejected.IN_DOUBT
     elif refused := _refused_for_time(claim, linkage.newest):
         return refused
-    was_in_doubt = row is not None and row.state is not State.REFUSED
+    was_in_doubt = row is not None and row.state is not State.GATEWAY_REJECTED
     if linkage.busy_until_ms > now_ms:
         return LinkageBusy(linkage.busy_until_ms, was_in_doubt=was_in_doubt)
     return Granted(token, was_in_doubt=was_in_doubt)
 
 
-def _refused_for_time(claim: Claim, newest: Applied | None) -> Refused | None:
+def _refused_for_time(claim: Claim, newest: Applied | None) -> ClaimRejected | None:
     """Compare a new id's biz_time with now and with what was applied; a known id is never stale."""
     if claim.biz_time_ms is None:
         return None
     if claim.biz_time_max_ms is not None and claim.biz_time_ms > claim.biz_time_max_ms:
-        return Refused.IN_FUTURE
+        return ClaimRejected.IN_FUTURE
     if newest is None or claim.biz_time_ms > newest.biz_time_ms:
         return None
     if claim.biz_time_ms < newest.biz_time_ms:
-        return Refused.STALE
+        return ClaimRejected.STALE
     # The same news under a new id is sent: AlipayHK sees no change in it.
-    return None if claim.fingerprint in newest.fingerprints else Refused.TIE
+    return None if claim.fingerprint in newest.fingerprints else ClaimRejected.TIE

@@ -57,18 +57,18 @@ class Undecodable:
 class Call:
     """One call of one RPC."""
 
-    answer_by: float
+    deadline: float
     """When it must be answered, on the monotonic clock."""
     circumstances: Circumstances
     caller: Caller = ANYBODY
     request_id: str = ""
     """Empty until a valid one was read."""
-    deadline: float | None = None
+    caller_deadline: float | None = None
     """Until when its caller certainly waits, on the monotonic clock; None without a deadline."""
-    told: dict[str, Any] = field(default_factory=dict)
+    reported: dict[str, Any] = field(default_factory=dict)
     """What its caller was told, for the log."""
     margin_s: float = field(init=False)
-    """How long after `answer_by`, at least, its caller still waits."""
+    """How long after `deadline`, at least, its caller still waits."""
 
     def __post_init__(self) -> None:
         """Tell the margin from the time that is left at first."""
@@ -77,12 +77,12 @@ class Call:
     @property
     def left_s(self) -> float:
         """How much time is left to try."""
-        return self.answer_by - time.monotonic()
+        return self.deadline - time.monotonic()
 
     @property
     def caller_left_s(self) -> float | None:
         """How much longer its caller certainly waits; None without a deadline."""
-        return None if self.deadline is None else self.deadline - time.monotonic()
+        return None if self.caller_deadline is None else self.caller_deadline - time.monotonic()
 
 
 def certain_s(remaining_s: float | None) -> float | None:
@@ -96,7 +96,7 @@ def certain_s(remaining_s: float | None) -> float | None:
     return remaining_s - max(rounding_s, 0.0)
 
 
-def answer_by(remaining_s: float | None, *, default_s: float, max_s: float) -> float:
+def deadline_of(remaining_s: float | None, *, default_s: float, max_s: float) -> float:
     """Take over the caller's deadline, early enough that the answer's details still arrive."""
     budget_s = min(default_s if remaining_s is None else remaining_s, max_s)
     return time.monotonic() + budget_s - min(MARGIN_S, budget_s * MARGIN_SHARE)

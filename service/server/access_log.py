@@ -11,7 +11,7 @@ from typing import Final
 
 import grpc
 
-from ..outcomes.call import CURRENT, Call, Circumstances, answer_by, certain_s, code_of_end
+from ..outcomes.call import CURRENT, Call, Circumstances, certain_s, code_of_end, deadline_of
 from ..telemetry.logs import log
 from ..telemetry.metrics import Metrics
 from .interceptors import Context, Method, service_and_name
@@ -25,7 +25,7 @@ FIRST_TRIES: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Observe:
+class AccessLog:
     """Begins the call's record, and writes the access log and metrics when it has ended."""
 
     metrics: Metrics
@@ -40,10 +40,10 @@ class Observe:
         began, left_s = time.monotonic(), certain_s(context.time_remaining())
         rpc = RPCS.get(method.path)
         call = Call(
-            answer_by(left_s, default_s=self.default_deadline_s, max_s=self.deadline_max_s),
+            deadline_of(left_s, default_s=self.default_deadline_s, max_s=self.deadline_max_s),
             self._circumstances(rpc.name, context) if rpc else Circumstances(),
             request_id=rpc.valid_request_id(request) if rpc else "",
-            deadline=None if left_s is None else began + left_s,
+            caller_deadline=None if left_s is None else began + left_s,
         )
         CURRENT.set(call)
         labels = (method.kind, *service_and_name(method))
@@ -57,7 +57,7 @@ class Observe:
             raise
         except (asyncio.CancelledError, grpc.aio.InternalError):
             # InternalError: the call had ended before its status could be sent; its caller did not get it.
-            call.told = call.told if "error_id" in call.told else {}
+            call.reported = call.reported if "error_id" in call.reported else {}
             code = code_of_end(context.time_remaining())
             raise
         finally:
@@ -73,7 +73,7 @@ class Observe:
     def _log(self, method: str, call: Call, code: str, seconds: float) -> None:
         api = call.circumstances.api
         # Whoever is told an error id must find it here, whatever the method and LOG_LEVEL.
-        record = log.error if "error_id" in call.told else log.info if api else log.debug
+        record = log.error if "error_id" in call.reported else log.info if api else log.debug
         record(
             "call",
             method=method,
@@ -82,10 +82,10 @@ class Observe:
             request_id=call.request_id,
             caller=call.caller.name,
             attempts=call.circumstances.attempts,
-            **call.told,
+            **call.reported,
         )
         if api:
-            reason, outcome = call.told.get("reason", code), call.told.get("outcome", "")
+            reason, outcome = call.reported.get("reason", code), call.reported.get("outcome", "")
             self.metrics.outcomes.labels(api, reason, outcome).inc()
 
 

@@ -22,7 +22,7 @@ PEM: Final = "x509_pem_cert"
 
 
 @dataclass(frozen=True, slots=True)
-class Allow:
+class Authorization:
     """Lets through whom the allow-list names, for the methods that it names; health is for all."""
 
     callers: Callers | None

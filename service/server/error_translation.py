@@ -18,7 +18,7 @@ from .interceptors import Context, Method
 
 
 @dataclass(frozen=True, slots=True)
-class Tell:
+class ErrorTranslation:
     """Turns whatever a call ended with into what its caller is told."""
 
     codes: ResultCodes
@@ -33,7 +33,7 @@ class Tell:
         except Exception as error:  # noqa: BLE001  (the last one who can keep its text from the caller)
             call = CURRENT.get()
             verdict = verdict_of(error, call.circumstances, self.codes)
-            call.told = _told(verdict, error)
+            call.reported = _reported(verdict, error)
             trailers = trailers_of(
                 verdict,
                 call.request_id,
@@ -43,15 +43,19 @@ class Tell:
             await context.abort(verdict.code, verdict.sentence, trailers)
 
 
-def _told(verdict: Verdict, error: Exception) -> dict[str, Any]:
+def _reported(verdict: Verdict, error: Exception) -> dict[str, Any]:
     """Keep for the log what the caller is told, and the cause that the caller is not."""
-    told: dict[str, Any] = {
+    reported: dict[str, Any] = {
         "reason": verdict.reason_name,
         "outcome": str(verdict.outcome),
         "retry": str(verdict.retry),
     }
     if error_id := verdict.facts.get("error_id"):
-        return told | {"error_id": error_id, "error_class": type(error).__name__, "stack": stack_of(error)}
+        return reported | {
+            "error_id": error_id,
+            "error_class": type(error).__name__,
+            "stack": stack_of(error),
+        }
     if names := verdict.facts.get("caller_names"):
-        told["caller_names"] = names
-    return told | ({"cause": str(error)} if str(error) else {})
+        reported["caller_names"] = names
+    return reported | ({"cause": str(error)} if str(error) else {})

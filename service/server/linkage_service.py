@@ -14,7 +14,7 @@ from clients.alipayhk.wire.endpoint import Endpoint
 from clients.alipayhk.wire.strict_json import write_json
 
 from ..delivery.delivery import Delivery
-from ..delivery.outbound_request import Order
+from ..delivery.outbound_request import OutboundRequest
 from ..outcomes.call import CURRENT
 from ..outcomes.refusal import Refusal
 from .rpcs import SERVICE, Rpc, bind_account, sync_linkage
@@ -40,7 +40,7 @@ class LinkageService:
             raise Refusal(reasons.ERROR_REASON_INVALID_REQUEST, found)
         command = rpc.command(request)
         body = rpc.body(command)
-        order = Order(
+        outbound = OutboundRequest(
             endpoint=self.endpoints[rpc.name],
             request_id=command.request_id,
             body=write_json(body),
@@ -50,7 +50,7 @@ class LinkageService:
             linkage=rpc.linkage(command),
             biz_time_ms=rpc.biz_time_ms(command),
         )
-        return await self.delivery.deliver(order, CURRENT.get())
+        return await self.delivery.deliver(outbound, CURRENT.get())
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Return what a gRPC server dispatches on."""

@@ -20,11 +20,11 @@ from ..outcomes.result_codes import ResultCodes
 from ..telemetry.logs import log
 from ..telemetry.metrics import Metrics
 from . import limits
-from .access_log import Observe
+from .access_log import AccessLog
 from .admission import Admission
-from .authorization import Allow
+from .authorization import Authorization
 from .backlog import Backlog, calls_in_progress, newest_server
-from .error_translation import Tell
+from .error_translation import ErrorTranslation
 from .first_message import FirstMessage
 from .interceptors import Around, Surround
 from .linkage_service import LinkageService
@@ -81,12 +81,12 @@ class Server:
         self._delivery: Delivery = linkage.delivery
         self.health = Health(health_aio.HealthServicer())
         idempotent = {name: endpoint.idempotent for name, endpoint in linkage.endpoints.items()}
-        observe = Observe(metrics, idempotent, settings.default_deadline_s, settings.deadline_max_s)
-        tell = Tell(settings.result_codes_file or ResultCodes())
+        observe = AccessLog(metrics, idempotent, settings.default_deadline_s, settings.deadline_max_s)
+        tell = ErrorTranslation(settings.result_codes_file or ResultCodes())
         backlog = Backlog(lambda: calls_in_progress(number))
         admission = Admission(backlog, metrics, idempotent, deadline_max_s=settings.deadline_max_s)
         self._server = grpc.aio.server(
-            interceptors=_interceptors(admission, observe, tell, Allow(settings.callers_file)),
+            interceptors=_interceptors(admission, observe, tell, Authorization(settings.callers_file)),
             options=[
                 *limits.of_both(shared=shared),
                 *limits.of_callers(settings.max_in_flight),
@@ -104,7 +104,7 @@ class Server:
         if settings.health_listen is not None:
             # Probes hold no certificate, and are told of their mistakes as callers are.
             self._health_server = grpc.aio.server(
-                interceptors=_interceptors(observe, tell, Allow(None)),
+                interceptors=_interceptors(observe, tell, Authorization(None)),
                 options=[*limits.of_both(shared=False), *limits.OF_PROBES],
             )
             self._health_server.add_generic_rpc_handlers((_health_handler(self.health.servicer),))

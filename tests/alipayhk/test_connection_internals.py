@@ -61,11 +61,11 @@ def test_the_pool_asks_a_connection_whether_it_must_be_closed() -> None:
 
 def test_the_end_of_a_request_is_told_after_its_last_byte() -> None:
     source = inspect.getsource(ClientRequest.write_bytes)
-    body, end, told = (
+    body, end, reported = (
         source.index(text)
         for text in ("write_with_length(", "writer.write_eof()", "protocol.start_timeout()")
     )
-    assert body < end < told
+    assert body < end < reported
 
 
 def test_a_writer_names_its_connection() -> None:

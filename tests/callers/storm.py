@@ -28,7 +28,7 @@ UP_S: Final = (0.3, 1.2)
 class Found:
     """What a comparison of callers with the wallet finds."""
 
-    told: Counter[str] = field(default_factory=Counter)
+    reported: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
 
 
@@ -75,19 +75,19 @@ def killing(kind: str, material: Material, console: str) -> Iterator[Mortal]:
     assert mortal.failure is None, mortal.failure
 
 
-def compare(told: Path, where: Where) -> Found:
+def compare(reported: Path, where: Where) -> Found:
     """Compare what callers wrote down with what the wallet remembers."""
     with urllib.request.urlopen(f"{where.console}/__sandbox/wallet") as answer:
-        return judge(told.read_text("utf-8"), json.load(answer)["requests"])
+        return judge(reported.read_text("utf-8"), json.load(answer)["requests"])
 
 
-def judge(told: str, wallet: dict[str, Any]) -> Found:
+def judge(reported: str, wallet: dict[str, Any]) -> Found:
     """Hold each line of what callers were told to what the wallet remembers of its request."""
     found = Found()
-    for line in told.splitlines():
+    for line in reported.splitlines():
         said = json.loads(line)
         known = wallet.get(said["method"], {}).get(said["request_id"], {"effects": 0, "repeats": 0})
-        found.told[said["outcome"]] += 1
+        found.reported[said["outcome"]] += 1
         if said["outcome"] not in {"OK", "rejected", "not_sent", "unknown"}:
             found.wrong.append(f"no outcome: {line}")
         elif said["outcome"] != "unknown" and known["effects"] != (said["outcome"] == "OK"):

@@ -52,14 +52,14 @@ def test_scenarios(language: Language, kind: str, alipayhk: tuple[Material, str]
 def test_nobody_is_told_wrong(
     language: Language, kind: str, alipayhk: tuple[Material, str], tmp_path: Path
 ) -> None:
-    told = tmp_path / "told.ndjson"
+    reported = tmp_path / "told.ndjson"
     with killing(kind, *alipayhk) as mortal:
-        storm = {"LINKAGE_STORM_S": str(STORM_S), "LINKAGE_TOLD": str(told)}
+        storm = {"LINKAGE_STORM_S": str(STORM_S), "LINKAGE_TOLD": str(reported)}
         do(language, language.storm, variables_of(mortal.where, language, **storm))
         kills = mortal.kills
-    found = compare(told, mortal.where)
-    print(f"{language}, {kind}: {kills} kills, {dict(found.told)}")  # noqa: T201  (figures for -s)
+    found = compare(reported, mortal.where)
+    print(f"{language}, {kind}: {kills} kills, {dict(found.reported)}")  # noqa: T201  (figures for -s)
     assert found.wrong == []
     assert kills >= 2, kills
-    assert found.told["OK"] > 5, found
-    assert found.told["rejected"] > 0, found
+    assert found.reported["OK"] > 5, found
+    assert found.reported["rejected"] > 0, found

@@ -75,11 +75,11 @@ async def relaying(target: str) -> AsyncIterator[tuple[Relay, str]]:
 async def test_silence(language: Language, tmp_path: Path) -> None:
     for command in language.prepare:
         await asyncio.to_thread(do, language, command, PATH)
-    told = tmp_path / "told.ndjson"
+    reported = tmp_path / "told.ndjson"
     with a_sandbox(tmp_path) as alipayhk, serving("plaintext", *alipayhk) as (where, _):
         async with relaying(where.target) as (relay, target):
             through = Where({**where.environment, "LINKAGE_TARGET": target})
-            more = {"LINKAGE_STORM_S": str(STORM_S), "LINKAGE_TOLD": str(told), **PATH}
+            more = {"LINKAGE_STORM_S": str(STORM_S), "LINKAGE_TOLD": str(reported), **PATH}
             variables = variables_of(through, language, **more)
             storm = asyncio.create_task(asyncio.to_thread(do, language, language.storm, variables))
             async with asyncio.timeout(PATIENCE_S):
@@ -88,5 +88,5 @@ async def test_silence(language: Language, tmp_path: Path) -> None:
             relay.fall_silent()
             await storm
     assert 1 in relay.taken, relay.taken
-    last = [json.loads(line)["outcome"] for line in told.read_text("utf-8").splitlines()[-50:]]
+    last = [json.loads(line)["outcome"] for line in reported.read_text("utf-8").splitlines()[-50:]]
     assert "OK" in last, last

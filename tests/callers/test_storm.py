@@ -13,7 +13,7 @@ TWICE = {"effects": 1, "repeats": 1}
 REFUSED = {"effects": 0, "repeats": 0}
 
 
-def told(method: str, outcome: str) -> str:
+def reported(method: str, outcome: str) -> str:
     return json.dumps({"method": method, "request_id": "a", "code": "", "reason": "", "outcome": outcome})
 
 
@@ -31,9 +31,9 @@ def told(method: str, outcome: str) -> str:
     ],
 )
 def test_right(method: str, outcome: str, known: dict[str, int] | None) -> None:
-    found = judge(told(method, outcome), {method: {"a": known} if known else {}})
+    found = judge(reported(method, outcome), {method: {"a": known} if known else {}})
     assert found.wrong == []
-    assert found.told == {outcome: 1}
+    assert found.reported == {outcome: 1}
 
 
 @pytest.mark.parametrize(
@@ -50,5 +50,5 @@ def test_right(method: str, outcome: str, known: dict[str, int] | None) -> None:
     ],
 )
 def test_wrong(method: str, outcome: str, known: dict[str, int] | None) -> None:
-    found = judge(told(method, outcome), {method: {"a": known} if known else {}})
+    found = judge(reported(method, outcome), {method: {"a": known} if known else {}})
     assert len(found.wrong) == 1

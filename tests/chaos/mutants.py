@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from clients.alipayhk import transport
 from clients.alipayhk.client import Client
-from service.delivery.ledger_session import Bookkeeping
+from service.delivery.ledger_session import LedgerSession
 from service.ledger import Granted, rules
 from service.ledger.rules import Linkage
 from service.ledger.sqlite import tables as sqlite_tables
@@ -79,7 +79,7 @@ def _repeat_in_doubt() -> None:
 
 
 def _undo_doubts() -> None:
-    _replace(Bookkeeping, "in_doubt", Bookkeeping.undo)
+    _replace(LedgerSession, "in_doubt", LedgerSession.undo)
 
 
 def _never_sent() -> None:
@@ -91,16 +91,16 @@ def _one_fingerprint() -> None:
 
 
 def _record_late() -> None:
-    record, tasks = Bookkeeping.applied, set[asyncio.Task[None]]()
+    record, tasks = LedgerSession.applied, set[asyncio.Task[None]]()
 
-    async def later(books: Any, flight: Any, response: Any) -> None:
+    async def later(session: Any, flight: Any, response: Any) -> None:
         async def write() -> None:
             await asyncio.sleep(LATE_S)
-            await record(books, flight, response)
+            await record(session, flight, response)
 
         tasks.add(asyncio.create_task(write()))
 
-    _replace(Bookkeeping, "applied", later)
+    _replace(LedgerSession, "applied", later)
 
 
 def _mix_results() -> None:

@@ -22,7 +22,7 @@ from clients.alipayhk.wire import errors
 from clients.alipayhk.wire.endpoint import Endpoint
 from clients.alipayhk.wire.messages import VerifiedResponse
 from service.credentials.callers import ANYBODY, Caller
-from service.delivery.outbound_request import Order
+from service.delivery.outbound_request import OutboundRequest
 from tests.delivery.virtual_time import run
 from tests.delivery.world import (
     FAILS,
@@ -30,9 +30,9 @@ from tests.delivery.world import (
     LOSES,
     Fault,
     FaultyLedger,
+    Reported,
     ScriptedClient,
     Step,
-    Told,
     World,
 )
 from tests.service.fakes import refused, verified
@@ -75,16 +75,16 @@ class Bank:
 class Made:
     """A call that was made of one gateway."""
 
-    order: Order
+    order: OutboundRequest
     left_s: float
     began_s: float
-    told: Told | None = None
+    reported: Reported | None = None
     gone: bool = False
 
     @property
     def may_send(self) -> bool:
         """Whether what leaves may be for this call."""
-        return self.gone or self.told is None or self.told.outcome == "unknown"
+        return self.gone or self.reported is None or self.reported.outcome == "unknown"
 
 
 class HonestClient(ScriptedClient):
@@ -182,9 +182,9 @@ class Run:
         self._end_faults()
         await asyncio.sleep(60.0)
         for world in self.worlds:
-            await world.books.heal()
+            await world.session.flush()
             await world.nothing_is_left()
-            assert not world.books._unrecorded
+            assert not world.session._unrecorded
         assert not [key for key, count in self.bank.effects.items() if count > 1]
         await self._ask_again()
 
@@ -205,7 +205,7 @@ class Run:
         for client in self.clients:
             client.faults = 0.0
 
-    def _order(self, world: World) -> Order:
+    def _order(self, world: World) -> OutboundRequest:
         name = str(self.dice.randrange(12))
         content = self.dice.choice(("bind",) * 9 + ("unbind",))
         if self.dice.random() < 0.4:
@@ -227,31 +227,33 @@ class Run:
         await asyncio.wait({call})
         if not call.cancelled():
             made.gone = False
-            made.told = call.result()
-            self._check(made, made.told, seen_before=seen_before)
+            made.reported = call.result()
+            self._check(made, made.reported, seen_before=seen_before)
             # Whoever retried may be the one whose earlier call the bank decided.
-            assert not (retried and decided_before and made.told.outcome == "not_sent"), made.told
+            assert not (retried and decided_before and made.reported.outcome == "not_sent"), made.reported
 
-    def _check(self, made: Made, told: Told, *, seen_before: bool) -> None:
+    def _check(self, made: Made, reported: Reported, *, seen_before: bool) -> None:
         """Check what a caller was told against what is true now."""
         key = (made.order.endpoint.api, made.order.request_id)
         decided, content = self.bank.decided.get(key), self.bank.content.get(key)
-        assert told.took_s <= max(made.left_s, 0.0) + ANSWERED_LATE_S, told
-        assert told.reason != "GATEWAY_BUG", told
-        if told.reason == "OK":
-            assert (decided, content) == ("S", made.order.body), told
-        elif told.outcome == "rejected" and told.reason != "GATEWAY_REFUSED":
+        assert reported.took_s <= max(made.left_s, 0.0) + ANSWERED_LATE_S, reported
+        assert reported.reason != "GATEWAY_BUG", reported
+        if reported.reason == "OK":
+            assert (decided, content) == ("S", made.order.body), reported
+        elif reported.outcome == "rejected" and reported.reason != "GATEWAY_REFUSED":
             # That one is told of its own attempt; the other gateway's may have been applied meanwhile.
-            assert decided != "S" or content != made.order.body, told
-        elif told.outcome == "not_sent" and not seen_before:
+            assert decided != "S" or content != made.order.body, reported
+        elif reported.outcome == "not_sent" and not seen_before:
             same = [other for other in self._made(made.order) if other is not made]
-            assert content != made.order.body or any(other.may_send or other.told for other in same), told
+            assert content != made.order.body or any(other.may_send or other.reported for other in same), (
+                reported
+            )
 
-    def _is_decided(self, order: Order) -> bool:
+    def _is_decided(self, order: OutboundRequest) -> bool:
         key = (order.endpoint.api, order.request_id)
         return key in self.bank.decided and self.bank.content[key] == order.body
 
-    def _made(self, order: Order) -> list[Made]:
+    def _made(self, order: OutboundRequest) -> list[Made]:
         return [
             made
             for client in self.clients
@@ -268,31 +270,31 @@ class Run:
                 orders = [self._same(world, key.api, key.request_id, content) for world in self.worlds]
                 for client, order in zip(self.clients, orders, strict=True):
                     client.made.append(Made(order, 20.0, time.monotonic()))
-                told = [
+                reported = [
                     await world.deliver(order, left_s=20.0)
                     for world, order in zip(self.worlds, orders, strict=True)
                 ]
-                assert told[0].short == told[1].short, told
-                self._check_again(key.api, key.request_id, told[1])
+                assert reported[0].short == reported[1].short, reported
+                self._check_again(key.api, key.request_id, reported[1])
 
-    def _check_again(self, api: str, request_id: str, told: Told) -> None:
+    def _check_again(self, api: str, request_id: str, reported: Reported) -> None:
         decided = self.bank.decided.get((api, request_id))
-        if told.reason == "OK":
+        if reported.reason == "OK":
             assert decided == "S"
-        elif told.outcome == "rejected" and told.reason != "GATEWAY_REFUSED":
+        elif reported.outcome == "rejected" and reported.reason != "GATEWAY_REFUSED":
             # That one is told of its own attempt; the other gateway's may have been applied meanwhile.
             assert decided not in {None, "S"}
         else:
             refusals = {"REQUEST_ID_REUSED", "STALE_BIZ_TIME", "BIZ_TIME_TIE", "OUTCOME_IN_DOUBT"}
             # An unknown code after a doubt stays with the operator.
-            assert told.reason in refusals or decided == "NO_TABLE_KNOWS", (told, decided)
+            assert reported.reason in refusals or decided == "NO_TABLE_KNOWS", (reported, decided)
         assert self.bank.effects.get((api, request_id), 0) <= 1
 
     def _content(self, api: str, request_id: str) -> bytes:
         members = json.loads(self.bank.content[api, request_id])
         return str(members.get("operate") or members["account"]).encode()
 
-    def _same(self, world: World, api: str, name: str, content: bytes) -> Order:
+    def _same(self, world: World, api: str, name: str, content: bytes) -> OutboundRequest:
         if api == "BindAccount":
             return world.bind(name, content=content.decode())
         number = int(name)

@@ -8,7 +8,7 @@ from typing import Final
 
 from clients.alipayhk.wire import errors
 from service.delivery.clock_skew import PROBE_EVERY_S
-from service.delivery.pacing import ILL_CALLS
+from service.delivery.pacing import FAILING_CALLS
 from tests.delivery.world import OK, S, Step, World
 
 SKEWED: Final = Step(errors.OutsideWindow(-600.0), skew_s=-600.0)
@@ -19,10 +19,10 @@ STOPPED: Final = ("CIRCUIT_OPEN", "not_sent", "same_request_id")
 
 async def test_bind_account_stops_after_one_answer_outside_the_window(world: World) -> None:
     world.client.script("a", SKEWED)
-    told = await world.deliver(world.bind("a"))
-    assert (told.short, told.facts["clock_skew_s"]) == (REPLAYED, "-600")
-    told = await world.deliver(world.bind("b"))
-    assert (told.short, told.facts["clock_skew_s"]) == (STOPPED, "-600")
+    reported = await world.deliver(world.bind("a"))
+    assert (reported.short, reported.facts["clock_skew_s"]) == (REPLAYED, "-600")
+    reported = await world.deliver(world.bind("b"))
+    assert (reported.short, reported.facts["clock_skew_s"]) == (STOPPED, "-600")
     assert (world.client.ids_seen(), await world.state("b")) == (["a"], "none")
     assert (await world.deliver(world.sync("c"))).short == OK
 
@@ -61,7 +61,7 @@ async def test_one_bind_account_in_five_minutes_is_a_probe(world: World) -> None
 
 async def test_linkages_outside_the_window_open_the_breaker(world: World) -> None:
     world.client.otherwise = lambda _: SKEWED
-    for number in range(ILL_CALLS):
+    for number in range(FAILING_CALLS):
         assert (await world.deliver(world.sync(str(number)))).short == REPLAYED
     assert (await world.deliver(world.sync("x"))).short == STOPPED
 
@@ -70,6 +70,6 @@ async def test_biz_time_in_the_future_is_reported_with_its_distance(world: World
     ahead_ms = (
         3_600_000 + 100_000_000 * 1000
     )  # the clock of these worlds shows so much more than BIZ_TIME_MS
-    told = await world.deliver(world.sync("a", biz_time=ahead_ms))
-    assert told.reason == "BIZ_TIME_IN_FUTURE"
-    assert abs(int(told.facts["clock_skew_s"]) - 3600 + round(asyncio.get_running_loop().time())) <= 1
+    reported = await world.deliver(world.sync("a", biz_time=ahead_ms))
+    assert reported.reason == "BIZ_TIME_IN_FUTURE"
+    assert abs(int(reported.facts["clock_skew_s"]) - 3600 + round(asyncio.get_running_loop().time())) <= 1

@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from clients.alipayhk.wire import errors
 from clients.alipayhk.wire.messages import VerifiedResponse
 from service.credentials.callers import Caller
-from service.delivery.ledger_session import Bookkeeping
+from service.delivery.ledger_session import LedgerSession
 from tests.delivery.world import (
     HANG,
     HANG_CONNECTING,
@@ -46,10 +46,10 @@ async def test_sixty_four_callers_of_one_id_cause_one_send_and_get_one_answer(
     world: World, api: str
 ) -> None:
     order = getattr(world, api)("a")
-    told = await asyncio.gather(*(world.start(order) for _ in range(64)))
-    assert {one.short for one in told} == {OK}
-    assert all(one.response == told[0].response for one in told)
-    assert not told[0].response.replayed
+    reported = await asyncio.gather(*(world.start(order) for _ in range(64)))
+    assert {one.short for one in reported} == {OK}
+    assert all(one.response == reported[0].response for one in reported)
+    assert not reported[0].response.replayed
     assert world.client.ids_seen() == ["a"]
 
 
@@ -59,9 +59,9 @@ async def test_those_who_come_later_join_as_well_and_a_failure_is_told_to_all(wo
     for _ in range(9):
         calls.append(world.start(world.sync("a")))
         await asyncio.sleep(0.1)
-    told = await asyncio.gather(*calls)
-    assert {one.short for one in told} == {("WALLET_REJECTED", "rejected", "never")}
-    assert {one.facts["attempts"] for one in told} == {"1"}
+    reported = await asyncio.gather(*calls)
+    assert {one.short for one in reported} == {("WALLET_REJECTED", "rejected", "never")}
+    assert {one.facts["attempts"] for one in reported} == {"1"}
     assert world.client.ids_seen() == ["a"]
 
 
@@ -70,9 +70,9 @@ async def test_the_flight_has_the_time_of_the_most_patient_one_who_waits(world: 
     first = world.start(world.sync("a"), left_s=2.0)
     await asyncio.sleep(1.0)
     patient = world.start(world.sync("a"), left_s=20.0)
-    told = await first
-    assert told.short == TIMEOUT
-    assert told.took_s == pytest.approx(2.0, abs=0.01)
+    reported = await first
+    assert reported.short == TIMEOUT
+    assert reported.took_s == pytest.approx(2.0, abs=0.01)
     assert (await patient).short == OK
     assert len(world.client.seen) == 3
 
@@ -126,8 +126,8 @@ async def test_other_content_under_an_id_that_is_under_way_is_refused(world: Wor
 
 
 async def test_one_id_is_another_request_of_the_other_api(world: World) -> None:
-    told = await asyncio.gather(world.start(world.sync("a")), world.start(world.bind("a")))
-    assert [one.short for one in told] == [OK, OK]
+    reported = await asyncio.gather(world.start(world.sync("a")), world.start(world.bind("a")))
+    assert [one.short for one in reported] == [OK, OK]
     assert len(world.client.seen) == 2
 
 
@@ -137,10 +137,10 @@ async def test_who_joins_is_not_counted_against_any_limit(make: Make) -> None:
     caller = Caller("loyalty", frozenset(), 1)
     calls = [world.start(world.sync("a"), caller=caller) for _ in range(5)]
     await asyncio.sleep(0.5)
-    told = await world.deliver(world.sync("b"), caller=caller)
-    assert told.short == ("CALLER_QUOTA_EXCEEDED", "not_sent", "same_request_id")
-    told = await world.deliver(world.sync("b"))
-    assert told.short == ("OVERLOADED", "not_sent", "same_request_id")
+    reported = await world.deliver(world.sync("b"), caller=caller)
+    assert reported.short == ("CALLER_QUOTA_EXCEEDED", "not_sent", "same_request_id")
+    reported = await world.deliver(world.sync("b"))
+    assert reported.short == ("OVERLOADED", "not_sent", "same_request_id")
     assert {(await call).short for call in calls} == {OK}
     assert await world.state("b") == "none"
 
@@ -152,25 +152,25 @@ async def test_whose_time_is_up_while_others_wait_is_never_told_not_sent(world: 
     world.client.script("a", Step(before_s=1.0))
     impatient = world.start(world.sync("a"), left_s=0.5)
     patient = world.start(world.sync("a"))
-    told = await impatient
-    assert told.short == IN_PROGRESS
-    assert told.took_s == pytest.approx(0.5, abs=0.01)
+    reported = await impatient
+    assert reported.short == IN_PROGRESS
+    assert reported.took_s == pytest.approx(0.5, abs=0.01)
     assert (await patient).short == OK
 
 
 async def test_of_many_whose_time_is_up_at_once_only_the_last_may_be_told_not_sent(world: World) -> None:
     world.client.script("a", HANG_CONNECTING)
-    told = await asyncio.gather(*(world.start(world.sync("a"), left_s=1.0) for _ in range(8)))
-    assert Counter(one.short for one in told) == {IN_PROGRESS: 7, UNREACHABLE_TOLD: 1}
+    reported = await asyncio.gather(*(world.start(world.sync("a"), left_s=1.0) for _ in range(8)))
+    assert Counter(one.short for one in reported) == {IN_PROGRESS: 7, UNREACHABLE_TOLD: 1}
     await asyncio.sleep(20.0)
     assert not world.client.seen
 
 
 async def test_the_last_who_waited_is_told_not_sent_when_nothing_can_leave_any_more(world: World) -> None:
     world.client.script("a", Step(before_s=1.0))
-    told = await world.deliver(world.sync("a"), left_s=0.5)
-    assert told.short == UNREACHABLE_TOLD
-    assert told.took_s == pytest.approx(0.5, abs=0.01)
+    reported = await world.deliver(world.sync("a"), left_s=0.5)
+    assert reported.short == UNREACHABLE_TOLD
+    assert reported.took_s == pytest.approx(0.5, abs=0.01)
     assert await world.state("a") == "none"
     assert world.faulty.done == ["claim", "undo"]
     again = world.start(world.sync("a", content="mended"))
@@ -230,10 +230,10 @@ async def test_a_ledger_that_hangs_does_not_keep_the_caller_waiting(
 ) -> None:
     world.client.script("a", HANG_CONNECTING)
     world.faulty.fault(operation, Fault(before_s=3.0))
-    told = await world.deliver(world.sync("a"), left_s)
-    assert told.short == short
+    reported = await world.deliver(world.sync("a"), left_s)
+    assert reported.short == short
     # The caller gives up a tenth after that, or 50 ms.
-    assert told.took_s < left_s + min(0.05, left_s / 10)
+    assert reported.took_s < left_s + min(0.05, left_s / 10)
     await asyncio.sleep(5.0)
     assert await world.state("a") == "none"
     assert not world.client.seen
@@ -246,8 +246,8 @@ async def test_who_comes_while_a_flight_is_being_cancelled_begins_a_new_one(worl
     await asyncio.sleep(0.5)
     call.cancel()
     await asyncio.sleep(0.1)
-    told = await asyncio.gather(*(world.start(world.sync("a", content="mended")) for _ in range(3)))
-    assert {one.short for one in told} == {OK}
+    reported = await asyncio.gather(*(world.start(world.sync("a", content="mended")) for _ in range(3)))
+    assert {one.short for one in reported} == {OK}
     assert len(world.client.seen) == 1
 
 
@@ -283,26 +283,26 @@ async def test_the_same_id_joins_a_send_whose_caller_has_gone(world: World, api:
 async def test_whose_time_is_up_between_two_attempts_is_told_how_the_last_one_ended(world: World) -> None:
     world.client.script("a", LOST, S)
     patient = world.start(world.sync("a"))
-    told = await world.deliver(world.sync("a"), left_s=0.1)
-    assert told.short == ("CONNECTION_LOST", "unknown", "same_request_id")
+    reported = await world.deliver(world.sync("a"), left_s=0.1)
+    assert reported.short == ("CONNECTION_LOST", "unknown", "same_request_id")
     assert (await patient).short == OK
 
 
 async def test_whose_time_is_up_in_a_later_attempt_is_told_of_that_one(world: World) -> None:
     world.client.script("a", LOST, HANG)
-    told = await world.deliver(world.sync("a"), left_s=2.0)
-    assert told.short == TIMEOUT
-    assert told.facts["attempts"] == "2"
-    assert told.took_s == pytest.approx(2.0, abs=0.01)
+    reported = await world.deliver(world.sync("a"), left_s=2.0)
+    assert reported.short == TIMEOUT
+    assert reported.facts["attempts"] == "2"
+    assert reported.took_s == pytest.approx(2.0, abs=0.01)
 
 
 async def test_whose_time_is_up_while_a_later_attempt_connects_is_told_of_the_one_that_was_sent(
     world: World,
 ) -> None:
     world.client.script("a", LOST, HANG_CONNECTING)
-    told = await world.deliver(world.sync("a"), left_s=2.0)
-    assert told.short == ("CONNECTION_LOST", "unknown", "same_request_id")
-    assert told.facts["attempts"] == "2"
+    reported = await world.deliver(world.sync("a"), left_s=2.0)
+    assert reported.short == ("CONNECTION_LOST", "unknown", "same_request_id")
+    assert reported.facts["attempts"] == "2"
 
 
 async def test_an_attempt_that_sends_in_the_moment_of_its_cancel_is_not_called_unsent(world: World) -> None:
@@ -351,29 +351,29 @@ async def test_idle_waits_for_what_is_sent_after_its_callers_have_gone(world: Wo
 
 @pytest.mark.parametrize("left_s", [0.099, 0.0, -1.0])
 async def test_with_too_little_time_nothing_is_begun(world: World, left_s: float) -> None:
-    told = await world.deliver(world.sync("a"), left_s=left_s)
-    assert told.short == ("DEADLINE_TOO_SHORT", "not_sent", "same_request_id")
+    reported = await world.deliver(world.sync("a"), left_s=left_s)
+    assert reported.short == ("DEADLINE_TOO_SHORT", "not_sent", "same_request_id")
     assert not world.faulty.done
 
 
 async def test_with_too_little_time_after_waiting_for_room_nothing_is_sent(make: Make) -> None:
     world = make(max_in_flight=2)
-    for limiter in (attempts._limiter for attempts in world.delivery._attempts.values()):
+    for limiter in (attempts._limiter for attempts in world.delivery._senders.values()):
         limiter._limit = 1.0
     world.client.script("a", Step(after_s=0.95))
     first, second = world.start(world.sync("a")), world.start(world.sync("b"), left_s=1.0)
     assert (await first).short == OK
-    told = await second
-    assert told.short[1:] == ("not_sent", "same_request_id")
-    assert told.reason in {"DEADLINE_TOO_SHORT", "OVERLOADED"}
+    reported = await second
+    assert reported.short[1:] == ("not_sent", "same_request_id")
+    assert reported.reason in {"DEADLINE_TOO_SHORT", "OVERLOADED"}
     assert world.client.ids_seen() == ["a"]
 
 
 async def test_unreachable_is_told_when_the_deadline_comes_before_the_next_try(world: World) -> None:
     world.client.otherwise = lambda _: UNREACHABLE
-    told = await world.deliver(world.sync("a"), left_s=3.0)
-    assert told.short == UNREACHABLE_TOLD
-    assert told.took_s < 3.01
+    reported = await world.deliver(world.sync("a"), left_s=3.0)
+    assert reported.short == UNREACHABLE_TOLD
+    assert reported.took_s < 3.01
     assert await world.state("a") == "none"
 
 
@@ -419,18 +419,18 @@ async def test_a_bug_that_nobody_waits_for_is_logged(world: World, log_lines: Lo
     assert line["error_class"] == "TypeError"
     assert "88781108" not in log_lines.getvalue()
     assert await world.state("a") == "in_doubt"
-    told = await world.deliver(replace(world.sync("b"), reply=reply))
-    assert told.short == ("GATEWAY_BUG", "unknown", "operator")
+    reported = await world.deliver(replace(world.sync("b"), reply=reply))
+    assert reported.short == ("GATEWAY_BUG", "unknown", "operator")
     assert len(log_lines.of("a flight met a bug")) == 1
 
 
 async def test_a_bug_that_hides_what_became_of_a_flight_is_not_told_as_not_sent(world: World) -> None:
-    class Lost(Bookkeeping):
+    class Lost(LedgerSession):
         def linkage(self, order: object) -> bytes | None:
             raise KeyError("SECRET")
 
-    world.delivery._books = Lost(
+    world.delivery._session = Lost(
         world.ledger, vault_of(), world.metrics, lease_s=LEASE_S, biz_time_ahead_s=300.0
     )
-    told = await world.deliver(world.sync("a"))
-    assert told.short == ("GATEWAY_BUG", "unknown", "operator")
+    reported = await world.deliver(world.sync("a"))
+    assert reported.short == ("GATEWAY_BUG", "unknown", "operator")

@@ -80,8 +80,8 @@ async def test_a_claim_that_is_lost_sends_nothing_and_is_in_doubt_for_its_lease(
     world.faulty.fault("claim", LOSES)
     assert (await world.deliver(world.sync("a"))).short == UNAVAILABLE
     assert not world.client.attempts
-    told = await world.deliver(world.sync("a"), left_s=1.0)
-    assert told.short == IN_PROGRESS
+    reported = await world.deliver(world.sync("a"), left_s=1.0)
+    assert reported.short == IN_PROGRESS
     assert (await world.deliver(world.sync("a"))).short == OK
 
 
@@ -99,15 +99,15 @@ async def test_alipayhks_true_answer_is_given_and_recorded_later(
 ) -> None:
     world.client.script("a", step)
     world.faulty.fault("record", fault)
-    told = await world.deliver(world.sync("a"), left_s=0.25)
-    assert told.short == short
+    reported = await world.deliver(world.sync("a"), left_s=0.25)
+    assert reported.short == short
     assert unrecorded(world) == 1
     world.faulty.broken = True
-    await world.books.heal()
+    await world.session.flush()
     assert (await world.deliver(world.sync("a"))).short == UNAVAILABLE_AFTER_IT_WAS_SENT
     assert len(world.client.seen) == 1
     world.faulty.broken = False
-    await world.books.heal()
+    await world.session.flush()
     assert unrecorded(world) == 0
     assert await world.state("a") == state
 
@@ -125,7 +125,7 @@ async def test_a_call_for_the_same_id_heals_it_by_itself(world: World) -> None:
 async def test_what_was_not_recorded_is_recorded_at_the_latest_at_the_end(world: World) -> None:
     world.faulty.fault("record", FAILS)
     await world.deliver(world.sync("a"))
-    await world.books.close()
+    await world.session.close()
     assert await world.state("a") == "applied"
 
 
@@ -134,7 +134,7 @@ async def test_what_cannot_be_recorded_even_at_the_end_is_counted_in_the_log(
 ) -> None:
     world.faulty.fault("record", FAILS, FAILS)
     await world.deliver(world.sync("a"))
-    await world.books.close()
+    await world.session.close()
     (line,) = log_lines.of("endings were not recorded")
     assert line["count"] == 1
     assert "dropped" not in line
@@ -143,8 +143,8 @@ async def test_what_cannot_be_recorded_even_at_the_end_is_counted_in_the_log(
 async def test_an_undo_that_failed_is_made_up_for_and_the_id_comes_back(world: World) -> None:
     world.client.script("a", UNREACHABLE)
     world.faulty.fault("undo", FAILS)
-    told = await world.deliver(world.bind("a"), left_s=0.25)
-    assert told.short == UNREACHABLE_TOLD
+    reported = await world.deliver(world.bind("a"), left_s=0.25)
+    assert reported.short == UNREACHABLE_TOLD
     assert await world.state("a") == "sending"
     assert (await world.deliver(world.bind("a", content="mended"))).short == OK
 
@@ -156,9 +156,9 @@ async def test_a_record_that_hangs_keeps_the_answer_from_nobody(
 ) -> None:
     world.client.script("a", step)
     world.faulty.fault("record", Fault(before_s=30.0))
-    told = await world.deliver(getattr(world, api)("a"), left_s=2.0)
-    assert told.short == short
-    assert told.took_s < 2.3
+    reported = await world.deliver(getattr(world, api)("a"), left_s=2.0)
+    assert reported.short == short
+    assert reported.took_s < 2.3
     await asyncio.sleep(40.0)
     assert await world.state("a") == state
 
@@ -171,8 +171,8 @@ async def test_a_lease_that_is_lost_ends_the_re_sends(world: World) -> None:
     assert row is not None
     taken_over = replace(row, token=row.token + 1)
     world.faulty._rows[row.key] = taken_over
-    told = await call
-    assert told.short == TIMEOUT
+    reported = await call
+    assert reported.short == TIMEOUT
     assert len(world.client.seen) == 1
     assert await world.row("a") == taken_over
 
@@ -181,8 +181,8 @@ async def test_a_lease_that_is_lost_ends_the_re_sends(world: World) -> None:
 async def test_without_a_renewed_lease_nothing_is_sent_again(world: World, fault: Fault) -> None:
     world.client.script("a", LOST, S)
     world.faulty.fault("renew", fault)
-    told = await world.deliver(world.sync("a"))
-    assert told.short == ("CONNECTION_LOST", "unknown", "same_request_id")
+    reported = await world.deliver(world.sync("a"))
+    assert reported.short == ("CONNECTION_LOST", "unknown", "same_request_id")
     assert len(world.client.seen) == 1
     assert await world.state("a") == "in_doubt"
     assert (await world.deliver(world.sync("a"))).short == OK
@@ -192,8 +192,8 @@ async def test_without_a_renewed_lease_nothing_is_sent_again(world: World, fault
 async def test_without_more_time_for_the_lease_nothing_is_sent(world: World, fault: Fault) -> None:
     world.client.script("a", UNREACHABLE, S)
     world.faulty.fault("extend", fault)
-    told = await world.deliver(world.bind("a"))
-    assert told.short == UNREACHABLE_TOLD
+    reported = await world.deliver(world.bind("a"))
+    assert reported.short == UNREACHABLE_TOLD
     assert not world.client.seen
     assert await world.state("a") == "none"
 
@@ -217,7 +217,7 @@ async def test_a_fault_anywhere_never_makes_a_second_effect_of_a_bind_account(
     for _ in range(4):
         await world.deliver(world.bind("a"), left_s=2.0)
         await asyncio.sleep(6.0)
-        await world.books.heal()
+        await world.session.flush()
     assert len(world.client.seen) <= 1
     row = await world.row("a")
     assert row is None or row.is_in_doubt(round(wall_s() * 1000))
@@ -229,8 +229,8 @@ async def test_a_stored_answer_that_cannot_be_read_is_never_called_unsent(world:
     assert row is not None
     assert row.ending is not None
     world.faulty._rows[row.key] = replace(row, ending=replace(row.ending, sealed=b"x" * 64))
-    told = await world.deliver(world.sync("a"))
-    assert told.short == ("GATEWAY_BUG", "unknown", "operator")
+    reported = await world.deliver(world.sync("a"))
+    assert reported.short == ("GATEWAY_BUG", "unknown", "operator")
 
 
 async def test_older_news_does_not_pass_for_newer_while_the_newer_is_not_recorded(world: World) -> None:
@@ -238,10 +238,10 @@ async def test_older_news_does_not_pass_for_newer_while_the_newer_is_not_recorde
     assert (await world.deliver(world.sync("newer", user="u", biz_time=5))).short == OK
     await asyncio.sleep(LEASE_S)
     world.faulty.fault("record", FAILS)
-    told = await world.deliver(world.sync("older", user="u", biz_time=3))
-    assert told.short == UNAVAILABLE
-    told = await world.deliver(world.sync("older", user="u", biz_time=3))
-    assert told.short == STALE
+    reported = await world.deliver(world.sync("older", user="u", biz_time=3))
+    assert reported.short == UNAVAILABLE
+    reported = await world.deliver(world.sync("older", user="u", biz_time=3))
+    assert reported.short == STALE
     assert world.client.ids_seen() == ["newer"]
 
 
@@ -258,10 +258,10 @@ async def test_what_was_not_recorded_is_recorded_together(world: World) -> None:
     assert unrecorded(world) == 50
     world.faulty.fault("record", *(Fault(before_s=0.5, fails=True),) * 50)
     began = time.monotonic()
-    await world.books.heal()
+    await world.session.flush()
     assert time.monotonic() - began < 1.0
     assert unrecorded(world) == 50
-    await world.books.close()
+    await world.session.close()
     assert unrecorded(world) == 0
 
 
@@ -279,7 +279,7 @@ async def test_an_ending_that_nothing_can_write_does_not_hold_up_the_others(
 
     monkeypatch.setattr(world.faulty, "record", record)
     with pytest.raises(TypeError):
-        await world.books.heal()
+        await world.session.flush()
     assert [await world.state(name) for name in "ab"] == ["sending", "applied"]
 
 

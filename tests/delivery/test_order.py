@@ -36,16 +36,16 @@ async def test_two_newer_ones_at_once_go_one_after_the_other_in_order_of_biz_tim
     first = world.start(world.sync("first", user="u", biz_time=1))
     await asyncio.sleep(0.1)
     calls = [world.start(world.sync(f"at {time}", user="u", biz_time=time)) for time in (9, 5, 7)]
-    told = await asyncio.gather(first, *calls)
-    assert {one.short for one in told} == {OK}
+    reported = await asyncio.gather(first, *calls)
+    assert {one.short for one in reported} == {OK}
     assert world.client.ids_seen() == ["first", "at 5", "at 7", "at 9"]
     assert world.client.at_once_max == 1
 
 
 async def test_other_linkages_do_not_wait(world: World) -> None:
     world.client.otherwise = lambda _: SLOW
-    told = await asyncio.gather(*(world.start(world.sync(name, user=name)) for name in "abc"))
-    assert {one.short for one in told} == {OK}
+    reported = await asyncio.gather(*(world.start(world.sync(name, user=name)) for name in "abc"))
+    assert {one.short for one in reported} == {OK}
     assert world.client.at_once_max == 3
 
 
@@ -120,9 +120,9 @@ async def test_a_request_waits_for_its_turn_and_no_longer_than_its_deadline(worl
     world.client.script("a", HANG)
     first = world.start(world.sync("a", user="u"), left_s=3.0)
     await asyncio.sleep(0.1)
-    told = await world.deliver(world.sync("b", user="u", biz_time=2), left_s=2.0)
-    assert told.short == BUSY
-    assert told.took_s == pytest.approx(2.0, abs=0.05)
+    reported = await world.deliver(world.sync("b", user="u", biz_time=2), left_s=2.0)
+    assert reported.short == BUSY
+    assert reported.took_s == pytest.approx(2.0, abs=0.05)
     assert (await first).short == TIMEOUT
     await asyncio.sleep(5.0)
     assert world.client.ids_seen() == ["a"]
@@ -145,17 +145,17 @@ async def test_a_request_in_doubt_blocks_nobody(world: World) -> None:
     assert (await world.deliver(world.sync("a", user="u"), left_s=1.0)).short == TIMEOUT
     await asyncio.sleep(3.5)
     assert await world.state("a") == "in_doubt"
-    told = await world.deliver(world.sync("b", user="u", biz_time=2))
-    assert told.short == OK
-    assert told.took_s < 0.1
+    reported = await world.deliver(world.sync("b", user="u", biz_time=2))
+    assert reported.short == OK
+    assert reported.took_s < 0.1
 
 
-@pytest.mark.parametrize(("ahead_s", "told"), [(299.0, "OK"), (301.0, "BIZ_TIME_IN_FUTURE")])
-async def test_a_biz_time_too_far_ahead_is_refused(world: World, ahead_s: float, told: str) -> None:
+@pytest.mark.parametrize(("ahead_s", "reported"), [(299.0, "OK"), (301.0, "BIZ_TIME_IN_FUTURE")])
+async def test_a_biz_time_too_far_ahead_is_refused(world: World, ahead_s: float, reported: str) -> None:
     now_ms = round((wall_s() + ahead_s) * 1000)
     order = world.sync("a", biz_time=now_ms - BIZ_TIME_MS)
-    assert (await world.deliver(order)).reason == told
-    assert len(world.client.seen) == (told == "OK")
+    assert (await world.deliver(order)).reason == reported
+    assert len(world.client.seen) == (reported == "OK")
 
 
 # -- two gateways on one ledger
@@ -178,9 +178,9 @@ def two(make: Make) -> Two:
 async def test_the_same_id_in_two_gateways_is_sent_once_and_answered_twice(two: Two, api: str) -> None:
     two.client.script("a", SLOW)
     order, same = getattr(two.here, api)("a"), getattr(two.there, api)("a")
-    told = await asyncio.gather(two.here.start(order), two.there.start(same))
-    assert [one.short for one in told] == [OK, OK]
-    assert sorted(one.response.replayed for one in told) == [False, True]
+    reported = await asyncio.gather(two.here.start(order), two.there.start(same))
+    assert [one.short for one in reported] == [OK, OK]
+    assert sorted(one.response.replayed for one in reported) == [False, True]
     assert two.client.ids_seen() == ["a"]
 
 
@@ -192,9 +192,9 @@ async def test_whose_time_is_up_while_another_gateway_sends_is_told_that_it_is_u
     two.ledger.faults["claim"].extend([Fault(), *[Fault(before_s=0.04)] * 20])
     first = two.here.start(two.here.sync("a"), left_s=3.0)
     await asyncio.sleep(0.1)
-    told = await two.there.deliver(two.there.sync("a"), left_s=left_s)
-    assert told.short == IN_PROGRESS
-    assert told.took_s < left_s + 0.3
+    reported = await two.there.deliver(two.there.sync("a"), left_s=left_s)
+    assert reported.short == IN_PROGRESS
+    assert reported.took_s < left_s + 0.3
     assert (await first).short == TIMEOUT
     assert two.client.ids_seen() == ["a"]
 
@@ -203,9 +203,9 @@ async def test_another_request_of_the_linkage_in_another_gateway_is_waited_for(t
     two.client.script("a", SLOW)
     first = two.here.start(two.here.sync("a", user="u"))
     await asyncio.sleep(0.1)
-    told = await two.there.deliver(two.there.sync("b", user="u", biz_time=2))
-    assert told.short == OK
-    assert told.took_s > 0.9
+    reported = await two.there.deliver(two.there.sync("b", user="u", biz_time=2))
+    assert reported.short == OK
+    assert reported.took_s > 0.9
     assert two.client.at_once_max == 1
     assert (await first).short == OK
 
@@ -227,8 +227,8 @@ async def test_in_doubt_and_busy_in_another_gateway_is_not_called_unsent(two: Tw
     two.client.script("b", HANG)
     other = two.here.start(two.here.sync("b", user="u", biz_time=2), left_s=3.0)
     await asyncio.sleep(0.1)
-    told = await two.there.deliver(two.there.sync("a", user="u"), left_s=1.0)
-    assert told.short == DOUBTFUL_BUSY
+    reported = await two.there.deliver(two.there.sync("a", user="u"), left_s=1.0)
+    assert reported.short == DOUBTFUL_BUSY
     await other
 
 
@@ -243,19 +243,19 @@ async def test_a_gateway_that_died_is_taken_over_from_when_its_lease_is_over(wor
     flight.task.cancel()  # as at a kill, but that the row says no more than before
     client.otherwise = lambda _: S
     await asyncio.sleep(0)
-    told = await world.deliver(order)
-    assert told.short == OK
-    assert 4.0 < told.took_s < 5.1
+    reported = await world.deliver(order)
+    assert reported.short == OK
+    assert 4.0 < reported.took_s < 5.1
     assert client.ids_seen() == ["a", "a"]
     await dying
 
 
 async def test_of_a_bind_account_whose_gateway_died_nothing_is_sent_again(world: World) -> None:
     order = world.bind("a")
-    claim = Claim(order.key, "", world.books.fingerprint(order), lease_ms=5_000)
+    claim = Claim(order.key, "", world.session.fingerprint(order), lease_ms=5_000)
     assert isinstance(await world.ledger.claim(claim, round(wall_s() * 1000)), Granted)
-    told = await world.deliver(order, left_s=2.0)
-    assert told.short == IN_PROGRESS
-    told = await world.deliver(order)
-    assert told.short == ("OUTCOME_IN_DOUBT", "unknown", "operator")
+    reported = await world.deliver(order, left_s=2.0)
+    assert reported.short == IN_PROGRESS
+    reported = await world.deliver(order)
+    assert reported.short == ("OUTCOME_IN_DOUBT", "unknown", "operator")
     assert not world.client.attempts

@@ -22,9 +22,9 @@ from tests.delivery.world import (
     UNREACHABLE,
     UNSIGNED,
     Make,
+    Reported,
     S,
     Step,
-    Told,
     U,
     World,
     failing,
@@ -35,14 +35,14 @@ CIRCUIT_OPEN = ("CIRCUIT_OPEN", "not_sent", "same_request_id")
 
 
 def limiter(world: World, api: str = "SyncLinkage") -> Limiter:
-    return world.delivery._attempts[api]._limiter
+    return world.delivery._senders[api]._limiter
 
 
 def is_open(world: World, api: str = "SyncLinkage") -> bool:
-    return world.delivery._attempts[api].is_open
+    return world.delivery._senders[api].is_open
 
 
-async def many(world: World, count: int, *, prefix: str = "ill", left_s: float = 0.25) -> list[Told]:
+async def many(world: World, count: int, *, prefix: str = "ill", left_s: float = 0.25) -> list[Reported]:
     """Make calls at once, which have time for one attempt."""
     calls = [world.start(world.sync(f"{prefix} {number}"), left_s) for number in range(count)]
     return list(await asyncio.gather(*calls))
@@ -59,7 +59,7 @@ async def opened(world: World, step: Step = UNREACHABLE) -> World:
 # -- the breaker
 
 
-ILL: Final = {
+FAILING: Final = {
     "unreachable": UNREACHABLE,
     "bad certificate": failing(errors.TlsInvalid("x")),
     "reset": LOST,
@@ -67,7 +67,7 @@ ILL: Final = {
 }
 
 
-@pytest.mark.parametrize("step", ILL.values(), ids=ILL.keys())
+@pytest.mark.parametrize("step", FAILING.values(), ids=FAILING.keys())
 async def test_twenty_ill_calls_open_it_and_then_nothing_is_tried_or_written(
     world: World, step: Step
 ) -> None:
@@ -76,10 +76,10 @@ async def test_twenty_ill_calls_open_it_and_then_nothing_is_tried_or_written(
     assert not is_open(world)
     await many(world, 1, prefix="last")
     attempts, done = len(world.client.attempts), len(world.faulty.done)
-    told = await many(world, 50, prefix="refused", left_s=10.0)
-    assert {one.short for one in told} == {CIRCUIT_OPEN}
-    assert {one.code for one in told} == {"UNAVAILABLE"}
-    assert max(one.took_s for one in told) < 0.01
+    reported = await many(world, 50, prefix="refused", left_s=10.0)
+    assert {one.short for one in reported} == {CIRCUIT_OPEN}
+    assert {one.code for one in reported} == {"UNAVAILABLE"}
+    assert max(one.took_s for one in reported) < 0.01
     assert len(world.client.attempts) == attempts
     assert set(world.faulty.done[done:]) <= {"look"}
     assert await world.state("refused 0") == "none"
@@ -148,8 +148,8 @@ async def test_one_probe_closes_it(world: World) -> None:
     await opened(world)
     await asyncio.sleep(5.0)
     world.client.otherwise = lambda _: SLOW
-    told = await many(world, 50, prefix="later", left_s=10.0)
-    assert Counter(one.short for one in told) == {OK: 1, CIRCUIT_OPEN: 49}
+    reported = await many(world, 50, prefix="later", left_s=10.0)
+    assert Counter(one.short for one in reported) == {OK: 1, CIRCUIT_OPEN: 49}
     assert not is_open(world)
     assert {one.short for one in await many(world, 50, prefix="well", left_s=10.0)} == {OK}
 
@@ -167,8 +167,8 @@ async def test_a_probe_that_fails_keeps_it_open_and_no_other_follows_at_once(wor
     attempts = len(world.client.attempts)
     for round_ in range(1, 4):
         await asyncio.sleep(5.0)
-        told = await many(world, 20, prefix=f"round {round_}", left_s=10.0)
-        assert Counter(one.reason for one in told) == {"UPSTREAM_UNREACHABLE": 1, "CIRCUIT_OPEN": 19}
+        reported = await many(world, 20, prefix=f"round {round_}", left_s=10.0)
+        assert Counter(one.reason for one in reported) == {"UPSTREAM_UNREACHABLE": 1, "CIRCUIT_OPEN": 19}
         assert len(world.client.attempts) == attempts + round_
         await asyncio.sleep(4.9)
         assert (await world.deliver(world.sync(f"early {round_}"))).short == CIRCUIT_OPEN
@@ -204,10 +204,10 @@ async def test_who_waited_for_room_while_it_opened_is_refused_and_not_tried(make
     world = make(max_in_flight=100)
     limiter(world)._limit = 20.0
     world.client.otherwise = lambda _: Step(UNREACHABLE.error, sent=False, before_s=1.0, applies=False)
-    told = await many(world, 60, left_s=10.0)
+    reported = await many(world, 60, left_s=10.0)
     assert is_open(world)
     assert len(world.client.attempts) == 20
-    assert Counter(one.reason for one in told) == {"UPSTREAM_UNREACHABLE": 20, "CIRCUIT_OPEN": 40}
+    assert Counter(one.reason for one in reported) == {"UPSTREAM_UNREACHABLE": 20, "CIRCUIT_OPEN": 40}
 
 
 async def test_nothing_is_tried_again_once_it_is_open(world: World) -> None:
@@ -218,8 +218,8 @@ async def test_nothing_is_tried_again_once_it_is_open(world: World) -> None:
     await many(world, 10)
     assert is_open(world)
     attempts = len(world.client.attempts)
-    told = [await call for call in calls]
-    assert {one.short for one in told} == {("CONNECTION_LOST", "unknown", "same_request_id")}
+    reported = [await call for call in calls]
+    assert {one.short for one in reported} == {("CONNECTION_LOST", "unknown", "same_request_id")}
     assert len(world.client.attempts) == attempts
     assert await world.state("0") == "in_doubt"
 
@@ -256,12 +256,12 @@ async def test_a_minutes_outage_is_not_made_worse_by_retries_and_is_recovered_fr
     for number in range(60 * rate):
         calls.append(world.start(world.sync(f"{number}"), 5.0))
         await asyncio.sleep(1 / rate)
-    told = await asyncio.gather(*calls)
-    accepted = sum(one.reason != "CIRCUIT_OPEN" for one in told)
+    reported = await asyncio.gather(*calls)
+    accepted = sum(one.reason != "CIRCUIT_OPEN" for one in reported)
     passed_s = time.monotonic() - began
     assert len(world.client.attempts) <= 1.2 * accepted + 10 * (passed_s + 1)
     if rate == 50:
-        assert len(world.client.attempts) < 0.2 * len(told)
+        assert len(world.client.attempts) < 0.2 * len(reported)
     world.client.otherwise = lambda _: S
     await asyncio.sleep(5.0)
     assert (await world.deliver(world.sync("probe"))).short == OK
@@ -308,8 +308,8 @@ async def test_a_rate_limit_makes_attempts_fewer(make: Make) -> None:
     world = make(max_in_flight=100)
     world.client.otherwise = lambda _: LIMITED
     for second in range(10):
-        told = await many(world, 20, prefix=str(second))
-        assert {one.reason for one in told} == {"WALLET_RATE_LIMITED"}
+        reported = await many(world, 20, prefix=str(second))
+        assert {one.reason for one in reported} == {"WALLET_RATE_LIMITED"}
         await asyncio.sleep(1.0)
     assert limiter(world).limit == 4
     world.client.otherwise = lambda _: Step(after_s=0.1)
@@ -339,9 +339,9 @@ async def test_what_is_known_waits_for_no_room(make: Make) -> None:
     holding = [world.start(world.sync("a")), world.start(world.bind("b"))]
     await asyncio.sleep(0.1)
     for order in (world.sync("known"), world.bind("known"), world.bind("doubtful")):
-        told = await world.deliver(order)
-        assert told.took_s < 0.01
-        assert told.short in {OK, ("OUTCOME_IN_DOUBT", "unknown", "operator")}
+        reported = await world.deliver(order)
+        assert reported.took_s < 0.01
+        assert reported.short in {OK, ("OUTCOME_IN_DOUBT", "unknown", "operator")}
     assert {(await call).short for call in holding} == {OK}
 
 
@@ -351,8 +351,8 @@ async def test_who_waits_for_room_too_long_was_not_sent(make: Make) -> None:
     world.client.otherwise = lambda _: Step(after_s=3.0)
     first = world.start(world.sync("a"))
     await asyncio.sleep(0.1)
-    told = await world.deliver(world.sync("b"), left_s=1.0)
-    assert told.short == ("OVERLOADED", "not_sent", "same_request_id")
+    reported = await world.deliver(world.sync("b"), left_s=1.0)
+    assert reported.short == ("OVERLOADED", "not_sent", "same_request_id")
     assert (await first).short == OK
     assert world.client.ids_seen() == ["a"]
     assert await world.state("b") == "none"
@@ -366,6 +366,6 @@ async def test_who_gives_up_waiting_for_room_takes_no_room(make: Make) -> None:
     await asyncio.sleep(0.5)
     for call in calls[1:4]:
         call.cancel()
-    told = await asyncio.gather(*calls, return_exceptions=True)
-    assert [one.short for one in told if isinstance(one, Told)] == [OK, OK, OK]
+    reported = await asyncio.gather(*calls, return_exceptions=True)
+    assert [one.short for one in reported if isinstance(one, Reported)] == [OK, OK, OK]
     assert world.client.ids_seen() == ["0", "4", "5"]

@@ -68,63 +68,63 @@ def test_retries_are_never_more_than_a_fifth_of_first_attempts_and_ten_a_second(
 # -- the breaker
 
 
-def ill(breaker: Breaker, count: int, *, at_s: float = 0.0, every_s: float = 0.0) -> None:
+def failing(breaker: Breaker, count: int, *, at_s: float = 0.0, every_s: float = 0.0) -> None:
     for number in range(count):
-        breaker.note(ill=True, now_s=at_s + number * every_s)
+        breaker.note(failing=True, now_s=at_s + number * every_s)
 
 
 def test_a_breaker_opens_when_twenty_calls_were_ill_within_ten_seconds() -> None:
     breaker = Breaker()
-    ill(breaker, 19)
-    assert breaker.admits(0.0)
-    ill(breaker, 1, at_s=10.0)
+    failing(breaker, 19)
+    assert breaker.allow(0.0)
+    failing(breaker, 1, at_s=10.0)
     assert breaker.is_open
-    assert not breaker.admits(10.0)
+    assert not breaker.allow(10.0)
 
 
 def test_a_breaker_stays_closed_when_ill_calls_are_rare() -> None:
     breaker = Breaker()
-    ill(breaker, 1000, every_s=0.527)
+    failing(breaker, 1000, every_s=0.527)
     assert not breaker.is_open
 
 
 def test_one_well_call_wipes_the_slate() -> None:
     breaker = Breaker()
-    ill(breaker, 19)
-    breaker.note(ill=False, now_s=0.0)
-    ill(breaker, 19)
+    failing(breaker, 19)
+    breaker.note(failing=False, now_s=0.0)
+    failing(breaker, 19)
     assert not breaker.is_open
 
 
 def test_an_open_breaker_admits_one_probe_after_five_seconds() -> None:
     breaker = Breaker()
-    ill(breaker, 20)
-    assert not breaker.admits(4.999)
-    assert breaker.admits(5.0)
-    assert not breaker.admits(5.0)
-    breaker.end_probe()
-    assert breaker.admits(5.1)
+    failing(breaker, 20)
+    assert not breaker.allow(4.999)
+    assert breaker.allow(5.0)
+    assert not breaker.allow(5.0)
+    breaker.release_probe()
+    assert breaker.allow(5.1)
 
 
 def test_a_probe_that_is_ill_keeps_it_open_and_silent_for_five_more_seconds() -> None:
     breaker = Breaker()
-    ill(breaker, 20)
-    assert breaker.admits(5.0)
-    breaker.note(ill=True, now_s=9.0)
-    breaker.end_probe()
-    assert not breaker.admits(13.9)
-    assert breaker.admits(14.0)
+    failing(breaker, 20)
+    assert breaker.allow(5.0)
+    breaker.note(failing=True, now_s=9.0)
+    breaker.release_probe()
+    assert not breaker.allow(13.9)
+    assert breaker.allow(14.0)
 
 
 def test_a_probe_that_is_well_closes_it() -> None:
     breaker = Breaker()
-    ill(breaker, 20)
-    assert breaker.admits(5.0)
-    breaker.note(ill=False, now_s=5.1)
-    breaker.end_probe()
+    failing(breaker, 20)
+    assert breaker.allow(5.0)
+    breaker.note(failing=False, now_s=5.1)
+    breaker.release_probe()
     assert not breaker.is_open
-    assert all(breaker.admits(5.1) for _ in range(3))
-    ill(breaker, 19, at_s=5.2)
+    assert all(breaker.allow(5.1) for _ in range(3))
+    failing(breaker, 19, at_s=5.2)
     assert not breaker.is_open
 
 
@@ -210,25 +210,25 @@ async def test_a_cancel_of_who_is_inside_frees_the_slot() -> None:
 
 def test_the_limit_falls_by_three_tenths_once_a_second_and_not_below_four() -> None:
     limiter = Limiter(100)
-    limiter.slower(0.0)
-    limiter.slower(0.9)
+    limiter.on_overload(0.0)
+    limiter.on_overload(0.9)
     assert limiter.limit == 70
-    limiter.slower(1.0)
+    limiter.on_overload(1.0)
     assert limiter.limit == 49
     for second in range(2, 60):
-        limiter.slower(float(second))
+        limiter.on_overload(float(second))
     assert limiter.limit == 4
 
 
 def test_the_limit_rises_again_by_one_a_round_and_not_above_its_maximum() -> None:
     limiter = Limiter(10)
     for second in range(60):
-        limiter.slower(float(second))
+        limiter.on_overload(float(second))
     for _ in range(5):
-        limiter.well()
+        limiter.on_success()
     assert limiter.limit == 5
     for _ in range(1000):
-        limiter.well()
+        limiter.on_success()
     assert limiter.limit == 10
 
 
@@ -236,7 +236,7 @@ def test_the_limit_rises_again_by_one_a_round_and_not_above_its_maximum() -> Non
 def test_a_small_limit_is_not_raised_by_its_floor(limit_max: int) -> None:
     limiter = Limiter(limit_max)
     for second in range(60):
-        limiter.slower(float(second))
+        limiter.on_overload(float(second))
     assert limiter.limit == limit_max
 
 
@@ -244,7 +244,7 @@ async def test_who_is_inside_stays_when_the_limit_falls_and_nobody_comes_in_abov
     held = Held(Limiter(8))
     await held.take(*range(1, 12))
     for second in range(60):
-        held.limiter.slower(float(second))
+        held.limiter.on_overload(float(second))
     assert len(held.inside) == 8
     await held.release(1, 2, 3, 4)
     assert held.inside == [5, 6, 7, 8]
@@ -278,8 +278,8 @@ async def test_a_thousand_that_come_wait_and_are_cancelled_leave_every_slot_free
         if DICE.random() < 0.3:
             DICE.choice(tasks).cancel()
         if DICE.random() < 0.1:
-            limiter.slower(time.monotonic())
+            limiter.on_overload(time.monotonic())
         else:
-            limiter.well()
+            limiter.on_success()
     await asyncio.gather(*tasks, return_exceptions=True)
     assert (limiter._taken, inside, list(limiter._waiting)) == (0, 0, [])

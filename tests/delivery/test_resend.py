@@ -47,9 +47,9 @@ AGAIN: Final = {
 @pytest.mark.parametrize("step", AGAIN.values(), ids=AGAIN.keys())
 async def test_sync_linkage_is_sent_again_with_the_same_bytes(world: World, step: Step) -> None:
     world.client.script("a", step, step, S)
-    told = await world.deliver(world.sync("a"), left_s=20.0)
-    assert told.short == OK
-    assert not told.response.replayed
+    reported = await world.deliver(world.sync("a"), left_s=20.0)
+    assert reported.short == OK
+    assert not reported.response.replayed
     assert len(world.client.attempts) == 3
     assert len(set(world.client.seen)) == 1
     assert await world.state("a") == "applied"
@@ -70,8 +70,11 @@ async def test_an_earlier_answer_that_leaves_no_time_to_send_again_is_told_as_re
     world: World,
 ) -> None:
     world.client.script("a", replace(failing(errors.Repeated("x")), after_s=1.0))
-    told = await world.deliver(world.sync("a"), left_s=1.05)
-    assert (told.short, told.code) == (("RESPONSE_REPLAYED", "unknown", "same_request_id"), "UNAVAILABLE")
+    reported = await world.deliver(world.sync("a"), left_s=1.05)
+    assert (reported.short, reported.code) == (
+        ("RESPONSE_REPLAYED", "unknown", "same_request_id"),
+        "UNAVAILABLE",
+    )
     assert len(world.client.attempts) == 1
     assert await world.state("a") == "in_doubt"
 
@@ -126,11 +129,11 @@ async def test_what_a_second_try_cannot_mend_is_sent_once(
     world: World, api: str, step: Step, short: tuple[str, str, str], state: str
 ) -> None:
     world.client.script("a", step)
-    told = await world.deliver(getattr(world, api)("a"))
+    reported = await world.deliver(getattr(world, api)("a"))
     if api == "bind" and short[2] == "same_request_id":
         short = (*short[:2], "operator")
-    assert told.short == short
-    assert told.facts["attempts"] == "1"
+    assert reported.short == short
+    assert reported.facts["attempts"] == "1"
     assert len(world.client.attempts) == 1
     assert await world.state("a") == state
 
@@ -138,9 +141,9 @@ async def test_what_a_second_try_cannot_mend_is_sent_once(
 @pytest.mark.parametrize("name", [name for name, step in AGAIN.items() if step.sent])
 async def test_bind_account_is_sent_once(world: World, name: str) -> None:
     world.client.script("a", AGAIN[name])
-    told = await world.deliver(world.bind("a"))
-    assert told.short[1:] == ("unknown", "operator")
-    assert told.code in {"UNKNOWN", "DEADLINE_EXCEEDED"}
+    reported = await world.deliver(world.bind("a"))
+    assert reported.short[1:] == ("unknown", "operator")
+    assert reported.code in {"UNKNOWN", "DEADLINE_EXCEEDED"}
     assert len(world.client.seen) == 1
     assert await world.state("a") == "in_doubt"
     again = await world.deliver(world.bind("a"))
@@ -170,37 +173,37 @@ async def test_bind_account_is_sent_again_where_alipayhk_promised_idempotency(ma
 async def test_backoff_doubles_and_leaves_time_for_the_answer_of_the_last_attempt(make: Make) -> None:
     world = make(attempts_max=100)
     world.client.otherwise = lambda _: U
-    told = await world.deliver(world.sync("a"), left_s=2.4)
-    assert told.short == ("WALLET_RESULT_UNKNOWN", "unknown", "same_request_id")
+    reported = await world.deliver(world.sync("a"), left_s=2.4)
+    assert reported.short == ("WALLET_RESULT_UNKNOWN", "unknown", "same_request_id")
     waits = [
         after - before
         for before, after in zip(world.client.sent_at, world.client.sent_at[1:], strict=False)
     ]
     assert waits == pytest.approx([0.2, 0.4, 0.8, 0.74], abs=0.02)
-    assert told.took_s < 2.2
+    assert reported.took_s < 2.2
 
 
 @pytest.mark.parametrize("step", AGAIN.values(), ids=AGAIN.keys())
 async def test_no_call_makes_more_attempts_than_allowed(make: Make, step: Step) -> None:
     world = make(attempts_max=3)
     world.client.otherwise = lambda _: step
-    told = await world.deliver(world.sync("a"), left_s=60.0)
-    assert told.retry == "same_request_id"
-    assert told.resends_ended
-    assert (len(world.client.attempts), told.facts["attempts"]) == (3, "3")
+    reported = await world.deliver(world.sync("a"), left_s=60.0)
+    assert reported.retry == "same_request_id"
+    assert reported.resends_ended
+    assert (len(world.client.attempts), reported.facts["attempts"]) == (3, "3")
 
 
 async def test_a_call_that_its_deadline_ends_is_not_marked_as_ended_by_the_gateway(world: World) -> None:
     world.client.otherwise = lambda _: U
-    told = await world.deliver(world.sync("a"), left_s=1.0)
-    assert (told.reason, told.resends_ended) == ("WALLET_RESULT_UNKNOWN", False)
+    reported = await world.deliver(world.sync("a"), left_s=1.0)
+    assert (reported.reason, reported.resends_ended) == ("WALLET_RESULT_UNKNOWN", False)
 
 
 async def test_a_call_that_the_retry_budget_ends_is_marked_so(make: Make) -> None:
     world = make(attempts_max=100, chance=lambda: 0.0)
     world.client.otherwise = lambda _: U
-    told = await world.deliver(world.sync("a"), left_s=60.0)
-    assert told.resends_ended
+    reported = await world.deliver(world.sync("a"), left_s=60.0)
+    assert reported.resends_ended
     assert len(world.client.attempts) == 11
 
 
@@ -213,9 +216,9 @@ async def test_when_alipayhk_says_when_to_come_again_it_is_not_sent_earlier(worl
 
 async def test_when_alipayhk_says_to_come_after_the_deadline_it_is_not_sent_again(world: World) -> None:
     world.client.script("a", failing(errors.Unsigned("x", http_status=503, retry_after_s=30.0)))
-    told = await world.deliver(world.sync("a"))
-    assert told.short == ("UPSTREAM_HTTP_ERROR", "unknown", "same_request_id")
-    assert told.took_s < 0.1
+    reported = await world.deliver(world.sync("a"))
+    assert reported.short == ("UPSTREAM_HTTP_ERROR", "unknown", "same_request_id")
+    assert reported.took_s < 0.1
     assert len(world.client.seen) == 1
 
 
@@ -234,9 +237,9 @@ async def test_the_reason_is_that_of_the_last_attempt_that_was_sent(
 ) -> None:
     world.client.script("a", U, failing(error))
     world.client.otherwise = lambda _: UNREACHABLE
-    told = await world.deliver(world.sync("a"), left_s=5.0)
-    assert told.short == (reason, "unknown", "same_request_id")
-    assert int(told.facts["attempts"]) > 2
+    reported = await world.deliver(world.sync("a"), left_s=5.0)
+    assert reported.short == (reason, "unknown", "same_request_id")
+    assert int(reported.facts["attempts"]) > 2
     assert len(world.client.seen) == 2
     assert await world.state("a") == "in_doubt"
 
@@ -244,15 +247,15 @@ async def test_the_reason_is_that_of_the_last_attempt_that_was_sent(
 async def test_a_bad_certificate_after_an_attempt_that_was_sent_does_not_replace_it(world: World) -> None:
     world.client.script("a", LOST)
     world.client.otherwise = lambda _: failing(errors.TlsInvalid("x"))
-    told = await world.deliver(world.sync("a"), left_s=2.0)
-    assert told.short == ("CONNECTION_LOST", "unknown", "same_request_id")
+    reported = await world.deliver(world.sync("a"), left_s=2.0)
+    assert reported.short == ("CONNECTION_LOST", "unknown", "same_request_id")
     assert await world.state("a") == "in_doubt"
 
 
 async def test_a_bad_signature_after_a_doubt_is_told_and_stays_in_doubt(world: World) -> None:
     world.client.script("a", LOST, failing(errors.SignatureInvalid("x")))
-    told = await world.deliver(world.sync("a"))
-    assert told.short == ("RESPONSE_SIGNATURE_INVALID", "unknown", "operator")
+    reported = await world.deliver(world.sync("a"))
+    assert reported.short == ("RESPONSE_SIGNATURE_INVALID", "unknown", "operator")
     assert await world.state("a") == "in_doubt"
 
 
@@ -264,8 +267,8 @@ DOUBTS: Final = {"timeout": HANG, "reset": LOST, "U": U, "unsigned": UNSIGNED}
 @pytest.mark.parametrize("doubt", DOUBTS.values(), ids=DOUBTS.keys())
 async def test_a_refusal_of_this_gateway_after_a_doubt_leaves_the_doubt(world: World, doubt: Step) -> None:
     world.client.script("a", doubt, refusing("INVALID_SIGNATURE"))
-    told = await world.deliver(world.sync("a"))
-    assert told.short == ("GATEWAY_REFUSED", "unknown", "operator")
+    reported = await world.deliver(world.sync("a"))
+    assert reported.short == ("GATEWAY_REFUSED", "unknown", "operator")
     assert await world.state("a") == "in_doubt"
     again = await world.deliver(world.sync("a"))
     assert again.short == OK
@@ -277,25 +280,28 @@ async def test_a_code_that_no_table_knows_after_a_doubt_may_mean_already_done(
     world: World, doubt: Step
 ) -> None:
     world.client.script("a", doubt, refusing("ALREADY_LINKED"))
-    told = await world.deliver(world.sync("a"))
-    assert told.short == ("WALLET_REJECTED", "unknown", "operator")
-    assert told.facts["result_code"] == "ALREADY_LINKED"
+    reported = await world.deliver(world.sync("a"))
+    assert reported.short == ("WALLET_REJECTED", "unknown", "operator")
+    assert reported.facts["result_code"] == "ALREADY_LINKED"
     assert await world.state("a") == "in_doubt"
 
 
 @pytest.mark.parametrize("doubt", DOUBTS.values(), ids=DOUBTS.keys())
 async def test_a_known_code_after_a_doubt_is_final(world: World, doubt: Step) -> None:
     world.client.script("a", doubt, refusing("USER_NOT_EXIST"))
-    told = await world.deliver(world.sync("a"))
-    assert told.short == ("WALLET_REJECTED", "rejected", "new_request_id")
+    reported = await world.deliver(world.sync("a"))
+    assert reported.short == ("WALLET_REJECTED", "rejected", "new_request_id")
     assert await world.state("a") == "rejected"
 
 
 async def test_a_code_of_the_operators_table_after_a_doubt_is_final(make: Make) -> None:
     world = make(codes=ResultCodes({"SyncLinkage": {"NOT_OURS": StatusCode.NOT_FOUND}}))
     world.client.script("a", LOST, refusing("NOT_OURS"))
-    told = await world.deliver(world.sync("a"))
-    assert (told.short, told.code) == (("WALLET_REJECTED", "rejected", "new_request_id"), "NOT_FOUND")
+    reported = await world.deliver(world.sync("a"))
+    assert (reported.short, reported.code) == (
+        ("WALLET_REJECTED", "rejected", "new_request_id"),
+        "NOT_FOUND",
+    )
 
 
 async def test_the_same_doubt_of_an_earlier_call_counts_as_well(world: World) -> None:
@@ -303,8 +309,8 @@ async def test_the_same_doubt_of_an_earlier_call_counts_as_well(world: World) ->
         world.client.script(request_id, HANG, refusing(code))
         assert (await world.deliver(world.sync(request_id), left_s=2.0)).reason == "UPSTREAM_TIMEOUT"
         await asyncio.sleep(10.0)
-        told = await world.deliver(world.sync(request_id))
-        assert told.short[1:] == ("unknown", "operator")
+        reported = await world.deliver(world.sync(request_id))
+        assert reported.short[1:] == ("unknown", "operator")
         assert await world.state(request_id) == "in_doubt"
 
 
@@ -313,8 +319,8 @@ async def test_unreachable_after_the_doubt_of_an_earlier_call_is_not_called_unse
     await world.deliver(world.sync("a"), left_s=2.0)
     await asyncio.sleep(10.0)
     world.client.otherwise = lambda _: UNREACHABLE
-    told = await world.deliver(world.sync("a"), left_s=2.0)
-    assert told.short == ("UPSTREAM_UNREACHABLE", "unknown", "same_request_id")
+    reported = await world.deliver(world.sync("a"), left_s=2.0)
+    assert reported.short == ("UPSTREAM_UNREACHABLE", "unknown", "same_request_id")
     assert await world.state("a") == "in_doubt"
 
 
@@ -327,8 +333,8 @@ async def test_a_refusal_of_this_gateway_is_not_final_and_the_id_is_sent_again(
 ) -> None:
     order_of = getattr(world, api)
     world.client.script("a", refusing("INVALID_CLIENT"), S)
-    told = await world.deliver(order_of("a"))
-    assert told.short == ("GATEWAY_REFUSED", "rejected", "operator")
+    reported = await world.deliver(order_of("a"))
+    assert reported.short == ("GATEWAY_REFUSED", "rejected", "operator")
     # What was sent under an id stays its content.
     reused = await world.deliver(order_of("a", content="mended"))
     assert reused.short == ("REQUEST_ID_REUSED", "not_sent", "new_request_id")
@@ -371,15 +377,15 @@ async def test_a_bug_in_the_reply_is_opaque_and_leaves_the_request_in_doubt(worl
         raise KeyError("SECRET")
 
     order = replace(world.sync("a"), reply=reply)  # type: ignore[arg-type]
-    told = await world.deliver(order)
-    assert told.short == ("GATEWAY_BUG", "unknown", "operator")
-    assert "SECRET" not in repr(told)
+    reported = await world.deliver(order)
+    assert reported.short == ("GATEWAY_BUG", "unknown", "operator")
+    assert "SECRET" not in repr(reported)
     assert await world.state("a") == "in_doubt"
 
 
 @pytest.mark.parametrize("sent", [True, False])
 async def test_a_bug_in_an_attempt_is_told_by_what_is_known(world: World, sent: bool) -> None:
     world.client.script("a", Step(KeyError("SECRET"), sent=sent, applies=sent))
-    told = await world.deliver(world.sync("a"))
-    assert told.short == ("GATEWAY_BUG", "unknown" if sent else "not_sent", "operator")
+    reported = await world.deliver(world.sync("a"))
+    assert reported.short == ("GATEWAY_BUG", "unknown" if sent else "not_sent", "operator")
     assert await world.state("a") == ("in_doubt" if sent else "none")

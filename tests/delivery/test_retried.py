@@ -20,8 +20,8 @@ FORGETFUL = {"memory": MemoryLedger, "off": OffLedger}
 async def both(world: World, left_s: float = 10.0, caller: Caller = ANYBODY) -> list[tuple[str, str, str]]:
     """Make a call that is not retried, and the same call as a retry."""
     order = world.sync("b")
-    told = [await world.deliver(order, left_s, caller, retried=retried) for retried in (False, True)]
-    return [one.short for one in told]
+    reported = [await world.deliver(order, left_s, caller, retried=retried) for retried in (False, True)]
+    return [one.short for one in reported]
 
 
 def not_sent_and_unknown(reason: str) -> list[tuple[str, str, str]]:
@@ -66,7 +66,7 @@ async def test_a_ledger_that_cannot_be_read(world: World) -> None:
 
 async def test_no_room_in_time(make: Make) -> None:
     world = make(max_in_flight=9)
-    world.delivery._attempts["SyncLinkage"]._limiter._limit = 1.0
+    world.delivery._senders["SyncLinkage"]._limiter._limit = 1.0
     world.client.script("a", Step(after_s=3.0))
     first = world.start(world.sync("a"))
     await asyncio.sleep(0.1)
@@ -89,7 +89,7 @@ async def test_other_content_under_way_under_the_same_id(world: World) -> None:
 
 async def test_who_waits_for_one_flight_is_told_as_each_of_them_called(make: Make) -> None:
     world = make(max_in_flight=9, ledger=MemoryLedger())
-    world.delivery._attempts["SyncLinkage"]._limiter._limit = 1.0
+    world.delivery._senders["SyncLinkage"]._limiter._limit = 1.0
     world.client.script("a", Step(after_s=3.0))
     first = world.start(world.sync("a"))
     await asyncio.sleep(0.1)
@@ -120,8 +120,8 @@ async def test_who_waits_for_its_turn_has_looked(world: World) -> None:
     world.client.script("a", Step(after_s=3.0))
     first = world.start(world.sync("a", user="u"))
     await asyncio.sleep(0.1)
-    told = await world.deliver(world.sync("b", user="u", biz_time=2), left_s=0.5, retried=True)
-    assert told.short == ("LINKAGE_BUSY", "not_sent", SAME)
+    reported = await world.deliver(world.sync("b", user="u", biz_time=2), left_s=0.5, retried=True)
+    assert reported.short == ("LINKAGE_BUSY", "not_sent", SAME)
     assert (await first).short == OK
 
 
@@ -158,8 +158,8 @@ async def test_what_a_retry_is_told_stays_in_doubt_where_the_ledger_forgets(make
     world = make(ledger=MemoryLedger())
     world.client.otherwise = lambda _: refusing("NO_TABLE_KNOWS")
     for _ in range(2):
-        told = await world.deliver(world.sync("a"), retried=True)
-        assert told.short == ("WALLET_REJECTED", "unknown", "operator")
+        reported = await world.deliver(world.sync("a"), retried=True)
+        assert reported.short == ("WALLET_REJECTED", "unknown", "operator")
     assert await world.state("a") == "in_doubt"
     assert (await world.deliver(world.sync("a"))).outcome == "unknown"
 
@@ -187,8 +187,8 @@ async def test_a_refusal_in_words_that_no_table_knows_may_mean_already_done(
     world.client.otherwise = lambda _: refusing("NO_TABLE_KNOWS")
     first = await world.deliver(world.sync("a"))
     assert first.short == ("WALLET_REJECTED", "rejected", "new_request_id")
-    told = await world.deliver(world.sync("b"), retried=True)
-    assert told.short == ("WALLET_REJECTED", "unknown", "operator")
+    reported = await world.deliver(world.sync("b"), retried=True)
+    assert reported.short == ("WALLET_REJECTED", "unknown", "operator")
     world.client.otherwise = lambda _: refusing("PROCESS_FAIL")
-    told = await world.deliver(world.sync("c"), retried=True)
-    assert told.short == ("WALLET_REJECTED", "rejected", "never")
+    reported = await world.deliver(world.sync("c"), retried=True)
+    assert reported.short == ("WALLET_REJECTED", "rejected", "never")

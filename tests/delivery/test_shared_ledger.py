@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from service.delivery.outbound_request import Order
+from service.delivery.outbound_request import OutboundRequest
 from service.ledger import Ending, State
 from tests.delivery.world import (
     FAILS,
@@ -39,7 +39,7 @@ def pair(make: Make) -> tuple[World, World]:
     return one, make(ledger=ledger, client=one.client)
 
 
-async def resolve(world: World, order: Order) -> None:
+async def resolve(world: World, order: OutboundRequest) -> None:
     """Write down that AlipayHK did not do it, as a person found out."""
     now_ms, no = round(wall_s() * 1000), Ending(State.REJECTED)
     assert await world.ledger.resolve(order.key, no, who="ann", why="asked", now_ms=now_ms)
@@ -101,8 +101,8 @@ async def test_a_claim_that_was_overtaken_before_it_was_heard_of_is_not_sent(
     assert (await older).short == UNAVAILABLE
     assert one.client.ids_seen() == ["newer"]
     assert await one.state("older") == "none"
-    told = await one.deliver(one.sync("older", user="u", biz_time=1))
-    assert told.short == STALE
+    reported = await one.deliver(one.sync("older", user="u", biz_time=1))
+    assert reported.short == STALE
 
 
 async def test_a_claim_that_a_person_ended_before_it_was_heard_of_is_not_sent(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.delivery.outbound_request import Order
+from service.delivery.outbound_request import OutboundRequest
 from service.ledger import Ending, State
 from tests.delivery import virtual_time
 from tests.delivery.world import LEASE_S, LOST, OK, UNAVAILABLE, UPSTREAM_TIMEOUT_S, S, Step, World, wall_s
@@ -18,7 +18,7 @@ async def stop() -> None:
 STOPPED = Step(halt=stop)
 
 
-def order_of(world: World, api: str) -> Order:
+def order_of(world: World, api: str) -> OutboundRequest:
     return world.sync("a") if api == "SyncLinkage" else world.bind("a")
 
 
@@ -27,9 +27,9 @@ async def test_request_whose_lease_expired_is_not_sent_and_its_claim_is_undone(
     world: World, api: str
 ) -> None:
     world.client.script("a", STOPPED)
-    told = await world.deliver(order_of(world, api), left_s=30.0)
-    assert told.short == UNAVAILABLE
-    assert told.took_s < LEASE_S + 0.1, "nothing is gained by waiting"
+    reported = await world.deliver(order_of(world, api), left_s=30.0)
+    assert reported.short == UNAVAILABLE
+    assert reported.took_s < LEASE_S + 0.1, "nothing is gained by waiting"
     assert (world.client.seen, await world.state("a")) == ([], "none")
     assert (await world.deliver(order_of(world, api))).short == OK
 
@@ -66,8 +66,8 @@ async def test_attempt_that_was_sent_is_reported_where_the_lease_of_the_next_one
     world: World,
 ) -> None:
     world.client.script("a", LOST, STOPPED)
-    told = await world.deliver(world.sync("a"), left_s=LEASE_S)
-    assert told.short == ("CONNECTION_LOST", "unknown", "same_request_id")
+    reported = await world.deliver(world.sync("a"), left_s=LEASE_S)
+    assert reported.short == ("CONNECTION_LOST", "unknown", "same_request_id")
     assert len(world.client.seen) == 1
 
 

@@ -7,14 +7,14 @@ import random
 from collections import Counter
 from typing import Final
 
-from service.delivery.linkage_queue import Turns
+from service.delivery.linkage_queue import LinkageQueue
 
 
 class Line:
     """Tasks that take their turn and note it."""
 
     def __init__(self) -> None:
-        self.turns = Turns()
+        self.turns = LinkageQueue()
         self.order: list[str] = []
         self.inside: Counter[str] = Counter()
 

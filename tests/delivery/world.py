@@ -24,8 +24,8 @@ from clients.alipayhk.wire.protocols import ENVELOPE_SIGNED, HEADER_SIGNED
 from service.credentials.callers import ANYBODY, Caller
 from service.delivery.clock_skew import ClockSkew
 from service.delivery.delivery import Delivery
-from service.delivery.ledger_session import Bookkeeping
-from service.delivery.outbound_request import Order
+from service.delivery.ledger_session import LedgerSession
+from service.delivery.outbound_request import OutboundRequest
 from service.ledger import Answer, Claim, Ending, Key, LedgerUnavailable, Row
 from service.ledger.lease import Clock
 from service.ledger.memory import MemoryLedger
@@ -258,7 +258,7 @@ class FaultyLedger(MemoryLedger):
 
 
 @dataclass(frozen=True)
-class Told:
+class Reported:
     """What a caller was told, and when."""
 
     reason: str
@@ -306,7 +306,7 @@ class World:
         self.metrics = Metrics()
         self.codes = codes or ResultCodes()
         clock = Clock(lambda: wall_s() + self.wall_step_s, time.monotonic)
-        self.books = Bookkeeping(
+        self.session = LedgerSession(
             self.ledger,
             vault_of(),
             self.metrics,
@@ -317,7 +317,7 @@ class World:
         )
         self.delivery = Delivery(
             self.client,
-            self.books,
+            self.session,
             self.metrics,
             apis=("SyncLinkage", "BindAccount"),
             codes=self.codes,
@@ -341,10 +341,10 @@ class World:
 
     def sync(
         self, request_id: str, *, content: str = "bind", biz_time: int = 1, user: str | None = None
-    ) -> Order:
+    ) -> OutboundRequest:
         """Return an order to change a linkage; every request changes its own unless a user is given."""
         members: dict[str, Any] = {"bizTime": biz_time, "operate": content, "user": user or request_id}
-        return Order(
+        return OutboundRequest(
             self._sync,
             request_id,
             _json({"requestId": request_id, **members}),
@@ -355,15 +355,20 @@ class World:
             biz_time_ms=BIZ_TIME_MS + biz_time,
         )
 
-    def bind(self, request_id: str, *, content: str = "x") -> Order:
+    def bind(self, request_id: str, *, content: str = "x") -> OutboundRequest:
         """Return an order to bind an account."""
         body = _json({"account": content})
         rpc = bind_account.RPC
-        return Order(self._bind, request_id, body, body, rpc.response, rpc.reply)
+        return OutboundRequest(self._bind, request_id, body, body, rpc.response, rpc.reply)
 
     async def deliver(
-        self, order: Order, left_s: float = 10.0, caller: Caller = ANYBODY, *, retried: bool = False
-    ) -> Told:
+        self,
+        order: OutboundRequest,
+        left_s: float = 10.0,
+        caller: Caller = ANYBODY,
+        *,
+        retried: bool = False,
+    ) -> Reported:
         """Deliver an order, and tell its caller what came of it as the interceptors do."""
         api, idempotent = order.endpoint.api, order.endpoint.idempotent
         began = time.monotonic()
@@ -376,12 +381,17 @@ class World:
             took_s = time.monotonic() - began
             names = (verdict.reason_name, str(verdict.outcome), str(verdict.retry), verdict.code.name)
             ended = call.circumstances.resends_ended
-            return Told(*names, dict(verdict.facts), None, took_s, ended)
-        return Told("OK", response=response, took_s=time.monotonic() - began)
+            return Reported(*names, dict(verdict.facts), None, took_s, ended)
+        return Reported("OK", response=response, took_s=time.monotonic() - began)
 
     def start(
-        self, order: Order, left_s: float = 10.0, caller: Caller = ANYBODY, *, retried: bool = False
-    ) -> asyncio.Task[Told]:
+        self,
+        order: OutboundRequest,
+        left_s: float = 10.0,
+        caller: Caller = ANYBODY,
+        *,
+        retried: bool = False,
+    ) -> asyncio.Task[Reported]:
         """Deliver an order in a task of its own, as gRPC does."""
         return asyncio.create_task(self.deliver(order, left_s, caller, retried=retried))
 
@@ -401,9 +411,9 @@ class World:
         await asyncio.sleep(0)
         delivery = self.delivery
         assert not delivery._flights
-        assert not delivery._turns._waiting
+        assert not delivery._linkages._waiting
         assert not +Counter(delivery._by_caller)
-        for attempts in delivery._attempts.values():
+        for attempts in delivery._senders.values():
             assert (attempts._limiter._taken, list(attempts._limiter._waiting)) == (0, [])
             assert not attempts._breaker._probing
         ours = ("Delivery.", "Attempts.", "Bookkeeping.", "World.")

@@ -35,7 +35,7 @@ _SENTENCES: Final[dict[tuple[str, str], str]] = {}
 
 
 @dataclass(frozen=True)
-class Told:
+class Reported:
     """A status other than OK, with everything beside it."""
 
     code: StatusCode
@@ -125,7 +125,7 @@ async def call(
     try:
         return await method(data, timeout=timeout_s)
     except grpc.aio.AioRpcError as error:
-        return told(error)
+        return reported(error)
 
 
 async def refused(
@@ -135,10 +135,10 @@ async def refused(
     expected: Expected,
     *,
     timeout_s: float | None = TIMEOUT_S,
-) -> Told:
+) -> Reported:
     """Call, and be told exactly what is expected."""
     answer = await call(channel, api, request, timeout_s=timeout_s)
-    assert isinstance(answer, Told), "an OK that should not be"
+    assert isinstance(answer, Reported), "an OK that should not be"
     check(answer, expected, request)
     return answer
 
@@ -146,24 +146,24 @@ async def refused(
 async def accepted(channel: grpc.aio.Channel, api: Api, request: Message, **how: Any) -> Any:
     """Call, and be given OK."""
     answer = await call(channel, api, request, **how)
-    assert not isinstance(answer, Told), answer
+    assert not isinstance(answer, Reported), answer
     assert answer.result.status == "S"
     assert not answer.replayed
     assert not answer.resolved_by_operator
     return answer
 
 
-def told(error: grpc.aio.AioRpcError) -> Told:
+def reported(error: grpc.aio.AioRpcError) -> Reported:
     """Read a status with everything beside it."""
     trailers = dict(error.trailing_metadata() or ())
-    plain = Told(error.code(), error.details() or "", trailers)
+    plain = Reported(error.code(), error.details() or "", trailers)
     data = trailers.get(DETAILS)
     if not isinstance(data, bytes):
         return plain
     return replace(plain, status=Status.FromString(data))
 
 
-def check(answer: Told, expected: Expected, request: Message | None = None) -> None:
+def check(answer: Reported, expected: Expected, request: Message | None = None) -> None:
     """Check everything that holds for every status the gateway makes."""
     info = answer.info
     found = (answer.code, info.reason, info.metadata["outcome"], info.metadata["retry"])
@@ -179,7 +179,7 @@ def check(answer: Told, expected: Expected, request: Message | None = None) -> N
         _check_request(answer, request)
 
 
-def _check_wait(answer: Told, expected: Expected) -> None:
+def _check_wait(answer: Reported, expected: Expected) -> None:
     waits = answer.details(RetryInfo)
     if expected.retry == "same_request_id":
         (wait,) = waits
@@ -191,7 +191,7 @@ def _check_wait(answer: Told, expected: Expected) -> None:
         assert answer.pushback_ms == -1
 
 
-def _check_request(answer: Told, request: Any) -> None:
+def _check_request(answer: Reported, request: Any) -> None:
     request_id: str = request.request_id
     ids = [detail.request_id for detail in answer.details(RequestInfo)]
     limit = 64 if request.DESCRIPTOR.name == "BindAccountRequest" else 128
@@ -203,7 +203,7 @@ def _check_request(answer: Told, request: Any) -> None:
     assert leaked == []
 
 
-def violations_of(answer: Told) -> list[tuple[str, str]]:
+def violations_of(answer: Reported) -> list[tuple[str, str]]:
     """Return every field violation, if there is any."""
     return answer.violations if answer.details(BadRequest) else []
 

@@ -12,7 +12,7 @@ import pytest_asyncio
 from google.protobuf.message import Message
 
 from tests.e2e import caller
-from tests.e2e.caller import Expected, Told
+from tests.e2e.caller import Expected, Reported
 from tests.e2e.gateway import Gateway, Settings, running, running_all
 from tests.e2e.material import Material
 from tests.e2e.samples import BIND, CLIENT_ID, PATHS, SYNC, Api
@@ -131,7 +131,7 @@ class Way:
         request: Message | None = None,
         *,
         timeout_s: float | None = None,
-    ) -> Told:
+    ) -> Reported:
         """Call, be told what is expected, and have sent what that takes.
 
         That is nothing; or one right request; or, where the gateway tries again by itself, the same
@@ -141,30 +141,30 @@ class Way:
         request = self.api.request() if request is None else request
         if timeout_s is None:
             timeout_s = RESENDING_S if expected.is_tried_again else caller.TIMEOUT_S
-        told = await self._told(request, timeout_s)
-        attempts = int(told.metadata.get("attempts", "0"))
-        if expected.is_tried_again and attempts > 1 and told.info.reason == "UPSTREAM_TIMEOUT":
+        reported = await self._reported(request, timeout_s)
+        attempts = int(reported.metadata.get("attempts", "0"))
+        if expected.is_tried_again and attempts > 1 and reported.info.reason == "UPSTREAM_TIMEOUT":
             # On a busy machine the last of several attempts had too little time for its own end.
             await self.upstream.request_came(attempts)
             self.check_sent(request, attempts)
             self.upstream.requests.clear()
-            told = await self._told(request, 3 * timeout_s)
-            attempts = int(told.metadata.get("attempts", "0"))
-        caller.check(told, expected, request)
+            reported = await self._reported(request, 3 * timeout_s)
+            attempts = int(reported.metadata.get("attempts", "0"))
+        caller.check(reported, expected, request)
         if expected.outcome == "not_sent":
             assert self.upstream.requests == []
-            return told
+            return reported
         if expected.is_tried_again:
             await self.upstream.request_came(attempts)
         else:
             assert attempts == 1
         self.check_sent(request, attempts)
-        return told
+        return reported
 
-    async def _told(self, request: Message, timeout_s: float) -> Told:
-        told = await caller.call(self.gateway.channel, self.api, request, timeout_s=timeout_s)
-        assert isinstance(told, Told), "an OK that should not be"
-        return told
+    async def _reported(self, request: Message, timeout_s: float) -> Reported:
+        reported = await caller.call(self.gateway.channel, self.api, request, timeout_s=timeout_s)
+        assert isinstance(reported, Reported), "an OK that should not be"
+        return reported
 
     def check_sent(self, request: Any, attempts: int = 1) -> Request:
         """Check that exactly so many requests came, each with this one's content; return the last."""

@@ -11,7 +11,7 @@ import pytest
 from grpc import StatusCode
 
 from tests.e2e import caller
-from tests.e2e.caller import Told
+from tests.e2e.caller import Reported
 from tests.e2e.conftest import Run, Way
 from tests.e2e.gateway import Gateway
 from tests.e2e.material import Material
@@ -48,9 +48,9 @@ async def call_each_in_turn(gateway: Gateway, first: int = 0) -> list[str]:
     for number in range(first, first + CALLS):
         rejects = number % 3 == 1
         request = apart(SYNC, external_binding_id=REJECTED if rejects else f"number {number}")
-        told = await caller.call(gateway.channel, SYNC, request, timeout_s=20)
-        if (isinstance(told, Told) and told.code is StatusCode.NOT_FOUND) is not rejects:
-            faults.append(f"{number}: {told}")
+        reported = await caller.call(gateway.channel, SYNC, request, timeout_s=20)
+        if (isinstance(reported, Reported) and reported.code is StatusCode.NOT_FOUND) is not rejects:
+            faults.append(f"{number}: {reported}")
         await asyncio.sleep(number % 2 * 0.15)
     return faults
 
@@ -125,9 +125,9 @@ async def test_a_signed_success_pushed_onto_an_idle_connection_answers_no_reques
     async with asyncio.timeout(10):
         await pushed.wait()
     rejected = apart(SYNC, external_binding_id=REJECTED)
-    told = await caller.call(sync.gateway.channel, SYNC, rejected)
-    assert isinstance(told, Told)
-    assert told.code is StatusCode.NOT_FOUND
+    reported = await caller.call(sync.gateway.channel, SYNC, rejected)
+    assert isinstance(reported, Reported)
+    assert reported.code is StatusCode.NOT_FOUND
     assert len(sync.upstream.requests) == 2
 
 

@@ -11,7 +11,7 @@ import pytest
 from grpc import StatusCode
 
 from tests.e2e import caller
-from tests.e2e.caller import Told, not_sent
+from tests.e2e.caller import Reported, not_sent
 from tests.e2e.conftest import Run
 from tests.e2e.gateway import Gateway, channel_to
 from tests.e2e.operations import metrics
@@ -57,14 +57,14 @@ async def test_each_call_of_a_burst_is_served_or_refused_with_details(
     async with run() as gateway:
         ended = await at_once(gateway, calls, connections)
         sent = {id_of(request) for request in upstream.requests}
-        refused = [(request, answer) for request, answer in ended if isinstance(answer, Told)]
+        refused = [(request, answer) for request, answer in ended if isinstance(answer, Reported)]
         for request, answer in refused:
             assert answer.status.details, f"a bare {answer.code.name}"
             caller.check(answer, OVERLOADED, request)
             assert request.request_id not in sent
         assert len(sent) == calls - len(refused) > 0
         over = time.monotonic()
-        while isinstance(await caller.call(gateway.channel, SYNC, apart(SYNC)), Told):
+        while isinstance(await caller.call(gateway.channel, SYNC, apart(SYNC)), Reported):
             assert time.monotonic() - over < 5.0
             await asyncio.sleep(0.1)
 
@@ -72,7 +72,7 @@ async def test_each_call_of_a_burst_is_served_or_refused_with_details(
 async def test_refused_calls_are_counted_and_logged_together(run: Run, upstream: Upstream) -> None:
     async with run() as gateway:
         ended = await at_once(gateway, 2000, 4)
-        refused = sum(isinstance(answer, Told) for _, answer in ended)
+        refused = sum(isinstance(answer, Reported) for _, answer in ended)
         assert refused, "the burst was too small for this machine"
         await gateway.logged(lambda record: record["event"] == "calls refused")
         logged = [record for record in gateway.records if record["event"] == "calls refused"]

@@ -16,7 +16,7 @@ from cryptography.x509 import DNSName, IPAddress, RFC822Name, UniformResourceIde
 from grpc import StatusCode
 
 from tests.e2e import caller
-from tests.e2e.caller import Told, not_sent
+from tests.e2e.caller import Reported, not_sent
 from tests.e2e.conftest import Run
 from tests.e2e.gateway import Gateway, channel_to
 from tests.e2e.gateway import run as run_command
@@ -102,9 +102,9 @@ async def test_stranger_does_not_get_past_the_handshake(door: Door, kind: str) -
     }
     async with channels[kind]() as channel:
         for api in APIS:
-            told = await caller.call(channel, api, api.request())
-            assert isinstance(told, Told)
-            assert (told.code, list(told.status.details)) == (StatusCode.UNAVAILABLE, [])
+            reported = await caller.call(channel, api, api.request())
+            assert isinstance(reported, Reported)
+            assert (reported.code, list(reported.status.details)) == (StatusCode.UNAVAILABLE, [])
         with pytest.raises(grpc.aio.AioRpcError):
             await health(channel)
     assert door.upstream.requests == []
@@ -123,7 +123,7 @@ async def test_certificate_that_is_not_listed_may_ask_for_health_alone(
         for name in REFLECTIONS:
             with pytest.raises(grpc.aio.AioRpcError) as raised:
                 await reflect(channel, name, list_services="")
-            caller.check(caller.told(raised.value), UNLISTED)
+            caller.check(caller.reported(raised.value), UNLISTED)
         for service in ("", SERVICE, "liveness"):
             assert await health(channel, service) == SERVING
     assert door.upstream.requests == []
@@ -185,8 +185,8 @@ async def test_certificate_that_is_not_one_callers_is_refused_with_its_names(
 ) -> None:
     request: Any = SYNC.request()
     async with door.listed(*sans) as channel:
-        told = await caller.refused(channel, SYNC, request, UNLISTED)
-        assert told.metadata["caller_names"] == shown
+        reported = await caller.refused(channel, SYNC, request, UNLISTED)
+        assert reported.metadata["caller_names"] == shown
         await caller.refused(channel, BIND, BIND.request(), UNLISTED)
     record = await door.gateway.call_logged(request.request_id)
     assert (record["caller_names"], record["cause"], record["caller"]) == (shown, cause, "")
@@ -243,8 +243,8 @@ async def test_caller_is_named_in_the_log(door: Door) -> None:
 async def test_health_in_plaintext_has_a_listener_of_its_own(door: Door) -> None:
     async with grpc.aio.insecure_channel(door.health_listen) as channel:
         assert await health(channel) == SERVING
-        told = await caller.call(channel, SYNC, SYNC.request())
-        assert (told.code, list(told.status.details)) == (StatusCode.UNIMPLEMENTED, [])
+        reported = await caller.call(channel, SYNC, SYNC.request())
+        assert (reported.code, list(reported.status.details)) == (StatusCode.UNIMPLEMENTED, [])
 
 
 async def test_probe_without_certificate_is_told_of_bytes_that_are_none_of_its_message(door: Door) -> None:
@@ -279,6 +279,6 @@ async def test_tls_without_a_client_ca_lets_everybody_in(
     async with run(settings, credentials=credentials) as gateway:
         await asyncio.gather(*(caller.accepted(gateway.channel, api, api.request()) for api in APIS))
         async with channel_to(gateway.address) as plain:
-            told = await caller.call(plain, SYNC, SYNC.request())
-            assert told.code is StatusCode.UNAVAILABLE
+            reported = await caller.call(plain, SYNC, SYNC.request())
+            assert reported.code is StatusCode.UNAVAILABLE
     assert len(upstream.requests) == 2

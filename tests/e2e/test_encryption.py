@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPubl
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.padding import PKCS7
 
-from tests.e2e.caller import Told, alarm
+from tests.e2e.caller import Reported, alarm
 from tests.e2e.conftest import Run, RunAll, Way
 from tests.e2e.gateway import Gateway
 from tests.e2e.samples import SYNC
@@ -246,15 +246,15 @@ async def test_every_broken_encryption_is_one_and_the_same_public_error(strict: 
             return encrypted(strict.wallet, request, *seal(strict.wallet.merchant))
 
         request = SYNC.request(request_id=f"e2e-broken-{len(name):04}")
-        told = await strict.refused(answers(answer), alarm("RESPONSE_MALFORMED"), request)
-        public.setdefault(seen(told), []).append(name)
+        reported = await strict.refused(answers(answer), alarm("RESPONSE_MALFORMED"), request)
+        public.setdefault(seen(reported), []).append(name)
     assert len(public) == 1, public
 
 
-def seen(told: Told) -> tuple[object, ...]:
+def seen(reported: Reported) -> tuple[object, ...]:
     """Return everything that a caller sees, but the request's id and the answer's."""
-    metadata = tuple(sorted(item for item in told.metadata.items() if item[0] != "tracer_id"))
-    return told.code, told.message, metadata, len(told.status.details), told.pushback_ms
+    metadata = tuple(sorted(item for item in reported.metadata.items() if item[0] != "tracer_id"))
+    return reported.code, reported.message, metadata, len(reported.status.details), reported.pushback_ms
 
 
 async def test_two_encrypt_headers_are_malformed(strict: EncryptingWay) -> None:

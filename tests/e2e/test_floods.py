@@ -12,7 +12,7 @@ import pytest
 from grpc import StatusCode
 
 from tests.e2e import caller
-from tests.e2e.caller import Told, not_sent
+from tests.e2e.caller import Reported, not_sent
 from tests.e2e.conftest import Run
 from tests.e2e.gateway import Gateway
 from tests.e2e.http2 import DATA, EMPTY_MESSAGE, END_STREAM, RST_STREAM, connected, frame, request
@@ -110,7 +110,7 @@ async def test_flood_of_one_connection_cancels_no_call_of_another(
                 *(caller.call(gateway.channel, SYNC, call, timeout_s=DEADLINE_S) for call in calls)
             )
             for call, answer in zip(calls, ended, strict=True):
-                if isinstance(answer, Told):
+                if isinstance(answer, Reported):
                     caller.check(answer, OVERLOADED, call)
                 else:
                     served += 1

@@ -12,7 +12,7 @@ from urllib.parse import unquote, unquote_to_bytes
 import pytest
 
 from tests.e2e import caller
-from tests.e2e.caller import Told, alarm
+from tests.e2e.caller import Reported, alarm
 from tests.e2e.conftest import Way
 from tests.e2e.samples import BIND, apart
 from tests.e2e.upstream import Answer, Request, answers
@@ -69,12 +69,14 @@ async def test_no_flipped_bit_passes(either: Way) -> None:
         async with gate:
             return await caller.call(either.gateway.channel, either.api, apart(either.api))
 
-    told = await asyncio.gather(*(one() for _ in range(count)))
-    reasons = {answer.info.reason if isinstance(answer, Told) else "OK" for answer in told}
+    reported = await asyncio.gather(*(one() for _ in range(count)))
+    reasons = {answer.info.reason if isinstance(answer, Reported) else "OK" for answer in reported}
     assert reasons <= {"RESPONSE_SIGNATURE_INVALID", "RESPONSE_UNSIGNED"}
     assert "RESPONSE_SIGNATURE_INVALID" in reasons
-    assert {answer.metadata["outcome"] for answer in told if isinstance(answer, Told)} == {"unknown"}
-    assert {answer.metadata["attempts"] for answer in told if isinstance(answer, Told)} == {"1"}
+    assert {answer.metadata["outcome"] for answer in reported if isinstance(answer, Reported)} == {
+        "unknown"
+    }
+    assert {answer.metadata["attempts"] for answer in reported if isinstance(answer, Reported)} == {"1"}
     assert len(either.upstream.requests) == count
 
 

@@ -27,8 +27,8 @@ def claiming(way: Way, code: str, status: str = "F") -> Answer:
 @pytest.mark.parametrize("http_status", [500, 501, 502, 503, 504, 599, 408])
 async def test_server_error_leaves_the_outcome_unknown(way: Way, http_status: int) -> None:
     script = answers(lambda _: HTML.but(status=http_status))
-    told = await way.refused(script, way.doubt("UPSTREAM_HTTP_ERROR"))
-    assert told.metadata["http_status"] == str(http_status)
+    reported = await way.refused(script, way.doubt("UPSTREAM_HTTP_ERROR"))
+    assert reported.metadata["http_status"] == str(http_status)
 
 
 @pytest.mark.parametrize("http_status", [301, 302, 303, 307, 308])
@@ -40,8 +40,8 @@ async def test_redirect_is_not_followed(way: Way, http_status: int) -> None:
 @pytest.mark.parametrize("http_status", [300, 304, 400, 401, 403, 404, 405, 409, 410, 413, 421, 499])
 async def test_other_client_error_is_for_an_operator_and_no_rejection(way: Way, http_status: int) -> None:
     page = HTML.but(status=http_status, body=b"" if http_status == 304 else None)
-    told = await way.refused(answers(lambda _: page), alarm("UPSTREAM_HTTP_ERROR"))
-    assert told.metadata["http_status"] == str(http_status)
+    reported = await way.refused(answers(lambda _: page), alarm("UPSTREAM_HTTP_ERROR"))
+    assert reported.metadata["http_status"] == str(http_status)
 
 
 @pytest.mark.parametrize("body", [HTML, CLAIMS_SUCCESS, HTML.but(body=b""), HTML.but(body=b"[]")])
@@ -51,15 +51,15 @@ async def test_unsigned_200_is_no_success(way: Way, body: Answer) -> None:
 
 async def test_unsigned_success_code_is_told_as_a_claim(way: Way) -> None:
     script = answers(lambda _: claiming(way, "SUCCESS", "S"))
-    told = await way.refused(script, way.doubt("RESPONSE_UNSIGNED"))
-    assert told.metadata["unverified_result_code"] == "SUCCESS"
-    assert "result_code" not in told.metadata
+    reported = await way.refused(script, way.doubt("RESPONSE_UNSIGNED"))
+    assert reported.metadata["unverified_result_code"] == "SUCCESS"
+    assert "result_code" not in reported.metadata
 
 
 @pytest.mark.parametrize("code", ["USER_NOT_EXIST", "PROCESS_FAIL"])
 async def test_unsigned_failure_is_no_rejection(way: Way, code: str) -> None:
-    told = await way.refused(answers(lambda _: claiming(way, code)), way.doubt("RESPONSE_UNSIGNED"))
-    assert told.metadata["unverified_result_code"] == code
+    reported = await way.refused(answers(lambda _: claiming(way, code)), way.doubt("RESPONSE_UNSIGNED"))
+    assert reported.metadata["unverified_result_code"] == code
 
 
 @pytest.mark.parametrize(
@@ -73,14 +73,14 @@ async def test_unsigned_claim_of_a_set_up_fault_is_for_an_operator_whatever_the_
     way: Way, code: str, http_status: int
 ) -> None:
     script = answers(lambda _: claiming(way, code).but(status=http_status))
-    told = await way.refused(script, alarm("RESPONSE_UNSIGNED"))
-    assert told.metadata["unverified_result_code"] == code
+    reported = await way.refused(script, alarm("RESPONSE_UNSIGNED"))
+    assert reported.metadata["unverified_result_code"] == code
 
 
 @pytest.mark.parametrize("code", ["a b", "x" * 65, "代碼", "<b>", ""])
 async def test_unsigned_claim_that_is_no_code_is_not_told(way: Way, code: str) -> None:
-    told = await way.refused(answers(lambda _: claiming(way, code)), way.doubt("RESPONSE_UNSIGNED"))
-    assert "unverified_result_code" not in told.metadata
+    reported = await way.refused(answers(lambda _: claiming(way, code)), way.doubt("RESPONSE_UNSIGNED"))
+    assert "unverified_result_code" not in reported.metadata
 
 
 @pytest.mark.parametrize(
@@ -93,9 +93,9 @@ async def test_retry_after_is_honoured(
 ) -> None:
     limited = doubt_of(way, http_status)
     page = HTML.but(status=http_status).setting("Retry-After", *([retry_after] if retry_after else []))
-    told = await way.refused(answers(lambda _: page), limited)
+    reported = await way.refused(answers(lambda _: page), limited)
     if wait_ms and limited.retry == "same_request_id":
-        (wait,) = told.details(RetryInfo)
+        (wait,) = reported.details(RetryInfo)
         assert wait.retry_delay.ToMilliseconds() == wait_ms
 
 

@@ -11,7 +11,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc import StatusCode
 
 from tests.e2e import caller
-from tests.e2e.caller import Told, not_sent
+from tests.e2e.caller import Reported, not_sent
 from tests.e2e.conftest import Run, Way
 from tests.e2e.gateway import Gateway, get
 from tests.e2e.operations import REFLECTIONS, SERVING, health, metrics, names, reflect, watching
@@ -142,9 +142,9 @@ async def test_health_has_a_listener_of_its_own_that_serves_nothing_else(run: Ru
     address = f"127.0.0.1:{free_port()}"
     async with run({"HEALTH_LISTEN": address}), grpc.aio.insecure_channel(address) as channel:
         assert await health(channel) == SERVING
-        told = await caller.call(channel, SYNC, SYNC.request())
-        assert isinstance(told, Told)
-        assert told.code is StatusCode.UNIMPLEMENTED
+        reported = await caller.call(channel, SYNC, SYNC.request())
+        assert isinstance(reported, Reported)
+        assert reported.code is StatusCode.UNIMPLEMENTED
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await reflect(channel, REFLECTIONS[0], list_services="")
         assert raised.value.code() is StatusCode.UNIMPLEMENTED

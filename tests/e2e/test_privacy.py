@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from alipayhk.linkage.v1 import linkage_service_pb2 as pb
 from tests.e2e import caller
-from tests.e2e.caller import Told
+from tests.e2e.caller import Reported
 from tests.e2e.conftest import Run
 from tests.e2e.gateway import Gateway, get
 from tests.e2e.samples import APIS, BIND, SYNC, Api, new_id
@@ -101,7 +101,7 @@ ENDS: Final[dict[str, Callable[[Wallet], Script]]] = {
 }
 
 
-def texts_of(answer: Told) -> list[str]:
+def texts_of(answer: Reported) -> list[str]:
     """Return every text of a status, but AlipayHK's own message and the request id."""
     metadata = {name: text for name, text in answer.metadata.items() if name != "result_message"}
     trailers = [str(value) for name, value in answer.trailers.items() if name != caller.DETAILS]
@@ -124,8 +124,8 @@ async def test_mark_is_found_nowhere(
     for request in (marked(api), *([marked_form()] if api is BIND else [])):
         answer = await caller.call(watched.channel, api, request, timeout_s=8 if kind == "success" else 0.6)
         await watched.call_logged(request.request_id)
-        assert isinstance(answer, Told) is (kind != "success")
-        if isinstance(answer, Told):
+        assert isinstance(answer, Reported) is (kind != "success")
+        if isinstance(answer, Reported):
             assert [text for text in texts_of(answer) if any(mark in text for mark in FRAGMENTS)] == []
     assert upstream.requests
     await clean(watched)

@@ -9,7 +9,7 @@ import pytest
 from grpc import StatusCode
 
 from tests.e2e import caller
-from tests.e2e.caller import Told
+from tests.e2e.caller import Reported
 from tests.e2e.conftest import Run
 from tests.e2e.samples import SYNC
 
@@ -33,9 +33,9 @@ async def test_resolver_that_hangs_does_not_hold_up_the_end(
     (tmp_path / "sitecustomize.py").write_text(HANGS)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     async with run({"BASE_URL": "https://hangs.example", "UPSTREAM_TIMEOUT_S": "0.5"}) as gateway:
-        told = await caller.call(gateway.channel, SYNC, SYNC.request(), timeout_s=2)
-        assert isinstance(told, Told)
-        assert (told.code, told.info.reason) == (StatusCode.UNAVAILABLE, "UPSTREAM_UNREACHABLE")
+        reported = await caller.call(gateway.channel, SYNC, SYNC.request(), timeout_s=2)
+        assert isinstance(reported, Reported)
+        assert (reported.code, reported.info.reason) == (StatusCode.UNAVAILABLE, "UPSTREAM_UNREACHABLE")
         gateway.terminate()
         began = time.monotonic()
         assert await gateway.ended() == 0

@@ -51,11 +51,11 @@ async def test_signed_success_is_ok(way: Way) -> None:
 
 @pytest.mark.parametrize("code", REJECTIONS)
 async def test_signed_failure_is_final_and_its_code_says_what_for(way: Way, code: str) -> None:
-    told = await way.refused(way.wallet.says(result("F", code, "the reason")), REJECTIONS[code])
-    assert told.metadata.get("result_code", "") == code
-    assert told.metadata["result_status"] == "F"
-    assert told.metadata["result_message"] == "the reason"
-    assert told.metadata["http_status"] == "200"
+    reported = await way.refused(way.wallet.says(result("F", code, "the reason")), REJECTIONS[code])
+    assert reported.metadata.get("result_code", "") == code
+    assert reported.metadata["result_status"] == "F"
+    assert reported.metadata["result_message"] == "the reason"
+    assert reported.metadata["http_status"] == "200"
 
 
 @pytest.mark.parametrize("code", [{}, {"resultCode": ""}, {"resultCode": None}, {"resultCode": 1}], ids=str)
@@ -69,17 +69,17 @@ async def test_failure_without_a_code_is_malformed(way: Way, code: dict[str, obj
     [("U", "UNKNOWN_EXCEPTION"), ("U", "SYSTEM_ERROR"), ("P", "SUCCESS"), ("s", "SUCCESS"), ("", "X")],
 )
 async def test_any_other_status_is_an_unknown_result(way: Way, status: str, code: str) -> None:
-    told = await way.refused(way.wallet.says(result(status, code)), way.doubt("WALLET_RESULT_UNKNOWN"))
-    assert told.metadata.get("result_status", "") == status
-    assert told.metadata["result_code"] == code
+    reported = await way.refused(way.wallet.says(result(status, code)), way.doubt("WALLET_RESULT_UNKNOWN"))
+    assert reported.metadata.get("result_status", "") == status
+    assert reported.metadata["result_code"] == code
 
 
 @pytest.mark.parametrize("status", ["U", "F"])
 async def test_signed_traffic_limit_is_not_final(way: Way, status: str) -> None:
     script = way.wallet.says(result(status, "REQUEST_TRAFFIC_EXCEED_LIMIT"))
     expected = way.doubt("WALLET_RATE_LIMITED", code=StatusCode.RESOURCE_EXHAUSTED)
-    told = await way.refused(script, expected)
-    assert told.metadata["result_code"] == "REQUEST_TRAFFIC_EXCEED_LIMIT"
+    reported = await way.refused(script, expected)
+    assert reported.metadata["result_code"] == "REQUEST_TRAFFIC_EXCEED_LIMIT"
 
 
 @pytest.mark.parametrize("http_status", [201, 302, 403, 404, 429, 500, 503])
@@ -90,14 +90,14 @@ async def test_verified_success_counts_under_any_http_status(way: Way, http_stat
 @pytest.mark.parametrize("http_status", [400, 429, 500])
 async def test_verified_failure_counts_under_any_http_status(way: Way, http_status: int) -> None:
     script = way.wallet.says(result("F", "USER_NOT_EXIST"), status=http_status)
-    told = await way.refused(script, rejected(StatusCode.NOT_FOUND))
-    assert told.metadata["http_status"] == str(http_status)
+    reported = await way.refused(script, rejected(StatusCode.NOT_FOUND))
+    assert reported.metadata["http_status"] == str(http_status)
 
 
 async def test_long_result_message_is_cut_at_256_characters(way: Way) -> None:
     script = way.wallet.says(result("F", "PROCESS_FAIL", "長" * 300))
-    told = await way.refused(script, rejected(StatusCode.FAILED_PRECONDITION, "never"))
-    assert told.metadata["result_message"] == "長" * 256
+    reported = await way.refused(script, rejected(StatusCode.FAILED_PRECONDITION, "never"))
+    assert reported.metadata["result_message"] == "長" * 256
 
 
 async def test_every_detail_at_its_longest_still_fits(way: Way) -> None:
@@ -110,5 +110,5 @@ async def test_tracer_id_is_told_beside_an_error(way: Way) -> None:
     def answer(request: Request) -> Answer:
         return way.wallet.right(request, result("F", "USER_NOT_EXIST")).setting("Tracer-Id", "tracer-0815")
 
-    told = await way.refused(answers(answer), rejected(StatusCode.NOT_FOUND))
-    assert told.metadata["tracer_id"] == "tracer-0815"
+    reported = await way.refused(answers(answer), rejected(StatusCode.NOT_FOUND))
+    assert reported.metadata["tracer_id"] == "tracer-0815"

@@ -40,9 +40,9 @@ async def timed_out(way: Way, gateway: Gateway, *, timeout_s: float | None) -> f
     expected = doubt("UPSTREAM_TIMEOUT", promised=way.promised, code=StatusCode.DEADLINE_EXCEEDED)
     way.upstream.script = hangs
     request = way.api.request()
-    told = await caller.refused(gateway.channel, way.api, request, expected, timeout_s=timeout_s)
+    reported = await caller.refused(gateway.channel, way.api, request, expected, timeout_s=timeout_s)
     took_s = time.monotonic() - began
-    assert told.metadata["attempts"] == "1"
+    assert reported.metadata["attempts"] == "1"
     way.check_sent(request)
     return took_s
 
@@ -56,10 +56,10 @@ async def test_attempt_has_its_own_time(either: Way, impatient: Gateway) -> None
     either.upstream.script, request = hangs, either.api.request()
     expected = doubt("UPSTREAM_TIMEOUT", promised=either.promised, code=StatusCode.DEADLINE_EXCEEDED)
     began = time.monotonic()
-    told = await caller.refused(impatient.channel, either.api, request, expected, timeout_s=2.5)
+    reported = await caller.refused(impatient.channel, either.api, request, expected, timeout_s=2.5)
     took_s = time.monotonic() - began
     assert 0.9 < (await impatient.attempt_logged(request.request_id))["seconds"] < 2
-    attempts = int(told.metadata["attempts"])
+    attempts = int(reported.metadata["attempts"])
     assert 2 <= attempts <= 3 if either.promised else (attempts == 1 and took_s < 2)
     either.check_sent(request, attempts)
 
@@ -76,10 +76,10 @@ async def test_call_gets_no_more_than_the_most(either: Way, hurried: Gateway) ->
 async def test_too_little_time_is_told_at_once_and_nothing_is_sent(way: Way, timeout_s: float) -> None:
     for _ in range(5):
         request = way.api.request()
-        told = await caller.call(way.gateway.channel, way.api, request, timeout_s=timeout_s)
-        if told.trailers:  # else the deadline passed on the way, and the status is gRPC's own
+        reported = await caller.call(way.gateway.channel, way.api, request, timeout_s=timeout_s)
+        if reported.trailers:  # else the deadline passed on the way, and the status is gRPC's own
             break
-    caller.check(told, TOO_SHORT, request)
+    caller.check(reported, TOO_SHORT, request)
     assert way.upstream.requests == []
 
 

@@ -13,7 +13,7 @@ import pytest
 from grpc import StatusCode
 
 from tests.e2e import caller
-from tests.e2e.caller import Told, not_sent
+from tests.e2e.caller import Reported, not_sent
 from tests.e2e.conftest import Run, RunAll, Way
 from tests.e2e.gateway import Gateway
 from tests.e2e.material import Authority, Certificate, Material
@@ -83,7 +83,7 @@ async def full_backlog() -> AsyncIterator[socket.socket]:
                 filler.close()
 
 
-async def unreachable(gateway: Gateway, api: Api, *, timeout_s: float = TRYING_S) -> Told:
+async def unreachable(gateway: Gateway, api: Api, *, timeout_s: float = TRYING_S) -> Reported:
     """Call where no connection comes about; the gateway tries as long as its caller waits."""
     return await caller.refused(gateway.channel, api, api.request(), UNREACHABLE, timeout_s=timeout_s)
 
@@ -97,8 +97,8 @@ async def test_host_that_is_not_there_is_unreachable(run_all: RunAll, upstream: 
     async with run_all({why: {"BASE_URL": url} for why, url in urls.items()}) as gateways:
         for gateway in gateways.values():
             for api in APIS:
-                told = await unreachable(gateway, api)
-                assert int(told.metadata["attempts"]) >= 1
+                reported = await unreachable(gateway, api)
+                assert int(reported.metadata["attempts"]) >= 1
     assert upstream.requests == []
 
 

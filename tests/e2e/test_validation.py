@@ -10,7 +10,7 @@ from grpc import StatusCode
 
 from alipayhk.linkage.v1 import linkage_service_pb2 as pb
 from tests.e2e import caller
-from tests.e2e.caller import Told, not_sent
+from tests.e2e.caller import Reported, not_sent
 from tests.e2e.conftest import Way
 from tests.e2e.samples import BIND, SYNC, at, bind_request, sync_request
 from tests.e2e.upstream import answers
@@ -19,7 +19,7 @@ INVALID = not_sent(StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST", "new_request_
 CHINESE, ASTRAL = "語", "𠮷"
 
 
-async def invalid(way: Way, request: Any) -> Told:
+async def invalid(way: Way, request: Any) -> Reported:
     """Call, and be told that the request is not valid."""
     right = answers(way.wallet.right)
     return await way.refused(right, INVALID, request)
@@ -83,8 +83,8 @@ async def test_request_id_may_be_any_printable_ascii_as_long_as_it_is_short(eith
     "text", ["", "a b", " a", "a ", "a\tb", "a\n", "\x7f", "é", "識別", "a\u200b", "x" * 129]
 )
 async def test_any_other_request_id_is_invalid(either: Way, text: str) -> None:
-    told = await invalid(either, either.api.request(request_id=text))
-    assert told.fields == ["request_id"]
+    reported = await invalid(either, either.api.request(request_id=text))
+    assert reported.fields == ["request_id"]
 
 
 async def test_request_id_of_bind_account_has_at_most_64_characters(bind: Way) -> None:
@@ -109,8 +109,8 @@ async def test_control_characters_are_invalid_in_a_form(bind: Way) -> None:
         pb.TemplateForm(form_code="F", form_values={"a\n": "b"}),
         pb.TemplateForm(form_code="F", form_values={"a": "b\x85"}),
     ):
-        told = await invalid(bind, bind_request(account_id=None, template_form=form))
-        assert [name.startswith("template_form.") for name in told.fields] == [True]
+        reported = await invalid(bind, bind_request(account_id=None, template_form=form))
+        assert [name.startswith("template_form.") for name in reported.fields] == [True]
 
 
 @pytest.mark.parametrize(
@@ -150,8 +150,8 @@ async def test_enum_without_a_known_value_is_invalid(sync: Way, name: str, value
 
 
 async def test_user_needs_one_of_two_ids(bind: Way) -> None:
-    told = await invalid(bind, bind_request(open_id=None, user_id=None))
-    assert len(told.fields) == 1
+    reported = await invalid(bind, bind_request(open_id=None, user_id=None))
+    assert len(reported.fields) == 1
 
 
 async def test_account_that_is_not_chosen_is_missed(bind: Way) -> None:
@@ -179,8 +179,8 @@ def form_of(count: int) -> pb.TemplateForm:
 async def test_form_has_at_most_64_values(bind: Way) -> None:
     await bind.accepted(request=bind_request(account_id=None, template_form=form_of(64)))
     bind.upstream.requests.clear()
-    told = await invalid(bind, bind_request(account_id=None, template_form=form_of(65)))
-    assert told.fields == ["template_form.form_values"]
+    reported = await invalid(bind, bind_request(account_id=None, template_form=form_of(65)))
+    assert reported.fields == ["template_form.form_values"]
 
 
 def padded(length: int) -> str:
@@ -207,8 +207,8 @@ async def test_extend_info_that_is_no_one_json_object_is_invalid(bind: Way, text
 
 async def test_every_fault_is_named_at_once(either: Way) -> None:
     empty = pb.SyncLinkageRequest() if either.api is SYNC else pb.BindAccountRequest()
-    told = await invalid(either, empty)
-    assert set(told.fields) >= (
+    reported = await invalid(either, empty)
+    assert set(reported.fields) >= (
         {"request_id", "biz_time", "operate_type", "external_identity_type", "external_identity_value",
          "user_id", "binding_target_type"}
         if either.api is SYNC
@@ -256,9 +256,9 @@ UNDECODABLE = [b"\xff", b"\x0a\xff", b"\x0a\x01", b"\x0a\x02\xc3\x28", b"secret-
 async def test_bytes_that_are_not_the_message_are_invalid_without_more_words(
     either: Way, data: bytes
 ) -> None:
-    told = await caller.call(either.gateway.channel, either.api, data)
-    caller.check(told, INVALID)
-    assert told.message == (await invalid(either, either.api.request(request_id=""))).message
+    reported = await caller.call(either.gateway.channel, either.api, data)
+    caller.check(reported, INVALID)
+    assert reported.message == (await invalid(either, either.api.request(request_id=""))).message
     assert either.upstream.requests == []
 
 
@@ -271,9 +271,9 @@ async def test_unknown_fields_are_passed_over(either: Way) -> None:
 
 async def test_message_that_is_too_large_is_grpcs_own_refusal(either: Way) -> None:
     large = pb.SyncLinkageRequest(user_id="x" * 70_000)
-    told = await caller.call(either.gateway.channel, either.api, large)
-    assert told.code is StatusCode.RESOURCE_EXHAUSTED
-    assert not told.status.details
+    reported = await caller.call(either.gateway.channel, either.api, large)
+    assert reported.code is StatusCode.RESOURCE_EXHAUSTED
+    assert not reported.status.details
     assert either.upstream.requests == []
 
 
@@ -281,5 +281,5 @@ async def test_unknown_method_is_grpcs_own_refusal(bind: Way) -> None:
     method: Any = bind.gateway.channel.unary_unary(BIND.path.replace("BindAccount", "UnbindAccount"))
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await method(b"")
-    told = caller.told(raised.value)
-    assert (told.code, list(told.status.details)) == (StatusCode.UNIMPLEMENTED, [])
+    reported = caller.reported(raised.value)
+    assert (reported.code, list(reported.status.details)) == (StatusCode.UNIMPLEMENTED, [])

@@ -18,7 +18,7 @@ NOW_MS: Final = 1_000_000
 FUTURE_MS: Final = NOW_MS + 300_000
 APPLIED: Final = Ending(State.APPLIED, "S", "SUCCESS", b"sealed reply")
 REJECTED: Final = Ending(State.REJECTED, "F", "PROCESS_FAIL", b"sealed refusal")
-REFUSED: Final = Ending(State.REFUSED, "F", "ACCESS_DENIED")
+REFUSED: Final = Ending(State.GATEWAY_REJECTED, "F", "ACCESS_DENIED")
 IN_DOUBT: Final = Ending(State.IN_DOUBT, "U", "UNKNOWN_EXCEPTION")
 
 

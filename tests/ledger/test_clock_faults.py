@@ -6,7 +6,7 @@ from typing import Final
 
 import pytest
 
-from service.ledger import Ending, Granted, InProgress, Ledger, LinkageBusy, Refused, State
+from service.ledger import ClaimRejected, Ending, Granted, InProgress, Ledger, LinkageBusy, State
 from service.ledger.lease import LEASE_MAX_MS
 from tests.ledger.levels import (
     APPLIED,
@@ -33,7 +33,7 @@ async def test_lease_that_is_too_long_is_shortened_once_by_the_claim_that_reads_
     assert await ledger.claim(a_bind(), NOW_MS) == InProgress(UNTIL_MS)
     assert (await the_row(ledger, a_bind())).lease_until_ms == UNTIL_MS
     assert await ledger.claim(a_bind(), UNTIL_MS - 1) == InProgress(UNTIL_MS)
-    assert await ledger.claim(a_bind(), UNTIL_MS) is Refused.IN_DOUBT
+    assert await ledger.claim(a_bind(), UNTIL_MS) is ClaimRejected.IN_DOUBT
 
 
 async def test_lease_that_is_too_long_is_not_reported_as_such_by_a_look(ledger: Ledger) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from service.ledger import (
     Claim,
+    ClaimRejected,
     Ending,
     Granted,
     InProgress,
@@ -19,7 +20,6 @@ from service.ledger import (
     Known,
     Ledger,
     LinkageBusy,
-    Refused,
     Resolution,
     Reused,
     State,
@@ -85,7 +85,7 @@ async def test_id_in_doubt_is_refused_where_it_must_not_repeat(ledger: Ledger, r
     token = await granted(ledger, a_bind())
     if recorded:
         assert await ledger.record(a_bind().key, token, IN_DOUBT, NOW_MS)
-    assert await ledger.claim(a_bind(), LATER_MS) is Refused.IN_DOUBT
+    assert await ledger.claim(a_bind(), LATER_MS) is ClaimRejected.IN_DOUBT
     assert (await the_row(ledger, a_bind())).attempts == 1
 
 
@@ -127,10 +127,10 @@ async def test_reuse_is_told_before_the_future(ledger: Ledger) -> None:
 
 
 @pytest.mark.parametrize(
-    ("biz_time_ms", "refused"), [(FUTURE_MS, None), (FUTURE_MS + 1, Refused.IN_FUTURE)]
+    ("biz_time_ms", "refused"), [(FUTURE_MS, None), (FUTURE_MS + 1, ClaimRejected.IN_FUTURE)]
 )
 async def test_biz_time_may_be_ahead_up_to_a_bound(
-    ledger: Ledger, biz_time_ms: int, refused: Refused | None
+    ledger: Ledger, biz_time_ms: int, refused: ClaimRejected | None
 ) -> None:
     answer = await ledger.claim(a_claim(biz_time_ms=biz_time_ms), NOW_MS)
     assert answer is refused if refused else isinstance(answer, Granted)
@@ -139,19 +139,19 @@ async def test_biz_time_may_be_ahead_up_to_a_bound(
 
 async def test_future_is_told_before_stale(ledger: Ledger) -> None:
     await ended(ledger, a_claim("new", biz_time_ms=NOW_MS + 10))
-    assert await ledger.claim(a_claim("old", biz_time_max_ms=NOW_MS - 1), NOW_MS) is Refused.IN_FUTURE
+    assert await ledger.claim(a_claim("old", biz_time_max_ms=NOW_MS - 1), NOW_MS) is ClaimRejected.IN_FUTURE
 
 
 async def test_stale_is_told_before_busy(ledger: Ledger) -> None:
     await ended(ledger, a_claim("new", biz_time_ms=NOW_MS + 10))
     await granted(ledger, a_claim("newer", biz_time_ms=NOW_MS + 20))
-    assert await ledger.claim(a_claim("old"), NOW_MS) is Refused.STALE
+    assert await ledger.claim(a_claim("old"), NOW_MS) is ClaimRejected.STALE
 
 
 async def test_in_doubt_is_told_before_busy(ledger: Ledger) -> None:
     await ended(ledger, a_claim("doubt", may_repeat=False), IN_DOUBT)
     await granted(ledger, a_claim("other"))
-    assert await ledger.claim(a_claim("doubt", may_repeat=False), NOW_MS) is Refused.IN_DOUBT
+    assert await ledger.claim(a_claim("doubt", may_repeat=False), NOW_MS) is ClaimRejected.IN_DOUBT
 
 
 # -- stale and tie
@@ -159,13 +159,13 @@ async def test_in_doubt_is_told_before_busy(ledger: Ledger) -> None:
 
 async def test_older_biz_time_than_one_applied_is_stale(ledger: Ledger) -> None:
     await ended(ledger, a_claim("new"))
-    assert await ledger.claim(a_claim("old", biz_time_ms=NOW_MS - 1), NOW_MS) is Refused.STALE
+    assert await ledger.claim(a_claim("old", biz_time_ms=NOW_MS - 1), NOW_MS) is ClaimRejected.STALE
     assert await row_of(ledger, a_claim("old")) is None
 
 
 async def test_same_biz_time_is_a_tie_unless_the_content_is_the_same(ledger: Ledger) -> None:
     await ended(ledger, a_claim("first"))
-    assert await ledger.claim(a_claim("other"), NOW_MS) is Refused.TIE
+    assert await ledger.claim(a_claim("other"), NOW_MS) is ClaimRejected.TIE
     same = a_claim("same", fingerprint=a_claim("first").fingerprint)
     assert isinstance(await ledger.claim(same, NOW_MS), Granted)
 
@@ -179,7 +179,7 @@ async def test_same_content_is_no_tie_with_any_of_those_applied(ledger: Ledger) 
     for claim_id in tokens:
         same = a_claim(f"{claim_id}-again", fingerprint=a_claim(claim_id).fingerprint)
         assert await ledger.look(same, LATER_MS) == Granted(0, was_in_doubt=False)
-    assert await ledger.look(a_claim("c"), LATER_MS) is Refused.TIE
+    assert await ledger.look(a_claim("c"), LATER_MS) is ClaimRejected.TIE
 
 
 @pytest.mark.parametrize("ending", [REJECTED, IN_DOUBT])
@@ -424,7 +424,7 @@ async def test_refused_id_may_be_sent_again_as_if_it_were_new(ledger: Ledger, cl
     token = await granted(ledger, claim)
     assert await ledger.record(claim.key, token, REFUSED, NOW_MS)
     row = await the_row(ledger, claim)
-    assert (row.state, row.ending, row.is_in_doubt(FUTURE_MS)) == (State.REFUSED, REFUSED, False)
+    assert (row.state, row.ending, row.is_in_doubt(FUTURE_MS)) == (State.GATEWAY_REJECTED, REFUSED, False)
     assert await ledger.look(claim, NOW_MS) == Granted(0, was_in_doubt=False)
     assert await ledger.claim(claim, NOW_MS) == Granted(token + 1, was_in_doubt=False)
     row = await the_row(ledger, claim)
@@ -438,13 +438,13 @@ async def test_refused_id_keeps_its_content(ledger: Ledger) -> None:
     token = await granted(ledger, a_claim())
     assert await ledger.record(a_claim().key, token, REFUSED, NOW_MS)
     mended = a_claim(fingerprint=b"mended")
-    assert await ledger.claim(mended, NOW_MS) == Reused(State.REFUSED)
+    assert await ledger.claim(mended, NOW_MS) == Reused(State.GATEWAY_REJECTED)
     again = await granted(ledger, a_claim())
     assert await ledger.claim(mended, NOW_MS) == Reused(State.SENDING)
     assert await ledger.undo(a_claim().key, again, NOW_MS)
     row = await the_row(ledger, a_claim())
-    assert (row.state, row.attempts, row.ending) == (State.REFUSED, 1, REFUSED)
-    assert await ledger.claim(mended, NOW_MS) == Reused(State.REFUSED)
+    assert (row.state, row.attempts, row.ending) == (State.GATEWAY_REJECTED, 1, REFUSED)
+    assert await ledger.claim(mended, NOW_MS) == Reused(State.GATEWAY_REJECTED)
 
 
 async def test_refused_request_holds_up_no_other_one_and_is_no_news(ledger: Ledger) -> None:
@@ -457,9 +457,9 @@ async def test_refused_request_that_is_sent_again_may_be_in_doubt(ledger: Ledger
     token = await granted(ledger, a_bind())
     assert await ledger.record(a_bind().key, token, REFUSED, NOW_MS)
     again = await granted(ledger, a_bind())
-    assert await ledger.claim(a_bind(), LATER_MS) is Refused.IN_DOUBT
+    assert await ledger.claim(a_bind(), LATER_MS) is ClaimRejected.IN_DOUBT
     assert await ledger.record(a_bind().key, again, IN_DOUBT, LATER_MS)
-    assert await ledger.claim(a_bind(), LATER_MS) is Refused.IN_DOUBT
+    assert await ledger.claim(a_bind(), LATER_MS) is ClaimRejected.IN_DOUBT
 
 
 async def test_refused_request_is_forgotten_as_finals_are(ledger: Ledger) -> None:
@@ -515,7 +515,7 @@ async def test_what_a_person_found_applied_stands_in_the_order(ledger: Ledger) -
     assert await ledger.resolve(
         a_claim("new").key, Ending(State.APPLIED), who="ann", why="asked", now_ms=NOW_MS
     )
-    assert await ledger.claim(a_claim("old", biz_time_ms=NOW_MS - 1), NOW_MS) is Refused.STALE
+    assert await ledger.claim(a_claim("old", biz_time_ms=NOW_MS - 1), NOW_MS) is ClaimRejected.STALE
 
 
 # -- going through rows, and forgetting them

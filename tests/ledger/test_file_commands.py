@@ -19,7 +19,7 @@ import pytest
 from service.commands.exit_codes import EX_CANTCREAT, EX_CONFIG, EX_UNAVAILABLE
 from service.commands.ledger import files as ledger_files
 from service.commands.ledger import requests as ledger_commands
-from service.ledger import Known, Ledger, LedgerFault, Refused
+from service.ledger import ClaimRejected, Known, Ledger, LedgerFault
 from service.ledger.opening import fault_of
 from service.ledger.vault import make_key_file
 from tests.ledger.levels import (
@@ -233,7 +233,7 @@ def test_backup_put_in_place_by_hand_is_refused_and_restored_it_is_not(
 def test_restored_backup_resends_nothing_that_it_knows(run: Run, tmp_path: Path) -> None:
     async def claim(ledger: Ledger) -> None:
         assert await ledger.claim(a_bind("applied"), NOW_MS) == Known(APPLIED)
-        assert await ledger.claim(a_bind("flying"), NOW_MS + LEASE_MS) is Refused.IN_DOUBT
+        assert await ledger.claim(a_bind("flying"), NOW_MS + LEASE_MS) is ClaimRejected.IN_DOUBT
 
     on(tmp_path, applied("applied"), lambda ledger: granted(ledger, a_bind("flying")))
     run("backup", tmp_path / "copy.db")

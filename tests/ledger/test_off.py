@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from service.ledger import Ending, Granted, Refused, State
+from service.ledger import ClaimRejected, Ending, Granted, State
 from service.ledger.off import OffLedger
 from tests.ledger.levels import APPLIED, FUTURE_MS, LEASE_MS, NOW_MS, a_claim
 
@@ -16,7 +16,7 @@ async def test_every_request_is_new() -> None:
 
 
 async def test_biz_time_in_the_future_is_refused() -> None:
-    assert await OffLedger().claim(a_claim(biz_time_ms=FUTURE_MS + 1), NOW_MS) is Refused.IN_FUTURE
+    assert await OffLedger().claim(a_claim(biz_time_ms=FUTURE_MS + 1), NOW_MS) is ClaimRejected.IN_FUTURE
 
 
 async def test_holder_is_never_fenced_off() -> None:

@@ -6,7 +6,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from service.ledger import Granted, Known, Refused
+from service.ledger import ClaimRejected, Granted, Known
 from service.ledger.sqlite.schema import SCHEMA_VERSION
 from tests.ledger.levels import (
     APPLIED,
@@ -37,7 +37,7 @@ async def test_everything_is_still_there(tmp_path: Path) -> None:
     ledger, _ = opened(sqlite_url(tmp_path))
     assert [await the_row(ledger, claim) for claim in (applied, doubtful, flying)] == before
     assert await ledger.claim(applied, NOW_MS) == Known(APPLIED)
-    assert await ledger.claim(doubtful, NOW_MS + LEASE_MS) is Refused.IN_DOUBT
+    assert await ledger.claim(doubtful, NOW_MS + LEASE_MS) is ClaimRejected.IN_DOUBT
     # What is new in the second version.
     assert await ledger.record(flying.key, token, REFUSED, NOW_MS)
     assert await ledger.claim(flying, NOW_MS) == Granted(token + 1, was_in_doubt=False)

@@ -42,9 +42,9 @@ def connection_of(ledger: Ledger) -> sqlite3.Connection:
 
 def statements_of(ledger: Ledger) -> list[str]:
     """Watch what SQLite is told from now on."""
-    told: list[str] = []
-    connection_of(ledger).set_trace_callback(told.append)
-    return told
+    reported: list[str] = []
+    connection_of(ledger).set_trace_callback(reported.append)
+    return reported
 
 
 async def queued(*operations: Any) -> list[asyncio.Task[Any]]:
@@ -59,10 +59,10 @@ def some_claims(count: int) -> list[Any]:
 
 
 async def test_operations_share_a_commit(sqlite: Ledger) -> None:
-    told = statements_of(sqlite)
+    reported = statements_of(sqlite)
     answers = await asyncio.gather(*(sqlite.claim(claim, NOW_MS) for claim in some_claims(64)))
     assert {type(answer) for answer in answers} == {Granted}
-    assert told.count("COMMIT") <= 3
+    assert reported.count("COMMIT") <= 3
 
 
 async def test_commits_outlive_a_power_loss(sqlite: Ledger) -> None:
@@ -99,9 +99,9 @@ async def test_connection_that_went_bad_is_replaced(sqlite: Ledger, tmp_path: Pa
 
 
 async def test_looks_alone_take_no_lock(sqlite: Ledger) -> None:
-    told = statements_of(sqlite)
+    reported = statements_of(sqlite)
     await asyncio.gather(*(sqlite.look(claim, NOW_MS) for claim in some_claims(10)))
-    assert "BEGIN IMMEDIATE" not in told
+    assert "BEGIN IMMEDIATE" not in reported
 
 
 @pytest.mark.parametrize(

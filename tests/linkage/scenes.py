@@ -69,8 +69,8 @@ async def end_of(calling: Awaitable[Any]) -> Ended:
         response = await calling
     except LinkageError as error:
         violations = sorted(fault.field for fault in error.violations)
-        told = (error.code.name, error.reason, error.outcome, error.retry)
-        return Ended(*told, dict(error.metadata), violations)
+        reported = (error.code.name, error.reason, error.outcome, error.retry)
+        return Ended(*reported, dict(error.metadata), violations)
     return Ended("OK", response=json_format.MessageToDict(response))
 
 

@@ -67,8 +67,8 @@ def test_everything_that_is_told_is_read() -> None:
     assert (error.retry_after_s, error.request_id) == (1.5, "loyalty-1")
     assert error.metadata["attempts"] == "2"
     assert error.violations == (Violation("user_id", "is required"),)
-    told = "UNAVAILABLE WALLET_REJECTED: a sentence (outcome: not_sent, retry: same_request_id)"
-    assert str(error) == told
+    reported = "UNAVAILABLE WALLET_REJECTED: a sentence (outcome: not_sent, retry: same_request_id)"
+    assert str(error) == reported
 
 
 @pytest.mark.parametrize(

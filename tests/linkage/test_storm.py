@@ -54,32 +54,32 @@ def request_number(number: int, run: str) -> Any:
 async def call(client: LinkageClient, request: Any) -> dict[str, str]:
     """Call once, and say what was told."""
     syncs = isinstance(request, SyncLinkageRequest)
-    told = {"method": "SyncLinkage" if syncs else "BindAccount", "request_id": request.request_id}
+    reported = {"method": "SyncLinkage" if syncs else "BindAccount", "request_id": request.request_id}
     try:
         await (client.sync_linkage(request) if syncs else client.bind_account(request))
     except LinkageError as error:
-        return told | {"code": error.code.name, "reason": error.reason, "outcome": error.outcome}
-    return told | {"code": "OK", "reason": "", "outcome": "OK"}
+        return reported | {"code": error.code.name, "reason": error.reason, "outcome": error.outcome}
+    return reported | {"code": "OK", "reason": "", "outcome": "OK"}
 
 
 async def storm(where: Where, give_up: float) -> list[dict[str, str]]:
     """Call until the time is up; return what was told."""
-    numbers, told = itertools.count(), []
+    numbers, reported = itertools.count(), []
     options = (("grpc.max_reconnect_backoff_ms", 200),)
     async with LinkageClient(where.target, tls=where.tls, timeout_s=DEADLINE_S, options=options) as client:
 
         async def work() -> None:
             while time.monotonic() < give_up:
-                told.append(await call(client, request_number(next(numbers), where.run)))
-                if told[-1]["code"] == "UNAVAILABLE":
+                reported.append(await call(client, request_number(next(numbers), where.run)))
+                if reported[-1]["code"] == "UNAVAILABLE":
                     await asyncio.sleep(PAUSE_S)
 
         await asyncio.gather(*(work() for _ in range(WORKERS)))
-    return told
+    return reported
 
 
 def test_storm(where: Where) -> None:
-    told = asyncio.run(storm(where, time.monotonic() + float(os.environ["LINKAGE_STORM_S"])))
-    lines = "".join(json.dumps(one) + "\n" for one in told)
+    reported = asyncio.run(storm(where, time.monotonic() + float(os.environ["LINKAGE_STORM_S"])))
+    lines = "".join(json.dumps(one) + "\n" for one in reported)
     Path(os.environ["LINKAGE_TOLD"]).write_text(lines, "utf-8")
-    assert "OK" in {one["outcome"] for one in told}
+    assert "OK" in {one["outcome"] for one in reported}

@@ -34,11 +34,11 @@ def test_nobody_takes_what_is_said(end: str, said: str) -> None:
 
 
 def test_names_are_written_where_the_locale_has_none_of_their_letters(where: Where) -> None:
-    told = client(*binding(where, "ascii"), PYTHONIOENCODING="ascii")
-    assert (told.returncode, told.stderr) == (0, "")
-    assert "merchant_name: \\u" in told.stdout
-    told = client(*binding(where, "ascii"), "--json", PYTHONIOENCODING="ascii")
-    assert json.loads(told.stdout)["response"]["account"]["name"].startswith("示")
+    reported = client(*binding(where, "ascii"), PYTHONIOENCODING="ascii")
+    assert (reported.returncode, reported.stderr) == (0, "")
+    assert "merchant_name: \\u" in reported.stdout
+    reported = client(*binding(where, "ascii"), "--json", PYTHONIOENCODING="ascii")
+    assert json.loads(reported.stdout)["response"]["account"]["name"].startswith("示")
 
 
 def test_what_is_for_standard_error_is_not_said_elsewhere() -> None:
@@ -55,10 +55,10 @@ def test_standard_input_is_closed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("encoding", "data", "told"),
+    ("encoding", "data", "reported"),
     [("ascii", "會".encode(), 'no field named "\\u6703"'), ("utf-8", b"\xff", "can't decode byte 0xff")],
 )
-def test_standard_input_is_utf_8_whatever_the_locale(encoding: str, data: bytes, told: str) -> None:
+def test_standard_input_is_utf_8_whatever_the_locale(encoding: str, data: bytes, reported: str) -> None:
     ended = subprocess.run(
         (CLIENT, "bind-account"),
         input=b'{"' + data + b'": 1}',
@@ -68,7 +68,7 @@ def test_standard_input_is_utf_8_whatever_the_locale(encoding: str, data: bytes,
         timeout=60,
     )
     assert ended.returncode == 64
-    assert told in ended.stderr.decode()
+    assert reported in ended.stderr.decode()
 
 
 def test_ctrl_c_leaves_a_doubt_and_says_so() -> None:

@@ -127,8 +127,8 @@ def test_errors_are_told_by_reason_and_outcome_apart_from_successes(tmp_path: Pa
     assert ran.status == 1
     assert (ran.report["success"]["count"], ran.report["error"]["count"]) == (0, 50)
     [end] = ran.report["outcomes"]
-    told = ("RESOURCE_EXHAUSTED", "OVERLOADED", "not_sent", "error")
-    assert (end["code"], end["reason"], end["outcome"], end["group"]) == told
+    reported = ("RESOURCE_EXHAUSTED", "OVERLOADED", "not_sent", "error")
+    assert (end["code"], end["reason"], end["outcome"], end["group"]) == reported
     assert ran.report["seconds"][0]["errors"].keys() == {"OVERLOADED"}
     assert ran.report["error"]["latency"]["p99_us"] > 0
 

@@ -44,7 +44,7 @@ def wallet(requests: Any) -> Iterator[str]:
             thread.join()
 
 
-def told(rpc: str, number: int, outcome: str, asked: Asked = Asked.PLAIN) -> Told:
+def reported(rpc: str, number: int, outcome: str, asked: Asked = Asked.PLAIN) -> Told:
     return Told(rpc, f"load-{RUN}-0-{number}", asked, "OK" if outcome == "applied" else "?", outcome)
 
 
@@ -83,13 +83,13 @@ SYNC, BIND = "SyncLinkage", "BindAccount"
 def test_tellings_and_effects(
     rpc: str, outcomes: list[str], effects: int | None, repeats: int, well: bool
 ) -> None:
-    found = verified(rpc, [told(rpc, 1, outcome) for outcome in outcomes], effects, repeats)
+    found = verified(rpc, [reported(rpc, 1, outcome) for outcome in outcomes], effects, repeats)
     assert found.well is well, found
     assert bool(found.shown) is not well
 
 
 def test_an_older_update_may_have_overwritten_nothing() -> None:
-    older = told(SYNC, 1, "applied", Asked.OUT_OF_ORDER)
+    older = reported(SYNC, 1, "applied", Asked.OUT_OF_ORDER)
     assert verified(SYNC, [older], 0).well
     assert not verified(SYNC, [older], 2).well
 
@@ -102,14 +102,14 @@ def test_a_lost_answer_is_found() -> None:
 
 def test_twenty_are_shown_and_all_counted() -> None:
     with wallet({}) as url:
-        found = verify(url, RUN, [told(SYNC, number, "applied") for number in range(50)])
+        found = verify(url, RUN, [reported(SYNC, number, "applied") for number in range(50)])
     assert (found.discrepancies, len(found.shown), found.requests) == (50, 20, 50)
 
 
 def test_a_sandbox_that_has_begun_to_forget_proves_nothing() -> None:
     full = {f"other-{number}": {"effects": 1, "repeats": 0} for number in range(100_000)}
     with wallet({SYNC: full}) as url:
-        found = verify(url, RUN, [told(SYNC, 1, "applied")])
+        found = verify(url, RUN, [reported(SYNC, 1, "applied")])
     assert not found.well
     assert "forgets" in found.incomplete
 
@@ -117,7 +117,7 @@ def test_a_sandbox_that_has_begun_to_forget_proves_nothing() -> None:
 @pytest.mark.parametrize("answer", [[], {"SyncLinkage": 5}, {"SyncLinkage": {"load-r-0-1": {}}}])
 def test_what_is_no_wallet_is_said(answer: Any) -> None:
     with wallet(answer) as url:
-        found = verify(url, RUN, [told(SYNC, 1, "applied")])
+        found = verify(url, RUN, [reported(SYNC, 1, "applied")])
     assert not found.well
     assert "cannot be read" in found.incomplete
 

@@ -36,12 +36,12 @@ def test_a_refusal_is_told(buf_curl: Buf, plain: Gateway) -> None:
     url = f"http://{plain.address}/{SERVICE}/SyncLinkage"
     done = run(*buf_curl, "--data", json.dumps(request), url)
     assert done.status != 0
-    told = json.loads(done.err)
-    assert told["code"] == "not_found"
-    kinds = [detail["type"] for detail in told["details"]]
+    reported = json.loads(done.err)
+    assert reported["code"] == "not_found"
+    kinds = [detail["type"] for detail in reported["details"]]
     assert kinds == ["google.rpc.ErrorInfo", "google.rpc.RequestInfo"]
     # buf prints details as they travel; its base64 goes without padding.
-    info = ErrorInfo.FromString(b64decode(told["details"][0]["value"] + "=="))
+    info = ErrorInfo.FromString(b64decode(reported["details"][0]["value"] + "=="))
     assert info.reason == "WALLET_REJECTED"
 
 

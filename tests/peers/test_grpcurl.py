@@ -62,22 +62,22 @@ def test_a_refusal_is_told_by_name(grpcurl: Path, plain: Gateway) -> None:
     request = bind_account(user_id="2160000000000001+USER_NOT_EXIST")
     done = call(grpcurl, plain, "BindAccount", request)
     assert done.status == NOT_FOUND
-    told = details(done.err)
-    assert told.keys() == {"ErrorInfo", "RequestInfo"}
-    assert told["ErrorInfo"]["reason"] == "WALLET_REJECTED"
-    assert told["ErrorInfo"]["domain"] == "linkage.alipayhk"
-    metadata = told["ErrorInfo"]["metadata"]
+    reported = details(done.err)
+    assert reported.keys() == {"ErrorInfo", "RequestInfo"}
+    assert reported["ErrorInfo"]["reason"] == "WALLET_REJECTED"
+    assert reported["ErrorInfo"]["domain"] == "linkage.alipayhk"
+    metadata = reported["ErrorInfo"]["metadata"]
     assert (metadata["outcome"], metadata["retry"]) == ("rejected", "new_request_id")
     assert metadata["result_code"] == "USER_NOT_EXIST"
-    assert told["RequestInfo"] == {"request_id": request["request_id"]}
+    assert reported["RequestInfo"] == {"request_id": request["request_id"]}
 
 
 def test_every_fault_of_a_request_is_told_by_field(grpcurl: Path, plain: Gateway) -> None:
     done = call(grpcurl, plain, "SyncLinkage", {"request_id": "peers-empty"})
     assert done.status == INVALID_ARGUMENT
-    told = details(done.err)
-    assert told["ErrorInfo"]["metadata"] == {"outcome": "not_sent", "retry": "new_request_id"}
-    violations = told["BadRequest"]["field_violations"]
+    reported = details(done.err)
+    assert reported["ErrorInfo"]["metadata"] == {"outcome": "not_sent", "retry": "new_request_id"}
+    violations = reported["BadRequest"]["field_violations"]
     assert {"field": "biz_time", "description": "is required"} in violations
     assert {violation["field"] for violation in violations} >= {"operate_type", "user_id"}
 
@@ -86,9 +86,9 @@ def test_the_wait_before_a_retry_is_told_as_a_duration(grpcurl: Path, plain: Gat
     request = sync_linkage(user_id="2160000000000001+UNKNOWN_EXCEPTION")
     done = call(grpcurl, plain, "SyncLinkage", request, "-max-time", "3")
     assert done.status == UNAVAILABLE
-    told = details(done.err)
-    assert told["ErrorInfo"]["metadata"]["retry"] == "same_request_id"
-    assert told["RetryInfo"]["retry_delay"].removesuffix("s").replace(".", "").isdigit()
+    reported = details(done.err)
+    assert reported["ErrorInfo"]["metadata"]["retry"] == "same_request_id"
+    assert reported["RetryInfo"]["retry_delay"].removesuffix("s").replace(".", "").isdigit()
 
 
 def test_without_reflection_the_proto_files_do(grpcurl: Path, without_reflection: Gateway) -> None:
@@ -157,9 +157,9 @@ def test_caller_that_is_not_allowed_is_told_why(
     request = sync_linkage() if method == "SyncLinkage" else bind_account()
     done = call(grpcurl, over_mtls, method, request, *PROTO, *DETAILS, channel=mutual(who, name))
     assert done.status == status
-    told = details(done.err)["ErrorInfo"]
-    assert told["reason"] == reason
-    assert told["metadata"] == {"outcome": "not_sent", "retry": "operator", **names}
+    reported = details(done.err)["ErrorInfo"]
+    assert reported["reason"] == reason
+    assert reported["metadata"] == {"outcome": "not_sent", "retry": "operator", **names}
 
 
 def test_without_a_certificate_there_is_no_connection(

@@ -12,7 +12,7 @@ from typing import Any, Final
 from grpc import StatusCode
 
 from tests.e2e import caller
-from tests.e2e.caller import Expected, Told, not_sent
+from tests.e2e.caller import Expected, Reported, not_sent
 from tests.e2e.gateway import Ended, Gateway
 from tests.e2e.gateway import run as command
 from tests.e2e.samples import SYNC, Api
@@ -51,18 +51,18 @@ class Scene:
     async def ok(self, api: Api, request: Any, *, replayed: bool = False, **how: Any) -> Any:
         """Call, and be given OK."""
         answer = await self.call(api, request, **how)
-        assert not isinstance(answer, Told), answer
+        assert not isinstance(answer, Reported), answer
         assert answer.replayed is replayed
         assert not answer.resolved_by_operator
         assert answer.result.status == "S"
         return answer
 
-    async def told(
+    async def reported(
         self, api: Api, request: Any, expected: Expected, *, replayed: bool = False, **how: Any
-    ) -> Told:
+    ) -> Reported:
         """Call, and be told exactly what is expected."""
         answer = await self.call(api, request, **how)
-        assert isinstance(answer, Told), "an OK that should not be"
+        assert isinstance(answer, Reported), "an OK that should not be"
         caller.check(answer, expected, request)
         assert (answer.metadata.get("replayed") == "true") is replayed
         return answer

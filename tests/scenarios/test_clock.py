@@ -13,7 +13,7 @@ import pytest
 from grpc import StatusCode
 
 from tests.clock import WallClock
-from tests.e2e.caller import Expected, Told, alarm, not_sent
+from tests.e2e.caller import Expected, Reported, alarm, not_sent
 from tests.e2e.conftest import Run
 from tests.e2e.gateway import PATIENCE_S, Gateway, get
 from tests.e2e.gateway import run as command
@@ -50,8 +50,8 @@ def at(run: Run, upstream: Upstream, wallet: Wallet, clock: WallClock, tmp_path:
     return started
 
 
-def skew_of(told: Told) -> int:
-    return int(told.metadata["clock_skew_s"])
+def skew_of(reported: Reported) -> int:
+    return int(reported.metadata["clock_skew_s"])
 
 
 async def metric(gateway: Gateway) -> float:
@@ -69,13 +69,13 @@ async def test_bind_account_stops_after_one_answer_outside_the_window_and_goes_o
 ) -> None:
     async with at(ahead_s) as scene:
         first, second = BIND.request(), BIND.request()
-        told = await scene.told(BIND, first, REPLAYED)
-        assert abs(skew_of(told) + ahead_s) <= 2
-        assert "not to this request" not in told.status.message
-        told = await scene.told(BIND, second, STOPPED)
-        assert abs(skew_of(told) + ahead_s) <= 2
+        reported = await scene.reported(BIND, first, REPLAYED)
+        assert abs(skew_of(reported) + ahead_s) <= 2
+        assert "not to this request" not in reported.status.message
+        reported = await scene.reported(BIND, second, STOPPED)
+        assert abs(skew_of(reported) + ahead_s) <= 2
         assert (scene.sent(first), scene.sent(second)) == (1, 0)
-        assert (await scene.told(BIND, first, IN_DOUBT)).info, "what is known is still reported"
+        assert (await scene.reported(BIND, first, IN_DOUBT)).info, "what is known is still reported"
         line = await scene.gateway.logged(lambda record: record["event"] == "clock skew")
         assert (line["level"], abs(line["clock_skew_s"] + ahead_s) <= 2) == ("warning", True)
         status, text = await get(scene.gateway.admin, "/readyz")
@@ -90,16 +90,16 @@ async def test_bind_account_stops_after_one_answer_outside_the_window_and_goes_o
 async def test_linkage_is_called_with_the_wrong_clock_until_the_breaker_opens(at: At) -> None:
     async with at(600) as scene:
         for _ in range(20):
-            assert skew_of(await scene.told(SYNC, apart(SYNC), REPLAYED)) in range(-602, -597)
-        await scene.told(SYNC, apart(SYNC), STOPPED)
+            assert skew_of(await scene.reported(SYNC, apart(SYNC), REPLAYED)) in range(-602, -597)
+        await scene.reported(SYNC, apart(SYNC), STOPPED)
 
 
 async def test_biz_time_in_the_future_is_reported_with_its_distance(at: At) -> None:
     async with at(-3600) as scene:
         request = apart(SYNC)
         request.biz_time.GetCurrentTime()
-        told = await scene.told(SYNC, request, IN_FUTURE)
-        assert abs(skew_of(told) - 3600) <= 60
+        reported = await scene.reported(SYNC, request, IN_FUTURE)
+        assert abs(skew_of(reported) - 3600) <= 60
         assert scene.sent(request) == 0
 
 
@@ -109,7 +109,7 @@ async def test_clock_a_month_ahead_forgets_no_outcome(at: At, api: Api) -> None:
     async with at(0) as scene:
         await scene.ok(api, request)
     async with at(MONTH_S) as scene:
-        await scene.told(BIND, BIND.request(), REPLAYED)
+        await scene.reported(BIND, BIND.request(), REPLAYED)
         await scene.ok(api, request, replayed=True)
     async with at(0) as scene:
         await scene.ok(api, request, replayed=True)

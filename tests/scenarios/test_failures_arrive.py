@@ -13,7 +13,7 @@ from grpc import StatusCode
 
 from alipayhk_linkage.channel import channel_options
 from tests.e2e import caller
-from tests.e2e.caller import Expected, Told, doubt, not_sent
+from tests.e2e.caller import Expected, Reported, doubt, not_sent
 from tests.e2e.conftest import RunAll
 from tests.e2e.samples import BIND, SYNC, apart
 from tests.e2e.upstream import (
@@ -88,12 +88,12 @@ async def test_each_failure_arrives_with_code_reason_and_outcome(
         request = apart(SYNC)
         scripts[request.request_id] = script
         async with busy[deadline_s]:
-            told = await caller.call(channel, SYNC, request, timeout_s=deadline_s)
-        assert isinstance(told, Told)
-        assert told.status.details, (name, deadline_s, "a status without details")
+            reported = await caller.call(channel, SYNC, request, timeout_s=deadline_s)
+        assert isinstance(reported, Reported)
+        assert reported.status.details, (name, deadline_s, "a status without details")
         # On a busy machine the last attempt of a short call may have had too little time for its answer.
-        slow = deadline_s == min(DEADLINES_S) and told.info.reason == "UPSTREAM_TIMEOUT"
-        caller.check(told, TIMED_OUT if slow else expected, request)
+        slow = deadline_s == min(DEADLINES_S) and reported.info.reason == "UPSTREAM_TIMEOUT"
+        caller.check(reported, TIMED_OUT if slow else expected, request)
         sent = [sent for sent in upstream.requests if id_of(sent) == request.request_id]
         assert 1 <= len(sent) <= ATTEMPTS_MAX, (name, deadline_s)
 

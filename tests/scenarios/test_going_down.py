@@ -49,7 +49,7 @@ async def test_send_that_nobody_answers_is_in_doubt_to_the_next(stage: Stage, ap
     async with stage() as scene:
         scene.upstream.script = scene.wallet.says()
         if api is BIND:
-            await scene.told(api, request, IN_DOUBT)
+            await scene.reported(api, request, IN_DOUBT)
         else:
             await scene.ok(api, request)
         assert scene.sent(request) == sent + (api is SYNC)

@@ -12,7 +12,7 @@ import grpc
 import pytest
 from grpc import StatusCode
 
-from tests.e2e.caller import Expected, Told, check, not_sent, told
+from tests.e2e.caller import Expected, Reported, check, not_sent, reported
 from tests.e2e.conftest import Run
 from tests.e2e.samples import APIS, BIND, SERVICE, Api, apart
 from tests.e2e.upstream import Upstream
@@ -50,12 +50,12 @@ def unknown(expected: Expected) -> Expected:
 
 async def call(
     channel: grpc.aio.Channel, api: Api, request: Any, metadata: Metadata = (), timeout_s: float = 8.0
-) -> Told:
+) -> Reported:
     """Call with metadata, and be told of a failure."""
     method: Any = channel.unary_unary(api.path, response_deserializer=api.response.FromString)
     with pytest.raises(grpc.aio.AioRpcError) as failed:
         await method(request.SerializeToString(), timeout=timeout_s, metadata=metadata)
-    return told(failed.value)
+    return reported(failed.value)
 
 
 @asynccontextmanager

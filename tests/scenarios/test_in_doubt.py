@@ -37,8 +37,8 @@ async def in_doubt(scene: Scene, end: str = "reset") -> object:
     """Send a BindAccount whose outcome nobody knows; return it."""
     scene.upstream.script, expected = ENDS[end]
     request = BIND.request()
-    told = await scene.told(BIND, request, expected)
-    assert told.metadata["attempts"] == "1"
+    reported = await scene.reported(BIND, request, expected)
+    assert reported.metadata["attempts"] == "1"
     scene.upstream.script = scene.wallet.says()
     await looked_up(scene, request)
     return request
@@ -46,8 +46,8 @@ async def in_doubt(scene: Scene, end: str = "reset") -> object:
 
 async def looked_up(scene: Scene, request: object) -> None:
     """Check that the same call tells of the doubt, and that nothing more was sent."""
-    told = await scene.told(BIND, request, IN_DOUBT)
-    assert "attempts" not in told.metadata
+    reported = await scene.reported(BIND, request, IN_DOUBT)
+    assert "attempts" not in reported.metadata
     assert scene.sent(request) == 1
 
 
@@ -59,7 +59,7 @@ async def test_bind_account_is_sent_once_and_then_in_doubt(scene: Scene, end: st
 
 async def test_unknown_result_of_bind_account_is_in_doubt(scene: Scene) -> None:
     scene.upstream.script, request = scene.wallet.says(result("U", "SYSTEM_ERROR")), BIND.request()
-    await scene.told(BIND, request, doubt("WALLET_RESULT_UNKNOWN", promised=False))
+    await scene.reported(BIND, request, doubt("WALLET_RESULT_UNKNOWN", promised=False))
     scene.upstream.script = scene.wallet.says()
     await looked_up(scene, request)
 
@@ -81,14 +81,14 @@ async def test_doubt_that_was_rejected_is_rejected_from_then_on(scene: Scene) ->
     request = await in_doubt(scene)
     assert (await scene.resolve(request, "rejected")).status == 0
     for _ in range(2):
-        await scene.told(BIND, request, rejected(StatusCode.FAILED_PRECONDITION), replayed=True)
+        await scene.reported(BIND, request, rejected(StatusCode.FAILED_PRECONDITION), replayed=True)
     assert scene.sent(request) == 1
 
 
 async def test_linkage_in_doubt_can_be_resolved_too(scene: Scene) -> None:
     scene.upstream.script, request = hangs, apart(SYNC)
     timed_out = doubt("UPSTREAM_TIMEOUT", promised=True, code=StatusCode.DEADLINE_EXCEEDED)
-    await scene.told(SYNC, request, timed_out, timeout_s=0.45)
+    await scene.reported(SYNC, request, timed_out, timeout_s=0.45)
     await scene.gateway.attempt_logged(request.request_id)
     assert (await scene.resolve(request, "applied")).status == 0
     answer = await scene.call(SYNC, request)
@@ -136,11 +136,15 @@ async def test_command_typed_again_with_a_new_timestamp_binds_once_where_its_adv
     request_id = new_id()
     first = await typed(scene, request_id)
     assert (first["outcome"], first["retry"]) == ("unknown", "operator")
-    told = await typed(scene, request_id)
-    assert (told["reason"], told["outcome"], told["retry"]) == ("REQUEST_ID_REUSED", "not_sent", "operator")
-    assert "new id" in told["advice"]
-    assert "timestamp" in told["advice"]
-    if told["retry"] == "new_request_id":
+    reported = await typed(scene, request_id)
+    assert (reported["reason"], reported["outcome"], reported["retry"]) == (
+        "REQUEST_ID_REUSED",
+        "not_sent",
+        "operator",
+    )
+    assert "new id" in reported["advice"]
+    assert "timestamp" in reported["advice"]
+    if reported["retry"] == "new_request_id":
         await typed(scene, new_id())
     assert applied == [request_id]
 

@@ -50,7 +50,7 @@ async def test_bind_account_that_was_sent_is_in_doubt(stage: Stage, wallet: Wall
     request = BIND.request()
     async with killed_in_mid_call(stage, wallet, BIND, request) as scene:
         for _ in range(2):
-            await scene.told(BIND, request, IN_DOUBT)
+            await scene.reported(BIND, request, IN_DOUBT)
         assert scene.sent(request) == 1
         assert (await scene.resolve(request, "applied")).status == 0
         assert (await scene.call(BIND, request)).resolved_by_operator
@@ -60,10 +60,10 @@ async def test_lease_that_outlasts_the_caller_is_told(stage: Stage, wallet: Wall
     """A lease lasts UPSTREAM_TIMEOUT_S + 1 s."""
     request, more = apart(SYNC), {"UPSTREAM_TIMEOUT_S": "4"}
     async with killed_in_mid_call(stage, wallet, SYNC, request, more) as scene:
-        await scene.told(SYNC, request, IN_PROGRESS, timeout_s=0.4)
+        await scene.reported(SYNC, request, IN_PROGRESS, timeout_s=0.4)
         newer = apart(SYNC, external_identity_value=request.external_identity_value)
         newer.biz_time.seconds += 1
-        await scene.told(SYNC, newer, BUSY, timeout_s=0.4)
+        await scene.reported(SYNC, newer, BUSY, timeout_s=0.4)
         assert len(scene.upstream.requests) == 1
         await scene.ok(SYNC, newer)
         await scene.ok(SYNC, request)
@@ -75,11 +75,11 @@ async def test_answer_that_was_told_is_replayed(stage: Stage, api: Api) -> None:
     """Killed as soon as the caller has its answer: it was recorded before."""
     request = apart(api)
     async with stage() as scene:
-        told = await scene.ok(api, request)
+        reported = await scene.ok(api, request)
         await scene.gateway.kill()
     async with stage() as scene:
         again = await scene.ok(api, request, replayed=True)
-        assert again.result == told.result
+        assert again.result == reported.result
         assert scene.sent(request) == 1
 
 
@@ -99,7 +99,7 @@ async def test_request_that_never_left_is_not_sent_blindly(stage: Stage, wallet:
             await scene.ok(api, request)
             assert scene.sent(request) == 1
         else:
-            await scene.told(api, request, IN_DOUBT)
+            await scene.reported(api, request, IN_DOUBT)
             assert scene.sent(request) == 0
 
 
@@ -109,7 +109,7 @@ async def test_call_that_was_refused_leaves_nothing_to_doubt(stage: Stage, api: 
     request = apart(api)
     unreachable = not_sent(StatusCode.UNAVAILABLE, "UPSTREAM_UNREACHABLE")
     async with stage({"BASE_URL": "http://127.0.0.1:1"}) as scene:
-        await scene.told(api, request, unreachable, timeout_s=0.4)
+        await scene.reported(api, request, unreachable, timeout_s=0.4)
         await scene.gateway.kill()
     request.user_id = "2160000000000777"
     async with stage() as scene:

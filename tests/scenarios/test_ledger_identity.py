@@ -16,7 +16,7 @@ import pytest
 
 from service.ledger.vault import make_key_file
 from tests.e2e import caller
-from tests.e2e.caller import Told
+from tests.e2e.caller import Reported
 from tests.e2e.conftest import RunAll
 from tests.e2e.gateway import PATIENCE_S, Ended, channel_to
 from tests.e2e.gateway import run as command
@@ -245,7 +245,7 @@ async def test_first_start_with_two_workers(
         for request in requests:
             channel = await stack.enter_async_context(channel_to(gateway.address))
             answer = await caller.call(channel, BIND, request)
-            assert not isinstance(answer, Told), answer
+            assert not isinstance(answer, Reported), answer
         if end == "killed":
             await gateway.kill()
     async with asyncio.timeout(PATIENCE_S):

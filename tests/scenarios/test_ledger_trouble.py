@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.caller import Told, check
+from tests.e2e.caller import Reported, check
 from tests.e2e.conftest import Run
 from tests.e2e.gateway import run as command
 from tests.e2e.operations import metrics
@@ -84,7 +84,7 @@ async def refuses_before_sending(scene: Scene, trouble: Trouble, file: Path, api
     """Call while the trouble lasts, and after it."""
     request = apart(api)
     with trouble(file):
-        await scene.told(api, request, LEDGER_UNAVAILABLE)
+        await scene.reported(api, request, LEDGER_UNAVAILABLE)
         assert scene.sent(request) == 0
     await heals(scene, api, request)
     assert scene.sent(request) == 1
@@ -97,9 +97,9 @@ async def tells_what_was_said(scene: Scene, trouble: Trouble, file: Path, api: A
     async with held(scene, api, request) as first:
         with trouble(file):
             answer = await first.let_go()
-            assert not isinstance(answer, Told), answer
+            assert not isinstance(answer, Reported), answer
             assert answer.result.status == "S"
-            assert isinstance(await scene.call(api, request), Told)
+            assert isinstance(await scene.call(api, request), Reported)
             unrecorded = "alipayhk_ledger_unrecorded"
             assert (await metrics(scene.gateway))[unrecorded] == 1
         await heals(scene, api, request)
@@ -111,7 +111,7 @@ async def tells_what_was_said(scene: Scene, trouble: Trouble, file: Path, api: A
 async def heals(scene: Scene, api: Api, request: Any) -> Any:
     """Call until the ledger can be used again, which it must soon."""
     async with asyncio.timeout(HEALS_WITHIN_S):
-        while isinstance(answer := await scene.call(api, request), Told):
+        while isinstance(answer := await scene.call(api, request), Reported):
             check(answer, LEDGER_UNAVAILABLE, request)
             await asyncio.sleep(0.1)
     return answer
@@ -180,8 +180,8 @@ async def test_answer_that_could_not_be_recorded_to_the_end_is_in_doubt(
             assert (await first.let_go()).result.status == "S"
             await scene.gateway.kill()
     async with stage() as scene:
-        told = await scene.call(api, request)
-        assert told.info.reason == "OUTCOME_IN_DOUBT"
+        reported = await scene.call(api, request)
+        assert reported.info.reason == "OUTCOME_IN_DOUBT"
         assert scene.sent(request) == 1
 
 

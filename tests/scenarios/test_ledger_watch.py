@@ -26,7 +26,7 @@ async def test_disk_that_is_full_is_told_once_and_takes_nobody_out_of_rotation(
         soft, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, hard))
         for api in APIS:
-            await scene.told(api, apart(api), LEDGER_UNAVAILABLE)
+            await scene.reported(api, apart(api), LEDGER_UNAVAILABLE)
         assert (await metrics(gateway))[USABLE] == 0
         assert (await get(gateway.admin, "/readyz"))[0] == 200
         assert await health(gateway.channel) == SERVING

@@ -44,7 +44,7 @@ async def test_older_than_what_was_applied_is_stale(scene: Scene, member: Member
     await scene.ok(SYNC, member.at(10))
     for seconds in (9, 9.999, -1_000):
         older = member.at(seconds)
-        await scene.told(SYNC, older, STALE)
+        await scene.reported(SYNC, older, STALE)
         assert scene.sent(older) == 0
     await scene.ok(SYNC, member.at(10.001))
 
@@ -52,7 +52,7 @@ async def test_older_than_what_was_applied_is_stale(scene: Scene, member: Member
 async def test_equal_time_with_other_content_is_a_tie(scene: Scene, member: Member) -> None:
     await scene.ok(SYNC, member.at(10))
     other = member.at(10, external_binding_id="another")
-    await scene.told(SYNC, other, TIE)
+    await scene.reported(SYNC, other, TIE)
     assert scene.sent(other) == 0
 
 
@@ -74,7 +74,7 @@ async def test_doubt_is_never_stale(scene: Scene, member: Member) -> None:
     old = member.at(10)
     scene.upstream.script = hangs
     timed_out = doubt("UPSTREAM_TIMEOUT", promised=True, code=StatusCode.DEADLINE_EXCEEDED)
-    await scene.told(SYNC, old, timed_out, timeout_s=0.4)
+    await scene.reported(SYNC, old, timed_out, timeout_s=0.4)
     scene.upstream.script = scene.wallet.says()
     await scene.ok(SYNC, member.at(20))  # a doubt does not block
     await scene.ok(SYNC, old)
@@ -83,7 +83,7 @@ async def test_doubt_is_never_stale(scene: Scene, member: Member) -> None:
 
 async def test_what_was_rejected_makes_nothing_stale(scene: Scene, member: Member) -> None:
     scene.upstream.script = scene.wallet.says(result("F", "USER_NOT_EXIST"))
-    await scene.told(SYNC, member.at(10), rejected(StatusCode.NOT_FOUND))
+    await scene.reported(SYNC, member.at(10), rejected(StatusCode.NOT_FOUND))
     scene.upstream.script = scene.wallet.says()
     await scene.ok(SYNC, member.at(5))
 
@@ -91,8 +91,8 @@ async def test_what_was_rejected_makes_nothing_stale(scene: Scene, member: Membe
 async def test_far_future_is_refused_and_its_id_is_not_spent(scene: Scene, member: Member) -> None:
     ahead = member.at(0)
     ahead.biz_time.FromSeconds(int(time.time()) + 400)
-    told = await scene.told(SYNC, ahead, IN_FUTURE)
-    assert told.fields == ["biz_time"]
+    reported = await scene.reported(SYNC, ahead, IN_FUTURE)
+    assert reported.fields == ["biz_time"]
     ahead.biz_time.FromSeconds(int(time.time()))
     await scene.ok(SYNC, ahead)
 
@@ -144,7 +144,7 @@ async def test_one_at_a_time_and_in_order(scene: Scene, member: Member) -> None:
 async def test_waiting_that_takes_too_long_is_told(scene: Scene, member: Member) -> None:
     second = member.at(2)
     async with held(scene, SYNC, member.at(1)):
-        await scene.told(SYNC, second, BUSY, timeout_s=0.3)
+        await scene.reported(SYNC, second, BUSY, timeout_s=0.3)
     assert scene.sent(second) == 0
     await scene.ok(SYNC, second)
 
@@ -153,7 +153,10 @@ async def test_newer_one_is_applied_before_the_older_one_that_waits(scene: Scene
     """It came later and went first, where the older one was let through no more: that one is stale."""
     await scene.ok(SYNC, member.at(20))
     outcomes = await asyncio.gather(*(scene.call(SYNC, member.at(seconds)) for seconds in (30, 10, 25)))
-    reasons = [getattr(told, "info", told).reason if hasattr(told, "info") else "OK" for told in outcomes]
+    reasons = [
+        getattr(reported, "info", reported).reason if hasattr(reported, "info") else "OK"
+        for reported in outcomes
+    ]
     assert reasons[0] == "OK"
     assert reasons[1] == "STALE_BIZ_TIME"
     assert reasons[2] in {"OK", "STALE_BIZ_TIME"}

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from grpc import StatusCode
 
-from tests.e2e.caller import Told, check, not_sent
+from tests.e2e.caller import Reported, check, not_sent
 from tests.e2e.operations import metrics
 from tests.e2e.samples import BIND, SYNC, Api, apart
 from tests.e2e.upstream import Answer, Peer, Request, Upstream, answers, listening
@@ -81,7 +81,7 @@ def check_all(answers: list[Any]) -> Counter[str]:
     """Check that everybody was told that nothing was sent; count the reasons."""
     reasons = Counter[str]()
     for answer in answers:
-        assert isinstance(answer, Told)
+        assert isinstance(answer, Reported)
         expected = CIRCUIT_OPEN if answer.info.reason == "CIRCUIT_OPEN" else UNREACHABLE
         check(answer, expected)
         reasons[answer.info.reason] += 1
@@ -92,7 +92,7 @@ async def found_again(scene: Scene) -> None:
     """Call again and again until it goes through, which it must soon, and then always."""
     began = time.monotonic()
     request = apart(SYNC)
-    while isinstance(answer := await scene.call(SYNC, request), Told):
+    while isinstance(answer := await scene.call(SYNC, request), Reported):
         check(answer, CIRCUIT_OPEN, request)
         assert time.monotonic() - began < CLOSES_WITHIN_S
         await asyncio.sleep(0.1)
@@ -104,7 +104,7 @@ async def open_the_breaker(scene: Scene, api: Api) -> None:
     """Call until nothing is tried any more; on a busy machine few calls get as far as failing."""
     for _ in range(20):
         calls = (scene.call(api, apart(api), timeout_s=0.5) for _ in range(25))
-        if all(told.info.reason == "CIRCUIT_OPEN" for told in await asyncio.gather(*calls)):
+        if all(reported.info.reason == "CIRCUIT_OPEN" for reported in await asyncio.gather(*calls)):
             return
     raise AssertionError("the breaker stays closed")
 
@@ -124,9 +124,9 @@ async def test_probes_of_an_open_breaker_are_few(stage: Stage, upstream: Upstrea
         while time.monotonic() - began < 8:
             calls.append(asyncio.create_task(scene.call(SYNC, apart(SYNC), timeout_s=1.0)))
             await asyncio.sleep(1 / RATE)
-        told = await asyncio.gather(*calls)
+        reported = await asyncio.gather(*calls)
         assert 1 <= len(upstream.requests) <= 2
-        reasons = Counter(answer.info.reason for answer in told)
+        reasons = Counter(answer.info.reason for answer in reported)
         assert set(reasons) == {"CIRCUIT_OPEN", "UPSTREAM_HTTP_ERROR"}
         assert reasons["UPSTREAM_HTTP_ERROR"] <= 2
 
@@ -134,6 +134,6 @@ async def test_probes_of_an_open_breaker_are_few(stage: Stage, upstream: Upstrea
 async def test_outage_of_one_api_does_not_close_the_other(stage: Stage, upstream: Upstream) -> None:
     async with stage({"BIND_ACCOUNT_BASE_URL": f"http://127.0.0.1:{free_port()}"}) as scene:
         await open_the_breaker(scene, BIND)
-        await scene.told(BIND, BIND.request(), CIRCUIT_OPEN)
+        await scene.reported(BIND, BIND.request(), CIRCUIT_OPEN)
         await scene.ok(SYNC, apart(SYNC))
         assert len(upstream.requests) == 1

@@ -9,7 +9,7 @@ from typing import Any, Final
 import pytest
 from grpc import StatusCode
 
-from tests.e2e.caller import Told, check, not_sent
+from tests.e2e.caller import Reported, check, not_sent
 from tests.e2e.samples import SYNC, apart
 from tests.e2e.upstream import Peer, Request
 from tests.scenarios.conftest import Stage
@@ -47,9 +47,9 @@ async def test_open_loop_beyond_capacity(stage: Stage, times: int) -> None:
             await asyncio.sleep(max(0.0, began + number / (times * CAPACITY) - time.monotonic()))
             calls.append(asyncio.create_task(call(scene)))
         ended = await asyncio.gather(*calls)
-        served = [took_s for _, answer, took_s in ended if not isinstance(answer, Told)]
+        served = [took_s for _, answer, took_s in ended if not isinstance(answer, Reported)]
         for request, answer, _ in ended:
-            refused = isinstance(answer, Told)
+            refused = isinstance(answer, Reported)
             if refused:
                 check(answer, OVERLOADED, request)
             assert scene.sent(request) == (0 if refused else 1)
@@ -57,5 +57,5 @@ async def test_open_loop_beyond_capacity(stage: Stage, times: int) -> None:
         assert len(served) > CAPACITY * LASTS_S / 2, "goodput"
         assert len(served) < len(ended), "there was no overload"
         over = time.monotonic()
-        while isinstance((await call(scene))[1], Told):
+        while isinstance((await call(scene))[1], Reported):
             assert time.monotonic() - over < RECOVERS_WITHIN_S

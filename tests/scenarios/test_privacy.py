@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.caller import Told
+from tests.e2e.caller import Reported
 from tests.e2e.gateway import run as command
 from tests.e2e.samples import APIS, SYNC, Api
 from tests.e2e.test_privacy import ENDS, FRAGMENTS, MARKS, clean, marked
@@ -52,9 +52,9 @@ async def go_through(scene: Scene, api: Api) -> None:
         if api is SYNC:
             request.external_identity_value += kind
         answer = await scene.call(api, request, timeout_s=8 if kind == "success" else 0.5)
-        assert isinstance(answer, Told) is (kind != "success"), kind
+        assert isinstance(answer, Reported) is (kind != "success"), kind
         if kind == "success":
-            await scene.told(api, changed(api, request), reused(api))
+            await scene.reported(api, changed(api, request), reused(api))
     scene.upstream.script = hangs
     await scene.call(api, marked(api), timeout_s=0.3)
 

@@ -37,9 +37,9 @@ async def test_success_is_replayed_word_by_word(scene: Scene, api: Api) -> None:
 @pytest.mark.parametrize("api", APIS, ids=str)
 async def test_rejection_is_replayed_word_by_word(scene: Scene, api: Api, code: str) -> None:
     scene.upstream.script, request = scene.wallet.says(result("F", code, "the reason")), apart(api)
-    first = await scene.told(api, request, REJECTIONS[code])
+    first = await scene.reported(api, request, REJECTIONS[code])
     scene.upstream.script = scene.wallet.says()
-    again = await scene.told(api, request, REJECTIONS[code], replayed=True)
+    again = await scene.reported(api, request, REJECTIONS[code], replayed=True)
     assert scene.sent(request) == 1
     names = ("result_status", "result_code", "result_message", "http_status")
     assert [again.metadata[name] for name in names] == [first.metadata[name] for name in names]
@@ -52,9 +52,9 @@ async def test_refusal_of_the_set_up_is_not_final(scene: Scene, api: Api, code: 
     request = apart(api)
     for count in (1, 2):
         scene.upstream.script = scene.wallet.says(result("F", code))
-        await scene.told(api, request, GATEWAY_REFUSED)
+        await scene.reported(api, request, GATEWAY_REFUSED)
         assert scene.sent(request) == count
-    await scene.told(api, changed(api, request), reused(api, had_no_effect=True))
+    await scene.reported(api, changed(api, request), reused(api, had_no_effect=True))
     scene.upstream.script = scene.wallet.says()
     await scene.ok(api, request)
     await scene.ok(api, request, replayed=True)
@@ -128,13 +128,13 @@ async def test_other_content_under_a_used_id_never_leaves(scene: Scene, api: Api
     async def refused() -> None:
         for name, value in OTHER_CONTENT[api].items():
             other = changed(api, request, {name: value})
-            told = await scene.told(api, other, expected)
-            assert "777" not in str(told.status)
+            reported = await scene.reported(api, other, expected)
+            assert "777" not in str(reported.status)
         moved = changed(api, request)
         moved.CopyFrom(request)
         moment = moved.biz_time if api is SYNC else moved.timestamp
         moment.seconds += 1
-        await scene.told(api, moved, expected)
+        await scene.reported(api, moved, expected)
         assert scene.sent(request) == 1
 
     if state == "under way":
@@ -171,7 +171,7 @@ async def test_time_finer_than_milliseconds_is_no_content(scene: Scene, api: Api
 async def test_doubt_is_ended_by_the_next_call_where_that_is_safe(scene: Scene) -> None:
     scene.upstream.script, request = hangs, apart(SYNC)
     timed_out = doubt("UPSTREAM_TIMEOUT", promised=True, code=StatusCode.DEADLINE_EXCEEDED)
-    await scene.told(SYNC, request, timed_out, timeout_s=0.45)
+    await scene.reported(SYNC, request, timed_out, timeout_s=0.45)
     scene.upstream.script = scene.wallet.says()
     await scene.ok(SYNC, request)
     assert scene.sent(request) == 2

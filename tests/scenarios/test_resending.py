@@ -40,8 +40,8 @@ async def test_rate_limit_is_told_at_once_and_a_later_call_goes_through(promisin
     promising.upstream.script = in_turn(limit, promising.wallet.says())
     request = apart(api)
     expected = doubt("WALLET_RATE_LIMITED", promised=True, code=StatusCode.RESOURCE_EXHAUSTED)
-    told = await promising.told(api, request, expected)
-    assert told.metadata["attempts"] == "1"
+    reported = await promising.reported(api, request, expected)
+    assert reported.metadata["attempts"] == "1"
     assert promising.sent(request) == 1
     await promising.ok(api, request)
     assert promising.sent(request) == 2
@@ -51,8 +51,8 @@ async def test_rate_limit_without_a_promise_is_for_an_operator(scene: Scene) -> 
     scene.upstream.script = scene.wallet.says(result("U", "REQUEST_TRAFFIC_EXCEED_LIMIT"))
     request = BIND.request()
     expected = doubt("WALLET_RATE_LIMITED", promised=False, code=StatusCode.RESOURCE_EXHAUSTED)
-    await scene.told(BIND, request, expected)
-    await scene.told(BIND, request, IN_DOUBT)
+    await scene.reported(BIND, request, expected)
+    await scene.reported(BIND, request, IN_DOUBT)
     assert scene.sent(request) == 1
 
 
@@ -70,8 +70,8 @@ async def test_refusal_that_may_mean_anything_does_not_end_a_doubt(
 ) -> None:
     refuses = promising.wallet.says(result("F", code))
     promising.upstream.script, request = in_turn(hangs, refuses), apart(api)
-    told = await promising.told(api, request, expected)
-    assert (told.metadata["attempts"], promising.sent(request)) == ("2", 2)
+    reported = await promising.reported(api, request, expected)
+    assert (reported.metadata["attempts"], promising.sent(request)) == ("2", 2)
     promising.upstream.script = promising.wallet.says()
     await promising.ok(api, request)
     assert promising.sent(request) == 3
@@ -82,7 +82,7 @@ async def test_refusal_that_is_known_ends_a_doubt(promising: Scene, api: Api) ->
     promising.upstream.script = in_turn(hangs, promising.wallet.says(result("F", "USER_NOT_EXIST")))
     request = apart(api)
     for replayed in (False, True):
-        await promising.told(api, request, rejected(StatusCode.NOT_FOUND), replayed=replayed)
+        await promising.reported(api, request, rejected(StatusCode.NOT_FOUND), replayed=replayed)
     assert promising.sent(request) == 2
 
 
@@ -90,9 +90,9 @@ async def test_doubt_of_an_earlier_call_outlives_a_refusal_of_the_set_up(scene: 
     request = apart(SYNC)
     scene.upstream.script = hangs
     timed_out = doubt("UPSTREAM_TIMEOUT", promised=True, code=StatusCode.DEADLINE_EXCEEDED)
-    await scene.told(SYNC, request, timed_out, timeout_s=1.4)
+    await scene.reported(SYNC, request, timed_out, timeout_s=1.4)
     scene.upstream.script = scene.wallet.says(result("F", "INVALID_SIGNATURE"))
-    await scene.told(SYNC, request, REFUSED_IN_DOUBT)
+    await scene.reported(SYNC, request, REFUSED_IN_DOUBT)
 
 
 @pytest.mark.parametrize("api", APIS, ids=str)

@@ -21,7 +21,7 @@ from grpc import StatusCode
 from service.ledger import Ending, LedgerUnavailable, State
 from service.ledger.opening import open_ledger, sqlite_path
 from tests.e2e import caller
-from tests.e2e.caller import Told, rejected
+from tests.e2e.caller import Reported, rejected
 from tests.e2e.gateway import channel_to
 from tests.e2e.samples import BIND
 from tests.e2e.upstream import Peer, Request, Script
@@ -71,9 +71,9 @@ async def resolved_while_stopped(scene: Scene, delay_s: float) -> Stopped:
                 os.kill(worker, signal.SIGCONT)
         answers = await asyncio.gather(*calls)
         for request in resolved:
-            told = await caller.call(channels[0], BIND, request)
-            caller.check(told, rejected(StatusCode.FAILED_PRECONDITION), request)
-    told_of = {answer.info.reason for answer in answers if isinstance(answer, Told)}
+            reported = await caller.call(channels[0], BIND, request)
+            caller.check(reported, rejected(StatusCode.FAILED_PRECONDITION), request)
+    told_of = {answer.info.reason for answer in answers if isinstance(answer, Reported)}
     assert told_of <= ENDS | {"WALLET_REJECTED", "OUTCOME_IN_DOUBT"}, told_of
     return Stopped(len(resolved), sum(scene.sent(request) for request in resolved))
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.e2e import caller
-from tests.e2e.caller import Told
+from tests.e2e.caller import Reported
 from tests.e2e.gateway import PATIENCE_S, SCRIPT, Gateway, channel_to
 from tests.e2e.samples import APIS, SYNC, Api, apart, new_id
 from tests.e2e.upstream import Peer, Request
@@ -51,7 +51,7 @@ async def test_same_id_at_both_workers_is_sent_once(stage: Stage, api: Api) -> N
             answers: list[Any] = await asyncio.gather(
                 *(caller.call(channel, api, request) for channel in channels)
             )
-            assert [answer for answer in answers if isinstance(answer, Told)] == []
+            assert [answer for answer in answers if isinstance(answer, Reported)] == []
             assert scene.sent(request) == 1
             assert {answer.replayed for answer in answers} == {False, True}, "both workers were asked"
             for channel in channels:
@@ -70,7 +70,7 @@ async def test_worker_that_dies_leaves_its_requests_to_the_others(stage: Stage, 
                 os.kill(worker, signal.SIGKILL)
         scene.upstream.script = scene.wallet.says()
         async with asyncio.timeout(20):
-            while isinstance(answer := await scene.call(api, request), Told):
+            while isinstance(answer := await scene.call(api, request), Reported):
                 if answer.status.details and answer.info.reason == IN_DOUBT.reason:
                     break  # else nobody listens yet, or the lease is not over
                 await asyncio.sleep(0.1)
@@ -78,7 +78,7 @@ async def test_worker_that_dies_leaves_its_requests_to_the_others(stage: Stage, 
             await scene.ok(api, request, replayed=True)
             assert scene.sent(request) == 2
         else:
-            await scene.told(api, request, IN_DOUBT)
+            await scene.reported(api, request, IN_DOUBT)
             assert scene.sent(request) == 1
 
 
@@ -156,5 +156,5 @@ async def test_one_linkage_at_both_workers_is_changed_one_at_a_time(stage: Stage
             request = apart(api, external_identity_value=identity)
             calls.append(caller.call(channel, api, request))
         answers = await asyncio.gather(*calls)
-        assert [answer for answer in answers if isinstance(answer, Told)] == []
+        assert [answer for answer in answers if isinstance(answer, Reported)] == []
         assert (most, len(scene.upstream.requests)) == (1, 8)

@@ -27,8 +27,8 @@ from clients.alipayhk.wire.messages import VerifiedResponse
 from clients.alipayhk.wire.result import Result
 from service.credentials.callers import ANYBODY, Caller
 from service.delivery.delivery import Delivery
-from service.delivery.ledger_session import Bookkeeping
-from service.delivery.outbound_request import Order
+from service.delivery.ledger_session import LedgerSession
+from service.delivery.outbound_request import OutboundRequest
 from service.ledger import Ledger
 from service.ledger.memory import MemoryLedger
 from service.ledger.vault import KEY_BYTES, Vault
@@ -86,11 +86,15 @@ def call_of(
     return Call(time.monotonic() + left_s, known(api=api, idempotent=idempotent), caller, "req-1")
 
 
-def order_of(endpoint: Endpoint, request_id: str = "req-1", content: bytes = b"{}", **more: Any) -> Order:
+def order_of(
+    endpoint: Endpoint, request_id: str = "req-1", content: bytes = b"{}", **more: Any
+) -> OutboundRequest:
     """Return what a call wants delivered; without a linkage unless one is given."""
     rpc = sync_linkage.RPC
     body = request_id.encode() + b" " + content
-    return Order(endpoint, request_id, body, content, rpc.response, more.pop("reply", rpc.reply), **more)
+    return OutboundRequest(
+        endpoint, request_id, body, content, rpc.response, more.pop("reply", rpc.reply), **more
+    )
 
 
 def vault_of(key: bytes = bytes(KEY_BYTES)) -> Vault:
@@ -107,10 +111,12 @@ def delivery_of(
     chance: Callable[[], float] = lambda: 0.0,
 ) -> Delivery:
     """Return a delivery over a ledger in memory, which waits no longer than it must between attempts."""
-    books = Bookkeeping(ledger or MemoryLedger(), vault_of(), metrics, lease_s=5.0, biz_time_ahead_s=300.0)
+    session = LedgerSession(
+        ledger or MemoryLedger(), vault_of(), metrics, lease_s=5.0, biz_time_ahead_s=300.0
+    )
     return Delivery(
         client,
-        books,
+        session,
         metrics,
         apis=("SyncLinkage", "BindAccount"),
         codes=ResultCodes(),

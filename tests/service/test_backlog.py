@@ -21,15 +21,15 @@ class Queue:
 
     def accept(self, count: int, *, every_s: float) -> list[bool]:
         """Accept calls, each of which ends at once; return for each whether the wait was too long."""
-        told = []
+        reported = []
         for _ in range(count):
             self.now_s += every_s
             self.waiting = max(self.waiting - 1, 0)
             self.open += 1
-            told.append(self.backlog.accept())
+            reported.append(self.backlog.accept())
             self.open -= 1
             self.backlog.end()
-        return told
+        return reported
 
 
 def test_empty_queue_is_never_long_however_slow_the_calls_are() -> None:
@@ -47,10 +47,10 @@ def test_queue_whose_wait_is_short_is_not_long_although_it_is_never_empty() -> N
 
 def test_calls_are_refused_from_the_longest_wait_on_until_the_queue_has_drained() -> None:
     queue = Queue(waiting=300)
-    told = queue.accept(300, every_s=0.01)
-    first = told.index(True)
+    reported = queue.accept(300, every_s=0.01)
+    first = reported.index(True)
     assert WAIT_MAX_S <= first * 0.01 <= WAIT_MAX_S + 0.05
-    assert all(told[first:290])
+    assert all(reported[first:290])
     assert not any(queue.accept(20, every_s=0.01)[5:])
 
 
@@ -69,12 +69,12 @@ def test_calls_that_grpc_dropped_and_still_counts_are_found_out_once_nothing_com
         """Accept a call, after which nothing comes for a second."""
         queue.now_s += 1.0
         queue.open += 1
-        told = queue.backlog.accept()
+        reported = queue.backlog.accept()
         queue.backlog.nothing_came_after(queue.backlog.accepted - 1)
         queue.backlog.nothing_came_after(queue.backlog.accepted)
         queue.open -= 1
         queue.backlog.end()
-        return told
+        return reported
 
     queue.waiting = dropped
     assert sum(accept_slowly() for _ in range(10)) == 0
@@ -115,8 +115,8 @@ def test_connection_alone_and_connections_with_equal_shares_are_not_light() -> N
     for peers in (1, 7):
         queue = Queue(waiting=100_000)
         queue.accept(400, every_s=0.002)
-        told = []
+        reported = []
         for number in range(700):
             queue.accept(1, every_s=0.001)
-            told.append(queue.backlog.is_light(f"peer {number % peers}"))
-        assert sum(told) < 70
+            reported.append(queue.backlog.is_light(f"peer {number % peers}"))
+        assert sum(reported) < 70

@@ -17,7 +17,7 @@ from clients.alipayhk.wire.endpoint import Encryption, Endpoint
 from clients.alipayhk.wire.keys import Keys
 from service.config.settings import read_settings
 from service.delivery.flight import Flight
-from service.outcomes.call import answer_by, certain_s
+from service.outcomes.call import certain_s, deadline_of
 from service.outcomes.refusal import Refusal
 from service.upstream import endpoints_of, transport_of
 from tests.service.fakes import call_of, known, order_of
@@ -43,7 +43,7 @@ def test_a_call_is_answered_a_little_before_its_deadline(
     remaining_s: float | None, budget_s: float
 ) -> None:
     before = time.monotonic()
-    until = answer_by(remaining_s, default_s=10.0, max_s=60.0)
+    until = deadline_of(remaining_s, default_s=10.0, max_s=60.0)
     assert before + budget_s - 1e-6 <= until <= time.monotonic() + budget_s + 1e-6
 
 
@@ -57,7 +57,7 @@ def test_the_margin_is_50_ms_and_at_most_a_tenth(
 ) -> None:
     now = time.monotonic()
     given_s = min(default_s if remaining_s is None else remaining_s, max_s)
-    left_s = answer_by(remaining_s, default_s=default_s, max_s=max_s) - now
+    left_s = deadline_of(remaining_s, default_s=default_s, max_s=max_s) - now
     assert left_s <= given_s + 0.05  # the clock goes on while this runs
     assert left_s >= given_s - 0.05 - 1e-6
     assert left_s >= given_s * 0.9 - 1e-6

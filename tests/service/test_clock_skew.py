@@ -42,7 +42,7 @@ def clocks() -> Clocks:
 
 def test_nothing_is_known_before_the_first_verified_answer(clocks: Clocks) -> None:
     assert (clocks.skew.skew_s, clocks.skew.agrees, clocks.skew.text) == (None, False, "")
-    assert clocks.skew.admits("BindAccount")
+    assert clocks.skew.allow("BindAccount")
 
 
 @pytest.mark.parametrize(
@@ -71,10 +71,10 @@ def test_answer_outside_the_window_stops_bind_account_and_nothing_else(clocks: C
     clocks.ahead_s = 600.0
     clocks.answer()
     for _ in range(3):
-        assert not clocks.skew.admits("BindAccount")
-        assert clocks.skew.admits("SyncLinkage")
+        assert not clocks.skew.allow("BindAccount")
+        assert clocks.skew.allow("SyncLinkage")
     assert clocks.skew.stops("BindAccount")
-    assert clocks.skew.refuses("BindAccount")
+    assert clocks.skew.would_reject("BindAccount")
 
 
 def test_one_probe_is_sent_in_five_minutes(clocks: Clocks) -> None:
@@ -82,16 +82,16 @@ def test_one_probe_is_sent_in_five_minutes(clocks: Clocks) -> None:
     clocks.answer()
     for _ in range(3):
         clocks.since_boot_s += PROBE_EVERY_S - 1
-        assert not clocks.skew.admits("BindAccount")
+        assert not clocks.skew.allow("BindAccount")
         clocks.since_boot_s += 1
-        assert [clocks.skew.admits("BindAccount") for _ in range(3)] == [True, False, False]
+        assert [clocks.skew.allow("BindAccount") for _ in range(3)] == [True, False, False]
         clocks.answer()
 
 
 def test_verified_answer_that_agrees_ends_the_stop(clocks: Clocks) -> None:
     clocks.skew.heard(600.0, in_window=False)
     clocks.answer()
-    assert clocks.skew.admits("BindAccount")
+    assert clocks.skew.allow("BindAccount")
 
 
 @pytest.mark.parametrize(("ahead_s", "admits"), [(600.5, False), (602.0, True), (0.0, True), (590.0, True)])
@@ -101,7 +101,7 @@ def test_setting_the_wall_clock_ends_the_stop_and_slewing_it_does_not(
     clocks.ahead_s = 600.0
     clocks.answer()
     clocks.ahead_s = ahead_s
-    assert clocks.skew.admits("BindAccount") is admits
+    assert clocks.skew.allow("BindAccount") is admits
     assert clocks.skew.stops("BindAccount") is not admits
 
 

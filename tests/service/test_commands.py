@@ -135,8 +135,8 @@ def test_every_fault_is_named_on_a_line_with_exit_78_and_no_traceback(
 def test_faults_are_told_as_json(configured: Callable[..., None], capsys: Captured) -> None:
     configured(**FAULTY)
     assert main(["config", "check", "--json"]) == 78
-    told = json.loads(capsys.readouterr().out)
-    assert [fault.split()[0] for fault in told["faults"]] == ["CLIENT_ID", "ENCRYPT", "NONSENSE"]
+    reported = json.loads(capsys.readouterr().out)
+    assert [fault.split()[0] for fault in reported["faults"]] == ["CLIENT_ID", "ENCRYPT", "NONSENSE"]
 
 
 def test_a_config_file_that_is_absent_is_a_fault(tmp_path: Path, capsys: Captured) -> None:
@@ -244,8 +244,8 @@ def test_a_disk_that_is_full_is_told_by_its_directory(tmp_path: Path) -> None:
     words = ["keys", "generate", str(tmp_path)]
     limited = f"ulimit -f 0; exec {sys.executable} -m service {' '.join(words)}"
     done = subprocess.run(["sh", "-c", limited], capture_output=True, text=True, check=False)
-    told = done.stderr.splitlines()[0]  # coverage cannot write either, and says so
-    assert (done.returncode, told) == (73, f"alipayhk-gateway: {tmp_path}: File too large")
+    reported = done.stderr.splitlines()[0]  # coverage cannot write either, and says so
+    assert (done.returncode, reported) == (73, f"alipayhk-gateway: {tmp_path}: File too large")
     assert not list(tmp_path.iterdir())
 
 
@@ -257,21 +257,21 @@ def test_a_key_has_2048_to_8192_bits(bits: str, tmp_path: Path, capsys: Captured
 
 
 def test_a_key_file_is_inspected_without_showing_what_is_private(ring: KeyRing, capsys: Captured) -> None:
-    told = {}
+    reported = {}
     for path, kind in (
         (ring.private, "private key"),
         (ring.public, "public key"),
         (ring.public_base64, "public key"),
     ):
         assert main(["keys", "inspect", str(path), "--json"]) == 0
-        told[path] = json.loads(capsys.readouterr().out)
-        assert (told[path]["kind"], told[path]["bits"]) == (kind, "2048")
+        reported[path] = json.loads(capsys.readouterr().out)
+        assert (reported[path]["kind"], reported[path]["bits"]) == (kind, "2048")
         assert main(["keys", "inspect", str(path)]) == 0
         text = capsys.readouterr().out
-        assert text == "".join(f"{name}: {value}\n" for name, value in told[path].items())
-    assert told[ring.public]["sha256"] == told[ring.public_base64]["sha256"]
-    assert told[ring.public]["sha256"] == fingerprint(ring.theirs.public_key())
-    shown = base64.b64decode(told[ring.private]["public_key_base64"])
+        assert text == "".join(f"{name}: {value}\n" for name, value in reported[path].items())
+    assert reported[ring.public]["sha256"] == reported[ring.public_base64]["sha256"]
+    assert reported[ring.public]["sha256"] == fingerprint(ring.theirs.public_key())
+    shown = base64.b64decode(reported[ring.private]["public_key_base64"])
     assert shown == public_der(ring.ours.public_key())
 
 

@@ -140,7 +140,7 @@ def said(log_lines: LogStream) -> list[dict[str, Any]]:
 
 async def rows(sender: Sender) -> list[State]:
     """Return how the ledger's rows stand."""
-    ledger = sender.delivery._books._ledger
+    ledger = sender.delivery._session._ledger
     return [row.state async for row in ledger.rows()]
 
 

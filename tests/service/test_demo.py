@@ -26,8 +26,8 @@ from tests.ports import free_port
 CALL = """
 import sys
 from dataclasses import replace
-from service import demo
-from service.demo_calls import EXAMPLES
+from service.commands.demo import demo
+from service.commands.demo.calls import EXAMPLES
 
 sys.exit(0 if demo._make(replace(EXAMPLES[0], address=sys.argv[1])) else 1)
 """

@@ -67,10 +67,10 @@ def many(count: int, *, description: str = "is required") -> tuple[Violation, ..
 @pytest.mark.parametrize("idempotent", [True, False])
 @pytest.mark.parametrize("case", TABLE, ids=lambda case: case.what)
 def test_every_row_carries_exactly_the_details_of_its_kind(case: Case, idempotent: bool) -> None:
-    told = verdict_of(case.error, case.known(idempotent=idempotent), ResultCodes())
-    status = Status.FromString(dict(trailers_of(told, "req-1"))["grpc-status-details-bin"])
-    code, reason, outcome, retry = case.told(idempotent=idempotent)
-    assert (status.code, status.message) == (code.value[0], told.sentence)
+    reported = verdict_of(case.error, case.known(idempotent=idempotent), ResultCodes())
+    status = Status.FromString(dict(trailers_of(reported, "req-1"))["grpc-status-details-bin"])
+    code, reason, outcome, retry = case.reported(idempotent=idempotent)
+    assert (status.code, status.message) == (code.value[0], reported.sentence)
     assert (info(status).domain, info(status).reason) == ("linkage.alipayhk", reason)
     assert (info(status).metadata["outcome"], info(status).metadata["retry"]) == (outcome, retry)
     assert [detail.request_id for detail in details(status, RequestInfo)] == ["req-1"]
@@ -81,8 +81,8 @@ def test_every_row_carries_exactly_the_details_of_its_kind(case: Case, idempoten
 
 @pytest.mark.parametrize("retry", Retry)
 def test_when_to_try_again_is_told_exactly_where_the_same_request_may_be(retry: Retry) -> None:
-    told = verdict(retry, retry_after_s=2.5)
-    status, pushback = status_of(told, ""), dict(trailers_of(told, ""))["grpc-retry-pushback-ms"]
+    reported = verdict(retry, retry_after_s=2.5)
+    status, pushback = status_of(reported, ""), dict(trailers_of(reported, ""))["grpc-retry-pushback-ms"]
     if retry is Retry.SAME_REQUEST_ID:
         (retry_info,) = details(status, RetryInfo)
         assert retry_info.retry_delay.ToMilliseconds() == 2500
@@ -108,22 +108,22 @@ PUSHBACKS: Final[list[tuple[float | None, bool, str]]] = [
 def test_grpc_retries_only_where_its_wait_fits_and_the_gateway_did_not_give_up(
     left_s: float | None, resends_ended: bool, pushback: str
 ) -> None:
-    told = verdict(Retry.SAME_REQUEST_ID)
-    trailers = dict(trailers_of(told, "", left_s=left_s, resends_ended=resends_ended))
+    reported = verdict(Retry.SAME_REQUEST_ID)
+    trailers = dict(trailers_of(reported, "", left_s=left_s, resends_ended=resends_ended))
     assert trailers["grpc-retry-pushback-ms"] == pushback
     (retry_info,) = details(Status.FromString(trailers["grpc-status-details-bin"]), RetryInfo)
     assert retry_info.retry_delay.ToMilliseconds() == 1000
 
 
 def test_shutting_down_asks_for_100_ms() -> None:
-    told = verdict_of(Refusal(reasons.ERROR_REASON_SHUTTING_DOWN), known(), ResultCodes())
-    assert dict(trailers_of(told, ""))["grpc-retry-pushback-ms"] == "100"
+    reported = verdict_of(Refusal(reasons.ERROR_REASON_SHUTTING_DOWN), known(), ResultCodes())
+    assert dict(trailers_of(reported, ""))["grpc-retry-pushback-ms"] == "100"
 
 
 @pytest.mark.parametrize(("retry_after_s", "pushback"), [(1.0, "1000"), (0.0004, "0"), (300.0, "300000")])
 def test_pushback_is_a_whole_number_of_milliseconds(retry_after_s: float, pushback: str) -> None:
-    told = verdict(Retry.SAME_REQUEST_ID, retry_after_s=retry_after_s)
-    assert dict(trailers_of(told, ""))["grpc-retry-pushback-ms"] == pushback
+    reported = verdict(Retry.SAME_REQUEST_ID, retry_after_s=retry_after_s)
+    assert dict(trailers_of(reported, ""))["grpc-retry-pushback-ms"] == pushback
 
 
 def test_a_request_id_that_is_not_valid_is_not_repeated() -> None:
@@ -167,9 +167,9 @@ WORST: Final[dict[str, Verdict]] = {
 }
 
 
-@pytest.mark.parametrize("told", WORST.values(), ids=WORST.keys())
-def test_details_are_under_six_kib(told: Verdict) -> None:
-    data = dict(trailers_of(told, "r" * 128))["grpc-status-details-bin"]
+@pytest.mark.parametrize("reported", WORST.values(), ids=WORST.keys())
+def test_details_are_under_six_kib(reported: Verdict) -> None:
+    data = dict(trailers_of(reported, "r" * 128))["grpc-status-details-bin"]
     assert len(data) < SIX_KIB
 
 
@@ -203,8 +203,8 @@ def test_a_fact_is_cut_at_its_limit_between_characters(
 
 def test_the_longest_result_of_alipayhk_arrives_cut_and_in_time() -> None:
     error = refused("F" * 1000, FOUR_BYTES * 1000, FOUR_BYTES * 1000)
-    told = verdict_of(error, known(sent=(True,) * 99), ResultCodes())
-    status = status_of(told, "r" * 128)
+    reported = verdict_of(error, known(sent=(True,) * 99), ResultCodes())
+    status = status_of(reported, "r" * 128)
     assert status.ByteSize() < SIX_KIB
     assert info(status).metadata["result_message"] == FOUR_BYTES * 256
 
@@ -240,8 +240,8 @@ def test_odd_text_in_a_fact_never_keeps_the_details_from_being_written(text: str
 def test_details_of_any_verdict_are_under_six_kib_and_readable(
     facts: dict[str, str], violations: list[tuple[str, str]], retry: Retry, request_id: str
 ) -> None:
-    told = verdict(retry, facts=facts, violations=tuple(Violation(*pair) for pair in violations))
-    data = dict(trailers_of(told, request_id))["grpc-status-details-bin"]
+    reported = verdict(retry, facts=facts, violations=tuple(Violation(*pair) for pair in violations))
+    data = dict(trailers_of(reported, request_id))["grpc-status-details-bin"]
     assert isinstance(data, bytes)
     assert len(data) < SIX_KIB
     status = Status.FromString(data)

@@ -112,7 +112,7 @@ async def test_a_gateway_says_that_it_remembers_nothing_for_long(
 
 
 def test_what_is_old_is_forgotten_every_minute() -> None:
-    assert gateway.HEAL_EVERY_S * gateway.DROP_EVERY == 60
+    assert gateway.FLUSH_EVERY_S * gateway.DROP_EVERY == 60
 
 
 def test_metrics_of_workers_that_have_counted_nothing_are_empty(

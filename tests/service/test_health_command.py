@@ -119,8 +119,8 @@ def test_tls_that_does_not_fit_is_no_connection(addresses: dict[str, str], tls: 
 )
 def test_an_argument_that_cannot_be_is_bad_and_named(flag: str, text: str, capsys: Captured) -> None:
     assert main(["health", f"{flag}={text}"]) == 1
-    *_, told = capsys.readouterr().err.splitlines()
-    assert told.startswith(f"alipayhk-gateway health: argument {flag}: must be ")
+    *_, reported = capsys.readouterr().err.splitlines()
+    assert reported.startswith(f"alipayhk-gateway health: argument {flag}: must be ")
 
 
 @pytest.mark.parametrize("text", ["86400", "5.", "1e1"])
@@ -131,11 +131,11 @@ def test_a_timeout_is_any_number_within_bounds(addresses: dict[str, str], text: 
 def test_arguments_that_do_not_go_together_are_bad(tls: TlsFiles, tmp_path: Path, capsys: Captured) -> None:
     together = "--tls-cert-file, --tls-key-file and --tls-ca-file go together"
     absent = str(tmp_path / "absent")
-    for arguments, told in (
+    for arguments, reported in (
         (["--tls-cert-file", str(tls.certificate)], together),
         (["--tls-key-file", str(tls.key)], together),
         (["--tls-cert-file", str(tls.certificate), "--tls-key-file", str(tls.key)], together),
         (["--tls-ca-file", absent], f"{absent}: No such file or directory"),
     ):
         assert main(["health", *arguments]) == 1
-        assert capsys.readouterr().err == f"alipayhk-gateway: {told}\n"
+        assert capsys.readouterr().err == f"alipayhk-gateway: {reported}\n"

@@ -19,9 +19,9 @@ from service.credentials.callers import ANYBODY, Caller, Callers, Name
 from service.outcomes.call import CURRENT, Call, Circumstances, Undecodable
 from service.outcomes.refusal import Refusal
 from service.outcomes.result_codes import ResultCodes
-from service.server.access_log import Observe
-from service.server.authorization import Allow
-from service.server.error_translation import Tell
+from service.server.access_log import AccessLog
+from service.server.authorization import Authorization
+from service.server.error_translation import ErrorTranslation
 from service.server.interceptors import Around, Method
 from service.telemetry.logs import set_up_logs
 from service.telemetry.metrics import Metrics
@@ -42,7 +42,11 @@ class Stack:
     def __init__(self, *, callers: Callers | None = None) -> None:
         self.metrics = Metrics()
         idempotent = {"SyncLinkage": True, "BindAccount": False}
-        surrounds = (Observe(self.metrics, idempotent, 10.0, 60.0), Tell(ResultCodes()), Allow(callers))
+        surrounds = (
+            AccessLog(self.metrics, idempotent, 10.0, 60.0),
+            ErrorTranslation(ResultCodes()),
+            Authorization(callers),
+        )
         self._interceptors = [Around(surround) for surround in surrounds]
 
     async def handler(self, path: str, inner: Handler) -> Handler:
@@ -420,7 +424,7 @@ async def recorded(request: Any, *, path: str = SYNC, **context: Any) -> Call:
 async def test_a_call_is_recorded_from_the_first_byte() -> None:
     call = await recorded(sync_request())
     assert call.circumstances == Circumstances("SyncLinkage", idempotent=True)
-    assert (call.request_id, call.caller, call.told) == ("req-1", ANYBODY, {})
+    assert (call.request_id, call.caller, call.reported) == ("req-1", ANYBODY, {})
     assert 9.5 < call.left_s < 10.0
 
 
@@ -454,13 +458,13 @@ async def test_a_call_that_a_client_or_a_proxy_marked_is_recorded_as_retried(
 
 
 async def test_a_retried_call_that_is_refused_at_the_door_is_not_told_that_it_was_not_sent() -> None:
-    told = []
+    reported = []
     for metadata in ((), (("grpc-previous-rpc-attempts", "1"),)):
         context = FakeContext(sans=("stranger",), metadata=metadata)
         with pytest.raises(grpc.aio.AbortError):
             await Stack(callers=CALLERS).unary(SYNC, answering, context)
-        told.append((info(context).reason, info(context).metadata["outcome"]))
-    assert told == [("CALLER_UNAUTHENTICATED", "not_sent"), ("CALLER_UNAUTHENTICATED", "unknown")]
+        reported.append((info(context).reason, info(context).metadata["outcome"]))
+    assert reported == [("CALLER_UNAUTHENTICATED", "not_sent"), ("CALLER_UNAUTHENTICATED", "unknown")]
 
 
 @pytest.mark.parametrize("request_", [pb.SyncLinkageRequest(request_id="not valid"), object()])

@@ -13,8 +13,8 @@ import pytest
 from alipayhk.linkage.v1 import error_reason_pb2 as reasons
 from service.outcomes.refusal import Refusal
 from service.outcomes.result_codes import ResultCodes
-from service.server.access_log import Observe
-from service.server.error_translation import Tell
+from service.server.access_log import AccessLog
+from service.server.error_translation import ErrorTranslation
 from service.server.interceptors import Around
 from service.server.rpcs import SERVICE
 from service.telemetry.metrics import Metrics
@@ -45,7 +45,7 @@ async def test_status_that_its_caller_did_not_get_is_counted_as_the_end_that_cam
         raise Refusal(reasons.ERROR_REASON_OVERLOADED)
 
     idempotent = {"SyncLinkage": True}
-    surrounds = (Observe(metrics, idempotent, 10.0, 60.0), Tell(ResultCodes()))
+    surrounds = (AccessLog(metrics, idempotent, 10.0, 60.0), ErrorTranslation(ResultCodes()))
     server = grpc.aio.server(interceptors=[Around(surround) for surround in surrounds])
     rows: dict[str, Any] = {"SyncLinkage": grpc.unary_unary_rpc_method_handler(fails_late)}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, rows),))

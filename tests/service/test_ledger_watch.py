@@ -62,7 +62,7 @@ async def test_trouble_is_found_out_without_a_call(
     trouble: Callable[[Path], AbstractContextManager[object]],
     cause: str,
 ) -> None:
-    monkeypatch.setattr(gateway, "HEAL_EVERY_S", 0.01)
+    monkeypatch.setattr(gateway, "FLUSH_EVERY_S", 0.01)
     monkeypatch.setattr(ledger_watch, "QUIET_S", 0.1)
     metrics = Metrics()
 

@@ -46,7 +46,7 @@ class Case:
         sent = (True,) if getattr(self.error, "sent", False) else ()
         return known(api=api, idempotent=idempotent, sent=sent, in_doubt=self.in_doubt)
 
-    def told(self, *, idempotent: bool) -> tuple[StatusCode, str, str, str]:
+    def reported(self, *, idempotent: bool) -> tuple[StatusCode, str, str, str]:
         """Return what a call is told by the contract: its table, and the note below it."""
         code, retry = self.code, self.retry
         if self.by_promise and not idempotent:
@@ -215,7 +215,7 @@ UNSAFE: Final = [case for case in TABLE if case.outcome == "unknown" and case.kn
 """What this call sent and may have taken effect."""
 
 
-def told(verdict: Verdict) -> tuple[StatusCode, str, str, str]:
+def reported(verdict: Verdict) -> tuple[StatusCode, str, str, str]:
     return verdict.code, verdict.reason_name, str(verdict.outcome), str(verdict.retry)
 
 
@@ -223,7 +223,7 @@ def told(verdict: Verdict) -> tuple[StatusCode, str, str, str]:
 @pytest.mark.parametrize("case", TABLE, ids=lambda case: case.what)
 def test_every_row_is_told_as_the_contract_says(case: Case, idempotent: bool) -> None:
     verdict = verdict_of(case.error, case.known(idempotent=idempotent), ResultCodes())
-    assert told(verdict) == case.told(idempotent=idempotent)
+    assert reported(verdict) == case.reported(idempotent=idempotent)
 
 
 @pytest.mark.parametrize("case", TABLE, ids=lambda case: case.what)
@@ -231,7 +231,7 @@ def test_a_row_is_the_same_for_both_rpcs(case: Case) -> None:
     verdicts = [
         verdict_of(case.error, case.known(api=api), ResultCodes()) for api in ("SyncLinkage", "BindAccount")
     ]
-    assert told(verdicts[0]) == told(verdicts[1])
+    assert reported(verdicts[0]) == reported(verdicts[1])
 
 
 def test_every_reason_has_a_row() -> None:
@@ -258,7 +258,7 @@ def test_a_retried_call_of_which_no_ledger_told_is_unknown_and_the_rest_stays(
     circumstances = replace(case.known(idempotent=idempotent), retried=True)
     verdict = verdict_of(case.error, circumstances, ResultCodes())
     outcome = "not_sent" if case.reason in CANNOT_HAVE_BEEN_SENT else "unknown"
-    assert told(verdict) == replace(case, outcome=outcome).told(idempotent=idempotent)
+    assert reported(verdict) == replace(case, outcome=outcome).reported(idempotent=idempotent)
     end = "Nothing was sent." if outcome == "not_sent" else "An earlier attempt may have taken effect."
     assert verdict.sentence.endswith(end)
 
@@ -266,13 +266,13 @@ def test_a_retried_call_of_which_no_ledger_told_is_unknown_and_the_rest_stays(
 @pytest.mark.parametrize("case", TABLE, ids=lambda case: case.what)
 def test_a_retried_call_of_which_a_ledger_told_is_as_any_other(case: Case) -> None:
     circumstances = replace(case.known(), retried=True, looked_up=True)
-    assert told(verdict_of(case.error, circumstances, ResultCodes())) == case.told(idempotent=True)
+    assert reported(verdict_of(case.error, circumstances, ResultCodes())) == case.reported(idempotent=True)
 
 
 @pytest.mark.parametrize("case", TABLE, ids=lambda case: case.what)
 def test_a_call_that_is_not_retried_is_the_same_without_a_look(case: Case) -> None:
     circumstances = replace(case.known(), looked_up=False)
-    assert told(verdict_of(case.error, circumstances, ResultCodes())) == case.told(idempotent=True)
+    assert reported(verdict_of(case.error, circumstances, ResultCodes())) == case.reported(idempotent=True)
 
 
 @pytest.mark.parametrize(
@@ -280,13 +280,13 @@ def test_a_call_that_is_not_retried_is_the_same_without_a_look(case: Case) -> No
 )
 def test_a_refusal_of_a_retried_call_is_read_as_after_a_doubt(case: Case) -> None:
     circumstances = replace(case.known(), in_doubt=False, retried=True)
-    assert told(verdict_of(case.error, circumstances, ResultCodes())) == case.told(idempotent=True)
+    assert reported(verdict_of(case.error, circumstances, ResultCodes())) == case.reported(idempotent=True)
 
 
 def test_a_refusal_that_is_replayed_is_the_same_for_a_retried_call() -> None:
     circumstances = known(replayed=True, retried=True)
     verdict = verdict_of(refused("F", "A_CODE_THAT_NO_TABLE_KNOWS"), circumstances, ResultCodes())
-    assert told(verdict) == (C.FAILED_PRECONDITION, "WALLET_REJECTED", "rejected", NEW)
+    assert reported(verdict) == (C.FAILED_PRECONDITION, "WALLET_REJECTED", "rejected", NEW)
 
 
 @pytest.mark.parametrize("looked_up", [True, False])
@@ -314,7 +314,7 @@ def test_a_sentence_is_a_constant_of_the_code_and_nothing_is_put_into_it() -> No
 
 def test_answer_outside_the_window_is_reported_with_its_skew() -> None:
     verdict = verdict_of(errors.OutsideWindow(-3600.4), known(sent=(True,)), ResultCodes())
-    assert told(verdict) == (C.INTERNAL, "RESPONSE_REPLAYED", "unknown", OPERATOR)
+    assert reported(verdict) == (C.INTERNAL, "RESPONSE_REPLAYED", "unknown", OPERATOR)
     assert verdict.facts["clock_skew_s"] == "-3600"
     assert "clock_skew_s" not in verdict_of(errors.Replayed("x"), known(), ResultCodes()).facts
 
@@ -420,7 +420,7 @@ def test_a_bug_is_told_by_what_is_known(
     sent: tuple[bool, ...], outcome: str, idempotent: bool, error: Exception
 ) -> None:
     verdict = verdict_of(error, known(sent=sent, idempotent=idempotent), ResultCodes())
-    assert told(verdict) == (StatusCode.INTERNAL, "GATEWAY_BUG", outcome, "operator")
+    assert reported(verdict) == (StatusCode.INTERNAL, "GATEWAY_BUG", outcome, "operator")
     assert "SECRET" not in repr(verdict)
 
 
@@ -429,7 +429,7 @@ def test_a_bug_is_unknown_where_the_ledger_knows_of_an_earlier_attempt(
     circumstances: Circumstances,
 ) -> None:
     verdict = verdict_of(_Bug("SECRET"), circumstances, ResultCodes())
-    assert told(verdict) == (StatusCode.INTERNAL, "GATEWAY_BUG", "unknown", "operator")
+    assert reported(verdict) == (StatusCode.INTERNAL, "GATEWAY_BUG", "unknown", "operator")
 
 
 def test_the_id_of_a_bug_is_opaque_and_its_own() -> None:
@@ -506,7 +506,7 @@ def test_an_answer_from_the_ledger_says_so_beside_all_its_facts() -> None:
         verdict_of(refused("F", "PARAM_ILLEGAL"), circumstances, ResultCodes())
         for circumstances in (known(sent=(True,)), known(replayed=True))
     )
-    assert told(first) == told(again)
+    assert reported(first) == reported(again)
     assert {**again.facts, "attempts": "1"} == {**first.facts, "replayed": "true"}
 
 

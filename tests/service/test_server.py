@@ -210,10 +210,10 @@ async def test_a_port_that_is_taken_is_named(serve: Serve) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         for setting in ("LISTEN", "HEALTH_LISTEN"):
-            told = (
+            reported = (
                 rf"cannot listen on 127.0.0.1:{port} \({setting}\): (it is in use, |Address already in use)"
             )
-            with pytest.raises(CannotListen, match=told):
+            with pytest.raises(CannotListen, match=reported):
                 await serve(**{setting: f"127.0.0.1:{port}"}).__aenter__()
 
 
@@ -232,8 +232,8 @@ async def test_callers_are_known_by_their_certificates(serve: Serve, tls: TlsFil
         async with running.channel(grpc.ssl_channel_credentials(ca, *pair)) as channel:
             stub = linkage(channel)
             assert (await stub.SyncLinkage(sync_request())).result.status == "S"
-            told = await refused(stub.BindAccount(bind_request()))
-            assert told == ("PERMISSION_DENIED", "CALLER_NOT_ALLOWED")
+            reported = await refused(stub.BindAccount(bind_request()))
+            assert reported == ("PERMISSION_DENIED", "CALLER_NOT_ALLOWED")
         async with running.channel(grpc.ssl_channel_credentials(ca)) as channel:
             stub = linkage(channel)
             assert await refused(stub.SyncLinkage(sync_request(), timeout=2)) == ("UNAVAILABLE", "")

@@ -22,15 +22,15 @@ def wait_until_free(address: str, patience_s: float = LINGERING_S) -> None:
     Linux gives the ports of the demo's gateways to outgoing connections too: one that ended a moment ago
     is waited for. Raises PortTakenError where somebody listens, or a connection holds the port for longer.
     """
-    told, give_up = False, time.monotonic() + patience_s
+    reported, give_up = False, time.monotonic() + patience_s
     while not _is_free(address):
         if is_listening(address):
             raise PortTakenError(f"something listens on {address} already; the demo needs that port")
         if time.monotonic() > give_up:
             raise PortTakenError(f"another program's connection holds {address}; the demo needs that port")
-        if not told:
+        if not reported:
             print(f"Another program's connection holds {address} still: waiting ...", flush=True)
-            told = True
+            reported = True
         time.sleep(0.2)
 
 

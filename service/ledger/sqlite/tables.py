@@ -195,7 +195,7 @@ def row_of(found: Any) -> Row:
     resolved = None if who is None else Resolution(who, why, at_ms)
     ending = None
     if status is not None:
-        before = State.IN_DOUBT if was_in_doubt else State.REFUSED
+        before = State.IN_DOUBT if was_in_doubt else State.GATEWAY_REJECTED
         came = before if state is State.SENDING else state
         ending = Ending(came, status, code, sealed, resolved_by_operator=resolved is not None)
     return Row(
