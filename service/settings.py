@@ -53,7 +53,7 @@ def _setting(parse: Callable[[str], object], default: object, meaning: str) -> A
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The settings, in the order of the README's table."""
+    """The settings, in the order of docs/settings.md."""
 
     # fmt: off
     listen: Address = _setting(parsing.address, "127.0.0.1:50051",

@@ -22,6 +22,7 @@ FOLDERS = (*CODE, "tests", "tools", "docs", "deploy", "bench", "protos")
 
 FILE_LINES_MAX = 250
 FUNCTION_LINES_MAX = 40
+README_LINES_MAX = 150
 # Each exception with its reason: "service/x.py" for a file, "service/x.py:function" for a function.
 LONG: dict[str, str] = {}
 NAMES_THAT_SAY_NOTHING = {"util", "helper", "manager", "handler", "common", "base", "misc"}
@@ -75,6 +76,10 @@ def test_files_and_functions_are_short() -> None:
 def test_exceptions_to_the_lengths_are_still_needed() -> None:
     needed = {what for what, lines, lines_max in lengths() if lines > lines_max}
     assert sorted(LONG.keys() - needed) == []
+
+
+def test_readme_is_one_page() -> None:
+    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= README_LINES_MAX
 
 
 # -- names and words
@@ -183,6 +188,13 @@ def test_changelog_keeps_its_shape() -> None:
     assert {line[4:] for line in lines if line.startswith("### ")} <= CHANGES
     if numbers:
         assert PYPROJECT["project"]["version"] == ".".join(map(str, numbers[0]))
+
+
+def test_every_reason_is_on_the_page_of_outcomes() -> None:
+    proto = (ROOT / "protos/alipayhk/linkage/v1/error_reason.proto").read_text("utf-8")
+    reasons = set(re.findall(r"^  ERROR_REASON_(\w+) = [1-9]", proto, flags=re.MULTILINE))
+    page = (ROOT / "docs/outcomes.md").read_text("utf-8")
+    assert set(re.findall(r"^\| `([A-Z_]+)`", page, flags=re.MULTILINE)) == reasons
 
 
 # -- packaging
