@@ -123,21 +123,29 @@ def test_only_settings_touches_the_environment() -> None:
     assert touching <= {"service/settings.py", "clients/linkage/alipayhk_linkage/connection.py"}
 
 
-def settings_in_the_table() -> set[str]:
-    """The names in the first column of every table whose first column is headed "setting"."""
-    names: set[str] = set()
+def settings_in_the_tables() -> Iterator[tuple[str, str, str]]:
+    """The name, default and meaning in each row of every table whose first column is headed "setting"."""
     for path in files("README.md", "docs/**/*.md"):
         for table in re.findall(r"(?:^\|.*\n)+", path.read_text("utf-8"), flags=re.MULTILINE):
-            first = [line.split("|")[1].strip() for line in table.splitlines()]
-            if re.fullmatch(r"settings?", first[0], re.IGNORECASE):
-                names |= set(re.findall(r"`(?:ALIPAYHK_)?([A-Z_][A-Z0-9_]+)`", "\n".join(first[2:])))
-    return names
+            head, _, *rows = (line.replace("`", "").split("|")[1:-1] for line in table.splitlines())
+            if re.fullmatch(r"settings?", head[0].strip(), re.IGNORECASE):
+                for row in rows:
+                    setting, default, meaning = (cell.strip() for cell in row)
+                    yield setting, default, meaning
 
 
-def test_the_table_of_settings_names_every_setting_and_no_other() -> None:
-    settings = importlib.import_module("service.settings").Settings
-    fields = {field.name.upper() for field in dataclasses.fields(settings)}
-    assert settings_in_the_table() == fields
+def test_documented_settings_have_the_names_defaults_and_meanings_of_the_code() -> None:
+    settings = importlib.import_module("service.settings")
+    defaults = {None: "", settings.REQUIRED: "required"}
+    fields = [
+        (
+            field.name.upper(),
+            defaults.get(field.metadata["default"], field.metadata["default"]),
+            field.metadata["meaning"],
+        )
+        for field in dataclasses.fields(settings.Settings)
+    ]
+    assert sorted(settings_in_the_tables()) == sorted(fields)
 
 
 # -- documents
