@@ -22,6 +22,7 @@ FOLDERS = (*CODE, "tests", "tools", "docs", "deploy", "bench", "protos")
 
 FILE_LINES_MAX = 250
 FUNCTION_LINES_MAX = 40
+README_LINES_MAX = 150
 # Each exception with its reason: "service/x.py" for a file, "service/x.py:function" for a function.
 LONG: dict[str, str] = {}
 NAMES_THAT_SAY_NOTHING = {"util", "helper", "manager", "handler", "common", "base", "misc"}
@@ -75,6 +76,10 @@ def test_files_and_functions_are_short() -> None:
 def test_exceptions_to_the_lengths_are_still_needed() -> None:
     needed = {what for what, lines, lines_max in lengths() if lines > lines_max}
     assert sorted(LONG.keys() - needed) == []
+
+
+def test_readme_is_one_page() -> None:
+    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= README_LINES_MAX
 
 
 # -- names and words
@@ -175,21 +180,29 @@ def test_only_settings_touches_the_environment() -> None:
     assert touching <= {"service/config/settings.py", "clients/linkage/alipayhk_linkage/connection.py"}
 
 
-def settings_in_the_table() -> set[str]:
-    """The names in the first column of every table whose first column is headed "setting"."""
-    names: set[str] = set()
+def settings_in_the_tables() -> Iterator[tuple[str, str, str]]:
+    """The name, default and meaning in each row of every table whose first column is headed "setting"."""
     for path in files("README.md", "docs/**/*.md"):
         for table in re.findall(r"(?:^\|.*\n)+", path.read_text("utf-8"), flags=re.MULTILINE):
-            first = [line.split("|")[1].strip() for line in table.splitlines()]
-            if re.fullmatch(r"settings?", first[0], re.IGNORECASE):
-                names |= set(re.findall(r"`(?:ALIPAYHK_)?([A-Z_][A-Z0-9_]+)`", "\n".join(first[2:])))
-    return names
+            head, _, *rows = (line.replace("`", "").split("|")[1:-1] for line in table.splitlines())
+            if re.fullmatch(r"settings?", head[0].strip(), re.IGNORECASE):
+                for row in rows:
+                    setting, default, meaning = (cell.strip() for cell in row)
+                    yield setting, default, meaning
 
 
-def test_the_table_of_settings_names_every_setting_and_no_other() -> None:
-    settings = importlib.import_module("service.config.settings").Settings
-    fields = {field.name.upper() for field in dataclasses.fields(settings)}
-    assert settings_in_the_table() == fields
+def test_documented_settings_have_the_names_defaults_and_meanings_of_the_code() -> None:
+    settings = importlib.import_module("service.config.settings")
+    defaults = {None: "", settings.REQUIRED: "required"}
+    fields = [
+        (
+            field.name.upper(),
+            defaults.get(field.metadata["default"], field.metadata["default"]),
+            field.metadata["meaning"],
+        )
+        for field in dataclasses.fields(settings.Settings)
+    ]
+    assert sorted(settings_in_the_tables()) == sorted(fields)
 
 
 # -- documents
@@ -240,6 +253,13 @@ def test_changelog_keeps_its_shape() -> None:
     assert {line[4:] for line in lines if line.startswith("### ")} <= CHANGES
     if numbers:
         assert PYPROJECT["project"]["version"] == ".".join(map(str, numbers[0]))
+
+
+def test_every_reason_is_on_the_page_of_outcomes() -> None:
+    proto = (ROOT / "protos/alipayhk/linkage/v1/error_reason.proto").read_text("utf-8")
+    reasons = set(re.findall(r"^  ERROR_REASON_(\w+) = [1-9]", proto, flags=re.MULTILINE))
+    page = (ROOT / "docs/outcomes.md").read_text("utf-8")
+    assert set(re.findall(r"^\| `([A-Z_]+)`", page, flags=re.MULTILINE)) == reasons
 
 
 # -- packaging

@@ -55,90 +55,90 @@ def _setting(parse: Callable[[str], object], default: object, meaning: str) -> A
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The settings, in the order of the README's table."""
+    """The settings. docs/settings.md has the same defaults and meanings; a test compares them."""
 
     # fmt: off
     listen: Address = _setting(values.address, "127.0.0.1:50051",
-        "Where gRPC is served; beyond loopback it needs TLS, or ALLOW_PLAINTEXT.")
+        "Address of the gRPC server; beyond loopback it needs TLS or ALLOW_PLAINTEXT.")
     admin_listen: Address = _setting(values.address, "127.0.0.1:9464",
-        "Where /metrics, /livez and /readyz are served, over plain HTTP.")
+        "Address of /metrics, /livez and /readyz, over plain HTTP.")
     health_listen: Address | None = _setting(values.address, None,
-        "Where gRPC health alone is served in plaintext, for probes that hold no certificate.")
+        "Address for gRPC health only, in plaintext, for probes without a certificate.")
     base_url: str = _setting(values.base_url, REQUIRED,
         "AlipayHK's host, https://host[:port] without a path.")
     upstream_ca_file: Path | None = _setting(values.ca_file, None,
         "PEM certificates to trust for AlipayHK instead of the system's.")
     upstream_proxy: str | None = _setting(values.proxy_url, None,
-        "The egress proxy; it is never taken from the environment's own proxy variables.")
+        "The egress proxy; the proxy variables of the environment are ignored.")
     client_id: str = _setting(values.visible(64), REQUIRED,
-        "The client id that AlipayHK gave.")
+        "The client id that AlipayHK assigned.")
     signing_key_file: KeyFile[RSAPrivateKey] = _setting(values.private_key_file, REQUIRED,
         "Our private key: PEM or bare base64 DER, at least 2048 bits.")
     signing_key_version: str = _setting(values.key_version, "1",
-        "The version under which AlipayHK knows the public half of SIGNING_KEY_FILE.")
+        "AlipayHK's version number for the public half of SIGNING_KEY_FILE.")
     public_key_files: Mapping[str, KeyFile[RSAPublicKey]] = _setting(values.public_key_files, REQUIRED,
         "AlipayHK's public keys by version, 1=path,2=path; an envelope names none: newest first.")
     decryption_key_files: Mapping[str, KeyFile[RSAPrivateKey]] | None = _setting(
         values.private_key_files, None,
-        "Our private keys by version for encrypted answers; the signing key when absent.")
+        "Our private keys by version for encrypted responses; the signing key when absent.")
     sync_linkage_path: str = _setting(values.url_path, REQUIRED,
         "The path of BINDING_SYNC, sent and signed byte for byte.")
     bind_account_path: str = _setting(values.url_path, REQUIRED,
         "The path of account.bind, sent and signed byte for byte.")
     bind_account_base_url: str | None = _setting(values.base_url, None,
-        "As BASE_URL, for BindAccount; the two APIs belong to two products.")
+        "BASE_URL for BindAccount, if it differs.")
     bind_account_client_id: str | None = _setting(values.visible(64), None,
-        "As CLIENT_ID, for BindAccount.")
+        "CLIENT_ID for BindAccount, if it differs.")
     bind_account_signing_key_file: KeyFile[RSAPrivateKey] | None = _setting(values.private_key_file, None,
-        "As SIGNING_KEY_FILE, for BindAccount.")
+        "SIGNING_KEY_FILE for BindAccount, if it differs.")
     bind_account_function: str = _setting(values.visible(128), "alipay.intl.merchant.account.bind",
         "The function in BindAccount's envelope.")
     bind_account_version: str = _setting(values.visible(8), "1.0.0",
         "The version in BindAccount's envelope.")
     bind_account_idempotent: bool = _setting(values.boolean, "false",
-        "Whether AlipayHK has promised that BindAccount may be sent again with the same reqMsgId.")
+        "Whether AlipayHK promises that BindAccount is idempotent for the same reqMsgId.")
     encrypt: bool = _setting(values.boolean, "false",
         "Whether SyncLinkage bodies are encrypted.")
     encryption_key_version: str = _setting(values.key_version, "1",
-        "Which of PUBLIC_KEY_FILES wraps the AES keys of requests.")
+        "The key of PUBLIC_KEY_FILES that wraps the AES keys of requests.")
     encryption_aes_mode: AesMode = _setting(values.choice("ECB", "CBC"), "ECB",
-        "The AES mode; CBC puts its IV before the ciphertext.")
+        "The AES mode, ECB or CBC; CBC puts its IV before the ciphertext.")
     encryption_aes_bits: int = _setting(values.choice("128", "256"), "256",
-        "The AES key's size.")
+        "The AES key size, 128 or 256.")
     encryption_rsa_padding: RsaPadding = _setting(values.choice("PKCS1V15", "OAEP_SHA256"), "PKCS1V15",
-        "How AES keys are wrapped.")
+        "The padding that wraps AES keys, PKCS1V15 or OAEP_SHA256.")
     encryption_content_type: str = _setting(values.header_text, JSON_CONTENT_TYPE,
         "The Content-Type of an encrypted body.")
     require_encrypted_response: bool = _setting(values.boolean, "false",
-        "Whether a plain answer to SyncLinkage is refused.")
+        "Whether a plaintext response to SyncLinkage is refused.")
     upstream_timeout_s: float = _setting(values.seconds(0.1, UPSTREAM_TIMEOUT_MAX_S), "4",
-        "How long one attempt may take, from connecting to the last byte of the answer.")
+        "Time limit of one attempt, from connecting to the last byte of the response.")
     upstream_connections: str = _setting(values.choice("reuse", "fresh"), "reuse",
-        "Whether connections to AlipayHK are used again (reuse) or each request takes a new one (fresh).")
+        "Whether requests to AlipayHK share connections (reuse) or each gets a new one (fresh).")
     default_deadline_s: float = _setting(values.seconds(0.1, 600), "10",
-        "The deadline of a call that has none.")
+        "The deadline of a call that sets none.")
     deadline_max_s: float = _setting(values.seconds(0.1, 600), "60",
-        "The most time that a call gets.")
+        "The longest deadline; longer ones are cut to it.")
     attempts_max: int = _setting(values.integer(1, 1_000), "5",
-        "How many attempts one call makes at most, the first included.")
+        "Maximum number of attempts per call, including the first.")
     response_time_window_s: float = _setting(values.seconds(0, 86_400), "300",
-        "How far an answer's time may lie outside the time between sending and now.")
+        "Maximum clock skew allowed for a response's timestamp.")
     biz_time_ahead_s: float = _setting(values.seconds(0, 86_400), "300",
-        "How far biz_time may be ahead of this clock.")
+        "Maximum time that biz_time may be ahead of the gateway's clock.")
     ledger_url: str = _setting(url_in_place, LEDGER_URL_DEFAULT,
-        "Where requests are remembered; sqlite:////abs for an absolute path, memory:, or off.")
+        "Where requests are recorded: sqlite:///file, sqlite:////abs/file, memory: or off.")
     ledger_key_file: Path | None = _setting(key_file, None,
-        "The key of the ledger's hashes and seals; made beside a new SQLite file when absent.")
+        "The key that hashes and seals the ledger; made next to a new SQLite file when absent.")
     ledger_retention_h: int = _setting(values.integer(1, 87_600), "720",
-        "How long final outcomes are remembered; those in doubt are never forgotten.")
+        "Minimum time that final outcomes are kept; outcomes in doubt are kept forever.")
     bind_account_without_ledger: bool = _setting(values.boolean, "false",
-        "Whether BindAccount is served where nothing is remembered through a crash: memory: and off.")
+        "Whether BindAccount is served with memory: and off, which lose requests in a crash.")
     sync_linkage_without_ledger: bool = _setting(values.boolean, "false",
-        "Whether SyncLinkage goes on, without its checks, while the ledger cannot be used.")
+        "Whether SyncLinkage is sent, without its checks, while the ledger is unavailable.")
     workers: int = _setting(values.integer(1, 256), "1",
-        "How many processes share the port.")
+        "Number of processes that share the port.")
     max_in_flight: int = _setting(values.integer(1, 100_000), "512",
-        "How many calls of AlipayHK may be under way at once in one worker.")
+        "Maximum number of requests to AlipayHK in flight, per worker.")
     tls_cert_file: Path | None = _setting(values.existing_file, None,
         "Our certificate chain, PEM; with TLS_KEY_FILE it turns TLS on.")
     tls_key_file: Path | None = _setting(values.existing_file, None,
@@ -146,19 +146,19 @@ class Settings:
     tls_client_ca_file: Path | None = _setting(values.ca_file, None,
         "The CA of callers' certificates, PEM; with it every caller needs one.")
     allow_plaintext: bool = _setting(values.boolean, "false",
-        "Whether LISTEN may be beyond loopback without TLS.")
+        "Whether LISTEN is allowed beyond loopback without TLS.")
     callers_file: Callers | None = _setting(callers_file, None,
-        "Who may call what, TOML; without it every certificate of the client CA may call everything.")
+        "Callers and their methods, TOML; without it every certificate of the client CA can call both.")
     result_codes_file: ResultCodes | None = _setting(result_codes_file, None,
         "More result codes and their gRPC codes, per RPC, TOML.")
     reflection: bool = _setting(values.boolean, "true",
         "Whether gRPC reflection is served.")
     log_level: str = _setting(values.choice("debug", "info", "warning", "error"), "info",
-        "What is logged.")
+        "The lowest level that is logged: debug, info, warning or error.")
     drain_delay_s: float = _setting(values.seconds(0, 300), "2",
-        "How long calls are still taken after SIGTERM, while load balancers look away.")
+        "How long calls are still accepted after SIGTERM, until load balancers react.")
     stop_grace_s: float = _setting(values.seconds(0, 600), "20",
-        "How long calls under way are waited for after that; at least UPSTREAM_TIMEOUT_S.")
+        "Time limit after that for calls in flight; at least UPSTREAM_TIMEOUT_S.")
     # fmt: on
 
 

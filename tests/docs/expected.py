@@ -52,50 +52,52 @@ ROWS: Final = (
         ),
         status=11,
     ),
-    Row("README.md", "readme-3", ("^OK: AlipayHK did it.$",)),
-    Row(
-        "README.md",
-        "/__sandbox/requests",
-        (
-            '"request_id": "readme-1"',
-            '"request_id": "readme-2"',
-            r'"decrypted_body": "\{\\"requestId\\":\\"readme-3\\"',
-            r'"content_to_sign": "POST /sandbox/binding/sync\\nSANDBOX_CLIENT_1\.',
-            '"verdict": "the signature matches; ',
-        ),
-    ),
     Row("README.md", "export PATH", ()),
     Row(
         "README.md",
         "describe",
         (r"alipayhk\.linkage\.v1\.LinkageService\n", "SyncLinkageRequest is a message", "request_id = 1;"),
     ),
-    # grpcurl's exit status is 64 and the gRPC code.
+    # grpcurl's exit status is 64 plus the gRPC code.
     Row(
         "README.md",
-        '"readme-4"',
+        '"readme-3"',
         (
             "Code: FailedPrecondition",
             '"reason": "WALLET_REJECTED"',
             '"outcome": "rejected"',
             '"retry": "never"',
             '"result_code": "PROCESS_FAIL"',
-            '"request_id": "readme-4"',
+            '"request_id": "readme-3"',
         ),
         status=64 + 9,
     ),
-    Row("README.md", '"readme-5"', ('"status": ?"S"',)),
-    Row("README.md", "client load", (GENERATOR, "passed  --verify: "), when_busy=(3,)),
-    Row("README.md", "ledger --help", ("list", "show", "resolve", "export", "init", "backup", "restore")),
+    Row("README.md", "alipayhk-gateway --help", ("usage: alipayhk-gateway", "serve", "health")),
+    Row("docs/examples.md", "example-1", ("^OK: AlipayHK did it.$",)),
     Row(
-        "README.md",
+        "docs/examples.md",
+        "/__sandbox/requests",
+        (
+            '"request_id": "demo-bind-',
+            r'"decrypted_body": "\{\\"requestId\\":\\"example-1\\"',
+            r'"content_to_sign": "POST /sandbox/binding/sync\\nSANDBOX_CLIENT_1\.',
+            '"verdict": "the signature matches; ',
+        ),
+    ),
+    Row("docs/examples.md", '"example-2"', ('"status": ?"S"',)),
+    Row(
+        "docs/operations.md",
         "keys inspect",
         (
-            "usage: alipayhk-gateway",
             r"public_key_base64_file: my-keys/signing\.pub\.b64",
             "kind: public key",
             r"sha256: (.*)\n(?s:.*)sha256: \1",
         ),
+    ),
+    Row(
+        "docs/operations.md",
+        "ledger --help",
+        ("list", "show", "resolve", "export", "init", "backup", "restore"),
     ),
     Row(
         "docs/sandbox.md",

@@ -21,7 +21,13 @@ from tests.peers.tools import BIN, check
 
 CALLERS_PAGES: Final = tuple(f"docs/clients/{language}.md" for language in ("go", "java", "node"))
 """Pages whose commands take another language's toolchain: `make callers` runs them."""
-DEMO_PAGES: Final = ("README.md", "docs/clients/python.md", "docs/load.md", *CALLERS_PAGES)
+DEMO_PAGES: Final = (
+    "README.md",
+    "docs/examples.md",
+    "docs/clients/python.md",
+    "docs/load.md",
+    *CALLERS_PAGES,
+)
 """Pages whose commands are for a machine on which `make demo` runs."""
 CLIENT: Final = GATEWAY.parent / "alipayhk-client"
 

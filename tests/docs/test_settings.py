@@ -53,8 +53,8 @@ def settings(text: str, material: Material) -> None:
 
 
 READERS: Final[dict[tuple[str, str], Callable[[str, Material], None]]] = {
-    ("README.md", "[callers.loyalty]"): callers,
-    ("README.md", "[BindAccount]"): result_codes,
+    ("docs/settings.md", "[callers.loyalty]"): callers,
+    ("docs/settings.md", "[BindAccount]"): result_codes,
     ("docs/container.md", "signing_key_file"): settings,
 }
 # docs/sandbox.md's are saved and used by its own commands.
