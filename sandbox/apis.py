@@ -1,4 +1,4 @@
-"""The APIs that are stood in for: one row each."""
+"""The APIs of AlipayHK that the sandbox serves: one row each."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from clients.alipayhk.api import Api
 from clients.alipayhk.wire.messages import VerifiedRequest
 from clients.alipayhk.wire.protocols import ENVELOPE_SIGNED, HEADER_SIGNED
 from clients.alipayhk.wire.result import Result, text_of
@@ -18,21 +19,26 @@ Members = Mapping[str, object]
 
 
 @dataclass(frozen=True, slots=True)
-class Api:
-    """All that is peculiar to one API."""
+class ServedApi:
+    """One API as the sandbox serves it."""
 
-    name: str
-    """That of the RPC which calls it."""
+    name: Api
     protocol: str
     """A row of `clients.alipayhk.protocols.PROTOCOLS`."""
-    path_flag: str
-    """The flag that says where it is."""
+    path: str
+    """The path at which it is served, unless the flag `path_flag` gives another one."""
+    path_help: str
     request_id: Callable[[Members, Members], str]
     """Find the request id in head and body."""
     violations: Callable[[VerifiedRequest], list[str]]
     apply: Callable[[Wallet, str, Members], Outcome]
     result: Callable[[Result], dict[str, object]]
     """Write a result in this API's members."""
+
+    @property
+    def path_flag(self) -> str:
+        """The flag of its path, without the dashes in front."""
+        return f"{self.name.name.lower().replace('_', '-')}-path"
 
 
 def magic_id(body: Members) -> tuple[str, str]:
@@ -41,23 +47,26 @@ def magic_id(body: Members) -> tuple[str, str]:
     return name, text_of(body.get(name))
 
 
-APIS: Final[dict[str, Api]] = {
-    "SyncLinkage": Api(
-        name="SyncLinkage",
+_ROWS: Final = (
+    ServedApi(
+        name=Api.SYNC_LINKAGE,
         protocol=HEADER_SIGNED,
-        path_flag="sync-linkage-path",
+        path="/sandbox/binding/sync",
+        path_help="where BINDING_SYNC is, header-signed",
         request_id=lambda _, body: text_of(body.get("requestId")),
         violations=lambda request: sync_linkage_violations(request.body),
         apply=Wallet.sync_linkage,
         result=sync_linkage_result,
     ),
-    "BindAccount": Api(
-        name="BindAccount",
+    ServedApi(
+        name=Api.BIND_ACCOUNT,
         protocol=ENVELOPE_SIGNED,
-        path_flag="bind-account-path",
+        path="/sandbox/account/bind",
+        path_help="where account.bind is, envelope-signed",
         request_id=lambda head, _: text_of(head.get("reqMsgId")),
         violations=lambda request: head_violations(request.head) + bind_account_violations(request.body),
         apply=Wallet.bind_account,
         result=bind_account_result,
     ),
-}
+)
+APIS: Final[Mapping[str, ServedApi]] = {api.name: api for api in _ROWS}

@@ -13,7 +13,7 @@ from clients.alipayhk.wire.messages import RawRequest, VerifiedRequest
 from clients.alipayhk.wire.protocols import HEADER_SIGNED, PROTOCOLS
 
 from .answers import Answer, Sealing, text_answer
-from .apis import APIS, Api, magic_id
+from .apis import APIS, ServedApi, magic_id
 from .delivery import Deliver, whole
 from .faults import Fault, UnknownFault, find_fault
 from .journal import Entry, Journal, body_text
@@ -84,7 +84,9 @@ class Exchange:
         self.journal.record(entry)
         return Exchanged(reply.answer, reply.deliver, entry)
 
-    def _entry(self, api: Api | None, method: str, raw: RawRequest, claim: Claim, reply: _Reply) -> Entry:
+    def _entry(
+        self, api: ServedApi | None, method: str, raw: RawRequest, claim: Claim, reply: _Reply
+    ) -> Entry:
         return Entry(
             number=self.journal.next_number(),
             time=time_text(self._now()),
@@ -104,7 +106,9 @@ class Exchange:
             answer_body=body_text(reply.answer.body),
         )
 
-    def _reply(self, api: Api, endpoint: Endpoint, method: str, raw: RawRequest, claim: Claim) -> _Reply:
+    def _reply(
+        self, api: ServedApi, endpoint: Endpoint, method: str, raw: RawRequest, claim: Claim
+    ) -> _Reply:
         try:
             request = open_request(api, endpoint, method, raw, claim)
             fault_name, fault = self._fault(api, request)
@@ -117,12 +121,12 @@ class Exchange:
         verdict = f"the signature matches; {outcome.note}"
         return _Reply(answer, verdict, verified=True, fault_name=fault_name, deliver=fault.deliver)
 
-    def _outcome(self, api: Api, request: VerifiedRequest, fault: Fault) -> Outcome:
+    def _outcome(self, api: ServedApi, request: VerifiedRequest, fault: Fault) -> Outcome:
         if not fault.takes_effect:
             return Outcome(fault.result, "it takes no effect, as its fault asks")
         return api.apply(self.wallet, api.request_id(request.head, request.body), request.body)
 
-    def _fault(self, api: Api, request: VerifiedRequest) -> tuple[str, Fault]:
+    def _fault(self, api: ServedApi, request: VerifiedRequest) -> tuple[str, Fault]:
         """Find the fault that was asked for: in advance, else by the user's id."""
         member, value = magic_id(request.body)
         name = self.programme.take(api.name)
@@ -136,7 +140,9 @@ class Exchange:
             raise RequestRejected("PARAM_ILLEGAL", f"{member}: this fault does not apply to {api.name}")
         return name, fault
 
-    def _refusal(self, api: Api, endpoint: Endpoint, claim: Claim, refused: RequestRejected) -> _Reply:
+    def _refusal(
+        self, api: ServedApi, endpoint: Endpoint, claim: Claim, refused: RequestRejected
+    ) -> _Reply:
         """Answer F; unsigned, and so plain, where the request's signature did not verify."""
         request = claim.believed()
         if not refused.verified:

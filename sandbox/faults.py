@@ -13,7 +13,7 @@ from clients.alipayhk.wire.protocols import HEADER_SIGNED
 from clients.alipayhk.wire.result import FAILURE, SUCCESS, Result
 
 from .answers import Sealing, text_answer
-from .apis import APIS, Api
+from .apis import APIS, ServedApi
 from .delivery import Deliver, close, delayed, hang, reset, slowly, truncated, whole
 from .results import RESULT_CODES, documented
 from .signatures import Resign, empty, same, spoilt, with_signature_pair, with_signatures
@@ -47,7 +47,7 @@ class Fault:
     given: Callable[[Fault, str], Fault] | None = None
     """Fill in the argument of a row whose name ends in `<…>`; raise UnknownFault for a bad one."""
 
-    def applies_to(self, api: Api) -> bool:
+    def applies_to(self, api: ServedApi) -> bool:
         """Whether this can happen to an answer of `api`."""
         return api.protocol == HEADER_SIGNED or not self.header_signed_only
 

@@ -12,7 +12,7 @@ from clients.alipayhk.wire.protocols import HEADER_SIGNED, PROTOCOLS
 from clients.alipayhk.wire.protocols.header_signed import REQUEST_TIME
 from clients.alipayhk.wire.strict_json import JsonError, read_object
 
-from .apis import Api
+from .apis import ServedApi
 
 
 class RequestRejected(Exception):
@@ -28,7 +28,7 @@ class RequestRejected(Exception):
 
 
 def open_request(
-    api: Api, endpoint: Endpoint, method: str, raw: RawRequest, claim: Claim
+    api: ServedApi, endpoint: Endpoint, method: str, raw: RawRequest, claim: Claim
 ) -> VerifiedRequest:
     """Return a request that is verified, in its right place, and whole; else raise Refused."""
     if method != "POST":

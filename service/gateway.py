@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -24,7 +25,6 @@ from .outcomes.result_codes import ResultCodes
 from .server.admin import start_admin
 from .server.linkage_service import LinkageService
 from .server.server import ListenerStopped, Server
-from .signals import stop_signals
 from .telemetry.logs import log, stack_of
 from .telemetry.metrics import Metrics
 from .upstream import endpoints_of, transport_of
@@ -74,6 +74,12 @@ async def run(settings: Settings, *, shared: bool) -> None:
     log.info("stopped")
     if fault:
         raise fault
+
+
+def stop_signals() -> list[signal.Signals]:
+    """Return the signals that stop a gateway; a closed terminal sends SIGHUP, which nohup ignores."""
+    stopping = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
+    return stopping if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN else stopping[:-1]
 
 
 async def _until_stopping(stopping: asyncio.Event, server: Server) -> ListenerStopped | None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
+from clients.alipayhk.api import Api
 from clients.alipayhk.transport import Transport
 from clients.alipayhk.wire.crypto import EncryptionProfile
 from clients.alipayhk.wire.endpoint import Encryption, Endpoint
@@ -13,14 +14,13 @@ from clients.alipayhk.wire.keys import Keys
 from clients.alipayhk.wire.protocols import ENVELOPE_SIGNED, HEADER_SIGNED
 
 from .config.settings import Settings
-from .server.rpcs import bind_account, sync_linkage
 
 CONNECT_TIMEOUT_S: Final = 2.0
 
 
 def endpoints_of(settings: Settings) -> Mapping[str, Endpoint]:
-    """Describe AlipayHK's API behind each RPC, by the RPC's name."""
-    return {endpoint.api: endpoint for endpoint in (_sync_linkage(settings), _bind_account(settings))}
+    """Describe where and how each API of AlipayHK is called, by the API's name."""
+    return {api: ENDPOINTS[api](settings) for api in Api}
 
 
 def transport_of(settings: Settings) -> Transport:
@@ -37,10 +37,10 @@ def transport_of(settings: Settings) -> Transport:
 
 def _sync_linkage(settings: Settings) -> Endpoint:
     return Endpoint(
-        api=sync_linkage.RPC.name,
+        api=Api.SYNC_LINKAGE,
         protocol=HEADER_SIGNED,
         base_url=settings.base_url,
-        path=settings.sync_linkage_path,
+        path=settings.sync_linkage.path,
         client_id=settings.client_id,
         keys=_keys(settings),
         idempotent=True,
@@ -61,21 +61,21 @@ def _sync_linkage(settings: Settings) -> Endpoint:
 
 def _bind_account(settings: Settings) -> Endpoint:
     return Endpoint(
-        api=bind_account.RPC.name,
+        api=Api.BIND_ACCOUNT,
         protocol=ENVELOPE_SIGNED,
-        base_url=settings.bind_account_base_url or settings.base_url,
-        path=settings.bind_account_path,
-        client_id=settings.bind_account_client_id or settings.client_id,
+        base_url=settings.bind_account.base_url or settings.base_url,
+        path=settings.bind_account.path,
+        client_id=settings.bind_account.client_id or settings.client_id,
         keys=_keys(settings, for_bind_account=True),
-        idempotent=settings.bind_account_idempotent,
-        function=settings.bind_account_function,
-        version=settings.bind_account_version,
+        idempotent=settings.bind_account.idempotent,
+        function=settings.bind_account.function,
+        version=settings.bind_account.version,
         response_time_window_s=settings.response_time_window_s,
     )
 
 
 def _keys(settings: Settings, *, for_bind_account: bool = False) -> Keys:
-    own = settings.bind_account_signing_key_file if for_bind_account else None
+    own = settings.bind_account.signing_key_file if for_bind_account else None
     signing = (own or settings.signing_key_file).key
     decrypting = settings.decryption_key_files
     return Keys(
@@ -86,3 +86,9 @@ def _keys(settings: Settings, *, for_bind_account: bool = False) -> Keys:
         if decrypting
         else {settings.signing_key_version: signing},
     )
+
+
+ENDPOINTS: Final[Mapping[Api, Callable[[Settings], Endpoint]]] = {
+    Api.SYNC_LINKAGE: _sync_linkage,
+    Api.BIND_ACCOUNT: _bind_account,
+}

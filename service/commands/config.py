@@ -6,8 +6,8 @@ import argparse
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import fields
 
+from ..config.declaration import values_of
 from ..config.settings import Settings, SettingsError, read_from_environment
 from ..config.values import KeyFile
 from ..credentials.callers import Callers
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
 
 def described(settings: Settings) -> dict[str, str]:
     """Show every setting as a person would write it; keys by their files."""
-    rows = {setting.name.upper(): _shown(getattr(settings, setting.name)) for setting in fields(Settings)}
+    rows = {name.upper(): _shown(value) for name, value in values_of(settings)}
     # A proxy's password is for the proxy.
     return rows | {"UPSTREAM_PROXY": re.sub(r"//.*@", "//", rows["UPSTREAM_PROXY"])}
 

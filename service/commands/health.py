@@ -11,7 +11,7 @@ from typing import Final
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from ..config.settings import probed_address
+from ..config.environment import probed_address
 from .exit_codes import BAD_ARGUMENTS
 
 DEFAULT_ADDRESS: Final = "127.0.0.1:50051"

@@ -20,11 +20,11 @@ from typing import Final
 
 from prometheus_client import multiprocess
 
-from ..config.settings import environment_of_worker
+from ..config.environment import environment_of_worker
 from ..config.values import Address
+from ..gateway import stop_signals
 from ..server.ports import cause_of, try_to_bind
 from ..server.server import CannotListen
-from ..signals import stop_signals
 from ..telemetry.logs import log
 from .exit_codes import EX_CONFIG, EX_UNAVAILABLE
 

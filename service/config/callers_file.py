@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, cast
 
+from clients.alipayhk.api import API_NAMES
+
 from ..credentials.callers import Caller, Callers, Name, _fault_of, _name_of
-from ..methods import METHODS
 from .toml import read_toml
 
 _MEMBERS: Final = frozenset({"san", "methods", "max_in_flight"})
@@ -54,8 +55,8 @@ def _faults(table: object) -> Iterable[str]:
         if fault := _fault_of(san):
             yield f"has as item {place} of san {fault}; only DNS names and URIs name a caller"
     methods = table.get("methods")
-    if not isinstance(methods, list) or not methods or not all(name in METHODS for name in methods):
-        yield f"needs methods, a list of {' and '.join(METHODS)}"
+    if not isinstance(methods, list) or not methods or not all(name in API_NAMES for name in methods):
+        yield f"needs methods, a list of {' and '.join(API_NAMES)}"
     quota = table.get("max_in_flight", 1)
     if not isinstance(quota, int) or isinstance(quota, bool) or quota < 1:
         yield "has a max_in_flight that is not a whole number from 1"

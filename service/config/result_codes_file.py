@@ -9,7 +9,8 @@ from typing import Final
 
 from grpc import StatusCode
 
-from ..methods import METHODS
+from clients.alipayhk.api import API_NAMES
+
 from ..outcomes.result_codes import RATE_LIMITED, SET_UP_CODES, ResultCodes
 from .toml import read_toml
 
@@ -45,8 +46,8 @@ def result_codes_file(text: str) -> ResultCodes:
 
 def _faults(tables: Mapping[str, object]) -> Iterator[str]:
     for api, rows in tables.items():
-        if api not in METHODS or not isinstance(rows, dict):
-            yield f"may hold the tables {' and '.join(METHODS)} only"
+        if api not in API_NAMES or not isinstance(rows, dict):
+            yield f"may hold the tables {' and '.join(API_NAMES)} only"
             continue
         for code, name in rows.items():
             if not _CODE.fullmatch(code):

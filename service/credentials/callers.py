@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
-from ..methods import METHODS
+from clients.alipayhk.api import API_NAMES
 
 _DNS: Final = re.compile(r"[A-Za-z0-9_*.-]+")
 _URI: Final = re.compile(r"[!-~]+")
@@ -49,7 +49,7 @@ class Callers:
         return tuple(found.values())
 
 
-ANYBODY: Final = Caller(name="", methods=frozenset(METHODS))
+ANYBODY: Final = Caller(name="", methods=frozenset(API_NAMES))
 """Who calls where no allow-list is configured."""
 
 

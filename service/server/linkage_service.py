@@ -54,7 +54,7 @@ class LinkageService:
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Return what a gRPC server dispatches on."""
-        rows = {rpc.name: self._row(rpc) for rpc in RPCS.values()}
+        rows = {str(rpc.name): self._row(rpc) for rpc in RPCS.values()}
         return grpc.method_handlers_generic_handler(SERVICE, rows)
 
     def _row(self, rpc: Rpc) -> grpc.RpcMethodHandler[Message, Message]:

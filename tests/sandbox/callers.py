@@ -210,7 +210,7 @@ class Merchant:
 async def merchant_of(url: str, ring: KeyRing) -> AsyncIterator[Merchant]:
     """Stand ready to call a sandbox."""
     keys = Keys(ring.merchant, "1", {"1": ring.wallet.public_key()}, {"1": ring.merchant})
-    endpoints = {
+    endpoints: dict[str, Endpoint] = {
         api.name: Endpoint(
             api=api.name,
             protocol=api.protocol,

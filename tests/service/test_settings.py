@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
-from dataclasses import FrozenInstanceError, fields
+from dataclasses import FrozenInstanceError
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,12 +14,11 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from service.commands.config import described
+from service.config.declaration import declared
+from service.config.environment import environment_for_children, environment_of_worker, probed_address
 from service.config.settings import (
     Settings,
     SettingsError,
-    environment_for_children,
-    environment_of_worker,
-    probed_address,
     read_from_environment,
     read_ledger_settings,
     read_settings,
@@ -125,13 +124,13 @@ def test_what_the_contract_requires_is_required_and_nothing_else() -> None:
 
 
 def test_no_name_of_the_contract_is_missing() -> None:
-    names = {setting.name.upper() for setting in fields(Settings)}
+    names = {name.upper() for name, _ in declared(Settings)}
     assert names >= REQUIRED | set(DEFAULTS)
     assert names - REQUIRED - set(DEFAULTS) == {"HEALTH_LISTEN", "SYNC_LINKAGE_WITHOUT_LEDGER"}
 
 
 def test_every_setting_has_a_sentence() -> None:
-    for setting in fields(Settings):
+    for _, setting in declared(Settings):
         meaning = setting.metadata["meaning"]
         assert meaning[0].isupper()
         assert meaning.endswith(".")
@@ -286,13 +285,13 @@ def test_a_bad_value_is_named_and_never_repeated(environ: dict[str, str], name: 
 def test_every_fault_is_told_at_once(environ: dict[str, str]) -> None:
     bad = but(environ, **dict(BAD), NONSENSE="x", MORE_NONSENSE="x")
     named = [fault.split()[0] for fault in faults(bad)]
-    settings = [setting.name.upper() for setting in fields(Settings)]
+    settings = [name.upper() for name, _ in declared(Settings)]
     assert sorted(named) == sorted([*(name for name, _ in BAD), "NONSENSE", "MORE_NONSENSE"])
     assert [name for name in named if name in settings] == [name for name in settings if name in dict(BAD)]
 
 
 def test_every_setting_can_be_at_fault(environ: dict[str, str]) -> None:
-    assert {setting.name.upper() for setting in fields(Settings)} == {name for name, _ in BAD}
+    assert {name.upper() for name, _ in declared(Settings)} == {name for name, _ in BAD}
 
 
 MARK: Final = "hunter2"
@@ -301,7 +300,7 @@ MARK: Final = "hunter2"
 @given(text=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=40))
 @hypothesis_settings(suppress_health_check=FIXTURES_ARE_FINE, max_examples=30)
 def test_no_fault_repeats_a_value(environ: dict[str, str], text: str) -> None:
-    names = [setting.name.upper() for setting in fields(Settings)]
+    names = [name.upper() for name, _ in declared(Settings)]
     bad = {f"ALIPAYHK_{name}": f"{text}⟪{MARK}⟫{text}" for name in names}
     named = faults(bad)
     assert MARK not in " ".join(named)
@@ -707,7 +706,7 @@ def test_described_shows_every_setting_as_it_would_be_written(
     }
     rows = described(read_settings(but(environ, **given)))
     assert {name: rows[name] for name in given} == given
-    assert list(rows) == [setting.name.upper() for setting in fields(Settings)]
+    assert list(rows) == [name.upper() for name, _ in declared(Settings)]
     again = read_settings({f"ALIPAYHK_{name}": value for name, value in rows.items()})
     assert described(again) == rows
 

@@ -10,11 +10,11 @@ from grpc import StatusCode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clients.alipayhk.api import API_NAMES
 from clients.alipayhk.wire.strict_json import write_json
 from service.config.callers_file import callers_file
 from service.config.result_codes_file import ALLOWED, result_codes_file
 from service.credentials.callers import ANYBODY, Caller, Callers, Name
-from service.methods import METHODS
 from service.outcomes.result_codes import RATE_LIMITED, SET_UP_CODES, ResultCodes
 from tests.service.fakes import FIXTURES_ARE_FINE
 
@@ -96,7 +96,7 @@ def test_what_can_name_no_caller_is_refused_without_its_text(tmp_path: Path, san
 
 
 def test_anybody_may_call_everything_where_there_is_no_list() -> None:
-    assert Caller("", frozenset(METHODS), None) == ANYBODY
+    assert Caller("", frozenset(API_NAMES), None) == ANYBODY
 
 
 NEEDS_SAN: Final = "[callers.a] needs san, a list of DNS names or URIs"

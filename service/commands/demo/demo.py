@@ -23,7 +23,9 @@ from google.protobuf.json_format import MessageToJson
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 
-from ...config.settings import environment_for_children
+from clients.alipayhk.api import Api
+
+from ...config.environment import environment_for_children
 from ...server.linkage_service import RPCS
 from ..keys import generate
 from .calls import ENCRYPTED, EXAMPLES, PLAIN, Example
@@ -33,8 +35,7 @@ PLAIN_ADMIN: Final = "127.0.0.1:9464"
 ENCRYPTED_ADMIN: Final = "127.0.0.1:9465"
 SANDBOX: Final = "127.0.0.1:8089"
 CLIENT_ID: Final = "SANDBOX_CLIENT_1"
-SYNC_LINKAGE_PATH: Final = "/sandbox/binding/sync"
-BIND_ACCOUNT_PATH: Final = "/sandbox/account/bind"
+PATHS: Final = {Api.SYNC_LINKAGE: "/sandbox/binding/sync", Api.BIND_ACCOUNT: "/sandbox/account/bind"}
 START_S: Final = 30.0
 STOP_S: Final = 30.0
 INTERRUPTED: Final = 130
@@ -84,7 +85,7 @@ def _start_all(directory: Path, stack: ExitStack) -> None:
         *("sandbox", "--listen", SANDBOX, "--client-id", CLIENT_ID),
         *("--private-key-file", theirs["private_key_file"]),
         *("--merchant-public-key-files", f"1={ours['public_key_file']}"),
-        *("--sync-linkage-path", SYNC_LINKAGE_PATH, "--bind-account-path", BIND_ACCOUNT_PATH),
+        *(f"--{api.name.lower().replace('_', '-')}-path={path}" for api, path in PATHS.items()),
     ]
     _start(stack, SANDBOX, sandbox, directory / "sandbox.log")
     common = {
@@ -92,8 +93,7 @@ def _start_all(directory: Path, stack: ExitStack) -> None:
         "CLIENT_ID": CLIENT_ID,
         "SIGNING_KEY_FILE": ours["private_key_file"],
         "PUBLIC_KEY_FILES": f"1={theirs['public_key_file']}",
-        "SYNC_LINKAGE_PATH": SYNC_LINKAGE_PATH,
-        "BIND_ACCOUNT_PATH": BIND_ACCOUNT_PATH,
+        **{f"{api.name}_PATH": path for api, path in PATHS.items()},
         "DRAIN_DELAY_S": "0",
         "LEDGER_URL": f"sqlite:///{directory}/ledger.db",
     }

@@ -13,6 +13,7 @@ from typing import Any, Final
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from clients.alipayhk.api import Api
 from clients.alipayhk.wire.messages import VerifiedResponse
 
 from ..validation import Rule, is_request_id
@@ -24,7 +25,7 @@ SERVICE: Final = "alipayhk.linkage.v1.LinkageService"
 class Rpc:
     """One RPC."""
 
-    name: str
+    name: Api
     request: type[Message]
     response: type[Message]
     request_id_max: int

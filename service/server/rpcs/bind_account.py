@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from alipayhk.linkage.v1 import linkage_service_pb2 as pb
+from clients.alipayhk.api import Api
 from clients.alipayhk.wire.messages import VerifiedResponse
 from clients.alipayhk.wire.result import text_of
 from clients.alipayhk.wire.strict_json import JsonError, read_object, write_json
@@ -187,7 +188,7 @@ def _merchant_message(members: Mapping[str, object] | None) -> pb.Merchant | Non
 
 
 RPC: Final = Rpc(
-    name="BindAccount",
+    name=Api.BIND_ACCOUNT,
     request=pb.BindAccountRequest,
     response=pb.BindAccountResponse,
     request_id_max=REQUEST_ID_MAX,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from alipayhk.linkage.v1 import linkage_service_pb2 as pb
+from clients.alipayhk.api import Api
 from clients.alipayhk.wire.messages import VerifiedResponse
 
 from ..validation import choice, moment, request_id, required, required_moment, text, when
@@ -117,7 +118,7 @@ def linkage(command: Command) -> tuple[str, ...]:
 
 
 RPC: Final = Rpc(
-    name="SyncLinkage",
+    name=Api.SYNC_LINKAGE,
     request=pb.SyncLinkageRequest,
     response=pb.SyncLinkageResponse,
     request_id_max=REQUEST_ID_MAX,
