@@ -14,6 +14,7 @@ from clients.alipayhk.client import Client
 from clients.alipayhk.wire.keys import fingerprint
 
 from .config.settings import Settings
+from .credentials.keyring import Credentials, Keyring, ServerCertificate
 from .delivery.clock_skew import ClockSkew
 from .delivery.delivery import Delivery
 from .delivery.ledger_monitor import WatchedBookkeeping
@@ -34,18 +35,15 @@ DROP_EVERY: Final = 60
 """Rounds between two times of dropping old outcomes."""
 
 
-async def run(settings: Settings, *, shared: bool) -> None:
+async def run(settings: Settings, *, shared: bool, keyring: Keyring | None = None) -> None:
     """Serve until SIGTERM, SIGINT or SIGHUP, then drain; raise CannotListen or LedgerFault.
 
     If a listener stops by itself, finish the calls in progress and raise ListenerStopped.
-    `shared` says that this is one of several workers, on ports that all of them listen on.
+    `shared` means that this process is one of several workers on the same ports. `keyring` is for callers
+    that replace keys or the certificate while the gateway runs; without it both are those of the settings.
     """
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in stop_signals():
-        loop.add_signal_handler(number, stopping.set)
-    if shared:
-        _end_with_supervisor(stopping)
+    keyring = keyring or Keyring(credentials_of(settings))
+    stopping = _stopping(shared=shared)
     metrics = Metrics()
     async with AsyncExitStack() as stack:
         skew = ClockSkew(metrics, window_s=settings.response_time_window_s)
@@ -54,7 +52,7 @@ async def run(settings: Settings, *, shared: bool) -> None:
         stack.push_async_callback(transport.close)
         endpoints = endpoints_of(settings)
         delivery = Delivery(
-            Client(transport),
+            Client(transport, keys_of=keyring.keys_of),
             session,
             metrics,
             apis=endpoints,
@@ -63,7 +61,7 @@ async def run(settings: Settings, *, shared: bool) -> None:
             attempts_max=settings.attempts_max,
             skew=skew,
         )
-        server = Server(settings, LinkageService(endpoints, delivery), metrics, shared=shared)
+        server = Server(settings, LinkageService(endpoints, delivery), metrics, keyring, shared=shared)
         admin = await start_admin(settings.admin_listen, metrics, server.health, skew, shared=shared)
         stack.push_async_callback(admin.cleanup)
         address = await server.start()
@@ -76,10 +74,31 @@ async def run(settings: Settings, *, shared: bool) -> None:
         raise fault
 
 
+def credentials_of(settings: Settings) -> Credentials:
+    """Return the keys for each API, and the listener's certificate, from the files of the settings."""
+    chain, key = settings.tls_cert_file, settings.tls_key_file
+    return Credentials(
+        keys={api: endpoint.keys for api, endpoint in endpoints_of(settings).items()},
+        certificate=ServerCertificate.read(chain, key, settings.tls_client_ca_file)
+        if chain and key
+        else None,
+    )
+
+
 def stop_signals() -> list[signal.Signals]:
     """Return the signals that stop a gateway; a closed terminal sends SIGHUP, which nohup ignores."""
     stopping = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
     return stopping if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN else stopping[:-1]
+
+
+def _stopping(*, shared: bool) -> asyncio.Event:
+    """Return an event that is set when the gateway must stop."""
+    stopping, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in stop_signals():
+        loop.add_signal_handler(number, stopping.set)
+    if shared:
+        _end_with_supervisor(stopping)
+    return stopping
 
 
 async def _until_stopping(stopping: asyncio.Event, server: Server) -> ListenerStopped | None:

@@ -4,27 +4,35 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 
 from .transport import Attempt, Transport
 from .wire.clock import Now, now_utc, skew_s
 from .wire.endpoint import Endpoint
 from .wire.errors import AnswerError, CallError, OutsideWindow, ResultError
+from .wire.keys import Keys
 from .wire.messages import VerifiedResponse
 from .wire.protocols import PROTOCOLS
 from .wire.result import SUCCESS
 
 
 class Client:
-    """Calls AlipayHK's APIs over one transport."""
+    """Calls AlipayHK's APIs over one transport.
+
+    `keys_of` returns the keys in use for an API, by its name, and is asked in each call. Without it a call
+    uses the keys of its endpoint.
+    """
 
     def __init__(
         self,
         transport: Transport,
         *,
+        keys_of: Callable[[str], Keys] | None = None,
         now: Now = now_utc,
         random_bytes: Callable[[int], bytes] = os.urandom,
     ) -> None:
         self._transport = transport
+        self._keys_of = keys_of
         self._now = now
         self._random_bytes = random_bytes
 
@@ -36,6 +44,8 @@ class Client:
         `body` is the business content as JSON and is the same in every attempt at one request; what
         seals it (time, AES key, signature) is made anew. `attempt.sent` may be read at any time.
         """
+        if self._keys_of is not None:
+            endpoint = replace(endpoint, keys=self._keys_of(endpoint.api))
         protocol = PROTOCOLS[endpoint.protocol]
         sent_at = self._now()
         sealed = protocol.seal_request(

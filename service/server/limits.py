@@ -72,4 +72,6 @@ def of_callers(max_in_flight: int) -> Options:
         ("grpc.max_receive_message_length", REQUEST_BYTES_MAX),
         ("grpc.max_allowed_incoming_connections", descriptors.for_callers(limit, reserved)),
         ("grpc.max_connection_idle_ms", IDLE_MS),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     )

@@ -15,6 +15,7 @@ from grpc_reflection.v1alpha.reflection import aio as reflection_aio
 
 from ..config.settings import Settings
 from ..config.values import Address
+from ..credentials.keyring import Keyring
 from ..delivery.delivery import Delivery
 from ..outcomes.result_codes import ResultCodes
 from ..telemetry.logs import log
@@ -31,6 +32,7 @@ from .linkage_service import LinkageService
 from .ports import cause_of
 from .probe_gate import ProbeGate
 from .rpcs import SERVICE
+from .tls import server_credentials
 
 LOOPBACK: Final = "127.0.0.1"
 LIVENESS: Final = "liveness"
@@ -74,9 +76,16 @@ class Server:
     """The gateway's listeners, from ready to stopped."""
 
     def __init__(
-        self, settings: Settings, linkage: LinkageService, metrics: Metrics, *, shared: bool
+        self,
+        settings: Settings,
+        linkage: LinkageService,
+        metrics: Metrics,
+        keyring: Keyring,
+        *,
+        shared: bool,
     ) -> None:
         self._settings = settings
+        self._keyring = keyring
         self._shared = shared
         self._delivery: Delivery = linkage.delivery
         self.health = Health(health_aio.HealthServicer())
@@ -87,12 +96,7 @@ class Server:
         admission = Admission(backlog, metrics, idempotent, deadline_max_s=settings.deadline_max_s)
         self._server = grpc.aio.server(
             interceptors=_interceptors(admission, observe, tell, Authorization(settings.callers_file)),
-            options=[
-                *limits.of_both(shared=shared),
-                *limits.of_callers(settings.max_in_flight),
-                ("grpc.keepalive_permit_without_calls", 1),
-                ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-            ],
+            options=[*limits.of_both(shared=shared), *limits.of_callers(settings.max_in_flight)],
         )
         number = newest_server()
         self._server.add_generic_rpc_handlers((linkage.handler(),))
@@ -112,7 +116,7 @@ class Server:
     async def start(self) -> Address:
         """Listen; return the address, whose port may have been chosen by the system."""
         settings = self._settings
-        port = _add_port(self._server, "LISTEN", settings.listen, _credentials(settings))
+        port = _add_port(self._server, "LISTEN", settings.listen, server_credentials(self._keyring))
         if settings.health_listen is not None and self._health_server is not None:
             self._gate = await _start_gate(self._health_server, settings.health_listen, shared=self._shared)
         await self._server.start()
@@ -155,17 +159,6 @@ class Server:
             await self._gate.stop()
         if self._health_server is not None:
             await self._health_server.stop(None)
-
-
-def _credentials(settings: Settings) -> grpc.ServerCredentials | None:
-    if settings.tls_cert_file is None or settings.tls_key_file is None:
-        return None
-    client_ca = settings.tls_client_ca_file
-    return grpc.ssl_server_credentials(
-        [(settings.tls_key_file.read_bytes(), settings.tls_cert_file.read_bytes())],
-        root_certificates=client_ca.read_bytes() if client_ca else None,
-        require_client_auth=client_ca is not None,
-    )
 
 
 async def _termination(setting: str, server: grpc.aio.Server) -> ListenerStopped:
