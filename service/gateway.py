@@ -1,4 +1,4 @@
-"""The gateway as one process: everything put together, run until a signal, taken apart in order."""
+"""One gateway process: build its parts from the settings, run until a signal, shut down in order."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ DROP_EVERY: Final = 60
 async def run(settings: Settings, *, shared: bool, keyring: Keyring | None = None) -> None:
     """Serve until SIGTERM, SIGINT or SIGHUP, then drain; raise CannotListen or LedgerFault.
 
-    If a listener stops by itself, finish the calls in progress and raise ListenerStopped.
-    `shared` means that this process is one of several workers on the same ports. `keyring` is for callers
-    that replace keys or the certificate while the gateway runs; without it both are those of the settings.
+    If a listener stops unexpectedly, finish the calls in progress and raise ListenerStopped. `shared` means
+    that this process is one of several workers on the same ports. A caller that replaces keys or the
+    certificate while the gateway runs passes the `keyring`; without it they are those of the settings.
     """
     keyring = keyring or Keyring(credentials_of(settings))
     stopping = _stopping(shared=shared)
@@ -67,9 +67,9 @@ async def run(settings: Settings, *, shared: bool, keyring: Keyring | None = Non
         address = await server.start()
         _log_start(settings, str(address))
         fault = await _until_stopping(stopping, server)
-        log.info("stopping")
+        log.info("shutdown started")
         await server.stop(listener_stopped=fault is not None)
-    log.info("stopped")
+    log.info("shutdown finished")
     if fault:
         raise fault
 
@@ -102,7 +102,7 @@ def _stopping(*, shared: bool) -> asyncio.Event:
 
 
 async def _until_stopping(stopping: asyncio.Event, server: Server) -> ListenerStopped | None:
-    """Wait for a signal, or for a listener that stops by itself, which is logged and returned."""
+    """Wait for a signal; if a listener stops unexpectedly first, log and return that."""
     signalled = asyncio.create_task(stopping.wait())
     watching = asyncio.create_task(server.listener_stopped())
     await asyncio.wait({signalled, watching}, return_when=asyncio.FIRST_COMPLETED)
@@ -114,7 +114,7 @@ async def _until_stopping(stopping: asyncio.Event, server: Server) -> ListenerSt
         return None
     cause = fault.__cause__ or fault
     log.error(
-        "listener stopped by itself",
+        "listener stopped unexpectedly",
         where=fault.setting,
         error_class=type(cause).__name__,
         stack=stack_of(cause),
@@ -123,17 +123,18 @@ async def _until_stopping(stopping: asyncio.Event, server: Server) -> ListenerSt
 
 
 def _end_with_supervisor(stopping: asyncio.Event) -> None:
-    """Stop when the supervisor is gone, whose end of the pipe that is this worker's input is closed then.
+    """Stop this worker when its supervisor exits, which closes the pipe at this worker's standard input.
 
-    Nobody would stop this worker otherwise, and it would serve beside those of the next supervisor.
+    Otherwise nothing would stop this worker, and it would share the port with the next supervisor's
+    workers.
     """
     loop, pipe = asyncio.get_running_loop(), sys.stdin.fileno()
 
-    def gone() -> None:
+    def exited() -> None:
         loop.remove_reader(pipe)
         stopping.set()
 
-    loop.add_reader(pipe, gone)
+    loop.add_reader(pipe, exited)
 
 
 @asynccontextmanager
@@ -176,8 +177,8 @@ def _opened_ledger(settings: Settings) -> tuple[Ledger, Vault]:
 
 
 def _marker_unwritable(cause: str) -> None:
-    """Log that nothing will tell an older copy of the ledger from the present one."""
-    log.warning("ledger marker cannot be written", cause=cause)
+    """Log that the gateway could not recognize an older copy of the ledger at the next start."""
+    log.warning("ledger marker not writable", cause=cause)
 
 
 async def _tidy(session: WatchedBookkeeping, skew: ClockSkew, retention_s: float) -> None:
@@ -201,12 +202,12 @@ async def _tidy(session: WatchedBookkeeping, skew: ClockSkew, retention_s: float
 
 
 def _log_start(settings: Settings, listen: str) -> None:
-    """Say what serves, and which keys: an operator who rotates them looks here first."""
+    """Log the address and the keys; an operator who rotates keys compares their fingerprints here."""
     public = settings.signing_key_file.key.public_key()
-    log.info("our signing key", version=settings.signing_key_version, sha256=fingerprint(public))
+    log.info("signing key loaded", version=settings.signing_key_version, sha256=fingerprint(public))
     for version, file in settings.public_key_files.items():
-        log.info("AlipayHK's key", version=version, sha256=fingerprint(file.key))
+        log.info("AlipayHK public key loaded", version=version, sha256=fingerprint(file.key))
     theirs = [fingerprint(file.key) for file in settings.public_key_files.values()]
     if fingerprint(public) in theirs:
-        log.warning("PUBLIC_KEY_FILES holds our own public key where AlipayHK's is needed")
-    log.info("serving", listen=listen)
+        log.warning("own public key in PUBLIC_KEY_FILES")
+    log.info("gateway started", listen=listen)

@@ -1,4 +1,4 @@
-"""AlipayHK as the settings describe it: an endpoint behind each RPC, and the transport to them."""
+"""The endpoint of each AlipayHK API, and the transport to them, from the settings."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CONNECT_TIMEOUT_S: Final = 2.0
 
 
 def endpoints_of(settings: Settings) -> Mapping[str, Endpoint]:
-    """Describe where and how each API of AlipayHK is called, by the API's name."""
+    """Return the endpoint of each API of AlipayHK, by the API's name."""
     return {api: ENDPOINTS[api](settings) for api in Api}
 
 

@@ -10,7 +10,7 @@ from typing import Final
 
 PREFIX: Final = "ALIPAYHK_"
 METRICS_DIRECTORY: Final = "PROMETHEUS_MULTIPROC_DIR"
-"""Names the directory of the files in which prometheus_client shares metrics between workers."""
+"""prometheus_client reads this variable: the directory of the files with the metrics of all workers."""
 _KUBERNETES: Final = re.compile(r".*(_SERVICE_HOST|_SERVICE_PORT.*|_PORT|_PORT_.*)")
 """Kubernetes sets these names in every container for a service named alipayhk-…; they are not settings."""
 _LOOPBACKS: Final = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104

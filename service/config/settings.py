@@ -1,7 +1,7 @@
-"""Every setting, read once: from the environment (`ALIPAYHK_<NAME>`), else from a TOML file (`<name>`).
+"""Every setting, from the environment (`ALIPAYHK_<NAME>`) or else from a TOML file (`<name>`).
 
-All faults are told in one error: names that are not known, settings that are missing, values that
-cannot be used, files that do not hold what they should. The only reader of the environment.
+One SettingsError reports all errors: unknown names, missing settings, invalid values, and files
+with the wrong content.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ LEDGER_URL_DEFAULT: Final = "sqlite:///alipayhk-ledger.db"
 
 
 class SettingsError(Exception):
-    """The settings cannot be used; `faults` holds a line each."""
+    """The settings are invalid; `faults` has one line for each error."""
 
     def __init__(self, faults: list[str]) -> None:
         super().__init__("; ".join(faults))
@@ -72,7 +72,7 @@ class BindAccountSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The settings. docs/settings.md has the same defaults and meanings; a test compares them."""
+    """All settings. docs/settings.md repeats defaults and meanings; a test compares them."""
 
     listen: Address = setting(values.address, "127.0.0.1:50051",
         "Address of the gRPC server; beyond loopback it needs TLS or ALLOW_PLAINTEXT.")
@@ -165,7 +165,7 @@ class Settings:
 
 
 def read_settings(environ: Mapping[str, str], config_file: Path | None = None) -> Settings:
-    """Read and check every setting; raise SettingsError with every fault."""
+    """Read and check every setting; raise SettingsError with every error."""
     faults: list[str] = []
     texts = texts_of_file(config_file, faults) | settings_texts(environ)
     values: dict[str, object] = {}
@@ -194,7 +194,7 @@ def read_from_environment(config_file: Path | None = None) -> Settings:
 
 
 def read_ledger_settings(config_file: Path | None = None) -> tuple[str, Path | None]:
-    """Read where the ledger of this process is, and its key; whatever else is wrong is not asked."""
+    """Read the ledger's URL and key file of this process; the other settings are not checked."""
     faults: list[str] = []
     texts = texts_of_file(config_file, faults) | settings_texts(process_environment())
     url, key = texts.get("ledger_url", LEDGER_URL_DEFAULT), texts.get("ledger_key_file")
@@ -212,5 +212,5 @@ def read_ledger_settings(config_file: Path | None = None) -> tuple[str, Path | N
 
 def _parsed(parse: Callable[[str], object], text: str | Unusable) -> object:
     if isinstance(text, Unusable):
-        raise ValueError(text.why)  # noqa: TRY004  (it is a fault of the settings as the others are)
+        raise ValueError(text.why)  # noqa: TRY004  (a ValueError like those of the parsers)
     return parse(text)

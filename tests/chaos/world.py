@@ -138,7 +138,7 @@ class Gateway:
         async for line in stream:
             text = line.decode("utf-8", "replace").rstrip()
             self.logs.append((time.monotonic(), text))
-            if '"serving"' in text:
+            if '"gateway started"' in text:
                 self._serving.set()
 
 

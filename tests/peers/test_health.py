@@ -90,7 +90,7 @@ def test_no_connection(ask: Ask) -> None:
 def test_while_draining_it_lives_but_wants_no_calls(ask: Ask, material: Material, alipayhk: str) -> None:
     with gateway(material, alipayhk, DRAIN_DELAY_S="60") as draining:
         draining.running.send(signal.SIGTERM)
-        draining.running.wait_until_says('"event": "stopping"')
+        draining.running.wait_until_says('"event": "shutdown started"')
         assert ask(Question(draining.address)) == NOT_SERVING
         assert ask(Question(draining.address, SERVICE)) == NOT_SERVING
         assert ask(Question(draining.address, "liveness")) == SERVING

@@ -22,7 +22,7 @@ async def test_send_whose_caller_is_gone_is_finished_and_recorded(stage: Stage, 
         first.calling.cancel()
         await scene.gateway.logged(lambda line: line.get("code") == "CANCELLED")
         scene.gateway.terminate()
-        await scene.gateway.logged(lambda line: line["event"] == "stopping")
+        await scene.gateway.logged(lambda line: line["event"] == "shutdown started")
         await asyncio.sleep(0.2)
         first.until.set()
         assert await scene.gateway.ended() == 0
@@ -71,7 +71,7 @@ async def test_many_detached_sends_are_all_recorded(stage: Stage) -> None:
         for calling in calls:
             calling.cancel()
         scene.gateway.terminate()
-        await scene.gateway.logged(lambda line: line["event"] == "stopping")
+        await scene.gateway.logged(lambda line: line["event"] == "shutdown started")
         until.set()
         assert await scene.gateway.ended() == 0
     async with stage() as scene:

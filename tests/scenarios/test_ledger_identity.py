@@ -241,7 +241,9 @@ async def test_first_start_with_two_workers(
     requests = [apart(BIND) for _ in range(8)]
     async with stage(more()) as scene, AsyncExitStack() as stack:
         gateway = scene.gateway
-        await gateway.logged(lambda _: sum(line["event"] == "serving" for line in gateway.records) == 2)
+        await gateway.logged(
+            lambda _: sum(line["event"] == "gateway started" for line in gateway.records) == 2
+        )
         for request in requests:
             channel = await stack.enter_async_context(channel_to(gateway.address))
             answer = await caller.call(channel, BIND, request)
@@ -308,7 +310,7 @@ async def test_key_that_is_read_only(
         await scene.ok(BIND, request)
         live = Path(shutil.copy(file, file.with_name("live.db")))
         (warning,) = [line for line in scene.gateway.records if line["level"] == "warning"]
-        assert (warning["event"], warning["cause"]) == ("ledger marker cannot be written", "EROFS")
+        assert (warning["event"], warning["cause"]) == ("ledger marker not writable", "EROFS")
     async with stage(more) as scene:
         await scene.ok(BIND, request, replayed=True)
         await scene.gateway.kill()

@@ -35,7 +35,7 @@ def test_a_free_port_is_taken_at_once(capsys: pytest.CaptureFixture[str], listen
 
 def test_somebody_who_listens_is_named(listener: socket.socket) -> None:
     assert is_listening(address_of(listener))
-    with pytest.raises(PortTakenError, match=f"something listens on {address_of(listener)} already"):
+    with pytest.raises(PortTakenError, match=f"another program listens on {address_of(listener)}"):
         wait_until_free(address_of(listener))
 
 
@@ -52,14 +52,14 @@ def test_a_connection_is_waited_for(capsys: pytest.CaptureFixture[str], listener
     threading.Timer(0.5, end).start()
     wait_until_free(address)
     assert connection.fileno() == -1
-    assert capsys.readouterr().out == f"Another program's connection holds {address} still: waiting ...\n"
+    assert capsys.readouterr().out == f"A connection of another program still uses {address}: waiting ...\n"
 
 
 def test_a_connection_that_stays_is_named(listener: socket.socket) -> None:
     with closing(socket.create_connection(listener.getsockname())) as connection:
         address = address_of(connection)
-        with pytest.raises(PortTakenError, match=f"another program's connection holds {address}"):
-            wait_until_free(address, patience_s=0.3)
+        with pytest.raises(PortTakenError, match=f"a connection of another program uses {address}"):
+            wait_until_free(address, timeout_s=0.3)
 
 
 def test_a_connection_that_ended_still_holds_its_port(listener: socket.socket) -> None:
@@ -69,5 +69,5 @@ def test_a_connection_that_ended_still_holds_its_port(listener: socket.socket) -
     accepted, _ = listener.accept()
     connection.close()
     accepted.close()
-    with pytest.raises(PortTakenError, match="another program's connection"):
-        wait_until_free(address, patience_s=0.3)
+    with pytest.raises(PortTakenError, match="a connection of another program"):
+        wait_until_free(address, timeout_s=0.3)

@@ -129,7 +129,7 @@ def test_a_timeout_is_any_number_within_bounds(addresses: dict[str, str], text: 
 
 
 def test_arguments_that_do_not_go_together_are_bad(tls: TlsFiles, tmp_path: Path, capsys: Captured) -> None:
-    together = "--tls-cert-file, --tls-key-file and --tls-ca-file go together"
+    together = "give --tls-cert-file and --tls-key-file together, and with --tls-ca-file"
     absent = str(tmp_path / "absent")
     for arguments, reported in (
         (["--tls-cert-file", str(tls.certificate)], together),

@@ -98,7 +98,7 @@ async def started(
         )
         keyring = Keyring(gateway.credentials_of(settings))
         serving = asyncio.create_task(gateway.run(settings, shared=False, keyring=keyring))
-        yield Running((await until(log_lines, "serving"))["listen"], keyring)
+        yield Running((await until(log_lines, "gateway started"))["listen"], keyring)
         os.kill(os.getpid(), signal.SIGTERM)
         await asyncio.wait_for(serving, WAIT_S)
 

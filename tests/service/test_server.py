@@ -190,7 +190,7 @@ async def test_a_stop_waits_no_longer_than_its_grace(serve: Serve, log_lines: An
         call = asyncio.ensure_future(stub.SyncLinkage(sync_request(), timeout=0.5))
         await gate.reached.wait()
         await running.server.stop()
-        assert log_lines.of("calls were still under way at the end of the grace")
+        assert log_lines.of("calls in flight at the end of the grace period")
         await refused(call)
         gate.open.set()
 

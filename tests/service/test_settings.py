@@ -482,10 +482,10 @@ FILE_FAULTS: Final = {
     "bind_account_client_id = ['hunter2']": [
         "BIND_ACCOUNT_CLIENT_ID must be text, a number, true or false"
     ],
-    "max_in_flight = 0x" + "f" * 5000: ["MAX_IN_FLIGHT is too large a number"],
-    "ENCRYPT = false": ["ENCRYPT is written in lower case in --config"],
+    "max_in_flight = 0x" + "f" * 5000: ["MAX_IN_FLIGHT is too large"],
+    "ENCRYPT = false": ["ENCRYPT must be in lower case in --config"],
     "Encrypt = 'hunter2'": [
-        "ENCRYPT is written in lower case in --config",
+        "ENCRYPT must be in lower case in --config",
         "ENCRYPT must be true or false",
     ],
     "= hunter2": ["--config is not TOML (at line 1, column 1)"],
@@ -561,7 +561,7 @@ def test_tls_that_fits_is_taken(environ: dict[str, str], tls: TlsFiles, tmp_path
 
 def test_plaintext_beyond_loopback_needs_to_be_allowed(environ: dict[str, str]) -> None:
     for listen in ("0.0.0.0:1", "[::]:1", "10.0.0.1:1", "gateway:1"):
-        fault = "LISTEN is beyond loopback: it needs TLS_CERT_FILE, or ALLOW_PLAINTEXT=true"
+        fault = "LISTEN beyond loopback needs TLS_CERT_FILE and TLS_KEY_FILE, or ALLOW_PLAINTEXT=true"
         assert more_faults(but(environ, LISTEN=listen)) == [fault]
         assert more_faults(but(environ, LISTEN=listen, ALLOW_PLAINTEXT="true")) == []
     for listen in ("127.0.0.1:1", "[::1]:1", "localhost:1"):
@@ -573,10 +573,10 @@ def test_every_fault_between_tls_files_is_named(
 ) -> None:
     callers = tmp_path / "callers.toml"
     callers.write_text('[callers.a]\nsan = ["a"]\nmethods = ["SyncLinkage"]')
-    each_other = "TLS_CERT_FILE and TLS_KEY_FILE need each other"
-    neither = "TLS_CERT_FILE and TLS_KEY_FILE do not hold a PEM certificate and its PEM key"
+    each_other = "TLS_CERT_FILE and TLS_KEY_FILE must be set together"
+    neither = "TLS_CERT_FILE and TLS_KEY_FILE must contain a PEM certificate and its PEM key"
     no_pair = "TLS_CLIENT_CA_FILE needs TLS_CERT_FILE and TLS_KEY_FILE"
-    no_ca = "CALLERS_FILE needs TLS_CLIENT_CA_FILE: without it no caller has a name"
+    no_ca = "CALLERS_FILE needs TLS_CLIENT_CA_FILE: callers are identified by their certificates"
     rows: list[tuple[dict[str, str | None], list[str]]] = [
         (pair(tls, TLS_KEY_FILE=None), [each_other]),
         (pair(tls, TLS_CERT_FILE=None), [each_other]),
@@ -613,7 +613,7 @@ def test_a_file_that_is_at_fault_itself_causes_no_second_fault(
 
 
 def test_bodies_are_encrypted_with_a_key_that_is_there(environ: dict[str, str]) -> None:
-    fault = "ENCRYPTION_KEY_VERSION names none of PUBLIC_KEY_FILES"
+    fault = "ENCRYPTION_KEY_VERSION is not a version in PUBLIC_KEY_FILES"
     assert faults(but(environ, ENCRYPT="true", ENCRYPTION_KEY_VERSION="2")) == [fault]
     assert not read_settings(but(environ, ENCRYPTION_KEY_VERSION="2")).encrypt
 
@@ -672,7 +672,7 @@ LISTENERS: Final = ("LISTEN", "ADMIN_LISTEN", "HEALTH_LISTEN")
 def test_several_workers_need_ports_that_they_can_share(environ: dict[str, str]) -> None:
     anywhere = dict.fromkeys(LISTENERS, "127.0.0.1:0")
     assert more_faults(but(environ, WORKERS="2", **anywhere)) == [
-        f"{name} needs a port where WORKERS is more than 1" for name in LISTENERS
+        f"{name} needs a fixed port, not 0, if WORKERS is more than 1" for name in LISTENERS
     ]
     assert more_faults(but(environ, WORKERS="1", **anywhere)) == []
     assert read_settings(but(environ, WORKERS="2")).workers == 2
@@ -681,8 +681,8 @@ def test_several_workers_need_ports_that_they_can_share(environ: dict[str, str])
 def test_several_workers_do_not_spread_one_port_over_two_listeners(environ: dict[str, str]) -> None:
     same = dict.fromkeys(LISTENERS, "127.0.0.1:1")
     assert more_faults(but(environ, WORKERS="2", **same)) == [
-        "ADMIN_LISTEN needs a port other than that of LISTEN",
-        "HEALTH_LISTEN needs a port other than that of LISTEN",
+        "ADMIN_LISTEN needs another port than LISTEN",
+        "HEALTH_LISTEN needs another port than LISTEN",
     ]
     apart = same | {"ADMIN_LISTEN": "127.0.0.1:2", "HEALTH_LISTEN": "127.0.0.2:1"}
     assert more_faults(but(environ, WORKERS="2", **apart)) == []

@@ -98,7 +98,7 @@ def test_a_hopeless_worker_ends_no_other_one_that_serves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file that was edited wrongly keeps it from starting again; the others have read the right one."""
-    monkeypatch.setattr(workers, "SERVES_AFTER_S", 0.5)
+    monkeypatch.setattr(workers, "HAS_SERVED_S", 0.5)
     mark = tmp_path / "first"
     # The first to make the mark serves; the other one fails, and so does each that is to replace it.
     words = f"mkdir {mark} 2>/dev/null && exec sleep 60; sleep 1; echo x >> {tmp_path}/failed; exit 78"

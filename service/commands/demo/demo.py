@@ -1,7 +1,7 @@
-"""`alipayhk-gateway demo`: everything at once on this machine, for a first look.
+"""`alipayhk-gateway demo`: try the gateway on this machine, without configuration.
 
-It makes keys, starts the sandbox AlipayHK and two gateways (the second one encrypts), makes four calls,
-and tells what happened to each.
+It creates keys, starts the sandbox and two gateways (the second one encrypts), makes four calls, and prints
+the result of each.
 """
 
 from __future__ import annotations
@@ -42,28 +42,28 @@ INTERRUPTED: Final = 130
 
 
 class DemoError(Exception):
-    """The demo cannot go on."""
+    """The demo has failed."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument(
-        "--once", action="store_true", help="end after the calls; 0 if each did as it should"
+        "--once", action="store_true", help="exit after the calls; status 0 if all results are as expected"
     )
 
 
 def run(args: argparse.Namespace) -> int:
     """Start everything, make the calls, and stay up until Ctrl-C."""
-    # However it ends, what it started ends with it.
+    # SIGTERM must stop the child processes too.
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         with tempfile.TemporaryDirectory(prefix="alipayhk-demo-") as directory, ExitStack() as stack:
             _start_all(Path(directory), stack)
-            ended_well = [_make(example) for example in EXAMPLES]
+            as_expected = [_make(example) for example in EXAMPLES]
             print(_HINTS, flush=True)
             if not args.once:
                 _wait_for_ctrl_c()
-            return 0 if all(ended_well) else 1
+            return 0 if all(as_expected) else 1
     except (DemoError, PortTakenError) as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
@@ -117,9 +117,9 @@ def _start(stack: ExitStack, address: str, arguments: list[str], log: Path, **se
 def _child(
     log: Path, arguments: list[str], environment: dict[str, str]
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run another command of this program; stop it at the end."""
+    """Run another command of this program; stop it on exit."""
     with log.open("wb") as output:
-        process = subprocess.Popen(  # noqa: S603  (our own interpreter and our own words)
+        process = subprocess.Popen(  # noqa: S603  (our own interpreter and arguments)
             [sys.executable, "-P", "-m", "service", *arguments],
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -134,7 +134,7 @@ def _child(
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(timeout=STOP_S)
             finally:
-                # Too slow, or a second Ctrl-C: it must not outlive this program.
+                # After STOP_S or a second Ctrl-C; the child must not outlive this program.
                 process.kill()
                 process.wait()
 
@@ -145,15 +145,15 @@ def _wait_until_listening(address: str, process: subprocess.Popen[bytes], log: P
         if is_listening(address):
             return
         time.sleep(0.05)
-    raise DemoError(f"nothing came up on {address}:\n{log.read_text()}")
+    raise DemoError(f"nothing listens on {address}; its log:\n{log.read_text()}")
 
 
 def _make(example: Example) -> bool:
-    """Make one call and tell what happened to it; return whether that is what should happen."""
+    """Make one call and print its result; return whether it is as expected."""
     rpc = next(rpc for rpc in RPCS.values() if rpc.name == example.method)
     request = example.request(time.time_ns() // 1_000_000)
     print(f"== {example.title}\n   {example.method} on {example.address}, request id {_id(request)}")
-    # Not through the environment's proxy, which cannot reach this machine's loopback.
+    # A proxy in the environment cannot reach the loopback of this machine.
     with grpc.insecure_channel(example.address, options=[("grpc.enable_http_proxy", 0)]) as channel:
         call = channel.unary_unary(
             rpc.path,
@@ -163,12 +163,12 @@ def _make(example: Example) -> bool:
         try:
             response = call(request, timeout=10, wait_for_ready=True)
         except grpc.RpcError as error:
-            ended, words = _refusal(error)
+            result, text = _refusal(error)
         else:
-            ended, words = "OK", MessageToJson(response, indent=None, ensure_ascii=False)
-    well = ended == example.expected
-    print(f"   {words}\n   {'as it should be' if well else f'NOT as it should be: {example.expected}'}\n")
-    return well
+            result, text = "OK", MessageToJson(response, indent=None, ensure_ascii=False)
+    is_expected = result == example.expected
+    print(f"   {text}\n   {'as expected' if is_expected else f'NOT as expected: {example.expected}'}\n")
+    return is_expected
 
 
 def _id(request: Any) -> str:
@@ -176,7 +176,7 @@ def _id(request: Any) -> str:
 
 
 def _refusal(error: Any) -> tuple[str, str]:
-    """Read the details of a status: reason, outcome, and what to do next."""
+    """Return the code and reason of a status, and a line with its message and details."""
     trailers = dict(error.trailing_metadata() or ())
     status, info = Status.FromString(trailers.get("grpc-status-details-bin", b"")), ErrorInfo()
     for detail in status.details:
