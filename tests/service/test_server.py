@@ -183,7 +183,10 @@ async def test_a_stop_answers_what_is_under_way_and_refuses_what_comes(serve: Se
 
 async def test_a_stop_waits_no_longer_than_its_grace(serve: Serve, log_lines: Any) -> None:
     gate = Gate(sent=True)
-    async with serve(gate, STOP_GRACE_S="0.1") as running, running.channel() as channel:
+    async with (
+        serve(gate, STOP_GRACE_S="0.1", UPSTREAM_TIMEOUT_S="1") as running,
+        running.channel() as channel,
+    ):
         stub = linkage(channel)
         call = asyncio.ensure_future(stub.SyncLinkage(sync_request(), timeout=0.5))
         await gate.reached.wait()

@@ -101,12 +101,12 @@ def test_a_hopeless_worker_ends_no_other_one_that_serves(
     monkeypatch.setattr(workers, "SERVES_AFTER_S", 0.5)
     mark = tmp_path / "first"
     # The first to make the mark serves; the other one fails, and so does each that is to replace it.
-    words = f"mkdir {mark} 2>/dev/null && exec sleep 60; sleep 1; echo x >> {tmp_path}/failed; exit 78"
+    words = f"mkdir {mark} 2>/dev/null && exec sleep 60; sleep 0.7; echo x >> {tmp_path}/failed; exit 78"
 
     def stop() -> None:
         while not (tmp_path / "failed").exists():
             time.sleep(0.05)
-        time.sleep(3)  # in which it would be tried again
+        time.sleep(2)  # in which it would be tried again
         os.kill(os.getpid(), signal.SIGTERM)
 
     stopping = Thread(target=stop)
