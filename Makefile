@@ -88,6 +88,7 @@ lint: .venv/.stamp-dev ## Check style, types, layers and protos
 	$(BIN)/buf lint
 	$(BIN)/buf format --diff --exit-code
 	$(BIN)/buf breaking protos --against protos/baseline.binpb
+	$(BIN)/python -m pytest --quiet tests/test_prose.py
 
 # Needs a JDK with Maven, which .ci/run installs. Go and Node come from PyPI if they are not on the PATH.
 callers: export PATH := $(CURDIR)/.tools/node-venv/bin:$(CURDIR)/.tools/go-venv/bin:$(PATH)
