@@ -1,7 +1,7 @@
-"""Check a recorded history: every reported outcome is true, and nothing was lost, doubled or mixed up.
+"""Check a recorded history: every reported outcome is true, and no request was lost, doubled or mixed up.
 
-Each invariant is a row of INVARIANTS: its name, its meaning, and a function that yields what breaks it.
-The checker knows nothing of how a history came about; test_checker.py plants each kind of fault in one.
+Each invariant is a row of INVARIANTS: its name, its meaning, and a function that yields the requests that
+break it. The checker sees the history only, not the run. test_checker.py plants each kind of fault.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final
 from tests.chaos.history import BIND, ByRequest, Call, History, Key, Request
 
 SLACK_S: Final = 0.05
-"""How much later than it was written the proxy may have read a request."""
+"""The proxy may read a request so much later than the gateway wrote it."""
 STOPS: Final = frozenset({"never"})
 UNCHANGED_REUSED: Final = "REQUEST_ID_REUSED"
 
@@ -39,7 +39,7 @@ class Finding:
 
 
 def check(history: History) -> list[Finding]:
-    """Return everything that breaks an invariant."""
+    """Return a finding for each request and each invariant that it breaks."""
     grouped = ByRequest(history)
     return [
         Finding(invariant.name, key, text)
@@ -60,7 +60,7 @@ def _false_outcome(by: ByRequest) -> Found:
 
 
 def _sent_by_not_sent(by: ByRequest, key: Key) -> Found:
-    """Find arrivals that only calls which ended with not_sent can have caused."""
+    """Find arrivals that can only be due to calls that ended with not_sent."""
     for arrival in by.arrivals(key):
         causes = [
             call
@@ -134,7 +134,7 @@ def _wrong_result(by: ByRequest) -> Found:
 
 
 def _of_another(by: ByRequest, request: Request, call: Call) -> str:  # noqa: PLR0911  (a list of cases)
-    """Return how a call's result is not one that AlipayHK gave to this very request; empty if it is."""
+    """Return why a call's result is not AlipayHK's result for this request; empty if it is."""
     own = by.arrivals(request.key)
     if call.reason == UNCHANGED_REUSED and call.content == request.content:
         return "REQUEST_ID_REUSED, but this id has had no other content"
