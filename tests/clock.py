@@ -2,9 +2,9 @@
 
 A `sitecustomize` on PYTHONPATH replaces `time.time`, `time.time_ns` and `datetime.now` in each of these
 processes and their workers: they add the number of seconds in a file. CLOCK_MONOTONIC and CLOCK_BOOTTIME do
-not change, as when an operator or NTP sets a clock. C libraries that read the clock directly (OpenSSL, gRPC)
-get the true time. libfaketime 0.9.10 is no alternative: when it leaves the monotonic clock unchanged,
-`time.sleep` fails with EINVAL.
+not change, as when an operator or NTP sets a clock. C libraries that read the clock (OpenSSL, gRPC) get the
+true time. libfaketime 0.9.10 is no alternative: when it leaves the monotonic clock unchanged, `time.sleep`
+fails with EINVAL.
 
     clock = WallClock(tmp_path)
     async with running(settings, environ=clock.environ) as gateway:
@@ -55,7 +55,7 @@ class WallClock:
         return {"PYTHONPATH": str(self._site)}
 
     def set_ahead(self, seconds: float) -> None:
-        """Set it so many seconds ahead of the true time; a negative number sets it back."""
+        """Set the clock a number of seconds ahead of the true time; a negative number sets it back."""
         written = self._file.with_suffix(".new")
         written.write_text(f"{seconds:.3f}", "ascii")
         written.replace(self._file)  # atomic, so that no process reads a part of the number

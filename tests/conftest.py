@@ -17,8 +17,8 @@ settings.register_profile("default", QUICK, derandomize="CI" in os.environ)
 settings.register_profile("full", QUICK, derandomize=False, max_examples=5_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
-# A background job of a shell ignores SIGINT, and a program under nohup ignores SIGHUP. Child processes, here
-# the programs under test, inherit that, so the default handlers are restored.
+# A background job of a shell ignores SIGINT, and a program under nohup ignores SIGHUP. The programs under
+# test would inherit that, so the default handlers are restored.
 for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, usual)

@@ -1,4 +1,4 @@
-"""The comments of the protos document the API for callers: each has the parts that the contract promises."""
+"""The comments of the protos document the API for callers: each has the parts promised by the contract."""
 
 from __future__ import annotations
 
@@ -61,22 +61,19 @@ def messages(
 
 def field_comments() -> Iterator[tuple[str, str]]:
     for file in files():
-        said = comments(file)
+        texts = comments(file)
         for path, message in messages(file, (), MESSAGE_TYPE):
             for number, field in enumerate(message.field):
-                yield f"{message.name}.{field.name}", said.get((*path, FIELD, number), "")
+                yield f"{message.name}.{field.name}", texts.get((*path, FIELD, number), "")
 
 
 def value_comments() -> Iterator[tuple[str, int, str]]:
     for file in files():
-        said = comments(file)
+        texts = comments(file)
         for number, enum in enumerate(file.enum_type):
             for index, value in enumerate(enum.value):
-                yield (
-                    f"{enum.name}.{value.name}",
-                    value.number,
-                    said.get((ENUM_TYPE, number, VALUE, index), ""),
-                )
+                comment = texts.get((ENUM_TYPE, number, VALUE, index), "")
+                yield f"{enum.name}.{value.name}", value.number, comment
 
 
 @pytest.mark.parametrize(("part", "pattern"), [("limit", LIMIT), ("wire name", WIRE), ("example", EXAMPLE)])

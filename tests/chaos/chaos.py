@@ -28,7 +28,7 @@ from tests.chaos.workload import Workload, connected
 from tests.chaos.world import Options, World
 
 EXPLAINED_MAX: Final = 3
-"""For each invariant, the report explains at most so many requests."""
+"""Maximum number of requests that the report explains for each invariant."""
 LOG_LINES_SHOWN_MAX: Final = 20
 
 
@@ -41,7 +41,7 @@ class Report:
     findings: list[Finding]
     took_s: float
     load_s: float
-    """For how long new requests were made."""
+    """Time during which new requests were made, in seconds."""
     disturbed: Counter[str]
     skipped: int
     logs: list[tuple[float, str, str]] = field(default_factory=list, repr=False)

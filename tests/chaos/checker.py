@@ -13,7 +13,7 @@ from typing import Final
 from tests.chaos.history import BIND, ByRequest, Call, History, Key, Request
 
 SLACK_S: Final = 0.05
-"""The proxy may read a request so much later than the gateway wrote it."""
+"""Maximum time between the gateway's writing of a request and the proxy's reading of it."""
 STOPS: Final = frozenset({"never"})
 UNCHANGED_REUSED: Final = "REQUEST_ID_REUSED"
 
@@ -148,8 +148,8 @@ def _of_another(by: ByRequest, request: Request, call: Call) -> str:  # noqa: PL
         return "its account is that of another request"
     results = {(arrival.status, arrival.result_code) for arrival in own if arrival.status}
     if call.result_code and results and (call.status, call.result_code) not in results:
-        said = ", ".join(f"{status} {code}" for status, code in sorted(results))
-        return f"reported {call.status} {call.result_code}, but AlipayHK said {said}"
+        returned = ", ".join(f"{status} {code}" for status, code in sorted(results))
+        return f"reported {call.status} {call.result_code}, but AlipayHK returned {returned}"
     return ""
 
 
@@ -231,14 +231,13 @@ def explain(history: History, key: Key) -> list[tuple[float, str]]:
             lines.append((call.started, f"call to {call.gateway} starts"))
             status = " ".join(filter(None, (call.grpc_code, call.reason, call.outcome, call.retry)))
             more = " ".join(filter(None, (call.status, call.result_code, call.tracer)))
-            said = f"call to {call.gateway} (at {call.started:.3f}) ends: {status} {more}"
-            lines.append((call.ended, said + " replayed" * call.replayed + " resolved" * call.resolved))
+            text = f"call to {call.gateway} (at {call.started:.3f}) ends: {status} {more}"
+            lines.append((call.ended, text + " replayed" * call.replayed + " resolved" * call.resolved))
     for arrival in history.arrivals:
         if arrival.key == key:
-            said = (
-                f"{arrival.status or '-'} {arrival.result_code} {arrival.tracer}; proxy: {arrival.answer}"
-            )
-            lines.append((arrival.at, f"received from process {arrival.process}: AlipayHK says {said}"))
+            result = f"{arrival.status or '-'} {arrival.result_code} {arrival.tracer}"
+            text = f"received from process {arrival.process}: AlipayHK returns {result}"
+            lines.append((arrival.at, f"{text}; proxy: {arrival.answer}"))
     lines += [
         (resolution.at, f"a person resolves it as {resolution.state}")
         for resolution in history.resolutions

@@ -42,8 +42,8 @@ class Clock:
         if compiler is None:
             raise NoCompiler("the fault clock needs a C compiler: install one, or leave it out of --faults")
         library = self._directory / "moved_clock.so"
-        words = (compiler, "-O2", "-shared", "-fPIC", "-o", library, SOURCE, "-ldl")
-        subprocess.run([str(word) for word in words], check=True)
+        command = (compiler, "-O2", "-shared", "-fPIC", "-o", library, SOURCE, "-ldl")
+        subprocess.run(command, check=True)
         return {"LD_PRELOAD": str(library), "CHAOS_CLOCK_FILE": str(self._file)}
 
     @property
@@ -52,7 +52,7 @@ class Clock:
         return float(OFFSET.unpack_from(self._memory)[0]) / 1000
 
     def move(self, offset_s: float) -> None:
-        """Set it so many seconds ahead of the true time; a negative number sets it back."""
+        """Set the clock `offset_s` ahead of the true time; a negative offset sets it back."""
         if offset_s != self.offset_s:
             self.moved_at = time.monotonic()
         OFFSET.pack_into(self._memory, 0, round(offset_s * 1000))

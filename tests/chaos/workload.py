@@ -26,10 +26,10 @@ PATIENCE_S: Final = 100.0
 WAIT_FIRST_S: Final = 0.2
 WAIT_MAX_S: Final = 4.0
 OPERATOR_S: Final = 1.0
-"""How long a caller waits before it asks again for a request that a person must resolve."""
+"""Time until a caller repeats a request that a person must resolve."""
 TIMEOUTS_S: Final = (1.0, 2.0, 5.0)
 WAITING_MAX_S: Final = 10.0
-"""If the machine is so slow that the callers of this much time wait, no new request starts."""
+"""No new request starts while more callers wait than start in this time: the machine is too slow."""
 ORDER_REASONS: Final = frozenset({"STALE_BIZ_TIME", "BIZ_TIME_TIE"})
 REFUSED_WITH: Final = ("USER_NOT_EXIST", "PARAM_ILLEGAL", "USER_STATUS_ABNORMAL")
 DELAYS: Final = ("", "+DELAY_20", "+DELAY_100", "+DELAY_400")
@@ -55,7 +55,7 @@ class Workload:
         self.skipped = 0
         """Requests that did not start, because too many callers waited."""
         self.load_s = 0.0
-        """For how long new requests were made."""
+        """Time during which new requests were made, in seconds."""
         self._world = world
         self._history = world.history
         self._dice = world.options.dice("workload")

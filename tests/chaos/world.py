@@ -104,8 +104,8 @@ class Gateway:
         ended.cancel()
         if not serving.done():
             serving.cancel()
-            said = "\n".join(line for _, line in list(self.logs)[-20:])
-            raise RuntimeError(f"gateway {self.name} did not start:\n{said}")
+            output = "\n".join(line for _, line in list(self.logs)[-20:])
+            raise RuntimeError(f"gateway {self.name} did not start:\n{output}")
         self.start_s = time.monotonic() - started
 
     def processes(self) -> list[int]:
@@ -143,7 +143,7 @@ class Gateway:
 
 
 class World:
-    """Everything that runs, and what is recorded of it."""
+    """The processes and the history of a run."""
 
     def __init__(self, options: Options, directory: Path) -> None:
         self.options = options
@@ -157,7 +157,7 @@ class World:
         self.gateways: list[Gateway] = []
         self.kills_left = options.kills
         self.burst: Callable[[int], None] = lambda _: None
-        """Start that many requests immediately; the workload replaces this function."""
+        """Start a number of requests immediately; the workload replaces this function."""
         self._sandbox: asyncio.subprocess.Process | None = None
         self.console = ""
 
@@ -224,8 +224,8 @@ class World:
         """Write the program that runs as a gateway and as its workers."""
         shim = self.directory / "gateway"
         program = ROOT / "tests" / "chaos" / "gateway_process.py"
-        words = (sys.executable, "-P", program, shim, self.options.mutant)
-        shim.write_text(f'#!/bin/sh\nexec {shlex.join(map(str, words))} "$@"\n')
+        command = (sys.executable, "-P", program, shim, self.options.mutant)
+        shim.write_text(f'#!/bin/sh\nexec {shlex.join(map(str, command))} "$@"\n')
         shim.chmod(0o700)
         return shim
 

@@ -83,8 +83,8 @@ class Image:
             case "ENTRYPOINT" | "CMD":
                 self.words[step.name] = [self._here(word) for word in json.loads(step.words)]
             case "HEALTHCHECK":
-                said = json.loads(step.words.partition(" CMD ")[2])
-                self.words[step.name] = [self._here(word) for word in said]
+                command = json.loads(step.words.partition(" CMD ")[2])
+                self.words[step.name] = [self._here(word) for word in command]
             case _:
                 assert step.name in {"ARG", "USER", "EXPOSE", "STOPSIGNAL"}, (
                     f"tests/docs/dockerfile.py cannot run the instruction {step.name}"

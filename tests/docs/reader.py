@@ -88,22 +88,22 @@ class Reader:
 
     def _run(self, block: Block, script: str, row: Row) -> str:
         # The variables that one block exports are set for the next ones, as in one terminal.
-        kept = self._directory.parent / "environment"
-        keep = f"trap 'env --null > {kept}' EXIT"
-        ended = run("bash", "-e", "-c", f"{keep}\n{script}", env=self._environment, cwd=self._directory)
-        assert ended.status in (row.status, *row.when_busy), f"{block}: {ended.said}"
-        missing = [words for words in row.says if not re.search(words, ended.said, re.MULTILINE)]
-        assert missing == [], f"{block}: {ended.said}"
-        members = (member.partition("=") for member in kept.read_text("utf-8").split("\0") if member)
+        saved = self._directory.parent / "environment"
+        save = f"trap 'env --null > {saved}' EXIT"
+        done = run("bash", "-e", "-c", f"{save}\n{script}", env=self._environment, cwd=self._directory)
+        assert done.status in (row.status, *row.when_busy), f"{block}: {done.said}"
+        missing = [pattern for pattern in row.says if not re.search(pattern, done.said, re.MULTILINE)]
+        assert missing == [], f"{block}: {done.said}"
+        members = (member.partition("=") for member in saved.read_text("utf-8").split("\0") if member)
         self._environment = {name: value for name, _, value in members}
-        return ended.out
+        return done.out
 
     def _start(self, script: str, row: Row) -> str:
         process = self._stack.enter_context(
             running("bash", "-e", "-c", f"exec {script}", env=self._environment, cwd=self._directory)
         )
         give_up = time.monotonic() + PATIENCE_S
-        while not all(re.search(words, process.said(), re.MULTILINE) for words in row.says):
+        while not all(re.search(pattern, process.said(), re.MULTILINE) for pattern in row.says):
             assert process.process.poll() is None, process.said()
             assert time.monotonic() < give_up, process.said()
             time.sleep(0.05)

@@ -271,8 +271,7 @@ def sync_request(**changes: Any) -> pb.SyncLinkageRequest:
         "user_id": "2160000000000001",
         "binding_target_type": pb.BINDING_TARGET_TYPE_USER_ID,
     }
-    present = {name: value for name, value in (fields | changes).items() if value is not None}
-    return pb.SyncLinkageRequest(**present)
+    return pb.SyncLinkageRequest(**_present(fields | changes))
 
 
 def bind_request(**changes: Any) -> pb.BindAccountRequest:
@@ -286,5 +285,8 @@ def bind_request(**changes: Any) -> pb.BindAccountRequest:
         "user_id": "2160000000000001",
         "timestamp": {"seconds": 1_700_000_000, "nanos": 123_456_789},
     }
-    present = {name: value for name, value in (fields | changes).items() if value is not None}
-    return pb.BindAccountRequest(**present)
+    return pb.BindAccountRequest(**_present(fields | changes))
+
+
+def _present(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}

@@ -168,34 +168,28 @@ async def test_other_methods_and_calls_without_a_backlog_are_served(backlog: Bac
     assert await handler.unary_unary("request", PeerContext()) == "answer"
 
 
-async def test_calls_beyond_the_memory_limit_are_refused_before_their_messages_are_read() -> None:
-    door, context = Door(Backlog(lambda: 0)), PeerContext()
+@pytest.mark.parametrize(
+    ("path", "retried", "left_s", "ms"),
+    [(CHECK, False, 10.0, 1000), (SYNC, True, 1.4, -1), (CHECK, True, 1.4, -1), (SYNC, True, None, 1000)],
+)
+async def test_calls_beyond_the_memory_limit_are_refused_before_their_messages_are_read(
+    path: str, retried: bool, left_s: float | None, ms: int
+) -> None:
+    metadata = (("grpc-previous-rpc-attempts", "1"),) if retried else ()
+    door, context = Door(Backlog(lambda: 0)), PeerContext(remaining_s=left_s, metadata=metadata)
     door.backlog.open = OPEN_MAX
-    handler = await door.handler(CHECK)
+    handler = await door.handler(path, metadata)
     assert handler.request_streaming
     with pytest.raises(grpc.aio.AbortError):
         await handler.stream_stream(None, context)
     ((code, _, trailers),) = context.aborted
     assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
-    status = Status.FromString(dict(trailers)["grpc-status-details-bin"])
-    assert detail(status, ErrorInfo).reason == "OVERLOADED"
-
-
-@pytest.mark.parametrize(("path", "left_s", "ms"), [(SYNC, 1.4, -1), (CHECK, 1.4, -1), (SYNC, None, 1000)])
-async def test_a_retry_beyond_the_memory_limit_has_the_outcome_unknown(
-    path: str, left_s: float | None, ms: int
-) -> None:
-    retried = (("grpc-previous-rpc-attempts", "1"),)
-    door, context = Door(Backlog(lambda: 0)), PeerContext(remaining_s=left_s, metadata=retried)
-    door.backlog.open = OPEN_MAX
-    with pytest.raises(grpc.aio.AbortError):
-        await (await door.handler(path, retried)).stream_stream(None, context)
-    ((_, _, trailers),) = context.aborted
-    status = Status.FromString(dict(trailers)["grpc-status-details-bin"])
-    assert detail(status, ErrorInfo).metadata["outcome"] == "unknown"
+    info = detail(Status.FromString(dict(trailers)["grpc-status-details-bin"]), ErrorInfo)
+    outcome = "unknown" if retried else "not_sent"
+    assert (info.reason, info.metadata["outcome"]) == ("OVERLOADED", outcome)
     assert pushback_ms(context) == ms
-    outcome = {"api": "SyncLinkage", "reason": "OVERLOADED", "outcome": "unknown"}
-    assert door.counted("alipayhk_outcomes_total", **outcome) == (1 if path == SYNC else None)
+    labels = {"api": "SyncLinkage", "reason": "OVERLOADED", "outcome": outcome}
+    assert door.counted("alipayhk_outcomes_total", **labels) == (1 if path == SYNC else None)
 
 
 async def test_endless_reflection_calls_leave_capacity_for_calls() -> None:

@@ -20,7 +20,7 @@ class Queue:
         self.backlog = Backlog(lambda: self.waiting + self.open, lambda: self.now_s)
 
     def accept(self, count: int, *, every_s: float) -> list[bool]:
-        """Accept a call every so many seconds and end it; return for each whether the wait was too long."""
+        """Accept and end calls at this interval; return for each whether the wait was too long."""
         reported = []
         for _ in range(count):
             self.now_s += every_s

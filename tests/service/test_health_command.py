@@ -88,8 +88,8 @@ def test_the_environments_proxy_is_not_used(addresses: dict[str, str], tls: TlsF
     environ = {key: value for key, value in environment().items() if key.lower() != "no_proxy"}
     environ |= {name: f"http://127.0.0.1:{free_port()}"}
     for kind, flags in (("plain", ()), ("tls", ("--tls-ca-file", tls.ca))):
-        ended = run(GATEWAY, "health", "--addr", addresses[kind], *flags, env=environ)
-        assert (ended.status, ended.said) == (0, "status: SERVING\n")
+        done = run(GATEWAY, "health", "--addr", addresses[kind], *flags, env=environ)
+        assert (done.status, done.said) == (0, "status: SERVING\n")
 
 
 def test_a_ca_file_turns_tls_on(addresses: dict[str, str], tls: TlsFiles) -> None:

@@ -37,7 +37,7 @@ Handler = Any
 
 
 class Stack:
-    """The interceptors as the server puts them around a handler."""
+    """The interceptors in the order of the server."""
 
     def __init__(self, *, callers: Callers | None = None) -> None:
         self.metrics = Metrics()
@@ -398,7 +398,7 @@ async def test_an_undecodable_stream_fails_when_it_is_read() -> None:
     assert stack.handled(REFLECT, "INVALID_ARGUMENT", "bidi_stream") == 1
 
 
-async def test_a_denied_caller_is_not_told_that_its_bytes_do_not_decode() -> None:
+async def test_a_denied_caller_with_undecodable_bytes_gets_unauthenticated() -> None:
     with pytest.raises(grpc.aio.AbortError):
         await Stack(callers=CALLERS).unary(SYNC, answering, context := FakeContext(), Undecodable())
     assert info(context).reason == "CALLER_UNAUTHENTICATED"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -87,14 +88,6 @@ NO_NAMES: Final = {
 }
 
 
-@pytest.mark.parametrize(("san", "fault"), NO_NAMES.items())
-def test_an_invalid_san_is_a_fault_without_its_text(tmp_path: Path, san: str, fault: str) -> None:
-    text = f'[callers.a]\nsan = ["x", "{san}"]\nmethods = ["SyncLinkage"]'
-    with pytest.raises(ValueError, match=r".") as failure:
-        callers_file(file(tmp_path, text))
-    assert str(failure.value) == f"[callers.a] has as item 2 of san {fault}{ONLY}"
-
-
 def test_every_caller_is_allowed_every_method_if_there_is_no_list() -> None:
     assert Caller("", frozenset(METHODS), None) == ANYBODY
 
@@ -149,6 +142,12 @@ CALLERS_FAULTS: Final = {
             NEEDS_METHODS.replace(".a", ".b"),
         ]
     ),
+    **{
+        f'[callers.a]\nsan = ["x", "{san}"]\nmethods = ["SyncLinkage"]': (
+            f"[callers.a] has as item 2 of san {fault}{ONLY}"
+        )
+        for san, fault in NO_NAMES.items()
+    },
 }
 
 
@@ -156,13 +155,6 @@ def test_a_fault_about_a_duplicate_does_not_repeat_an_e_mail_address(tmp_path: P
     with pytest.raises(ValueError, match=r".") as failure:
         callers_file(file(tmp_path, '[callers.a]\nsan = ["chan@x", "chan@x"]\nmethods = ["SyncLinkage"]'))
     assert "chan" not in str(failure.value)
-
-
-@pytest.mark.parametrize(("text", "fault"), CALLERS_FAULTS.items())
-def test_every_fault_of_callers_is_named(tmp_path: Path, text: str, fault: str) -> None:
-    with pytest.raises(ValueError, match=r".") as failure:
-        callers_file(file(tmp_path, text))
-    assert str(failure.value) == fault
 
 
 # -- result codes
@@ -237,10 +229,18 @@ CODES_FAULTS: Final = {
 }
 
 
-@pytest.mark.parametrize(("text", "fault"), CODES_FAULTS.items())
-def test_every_fault_of_result_codes_is_named(tmp_path: Path, text: str, fault: str) -> None:
+@pytest.mark.parametrize(
+    ("read", "text", "fault"),
+    [
+        *((callers_file, *row) for row in CALLERS_FAULTS.items()),
+        *((result_codes_file, *row) for row in CODES_FAULTS.items()),
+    ],
+)
+def test_the_error_names_every_fault_without_values(
+    tmp_path: Path, read: Callable[[str], object], text: str, fault: str
+) -> None:
     with pytest.raises(ValueError, match=r".") as failure:
-        result_codes_file(file(tmp_path, text))
+        read(file(tmp_path, text))
     assert str(failure.value) == fault
 
 
