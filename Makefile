@@ -80,7 +80,7 @@ test: setup peers ## Run every test on the newest versions, and measure coverage
 test-oldest: setup ## Run the tests on the lowest allowed versions, except those of external tools and slow ones
 	$(OLDEST)/python -m pytest $(or $(ARGS),$(PARALLEL) $(addprefix --ignore=tests/,chaos docs load peers scenarios))
 
-lint: .venv/.stamp-dev ## Check style, types, layers and protos
+lint: .venv/.stamp-dev ## Check style, types, layers, protos and language
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
