@@ -61,7 +61,7 @@ def test_times_are_from_1970_to_9999(rpc: Rpc, field: str, limit: int) -> None:
 
 def test_a_form_has_at_most_the_stated_number_of_values() -> None:
     comment = dict(field_comments())["TemplateForm.form_values"]
-    (limit,) = map(int, re.findall(r"At most ([0-9]+) of them", comment))
+    (limit,) = map(int, re.findall(r"At most ([0-9]+) values", comment))
     for count, refused in ((limit, False), (limit + 1, True)):
         form = pb.TemplateForm(form_code="F", form_values={f"c{number}": "v" for number in range(count)})
         found = faults(bind_account.RPC, pb.BindAccountRequest(template_form=form))
