@@ -21,7 +21,7 @@ from tests.chaos.gateway_process import PROCESS_HEADER
 from tests.chaos.history import BIND, SYNC, UPSTREAM_TIMEOUT_S, Arrival, History, Key
 
 LEASE_MIN_S: Final = UPSTREAM_TIMEOUT_S - 0.1
-"""Time after the arrival of an attempt in which its lease prevents every other process from sending."""
+"""Minimum lease of an attempt after its arrival. No other process is allowed to send during it."""
 LATE_S: Final = UPSTREAM_TIMEOUT_S + 0.4
 """Longer than the gateway waits for a response."""
 _RESET: Final = struct.pack("ii", 1, 0)
