@@ -43,8 +43,8 @@ def sandbox(material: Material) -> Iterator[str]:
         *("--private-key-file", material.theirs.private_file),
         *("--merchant-public-key-files", f"1={material.ours.public_file}"),
     ) as process:
-        output = process.wait_until_says("listening on http://")
-        found = re.search(r"listening on (http://\S+)", output)
+        said = process.wait_until_says("listening on http://")
+        found = re.search(r"listening on (http://\S+)", said)
         assert found is not None
         yield found[1]
 
@@ -68,8 +68,8 @@ def gateway(material: Material, base_url: str, **settings: str) -> Iterator[Gate
         **settings,
     }
     with running(GATEWAY, "serve", env=environment(settings)) as process:
-        output = process.wait_until_says('"event": "serving"')
-        found = re.search(r'"listen": "([^"]+)"', output)
+        said = process.wait_until_says('"event": "serving"')
+        found = re.search(r'"listen": "([^"]+)"', said)
         assert found is not None
         yield Gateway(found[1], process, settings)
 

@@ -47,10 +47,10 @@ def test_a_call_does_not_go_through_the_environments_proxy(name: str) -> None:
     # In a separate process, because gRPC reads these variables when it creates its first channel.
     environ = {key: value for key, value in environment().items() if key.lower() != "no_proxy"}
     environ |= {name: f"http://127.0.0.1:{free_port()}"}
-    done = run(sys.executable, "-c", CALL, address, env=environ)
+    ended = run(sys.executable, "-c", CALL, address, env=environ)
     server.stop(None).wait()
-    assert done.status == 0, done.said
-    assert "as it should be" in done.out
+    assert ended.status == 0, ended.said
+    assert "as it should be" in ended.out
 
 
 IGNORES_SIGTERM = """
