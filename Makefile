@@ -80,7 +80,7 @@ test: setup peers ## Run every test on the newest versions, and measure coverage
 test-oldest: setup ## Run the tests on the lowest allowed versions, except those of external tools and slow ones
 	$(OLDEST)/python -m pytest $(or $(ARGS),$(PARALLEL) $(addprefix --ignore=tests/,chaos docs load peers scenarios))
 
-lint: .venv/.stamp-dev ## Check style, types, layers and protos
+lint: .venv/.stamp-dev ## Check style, types, layers, protos and language
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -88,6 +88,7 @@ lint: .venv/.stamp-dev ## Check style, types, layers and protos
 	$(BIN)/buf lint
 	$(BIN)/buf format --diff --exit-code
 	$(BIN)/buf breaking protos --against protos/baseline.binpb
+	$(BIN)/python -m pytest --quiet tests/test_prose.py
 
 # Needs a JDK with Maven, which .ci/run installs. Go and Node come from PyPI if they are not on the PATH.
 callers: export PATH := $(CURDIR)/.tools/node-venv/bin:$(CURDIR)/.tools/go-venv/bin:$(PATH)
