@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Final
 
 from service.ledger import Claim, Ending, Granted, Key, Ledger, State
+from service.ledger.levels import LEVELS
 from service.ledger.opening import open_ledger
 from service.ledger.vault import Vault
 
-LEVELS: Final = ("off", "memory", "sqlite")
 CONCURRENCIES: Final = (1, 64)
 ROUNDS: Final = 3
 REPLY: Final = bytes(300)
@@ -81,11 +81,10 @@ async def measure(ledger: Ledger, requests: list[Claim], concurrency: int) -> Fi
 
 async def run(count: int, directory: Path) -> None:
     """Measure every level, and print a table."""
-    urls = ("off", "memory:", f"sqlite:///{directory}/bench.db")
-    opened = {
-        level: open_ledger(url, None, random_bytes=os.urandom)
-        for level, url in zip(LEVELS, urls, strict=True)
-    }
+    opened = {}
+    for level in LEVELS:
+        url = level.scheme if level.check_url is None else f"{level.scheme}{directory}/bench.db"
+        opened[level.name] = open_ledger(url, None, random_bytes=os.urandom)
     rounds: defaultdict[tuple[int, str], list[Figures]] = defaultdict(list)
     for round_ in range(ROUNDS):
         for concurrency in CONCURRENCIES:
@@ -98,7 +97,7 @@ async def run(count: int, directory: Path) -> None:
     print(f"{'callers':>7} {'level':>7} {'operations/s':>13} {'of memory':>10} {'CPU us':>7} {'p99 ms':>7}")
     for concurrency in CONCURRENCIES:
         memory = _median(rounds[concurrency, "memory"]).operations_per_s
-        for level in LEVELS:
+        for level in opened:
             of = _median(rounds[concurrency, level])
             speeds = f"{of.operations_per_s:13,.0f} {of.operations_per_s / memory:10.3f}"
             print(f"{concurrency:7} {level:>7} {speeds} {of.cpu_us:7.1f} {of.p99_ms:7.2f}")

@@ -18,7 +18,8 @@ from .delivery.delivery import Delivery
 from .delivery.ledger_monitor import WatchedBookkeeping
 from .ledger import Ledger, LedgerUnavailable
 from .ledger.lease import LEASE_MARGIN_S
-from .ledger.opening import is_new, open_ledger, sqlite_path
+from .ledger.levels import level_of
+from .ledger.opening import is_new, open_ledger
 from .ledger.vault import Vault
 from .outcomes.result_codes import ResultCodes
 from .server.admin import start_admin
@@ -135,18 +136,19 @@ async def _bookkeeping(
 
 def _opened_ledger(settings: Settings) -> tuple[Ledger, Vault]:
     """Open the ledger and say which it is: one that is not the usual one knows of no earlier request."""
-    path, begins = sqlite_path(settings.ledger_url), False
+    level, begins = level_of(settings.ledger_url), False
     with suppress(OSError):  # opening it will say what is wrong
-        begins = path is not None and is_new(path)
+        begins = is_new(settings.ledger_url)
     ledger, vault = open_ledger(
         settings.ledger_url, settings.ledger_key_file, random_bytes=os.urandom, report=_marker_unwritable
     )
-    if path is None:
-        log.info("the ledger", where=settings.ledger_url.partition(":")[0])
+    where = str(level.file_of(settings.ledger_url) or level.name)
+    if level.outlives_process:
+        log.info("the ledger", where=where, key_id=vault.key_id)
     else:
-        log.info("the ledger", where=str(path), key_id=vault.key_id)
+        log.info("the ledger", where=where)
     if begins:
-        log.warning("a new ledger was made, which knows of no earlier request", where=str(path))
+        log.warning("a new ledger was made, which knows of no earlier request", where=where)
     return ledger, vault
 
 

@@ -6,7 +6,6 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -36,9 +35,7 @@ from tests.ledger.levels import (
     a_claim,
     ended,
     granted,
-    opened,
     row_of,
-    sqlite_url,
     the_row,
 )
 
@@ -620,13 +617,3 @@ async def test_mixed_operations_at_once_each_get_their_own_answer(ledger: Ledger
 
     states = await asyncio.gather(*(life(number, claim) for number, claim in enumerate(claims)))
     assert states == [State.APPLIED, None, State.IN_DOUBT, State.SENDING] * 15
-
-
-# -- what each level promises
-
-
-@pytest.mark.parametrize(("url", "outlives"), [("off", False), ("memory:", False), ("sqlite", True)])
-async def test_only_what_is_in_a_file_outlives_a_crash(tmp_path: Path, url: str, outlives: bool) -> None:
-    ledger, _ = opened(sqlite_url(tmp_path) if url == "sqlite" else url)
-    assert ledger.outlives_crash is outlives
-    await ledger.close()

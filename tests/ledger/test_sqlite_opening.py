@@ -49,14 +49,21 @@ async def made(directory: Path) -> Path:
 @pytest.mark.parametrize(
     "url",
     [
-        *("", "OFF", "memory", "memory:/x", "sqlite:", "sqlite://", "sqlite:///", "sqlite://file.db"),
-        *("sqlite:///a?mode=memory", "sqlite:///a#b", "file.db", "mysql://host/db"),
+        *("", "OFF", "offline", "memory", "memory:/x", "sqlite:", "sqlite://", "sqlite://file.db"),
+        *("file.db", "mysql://host/db"),
     ],
 )
-def test_address_that_names_no_ledger_is_refused(url: str) -> None:
-    with pytest.raises(ValueError, match="must be off, memory:, sqlite:///file"):
+def test_url_of_no_level_is_refused_with_the_urls_of_every_level(url: str) -> None:
+    every = "must be off, memory:, sqlite:///file or sqlite:////absolute/file"
+    with pytest.raises(ValueError, match=f"^{every}$"):
         check_url(url)
-    with pytest.raises(LedgerFault, match=r"^LEDGER_URL must be off"):
+    with pytest.raises(LedgerFault, match=f"^LEDGER_URL {every}$"):
+        opened(url)
+
+
+@pytest.mark.parametrize("url", ["sqlite:///", "sqlite:///a?mode=memory", "sqlite:///a#b", "sqlite:///a\0"])
+def test_sqlite_url_with_an_unusable_file_name_is_refused(url: str) -> None:
+    with pytest.raises(LedgerFault, match=r"^LEDGER_URL must be sqlite:///file or .*, without \?"):
         opened(url)
 
 

@@ -634,7 +634,7 @@ LEDGERS: Final[list[tuple[dict[str, str], list[str]]]] = [
     ({"LEDGER_URL": "off", "BIND_ACCOUNT_WITHOUT_LEDGER": "true", "WORKERS": "4"}, []),
     (
         {"LEDGER_URL": "memory:", "BIND_ACCOUNT_WITHOUT_LEDGER": "true", "WORKERS": "2"},
-        ["LEDGER_URL memory: needs WORKERS=1: workers share no memory"],
+        ["LEDGER_URL memory: needs WORKERS=1: each worker would have a ledger of its own"],
     ),
     *(
         ({"LEDGER_URL": url}, ["LEDGER_URL names PostgreSQL, which comes with a later version"])
@@ -649,11 +649,16 @@ LEDGERS: Final[list[tuple[dict[str, str], list[str]]]] = [
             "OFF",
             "memory",
             "redis://hunter2",
-            "sqlite:///",
             "sqlite://hunter2",
-            "sqlite:///a?b",
             "a",
         )
+    ),
+    *(
+        (
+            {"LEDGER_URL": url},
+            ["LEDGER_URL must be sqlite:///file or sqlite:////absolute/file, without ?, # or NUL"],
+        )
+        for url in ("sqlite:///", "sqlite:///a?b")
     ),
 ]
 

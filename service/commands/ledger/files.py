@@ -20,9 +20,10 @@ from typing import Final
 from ...ledger import LedgerFault, LedgerUnavailable
 from ...ledger.identity import Found
 from ...ledger.marker import Entry
-from ...ledger.opening import open_ledger, sqlite_path
+from ...ledger.opening import file_of, open_ledger
 from ...ledger.sqlite.copies import Restored, back_up, begin_entry, forget_log, restore
 from ...ledger.sqlite.file import name_of
+from ...ledger.sqlite.opening import url_of
 from ...ledger.sqlite.place import Place, naming_faults, open_place, using
 from ...ledger.sqlite.run import inspect
 from ..exit_codes import EX_CANTCREAT, EX_CONFIG, EX_UNAVAILABLE
@@ -74,10 +75,8 @@ def configure(add_parser: AddParser, add_config: Callable[[argparse.ArgumentPars
 def run(args: argparse.Namespace, ledger_url: str, key_file: Path | None) -> int:
     """Run one subcommand on a ledger; return its exit status."""
     command: Command = args.ledger_file_command
-    if (path := sqlite_path(ledger_url)) is None:
-        return fail(f"LEDGER_URL is {ledger_url}: nothing is kept outside the gateway", EX_CONFIG)
     try:
-        return command(args, Place(path, key_file))
+        return command(args, Place(file_of(ledger_url), key_file))
     except LedgerFault as fault:
         return fail(str(fault), EX_CONFIG)
     except LedgerUnavailable as error:
@@ -115,7 +114,7 @@ def _init(args: argparse.Namespace, place: Place) -> int:
 
 def _backup(args: argparse.Namespace, place: Place) -> int:
     ledger, _ = open_ledger(
-        f"sqlite:///{place.path}", place.configured_key_file, random_bytes=os.urandom, create=False
+        url_of(place.path), place.configured_key_file, random_bytes=os.urandom, create=False
     )
     target: Path = args.file.absolute()
     taken_ms = clock_ms()
