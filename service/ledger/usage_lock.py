@@ -17,7 +17,7 @@ from typing import Final
 from . import LedgerUnavailable
 from .ownership import give_to_owner_of
 
-_NAP_S: Final = 0.02
+_POLL_S: Final = 0.02
 
 
 def lock_path(ledger: Path) -> Path:
@@ -34,25 +34,25 @@ class UsageLock:
         self._ledger = ledger
         self._descriptor = _opened(ledger)
 
-    def acquire(self, patience_s: float) -> None:
+    def acquire(self, timeout_s: float) -> None:
         """Lock exclusively if nobody else uses the ledger, else shared; raise LedgerUnavailable in time."""
-        give_up = time.monotonic() + patience_s
+        deadline_s = time.monotonic() + timeout_s
         while not (self.try_alone() or self._try(fcntl.LOCK_SH)):
-            if time.monotonic() > give_up:
+            if time.monotonic() > deadline_s:
                 self.release()
                 raise LedgerUnavailable(f"the ledger {self._ledger} is being made, restored or opened")
-            time.sleep(_NAP_S)
+            time.sleep(_POLL_S)
 
-    def acquire_alone(self, patience_s: float) -> None:
+    def acquire_alone(self, timeout_s: float) -> None:
         """Lock exclusively; raise LedgerUnavailable where another process uses the ledger until then."""
-        give_up = time.monotonic() + patience_s
+        deadline_s = time.monotonic() + timeout_s
         while not self.try_alone():
-            if time.monotonic() > give_up:
+            if time.monotonic() > deadline_s:
                 self.release()
                 raise LedgerUnavailable(
                     f"the ledger {self._ledger} is in use by another process: stop the gateway first"
                 )
-            time.sleep(_NAP_S)
+            time.sleep(_POLL_S)
 
     def try_alone(self) -> bool:
         """Lock exclusively, unless another process uses the ledger; a shared lock may be lost then."""

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from service.ledger import Ending, Key, LedgerFault, State
+from service.ledger.levels import LEVELS, forms
 from service.ledger.memory import MemoryLedger
 from service.ledger.off import OffLedger
 from service.ledger.opening import check_url, fault_of
@@ -54,7 +55,7 @@ async def made(directory: Path) -> Path:
     ],
 )
 def test_url_of_no_level_is_refused_with_the_urls_of_every_level(url: str) -> None:
-    every = "must be off, memory:, sqlite:///file or sqlite:////absolute/file"
+    every = f"must be {forms(LEVELS)}"
     with pytest.raises(ValueError, match=f"^{every}$"):
         check_url(url)
     with pytest.raises(LedgerFault, match=f"^LEDGER_URL {every}$"):

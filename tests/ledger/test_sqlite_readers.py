@@ -12,7 +12,7 @@ import pytest
 
 from service.ledger import LedgerUnavailable
 from service.ledger.opening import fault_of
-from service.ledger.sqlite.copies import restore
+from service.ledger.sqlite.backup import restore
 from service.ledger.sqlite.place import Place
 from tests.ledger.levels import a_bind, ended, opened, sqlite_url
 

@@ -26,6 +26,7 @@ from service.config.settings import (
 )
 from service.config.values import Address
 from service.credentials.callers import Name
+from service.ledger.levels import LEVELS, forms
 from tests.service.fakes import FIXTURES_ARE_FINE
 from tests.service.files import KeyRing, TlsFiles
 
@@ -211,7 +212,7 @@ def test_the_ledgers_settings_are_read_without_the_others(
     with pytest.raises(SettingsError) as failure:
         read_ledger_settings(path)
     assert failure.value.faults == [
-        "LEDGER_URL must be off, memory:, sqlite:///file or sqlite:////absolute/file",
+        f"LEDGER_URL must be {forms(LEVELS)}",
         "LEDGER_KEY_FILE cannot be read: no file can have this name",
     ]
     monkeypatch.setenv("ALIPAYHK_LEDGER_URL", f"sqlite:///{tmp_path}/absent/ledger.db")
@@ -643,7 +644,7 @@ LEDGERS: Final[list[tuple[dict[str, str], list[str]]]] = [
     *(
         (
             {"LEDGER_URL": url},
-            ["LEDGER_URL must be off, memory:, sqlite:///file or sqlite:////absolute/file"],
+            [f"LEDGER_URL must be {forms(LEVELS)}"],
         )
         for url in (
             "OFF",

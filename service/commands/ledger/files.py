@@ -21,15 +21,15 @@ from ...ledger import LedgerFault, LedgerUnavailable
 from ...ledger.identity import Found
 from ...ledger.marker import Entry
 from ...ledger.opening import file_of, open_ledger
-from ...ledger.sqlite.copies import Restored, back_up, begin_entry, forget_log, restore
+from ...ledger.sqlite.backup import Restored, back_up, move_log_aside, register, restore
 from ...ledger.sqlite.file import name_of
+from ...ledger.sqlite.inspection import inspect
 from ...ledger.sqlite.opening import url_of
-from ...ledger.sqlite.place import Place, naming_faults, open_place, using
-from ...ledger.sqlite.run import inspect
+from ...ledger.sqlite.place import Place, file_errors_as_faults, lock_of, open_place
 from ..exit_codes import EX_CANTCREAT, EX_CONFIG, EX_UNAVAILABLE
 from .requests import NOT_DONE, AddParser, Facts, clock_ms, fail, moment_text
 
-PATIENCE_S: Final = 1.0
+LOCK_TIMEOUT_S: Final = 1.0
 """How long another process that uses the ledger is waited for: it may be just closing it."""
 
 Command = Callable[[argparse.Namespace, Place], int]
@@ -86,14 +86,14 @@ def run(args: argparse.Namespace, ledger_url: str, key_file: Path | None) -> int
 def _init(args: argparse.Namespace, place: Place) -> int:
     path, marker = place.path, place.marker
     moved: tuple[Path, ...] = ()
-    with using(path) as lock, naming_faults(path, "made"):
-        lock.acquire_alone(PATIENCE_S)
+    with lock_of(path) as lock, file_errors_as_faults(path, "made"):
+        lock.acquire_alone(LOCK_TIMEOUT_S)
         found = inspect(path, is_unused=True)
         if isinstance(found, Found):
             lock.release()
             return fail(f"there is a ledger {path} already", NOT_DONE)
         if args.new:
-            moved = forget_log(path, _aside())
+            moved = move_log_aside(path, _aside())
         else:
             place.must_be_free(found, is_alone=True)
             if not place.makes_key and marker.read():
@@ -104,7 +104,7 @@ def _init(args: argparse.Namespace, place: Place) -> int:
                 )
         ledger, vault = open_place(place, lock, os.urandom, needs_marker=False)
         entry = Entry(0, str(path))
-        fault = begin_entry(marker, ledger.ledger_id, entry)
+        fault = register(marker, ledger.ledger_id, entry)
         asyncio.run(ledger.close())
     facts: Facts = {"ledger": str(path), "ledger_id": ledger.ledger_id, "key_id": vault.key_id}
     facts |= {"marker": None if fault else str(marker.path), "moved_aside": [str(file) for file in moved]}
@@ -137,11 +137,11 @@ def _backup(args: argparse.Namespace, place: Place) -> int:
 
 def _restore(args: argparse.Namespace, place: Place) -> int:
     path, backup = place.path, args.file
-    with using(path) as lock:
-        with naming_faults(path, "restored"):
+    with lock_of(path) as lock:
+        with file_errors_as_faults(path, "restored"):
             if backup is not None and backup.exists() and path.exists() and backup.samefile(path):
                 backup = None
-            lock.acquire_alone(PATIENCE_S)
+            lock.acquire_alone(LOCK_TIMEOUT_S)
             done = restore(place, backup and backup.absolute(), clock_ms(), _aside())
         lock.release()
     summary, until = done.summary, moment_text(clock_ms())

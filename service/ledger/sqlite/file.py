@@ -14,14 +14,14 @@ from urllib.parse import quote
 
 from .. import LedgerFault, LedgerUnavailable
 from ..usage_lock import UsageLock
-from .run import Run, mark_closed
+from .dirty_flag import DirtyFlag, clear
 from .schema import MIGRATIONS, SCHEMA_VERSION, version_of
 
-BUSY_MS: Final = 500
+BUSY_TIMEOUT_MS: Final = 500
 """How long another process of this host is waited for."""
-OPENING_S: Final = 5.0
+OPEN_TIMEOUT_S: Final = 5.0
 """How long, when the file is opened: another worker may just be making it."""
-_NAP_S: Final = 0.02
+_POLL_S: Final = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,31 +49,31 @@ class LedgerFile:
     def __init__(self, path: Path, mark: KeyMark, lock: UsageLock | None = None) -> None:
         self.path = path
         self.mark = mark
-        self.run = Run(os.urandom(8).hex())
+        self.dirty_flag = DirtyFlag(os.urandom(8).hex())
         self.ledger_id = ""
         """The ledger's random id, known once it is open."""
         self.token_at_open = 0
         self._lock = lock
         self._inodes: tuple[tuple[int, int], ...] | None = None
 
-    def open(self, *, patience_s: float = 0) -> sqlite3.Connection:
+    def open(self, *, timeout_s: float = 0) -> sqlite3.Connection:
         """Connect, and bring the schema up to date; raise LedgerFault where that can never work."""
         if self._inodes is not None:
             self.must_be_the_same()
-        give_up = time.monotonic() + patience_s
+        deadline_s = time.monotonic() + timeout_s
         while True:
             try:
                 return self._connect()
             except sqlite3.Error as error:
                 # Switching a new file to WAL does not wait for others by itself.
-                if not is_busy(error) or time.monotonic() > give_up:
+                if not is_busy(error) or time.monotonic() > deadline_s:
                     raise
-            time.sleep(_NAP_S)
+            time.sleep(_POLL_S)
 
     def close(self, connection: sqlite3.Connection) -> None:
         """Close the writer's connection, and mark the file as closed cleanly if nobody else uses it."""
         if self._lock is not None and self._lock.try_alone():
-            mark_closed(connection)
+            clear(connection)
         with suppress(sqlite3.Error):
             connection.close()
 
@@ -90,7 +90,7 @@ class LedgerFile:
             uri=True,
             isolation_level=None,
             check_same_thread=False,
-            timeout=BUSY_MS / 1000,
+            timeout=BUSY_TIMEOUT_MS / 1000,
         )
         connection.execute("PRAGMA query_only = ON")
         return connection
@@ -117,7 +117,7 @@ class LedgerFile:
             self._prepare(connection)
             if self._inodes is None:
                 self._inodes = self._inodes_now()
-                self.run.opened(is_alone=self._lock is not None and self._lock.is_alone)
+                self.dirty_flag.opened(is_alone=self._lock is not None and self._lock.is_alone)
             self.must_be_the_same()
         except BaseException:
             connection.close()
@@ -125,7 +125,7 @@ class LedgerFile:
         return connection
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
-        connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
+        connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
         # In one transaction: another worker may be making the ledger at this moment.
         connection.execute("BEGIN")
         version = version_of(connection)

@@ -44,14 +44,14 @@ class SqliteLedger:
     async def claim(self, claim: Claim, now_ms: int) -> Answer:
         """Answer by the rules, and write what was granted."""
 
-        def take_back(answer: Answer) -> None:
+        def on_abandoned(answer: Answer) -> None:
             # Whoever claimed was cancelled and never heard of the grant, so that nothing was sent.
             if isinstance(answer, Granted):
                 with suppress(LedgerUnavailable):
                     undone = self._writer.submit(lambda on: on.undo(claim.key, answer.token, now_ms))
-                    undone.add_done_callback(_nobody_waits)
+                    undone.add_done_callback(_consume_failure)
 
-        done = self._writer.submit(lambda on: on.claim(claim, now_ms), take_back=take_back)
+        done = self._writer.submit(lambda on: on.claim(claim, now_ms), on_abandoned=on_abandoned)
         return cast("Answer", await done)
 
     async def look(self, claim: Claim, now_ms: int) -> Answer:
@@ -126,7 +126,7 @@ class SqliteLedger:
             raise LedgerUnavailable(f"the ledger's file cannot be read: {name_of(error)}") from None
 
 
-def _nobody_waits(done: asyncio.Future[Any]) -> None:
+def _consume_failure(done: asyncio.Future[Any]) -> None:
     """Take note of a failure, so that asyncio does not."""
     if not done.cancelled():
         done.exception()

@@ -13,11 +13,11 @@ from .. import LedgerFault, LedgerUnavailable
 from ..usage_lock import is_unused
 from ..vault import RandomBytes, Vault, read_key_file
 from .ledger import SqliteLedger
-from .place import Place, naming_faults, open_place, using
+from .place import Place, file_errors_as_faults, lock_of, open_place
 
 SCHEME: Final = "sqlite:///"
 FORMS: Final = (f"{SCHEME}file", f"{SCHEME}/absolute/file")
-LOCK_S: Final = 15.0
+LOCK_TIMEOUT_S: Final = 15.0
 """How long to wait for another process that creates, opens or restores the same ledger."""
 
 
@@ -67,9 +67,9 @@ def open_sqlite(
     if not create and not path.exists():
         raise LedgerFault(f"there is no ledger {path}")
     place.must_be_writable()
-    with using(path, create=create) as lock:
-        with naming_faults(path, "opened"):
-            lock.acquire(LOCK_S)
+    with lock_of(path, create=create) as lock:
+        with file_errors_as_faults(path, "opened"):
+            lock.acquire(LOCK_TIMEOUT_S)
             if place.examine(is_alone=lock.is_alone) is not None and not create:
                 raise LedgerFault(f"there is no ledger {path}: its file is empty")
         ledger, vault = open_place(place, lock, random_bytes, report)
@@ -81,7 +81,7 @@ def fault_of(url: str, key_file: Path | None) -> str | None:
     """Return why `open_sqlite` would refuse a ledger now, or None; write nothing."""
     path = path_of(url)
     try:
-        with naming_faults(path, "opened"):
+        with file_errors_as_faults(path, "opened"):
             (place := Place(path, key_file)).must_be_writable()
             place.examine(is_alone=is_unused(path))
     except LedgerFault as fault:

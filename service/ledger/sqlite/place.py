@@ -17,8 +17,8 @@ from ..ownership import give_to_owner_of
 from ..usage_lock import UsageLock, lock_path
 from ..vault import RandomBytes, Vault, make_key_file, read_key_file, sync_directory
 from .file import KeyMark, LedgerFile, is_busy, is_damage, name_of
+from .inspection import has_log, inspect, log_path
 from .ledger import SqliteLedger
-from .run import has_log, inspect, log_path
 
 _RESTORE: Final = "restore a backup with: alipayhk-gateway ledger restore FILE"
 _START_NEW: Final = "start a new one with: alipayhk-gateway ledger init --new"
@@ -111,7 +111,7 @@ class Place:
 
 
 @contextmanager
-def using(path: Path, *, create: bool = True) -> Iterator[UsageLock]:
+def lock_of(path: Path, *, create: bool = True) -> Iterator[UsageLock]:
     """Give a ledger's lock to a block, and release it where the block fails; raise LedgerFault."""
     try:
         lock = UsageLock(path)
@@ -126,7 +126,7 @@ def using(path: Path, *, create: bool = True) -> Iterator[UsageLock]:
 
 
 @contextmanager
-def naming_faults(path: Path, what: str) -> Iterator[None]:
+def file_errors_as_faults(path: Path, what: str) -> Iterator[None]:
     """Raise LedgerFault, or LedgerUnavailable for what may pass, in place of the errors of a file."""
     try:
         yield
@@ -154,7 +154,7 @@ def open_place(
     database that the marker does not name yet, so that the next start adopts it.
     """
     path, marker = place.path, place.marker
-    with naming_faults(path, "made" if lock.is_alone and not path.exists() else "opened"):
+    with file_errors_as_faults(path, "made" if lock.is_alone and not path.exists() else "opened"):
         found = inspect(path, is_unused=True) if lock.is_alone else None
         if isinstance(found, Absence):
             _prepare_to_make(place, found, random_bytes, needs_marker=needs_marker)

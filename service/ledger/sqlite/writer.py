@@ -13,7 +13,7 @@ from queue import SimpleQueue
 from typing import Any, Final
 
 from .. import LedgerFault, LedgerUnavailable
-from .file import OPENING_S, LedgerFile, is_busy, name_of
+from .file import OPEN_TIMEOUT_S, LedgerFile, is_busy, name_of
 from .tables import Tables
 
 BATCH_MAX: Final = 256
@@ -24,7 +24,7 @@ The writer gives the lock away with every statement. A busy loop gives it away t
 but takes it again before the writer has woken up; and each time the writer's patience, 5 ms by default,
 begins anew. Under load a commit that many share then took up to a second.
 """
-_ITS_OWN: Final = (
+_ERRORS_OF_ONE_OPERATION: Final = (
     sqlite3.DataError,
     sqlite3.IntegrityError,
     sqlite3.InterfaceError,
@@ -40,7 +40,7 @@ class Operation:
     work: Callable[[Tables], Any]
     future: asyncio.Future[Any]
     writes: bool = True
-    take_back: Callable[[Any], None] | None = None
+    on_abandoned: Callable[[Any], None] | None = None
     """What to do with a result that nobody waits for any more; with it, it need not be begun then."""
     result: Any = None
     failure: Exception | None = None
@@ -48,8 +48,8 @@ class Operation:
     def answer(self) -> None:
         """Tell the waiter, in its own thread."""
         if self.future.done():
-            if self.take_back is not None and self.failure is None:
-                self.take_back(self.result)
+            if self.on_abandoned is not None and self.failure is None:
+                self.on_abandoned(self.result)
         elif self.failure is not None:
             self.future.set_exception(self.failure)
         else:
@@ -63,8 +63,8 @@ class Writer:
         """Open the file; `granted` is called in the writer's thread with the last token of a commit."""
         self._file = file
         self._granted = granted
-        self._tables = Tables(file.open(patience_s=OPENING_S), file.mark.key_id)
-        self._suspect = False
+        self._tables = Tables(file.open(timeout_s=OPEN_TIMEOUT_S), file.mark.key_id)
+        self._must_reconnect = False
         self._queue: SimpleQueue[Operation | None] = SimpleQueue()
         self._closed = False
         sys.setswitchinterval(min(SWITCH_INTERVAL_S, sys.getswitchinterval()))
@@ -76,13 +76,13 @@ class Writer:
         work: Callable[[Tables], Any],
         *,
         writes: bool = True,
-        take_back: Callable[[Any], None] | None = None,
+        on_abandoned: Callable[[Any], None] | None = None,
     ) -> asyncio.Future[Any]:
         """Queue an operation; the future has its result once it is durable."""
         if self._closed:
             raise LedgerUnavailable("the ledger is closed")
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._queue.put(Operation(work, future, writes, take_back))
+        self._queue.put(Operation(work, future, writes, on_abandoned))
         return future
 
     async def close(self) -> None:
@@ -97,7 +97,7 @@ class Writer:
         while running:
             batch, running = self._take()
             if batch:
-                self._do(batch)
+                self._run_batch(batch)
                 # The loop may be gone, and then nobody waits.
                 with suppress(RuntimeError):
                     batch[0].future.get_loop().call_soon_threadsafe(_answer, batch)
@@ -109,17 +109,17 @@ class Writer:
         queue = self._queue
         operation = queue.get()
         while operation is not None:
-            if operation.take_back is None or not operation.future.cancelled():
+            if operation.on_abandoned is None or not operation.future.cancelled():
                 batch.append(operation)
             if queue.empty() or len(batch) >= BATCH_MAX:
                 return batch, True
             operation = queue.get()
         return batch, False
 
-    def _do(self, batch: list[Operation]) -> None:
+    def _run_batch(self, batch: list[Operation]) -> None:
         """Do a batch in one transaction; where one of it fails by its own fault, each in its own."""
         try:
-            self._transact(batch)
+            self._commit_batch(batch)
         except LedgerUnavailable as failure:
             for operation in batch:
                 operation.failure = failure
@@ -128,15 +128,15 @@ class Writer:
                 batch[0].failure = failure
                 return
             for operation in batch:
-                self._do([operation])
+                self._run_batch([operation])
 
-    def _transact(self, batch: list[Operation]) -> None:
+    def _commit_batch(self, batch: list[Operation]) -> None:
         try:
-            self._mend()
+            self._reconnect()
             self._file.must_be_the_same()
             writes = any(operation.writes for operation in batch)
             if writes:
-                self._file.run.mark(self._tables.connection)
+                self._file.dirty_flag.set(self._tables.connection)
             self._tables.begin(writes=writes)
             for operation in batch:
                 operation.result = operation.work(self._tables)
@@ -149,9 +149,9 @@ class Writer:
             raise LedgerUnavailable("the ledger's file is not the ledger that it was") from None
         except sqlite3.Error as error:
             self._roll_back()
-            if isinstance(error, _ITS_OWN) and len(batch) > 1:
+            if isinstance(error, _ERRORS_OF_ONE_OPERATION) and len(batch) > 1:
                 raise
-            self._suspect |= not is_busy(error)
+            self._must_reconnect |= not is_busy(error)
             raise LedgerUnavailable(f"the ledger's file cannot be used: {name_of(error)}") from None
         except BaseException:
             self._roll_back()
@@ -162,14 +162,14 @@ class Writer:
             if self._tables.connection.in_transaction:
                 self._tables.connection.execute("ROLLBACK")
 
-    def _mend(self) -> None:
+    def _reconnect(self) -> None:
         """Connect anew after trouble."""
-        if not self._suspect:
+        if not self._must_reconnect:
             return
         # The old connection is closed after the new one is open: until then no other file gets its inode.
         tables, self._tables = self._tables, Tables(self._file.open(), self._file.mark.key_id)
         tables.connection.close()
-        self._suspect = False
+        self._must_reconnect = False
 
 
 def _answer(batch: list[Operation]) -> None:

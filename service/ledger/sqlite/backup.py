@@ -21,9 +21,10 @@ from ..identity import Absence, Found
 from ..marker import Entries, Entry, Marker
 from ..ownership import give_to_owner_of
 from ..vault import sync_directory
+from .dirty_flag import checkpoint
 from .file import KeyMark, LedgerFile
+from .inspection import MixedFiles, has_log, inspect, log_path
 from .place import Place
-from .run import MixedFiles, checkpoint, has_log, inspect, log_path
 
 _SUMMARY: Final = """
     SELECT ledger_id, last_token, backup_ms, (SELECT count(*) FROM request),
@@ -99,11 +100,11 @@ def restore(place: Place, backup: Path | None, now_ms: int, aside: str) -> Resto
         found = _found(place.path, mark, "the ledger")
         summary = _renewed(place.path, mark, now_ms)
     entry = Entry(summary.token, str(place.path))
-    fault = begin_entry(place.marker, summary.ledger_id, entry, replaces=found.ledger_id)
+    fault = register(place.marker, summary.ledger_id, entry, replaces=found.ledger_id)
     return Restored(summary, moved, fault)
 
 
-def begin_entry(marker: Marker, ledger_id: str, entry: Entry, *, replaces: str | None = None) -> str:
+def register(marker: Marker, ledger_id: str, entry: Entry, *, replaces: str | None = None) -> str:
     """Let the marker name this ledger and no other at its place; return why it cannot be written."""
 
     def begun(entries: Entries) -> Entries:
@@ -121,7 +122,7 @@ def begin_entry(marker: Marker, ledger_id: str, entry: Entry, *, replaces: str |
     return ""
 
 
-def forget_log(path: Path, aside: str) -> tuple[Path, ...]:
+def move_log_aside(path: Path, aside: str) -> tuple[Path, ...]:
     """Move the write-ahead log of a ledger that is gone out of the way of a new one; raise OSError."""
     return _moved_aside((log_path(path),), aside)
 
@@ -142,7 +143,7 @@ def _without_a_foreign_log(path: Path, aside: str) -> tuple[Path, ...]:
     try:
         inspect(path, is_unused=True)
     except MixedFiles:
-        return forget_log(path, aside)
+        return move_log_aside(path, aside)
     return ()
 
 
