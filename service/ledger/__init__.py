@@ -26,9 +26,9 @@ A crash before the commit of `claim` leaves no row, and nothing was sent. A cras
 `record` leaves SENDING, which is in doubt once its lease has expired. A crash later leaves the outcome.
 
 A row contains no personal data: identities and content are keyed hashes, and what a replay needs is sealed.
-Times are milliseconds since 1970 by the caller's clock, which may be set back. So the first claim or
-resolution that reads an impossibly long lease shortens it, and an outcome never lowers `updated_ms`: `drop`
-must not take a new outcome for an old one.
+Times are milliseconds since 1970 by the caller's clock, which may be set back. The first claim or
+resolution that reads an impossibly long lease shortens it. An outcome never lowers `updated_ms`, so that
+`drop` does not take a new outcome for an old one.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ def open_ledger(
 
 
 def fault_of(url: str, key_file: Path | None) -> str | None:
-    """Return the sentence with which `serve` would refuse a ledger now, or None; write nothing."""
+    """Return why `serve` would refuse a ledger now, as a sentence, or None; write nothing."""
     return level_of(url).fault_of(url, key_file)
 
 

@@ -317,7 +317,7 @@ def test_restore_of_what_is_damaged_or_of_another_key_changes_nothing(
     garbage = tmp_path / "garbage.db"
     garbage.write_bytes(os.urandom(8192))
     before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
-    assert "was made with another key" in run("restore", other / "ledger.db", status=EX_CONFIG)
+    assert "was created with another key" in run("restore", other / "ledger.db", status=EX_CONFIG)
     assert "cannot be restored: SQLITE_NOTADB" in run("restore", garbage, status=EX_CONFIG)
     assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
 

@@ -183,10 +183,10 @@ async def test_configured_key_is_used_and_none_is_made(tmp_path: Path) -> None:
 
 async def test_key_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     await made(tmp_path)
-    with pytest.raises(LedgerFault, match="was made with another key"):
+    with pytest.raises(LedgerFault, match="was created with another key"):
         opened(sqlite_url(tmp_path), a_key_file(tmp_path / "other.key"))
     a_key_file(tmp_path / "ledger.db.key")
-    with pytest.raises(LedgerFault, match="was made with another key"):
+    with pytest.raises(LedgerFault, match="was created with another key"):
         opened(sqlite_url(tmp_path))
 
 
@@ -266,7 +266,7 @@ async def test_file_that_cannot_be_used_is_refused(
 
 
 def test_directory_that_is_missing_is_named(tmp_path: Path) -> None:
-    with pytest.raises(LedgerFault, match="cannot be made: No such file or directory"):
+    with pytest.raises(LedgerFault, match="cannot be created: No such file or directory"):
         opened(sqlite_url(tmp_path / "absent"))
 
 

@@ -91,7 +91,7 @@ KEY, MARKER = "ledger.db.key", "ledger.db.key.ledgers"
         (key_is_missing, move_away(KEY, "ledger.db"), NEW, "move key and ledger away and start"),
         (key_is_damaged, move_away(KEY, "ledger.db"), NEW, "move key and ledger away and start"),
         (marker_is_a_directory, move_away(MARKER), ACCEPT, "move it away and accept"),
-        (marker_has_no_number, None, ACCEPT, "or accept the ledger that is there"),
+        (marker_has_no_number, None, ACCEPT, "or accept the present ledger"),
     ],
 )
 def test_way_out_leads_out(

@@ -208,7 +208,7 @@ async def test_new_ledger_beside_an_old_key(stage: Stage, config: dict[str, str]
         await scene.ok(BIND, apart(BIND))
     assert bytes_of(file.with_name("ledger.db.key")) == key
     shutil.move(lost, file)
-    assert "is none of those that" in await refusal_of(config)
+    assert "is not listed in" in await refusal_of(config)
 
 
 # -- starts

@@ -1,4 +1,4 @@
-"""The one thread that writes: operations that come while a commit is under way share the next one."""
+"""The writer thread: operations that arrive during a commit share the next one."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from .tables import Tables
 
 BATCH_MAX: Final = 256
 SWITCH_INTERVAL_S: Final = 0.0001
-"""How long the event loop may keep Python's lock while the writer waits for it.
+"""Python's switch interval: how long the event loop may hold the GIL while the writer waits for it.
 
-The writer gives the lock away with every statement. A busy loop gives it away too, each time that it polls,
-but takes it again before the writer has woken up; and each time the writer's patience, 5 ms by default,
-begins anew. Under load a commit that many share then took up to a second.
+The writer releases the GIL with every statement. A busy event loop releases it too, each time that it
+polls, but takes it again before the writer wakes up, and the writer's wait, 5 ms by default, starts again.
+Under load, a commit shared by many operations then took up to a second.
 """
 _ERRORS_OF_ONE_OPERATION: Final = (
     sqlite3.DataError,
@@ -30,23 +30,23 @@ _ERRORS_OF_ONE_OPERATION: Final = (
     sqlite3.InterfaceError,
     sqlite3.ProgrammingError,
 )
-"""What is one operation's fault, and not the file's."""
+"""Errors that one operation causes, and not the file."""
 
 
 @dataclass(slots=True, eq=False)
 class Operation:
-    """Something to be done in a transaction, and who waits for it."""
+    """Work for one transaction, and the future of its caller."""
 
     work: Callable[[Tables], Any]
     future: asyncio.Future[Any]
     writes: bool = True
     on_abandoned: Callable[[Any], None] | None = None
-    """What to do with a result that nobody waits for any more; with it, it need not be begun then."""
+    """Called with a result that no caller awaits any more. If set, a cancelled operation may be skipped."""
     result: Any = None
     failure: Exception | None = None
 
-    def answer(self) -> None:
-        """Tell the waiter, in its own thread."""
+    def complete(self) -> None:
+        """Set the caller's future; called in the event loop's thread."""
         if self.future.done():
             if self.on_abandoned is not None and self.failure is None:
                 self.on_abandoned(self.result)
@@ -57,10 +57,10 @@ class Operation:
 
 
 class Writer:
-    """Takes operations from the event loop, and answers them after their commit."""
+    """Runs operations of the event loop in its own thread, and completes them after their commit."""
 
     def __init__(self, file: LedgerFile, granted: Callable[[int], None] = lambda _: None) -> None:
-        """Open the file; `granted` is called in the writer's thread with the last token of a commit."""
+        """Open the file; the writer's thread calls `granted` with the last token of each commit."""
         self._file = file
         self._granted = granted
         self._tables = Tables(file.open(timeout_s=OPEN_TIMEOUT_S), file.mark.key_id)
@@ -78,7 +78,7 @@ class Writer:
         writes: bool = True,
         on_abandoned: Callable[[Any], None] | None = None,
     ) -> asyncio.Future[Any]:
-        """Queue an operation; the future has its result once it is durable."""
+        """Queue an operation; its future gets the result when it is durable."""
         if self._closed:
             raise LedgerUnavailable("the ledger is closed")
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -86,7 +86,7 @@ class Writer:
         return future
 
     async def close(self) -> None:
-        """Finish what is queued, then end the thread."""
+        """Run the queued operations, then stop the thread."""
         if not self._closed:
             self._closed = True
             self._queue.put(None)
@@ -98,13 +98,13 @@ class Writer:
             batch, running = self._take()
             if batch:
                 self._run_batch(batch)
-                # The loop may be gone, and then nobody waits.
+                # RuntimeError: the loop is closed, so no caller waits.
                 with suppress(RuntimeError):
-                    batch[0].future.get_loop().call_soon_threadsafe(_answer, batch)
+                    batch[0].future.get_loop().call_soon_threadsafe(_complete, batch)
         self._file.close(self._tables.connection)
 
     def _take(self) -> tuple[list[Operation], bool]:
-        """Wait for one operation, and take with it what has queued up; tell whether more may come."""
+        """Wait for an operation, take it and those behind it; return whether more may follow."""
         batch: list[Operation] = []
         queue = self._queue
         operation = queue.get()
@@ -117,13 +117,13 @@ class Writer:
         return batch, False
 
     def _run_batch(self, batch: list[Operation]) -> None:
-        """Do a batch in one transaction; where one of it fails by its own fault, each in its own."""
+        """Run a batch in one transaction. If one operation causes an error, run each in its own."""
         try:
             self._commit_batch(batch)
         except LedgerUnavailable as failure:
             for operation in batch:
                 operation.failure = failure
-        except Exception as failure:  # noqa: BLE001  (it goes to whoever waits)
+        except Exception as failure:  # noqa: BLE001  (the caller gets it)
             if len(batch) == 1:
                 batch[0].failure = failure
                 return
@@ -143,10 +143,10 @@ class Writer:
             self._tables.commit()
             if self._tables.granted_token is not None:
                 self._granted(self._tables.granted_token)
-            # What was committed to a file that is gone is gone.
+            # If the file was deleted or replaced, the commit went to an unlinked inode and is lost.
             self._file.must_be_the_same()
         except LedgerFault:
-            raise LedgerUnavailable("the ledger's file is not the ledger that it was") from None
+            raise LedgerUnavailable("the ledger's file is no longer this ledger") from None
         except sqlite3.Error as error:
             self._roll_back()
             if isinstance(error, _ERRORS_OF_ONE_OPERATION) and len(batch) > 1:
@@ -163,15 +163,15 @@ class Writer:
                 self._tables.connection.execute("ROLLBACK")
 
     def _reconnect(self) -> None:
-        """Connect anew after trouble."""
+        """Open a new connection if the last error was one of the file."""
         if not self._must_reconnect:
             return
-        # The old connection is closed after the new one is open: until then no other file gets its inode.
+        # Close the old connection last: while it is open, no other file can get its inode.
         tables, self._tables = self._tables, Tables(self._file.open(), self._file.mark.key_id)
         tables.connection.close()
         self._must_reconnect = False
 
 
-def _answer(batch: list[Operation]) -> None:
+def _complete(batch: list[Operation]) -> None:
     for operation in batch:
-        operation.answer()
+        operation.complete()
