@@ -195,7 +195,10 @@ def test_resolve_names_the_os_user_unless_told(
     [
         (("absent",), "no such request"),
         (("\udcff",), "no such request"),
-        (("applied",), "this request is not in doubt: it is applied since 1970-01-01T00:16:40.000+00:00"),
+        (
+            ("applied",),
+            "this request is not in doubt: state applied since 1970-01-01T00:16:40.000+00:00",
+        ),
         (("doubt", "--api", "SyncLinkage"), "no such request"),
         (("doubt", "--client-id", "client-2"), "no such request"),
     ],
@@ -219,7 +222,7 @@ def test_resolve_of_what_is_under_way_says_until_when(
     assert run("resolve", "held", "--applied", "--reason", "asked") == 1
     until = datetime.fromtimestamp(begun_ms / 1000 + 60, UTC).isoformat(timespec="milliseconds")
     assert capsys.readouterr().err == (
-        f"alipayhk-gateway: this request is under way until {until}: try again then\n"
+        f"alipayhk-gateway: this request is in progress until {until}: try again then\n"
     )
 
 
@@ -307,7 +310,7 @@ def test_help_says_what_a_time_without_an_offset_is(run: Run, capsys: pytest.Cap
         run("export", "--help")
     out = " ".join(capsys.readouterr().out.split())
     assert "Write every request changed since a time, one JSON object a line." in out
-    assert "UTC where it names no offset" in out
+    assert "UTC if it has no offset" in out
 
 
 # -- ledgers that cannot be used

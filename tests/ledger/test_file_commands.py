@@ -154,7 +154,7 @@ def test_init_with_a_key_whose_directory_cannot_be_written(
     assert made["marker"] is None
     (tmp_path / "ledger.db").unlink()
     said = run("init", key=keys / "key")
-    assert "cannot be written (Is a directory): an older copy of this ledger will be accepted" in said
+    assert "cannot be written (Is a directory): an older copy of this ledger would be accepted" in said
     assert fault_of(sqlite_url(tmp_path), keys / "key") is None
 
 
@@ -184,8 +184,8 @@ def test_backup_never_overwrites(run: Run, tmp_path: Path, db: Path) -> None:
     on(tmp_path, applied("id-1"))
     there = tmp_path / "there"
     there.write_text("mine")
-    assert "is there already" in run("backup", there, status=EX_CANTCREAT)
-    assert "is there already" in run("backup", db, status=EX_CANTCREAT)
+    assert "exists already" in run("backup", there, status=EX_CANTCREAT)
+    assert "exists already" in run("backup", db, status=EX_CANTCREAT)
     assert there.read_text() == "mine"
 
 
@@ -249,7 +249,7 @@ def test_restore_without_a_file_accepts_what_is_there(run: Run, tmp_path: Path, 
     shutil.move(old, db)
     said = run("restore")
     assert f"the ledger {db} has 1 requests, 0 of them in doubt" in said
-    assert f"it does not know request ids that were first used between {NEWEST} and " in said
+    assert f"it does not know the request ids that were first used between {NEWEST} and " in said
     assert not is_refused(tmp_path)
     assert ids_in(tmp_path) == ["id-1"]
 
