@@ -1,7 +1,7 @@
-"""Measure the ledger's levels beside each other: `python bench/ledger.py [--requests N] [--directory DIR]`.
+"""Compare the ledger's levels: `python bench/ledger.py [--requests N] [--directory DIR]`.
 
-A request is a claim of a new id and the record of its ending: two operations. All levels run in one
-process, one after the other and round by round, so that the ratios hold on a machine whose speed wavers.
+A request is two operations: the claim of a new id and the record of its outcome. All levels run in one
+process, in turn in each round, so that the ratios are valid on a machine with a varying speed.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ REPLY: Final = bytes(300)
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What one round gave."""
+    """The measurements of one round."""
 
     operations_per_s: float
     cpu_us: float
-    """Of all threads, for an operation."""
+    """CPU time of all threads per operation."""
     p99_ms: float
-    """Of a claim, as its caller waits for it."""
+    """Latency of a claim, as its caller sees it."""
 
 
 def claims(vault: Vault, count: int, round_: str) -> list[Claim]:
-    """Make new requests, each for a linkage of its own."""
+    """Return new requests, each for a different linkage."""
     return [
         Claim(
             key=Key("SANDBOX_CLIENT_1", "SyncLinkage", f"{round_}-{number:012d}"),
@@ -56,7 +56,7 @@ def claims(vault: Vault, count: int, round_: str) -> list[Claim]:
 
 
 async def measure(ledger: Ledger, requests: list[Claim], concurrency: int) -> Figures:
-    """Let so many callers at once work through the requests."""
+    """Process the requests with this many concurrent callers."""
     waits: list[float] = []
     ending = Ending(State.APPLIED, "S", "SUCCESS", REPLY)
 
@@ -108,10 +108,10 @@ def _median(rounds: list[Figures]) -> Figures:
 
 
 def main() -> None:
-    """Read the command line, and measure."""
+    """Parse the command line and measure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--requests", type=int, default=5_000, metavar="N")
-    parser.add_argument("--directory", type=Path, help="where the SQLite file is put for the while")
+    parser.add_argument("--directory", type=Path, help="parent directory of the temporary SQLite file")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=args.directory) as directory:
         asyncio.run(run(args.requests, Path(directory)))
