@@ -36,7 +36,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 
 class LedgerFault(ValueError):
@@ -198,8 +198,9 @@ Answer = Granted | Known | InProgress | LinkageBusy | Reused | ClaimRejected
 class Ledger(Protocol):
     """The operations of every level. Each of them may raise LedgerUnavailable."""
 
-    outlives_crash: ClassVar[bool]
-    """Whether an unknown id proves that nothing was sent under it, provided that every claim was asked."""
+    @property
+    def outlives_crash(self) -> bool:
+        """Whether an unknown id proves that nothing was sent under it, if every attempt was claimed."""
 
     async def claim(self, claim: Claim, now_ms: int) -> Answer:
         """Answer from what is recorded, or write that the request is about to be sent, in one commit."""
