@@ -63,8 +63,8 @@ def refusal_to_make(
     entries = marker.read()
     start_new = "start a new one for this key with: alipayhk-gateway ledger init"
     put_back = (
-        "put it back, restore a backup with: alipayhk-gateway ledger restore FILE, or, if its records can "
-        f"be lost, {start_new} --new"
+        "put it back, restore a backup with: alipayhk-gateway ledger restore FILE, or, if losing its "
+        f"records is acceptable, {start_new} --new"
     )
     if entries:
         return f"the ledger {where} {absence}, and {marker.path} shows that its key has had one: {put_back}"

@@ -71,7 +71,7 @@ class Level:
 
 
 def _in_process(ledger: Callable[[], Ledger]) -> Open:
-    """Return how to open a level that keeps its rows, and so may keep its key, in this process."""
+    """Return how to open a level whose rows exist only in this process, so that a random key is enough."""
 
     def open_(
         _url: str, key_file: Path | None, /, *, random_bytes: RandomBytes, **_others: object

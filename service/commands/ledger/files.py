@@ -99,8 +99,8 @@ def _init(args: argparse.Namespace, place: Place) -> int:
             if not place.makes_key and marker.read():
                 raise LedgerFault(
                     f"{marker.path} shows that this key has had a ledger: restore a backup with: "
-                    "alipayhk-gateway ledger restore FILE, or, if its records can be lost, start a new one "
-                    "with: alipayhk-gateway ledger init --new"
+                    "alipayhk-gateway ledger restore FILE, or, if losing its records is acceptable, "
+                    "start a new one with: alipayhk-gateway ledger init --new"
                 )
         ledger, vault = open_place(place, lock, os.urandom, needs_marker=False)
         entry = Entry(0, str(path))

@@ -53,8 +53,8 @@ class Place:
             vault = Vault(read_key_file(self.key_file), random_bytes=os.urandom)
         except LedgerFault as fault:
             raise LedgerFault(
-                f"{fault}: put the key back, or, if the records of the ledger {self.path} can be lost, "
-                f"move key and ledger away and {_START_NEW}"
+                f"{fault}: put the key back, or, if losing the records of the ledger {self.path} is "
+                f"acceptable, move key and ledger away and {_START_NEW}"
             ) from None
         return KeyMark(vault.key_id, vault.key_check)
 
@@ -133,7 +133,7 @@ def file_errors_as_faults(path: Path, what: str) -> Iterator[None]:
     except sqlite3.Error as error:
         text = f"the ledger {path} cannot be {what}: {name_of(error)}"
         if is_damage(error):
-            text += f": {_RESTORE}, or, if its records can be lost, move it away and {_START_NEW}"
+            text += f": {_RESTORE}, or, if losing its records is acceptable, move it away and {_START_NEW}"
         raise (LedgerUnavailable if is_busy(error) else LedgerFault)(text) from None
     except OSError as error:
         raise LedgerFault(f"the ledger {path} cannot be {what}: {error.strerror}") from None
