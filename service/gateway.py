@@ -18,7 +18,8 @@ from .delivery.delivery import Delivery
 from .delivery.ledger_monitor import WatchedBookkeeping
 from .ledger import Ledger, LedgerUnavailable
 from .ledger.lease import LEASE_MARGIN_S
-from .ledger.opening import is_new, open_ledger, sqlite_path
+from .ledger.levels import level_of
+from .ledger.opening import is_new, open_ledger
 from .ledger.vault import Vault
 from .outcomes.result_codes import ResultCodes
 from .server.admin import start_admin
@@ -134,25 +135,26 @@ async def _bookkeeping(
 
 
 def _opened_ledger(settings: Settings) -> tuple[Ledger, Vault]:
-    """Open the ledger and say which it is: one that is not the usual one knows of no earlier request."""
-    path, begins = sqlite_path(settings.ledger_url), False
-    with suppress(OSError):  # opening it will say what is wrong
-        begins = path is not None and is_new(path)
+    """Open the ledger and log its path: a wrong one does not know the earlier requests."""
+    level, created = level_of(settings.ledger_url), False
+    with suppress(OSError):  # open_ledger reports the cause
+        created = is_new(settings.ledger_url)
     ledger, vault = open_ledger(
         settings.ledger_url, settings.ledger_key_file, random_bytes=os.urandom, report=_marker_unwritable
     )
-    if path is None:
-        log.info("the ledger", where=settings.ledger_url.partition(":")[0])
+    where = str(level.file_of(settings.ledger_url) or level.name)
+    if level.outlives_process:
+        log.info("ledger opened", where=where, key_id=vault.key_id)
     else:
-        log.info("the ledger", where=str(path), key_id=vault.key_id)
-    if begins:
-        log.warning("a new ledger was made, which knows of no earlier request", where=str(path))
+        log.info("ledger opened", where=where)
+    if created:
+        log.warning("new ledger created without earlier requests", where=where)
     return ledger, vault
 
 
 def _marker_unwritable(cause: str) -> None:
-    """Log that nothing will tell an older copy of the ledger from the present one."""
-    log.warning("ledger marker cannot be written", cause=cause)
+    """Log that an older copy of the ledger would not be recognized."""
+    log.warning("ledger marker not writable", cause=cause)
 
 
 async def _tidy(session: WatchedBookkeeping, skew: ClockSkew, retention_s: float) -> None:

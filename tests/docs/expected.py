@@ -111,7 +111,9 @@ ROWS: Final = (
         stays_up=True,
     ),
     Row(
-        "docs/backup-and-restore.md", "ledger init\n", ("^made the ledger .*/my-ledger.db, which knows of",)
+        "docs/backup-and-restore.md",
+        "ledger init\n",
+        ("^created the ledger .*/my-ledger.db without",),
     ),
     Row("docs/backup-and-restore.md", "ledger backup", ("^wrote .*/my-backup.db: 0 requests, 0 of them",)),
     Row(
@@ -119,8 +121,8 @@ ROWS: Final = (
         "ledger restore my-backup.db",
         (
             "^the ledger .*/my-ledger.db has 0 requests",
-            "^it does not know request ids",
-            "^kept what was there",
+            "^it does not know the request ids",
+            "^kept the replaced file as",
         ),
     ),
     Row(
@@ -128,7 +130,7 @@ ROWS: Final = (
         "ledger restore --json",
         ('"unknown_from": null', '"moved_aside": \\[\\]'),
     ),
-    Row("docs/backup-and-restore.md", "ledger init --new", ("^made the ledger .*/my-ledger.db",)),
+    Row("docs/backup-and-restore.md", "ledger init --new", ("^created the ledger .*/my-ledger.db",)),
     Row("docs/sandbox.md", "config check", ("^BASE_URL = http://127.0.0.1:8089$", "^WORKERS = 1$")),
     Row("docs/sandbox.md", "alipayhk-gateway serve", ('"event": "serving"',), stays_up=True),
     Row("docs/sandbox.md", "/__sandbox/answers", ('"waiting": 1',)),

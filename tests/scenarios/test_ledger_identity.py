@@ -245,7 +245,9 @@ async def test_key_that_is_read_only(
 ) -> None:
     more = {"LEDGER_KEY_FILE": str(secret)}
     sentence = await refusal_of(config | more)
-    assert sentence.endswith("before the very first start, make it once with: alipayhk-gateway ledger init")
+    assert sentence.endswith(
+        "before the very first start, create it once with: alipayhk-gateway ledger init"
+    )
     assert bytes_of(file) is None
     made = await done(config | more, "init")
     assert "cannot be written (Read-only file system)" in made.out
@@ -255,7 +257,7 @@ async def test_key_that_is_read_only(
         await scene.ok(BIND, request)
         live = Path(shutil.copy(file, file.with_name("live.db")))
         (warning,) = [line for line in scene.gateway.records if line["level"] == "warning"]
-        assert (warning["event"], warning["cause"]) == ("ledger marker cannot be written", "EROFS")
+        assert (warning["event"], warning["cause"]) == ("ledger marker not writable", "EROFS")
     kept = set_aside(file, "kept.db")
     for harm in (gone, live_copy):
         harmed(file, live, harm)

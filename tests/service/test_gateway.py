@@ -25,7 +25,7 @@ from tests.service.fakes import LogStream
 from tests.service.files import KeyRing
 
 WAIT_S = 10.0
-NEW_LEDGER = "a new ledger was made, which knows of no earlier request"
+NEW_LEDGER = "new ledger created without earlier requests"
 
 
 async def until(log_lines: LogStream, event: str) -> dict[str, Any]:
@@ -63,7 +63,7 @@ async def test_a_gateway_logs_its_keys_and_stops_at_a_signal(
     await serve(number, SIGNING_KEY_VERSION="7", PUBLIC_KEY_FILES=f"1={ring.public},2={ring.other_public}")
     events = [(line["event"], line.get("version"), line.get("sha256")) for line in log_lines.said]
     assert events == [
-        ("the ledger", None, None),
+        ("ledger opened", None, None),
         (NEW_LEDGER, None, None),
         ("our signing key", "7", fingerprint(ring.ours.public_key())),
         ("AlipayHK's key", "2", fingerprint(ring.other.public_key())),
@@ -98,7 +98,7 @@ async def test_a_gateway_logs_the_path_of_its_ledger_and_whether_it_is_new(
         await earlier.close()
     await serve(LEDGER_URL="sqlite:///here.db")
     key_id = Vault(read_key_file(tmp_path / "here.db.key"), random_bytes=os.urandom).key_id
-    (line,) = log_lines.of("the ledger")
+    (line,) = log_lines.of("ledger opened")
     assert (line["where"], line["key_id"]) == (path, key_id)
     assert [line["where"] for line in log_lines.of(NEW_LEDGER)] == [path] * is_new
 
@@ -108,7 +108,7 @@ async def test_a_gateway_logs_that_its_ledger_does_not_outlive_it(
     serve: Callable[..., Awaitable[None]], log_lines: LogStream, url: str, where: str
 ) -> None:
     await serve(LEDGER_URL=url, BIND_ACCOUNT_WITHOUT_LEDGER="true")
-    assert [line["where"] for line in log_lines.of("the ledger")] == [where]
+    assert [line["where"] for line in log_lines.of("ledger opened")] == [where]
 
 
 def test_expired_rows_are_dropped_every_minute() -> None:

@@ -26,6 +26,7 @@ from service.config.settings import (
 )
 from service.config.values import Address
 from service.credentials.callers import Name
+from service.ledger.levels import LEVELS, forms
 from tests.service.fakes import FIXTURES_ARE_FINE
 from tests.service.files import KeyRing, TlsFiles
 
@@ -211,7 +212,7 @@ def test_the_ledger_settings_can_be_read_without_the_others(
     with pytest.raises(SettingsError) as failure:
         read_ledger_settings(path)
     assert failure.value.faults == [
-        "LEDGER_URL must be off, memory:, sqlite:///file or sqlite:////absolute/file",
+        f"LEDGER_URL must be {forms(LEVELS)}",
         "LEDGER_KEY_FILE cannot be read: no file can have this name",
     ]
     monkeypatch.setenv("ALIPAYHK_LEDGER_URL", f"sqlite:///{tmp_path}/absent/ledger.db")
@@ -622,7 +623,7 @@ LEDGERS: Final[list[tuple[dict[str, str], list[str]]]] = [
     ({"LEDGER_URL": "off", "BIND_ACCOUNT_WITHOUT_LEDGER": "true", "WORKERS": "4"}, []),
     (
         {"LEDGER_URL": "memory:", "BIND_ACCOUNT_WITHOUT_LEDGER": "true", "WORKERS": "2"},
-        ["LEDGER_URL memory: needs WORKERS=1: workers share no memory"],
+        ["LEDGER_URL memory: needs WORKERS=1: each worker would have a ledger of its own"],
     ),
     *(
         ({"LEDGER_URL": url}, ["LEDGER_URL names PostgreSQL, which comes with a later version"])
@@ -631,17 +632,22 @@ LEDGERS: Final[list[tuple[dict[str, str], list[str]]]] = [
     *(
         (
             {"LEDGER_URL": url},
-            ["LEDGER_URL must be off, memory:, sqlite:///file or sqlite:////absolute/file"],
+            [f"LEDGER_URL must be {forms(LEVELS)}"],
         )
         for url in (
             "OFF",
             "memory",
             "redis://hunter2",
-            "sqlite:///",
             "sqlite://hunter2",
-            "sqlite:///a?b",
             "a",
         )
+    ),
+    *(
+        (
+            {"LEDGER_URL": url},
+            ["LEDGER_URL must be sqlite:///file or sqlite:////absolute/file, without ?, # or NUL"],
+        )
+        for url in ("sqlite:///", "sqlite:///a?b")
     ),
 ]
 
