@@ -28,7 +28,6 @@ async def logged_attempt(
     api, began = request.endpoint.api, time.monotonic()
     record = log.bind(api=api, request_id=request.request_id, attempts=len(flight.attempts))
     end = "cancelled"
-    flight.under_way = attempt
     metrics.upstream_in_flight.labels(api).inc()
     try:
         verified = await client.call(request.endpoint, request.request_id, request.body, attempt)
@@ -55,7 +54,6 @@ async def logged_attempt(
         record.error("attempt", end=end, error_class=type(error).__name__, stack=stack_of(error))
         raise
     finally:
-        flight.under_way = None
         metrics.upstream_in_flight.labels(api).dec()
         metrics.upstream_attempts.labels(api, end).inc()
         metrics.upstream_seconds.labels(api).observe(time.monotonic() - began)

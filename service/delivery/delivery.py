@@ -12,7 +12,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from google.protobuf.message import Message
@@ -30,19 +30,30 @@ from ..telemetry.metrics import Metrics
 from .clock_skew import ClockSkew
 from .flight import Flight
 from .ledger_session import Busy, LedgerSession
-from .ledger_wait import LedgerWait
 from .linkage_queue import LinkageQueue
 from .outbound_request import OutboundRequest
+from .pace import Pace
 from .sender import LEFT_MIN_S, Sender
+from .state import FlightState
 
 CANCEL_SHARE: Final = 0.6
 """How much of the margin before its caller's deadline a cancelled flight may take to tidy up the ledger."""
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much one process sends."""
+
+    max_in_flight: int
+    """Flights at a time, and concurrent attempts at each API."""
+    attempts_max: int
+    """Attempts at one request, the first one included."""
+
+
 class Delivery:
     """Delivers orders, and knows which are under way."""
 
-    def __init__(  # noqa: PLR0913  (one argument for each part)
+    def __init__(
         self,
         client: Client,
         session: LedgerSession,
@@ -50,28 +61,24 @@ class Delivery:
         *,
         apis: Iterable[str],
         codes: ResultCodes,
-        max_in_flight: int,
-        attempts_max: int,
+        limits: Limits,
         skew: ClockSkew | None = None,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._session = session
-        self._max_in_flight = max_in_flight
+        self._max_in_flight = limits.max_in_flight
         self._flights: dict[Key, Flight] = {}
         self._by_caller: Counter[str] = Counter()
         self._linkages = LinkageQueue()
         skew = skew or ClockSkew(metrics)
         self._senders = {
             api: Sender(
-                api,
                 client,
                 session,
+                Pace(api, limit_max=limits.max_in_flight, skew=skew, chance=chance),
                 metrics,
                 codes,
-                limit_max=max_in_flight,
-                attempts_max=attempts_max,
-                skew=skew,
-                chance=chance,
+                attempts_max=limits.attempts_max,
             )
             for api in apis
         }
@@ -124,8 +131,7 @@ class Delivery:
             raise flight.answer
         if flight.sent or flight.task.cancelled() or (flight.cancelled and not flight.attempts):
             # A cancelled flight that has made no attempt makes none, though the ledger keeps it up.
-            failure = flight.failure_now()
-            raise failure.explained() if isinstance(failure, LedgerWait) else failure
+            raise flight.failure_now(self._session.progress)
         # It may be sent yet, for others who wait or before its cancel is through: not `not_sent`.
         raise Refusal(reasons.ERROR_REASON_REQUEST_IN_PROGRESS)
 
@@ -147,8 +153,7 @@ class Delivery:
             raise Refusal(reasons.ERROR_REASON_OVERLOADED)
 
     def _begin(self, request: OutboundRequest, fingerprint: bytes, call: Call) -> Flight:
-        stuck = self._session.progress.wait()
-        flight = Flight(request, fingerprint, self._session.linkage(request), call.caller.name, stuck)
+        flight = Flight(request, fingerprint, self._session.linkage(request), call.caller.name)
         flight.join(call)
         flight.task = asyncio.create_task(self._fly(flight))
         self._flights[request.key] = flight
@@ -160,7 +165,10 @@ class Delivery:
         del self._flights[flight.request.key]
         self._by_caller[flight.caller] -= 1
         error = None if task.cancelled() else task.exception()
-        if error is None or isinstance(error, (Refusal, CallError)) or flight.deadlines:
+        if not task.cancelled() and (error is None or isinstance(error, (Refusal, CallError))):
+            flight.enter(FlightState.FINISHED)
+            return
+        if error is None or flight.deadlines:
             return
         # Whoever waits is told, and that is logged; a bug that nobody waits for must not go unseen.
         log.error("a flight met a bug", error_class=type(error).__name__, stack=stack_of(error))
@@ -168,11 +176,12 @@ class Delivery:
     async def _fly(self, flight: Flight) -> Message:
         request, sender = flight.request, self._senders[flight.request.endpoint.api]
         waits = self._linkages.is_taken(flight.linkage)
-        if waits or sender.is_open or sender.is_full:
+        if waits or sender.pace.is_open or sender.pace.limiter.is_full:
             # What is known already need not wait: its turn, for room, nor for AlipayHK to be well.
             known = await self._session.look(flight)
             if known is not None and not isinstance(known, Busy):
                 return known
-        flight.stuck = Refusal(reasons.ERROR_REASON_LINKAGE_BUSY)
+        blocked_by = reasons.ERROR_REASON_LINKAGE_BUSY if waits else None
+        flight.enter(FlightState.QUEUED_FOR_LINKAGE, blocked_by=blocked_by)
         async with self._linkages.take(flight.linkage, request.biz_time_ms):
-            return await sender.run(flight, waited=waits)
+            return await sender.run(flight)

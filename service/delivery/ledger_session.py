@@ -27,17 +27,18 @@ from ..ledger import (
     Reused,
     State,
 )
-from ..ledger.lease import Clock, Moment
+from ..ledger.lease import Clock
 from ..ledger.rules import Linkage, answer_to
 from ..ledger.vault import Vault
 from ..outcomes.refusal import Refusal, Violation, skew_fact
 from ..telemetry.logs import log
 from ..telemetry.metrics import Metrics
-from .flight import Flight
+from .flight import Flight, Held
 from .ledger_wait import LedgerProgress
 from .outbound_request import OutboundRequest
 from .pending_writes import PendingWrites
 from .replay import rejection_data, replay
+from .state import FlightState
 
 POLL_S: Final = 0.25
 POLL_MIN_S: Final = 0.01
@@ -57,8 +58,8 @@ class Busy:
     """It must wait, at the latest until then."""
 
     wait_s: float
-    refusal: Refusal
-    """What it fails with if it cannot wait that long."""
+    reason: reasons.ErrorReason
+    """What its callers get if their deadlines expire first."""
 
 
 class LedgerSession:
@@ -74,6 +75,7 @@ class LedgerSession:
         biz_time_ahead_s: float,
         idempotent_without: bool = False,
         clock: Clock | None = None,
+        on_late_claim: Callable[[], None] = lambda: None,
     ) -> None:
         self._ledger = ledger
         self._vault = vault
@@ -81,7 +83,8 @@ class LedgerSession:
         self._biz_time_ahead_s = biz_time_ahead_s
         self._idempotent_without = idempotent_without
         self._clock = clock or Clock()
-        self._unrecorded = PendingWrites(metrics)
+        self._on_late_claim = on_late_claim
+        self._pending = PendingWrites(metrics)
         self.progress = LedgerProgress()
 
     def fingerprint(self, request: OutboundRequest) -> bytes:
@@ -106,13 +109,15 @@ class LedgerSession:
         except asyncio.CancelledError as error:
             # It may be written all the same, and then must be undone; or be known, and then replayed.
             answer, cancelled = await asking, error
-        if isinstance(answer, Granted):
-            flight.token = answer.token
+        if isinstance(answer, Granted) and answer.token:
+            flight.held = Held(answer.token, asked.lease(self._lease_ms))
         meaning = self._meaning(flight, answer)
+        if isinstance(meaning, Busy):
+            flight.enter(FlightState.WAITING_FOR_OTHER, blocked_by=meaning.reason)
         if cancelled is not None and (meaning is None or isinstance(meaning, Busy)):
-            flight.stuck = meaning.refusal if meaning is not None else flight.stuck
             raise cancelled
-        if meaning is None and not await self._is_held(flight, asked):
+        if meaning is None and self._clock.is_late(asked) and not await self.renew(flight):
+            self._on_late_claim()
             raise Refusal(reasons.ERROR_REASON_LEDGER_UNAVAILABLE, cause="the claim took too long")
         return meaning
 
@@ -121,26 +126,26 @@ class LedgerSession:
 
         What never left and whose lease is over must be claimed anew: newer news may have been applied.
         """
-        asked = self._clock.now()
-        if not flight.token:
+        asked, held = self._clock.now(), flight.held
+        if held is None:
             return True
         if not flight.sent and not self.may_send(flight):
             return False
         write = self._ledger.renew if flight.sent else self._ledger.extend
         try:
-            held = await write(flight.request.key, flight.token, self._lease_ms, asked.ms)
+            is_held = await write(flight.request.key, held.token, self._lease_ms, asked.ms)
         except LedgerUnavailable:
             return False
-        flight.lease = asked.lease(self._lease_ms)
-        return held and not self._clock.is_late(asked)
+        flight.held = Held(held.token, asked.lease(self._lease_ms))
+        return is_held and not self._clock.is_late(asked)
 
     def may_send(self, flight: Flight) -> bool:
         """Return whether a request is still this process's to send."""
-        return flight.lease is None or flight.lease.holds(self._clock)
+        return flight.held is None or flight.held.lease.holds(self._clock)
 
     async def hold(self, flight: Flight, wait_s: float) -> None:
         """Take more time for what never left, where its lease would be over before a wait is."""
-        if not flight.sent and flight.lease and not flight.lease.holds(self._clock, wait_s):
+        if not flight.sent and flight.held and not flight.held.lease.holds(self._clock, wait_s):
             await self.renew(flight)
 
     async def applied(self, flight: Flight, response: Message) -> None:
@@ -161,15 +166,15 @@ class LedgerSession:
 
     async def undo(self, flight: Flight) -> None:
         """Take the claim back: no byte of it left."""
-        key, token = flight.request.key, flight.token
-        if token:
-            await self._unrecorded.write(
-                key, flight.linkage, lambda: self._ledger.undo(key, token, self._clock.now_ms())
+        key, held = flight.request.key, flight.held
+        if held:
+            await self._pending.write(
+                key, flight.linkage, lambda: self._ledger.undo(key, held.token, self._clock.now_ms())
             )
 
     async def flush(self) -> None:
         """Record what could not be recorded when it happened."""
-        await self._unrecorded.flush()
+        await self._pending.flush()
 
     async def drop(self, *, older_than_s: float) -> None:
         """Forget finals that are old enough."""
@@ -179,8 +184,8 @@ class LedgerSession:
     async def close(self) -> None:
         """Record what is left, as far as that can be, and finish."""
         await self.flush()
-        if self._unrecorded:
-            log.error("endings were not recorded", count=len(self._unrecorded))
+        if self._pending:
+            log.error("endings were not recorded", count=len(self._pending))
         await self._ledger.close()
 
     async def _ask(self, flight: Flight, read: Callable[[Claim, int], Awaitable[Answer]]) -> Answer:
@@ -188,8 +193,8 @@ class LedgerSession:
         claim = flight.claim(lease_ms=self._lease_ms, biz_time_max_ms=now_ms + ahead_ms)
         without = self._idempotent_without and claim.may_repeat
         try:
-            if self._unrecorded and not await self._unrecorded.flush_for(claim.key, claim.linkage):
-                flight.in_doubt |= claim.key in self._unrecorded  # it was sent, whatever came of it
+            if self._pending and not await self._pending.flush_for(claim.key, claim.linkage):
+                flight.in_doubt |= claim.key in self._pending  # it was sent, whatever came of it
                 raise LedgerUnavailable("an earlier ending is not recorded yet")
             answer = await read(claim, now_ms)
             self.progress.answered()
@@ -202,12 +207,6 @@ class LedgerSession:
             # It may have been sent while the ledger could not be used.
             return replace(answer, was_in_doubt=True)
         return answer
-
-    async def _is_held(self, flight: Flight, asked: Moment) -> bool:
-        """Whether a grant's lease lasts for a whole attempt; it may have been long on its way."""
-        if flight.token:
-            flight.lease = asked.lease(self._lease_ms)
-        return not self._clock.is_late(asked) or await self.renew(flight)
 
     def _meaning(self, flight: Flight, answer: Answer) -> Message | Busy | None:
         # What an earlier answer said is over: what was under way then may have been taken back since.
@@ -237,14 +236,14 @@ class LedgerSession:
 
     def _busy(self, until_ms: int, reason: reasons.ErrorReason) -> Busy:
         left_s = max(until_ms / 1000 - self._clock.now_s(), 0.0)
-        return Busy(min(left_s, POLL_S) + POLL_MIN_S, Refusal(reason))
+        return Busy(min(left_s, POLL_S) + POLL_MIN_S, reason)
 
     async def _end(self, flight: Flight, state: State, data: bytes, result: Result) -> None:
-        key, token = flight.request.key, flight.token
-        if not token:
+        key, held = flight.request.key, flight.held
+        if not held:
             return
         sealed = self._vault.seal(data, key) if data else b""
         ending = Ending(state, result.status, result.code, sealed)
-        await self._unrecorded.write(
-            key, flight.linkage, lambda: self._ledger.record(key, token, ending, self._clock.now_ms())
+        await self._pending.write(
+            key, flight.linkage, lambda: self._ledger.record(key, held.token, ending, self._clock.now_ms())
         )

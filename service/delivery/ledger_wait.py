@@ -6,8 +6,6 @@ import time
 
 from alipayhk.linkage.v1 import error_reason_pb2 as reasons
 
-from ..outcomes.refusal import Refusal
-
 
 class LedgerProgress:
     """Knows when the ledger last answered a claim or a look-up."""
@@ -19,10 +17,6 @@ class LedgerProgress:
         """Note that the ledger has just answered."""
         self._answered_s = time.monotonic()
 
-    def wait(self) -> LedgerWait:
-        """Return what a call fails with that waits for the ledger from now on."""
-        return LedgerWait(self, time.monotonic())
-
     def reason_since(self, since_s: float) -> reasons.ErrorReason:
         """Return OVERLOADED if the ledger answered others in the later half of this wait.
 
@@ -31,16 +25,3 @@ class LedgerProgress:
         if self._answered_s > (since_s + time.monotonic()) / 2:
             return reasons.ERROR_REASON_OVERLOADED
         return reasons.ERROR_REASON_LEDGER_UNAVAILABLE
-
-
-class LedgerWait(Refusal):
-    """A call's deadline expired while it waited for the ledger."""
-
-    def __init__(self, progress: LedgerProgress, since_s: float) -> None:
-        super().__init__(reasons.ERROR_REASON_LEDGER_UNAVAILABLE)
-        self._progress = progress
-        self._since_s = since_s
-
-    def explained(self) -> Refusal:
-        """Return the refusal with the reason as it is known now."""
-        return Refusal(self._progress.reason_since(self._since_s))

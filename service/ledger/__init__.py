@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 
 class LedgerFault(ValueError):
@@ -184,8 +184,9 @@ Answer = Granted | Known | InProgress | LinkageBusy | Reused | ClaimRejected
 class Ledger(Protocol):
     """What every level can do. Every method may raise LedgerUnavailable."""
 
-    outlives_crash: ClassVar[bool]
-    """Whether what it does not know was never sent, as far as it was asked before sending."""
+    @property
+    def outlives_crash(self) -> bool:
+        """Whether what it does not know was never sent, as far as it was asked before sending."""
 
     async def claim(self, claim: Claim, now_ms: int) -> Answer:
         """Say what is known of a request, or write that it is about to be sent; in one commit."""

@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ..credentials.callers import ANYBODY, Caller
+from .circumstances import Circumstances
+from .result_codes import ResultCodes
+from .verdict import Failure, Verdict, verdict_of
 
 MARGIN_S: Final = 0.05
 MARGIN_SHARE: Final = 0.1
@@ -19,34 +22,6 @@ It rounds the timeout up by at most 1 % (from 100 s on to whole seconds), and us
 timeout again where that is at most 3 % longer:
 https://github.com/grpc/grpc/blob/master/src/core/ext/transport/chttp2/transport/hpack_encoder.cc
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Circumstances:
-    """What the meaning of a failure depends on, beside the failure."""
-
-    api: str = ""
-    """The RPC's name."""
-    idempotent: bool = False
-    """Whether the same request may be sent again without harm."""
-    attempts: int = 0
-    sent: bool = False
-    """Whether a byte of any attempt may have left, or may leave while nobody knows better."""
-    in_doubt: bool = False
-    """Whether an earlier attempt, of this call or of another, may have taken effect."""
-    replayed: bool = False
-    """Whether the answer comes from the ledger."""
-    looked_up: bool = False
-    """Whether a ledger that outlives a crash said, in this call, what it knows of the request id."""
-    retried: bool = False
-    """Whether a client or a proxy marked it as a retry, whose earlier attempts its caller never saw."""
-    resends_ended: bool = False
-    """Whether ATTEMPTS_MAX or the retry budget ended the re-sends, so that gRPC must not retry either."""
-
-    @property
-    def hides_attempts(self) -> bool:
-        """Whether an earlier attempt may have been sent of which nothing is known here: see ADR 0010."""
-        return self.retried and not (self.looked_up or self.replayed)
 
 
 class Undecodable:
@@ -65,6 +40,8 @@ class Call:
     """Empty until a valid one was read."""
     caller_deadline: float | None = None
     """Until when its caller certainly waits, on the monotonic clock; None without a deadline."""
+    failure: Failure | None = None
+    """The failed attempt of its flight, if there is one, with the verdict that was made when it ended."""
     reported: dict[str, Any] = field(default_factory=dict)
     """What its caller was told, for the log."""
     margin_s: float = field(init=False)
@@ -83,6 +60,12 @@ class Call:
     def caller_left_s(self) -> float | None:
         """How much longer its caller certainly waits; None without a deadline."""
         return None if self.caller_deadline is None else self.caller_deadline - time.monotonic()
+
+    def verdict_of(self, error: Exception, codes: ResultCodes) -> Verdict:
+        """Return the verdict on what this call ended with; a failed attempt has been judged already."""
+        if self.failure is not None and self.failure.error is error:
+            return self.failure.verdict.in_view_of(self.circumstances)
+        return verdict_of(error, self.circumstances, codes)
 
 
 def certain_s(remaining_s: float | None) -> float | None:

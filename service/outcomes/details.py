@@ -9,7 +9,8 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RequestInfo, Ret
 from google.rpc.status_pb2 import Status
 
 from .refusal import Violation
-from .table import Retry, Verdict
+from .table import Retry
+from .verdict import Verdict
 
 DOMAIN: Final = "linkage.alipayhk"
 DETAILS_BYTES_MAX: Final = 6 * 1024 - 1

@@ -10,7 +10,7 @@ from grpc import StatusCode
 
 RATE_LIMITED: Final = "REQUEST_TRAFFIC_EXCEED_LIMIT"
 
-SET_UP_CODES: Final = frozenset(
+CONFIGURATION_CODES: Final = frozenset(
     {
         "INVALID_SIGNATURE",
         "INVALID_CLIENT",

@@ -36,6 +36,7 @@ def log_lines() -> Iterator[LogStream]:
     set_up_logs("debug", stream)
     yield stream
     structlog.reset_defaults()
+    assert stream.of("illegal state transition") == []
 
 
 @pytest.fixture

@@ -184,7 +184,7 @@ class Run:
         for world in self.worlds:
             await world.session.flush()
             await world.nothing_is_left()
-            assert not world.session._unrecorded
+            assert not world.session._pending
         assert not [key for key, count in self.bank.effects.items() if count > 1]
         await self._ask_again()
 

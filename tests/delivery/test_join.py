@@ -358,7 +358,7 @@ async def test_with_too_little_time_nothing_is_begun(world: World, left_s: float
 
 async def test_with_too_little_time_after_waiting_for_room_nothing_is_sent(make: Make) -> None:
     world = make(max_in_flight=2)
-    for limiter in (attempts._limiter for attempts in world.delivery._senders.values()):
+    for limiter in (sender.pace.limiter for sender in world.delivery._senders.values()):
         limiter._limit = 1.0
     world.client.script("a", Step(after_s=0.95))
     first, second = world.start(world.sync("a")), world.start(world.sync("b"), left_s=1.0)

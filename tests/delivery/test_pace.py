@@ -35,11 +35,11 @@ CIRCUIT_OPEN = ("CIRCUIT_OPEN", "not_sent", "same_request_id")
 
 
 def limiter(world: World, api: str = "SyncLinkage") -> Limiter:
-    return world.delivery._senders[api]._limiter
+    return world.delivery._senders[api].pace.limiter
 
 
 def is_open(world: World, api: str = "SyncLinkage") -> bool:
-    return world.delivery._senders[api].is_open
+    return world.delivery._senders[api].pace.is_open
 
 
 async def many(world: World, count: int, *, prefix: str = "ill", left_s: float = 0.25) -> list[Reported]:

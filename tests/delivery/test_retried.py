@@ -66,7 +66,7 @@ async def test_a_ledger_that_cannot_be_read(world: World) -> None:
 
 async def test_no_room_in_time(make: Make) -> None:
     world = make(max_in_flight=9)
-    world.delivery._senders["SyncLinkage"]._limiter._limit = 1.0
+    world.delivery._senders["SyncLinkage"].pace.limiter._limit = 1.0
     world.client.script("a", Step(after_s=3.0))
     first = world.start(world.sync("a"))
     await asyncio.sleep(0.1)
@@ -89,7 +89,7 @@ async def test_other_content_under_way_under_the_same_id(world: World) -> None:
 
 async def test_who_waits_for_one_flight_is_told_as_each_of_them_called(make: Make) -> None:
     world = make(max_in_flight=9, ledger=MemoryLedger())
-    world.delivery._senders["SyncLinkage"]._limiter._limit = 1.0
+    world.delivery._senders["SyncLinkage"].pace.limiter._limit = 1.0
     world.client.script("a", Step(after_s=3.0))
     first = world.start(world.sync("a"))
     await asyncio.sleep(0.1)

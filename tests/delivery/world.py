@@ -23,15 +23,15 @@ from clients.alipayhk.wire.messages import VerifiedResponse
 from clients.alipayhk.wire.protocols import ENVELOPE_SIGNED, HEADER_SIGNED
 from service.credentials.callers import ANYBODY, Caller
 from service.delivery.clock_skew import ClockSkew
-from service.delivery.delivery import Delivery
+from service.delivery.delivery import Delivery, Limits
 from service.delivery.ledger_session import LedgerSession
 from service.delivery.outbound_request import OutboundRequest
 from service.ledger import Answer, Claim, Ending, Key, LedgerUnavailable, Row
 from service.ledger.lease import Clock
 from service.ledger.memory import MemoryLedger
-from service.outcomes.call import Call, Circumstances
+from service.outcomes.call import Call
+from service.outcomes.circumstances import Circumstances
 from service.outcomes.result_codes import ResultCodes
-from service.outcomes.table import verdict_of
 from service.server.rpcs import bind_account, sync_linkage
 from service.telemetry.metrics import Metrics
 from tests.service.fakes import refused, vault_of, verified
@@ -321,8 +321,7 @@ class World:
             self.metrics,
             apis=("SyncLinkage", "BindAccount"),
             codes=self.codes,
-            max_in_flight=max_in_flight,
-            attempts_max=attempts_max,
+            limits=Limits(max_in_flight, attempts_max),
             skew=ClockSkew(self.metrics, clock=clock),
             chance=chance,
         )
@@ -377,7 +376,7 @@ class World:
         try:
             response: Message = await self.delivery.deliver(order, call)
         except Exception as error:  # noqa: BLE001  (as the last one who can keep its text from the caller)
-            verdict = verdict_of(error, call.circumstances, self.codes)
+            verdict = call.verdict_of(error, self.codes)
             took_s = time.monotonic() - began
             names = (verdict.reason_name, str(verdict.outcome), str(verdict.retry), verdict.code.name)
             ended = call.circumstances.resends_ended
@@ -413,9 +412,9 @@ class World:
         assert not delivery._flights
         assert not delivery._linkages._waiting
         assert not +Counter(delivery._by_caller)
-        for attempts in delivery._senders.values():
-            assert (attempts._limiter._taken, list(attempts._limiter._waiting)) == (0, [])
-            assert not attempts._breaker._probing
+        for sender in delivery._senders.values():
+            assert (sender.pace.limiter._taken, list(sender.pace.limiter._waiting)) == (0, [])
+            assert not sender.pace.breaker._probing
         ours = ("Delivery.", "Attempts.", "Bookkeeping.", "World.")
         left = [getattr(task.get_coro(), "__qualname__", "") for task in asyncio.all_tasks()]
         assert not [name for name in left if name.startswith(ours)]

@@ -32,7 +32,7 @@ async def test_disk_that_is_full_is_told_once_and_takes_nobody_out_of_rotation(
         assert await health(gateway.channel) == SERVING
         await scene.ok(APIS[0], known, replayed=True)
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (soft, hard))
-        await gateway.logged(lambda record: record["event"] == "the ledger can be used again")
+        await gateway.logged(lambda record: record["event"] == "ledger recovered")
         assert (await metrics(gateway))[USABLE] == 1
-    said = [record for record in gateway.records if record["event"] == "the ledger cannot be used"]
+    said = [record for record in gateway.records if record["event"] == "ledger unavailable"]
     assert [record["level"] for record in said] == ["error"]

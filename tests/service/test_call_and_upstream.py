@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alipayhk.linkage.v1 import error_reason_pb2 as reasons
 from clients.alipayhk.transport import Attempt
 from clients.alipayhk.wire.crypto import EncryptionProfile
 from clients.alipayhk.wire.endpoint import Encryption, Endpoint
@@ -18,7 +17,6 @@ from clients.alipayhk.wire.keys import Keys
 from service.config.settings import read_settings
 from service.delivery.flight import Flight
 from service.outcomes.call import certain_s, deadline_of
-from service.outcomes.refusal import Refusal
 from service.upstream import endpoints_of, transport_of
 from tests.service.fakes import call_of, known, order_of
 from tests.service.files import KeyRing, TlsFiles
@@ -98,7 +96,7 @@ def test_a_flight_was_sent_if_a_byte_of_any_attempt_left(keys: Keys) -> None:
         ((False, True), True),
     ):
         order = order_of(Endpoint("SyncLinkage", "header-signed", "https://h", "/p", "C", keys, True))
-        flight = Flight(order, b"", None, "", Refusal(reasons.ERROR_REASON_LEDGER_UNAVAILABLE))
+        flight = Flight(order, b"", None, "")
         flight.attempts += [Attempt(sent=left) for left in attempts]
         assert flight.sent is sent
         assert flight.circumstances == known(sent=attempts)

@@ -109,13 +109,14 @@ def make(keys: Keys) -> Make:
 
 
 @pytest.fixture(autouse=True)
-async def nobody_complains() -> AsyncIterator[None]:
+async def nobody_complains(log_lines: LogStream) -> AsyncIterator[None]:
     """Let no exception that nobody waits for reach the loop's own handler."""
     complaints: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
     yield
     await turns()
     assert complaints == []
+    assert log_lines.of("illegal state transition") == []
 
 
 async def turns(count: int = 5) -> None:

@@ -16,7 +16,8 @@ from alipayhk.linkage.v1 import error_reason_pb2 as reasons
 from service.outcomes.details import status_of, trailers_of
 from service.outcomes.refusal import Refusal, Violation
 from service.outcomes.result_codes import ResultCodes
-from service.outcomes.table import Outcome, Retry, Verdict, verdict_of
+from service.outcomes.table import Outcome, Retry
+from service.outcomes.verdict import Verdict, verdict_of
 from tests.service.fakes import known, refused
 from tests.service.test_outcome_table import TABLE, Case
 

@@ -16,11 +16,12 @@ import service
 from alipayhk.linkage.v1 import error_reason_pb2 as reasons
 from clients.alipayhk.wire import errors
 from service.outcomes import sentences
-from service.outcomes.call import Circumstances
+from service.outcomes.circumstances import Circumstances
 from service.outcomes.refusal import Refusal, Violation
 from service.outcomes.result_codes import Meaning, ResultCodes
 from service.outcomes.sentences import SENTENCES
-from service.outcomes.table import FAILURES, REFUSALS, RETRY_AFTER_MAX_S, RETRY_AFTER_S, Verdict, verdict_of
+from service.outcomes.table import FAILURES, REFUSALS, RETRY_AFTER_MAX_S, RETRY_AFTER_S
+from service.outcomes.verdict import Verdict, verdict_of
 from tests.service.fakes import known, refused
 
 PROMISED: Final = True
@@ -376,7 +377,7 @@ def reasons_in_the_code() -> Iterator[str]:
     """Name every reason outside the two tables, but those that a verdict's is compared with."""
     root = Path(inspect.getfile(service)).parent
     for path in root.rglob("*.py"):
-        if path.name not in {"table.py", "sentences.py"}:
+        if path.name not in {"table.py", "sentences.py", "verdict.py"}:
             tree = ast.parse(path.read_text("utf-8"))
             compared = {
                 id(side)
