@@ -32,7 +32,7 @@ from .upstream import endpoints_of, transport_of
 
 FLUSH_EVERY_S: Final = 1.0
 DROP_EVERY: Final = 60
-"""Rounds between two times of dropping old outcomes."""
+"""Old results are dropped once in so many rounds of `_maintain`."""
 
 
 async def run(settings: Settings, *, shared: bool) -> None:

@@ -86,7 +86,7 @@ class Flight:
 
     @property
     def state(self) -> FlightState:
-        """Its state. The transport makes AWAITING_ANSWER of CONNECTING, when it sets `Attempt.sent`."""
+        """The state; the transport turns CONNECTING into AWAITING_ANSWER when it sets `Attempt.sent`."""
         if self.entered is FlightState.CONNECTING and self.attempts and self.attempts[-1].sent:
             return FlightState.AWAITING_ANSWER
         return self.entered
@@ -94,7 +94,7 @@ class Flight:
     def enter(self, state: FlightState, *, blocked_by: reasons.ErrorReason | None = None) -> None:
         """Move to a state; keep the earlier `blocked_by` if none is given.
 
-        An illegal transition is a bug in this package. It is logged, and the flight goes on: raising here
+        An illegal transition is a bug in this package. It is logged, and the flight continues: raising here
         could lose a result that is about to be recorded, and the state decides nothing about that.
         """
         if (self.state, state) not in TRANSITIONS:
@@ -126,7 +126,7 @@ class Flight:
 
     @property
     def circumstances(self) -> Circumstances:
-        """What the verdict on its failures depends on."""
+        """The facts that the verdict on its failures depends on."""
         endpoint = self.request.endpoint
         return Circumstances(
             api=endpoint.api,

@@ -20,7 +20,7 @@ _NO_REQUEST: Final = Key("", "", "")
 
 
 class LedgerMonitor:
-    """Wraps the ledger. Each outage is one error in the log, and one line at its end; a gauge shows it."""
+    """Wraps the ledger. Logs one error when an outage starts and one line when it is over; sets a gauge."""
 
     def __init__(
         self, ledger: Ledger, metrics: Metrics, now_s: Callable[[], float] = time.monotonic

@@ -1,4 +1,4 @@
-"""Why a call whose deadline expired while it waited for the ledger was not answered by it."""
+"""Distinguish an overloaded ledger from an unavailable one, for calls that expire while they wait."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ class LedgerProgress:
         self._answered_s = float("-inf")
 
     def answered(self) -> None:
-        """Note that the ledger has just answered."""
+        """Note that the ledger answered now."""
         self._answered_s = time.monotonic()
 
     def reason_since(self, since_s: float) -> reasons.ErrorReason:
-        """Return OVERLOADED if the ledger answered others in the later half of this wait.
+        """Return OVERLOADED if the ledger answered other calls in the later half of this wait.
 
-        In the earlier half it may still have finished what it had begun before it became unavailable.
+        An answer in the earlier half proves nothing: it may have been in progress when the ledger failed.
         """
         if self._answered_s > (since_s + time.monotonic()) / 2:
             return reasons.ERROR_REASON_OVERLOADED

@@ -148,7 +148,7 @@ class Sender:
         return response
 
     def _wait_s(self, flight: Flight, error: CallError, verdict: Verdict) -> float | None:
-        """Return the wait in seconds before another attempt; None if there is none."""
+        """Return the wait in seconds before the next attempt; None if no attempt is to follow."""
         flight.resends_ended |= len(flight.attempts) >= self._attempts_max
         limited = verdict.reason == reasons.ERROR_REASON_WALLET_RATE_LIMITED
         hopeless = self._closing.is_set() or limited or self.pace.breaker.is_open

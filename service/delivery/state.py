@@ -6,7 +6,7 @@ A *flight* carries one request id with one content; calls with the same id and c
 flight. It is in exactly one state. The state decides one thing: what a caller gets whose deadline expires
 now (`Flight.failure_now`). Whether a request was sent never depends on the state: `Attempt.sent` says so.
 
-What the ledger holds in each state, and what a crash of the process leaves there:
+The list says what the ledger holds in each state, and what a crash of the process leaves there:
 
 - LOOKING_UP, QUEUED_FOR_LINKAGE, QUEUED_FOR_CAPACITY, WAITING_FOR_OTHER: nothing of this flight. A crash
   leaves the ledger as it was.
@@ -19,9 +19,9 @@ What the ledger holds in each state, and what a crash of the process leaves ther
   kept in memory (`PendingWrites`) and written later. A crash loses it, and the row is in doubt.
 - FINISHED: the result is committed, or in `PendingWrites`, or nothing was claimed.
 
-Who moves a flight: `Delivery` queues it for its linkage and finishes it. `LedgerSession` moves it to
-WAITING_FOR_OTHER. `Sender` makes all other moves but one: the transport sets `Attempt.sent` just before it
-writes the first byte, and this alone turns CONNECTING into AWAITING_ANSWER.
+Three classes move a flight. `Delivery` queues it for its linkage and finishes it. `LedgerSession` moves it
+to WAITING_FOR_OTHER. `Sender` makes all other moves but one: the transport sets `Attempt.sent` just before
+it writes the first byte, and this alone turns CONNECTING into AWAITING_ANSWER.
 
 A flight that is cancelled, or that an unhandled exception ends, keeps its state: the state says how far it
 got, and so what its callers get.
@@ -36,7 +36,7 @@ from alipayhk.linkage.v1 import error_reason_pb2 as reasons
 
 
 class FlightState(StrEnum):
-    """What a flight is doing; the text is for diagrams and the log."""
+    """The present step of a flight."""
 
     LOOKING_UP = "LOOKING_UP"
     """Reads the ledger: a finished request is answered without waiting in a queue."""
@@ -90,14 +90,14 @@ REASON_AT_DEADLINE: Final[dict[FlightState, reasons.ErrorReason]] = {
     _S.CLAIMING: reasons.ERROR_REASON_LEDGER_UNAVAILABLE,
     _S.WAITING_FOR_OTHER: reasons.ERROR_REASON_REQUEST_IN_PROGRESS,
 }
-"""What a caller gets whose deadline expires before the first attempt.
+"""The reason for a caller whose deadline expires before the first attempt.
 
 - LEDGER_UNAVAILABLE becomes OVERLOADED if the ledger answers other calls in this time (`LedgerProgress`).
 - A flight that had to wait for another request keeps that reason (`Flight.blocked_by`: LINKAGE_BUSY or
   REQUEST_IN_PROGRESS) until its first attempt.
 
-From the first attempt on: UPSTREAM_TIMEOUT in AWAITING_ANSWER, otherwise the failure of the last attempt
-that was sent, and UPSTREAM_UNREACHABLE if none was.
+Once an attempt has started, the caller gets UPSTREAM_TIMEOUT in AWAITING_ANSWER. In any other state it gets
+the failure of the last attempt that was sent, or UPSTREAM_UNREACHABLE if no attempt was sent.
 """
 
 

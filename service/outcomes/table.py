@@ -25,7 +25,7 @@ class Outcome(StrEnum):
 
 
 class Retry(StrEnum):
-    """What the caller may do next."""
+    """The next step that is safe for the caller."""
 
     SAME_REQUEST_ID = "same_request_id"
     NEW_REQUEST_ID = "new_request_id"

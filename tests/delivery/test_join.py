@@ -415,13 +415,13 @@ async def test_a_bug_that_nobody_waits_for_is_logged(world: World, log_lines: Lo
     await asyncio.sleep(0.5)
     call.cancel()
     await asyncio.sleep(1.0)
-    (line,) = log_lines.of("a flight met a bug")
+    (line,) = log_lines.of("unhandled exception in delivery task")
     assert line["error_class"] == "TypeError"
     assert "88781108" not in log_lines.getvalue()
     assert await world.state("a") == "in_doubt"
     reported = await world.deliver(replace(world.sync("b"), reply=reply))
     assert reported.short == ("GATEWAY_BUG", "unknown", "operator")
-    assert len(log_lines.of("a flight met a bug")) == 1
+    assert len(log_lines.of("unhandled exception in delivery task")) == 1
 
 
 async def test_a_bug_that_hides_what_became_of_a_flight_is_not_told_as_not_sent(world: World) -> None:

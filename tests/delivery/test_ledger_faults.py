@@ -135,7 +135,7 @@ async def test_what_cannot_be_recorded_even_at_the_end_is_counted_in_the_log(
     world.faulty.fault("record", FAILS, FAILS)
     await world.deliver(world.sync("a"))
     await world.session.close()
-    (line,) = log_lines.of("endings were not recorded")
+    (line,) = log_lines.of("results lost at shutdown")
     assert line["count"] == 1
     assert "dropped" not in line
 
