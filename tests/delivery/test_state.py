@@ -35,7 +35,7 @@ def flight_in(world: World, state: FlightState, *, sent: bool = False) -> Flight
 
 
 @pytest.mark.parametrize(("old", "new"), list(product(S, S)))
-def test_every_transition_takes_place_and_an_illegal_one_is_logged(
+def test_illegal_transition_is_logged_and_made(
     old: FlightState, new: FlightState, log_lines: LogStream
 ) -> None:
     flight = flight_in(World(), old)
@@ -54,7 +54,7 @@ def test_every_state_is_reached_from_the_first_and_leads_to_the_last() -> None:
     assert {old for old, _ in TRANSITIONS} == set(S) - {S.FINISHED}
 
 
-# -- what a caller gets whose deadline expires in each state
+# -- the result for a caller whose deadline expires, in each state
 
 
 def at_deadline(flight: Flight) -> object:
@@ -117,7 +117,7 @@ def test_flight_with_an_attempt_fails_as_the_last_attempt_that_was_sent(
     assert at_deadline(flight) is expected
 
 
-# -- the table is what happens
+# -- the table agrees with the code
 
 
 @pytest.fixture

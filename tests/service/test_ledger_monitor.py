@@ -1,4 +1,4 @@
-"""Whether the ledger can be used: said once when it cannot be, once when it can again, and by a gauge."""
+"""An outage of the ledger: one log line when it starts, one when it is over, and a gauge."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def usable(metrics: Metrics) -> float | None:
     return metrics.registry.get_sample_value("alipayhk_ledger_usable")
 
 
-def test_trouble_is_told_once_until_nothing_has_failed_for_a_while(log_lines: LogStream) -> None:
+def test_outage_is_logged_once_until_nothing_has_failed_for_a_while(log_lines: LogStream) -> None:
     metrics, now_s = Metrics(), [100.0]
     monitor = LedgerMonitor(MemoryLedger(), metrics, lambda: now_s[0])
     monitor.worked()
@@ -55,7 +55,7 @@ def settings(environ: dict[str, str], tmp_path: Path) -> Settings:
     ("trouble", "cause"),
     [(removed, "the ledger's file cannot be reached: ENOENT"), (locked, "SQLITE_BUSY")],
 )
-async def test_trouble_is_found_out_without_a_call(
+async def test_outage_is_found_without_a_call(
     settings: Settings,
     tmp_path: Path,
     log_lines: LogStream,
