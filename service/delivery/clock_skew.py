@@ -5,7 +5,7 @@ also after the wall clock was set. Two decisions depend on it:
 
 - Results are dropped from the ledger only while the clocks agree. If this clock were set a month ahead,
   every result would look old. A request could be sent again after its result was dropped.
-- A response whose time is outside the window is not accepted. BindAccount would take effect each time and
+- A response with a time outside the window is not accepted. BindAccount would take effect each time and
   be reported as unknown. So BindAccount stops until a verified response of either API is inside the window,
   or the wall clock is set. One request in PROBE_EVERY_S is still sent, as a probe, in case no other request
   brings a time from AlipayHK.

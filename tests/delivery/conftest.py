@@ -1,4 +1,4 @@
-"""Fixtures: virtual time, the log, and worlds in which no request may remain in flight."""
+"""Fixtures: virtual time, the log, and worlds that must not leave a request in flight."""
 
 from __future__ import annotations
 

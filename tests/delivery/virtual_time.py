@@ -24,7 +24,7 @@ class _Jumping(selectors.PollSelector):
     now_s = 1_000.0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Return the ready events; if there are none, advance the time by the timeout."""
+        """Return the ready events; if no event is ready, advance the time by the timeout."""
         ready = super().select(0)
         if not ready and timeout is None:
             raise Stuck
