@@ -14,8 +14,9 @@ from clients.alipayhk.wire.keys import fingerprint
 
 from .config.settings import Settings
 from .delivery.clock_skew import ClockSkew
-from .delivery.delivery import Delivery
-from .delivery.ledger_monitor import WatchedBookkeeping
+from .delivery.delivery import Delivery, Limits
+from .delivery.ledger_monitor import LedgerMonitor
+from .delivery.ledger_session import LedgerSession
 from .ledger import Ledger, LedgerUnavailable
 from .ledger.lease import LEASE_MARGIN_S
 from .ledger.levels import level_of
@@ -32,7 +33,7 @@ from .upstream import endpoints_of, transport_of
 
 FLUSH_EVERY_S: Final = 1.0
 DROP_EVERY: Final = 60
-"""Rounds between two times of dropping old outcomes."""
+"""Old results are dropped once in so many rounds of `_maintain`."""
 
 
 async def run(settings: Settings, *, shared: bool) -> None:
@@ -50,7 +51,7 @@ async def run(settings: Settings, *, shared: bool) -> None:
     metrics = Metrics()
     async with AsyncExitStack() as stack:
         skew = ClockSkew(metrics, window_s=settings.response_time_window_s)
-        session = await stack.enter_async_context(_bookkeeping(settings, metrics, skew))
+        session = await stack.enter_async_context(_ledger_session(settings, metrics, skew))
         transport = transport_of(settings)
         stack.push_async_callback(transport.close)
         endpoints = endpoints_of(settings)
@@ -60,8 +61,7 @@ async def run(settings: Settings, *, shared: bool) -> None:
             metrics,
             apis=endpoints,
             codes=settings.result_codes_file or ResultCodes(),
-            max_in_flight=settings.max_in_flight,
-            attempts_max=settings.attempts_max,
+            limits=Limits(settings.max_in_flight, settings.attempts_max),
             skew=skew,
         )
         server = Server(settings, LinkageService(endpoints, delivery), metrics, shared=shared)
@@ -113,24 +113,29 @@ def _end_with_supervisor(stopping: asyncio.Event) -> None:
 
 
 @asynccontextmanager
-async def _bookkeeping(
+async def _ledger_session(
     settings: Settings, metrics: Metrics, skew: ClockSkew
-) -> AsyncIterator[WatchedBookkeeping]:
-    """Open the ledger, keep it tidy, and close it when everything else is closed."""
-    session = WatchedBookkeeping(
-        *_opened_ledger(settings),
+) -> AsyncIterator[LedgerSession]:
+    """Open the ledger, maintain it, and close it after everything else."""
+    ledger, vault = _opened_ledger(settings)
+    monitor = LedgerMonitor(ledger, metrics)
+    session = LedgerSession(
+        monitor,
+        vault,
         metrics,
         lease_s=settings.upstream_timeout_s + LEASE_MARGIN_S,
         biz_time_ahead_s=settings.biz_time_ahead_s,
         idempotent_without=settings.sync_linkage_without_ledger,
+        on_late_claim=lambda: monitor.failed("the claim took too long"),
     )
-    tidying = asyncio.create_task(_tidy(session, skew, settings.ledger_retention_h * 3600.0))
+    retention_s = settings.ledger_retention_h * 3600.0
+    maintenance = asyncio.create_task(_maintain(session, monitor, skew, retention_s))
     try:
         yield session
     finally:
-        tidying.cancel()
+        maintenance.cancel()
         with suppress(asyncio.CancelledError):
-            await tidying
+            await maintenance
         await session.close()
 
 
@@ -157,22 +162,24 @@ def _marker_unwritable(cause: str) -> None:
     log.warning("ledger marker not writable", cause=cause)
 
 
-async def _tidy(session: WatchedBookkeeping, skew: ClockSkew, retention_s: float) -> None:
-    """Record what could not be recorded, drop old outcomes, and watch ledger and clock."""
+async def _maintain(
+    session: LedgerSession, monitor: LedgerMonitor, skew: ClockSkew, retention_s: float
+) -> None:
+    """Flush pending writes and probe the ledger each second; drop old results each minute."""
     rounds = DROP_EVERY
     while True:
         skew.watch()
         try:
             await session.flush()
-            await session.ask()
+            await monitor.probe()
             if rounds >= DROP_EVERY and skew.agrees:
                 await session.drop(older_than_s=retention_s)
                 rounds = 0
-            session.watch.worked()
-        except LedgerUnavailable as error:
-            session.watch.failed(str(error))
-        except Exception as error:  # noqa: BLE001  (it must go on: what is in doubt waits for it)
-            log.error("tidying failed", error_class=type(error).__name__, stack=stack_of(error))
+            monitor.worked()
+        except LedgerUnavailable:
+            pass  # the monitor has noted it
+        except Exception as error:  # noqa: BLE001  (the loop must continue: pending writes depend on it)
+            log.error("ledger maintenance failed", error_class=type(error).__name__, stack=stack_of(error))
         rounds += 1
         await asyncio.sleep(FLUSH_EVERY_S)
 

@@ -31,5 +31,5 @@ async def test_disk_that_is_full_is_told_once_and_takes_nobody_out_of_rotation(
         assert (await get(gateway.admin, "/readyz"))[0] == 200
         assert await health(gateway.channel) == SERVING
         await scene.ok(APIS[0], known, replayed=True)
-    said = [record for record in gateway.records if record["event"] == "the ledger cannot be used"]
+    said = [record for record in gateway.records if record["event"] == "ledger unavailable"]
     assert [record["level"] for record in said] == ["error"]

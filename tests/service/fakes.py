@@ -26,13 +26,14 @@ from clients.alipayhk.wire.errors import ResultError
 from clients.alipayhk.wire.messages import VerifiedResponse
 from clients.alipayhk.wire.result import Result
 from service.credentials.callers import ANYBODY, Caller
-from service.delivery.delivery import Delivery
+from service.delivery.delivery import Delivery, Limits
 from service.delivery.ledger_session import LedgerSession
 from service.delivery.outbound_request import OutboundRequest
 from service.ledger import Ledger
 from service.ledger.memory import MemoryLedger
 from service.ledger.vault import KEY_BYTES, Vault
-from service.outcomes.call import Call, Circumstances
+from service.outcomes.call import Call
+from service.outcomes.circumstances import Circumstances
 from service.outcomes.result_codes import ResultCodes
 from service.server.rpcs import sync_linkage
 from service.telemetry.metrics import Metrics
@@ -120,8 +121,7 @@ def delivery_of(
         metrics,
         apis=("SyncLinkage", "BindAccount"),
         codes=ResultCodes(),
-        max_in_flight=max_in_flight,
-        attempts_max=5,
+        limits=Limits(max_in_flight, attempts_max=5),
         chance=chance,
     )
 

@@ -16,7 +16,8 @@ from alipayhk.linkage.v1 import error_reason_pb2 as reasons
 from alipayhk.linkage.v1 import linkage_service_pb2 as pb
 from clients.alipayhk.wire import errors
 from service.credentials.callers import ANYBODY, Caller, Callers, Name
-from service.outcomes.call import CURRENT, Call, Circumstances, Undecodable
+from service.outcomes.call import CURRENT, Call, Undecodable
+from service.outcomes.circumstances import Circumstances
 from service.outcomes.refusal import Refusal
 from service.outcomes.result_codes import ResultCodes
 from service.server.access_log import AccessLog

@@ -14,11 +14,11 @@ from google.rpc.error_details_pb2 import ErrorInfo
 
 from alipayhk.linkage.v1 import error_reason_pb2 as reasons
 from clients.alipayhk.wire import errors
-from service.outcomes.call import Circumstances
+from service.outcomes.circumstances import Circumstances
 from service.outcomes.details import status_of
 from service.outcomes.refusal import Refusal, skew_fact
 from service.outcomes.result_codes import ResultCodes
-from service.outcomes.table import verdict_of
+from service.outcomes.verdict import verdict_of
 from tests.service.fakes import known, refused
 from tests.service.test_outcome_table import NAMES, ROWS, TABLE, reported, unsigned, with_answer
 from tests.test_protos import value_comments

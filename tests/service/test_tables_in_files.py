@@ -16,7 +16,7 @@ from service.config.callers_file import callers_file
 from service.config.result_codes_file import ALLOWED, result_codes_file
 from service.credentials.callers import ANYBODY, Caller, Callers, Name
 from service.methods import METHODS
-from service.outcomes.result_codes import RATE_LIMITED, SET_UP_CODES, ResultCodes
+from service.outcomes.result_codes import CONFIGURATION_CODES, RATE_LIMITED, ResultCodes
 from tests.service.fakes import FIXTURES_ARE_FINE
 
 
@@ -224,7 +224,7 @@ CODES_FAULTS: Final = {
     ),
     **{
         f'[BindAccount]\n{code} = "NOT_FOUND"': f"[BindAccount] {code} {OF_ITS_OWN}"
-        for code in sorted({*SET_UP_CODES, RATE_LIMITED})
+        for code in sorted({*CONFIGURATION_CODES, RATE_LIMITED})
     },
 }
 
