@@ -1,7 +1,7 @@
-"""Measure the ledger's levels beside each other: `python bench/ledger.py [--requests N] [--directory DIR]`.
+"""Compare the ledger's levels: `python bench/ledger.py [--requests N] [--directory DIR]`.
 
-A request is a claim of a new id and the record of its ending: two operations. All levels run in one
-process, one after the other and round by round, so that the ratios hold on a machine whose speed wavers.
+A request is two operations: the claim of a new id and the record of its outcome. All levels run in one
+process, in turn in each round, so that the ratios are valid on a machine with a varying speed.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Final
 
 from service.ledger import Claim, Ending, Granted, Key, Ledger, State
+from service.ledger.levels import LEVELS
 from service.ledger.opening import open_ledger
 from service.ledger.vault import Vault
 
-LEVELS: Final = ("off", "memory", "sqlite")
 CONCURRENCIES: Final = (1, 64)
 ROUNDS: Final = 3
 REPLY: Final = bytes(300)
@@ -30,17 +30,17 @@ REPLY: Final = bytes(300)
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What one round gave."""
+    """The measurements of one round."""
 
     operations_per_s: float
     cpu_us: float
-    """Of all threads, for an operation."""
+    """CPU time of all threads per operation."""
     p99_ms: float
-    """Of a claim, as its caller waits for it."""
+    """Latency of a claim, as its caller sees it."""
 
 
 def claims(vault: Vault, count: int, round_: str) -> list[Claim]:
-    """Make new requests, each for a linkage of its own."""
+    """Return new requests, each for a different linkage."""
     return [
         Claim(
             key=Key("SANDBOX_CLIENT_1", "SyncLinkage", f"{round_}-{number:012d}"),
@@ -56,7 +56,7 @@ def claims(vault: Vault, count: int, round_: str) -> list[Claim]:
 
 
 async def measure(ledger: Ledger, requests: list[Claim], concurrency: int) -> Figures:
-    """Let so many callers at once work through the requests."""
+    """Process the requests with this many concurrent callers."""
     waits: list[float] = []
     ending = Ending(State.APPLIED, "S", "SUCCESS", REPLY)
 
@@ -81,11 +81,10 @@ async def measure(ledger: Ledger, requests: list[Claim], concurrency: int) -> Fi
 
 async def run(count: int, directory: Path) -> None:
     """Measure every level, and print a table."""
-    urls = ("off", "memory:", f"sqlite:///{directory}/bench.db")
-    opened = {
-        level: open_ledger(url, None, random_bytes=os.urandom)
-        for level, url in zip(LEVELS, urls, strict=True)
-    }
+    opened = {}
+    for level in LEVELS:
+        url = level.scheme if level.check_url is None else f"{level.scheme}{directory}/bench.db"
+        opened[level.name] = open_ledger(url, None, random_bytes=os.urandom)
     rounds: defaultdict[tuple[int, str], list[Figures]] = defaultdict(list)
     for round_ in range(ROUNDS):
         for concurrency in CONCURRENCIES:
@@ -98,7 +97,7 @@ async def run(count: int, directory: Path) -> None:
     print(f"{'callers':>7} {'level':>7} {'operations/s':>13} {'of memory':>10} {'CPU us':>7} {'p99 ms':>7}")
     for concurrency in CONCURRENCIES:
         memory = _median(rounds[concurrency, "memory"]).operations_per_s
-        for level in LEVELS:
+        for level in opened:
             of = _median(rounds[concurrency, level])
             speeds = f"{of.operations_per_s:13,.0f} {of.operations_per_s / memory:10.3f}"
             print(f"{concurrency:7} {level:>7} {speeds} {of.cpu_us:7.1f} {of.p99_ms:7.2f}")
@@ -109,10 +108,10 @@ def _median(rounds: list[Figures]) -> Figures:
 
 
 def main() -> None:
-    """Read the command line, and measure."""
+    """Parse the command line and measure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--requests", type=int, default=5_000, metavar="N")
-    parser.add_argument("--directory", type=Path, help="where the SQLite file is put for the while")
+    parser.add_argument("--directory", type=Path, help="parent directory of the temporary SQLite file")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=args.directory) as directory:
         asyncio.run(run(args.requests, Path(directory)))

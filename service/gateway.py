@@ -16,11 +16,13 @@ from clients.alipayhk.wire.keys import fingerprint
 from .config.settings import Settings
 from .credentials.keyring import Credentials, Keyring, ServerCertificate
 from .delivery.clock_skew import ClockSkew
-from .delivery.delivery import Delivery
-from .delivery.ledger_monitor import WatchedBookkeeping
+from .delivery.delivery import Delivery, Limits
+from .delivery.ledger_monitor import LedgerMonitor
+from .delivery.ledger_session import LedgerSession
 from .ledger import Ledger, LedgerUnavailable
 from .ledger.lease import LEASE_MARGIN_S
-from .ledger.opening import is_new, open_ledger, sqlite_path
+from .ledger.levels import level_of
+from .ledger.opening import is_new, open_ledger
 from .ledger.vault import Vault
 from .outcomes.result_codes import ResultCodes
 from .server.admin import start_admin
@@ -32,7 +34,7 @@ from .upstream import endpoints_of, transport_of
 
 FLUSH_EVERY_S: Final = 1.0
 DROP_EVERY: Final = 60
-"""Rounds between two times of dropping old outcomes."""
+"""Old results are dropped once in so many rounds of `_maintain`."""
 
 
 async def run(settings: Settings, *, shared: bool, keyring: Keyring | None = None) -> None:
@@ -47,7 +49,7 @@ async def run(settings: Settings, *, shared: bool, keyring: Keyring | None = Non
     metrics = Metrics()
     async with AsyncExitStack() as stack:
         skew = ClockSkew(metrics, window_s=settings.response_time_window_s)
-        session = await stack.enter_async_context(_bookkeeping(settings, metrics, skew))
+        session = await stack.enter_async_context(_ledger_session(settings, metrics, skew))
         transport = transport_of(settings)
         stack.push_async_callback(transport.close)
         endpoints = endpoints_of(settings)
@@ -57,8 +59,7 @@ async def run(settings: Settings, *, shared: bool, keyring: Keyring | None = Non
             metrics,
             apis=endpoints,
             codes=settings.result_codes_file or ResultCodes(),
-            max_in_flight=settings.max_in_flight,
-            attempts_max=settings.attempts_max,
+            limits=Limits(settings.max_in_flight, settings.attempts_max),
             skew=skew,
         )
         server = Server(settings, LinkageService(endpoints, delivery), metrics, keyring, shared=shared)
@@ -138,65 +139,73 @@ def _end_with_supervisor(stopping: asyncio.Event) -> None:
 
 
 @asynccontextmanager
-async def _bookkeeping(
+async def _ledger_session(
     settings: Settings, metrics: Metrics, skew: ClockSkew
-) -> AsyncIterator[WatchedBookkeeping]:
-    """Open the ledger, keep it tidy, and close it when everything else is closed."""
-    session = WatchedBookkeeping(
-        *_opened_ledger(settings),
+) -> AsyncIterator[LedgerSession]:
+    """Open the ledger, maintain it, and close it after everything else."""
+    ledger, vault = _opened_ledger(settings)
+    monitor = LedgerMonitor(ledger, metrics)
+    session = LedgerSession(
+        monitor,
+        vault,
         metrics,
         lease_s=settings.upstream_timeout_s + LEASE_MARGIN_S,
         biz_time_ahead_s=settings.biz_time_ahead_s,
         idempotent_without=settings.sync_linkage_without_ledger,
+        on_late_claim=lambda: monitor.failed("the claim took too long"),
     )
-    tidying = asyncio.create_task(_tidy(session, skew, settings.ledger_retention_h * 3600.0))
+    retention_s = settings.ledger_retention_h * 3600.0
+    maintenance = asyncio.create_task(_maintain(session, monitor, skew, retention_s))
     try:
         yield session
     finally:
-        tidying.cancel()
+        maintenance.cancel()
         with suppress(asyncio.CancelledError):
-            await tidying
+            await maintenance
         await session.close()
 
 
 def _opened_ledger(settings: Settings) -> tuple[Ledger, Vault]:
-    """Open the ledger and say which it is: one that is not the usual one knows of no earlier request."""
-    path, begins = sqlite_path(settings.ledger_url), False
-    with suppress(OSError):  # opening it will say what is wrong
-        begins = path is not None and is_new(path)
+    """Open the ledger and log its path: a wrong one does not know the earlier requests."""
+    level, created = level_of(settings.ledger_url), False
+    with suppress(OSError):  # open_ledger reports the cause
+        created = is_new(settings.ledger_url)
     ledger, vault = open_ledger(
         settings.ledger_url, settings.ledger_key_file, random_bytes=os.urandom, report=_marker_unwritable
     )
-    if path is None:
-        log.info("the ledger", where=settings.ledger_url.partition(":")[0])
+    where = str(level.file_of(settings.ledger_url) or level.name)
+    if level.outlives_process:
+        log.info("ledger opened", where=where, key_id=vault.key_id)
     else:
-        log.info("the ledger", where=str(path), key_id=vault.key_id)
-    if begins:
-        log.warning("a new ledger was made, which knows of no earlier request", where=str(path))
+        log.info("ledger opened", where=where)
+    if created:
+        log.warning("new ledger created without earlier requests", where=where)
     return ledger, vault
 
 
 def _marker_unwritable(cause: str) -> None:
-    """Log that the gateway could not recognize an older copy of the ledger at the next start."""
+    """Log that an older copy of the ledger would not be recognized."""
     log.warning("ledger marker not writable", cause=cause)
 
 
-async def _tidy(session: WatchedBookkeeping, skew: ClockSkew, retention_s: float) -> None:
-    """Record what could not be recorded, drop old outcomes, and watch ledger and clock."""
+async def _maintain(
+    session: LedgerSession, monitor: LedgerMonitor, skew: ClockSkew, retention_s: float
+) -> None:
+    """Flush pending writes and probe the ledger each second; drop old results each minute."""
     rounds = DROP_EVERY
     while True:
         skew.watch()
         try:
             await session.flush()
-            await session.ask()
+            await monitor.probe()
             if rounds >= DROP_EVERY and skew.agrees:
                 await session.drop(older_than_s=retention_s)
                 rounds = 0
-            session.watch.worked()
-        except LedgerUnavailable as error:
-            session.watch.failed(str(error))
-        except Exception as error:  # noqa: BLE001  (it must go on: what is in doubt waits for it)
-            log.error("tidying failed", error_class=type(error).__name__, stack=stack_of(error))
+            monitor.worked()
+        except LedgerUnavailable:
+            pass  # the monitor has noted it
+        except Exception as error:  # noqa: BLE001  (the loop must continue: pending writes depend on it)
+            log.error("ledger maintenance failed", error_class=type(error).__name__, stack=stack_of(error))
         rounds += 1
         await asyncio.sleep(FLUSH_EVERY_S)
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from clients.alipayhk.wire.crypto import rejects_implicitly
 
+from ..ledger.levels import level_of
+
 
 def faults_between(values: Mapping[str, Any]) -> Iterator[str]:
     """Yield every contradiction between settings; `values` contains only valid ones."""
@@ -46,11 +48,14 @@ def _port_faults(values: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _ledger_faults(values: Mapping[str, Any]) -> Iterator[str]:
-    url = values.get("ledger_url")
-    if url in {"off", "memory:"} and values.get("bind_account_without_ledger") is False:
-        yield f"LEDGER_URL {url} needs BIND_ACCOUNT_WITHOUT_LEDGER=true: BindAccount would be sent twice"
-    if url == "memory:" and values.get("workers", 1) > 1:
-        yield "LEDGER_URL memory: needs WORKERS=1: workers share no memory"
+    if "ledger_url" not in values:
+        return
+    level = level_of(values["ledger_url"])
+    named = f"LEDGER_URL {level.scheme}"
+    if not level.outlives_process and values.get("bind_account_without_ledger") is False:
+        yield f"{named} needs BIND_ACCOUNT_WITHOUT_LEDGER=true: BindAccount would be sent twice"
+    if not level.shared_by_workers and values.get("workers", 1) > 1:
+        yield f"{named} needs WORKERS=1: each worker would have a ledger of its own"
 
 
 def _encryption_faults(values: Mapping[str, Any]) -> Iterator[str]:

@@ -11,7 +11,7 @@ from grpc import StatusCode
 
 from clients.alipayhk.api import API_NAMES
 
-from ..outcomes.result_codes import RATE_LIMITED, SET_UP_CODES, ResultCodes
+from ..outcomes.result_codes import CONFIGURATION_CODES, RATE_LIMITED, ResultCodes
 from .toml import read_toml
 
 ALLOWED: Final[Mapping[str, StatusCode]] = {
@@ -52,7 +52,7 @@ def _faults(tables: Mapping[str, object]) -> Iterator[str]:
         for code, name in rows.items():
             if not _CODE.fullmatch(code):
                 yield f"[{api}] has a name that is not a result code"
-            elif code in SET_UP_CODES or code == RATE_LIMITED:
+            elif code in CONFIGURATION_CODES or code == RATE_LIMITED:
                 yield f"[{api}] {code} has a fixed meaning and cannot be changed"
             elif not isinstance(name, str) or name not in ALLOWED:
                 yield f"[{api}] {code} must be one of {', '.join(ALLOWED)}"

@@ -18,7 +18,9 @@ from clients.alipayhk.wire.messages import JSON_CONTENT_TYPE
 
 from ..credentials.callers import Callers
 from ..ledger.lease import UPSTREAM_TIMEOUT_MAX_S
+from ..ledger.levels import LEVELS, forms
 from ..ledger.opening import check_url, url_in_place
+from ..ledger.sqlite.opening import url_of
 from ..ledger.vault import key_file
 from ..outcomes.result_codes import ResultCodes
 from . import values
@@ -30,7 +32,8 @@ from .result_codes_file import result_codes_file
 from .settings_file import Unusable, texts_of_file
 from .values import Address, KeyFile
 
-LEDGER_URL_DEFAULT: Final = "sqlite:///alipayhk-ledger.db"
+LEDGER_URL_DEFAULT: Final = url_of("alipayhk-ledger.db")
+_LOST_IN_A_CRASH: Final = forms(tuple(level for level in LEVELS if not level.outlives_process), "and")
 
 
 class SettingsError(Exception):
@@ -128,13 +131,13 @@ class Settings:
     biz_time_ahead_s: float = setting(values.seconds(0, 86_400), "300",
         "Maximum time that biz_time may be ahead of the gateway's clock.")
     ledger_url: str = setting(url_in_place, LEDGER_URL_DEFAULT,
-        "Where requests are recorded: sqlite:///file, sqlite:////abs/file, memory: or off.")
+        f"Where requests are recorded: {forms(LEVELS)}.")
     ledger_key_file: Path | None = setting(key_file, None,
         "The key that hashes and seals the ledger; made next to a new SQLite file when absent.")
     ledger_retention_h: int = setting(values.integer(1, 87_600), "720",
         "Minimum time that final outcomes are kept; outcomes in doubt are kept forever.")
     bind_account_without_ledger: bool = setting(values.boolean, "false",
-        "Whether BindAccount is served with memory: and off, which lose requests in a crash.")
+        f"Whether BindAccount is served with {_LOST_IN_A_CRASH}, which lose requests in a crash.")
     sync_linkage_without_ledger: bool = setting(values.boolean, "false",
         "Whether SyncLinkage is sent, without its checks, while the ledger is unavailable.")
     workers: int = setting(values.integer(1, 256), "1",

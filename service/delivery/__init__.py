@@ -1,1 +1,1 @@
-"""Sends each request to AlipayHK once, in order and within its deadline."""
+"""Send each request to AlipayHK once, in order and within its deadline."""

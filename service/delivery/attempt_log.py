@@ -1,4 +1,4 @@
-"""One attempt with its log line and its metrics, whoever is still waiting for it."""
+"""One attempt with its log line and its metrics, also if no call waits for it any more."""
 
 from __future__ import annotations
 
@@ -17,18 +17,17 @@ from ..telemetry.metrics import Metrics
 from .flight import Flight
 
 CODE: Final = re.compile(r"(?!.*\d{5})[A-Z0-9_]{0,64}")
-"""What a result code looks like: nothing that could be a user id, a phone or a card."""
+"""The format of a result code. It matches no user id, telephone number or card number."""
 
 
 async def logged_attempt(
     client: Client, metrics: Metrics, flight: Flight, attempt: Attempt
 ) -> VerifiedResponse:
-    """Make an attempt; log and count how it ended."""
+    """Make an attempt; log and count its result."""
     request = flight.request
     api, began = request.endpoint.api, time.monotonic()
     record = log.bind(api=api, request_id=request.request_id, attempts=len(flight.attempts))
     end = "cancelled"
-    flight.under_way = attempt
     metrics.upstream_in_flight.labels(api).inc()
     try:
         verified = await client.call(request.endpoint, request.request_id, request.body, attempt)
@@ -55,14 +54,13 @@ async def logged_attempt(
         record.error("attempt", end=end, error_class=type(error).__name__, stack=stack_of(error))
         raise
     finally:
-        flight.under_way = None
         metrics.upstream_in_flight.labels(api).dec()
         metrics.upstream_attempts.labels(api, end).inc()
         metrics.upstream_seconds.labels(api).observe(time.monotonic() - began)
 
 
 def _code(text: str) -> str:
-    """Return what may be logged: AlipayHK's words may echo anything."""
+    """Return the text if it is safe to log: AlipayHK may echo anything, personal data included."""
     return text if CODE.fullmatch(text) else "other"
 
 

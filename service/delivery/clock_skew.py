@@ -1,13 +1,14 @@
-"""How far AlipayHK's clock and ours are apart, as verified answers tell, and what depends on it.
+"""The clock skew between AlipayHK and this gateway, from verified responses.
 
-A time that AlipayHK signed in this run is carried forward on CLOCK_BOOTTIME, so that the skew is known at
-every later moment, also after the wall clock was set. It decides two things:
+A time that AlipayHK signed is extrapolated on CLOCK_BOOTTIME. So the skew is known at every later moment,
+also after the wall clock was set. Two decisions depend on it:
 
-- Outcomes are dropped from the ledger only while the clocks agree. Once set a month ahead, this clock would
-  make every outcome look old, and what is forgotten could be sent again.
-- An answer whose time is outside the window is not believed. BindAccount would be applied each time and
-  reported as unknown; so it stops, until a verified answer of either API agrees, or somebody sets the wall
-  clock. One request in PROBE_EVERY_S is let through, in case nothing else asks AlipayHK for the time.
+- Results are dropped from the ledger only while the clocks agree. If this clock were set a month ahead,
+  every result would look old. A request could be sent again after its result was dropped.
+- A response with a time outside the window is not accepted. BindAccount would take effect each time and
+  be reported as unknown. So BindAccount stops until a verified response of either API is inside the window,
+  or the wall clock is set. One request in PROBE_EVERY_S is still sent, as a probe, in case no other request
+  brings a time from AlipayHK.
 """
 
 from __future__ import annotations
@@ -20,23 +21,23 @@ from ..telemetry.logs import log
 from ..telemetry.metrics import Metrics
 
 STOPPED_APIS: Final = frozenset({"BindAccount"})
-"""What must not be sent while its answer would not be believed."""
+"""The APIs that are not called while their responses would not be accepted."""
 PROBE_EVERY_S: Final = 300.0
 STEP_S: Final = 1.0
-"""A wall clock that moved by more than this against CLOCK_BOOTTIME was set: NTP slews both together."""
+"""A wall clock that moved more than this against CLOCK_BOOTTIME was set: NTP slews both together."""
 NOTICED_S: Final = 30.0
-"""A skew beyond this, or beyond the window, is named to operators."""
+"""A skew beyond this, or beyond the window, is reported to operators."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Reading:
-    """AlipayHK's time and ours in one moment."""
+    """AlipayHK's time and ours at one moment."""
 
     skew_s: float
     ours: Moment
 
     def skew_at(self, now: Moment) -> float:
-        """Return the skew at a later moment: AlipayHK's clock has gone on as CLOCK_BOOTTIME has."""
+        """Return the skew at a later moment, assuming that AlipayHK's clock runs like CLOCK_BOOTTIME."""
         return self.skew_s - _stepped_s(self.ours, now)
 
 
@@ -44,11 +45,11 @@ class _Reading:
 class _Stop:
     since: Moment
     probe_s: float
-    """When the next request may be sent, in seconds since boot."""
+    """When the next probe may be sent, in seconds since boot."""
 
 
 class ClockSkew:
-    """Learns the skew from verified answers; says so in the log, the metric and `text`."""
+    """Learns the skew from verified responses; reports it in the log, the metric and `text`."""
 
     def __init__(self, metrics: Metrics, *, window_s: float = 300.0, clock: Clock | None = None) -> None:
         self._gauge = metrics.clock_skew
@@ -61,18 +62,18 @@ class ClockSkew:
 
     @property
     def skew_s(self) -> float | None:
-        """AlipayHK's time minus ours, now; None until a verified answer told the time."""
+        """AlipayHK's time minus ours, now, in seconds; None before the first verified response."""
         return None if self._reading is None else self._reading.skew_at(self._clock.now())
 
     @property
     def agrees(self) -> bool:
-        """Whether this clock is known to be within the window of AlipayHK's."""
+        """Whether this clock is known to be within the window around AlipayHK's."""
         skew_s = self.skew_s
         return skew_s is not None and abs(round(skew_s)) <= self._window_s
 
     @property
     def text(self) -> str:
-        """A sentence about a skew that operators should know of; else empty."""
+        """A sentence for operators about a large skew; empty if the skew is small or not known."""
         skew_s = self.skew_s
         if skew_s is None or abs(round(skew_s)) <= self._noticed_s:
             return ""
@@ -80,7 +81,7 @@ class ClockSkew:
         return f"AlipayHK's clock is {abs(round(skew_s))} s {where} this gateway's"
 
     def heard(self, skew_s: float, *, in_window: bool) -> None:
-        """Take note of the time of a verified answer."""
+        """Store the skew of a verified response, in seconds."""
         now = self._clock.now()
         self._reading = _Reading(skew_s, now)
         if in_window:
@@ -90,16 +91,16 @@ class ClockSkew:
         self.watch()
 
     def stops(self, api: str) -> bool:
-        """Return whether requests of an API wait until the clocks agree; a probe does not."""
+        """Return whether an API is not called until the clocks agree, except by a probe."""
         return api in STOPPED_APIS and self._stopped() is not None
 
     def would_reject(self, api: str) -> bool:
-        """Return whether a request of an API must not be sent now."""
+        """Return whether a request to an API must not be sent now."""
         stop = self._stopped()
         return api in STOPPED_APIS and stop is not None and self._clock.since_boot_s() < stop.probe_s
 
     def allow(self, api: str) -> bool:
-        """Return whether a request may be sent now; where the clocks disagree, it is the one probe."""
+        """Return whether a request may be sent now; if the clocks disagree, it is the next probe."""
         if self.would_reject(api):
             return False
         if self.stops(api) and self._stop is not None:
@@ -107,7 +108,7 @@ class ClockSkew:
         return True
 
     def watch(self) -> None:
-        """Bring metric and log up to date: the wall clock may have been set since the last answer."""
+        """Update metric and log: the wall clock may have been set since the last response."""
         skew_s = self.skew_s
         if skew_s is None:
             return
@@ -116,17 +117,19 @@ class ClockSkew:
             return
         self._is_named = not self._is_named
         if self._is_named:
-            log.warning("clock skew", clock_skew_s=round(skew_s), cause="AlipayHK's time and ours differ")
+            log.warning(
+                "clock skew", clock_skew_s=round(skew_s), cause="AlipayHK's clock and this gateway's differ"
+            )
         else:
             log.info("clock skew ended", clock_skew_s=round(skew_s))
 
     def _stopped(self) -> _Stop | None:
-        """Return what stops requests; nothing once the wall clock was set."""
+        """Return the stop that is in effect; setting the wall clock ends it."""
         if self._stop is not None and abs(_stepped_s(self._stop.since, self._clock.now())) > STEP_S:
             self._stop = None
         return self._stop
 
 
 def _stepped_s(before: Moment, now: Moment) -> float:
-    """Return how far the wall clock was set ahead between two moments."""
+    """Return how far the wall clock was set ahead between two moments, in seconds."""
     return (now.ms - before.ms) / 1000 - (now.since_boot_s - before.since_boot_s)

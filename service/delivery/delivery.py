@@ -1,9 +1,21 @@
-"""Getting a request to AlipayHK once: single flight, order, re-sends, and the ledger around them.
+"""Deliver each request to AlipayHK once: the life of a flight, and what its callers get.
 
-A flight is a detached, tracked task. Callers wait for it within their own deadlines; their cancel never
-abandons half a send: an attempt that has begun to send is given its whole time, and is recorded. A flight
-whose last waiter has gone before a byte left is cancelled first, and only then may anybody be told
-`not_sent`.
+Theory of operation
+-------------------
+**Lifecycle.** The first call with a request id starts a flight: a task of its own, tracked in `_flights`
+until it is done. Calls with the same id and content join it; other content is REQUEST_ID_REUSED. The
+flight's deadline is the latest deadline of its calls. It reads the ledger first if it would have to wait,
+because a finished request is answered without waiting. Then it queues for its linkage, and `Sender` claims
+and sends it. `state` names its states, what is durable in each, and what a crash leaves there.
+
+**What is durable when.** Before the first byte is sent, the ledger has committed the claim (row `sending`).
+A call gets AlipayHK's final answer when its flight has recorded it, or at its deadline if that is earlier.
+If the ledger cannot record it, the call gets it anyway, and `PendingWrites` keeps it.
+
+**Cancellation rule.** A flight is cancelled only while no byte of it has been sent, and only when its last
+call leaves or reaches its deadline. Its call gets `not_sent` only after the cancelled task is done, or was
+cancelled without having made an attempt: nothing is sent after `not_sent`. Once the first byte is sent, the
+attempt always runs to completion or timeout and its outcome is recorded, even if every caller disconnects.
 """
 
 from __future__ import annotations
@@ -12,7 +24,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from google.protobuf.message import Message
@@ -30,19 +42,30 @@ from ..telemetry.metrics import Metrics
 from .clock_skew import ClockSkew
 from .flight import Flight
 from .ledger_session import Busy, LedgerSession
-from .ledger_wait import LedgerWait
 from .linkage_queue import LinkageQueue
 from .outbound_request import OutboundRequest
+from .pace import Pace
 from .sender import LEFT_MIN_S, Sender
+from .state import FlightState
 
 CANCEL_SHARE: Final = 0.6
-"""How much of the margin before its caller's deadline a cancelled flight may take to tidy up the ledger."""
+"""The share of `Call.margin_s` that a call waits for its cancelled flight to undo the claim."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much one process sends."""
+
+    max_in_flight: int
+    """Flights at a time, and concurrent attempts at each API."""
+    attempts_max: int
+    """Attempts at one request, the first one included."""
 
 
 class Delivery:
-    """Delivers orders, and knows which are under way."""
+    """Delivers requests, and tracks those in flight."""
 
-    def __init__(  # noqa: PLR0913  (one argument for each part)
+    def __init__(
         self,
         client: Client,
         session: LedgerSession,
@@ -50,43 +73,39 @@ class Delivery:
         *,
         apis: Iterable[str],
         codes: ResultCodes,
-        max_in_flight: int,
-        attempts_max: int,
+        limits: Limits,
         skew: ClockSkew | None = None,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._session = session
-        self._max_in_flight = max_in_flight
+        self._max_in_flight = limits.max_in_flight
         self._flights: dict[Key, Flight] = {}
         self._by_caller: Counter[str] = Counter()
         self._linkages = LinkageQueue()
         skew = skew or ClockSkew(metrics)
         self._senders = {
             api: Sender(
-                api,
                 client,
                 session,
+                Pace(api, limit_max=limits.max_in_flight, skew=skew, chance=chance),
                 metrics,
                 codes,
-                limit_max=max_in_flight,
-                attempts_max=attempts_max,
-                skew=skew,
-                chance=chance,
+                attempts_max=limits.attempts_max,
             )
             for api in apis
         }
         self._closing = False
 
     async def deliver(self, request: OutboundRequest, call: Call) -> Message:
-        """Deliver one order; return the response, or raise Refusal or CallError in the caller's time."""
+        """Return the response to a request, or raise Refusal or CallError, by the call's deadline."""
         fingerprint = self._session.fingerprint(request)
-        await self._cancelled(request.key, call)
+        await self._wait_for_cancelled(request.key, call)
         flight = self._flights.get(request.key)
         if flight is None:
             self._admit(call)
         elif flight.fingerprint != fingerprint:
             raise request.reused(State.SENDING)
-        # It may be sent from here on, until its flight says otherwise: no bug may be told as `not_sent`.
+        # From here on the request may be sent: an unhandled exception must not be reported as `not_sent`.
         call.circumstances = replace(call.circumstances, sent=True)
         flight = flight or self._begin(request, fingerprint, call)
         flight.join(call)
@@ -98,20 +117,20 @@ class Delivery:
                 flight.cancel()
 
     def close(self) -> None:
-        """Refuse what comes from now on, and let what is under way make no more attempts."""
+        """Refuse new requests, and let those in flight make no more attempts."""
         self._closing = True
         for sender in self._senders.values():
             sender.close()
 
     async def idle(self, timeout_s: float) -> bool:
-        """Wait until nothing is under way; return whether that came true in time."""
+        """Wait until no request is in flight; return whether that happened in time."""
         tasks = [flight.task for flight in self._flights.values()]
         if tasks:
             await asyncio.wait(tasks, timeout=timeout_s)
         return not self._flights
 
     async def _wait(self, flight: Flight, call: Call) -> Message:
-        """Wait for a flight until the caller must be answered."""
+        """Wait for a flight until the call's deadline; return the response or raise the failure."""
         await asyncio.wait({flight.task}, timeout=max(call.left_s, 0.0))
         if not flight.task.done() and not flight.sent and len(flight.deadlines) == 1:
             flight.cancel()
@@ -123,14 +142,13 @@ class Delivery:
         if flight.answer is not None:
             raise flight.answer
         if flight.sent or flight.task.cancelled() or (flight.cancelled and not flight.attempts):
-            # A cancelled flight that has made no attempt makes none, though the ledger keeps it up.
-            failure = flight.failure_now()
-            raise failure.explained() if isinstance(failure, LedgerWait) else failure
-        # It may be sent yet, for others who wait or before its cancel is through: not `not_sent`.
+            # A cancelled flight without an attempt makes none, even if it still waits for the ledger.
+            raise flight.failure_now(self._session.progress)
+        # It may still be sent, for other calls or before the cancellation takes effect: not `not_sent`.
         raise Refusal(reasons.ERROR_REASON_REQUEST_IN_PROGRESS)
 
-    async def _cancelled(self, key: Key, call: Call) -> None:
-        """Wait until a flight that is being cancelled has left the ledger as it was."""
+    async def _wait_for_cancelled(self, key: Key, call: Call) -> None:
+        """Wait until a flight that is being cancelled has undone its claim."""
         flight = self._flights.get(key)
         if flight is not None and flight.cancelled:
             await asyncio.wait({flight.task}, timeout=max(call.left_s, 0.0))
@@ -147,8 +165,7 @@ class Delivery:
             raise Refusal(reasons.ERROR_REASON_OVERLOADED)
 
     def _begin(self, request: OutboundRequest, fingerprint: bytes, call: Call) -> Flight:
-        stuck = self._session.progress.wait()
-        flight = Flight(request, fingerprint, self._session.linkage(request), call.caller.name, stuck)
+        flight = Flight(request, fingerprint, self._session.linkage(request), call.caller.name)
         flight.join(call)
         flight.task = asyncio.create_task(self._fly(flight))
         self._flights[request.key] = flight
@@ -160,19 +177,26 @@ class Delivery:
         del self._flights[flight.request.key]
         self._by_caller[flight.caller] -= 1
         error = None if task.cancelled() else task.exception()
-        if error is None or isinstance(error, (Refusal, CallError)) or flight.deadlines:
+        if not task.cancelled() and (error is None or isinstance(error, (Refusal, CallError))):
+            flight.enter(FlightState.FINISHED)
             return
-        # Whoever waits is told, and that is logged; a bug that nobody waits for must not go unseen.
-        log.error("a flight met a bug", error_class=type(error).__name__, stack=stack_of(error))
+        if error is None or flight.deadlines:
+            return
+        # A call that waits reports and logs the exception. Without one, it is logged here.
+        log.error(
+            "unhandled exception in delivery task", error_class=type(error).__name__, stack=stack_of(error)
+        )
 
     async def _fly(self, flight: Flight) -> Message:
         request, sender = flight.request, self._senders[flight.request.endpoint.api]
         waits = self._linkages.is_taken(flight.linkage)
-        if waits or sender.is_open or sender.is_full:
-            # What is known already need not wait: its turn, for room, nor for AlipayHK to be well.
+        if waits or sender.pace.is_open or sender.pace.limiter.is_full:
+            # Finished requests are answered from the ledger without queueing for the linkage, for capacity,
+            # or for the circuit breaker.
             known = await self._session.look(flight)
             if known is not None and not isinstance(known, Busy):
                 return known
-        flight.stuck = Refusal(reasons.ERROR_REASON_LINKAGE_BUSY)
+        blocked_by = reasons.ERROR_REASON_LINKAGE_BUSY if waits else None
+        flight.enter(FlightState.QUEUED_FOR_LINKAGE, blocked_by=blocked_by)
         async with self._linkages.take(flight.linkage, request.biz_time_ms):
-            return await sender.run(flight, waited=waits)
+            return await sender.run(flight)

@@ -1,4 +1,4 @@
-"""One request on its way, for all who wait for it: what was sent so far, and what that means now."""
+"""One request in flight, shared by all calls that wait for it."""
 
 from __future__ import annotations
 
@@ -8,66 +8,125 @@ from dataclasses import dataclass, field, replace
 
 from google.protobuf.message import Message
 
+from alipayhk.linkage.v1 import error_reason_pb2 as reasons
 from clients.alipayhk.transport import Attempt
-from clients.alipayhk.wire.errors import CallError, Timeout
+from clients.alipayhk.wire.errors import CallError, Timeout, Unreachable
 
 from ..ledger import Claim
 from ..ledger.lease import Lease
-from ..outcomes.call import Call, Circumstances
+from ..outcomes.call import Call
+from ..outcomes.circumstances import Circumstances
+from ..outcomes.refusal import Refusal
+from ..outcomes.table import Outcome
+from ..outcomes.verdict import Failure
+from ..telemetry.logs import log
+from .ledger_wait import LedgerProgress
 from .outbound_request import OutboundRequest
+from .state import REASON_AT_DEADLINE, TRANSITIONS, FlightState
+
+LEDGER_STATES = frozenset({FlightState.LOOKING_UP, FlightState.CLAIMING})
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The claim that the ledger granted: while it holds, only this process may send the request."""
+
+    token: int
+    """The fencing token."""
+    lease: Lease
 
 
 @dataclass(slots=True, eq=False)
 class Flight:
-    """Begun by one call, joined by others with the same id and content."""
+    """Started by one call, joined by others with the same id and content."""
 
     request: OutboundRequest
     fingerprint: bytes
     linkage: bytes | None
-    """A keyed hash of what it changes; None for an API that keeps no order."""
+    """A keyed hash of the linkage that it changes; None for an API that keeps no order."""
     caller: str
-    stuck: Exception
-    """What it would fail with if it had to end now, before anything was sent."""
+    """The name of the caller whose call started it."""
+
+    # Written by Delivery.
     task: asyncio.Task[Message] = field(init=False)
     deadlines: dict[int, float] = field(default_factory=dict)
-    """When those who wait for it must be answered, by the identity of their calls."""
-    attempts: list[Attempt] = field(default_factory=list)
-    under_way: Attempt | None = None
-    """The attempt that AlipayHK has not answered yet."""
-    in_doubt: bool = False
-    """Whether an attempt at this id, here or elsewhere, may have taken effect and was not answered."""
-    last_sent: CallError | None = None
-    """How the last attempt ended of which a byte may have left."""
-    answer: Message | CallError | None = None
-    """What AlipayHK said for good, known before it is recorded."""
-    replayed: bool = False
-    cancelled: bool = False
-    token: int = 0
-    """The ledger's token; 0 until it was claimed."""
-    lease: Lease | None = None
-    """When others may take it over; None until it was claimed."""
-    looked_up: bool = False
-    """Whether a ledger that outlives a crash said what it knows of the request."""
+    """The deadlines of the calls that wait for it, on the monotonic clock, by the identity of the call."""
     retried: bool = False
-    """Whether a call that waited for it hides attempts of its client; see ADR 0010."""
+    """Whether a call that waited for it may hide attempts of its client; see ADR 0010."""
+    cancelled: bool = False
+
+    # Written by LedgerSession.
+    held: Held | None = None
+    """None until it was claimed, and where the ledger was bypassed."""
+    looked_up: bool = False
+    """Whether a ledger that outlives a crash was read for this request."""
+    replayed: bool = False
+    in_doubt: bool = False
+    """Whether an earlier attempt at this id, here or elsewhere, may have taken effect. `fail` sets it."""
+
+    # Written by Sender.
+    attempts: list[Attempt] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    """How the attempts that failed did so, in order; one more attempt may be in progress."""
+    answer: Message | CallError | None = None
+    """AlipayHK's final answer, known before it is recorded."""
     resends_ended: bool = False
-    """Whether ATTEMPTS_MAX or the retry budget ended its re-sends."""
-    counted_failure: bool = False
-    """Whether it has told the breaker that AlipayHK is ill."""
+    """Whether ATTEMPTS_MAX or the retry budget ended its resends."""
+
+    entered: FlightState = FlightState.LOOKING_UP
+    """The state that it was moved to; `state` is the one to read."""
+    since_s: float = field(init=False)
+    """When it entered that state, on the monotonic clock."""
+    blocked_by: reasons.ErrorReason | None = None
+    """Why it had to wait for another request; a caller whose deadline expires gets it as its reason."""
+
+    def __post_init__(self) -> None:
+        """Start the time of the first state."""
+        self.since_s = time.monotonic()
+
+    @property
+    def state(self) -> FlightState:
+        """The state; the transport turns CONNECTING into AWAITING_ANSWER when it sets `Attempt.sent`."""
+        if self.entered is FlightState.CONNECTING and self.attempts and self.attempts[-1].sent:
+            return FlightState.AWAITING_ANSWER
+        return self.entered
+
+    def enter(self, state: FlightState, *, blocked_by: reasons.ErrorReason | None = None) -> None:
+        """Move to a state; keep the earlier `blocked_by` if none is given.
+
+        An illegal transition is a bug in this package. It is logged, and the flight continues: raising here
+        could lose a result that is about to be recorded, and the state decides nothing about that.
+        """
+        if (self.state, state) not in TRANSITIONS:
+            where = f"{self.state} -> {state}"
+            log.error("illegal state transition", request_id=self.request.request_id, where=where)
+        self.entered = state
+        self.since_s = time.monotonic()
+        self.blocked_by = self.blocked_by if blocked_by is None else blocked_by
 
     @property
     def sent(self) -> bool:
-        """Whether a byte of any attempt may have left."""
+        """Whether the first byte of any attempt may have been sent."""
         return any(attempt.sent for attempt in self.attempts)
 
     @property
     def left_s(self) -> float:
-        """How much time is left: that of the most patient one who waits; none when nobody does."""
+        """The time until the latest deadline of the calls that wait for it; negative when none waits."""
         return max(self.deadlines.values(), default=0.0) - time.monotonic()
 
     @property
+    def failure(self) -> Failure | None:
+        """The failure of the last attempt that was sent; if none was, of the last attempt.
+
+        A local failure after an attempt that was sent never replaces that attempt's failure.
+        """
+        sent = [failure for failure in self.failures if failure.error.sent]
+        last = (sent or self.failures)[-1:]
+        return last[0] if last else None
+
+    @property
     def circumstances(self) -> Circumstances:
-        """What its failures depend on."""
+        """The facts that the verdict on its failures depends on."""
         endpoint = self.request.endpoint
         return Circumstances(
             api=endpoint.api,
@@ -82,7 +141,7 @@ class Flight:
         )
 
     def claim(self, *, lease_ms: int, biz_time_max_ms: int) -> Claim:
-        """Say what the ledger is asked."""
+        """Return the claim that the ledger decides on."""
         return Claim(
             key=self.request.key,
             caller=self.caller,
@@ -95,29 +154,38 @@ class Flight:
         )
 
     def join(self, call: Call) -> None:
-        """Let a call wait for it."""
+        """Add a call that waits for it."""
         self.deadlines[id(call)] = call.deadline
         self.retried |= call.circumstances.retried
 
     def leave(self, call: Call) -> None:
-        """Let a call wait no more, and tell it what is known."""
+        """Remove a call that waits for it, and give the call what its verdict depends on."""
         self.deadlines.pop(id(call), None)
-        # What is told of a flight depends on it alone, but for what the call brought along.
+        call.failure = self.failure
+        # `retried` is the call's own: another call that waited may have been a retry.
         call.circumstances = replace(self.circumstances, retried=call.circumstances.retried)
 
-    def failure_now(self) -> Exception:
-        """Say what an unfinished flight is to the caller whose time is up.
+    def fail(self, failure: Failure) -> None:
+        """Add how the present attempt failed."""
+        outcome = failure.verdict.in_view_of(self.circumstances).outcome
+        self.in_doubt |= failure.error.sent and outcome is Outcome.UNKNOWN
+        self.failures.append(failure)
 
-        The reason is that of the last attempt that was sent; what went wrong here since never replaces it.
-        """
-        if self.under_way is not None and self.under_way.sent:
-            return Timeout("the caller's time was up")
-        if self.last_sent is None and self.sent:
-            return Timeout("the attempt was cancelled when it had begun to send")
-        return self.last_sent or self.stuck
+    def failure_now(self, ledger: LedgerProgress) -> Exception:
+        """Return what a caller gets whose deadline expires now, before the flight has a result."""
+        if not self.attempts:
+            ledger_reason = ledger.reason_since(self.since_s) if self.state in LEDGER_STATES else None
+            return Refusal(self.blocked_by or ledger_reason or REASON_AT_DEADLINE[self.state])
+        failure = self.failure
+        if self.state is FlightState.AWAITING_ANSWER:
+            return Timeout("cancelled after the first byte" if self.cancelled else "the deadline expired")
+        if failure is not None and (failure.error.sent or self.state is FlightState.BACKING_OFF):
+            return failure.error
+        # The attempt is connecting, or it was not sent, or it ended in an unhandled exception.
+        return Timeout("no result") if self.sent else Unreachable("the deadline expired")
 
     def cancel(self) -> None:
-        """Cancel it, once: a second cancel would interrupt what the first one has to tidy up."""
+        """Cancel it once: a second cancel would interrupt the cleanup after the first."""
         if not self.cancelled:
             self.cancelled = True
             self.task.cancel()

@@ -1,78 +1,118 @@
-"""Whether the ledger can be used: found out from calls and by asking it, and told to operators once."""
+"""A ledger that notes when the ledger behind it is unavailable, and when it has recovered."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final
 
-from google.protobuf.message import Message
-
-from alipayhk.linkage.v1 import error_reason_pb2 as reasons
-
-from ..ledger import Key, Ledger
-from ..ledger.vault import Vault
-from ..outcomes.refusal import Refusal
+from ..ledger import Answer, Claim, Ending, Key, Ledger, LedgerUnavailable, Row
 from ..telemetry.logs import log
 from ..telemetry.metrics import Metrics
-from .flight import Flight
-from .ledger_session import Busy, LedgerSession
 
 QUIET_S: Final = 10.0
-"""How long nothing must have failed: a disk that is full fails what is written, and nothing else."""
-_NOBODYS: Final = Key("", "", "")
+"""How long, in seconds, no operation may have failed before the ledger counts as recovered.
+
+A success proves little: on a full disk every write fails and every read succeeds.
+"""
+_NO_REQUEST: Final = Key("", "", "")
 
 
-class LedgerWatch:
-    """Says when the ledger cannot be used, and when it can again: a line in the log each, and a gauge."""
+class LedgerMonitor:
+    """Wraps the ledger. Logs one error when an outage starts and one line when it is over; sets a gauge."""
 
-    def __init__(self, metrics: Metrics, now_s: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, ledger: Ledger, metrics: Metrics, now_s: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._ledger = ledger
         self._usable = metrics.ledger_usable
         self._now_s = now_s
         self._failed_s: float | None = None
         self._usable.set(1)
 
+    @property
+    def outlives_crash(self) -> bool:
+        """Return what the ledger behind it says."""
+        return self._ledger.outlives_crash
+
     def failed(self, cause: str) -> None:
-        """Take note that something could not be done with it."""
+        """Note that an operation failed."""
         if self._failed_s is None:
             self._usable.set(0)
-            log.error("the ledger cannot be used", cause=cause)
+            log.error("ledger unavailable", cause=cause)
         self._failed_s = self._now_s()
 
     def worked(self) -> None:
-        """Take note that it answers, which is not to say that it can be written."""
+        """Note that the ledger answered: it has recovered if nothing has failed for QUIET_S."""
         if self._failed_s is not None and self._now_s() - self._failed_s > QUIET_S:
             self._failed_s = None
             self._usable.set(1)
-            log.info("the ledger can be used again")
+            log.info("ledger recovered")
 
+    async def probe(self) -> None:
+        """Open a write transaction, write nothing: it fails if the file is gone, replaced or locked."""
+        await self.undo(_NO_REQUEST, 0, 0)
 
-class WatchedBookkeeping(LedgerSession):
-    """Bookkeeping that takes note of every call for which the ledger could not be used."""
+    async def claim(self, claim: Claim, now_ms: int) -> Answer:
+        """Claim."""
+        with self._noting():
+            return await self._ledger.claim(claim, now_ms)
 
-    def __init__(self, ledger: Ledger, vault: Vault, metrics: Metrics, **options: Any) -> None:
-        super().__init__(ledger, vault, metrics, **options)
-        self.watch = LedgerWatch(metrics)
+    async def look(self, claim: Claim, now_ms: int) -> Answer:
+        """Look up."""
+        with self._noting():
+            return await self._ledger.look(claim, now_ms)
 
-    async def look(self, flight: Flight) -> Message | Busy | None:
-        """Look as Bookkeeping does."""
-        return await self._watched(super().look(flight))
+    async def renew(self, key: Key, token: int, lease_ms: int, now_ms: int) -> bool:
+        """Renew."""
+        with self._noting():
+            return await self._ledger.renew(key, token, lease_ms, now_ms)
 
-    async def claim(self, flight: Flight) -> Message | Busy | None:
-        """Claim as Bookkeeping does."""
-        meaning = await self._watched(super().claim(flight))
-        if meaning is None and not flight.token:
-            self.watch.failed("SyncLinkage goes on without it")
-        return meaning
+    async def extend(self, key: Key, token: int, lease_ms: int, now_ms: int) -> bool:
+        """Extend."""
+        with self._noting():
+            return await self._ledger.extend(key, token, lease_ms, now_ms)
 
-    async def ask(self) -> None:
-        """Begin to write, and write nothing: it fails where the file is gone, replaced or locked."""
-        await self._ledger.undo(_NOBODYS, 0, 0)
+    async def record(self, key: Key, token: int, ending: Ending, now_ms: int) -> bool:
+        """Record."""
+        with self._noting():
+            return await self._ledger.record(key, token, ending, now_ms)
 
-    async def _watched(self, asked: Awaitable[Message | Busy | None]) -> Message | Busy | None:
+    async def undo(self, key: Key, token: int, now_ms: int) -> bool:
+        """Undo."""
+        with self._noting():
+            return await self._ledger.undo(key, token, now_ms)
+
+    async def find(self, request_id: str) -> Sequence[Row]:
+        """Find."""
+        with self._noting():
+            return await self._ledger.find(request_id)
+
+    async def resolve(self, key: Key, ending: Ending, *, who: str, why: str, now_ms: int) -> bool:
+        """Resolve."""
+        with self._noting():
+            return await self._ledger.resolve(key, ending, who=who, why=why, now_ms=now_ms)
+
+    async def rows(self, *, since_ms: int = 0, in_doubt_at_ms: int | None = None) -> AsyncIterator[Row]:
+        """Iterate over rows."""
+        with self._noting():
+            async for row in self._ledger.rows(since_ms=since_ms, in_doubt_at_ms=in_doubt_at_ms):
+                yield row
+
+    async def drop(self, *, before_ms: int, now_ms: int) -> int:
+        """Drop old results."""
+        with self._noting():
+            return await self._ledger.drop(before_ms=before_ms, now_ms=now_ms)
+
+    async def close(self) -> None:
+        """Close."""
+        await self._ledger.close()
+
+    @contextmanager
+    def _noting(self) -> Iterator[None]:
         try:
-            return await asked
-        except Refusal as refusal:
-            if refusal.reason == reasons.ERROR_REASON_LEDGER_UNAVAILABLE:
-                self.watch.failed(str(refusal))
+            yield
+        except LedgerUnavailable as error:
+            self.failed(str(error))
             raise

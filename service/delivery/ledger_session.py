@@ -1,4 +1,9 @@
-"""What the ledger is told of a flight, and what its answers mean for one."""
+"""The ledger operations of a flight: claim, renew, record, undo; and what the ledger's answers mean.
+
+The operations of a flight, in order: `look` (optional), `claim` until it is granted, `renew` before each
+resend, then `applied`, `rejected`, `refused`, `in_doubt` or `undo`. A result that cannot be written becomes
+a pending write; until it is written, its request and its linkage are not claimed.
+"""
 
 from __future__ import annotations
 
@@ -27,24 +32,22 @@ from ..ledger import (
     Reused,
     State,
 )
-from ..ledger.lease import Clock, Moment
+from ..ledger.lease import Clock
 from ..ledger.rules import Linkage, answer_to
 from ..ledger.vault import Vault
 from ..outcomes.refusal import Refusal, Violation, skew_fact
 from ..telemetry.logs import log
 from ..telemetry.metrics import Metrics
-from .flight import Flight
+from .flight import Flight, Held
 from .ledger_wait import LedgerProgress
 from .outbound_request import OutboundRequest
 from .pending_writes import PendingWrites
 from .replay import rejection_data, replay
+from .state import FlightState
 
 POLL_S: Final = 0.25
+"""How often to ask again for a request in progress elsewhere, in seconds; its lease is an upper bound."""
 POLL_MIN_S: Final = 0.01
-"""How often to ask again whether something under way elsewhere has ended: its lease is an upper bound."""
-SUCCESS: Final = Result("S")
-UNKNOWN: Final = Result("")
-
 REFUSALS: Final = {
     ClaimRejected.IN_DOUBT: reasons.ERROR_REASON_OUTCOME_IN_DOUBT,
     ClaimRejected.STALE: reasons.ERROR_REASON_STALE_BIZ_TIME,
@@ -54,15 +57,15 @@ REFUSALS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Busy:
-    """It must wait, at the latest until then."""
+    """The request must wait: it, or another request for its linkage, is in progress elsewhere."""
 
     wait_s: float
-    refusal: Refusal
-    """What it fails with if it cannot wait that long."""
+    reason: reasons.ErrorReason
+    """The reason for callers whose deadlines expire first."""
 
 
 class LedgerSession:
-    """Keeps the ledger in step with flights."""
+    """Reads and writes the ledger for flights."""
 
     def __init__(
         self,
@@ -74,6 +77,7 @@ class LedgerSession:
         biz_time_ahead_s: float,
         idempotent_without: bool = False,
         clock: Clock | None = None,
+        on_late_claim: Callable[[], None] = lambda: None,
     ) -> None:
         self._ledger = ledger
         self._vault = vault
@@ -81,106 +85,110 @@ class LedgerSession:
         self._biz_time_ahead_s = biz_time_ahead_s
         self._idempotent_without = idempotent_without
         self._clock = clock or Clock()
-        self._unrecorded = PendingWrites(metrics)
+        self._on_late_claim = on_late_claim
+        self._pending = PendingWrites(metrics)
         self.progress = LedgerProgress()
 
     def fingerprint(self, request: OutboundRequest) -> bytes:
-        """Tell contents apart without holding them."""
+        """Return a keyed hash of the content."""
         return self._vault.fingerprint(request.content)
 
     def linkage(self, request: OutboundRequest) -> bytes | None:
-        """Tell linkages apart without holding them."""
+        """Return a keyed hash of the linkage."""
         return None if request.linkage is None else self._vault.linkage(request.linkage)
 
     async def look(self, flight: Flight) -> Message | Busy | None:
-        """Answer from the ledger alone: a replay, a wait, None if it may be sent; else raise Refusal."""
+        """Read the ledger; return the replay, Busy, or None if it may be sent; else raise Refusal."""
         return self._meaning(flight, await self._ask(flight, self._ledger.look))
 
     async def claim(self, flight: Flight) -> Message | Busy | None:
-        """Answer as `look` does, and where it may be sent write that it is about to be."""
+        """Return as `look` does. None means: it is committed that the request is about to be sent."""
         asked = self._clock.now()
         asking = asyncio.ensure_future(self._ask(flight, self._ledger.claim))
         cancelled: asyncio.CancelledError | None = None
         try:
             answer = await asyncio.shield(asking)
         except asyncio.CancelledError as error:
-            # It may be written all the same, and then must be undone; or be known, and then replayed.
+            # The claim may be committed anyway, and must then be undone. Or it is final, and is replayed.
             answer, cancelled = await asking, error
-        if isinstance(answer, Granted):
-            flight.token = answer.token
+        if isinstance(answer, Granted) and answer.token:
+            flight.held = Held(answer.token, asked.lease(self._lease_ms))
         meaning = self._meaning(flight, answer)
+        if isinstance(meaning, Busy):
+            flight.enter(FlightState.WAITING_FOR_OTHER, blocked_by=meaning.reason)
         if cancelled is not None and (meaning is None or isinstance(meaning, Busy)):
-            flight.stuck = meaning.refusal if meaning is not None else flight.stuck
             raise cancelled
-        if meaning is None and not await self._is_held(flight, asked):
+        if meaning is None and self._clock.is_late(asked) and not await self.renew(flight):
+            self._on_late_claim()
             raise Refusal(reasons.ERROR_REASON_LEDGER_UNAVAILABLE, cause="the claim took too long")
         return meaning
 
     async def renew(self, flight: Flight) -> bool:
-        """Write that another attempt is about to be sent; False if it must not be.
+        """Extend the lease for another attempt; return whether it may be sent.
 
-        What never left and whose lease is over must be claimed anew: newer news may have been applied.
+        A request that was never sent and whose lease has expired needs a new claim: a newer request for its
+        linkage may have been applied since.
         """
-        asked = self._clock.now()
-        if not flight.token:
+        asked, held = self._clock.now(), flight.held
+        if held is None:
             return True
         if not flight.sent and not self.may_send(flight):
             return False
         write = self._ledger.renew if flight.sent else self._ledger.extend
         try:
-            held = await write(flight.request.key, flight.token, self._lease_ms, asked.ms)
+            is_held = await write(flight.request.key, held.token, self._lease_ms, asked.ms)
         except LedgerUnavailable:
             return False
-        flight.lease = asked.lease(self._lease_ms)
-        return held and not self._clock.is_late(asked)
+        flight.held = Held(held.token, asked.lease(self._lease_ms))
+        return is_held and not self._clock.is_late(asked)
 
     def may_send(self, flight: Flight) -> bool:
-        """Return whether a request is still this process's to send."""
-        return flight.lease is None or flight.lease.holds(self._clock)
+        """Return whether the claim still holds, so that the first byte may be sent."""
+        return flight.held is None or flight.held.lease.holds(self._clock)
 
     async def hold(self, flight: Flight, wait_s: float) -> None:
-        """Take more time for what never left, where its lease would be over before a wait is."""
-        if not flight.sent and flight.lease and not flight.lease.holds(self._clock, wait_s):
+        """Extend the lease of a request that was not sent, if it would expire during a wait."""
+        if not flight.sent and flight.held and not flight.held.lease.holds(self._clock, wait_s):
             await self.renew(flight)
 
     async def applied(self, flight: Flight, response: Message) -> None:
-        """Record a success, with what a replay needs."""
-        await self._end(flight, State.APPLIED, response.SerializeToString(), SUCCESS)
+        """Record a success, with the response for replays."""
+        await self._record(flight, State.APPLIED, response.SerializeToString(), Result("S"))
 
     async def rejected(self, flight: Flight, error: ResultError) -> None:
-        """Record a final refusal, with what a replay needs."""
-        await self._end(flight, State.REJECTED, rejection_data(error), error.result)
+        """Record a final rejection, with the data for replays."""
+        await self._record(flight, State.REJECTED, rejection_data(error), error.result)
 
     async def refused(self, flight: Flight, error: ResultError) -> None:
-        """Record that AlipayHK refused this gateway: its id keeps its content, and may be sent again."""
-        await self._end(flight, State.GATEWAY_REJECTED, b"", error.result)
+        """Record that AlipayHK rejected this gateway: the id keeps its content and may be sent again."""
+        await self._record(flight, State.GATEWAY_REJECTED, b"", error.result)
 
     async def in_doubt(self, flight: Flight) -> None:
         """Record that it may or may not have taken effect."""
-        await self._end(flight, State.IN_DOUBT, b"", UNKNOWN)
+        await self._record(flight, State.IN_DOUBT, b"", Result(""))
 
     async def undo(self, flight: Flight) -> None:
-        """Take the claim back: no byte of it left."""
-        key, token = flight.request.key, flight.token
-        if token:
-            await self._unrecorded.write(
-                key, flight.linkage, lambda: self._ledger.undo(key, token, self._clock.now_ms())
+        """Take the claim back, because no byte was sent: the row is as it was before."""
+        key, held = flight.request.key, flight.held
+        if held:
+            await self._pending.write(
+                key, flight.linkage, lambda: self._ledger.undo(key, held.token, self._clock.now_ms())
             )
 
     async def flush(self) -> None:
-        """Record what could not be recorded when it happened."""
-        await self._unrecorded.flush()
+        """Try to write the pending results."""
+        await self._pending.flush()
 
     async def drop(self, *, older_than_s: float) -> None:
-        """Forget finals that are old enough."""
-        now_ms = self._clock.now_ms()
-        await self._ledger.drop(before_ms=now_ms - round(older_than_s * 1000), now_ms=now_ms)
+        """Drop final results that are older than `older_than_s`."""
+        now_ms, age_ms = self._clock.now_ms(), round(older_than_s * 1000)
+        await self._ledger.drop(before_ms=now_ms - age_ms, now_ms=now_ms)
 
     async def close(self) -> None:
-        """Record what is left, as far as that can be, and finish."""
+        """Try to write the pending results, and close the ledger."""
         await self.flush()
-        if self._unrecorded:
-            log.error("endings were not recorded", count=len(self._unrecorded))
+        if self._pending:
+            log.error("results lost at shutdown", count=len(self._pending))
         await self._ledger.close()
 
     async def _ask(self, flight: Flight, read: Callable[[Claim, int], Awaitable[Answer]]) -> Answer:
@@ -188,9 +196,9 @@ class LedgerSession:
         claim = flight.claim(lease_ms=self._lease_ms, biz_time_max_ms=now_ms + ahead_ms)
         without = self._idempotent_without and claim.may_repeat
         try:
-            if self._unrecorded and not await self._unrecorded.flush_for(claim.key, claim.linkage):
-                flight.in_doubt |= claim.key in self._unrecorded  # it was sent, whatever came of it
-                raise LedgerUnavailable("an earlier ending is not recorded yet")
+            if self._pending and not await self._pending.flush_for(claim.key, claim.linkage):
+                flight.in_doubt |= claim.key in self._pending  # it may have been sent
+                raise LedgerUnavailable("an earlier result is not recorded yet")
             answer = await read(claim, now_ms)
             self.progress.answered()
             flight.looked_up = self._ledger.outlives_crash and not without
@@ -199,22 +207,15 @@ class LedgerSession:
                 raise Refusal(reasons.ERROR_REASON_LEDGER_UNAVAILABLE, cause=str(error)) from None
             answer = answer_to(claim, None, Linkage(), now_ms, token=0)
         if without and isinstance(answer, Granted):
-            # It may have been sent while the ledger could not be used.
+            # It may have been sent while the ledger was unavailable.
             return replace(answer, was_in_doubt=True)
         return answer
 
-    async def _is_held(self, flight: Flight, asked: Moment) -> bool:
-        """Whether a grant's lease lasts for a whole attempt; it may have been long on its way."""
-        if flight.token:
-            flight.lease = asked.lease(self._lease_ms)
-        return not self._clock.is_late(asked) or await self.renew(flight)
-
     def _meaning(self, flight: Flight, answer: Answer) -> Message | Busy | None:
-        # What an earlier answer said is over: what was under way then may have been taken back since.
-        flight.in_doubt = False
+        # Forget the ledger's earlier answer: the attempt that was in progress then may have been undone.
+        flight.in_doubt = isinstance(answer, (Granted, LinkageBusy)) and answer.was_in_doubt
         match answer:
             case Granted():
-                flight.in_doubt = answer.was_in_doubt
                 return None
             case Known():
                 flight.replayed = True
@@ -223,7 +224,6 @@ class LedgerSession:
                 flight.in_doubt = True
                 return self._busy(answer.until_ms, reasons.ERROR_REASON_REQUEST_IN_PROGRESS)
             case LinkageBusy():
-                flight.in_doubt = answer.was_in_doubt
                 return self._busy(answer.until_ms, reasons.ERROR_REASON_LINKAGE_BUSY)
             case Reused():
                 raise flight.request.reused(answer.state)
@@ -236,15 +236,15 @@ class LedgerSession:
                 raise Refusal(REFUSALS[answer])
 
     def _busy(self, until_ms: int, reason: reasons.ErrorReason) -> Busy:
-        left_s = max(until_ms / 1000 - self._clock.now_s(), 0.0)
-        return Busy(min(left_s, POLL_S) + POLL_MIN_S, Refusal(reason))
+        left_s = until_ms / 1000 - self._clock.now_s()
+        return Busy(min(max(left_s, 0.0), POLL_S) + POLL_MIN_S, reason)
 
-    async def _end(self, flight: Flight, state: State, data: bytes, result: Result) -> None:
-        key, token = flight.request.key, flight.token
-        if not token:
+    async def _record(self, flight: Flight, state: State, data: bytes, result: Result) -> None:
+        key, held = flight.request.key, flight.held
+        if not held:
             return
         sealed = self._vault.seal(data, key) if data else b""
         ending = Ending(state, result.status, result.code, sealed)
-        await self._unrecorded.write(
-            key, flight.linkage, lambda: self._ledger.record(key, token, ending, self._clock.now_ms())
+        await self._pending.write(
+            key, flight.linkage, lambda: self._ledger.record(key, held.token, ending, self._clock.now_ms())
         )

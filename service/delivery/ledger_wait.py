@@ -1,12 +1,10 @@
-"""Why a call whose deadline expired while it waited for the ledger was not answered by it."""
+"""Distinguish an overloaded ledger from an unavailable one, for calls that expire while they wait."""
 
 from __future__ import annotations
 
 import time
 
 from alipayhk.linkage.v1 import error_reason_pb2 as reasons
-
-from ..outcomes.refusal import Refusal
 
 
 class LedgerProgress:
@@ -16,31 +14,14 @@ class LedgerProgress:
         self._answered_s = float("-inf")
 
     def answered(self) -> None:
-        """Note that the ledger has just answered."""
+        """Note that the ledger answered now."""
         self._answered_s = time.monotonic()
 
-    def wait(self) -> LedgerWait:
-        """Return what a call fails with that waits for the ledger from now on."""
-        return LedgerWait(self, time.monotonic())
-
     def reason_since(self, since_s: float) -> reasons.ErrorReason:
-        """Return OVERLOADED if the ledger answered others in the later half of this wait.
+        """Return OVERLOADED if the ledger answered other calls in the later half of this wait.
 
-        In the earlier half it may still have finished what it had begun before it became unavailable.
+        An answer in the earlier half proves nothing: it may have been in progress when the ledger failed.
         """
         if self._answered_s > (since_s + time.monotonic()) / 2:
             return reasons.ERROR_REASON_OVERLOADED
         return reasons.ERROR_REASON_LEDGER_UNAVAILABLE
-
-
-class LedgerWait(Refusal):
-    """A call's deadline expired while it waited for the ledger."""
-
-    def __init__(self, progress: LedgerProgress, since_s: float) -> None:
-        super().__init__(reasons.ERROR_REASON_LEDGER_UNAVAILABLE)
-        self._progress = progress
-        self._since_s = since_s
-
-    def explained(self) -> Refusal:
-        """Return the refusal with the reason as it is known now."""
-        return Refusal(self._progress.reason_since(self._since_s))

@@ -1,4 +1,4 @@
-"""One request per linkage at a time in this process; the others wait, the oldest biz_time first."""
+"""Queue the requests of this process for each linkage: one at a time, the oldest biz_time first."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from itertools import count
 class _Waiting:
     biz_time_ms: int
     arrival: int
-    turn: asyncio.Future[None] = field(compare=False)
+    first: asyncio.Future[None] = field(compare=False)
 
 
 class LinkageQueue:
-    """Who is next, per linkage."""
+    """One queue for each linkage with a request in flight."""
 
     def __init__(self) -> None:
         self._waiting: dict[Hashable, list[_Waiting]] = {}
         self._arrivals = count()
 
     def is_taken(self, linkage: Hashable) -> bool:
-        """Whether a request for this linkage is under way."""
+        """Return whether a request for this linkage is in flight."""
         return linkage in self._waiting
 
     @asynccontextmanager
     async def take(self, linkage: Hashable | None, biz_time_ms: int | None) -> AsyncIterator[None]:
-        """Wait for the turn; None needs none."""
+        """Wait until this request is first in its queue; without a linkage there is no queue."""
         if linkage is None:
             yield
             return
@@ -44,21 +44,21 @@ class LinkageQueue:
             self._next(linkage)
 
     async def _wait(self, linkage: Hashable, biz_time_ms: int) -> None:
-        turn = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._waiting[linkage], _Waiting(biz_time_ms, next(self._arrivals), turn))
+        first = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._waiting[linkage], _Waiting(biz_time_ms, next(self._arrivals), first))
         try:
-            await turn
+            await first
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
+            if first.done() and not first.cancelled():
                 self._next(linkage)
             raise
 
     def _next(self, linkage: Hashable) -> None:
-        """Give the turn to the next one that is still waiting."""
+        """Let the next request that still waits start."""
         waiting = self._waiting[linkage]
         while waiting:
-            turn = heapq.heappop(waiting).turn
-            if not turn.done():
-                turn.set_result(None)
+            first = heapq.heappop(waiting).first
+            if not first.done():
+                first.set_result(None)
                 return
         del self._waiting[linkage]

@@ -1,4 +1,4 @@
-"""What a call wants delivered: the content that never changes between two attempts at one request."""
+"""A request to AlipayHK: its content, which is the same in every attempt."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ WITHOUT_EFFECT: Final = frozenset({State.REJECTED, State.GATEWAY_REJECTED})
 
 @dataclass(frozen=True, slots=True)
 class OutboundRequest:
-    """One request of one RPC, as AlipayHK will see it."""
+    """One request of one RPC, in AlipayHK's names."""
 
     endpoint: Endpoint
     request_id: str
     body: bytes = field(repr=False)
     """The business content as JSON."""
     content: bytes = field(repr=False)
-    """The same without the request id: what two requests have in common that say the same."""
+    """The same without the request id. Two requests with equal content differ only in their ids."""
     response: type[Message]
     reply: Callable[[VerifiedResponse], Message]
     linkage: tuple[str, ...] | None = field(default=None, repr=False)
-    """What the request changes; None for an API that keeps no order."""
+    """The linkage that it changes; None for an API that keeps no order."""
     biz_time_ms: int | None = None
 
     @property
     def key(self) -> Key:
-        """What the request id is unique in."""
+        """The request's key in the ledger."""
         return Key(self.endpoint.client_id, self.endpoint.api, self.request_id)
 
     def reused(self, state: State) -> Refusal:
-        """Return the refusal where an earlier request in this state has the id with other content.
+        """Return the refusal if an earlier request, in this state, used the id with other content.
 
-        A new id is safe for an API that keeps an order. For the other one (BindAccount) it could act twice,
-        unless the earlier request verifiably had no effect.
+        For an API that keeps an order a new id is safe. For BindAccount the content could take effect a
+        second time, unless the earlier request had no effect according to a verified response.
         """
         may_act_twice = self.linkage is None and state not in WITHOUT_EFFECT
         return Refusal(reasons.ERROR_REASON_REQUEST_ID_REUSED, retry_by_operator=may_act_twice)

@@ -1,6 +1,6 @@
-"""How fast AlipayHK is called: a breaker, an adaptive limit, a retry budget, backoff. No I/O.
+"""Circuit breaker, adaptive concurrency limit, retry budget and backoff, without I/O.
 
-Time comes from the caller, in seconds on the monotonic clock, and so does chance.
+Time, in seconds on the monotonic clock, and random numbers are arguments.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from clients.alipayhk.wire.errors import CallError, Unsigned
 BACKOFF_FIRST_S: Final = 0.2
 BACKOFF_MAX_S: Final = 2.0
 DOUBLINGS_MAX: Final = 10
-"""Far beyond the cap, and far from where a float ends."""
+"""Enough to reach the cap, and too few to overflow a float."""
 FAILING_CALLS: Final = 20
 FAILING_WINDOW_S: Final = 10.0
 OPEN_S: Final = 5.0
@@ -34,24 +34,27 @@ FAILING: Final = (
     errors.ConnectionLost,
     errors.OutsideWindow,
 )
-"""What says that AlipayHK is ill, whatever the request was."""
+"""The failures that count as failures of AlipayHK, whatever the request was."""
 
 
 def is_failing(error: CallError | None) -> bool:
-    """Whether a failure says that AlipayHK is ill, and not that a request is."""
+    """Return whether AlipayHK is failing, as opposed to rejecting one request."""
     if isinstance(error, Unsigned):
         return error.http_status >= HTTPStatus.INTERNAL_SERVER_ERROR
     return isinstance(error, FAILING)
 
 
 def backoff_s(retry: int, chance: Callable[[], float]) -> float:
-    """Say how long to wait before the n-th retry (from 1): capped exponential, with full jitter."""
+    """Return the wait in seconds before the n-th retry (from 1): capped exponential with full jitter.
+
+    https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
+    """
     doublings = min(retry - 1, DOUBLINGS_MAX)
     return chance() * min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2.0**doublings)
 
 
 class RetryBudget:
-    """Retries are at most a share of first attempts, and a few a second beside that."""
+    """Limits retries to a share of the first attempts, plus a few per second."""
 
     def __init__(self) -> None:
         self._earned = 0.0
@@ -59,11 +62,11 @@ class RetryBudget:
         self._at: float | None = None
 
     def earn(self) -> None:
-        """Note a first attempt."""
+        """Count a first attempt."""
         self._earned = min(self._earned + RETRY_SHARE, RETRIES_A_SECOND)
 
     def spend(self, now_s: float) -> bool:
-        """Take one retry, if there is one."""
+        """Take one retry from the budget; return whether there was one."""
         passed_s = now_s - self._at if self._at is not None else 0.0
         self._floor = min(self._floor + passed_s * RETRIES_A_SECOND, RETRIES_A_SECOND)
         self._at = now_s
@@ -77,10 +80,10 @@ class RetryBudget:
 
 
 class Breaker:
-    """Stops calling when call after call says that AlipayHK is ill; one probe at a time finds it well.
+    """Circuit breaker: rejects calls while AlipayHK is failing, except for one probe at a time.
 
-    It opens when ILL_CALLS within ILL_WINDOW_S were ill and none was well. A verified answer says that it
-    is well, whatever it says of its request.
+    It opens after FAILING_CALLS failures within FAILING_WINDOW_S without a verified response between them.
+    A verified response closes it, whatever its result. OPEN_S after the last failure one probe is allowed.
     """
 
     def __init__(self) -> None:
@@ -89,23 +92,23 @@ class Breaker:
         self._probing = False
 
     def allow(self, now_s: float) -> bool:
-        """Whether an attempt may begin; the first one after a while of silence is the probe."""
+        """Return whether an attempt may start; while the breaker is open, the one that may is the probe."""
         if self.would_reject(now_s):
             return False
         self._probing = self.is_open
         return True
 
     def would_reject(self, now_s: float) -> bool:
-        """Whether an attempt may not begin now; unlike `admits` it makes no probe of who asks."""
+        """Return whether an attempt must not start now; unlike `allow`, start no probe."""
         return self._open_until_s is not None and (now_s < self._open_until_s or self._probing)
 
     @property
     def is_open(self) -> bool:
-        """Whether calls are being refused, but for a probe."""
+        """Whether calls are rejected, except for a probe."""
         return self._open_until_s is not None
 
     def note(self, *, failing: bool, now_s: float) -> None:
-        """Note how a call ended."""
+        """Note a failure of AlipayHK, or a verified response."""
         if not failing:
             self._failures.clear()
             self._open_until_s = None
@@ -117,12 +120,12 @@ class Breaker:
             self._open_until_s = now_s + OPEN_S
 
     def release_probe(self) -> None:
-        """Note that the probe has ended, whatever it told."""
+        """Note that the probe has ended, with any result."""
         self._probing = False
 
 
 class Limiter:
-    """How many attempts may be under way: fewer when AlipayHK is slow or says so, more while it is well."""
+    """Limits concurrent attempts: lower when AlipayHK is slow or overloaded, higher after each response."""
 
     def __init__(self, limit_max: int) -> None:
         self._limit_max = limit_max
@@ -133,7 +136,7 @@ class Limiter:
 
     @property
     def limit(self) -> int:
-        """How many attempts may be under way now."""
+        """How many attempts may be in flight now."""
         return int(self._limit)
 
     @property
@@ -143,7 +146,7 @@ class Limiter:
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
-        """Wait, first come first served, for room for one attempt."""
+        """Wait in order of arrival for capacity for one attempt."""
         if self.is_full:
             turn = asyncio.get_running_loop().create_future()
             self._waiting.append(turn)
@@ -162,11 +165,11 @@ class Limiter:
             self._release()
 
     def on_success(self) -> None:
-        """Note an attempt that was answered: a little more may be tried."""
+        """Note a verified response: raise the limit a little."""
         self._limit = min(self._limit_max, self._limit + 1 / self._limit)
 
     def on_overload(self, now_s: float) -> None:
-        """Note that AlipayHK is slow, or says that it is called too often; once a second counts."""
+        """Note a timeout or a rate limit of AlipayHK: lower the limit, at most once in OVERLOAD_EVERY_S."""
         if now_s - self._overloaded_at >= OVERLOAD_EVERY_S:
             self._overloaded_at = now_s
             self._limit = max(min(LIMIT_MIN, self._limit_max), self._limit * OVERLOAD_FACTOR)

@@ -1,4 +1,8 @@
-"""Endings that the ledger could not take when they came: kept in memory, and written as soon as it can."""
+"""Results that could not be written because the ledger was unavailable.
+
+They are kept in memory and written when the ledger has recovered. A crash loses them: their rows are then
+in doubt.
+"""
 
 from __future__ import annotations
 
@@ -14,71 +18,71 @@ Write = Callable[[], Awaitable[bool]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Ending:
+class _Pending:
     linkage: bytes | None
     write: Write
 
 
 class PendingWrites:
-    """Writes endings, and remembers those that are still to be written."""
+    """Writes results to the ledger, and keeps those that it could not write."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
-        self._endings: dict[Key, _Ending] = {}
+        self._pending: dict[Key, _Pending] = {}
 
     def __len__(self) -> int:
-        return len(self._endings)
+        return len(self._pending)
 
     def __contains__(self, key: Key) -> bool:
-        return key in self._endings
+        return key in self._pending
 
     async def write(self, key: Key, linkage: bytes | None, write: Write) -> None:
-        """Write, or remember to: what AlipayHK said stands whether or not the ledger can take it."""
+        """Write a result, or keep it for later: it is final even if the ledger cannot record it now."""
         try:
             if not await write():
-                log.warning("an ending came too late to be recorded", request_id=key.request_id)
+                log.warning("result not recorded: claim lost", request_id=key.request_id)
         except LedgerUnavailable as error:
-            self._endings[key] = _Ending(linkage, write)
+            self._pending[key] = _Pending(linkage, write)
             self._count()
-            log.error("an ending could not be recorded", request_id=key.request_id, cause=str(error))
+            log.error("result not recorded yet", request_id=key.request_id, cause=str(error))
 
     async def flush(self) -> None:
-        """Write whatever is left, as far as that can be."""
-        await self._flush(list(self._endings))
+        """Try to write every pending result."""
+        await self._flush(list(self._pending))
 
     async def flush_for(self, key: Key, linkage: bytes | None) -> bool:
-        """Write what a request or its linkage came to; return whether nothing of that is left.
+        """Try to write the pending results of a request and its linkage; return whether none remains.
 
-        What was applied and is not recorded yet would let older news of the linkage pass for newer.
+        If an applied request is not recorded, an older one for its linkage could be sent after it.
         """
         ours = [
             other
-            for other, ending in self._endings.items()
-            if other == key or (linkage is not None and ending.linkage == linkage)
+            for other, pending in self._pending.items()
+            if other == key or (linkage is not None and pending.linkage == linkage)
         ]
         await self._flush(ours)
-        return not any(other in self._endings for other in ours)
+        return not any(other in self._pending for other in ours)
 
     async def _flush(self, keys: Iterable[Key]) -> None:
-        # All at once: they share a commit, and one that cannot be written does not hold up the others.
-        ends = await asyncio.gather(*map(self._flush_one, keys), return_exceptions=True)
-        for end in ends:
-            if end is not None:
-                raise end
+        # Concurrently: they share a commit, and one that cannot be written does not block the others.
+        results = await asyncio.gather(*map(self._flush_one, keys), return_exceptions=True)
+        for result in results:
+            if result is not None:
+                raise result
 
     async def _flush_one(self, key: Key) -> None:
-        ending = self._endings.get(key)
-        if ending is None:
+        pending = self._pending.get(key)
+        if pending is None:
             return
         try:
-            if not await ending.write():
-                # A person, or another attempt, has decided meanwhile, perhaps against what AlipayHK said.
-                log.error("an ending came too late to be recorded", request_id=key.request_id)
+            if not await pending.write():
+                # An operator or another attempt has recorded a result since, perhaps a different one.
+                log.error("result not recorded: claim lost", request_id=key.request_id)
         except LedgerUnavailable:
             return
-        if self._endings.get(key) is ending:
-            del self._endings[key]
+        if self._pending.get(key) is pending:
+            del self._pending[key]
         self._count()
 
     def _count(self) -> None:
-        self._metrics.ledger_unrecorded.set(len(self._endings))
+        self._metrics.ledger_unrecorded.set(len(self._pending))

@@ -1,4 +1,4 @@
-"""What a replay needs: written when a request ends, and read when it is asked for again."""
+"""Encode a final result for the ledger, and answer a repeated request from it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .outbound_request import OutboundRequest
 
 
 def rejection_data(error: ResultError) -> bytes:
-    """Write what a rejection's replay needs; a success is its whole response."""
+    """Encode the data that a rejection's replay needs. For a success, that is its whole response."""
     facts = {
         "result": asdict(error.result),
         "http_status": error.http_status,
@@ -27,11 +27,11 @@ def rejection_data(error: ResultError) -> bytes:
 
 
 def replay(request: OutboundRequest, ending: Ending, vault: Vault) -> Message:
-    """Answer as AlipayHK did, or as a person decided: return the response, or raise ResultError."""
+    """Return the recorded response, or raise the recorded rejection as ResultError."""
     data = vault.unseal(ending.sealed, request.key) if ending.sealed else b""
     if ending.state is State.APPLIED:
         response = request.response.FromString(data)
-        response.replayed = True  # type: ignore[attr-defined]  # every response has them
+        response.replayed = True  # type: ignore[attr-defined]  # every response type has both
         response.resolved_by_operator = ending.resolved_by_operator  # type: ignore[attr-defined]
         return response
     facts: dict[str, Any] = json.loads(data) if data else {"result": {"status": FAILURE}}

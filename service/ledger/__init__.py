@@ -1,17 +1,34 @@
-"""The ledger: which requests were sent, and what came of them.
+"""The ledger records which requests were sent to AlipayHK, and their outcomes.
 
-This module is the port: what a request looks like to the ledger, and what it answers; `rules` has the rules
-that every level shares. A claim is one atomic operation: it says what is known of a request
-or, in the same commit, that it is about to be sent. What each level promises:
+This module is the port. `levels` lists what implements it, `rules` has the rules that all levels share.
 
-    off        nothing is remembered
-    memory:    everything, until the process ends
-    sqlite:    everything, on one host, through kill -9 and power loss
+Theory of operation
+-------------------
+The calls for one request in their order, and what holds after each:
 
-A row holds no personal data: identities and content are keyed hashes, and what a replay needs is sealed.
-Times are milliseconds since 1970, and the clock is the caller's. That clock may be set: a lease that ends
-later than any lease can is shortened, in the ledger, by the first claim or resolution that reads it; and a
-row's time of update never goes back, so that `drop` does not take a new outcome for an old one.
+1. `look` answers from what is recorded and writes nothing. A final request is replayed from it.
+2. `claim` answers in the same way or, in the same commit, writes that the request is about to be sent.
+   After Granted the row is SENDING with a lease and a fencing token. Until the lease expires, no process
+   gets a grant for this id or for another id of the linkage. Nothing is sent before Granted.
+3. `extend` gives an attempt more time if it waited before its first byte. The attempt and its token stay.
+4. The attempt is sent while the lease holds by both clocks (see `lease`). If no byte was sent, `undo`
+   restores the row as it was before the attempt: absent, IN_DOUBT or GATEWAY_REJECTED.
+5. `record` writes the outcome; it is called before any caller gets the outcome. APPLIED and REJECTED are
+   final: they are replayed, and nothing is sent again. IN_DOUBT may still become final. After
+   GATEWAY_REJECTED the same content may be sent again under its id.
+6. `renew` writes that the same holder is about to send another attempt after one that may have taken
+   effect: the row is SENDING with a new lease, one more attempt and `was_in_doubt`. Steps 3 to 6 repeat.
+7. `resolve` writes an operator's decision about a request in doubt. The row gets a new token, so that an
+   old holder cannot write any more.
+8. `drop` deletes old rows that are neither SENDING nor IN_DOUBT. Their ids are new again.
+
+A crash before the commit of `claim` leaves no row, and nothing was sent. A crash between `claim` and
+`record` leaves SENDING, which is in doubt once its lease has expired. A crash later leaves the outcome.
+
+A row contains no personal data: identities and content are keyed hashes, and what a replay needs is sealed.
+Times are milliseconds since 1970 by the caller's clock, which may be set back. The first claim or
+resolution that reads an impossibly long lease shortens it. An outcome never lowers `updated_ms`, so that
+`drop` does not take a new outcome for an old one.
 """
 
 from __future__ import annotations
@@ -19,7 +36,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 
 class LedgerFault(ValueError):
@@ -27,22 +44,22 @@ class LedgerFault(ValueError):
 
 
 class LedgerUnavailable(Exception):
-    """The ledger cannot be used now; nothing was promised. The text is for the log.
+    """The ledger cannot be used now, and promises nothing. The text is for the log.
 
-    What was to be written may stand nevertheless, where a disk failed in mid-commit: `record`, `renew`
-    and `undo` may be repeated, and a claim of which nobody was told ends in doubt.
+    The write may be durable anyway if the disk failed during the commit. `record`, `renew` and `undo` can
+    be repeated. A claim that was written, but whose grant reached no caller, becomes in doubt.
     """
 
 
 class State(StrEnum):
-    """Where a request stands."""
+    """The state of a request."""
 
     SENDING = "sending"
     APPLIED = "applied"
     REJECTED = "rejected"
     IN_DOUBT = "in_doubt"
     GATEWAY_REJECTED = "refused"
-    """AlipayHK refused this gateway, not the request: the same content may be sent again under its id."""
+    """AlipayHK rejected the gateway, not the request: the same content may be sent again under its id."""
 
 
 FINAL = frozenset({State.APPLIED, State.REJECTED})
@@ -50,7 +67,7 @@ FINAL = frozenset({State.APPLIED, State.REJECTED})
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """What a request id is unique in: AlipayHK deduplicates per client id and API."""
+    """A request id with the scope of its uniqueness: AlipayHK deduplicates per client id and API."""
 
     client_id: str
     api: str
@@ -59,7 +76,7 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A request that wants to be sent."""
+    """A request that its holder wants to send."""
 
     key: Key
     caller: str
@@ -67,32 +84,32 @@ class Claim:
     fingerprint: bytes = field(repr=False)
     """A keyed hash of the business content without its request id."""
     linkage: bytes | None = field(default=None, repr=False)
-    """A keyed hash of what it changes; None for an API that keeps no order."""
+    """A keyed hash of the linkage that the request changes; None for an API without order."""
     biz_time_ms: int | None = None
-    """Its place in the order of that linkage."""
+    """The position in the order of that linkage."""
     biz_time_max_ms: int | None = None
-    """Beyond it a biz_time is in the future."""
+    """A later biz_time is in the future."""
     may_repeat: bool = False
     """Whether a request in doubt may be sent again."""
     lease_ms: int = 5_000
-    """How long an attempt may take before others may take over."""
+    """Maximum duration of an attempt, after which others can take over."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """What came of a request, as far as it may stand in a row."""
+    """The outcome of a request, as a row records it."""
 
     state: State
     result_status: str = ""
     result_code: str = ""
     sealed: bytes = field(default=b"", repr=False)
-    """What a replay needs, sealed by the caller."""
+    """The data that a replay needs, sealed by the caller."""
     resolved_by_operator: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Resolution:
-    """Who ended a doubt, and why. It outlives its row."""
+    """An operator's decision about a request in doubt. It is kept after its row is dropped."""
 
     who: str
     why: str
@@ -101,7 +118,7 @@ class Resolution:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A request as the ledger has it."""
+    """A request as the ledger records it."""
 
     key: Key
     caller: str
@@ -111,29 +128,26 @@ class Row:
     state: State
     attempts: int
     token: int
-    """The fencing token: grows with every claim that the ledger grants; older holders can write no more."""
+    """The fencing token: it grows with every grant, and holders of older tokens cannot write."""
     lease_until_ms: int
     created_ms: int
     updated_ms: int
     ending: Ending | None = None
-    """What last came of it; while it is being sent again, still what came of it before."""
+    """The last recorded outcome; in SENDING, that of an earlier attempt."""
     was_in_doubt: bool = False
-    """Whether an attempt before the present one may have taken effect."""
+    """Whether an earlier attempt may have taken effect."""
     resolved: Resolution | None = None
 
     def is_in_doubt(self, now_ms: int) -> bool:
-        """Whether it was sent and nobody knows what came of it: recorded so, or its lease ran out."""
+        """Whether the outcome is unknown: recorded so, or SENDING with an expired lease."""
         if self.state is State.SENDING:
             return self.lease_until_ms <= now_ms
         return self.state is State.IN_DOUBT
 
 
-# What a claim is answered.
-
-
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """It is yours to send; the row says so already."""
+    """The claimant may send the request; the row is SENDING already."""
 
     token: int
     was_in_doubt: bool
@@ -141,21 +155,21 @@ class Granted:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """It is final: replay this."""
+    """The request is final: replay this outcome."""
 
     ending: Ending
 
 
 @dataclass(frozen=True, slots=True)
 class InProgress:
-    """The same request is under way elsewhere, at the latest until then."""
+    """Another holder is sending the same request, until this time at the latest."""
 
     until_ms: int
 
 
 @dataclass(frozen=True, slots=True)
 class LinkageBusy:
-    """Another request for its linkage is under way, at the latest until then."""
+    """Another request for the linkage is being sent, until this time at the latest."""
 
     until_ms: int
     was_in_doubt: bool = False
@@ -163,14 +177,14 @@ class LinkageBusy:
 
 @dataclass(frozen=True, slots=True)
 class Reused:
-    """Its id was used before with other content; nothing is sent."""
+    """The id was used before with other content; nothing is sent."""
 
     state: State
-    """The state of the earlier request; SENDING also where its lease is over."""
+    """The state of the earlier request; SENDING also after its lease has expired."""
 
 
 class ClaimRejected(StrEnum):
-    """It must not be sent, and will not be."""
+    """The request must not be sent, and the claim wrote nothing."""
 
     IN_DOUBT = "in_doubt"
     IN_FUTURE = "in_future"
@@ -182,55 +196,53 @@ Answer = Granted | Known | InProgress | LinkageBusy | Reused | ClaimRejected
 
 
 class Ledger(Protocol):
-    """What every level can do. Every method may raise LedgerUnavailable."""
+    """The operations of every level. Each of them may raise LedgerUnavailable."""
 
-    outlives_crash: ClassVar[bool]
-    """Whether what it does not know was never sent, as far as it was asked before sending."""
+    @property
+    def outlives_crash(self) -> bool:
+        """Whether an unknown id proves that nothing was sent under it, if every attempt was claimed."""
 
     async def claim(self, claim: Claim, now_ms: int) -> Answer:
-        """Say what is known of a request, or write that it is about to be sent; in one commit."""
+        """Answer from what is recorded, or write that the request is about to be sent, in one commit."""
 
     async def look(self, claim: Claim, now_ms: int) -> Answer:
-        """Answer as `claim` would, and write nothing; Granted then only says that it would be."""
+        """Answer as `claim` would and write nothing; Granted has no valid token then."""
 
     async def renew(self, key: Key, token: int, lease_ms: int, now_ms: int) -> bool:
-        """Write that another attempt is about to be sent after one that was; False if taken over.
+        """Write that the holder is about to send another attempt; return False if it was overtaken.
 
-        Taken over means: by another claim, by a person's decision, or, once the lease was over, by
-        another request for the linkage.
+        Another claim overtakes it, an operator's decision, or, after the lease has expired, another request
+        for the linkage.
         """
 
     async def extend(self, key: Key, token: int, lease_ms: int, now_ms: int) -> bool:
-        """Take more time for the present attempt, of which no byte has left yet; False as above."""
+        """Lengthen the lease of an attempt before its first byte; return False as `renew` does."""
 
     async def record(self, key: Key, token: int, ending: Ending, now_ms: int) -> bool:
-        """Write what came of it; False if another claim or a person has taken over.
+        """Write the outcome; return False if another claim or an operator has overtaken the holder.
 
-        It does not depend on the lease, and repeating it is harmless.
+        The lease does not matter, and the call can be repeated.
         """
 
     async def undo(self, key: Key, token: int, now_ms: int) -> bool:
-        """Take the present attempt back, of which nothing left: the row is as it was before it.
-
-        That is no row, or a row in doubt, or refused, as an earlier attempt left it. False as for `record`.
-        """
+        """Restore the row as it was before an attempt that sent nothing; return False as `record` does."""
 
     async def find(self, request_id: str) -> Sequence[Row]:
-        """Return what is known of a request id, for every client id and API."""
+        """Return the rows with a request id, for every client id and API."""
 
     async def resolve(self, key: Key, ending: Ending, *, who: str, why: str, now_ms: int) -> bool:
-        """Write what a person decided about a request in doubt; False if it is not in doubt."""
+        """Write an operator's decision about a request in doubt; return False if it is not in doubt."""
 
     def rows(self, *, since_ms: int = 0, in_doubt_at_ms: int | None = None) -> AsyncIterator[Row]:
-        """Go through the rows updated since a time, oldest first, or those in doubt at a time."""
+        """Yield the rows updated since a time, or those in doubt at a time; the oldest update first."""
 
     async def drop(self, *, before_ms: int, now_ms: int) -> int:
-        """Forget finals last updated before a time; return how many. Rows in doubt stay.
+        """Delete rows last updated before a time; return how many. Rows that are SENDING or IN_DOUBT stay.
 
-        A row's own time is not enough, because the clock may have been behind when it was written. So a
-        mark is kept of the last fencing token at `now_ms`, about once an hour. A row is dropped only if a
-        mark older than `before_ms` has its token. Call it only while the clock is known to be right.
+        The clock may have been behind when a row was written, so its own time is not enough. About once an
+        hour the ledger marks the last fencing token at `now_ms`. A row is dropped only if a mark older than
+        `before_ms` has its token or a later one. Call it only while the clock is known to be right.
         """
 
     async def close(self) -> None:
-        """Finish what is being written."""
+        """Complete the pending writes."""

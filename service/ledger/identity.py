@@ -1,27 +1,27 @@
-"""Whether a ledger may be opened, or made: what its database says, compared with its key's marker.
+"""Decide whether a ledger may be opened or created, from its database and the marker of its key.
 
-A ledger that is lost, emptied or put back from an older copy does not know the requests that were sent
-since. Opened as if it were whole, it would let a BindAccount be sent twice. So a database is made only
-where the key cannot have had one, and one that is there is opened only if nothing says that it is older
-than what the key has seen. Every other case is refused with a sentence that names the way out.
+A ledger that was lost, emptied or replaced by an older copy does not know the requests that were sent
+since. If it were opened like a complete one, a BindAccount could be sent twice. So a database is created
+only if its key cannot have had one, and an existing one is opened only if nothing shows that it is older
+than the key's last use. Otherwise the refusal is a sentence that names the way out.
 
-These rules are pure, and the same for every engine: an engine says what it found (`Found`, `Absence`).
+The rules are pure, and the same for every engine. An engine reports what it found (`Found`, `Absence`).
 
-| database | marker | |
+| database | marker | decision |
 |---|---|---|
-| absent | the key is made in this start | make it |
-| absent | names no ledger, and can be written | make it |
-| absent | none, key configured and file missing, and the marker can be written | make it |
-| absent | anything else | refuse |
-| there  | names it; its token is at most the database's | open it |
-| there  | names it; its token is higher | refuse: an older copy |
-| there  | names no ledger, or there is none; the database is whole | adopt it: open it, write the marker |
-| there  | names no ledger, or there is none; the database is not whole | refuse |
-| there  | names it elsewhere, and another one here | refuse |
-| there  | names others only | refuse |
+| absent  | the key is created in this start | create it |
+| absent  | lists no ledger, and can be written | create it |
+| absent  | missing but can be written; key configured, file missing | create it |
+| absent  | anything else | refuse |
+| present | lists it; its token is at most the database's | open it |
+| present | lists it; its token is higher | refuse: an older copy |
+| present | missing, or lists no ledger; the database is complete | adopt it: open it, write the marker |
+| present | missing, or lists no ledger; the database is not complete | refuse |
+| present | lists it at another path, and another ledger at this path | refuse |
+| present | lists only others | refuse |
 
-An upgrade needs no operator by the seventh line: the first start of a version with markers finds a
-database and no marker, and adopts it.
+An upgrade needs no operator because of the seventh row: the first start of a version with markers finds a
+database without a marker, and adopts it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from .marker import Entries, Marker
 
 
 class Absence(StrEnum):
-    """How a database can be absent."""
+    """How a database is absent."""
 
     MISSING = "is missing"
     EMPTY = "is empty"
@@ -42,83 +42,83 @@ class Absence(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a database says of itself."""
+    """The identity and the state that a database contains."""
 
     key_id: str
     key_check: bytes
     ledger_id: str | None
-    """None in a database that was made before ledgers had ids."""
+    """None in a database from a version without ledger ids."""
     token: int
     """The last fencing token that it granted."""
     is_whole: bool
-    """Whether all that was committed is in it: it was closed cleanly, or has its log."""
+    """Whether it has everything that was committed: it was closed cleanly, or has its log."""
 
 
 def refusal_to_make(
     absence: Absence, where: str, marker: Marker, *, makes_key: bool, key_is_configured: bool
 ) -> str | None:
-    """Return why no ledger must be made, None where one may; raise LedgerFault for a damaged marker."""
+    """Return why no ledger may be created, or None; raise LedgerFault for a damaged marker."""
     if makes_key:
         return None
     entries = marker.read()
-    start_new = "start a new one beside this key with: alipayhk-gateway ledger init"
+    start_new = "start a new one for this key with: alipayhk-gateway ledger init"
     put_back = (
-        "put it back, restore a backup with: alipayhk-gateway ledger restore FILE, or, if what it knew "
-        f"may be forgotten, {start_new} --new"
+        "put it back, restore a backup with: alipayhk-gateway ledger restore FILE, or, if losing its "
+        f"records is acceptable, {start_new} --new"
     )
     if entries:
-        return f"the ledger {where} {absence}, and {marker.path} says that its key has had one: {put_back}"
+        return f"the ledger {where} {absence}, and {marker.path} shows that its key has had one: {put_back}"
     if not marker.can_be_written():
         return refusal_without_marker(absence, where, marker)
     may_be_first = key_is_configured and absence is Absence.MISSING
     if entries is None and not may_be_first:
         return (
-            f"the ledger {where} {absence}, and its key was there before: put the ledger back, restore "
-            "a backup with: alipayhk-gateway ledger restore FILE, or, if there was none, "
+            f"the ledger {where} {absence}, and its key existed before: put the ledger back, restore a "
+            "backup with: alipayhk-gateway ledger restore FILE, or, if there was no ledger, "
             f"{start_new}"
         )
     return None
 
 
 def refusal_without_marker(absence: Absence, where: str, marker: Marker, cause: str = "") -> str:
-    """Return why no ledger must be made whose marker cannot be written, with the cause if it is known."""
+    """Return why no ledger may be created whose marker cannot be written, with the cause if known."""
     because = f" ({cause})" if cause else ""
     return (
-        f"the ledger {where} {absence}, and whether its key has had one cannot be known, because "
+        f"the ledger {where} {absence}, and it is unknown whether its key has had one, because "
         f"{marker.path} cannot be written{because}: restore a backup with: alipayhk-gateway ledger restore "
-        f"FILE, or, before the very first start, make it once with: alipayhk-gateway ledger init"
+        f"FILE, or, before the very first start, create it once with: alipayhk-gateway ledger init"
     )
 
 
 def refusal_to_open(found: Found, where: str, log: str, marker: Marker) -> str | None:
-    """Return why a database must not be opened, None where it may; raise LedgerFault as above.
+    """Return why a database may not be opened, or None; raise LedgerFault for a damaged marker.
 
-    `log` is the name of the database's write-ahead log, which is named where it is missing.
+    `log` is the name of the database's write-ahead log, for the sentence.
     """
     entries: Entries = marker.read() or {}
-    accept = "or accept the one that is there with: alipayhk-gateway ledger restore"
+    accept = "or accept the present one with: alipayhk-gateway ledger restore"
     if not entries:
         if found.is_whole:
             return None
         return (
             f"the ledger {where} was not closed cleanly and its write-ahead log {log} is missing, and no "
-            f"{marker.path} says how far it was: put the missing files back, {accept}"
+            f"{marker.path} gives its last token: put the missing files back, {accept}"
         )
     entry = entries.get(found.ledger_id or "")
     if entry is None:
         return (
-            f"the ledger {where} is none of those that {marker.path} names: it is an older copy, or "
-            f"another key's: put the right one back, {accept}"
+            f"the ledger {where} is not listed in {marker.path}: it is an older copy, or belongs to "
+            f"another key: put the right one back, {accept}"
         )
     if entry.where != where and any(other.where == where for other in entries.values()):
         return (
-            f"the ledger {where} was used at {entry.where} before, and {marker.path} says that another one "
-            f"was used here since: put that one back, {accept}"
+            f"the ledger {where} was used at {entry.where} before, and according to {marker.path} another "
+            f"one has been used here since: put that one back, {accept}"
         )
     if found.token < entry.token:
         cause = "is an older copy" if found.is_whole else f"lacks its write-ahead log {log}"
         return (
-            f"the ledger {where} {cause}: its last token is {found.token}, and {marker.path} has seen "
+            f"the ledger {where} {cause}: its last token is {found.token}, but {marker.path} records "
             f"{entry.token}: put the newer one back, {accept}"
         )
     return None

@@ -1,10 +1,10 @@
-"""How long a claimed request is this process's to send, by two clocks.
+"""The lease of a claimed request, measured by two clocks.
 
 Other processes compare the lease in the ledger with the wall clock. This process also measures it on
-CLOCK_BOOTTIME, from before the claim: nobody sets that clock, and it counts while the machine is suspended.
-A request may be sent while the lease holds by both clocks. By the wall clock alone, a process that was
-stopped would send after that clock was set back. By CLOCK_BOOTTIME alone, it would send after the wall
-clock was set past the end of the lease, when another process may have taken over.
+CLOCK_BOOTTIME, starting before the claim: that clock cannot be set, and it counts while the machine is
+suspended. A request may be sent while the lease holds by both clocks. With the wall clock alone, a process
+that was stopped would send after that clock was set back. With CLOCK_BOOTTIME alone, it would send after
+the wall clock was set past the lease, when another process may have taken over.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from clients.alipayhk.wire.clock import since_boot_s
 
 UPSTREAM_TIMEOUT_MAX_S: Final = 60.0
 LEASE_MARGIN_S: Final = 1.0
-"""How much longer than an attempt its lease lasts: so long may the ledger take to grant it."""
+"""A lease lasts this much longer than an attempt: the ledger may take this long to grant it."""
 LEASE_MAX_MS: Final = round((UPSTREAM_TIMEOUT_MAX_S + LEASE_MARGIN_S) * 1000)
 """The longest lease that any process can have written, whatever its settings were.
 
-A lease that ends later was written before the wall clock was set back.
+A lease that expires later was written before the wall clock was set back.
 """
 
 
@@ -35,13 +35,13 @@ class Moment:
     since_boot_s: float
 
     def lease(self, lease_ms: int) -> Lease:
-        """Return the lease that begins now."""
+        """Return the lease that starts now."""
         return Lease(self.ms + lease_ms, self.since_boot_s + lease_ms / 1000)
 
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """The wall clock, which people and NTP set, and the seconds since boot, which nobody sets."""
+    """The wall clock, which can be set, and the seconds since boot, which cannot."""
 
     now_s: Callable[[], float] = time.time
     since_boot_s: Callable[[], float] = since_boot_s
@@ -61,13 +61,13 @@ class Clock:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """When others may take over a request."""
+    """The time until which no other process takes over a request."""
 
     until_ms: int
     send_by_s: float
     """The last moment since boot for the first byte of an attempt."""
 
     def holds(self, clock: Clock, wait_s: float = 0.0) -> bool:
-        """Return whether it will still hold after a wait."""
+        """Return whether the lease still holds after a wait."""
         now = clock.now()
         return now.ms + wait_s * 1000 < self.until_ms and now.since_boot_s + wait_s < self.send_by_s

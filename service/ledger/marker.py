@@ -1,9 +1,9 @@
-"""The marker file beside a ledger's key: which ledgers the key has, and the last fencing token of each.
+"""The marker file of a ledger's key: the ledgers that use the key, and the last fencing token of each.
 
-A database cannot know that it is an older copy of itself, and a missing one knows nothing at all. The
-marker is kept apart from the database, so that the two can be compared when the ledger is opened. It is
-written when a ledger is opened and closed, and soon after its token moved: a marker that is behind its
-database is normal, a database that is behind its marker is an older copy.
+An older copy of a database looks like the database itself, and a missing one leaves no trace. The marker is
+a separate file, next to the key, so that the two can be compared when the ledger is opened. It is written
+when a ledger is opened and closed, and soon after its token changed. A marker that is behind its database
+is normal; a database that is behind its marker is an older copy.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from .ownership import give_to_owner_of
 from .vault import sync_directory
 
 EVERY_S: Final = 0.5
-"""The shortest time between two writes: with the write itself, the marker is at most 1 s late."""
+"""Minimum time between two writes; with the duration of a write, the marker is at most 1 s late."""
 FILE_BYTES_MAX: Final = 1 << 20
-_ACCEPT: Final = "accept the ledger that is there with: alipayhk-gateway ledger restore"
+_ACCEPT: Final = "accept the present ledger with: alipayhk-gateway ledger restore"
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What the marker says of one ledger."""
+    """The marker's record of one ledger."""
 
     token: int
-    """The last fencing token that was seen; the database's own is the same or higher."""
+    """The last fencing token that was written here; the database's own is the same or higher."""
     where: str
-    """Where the ledger was when it was last opened."""
+    """The path of the ledger when it was last opened."""
 
 
 Entries = dict[str, Entry]
@@ -51,7 +51,7 @@ class Marker:
         self._key_file = key_file
 
     def read(self) -> Entries | None:
-        """Return its entries, None where there is no such file; raise LedgerFault for any other content."""
+        """Return the entries, or None if the file is missing; raise LedgerFault if it cannot be read."""
         try:
             with self.path.open("rb") as file:
                 return _entries_of(json.loads(file.read(FILE_BYTES_MAX)))
@@ -66,13 +66,13 @@ class Marker:
             raise LedgerFault(f"{self.path} is damaged: put it back, or {_ACCEPT}") from None
 
     def can_be_written(self) -> bool:
-        """Whether its directory can be written by this process."""
+        """Whether this process can write its directory."""
         return os.access(self.path.parent, os.W_OK | os.X_OK)
 
     def change(self, change: Callable[[Entries], Entries], *, must_write: bool = False) -> None:
-        """Replace the entries under the key's lock, durably and at once; raise OSError.
+        """Replace the entries under the key's lock, durably and atomically; raise OSError.
 
-        With `must_write` also write entries that stay as they are, so that a full disk is noticed.
+        With `must_write`, unchanged entries are written too, so that a full disk is noticed.
         """
         with self._locked():
             entries: Entries = {}
@@ -84,7 +84,7 @@ class Marker:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Lock out other ledgers of this key. A key that is about to be made has none."""
+        """Lock out other ledgers of this key. A key that does not exist yet has none."""
         try:
             descriptor = os.open(self._key_file, os.O_RDONLY)
         except FileNotFoundError:
@@ -123,10 +123,10 @@ def _entries_of(said: Mapping[str, Any]) -> Entries:
 
 
 class MarkerKeeper:
-    """Keeps the marker's entry of one open ledger up to date, in a thread of its own.
+    """Keeps the marker's entry of one open ledger up to date, in its own thread.
 
-    A marker that cannot be written stops nothing: it stays behind the database, which is allowed.
-    `report` is called with the cause when writing starts to fail.
+    A failed write stops nothing, because a marker may be behind its database. `report` is called with the
+    cause of the first of several failures.
     """
 
     def __init__(self, marker: Marker, ledger_id: str, entry: Entry, report: Callable[[str], None]) -> None:
@@ -138,12 +138,12 @@ class MarkerKeeper:
         self._moved = threading.Event()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ledger marker", daemon=True)
-        with suppress(OSError):  # reported when the token moves
+        with suppress(OSError):  # reported when the token changes
             self._save()
         self._thread.start()
 
     def moved(self, token: int) -> None:
-        """Note a token that was committed; it is written soon."""
+        """Write a committed token soon."""
         self._entry = Entry(token, self._entry.where)
         self._moved.set()
 
@@ -175,7 +175,7 @@ class MarkerKeeper:
         ledger_id, entry = self._ledger_id, self._entry
 
         def raised(entries: Entries) -> Entries:
-            # Several workers write: the highest token is the last one.
+            # Several workers write the same entry; the highest token is the latest.
             known = entries.get(ledger_id, entry)
             return {**entries, ledger_id: Entry(max(known.token, entry.token), entry.where)}
 

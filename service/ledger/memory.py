@@ -1,4 +1,4 @@
-"""The ledger in this process's memory: everything that the rules ask, until the process ends."""
+"""The ledger in this process's memory: it follows all rules, until the process exits."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import replace
 from typing import ClassVar
 
 from . import Answer, Claim, Ending, Granted, Key, Resolution, Row, State
-from .rules import MARK_EVERY_MS, Applied, Linkage, answer_to, shortened
+from .rules import MARK_EVERY_MS, Linkage, answer_to, newest_of, shortened
 
 UNFINISHED = frozenset({State.SENDING, State.IN_DOUBT})
 
 
 class MemoryLedger:
-    """Rows in a dictionary. Nothing awaits within an operation, which makes each of them atomic."""
+    """Rows in a dictionary. Each operation is atomic, because none of them awaits anything."""
 
     outlives_crash: ClassVar[bool] = False
 
@@ -23,10 +23,10 @@ class MemoryLedger:
         self._by_linkage: defaultdict[bytes, dict[Key, None]] = defaultdict(dict)
         self._last_token = 0
         self._marks: list[tuple[int, int]] = []
-        """When the clock was right, and the last token then; see `Ledger.drop`."""
+        """Times at which the clock was right, with the last token of each; see `Ledger.drop`."""
 
     async def claim(self, claim: Claim, now_ms: int) -> Answer:
-        """Answer by the rules, and write what was granted."""
+        """Answer by the rules, and write a grant."""
         row = self._read(claim.key, now_ms)
         answer = answer_to(claim, row, self._linkage(claim, now_ms), now_ms, token=self._last_token + 1)
         if not isinstance(answer, Granted):
@@ -41,7 +41,7 @@ class MemoryLedger:
         return answer_to(claim, row, self._linkage(claim, now_ms), now_ms, token=0)
 
     async def renew(self, key: Key, token: int, lease_ms: int, now_ms: int) -> bool:
-        """Count another attempt."""
+        """Write another attempt with a new lease."""
         row = self._extensible(key, token, now_ms)
         if row is None:
             return False
@@ -57,7 +57,7 @@ class MemoryLedger:
         return True
 
     async def record(self, key: Key, token: int, ending: Ending, now_ms: int) -> bool:
-        """Write what came of it, once."""
+        """Write the outcome; keep an outcome that is recorded."""
         row = self._held(key, token)
         if row is None:
             return False
@@ -68,7 +68,7 @@ class MemoryLedger:
         return row.state is ending.state
 
     async def undo(self, key: Key, token: int, now_ms: int) -> bool:
-        """Remove the row, or put it back to where it was."""
+        """Remove the row, or restore the state before the attempt."""
         row = self._held(key, token)
         if row is None or row.state is not State.SENDING:
             return False
@@ -81,12 +81,12 @@ class MemoryLedger:
         return True
 
     async def find(self, request_id: str) -> Sequence[Row]:
-        """Look through every client id and API."""
+        """Return the rows of every client id and API."""
         found = (row for row in self._rows.values() if row.key.request_id == request_id)
         return sorted(found, key=lambda row: (row.key.api, row.key.client_id))
 
     async def resolve(self, key: Key, ending: Ending, *, who: str, why: str, now_ms: int) -> bool:
-        """End a doubt, and fence off whoever may still hold the claim."""
+        """Write the decision with a new token, so that the claim's holder cannot write any more."""
         row = self._read(key, now_ms)
         if row is None or not row.is_in_doubt(now_ms):
             return False
@@ -103,14 +103,14 @@ class MemoryLedger:
         return True
 
     async def rows(self, *, since_ms: int = 0, in_doubt_at_ms: int | None = None) -> AsyncIterator[Row]:
-        """Go through what is there at the first step."""
+        """Yield the rows that exist at the first step."""
         for row in sorted(self._rows.values(), key=lambda row: row.updated_ms):
             wanted = in_doubt_at_ms is None or row.is_in_doubt(in_doubt_at_ms)
             if wanted and row.updated_ms >= since_ms:
                 yield row
 
     async def drop(self, *, before_ms: int, now_ms: int) -> int:
-        """Forget what ended long ago."""
+        """Delete old rows that have an outcome."""
         if not self._marks or self._marks[-1][0] <= now_ms - MARK_EVERY_MS:
             self._marks.append((now_ms, self._last_token))
         older = [mark for mark in self._marks if mark[0] < before_ms]
@@ -123,7 +123,7 @@ class MemoryLedger:
         return len(old)
 
     async def close(self) -> None:
-        """Have nothing to finish."""
+        """Do nothing."""
 
     def _put(self, row: Row) -> None:
         self._rows[row.key] = row
@@ -138,7 +138,7 @@ class MemoryLedger:
                 del self._by_linkage[row.linkage]
 
     def _read(self, key: Key, now_ms: int) -> Row | None:
-        """Return a row, and shorten a lease that is too long."""
+        """Return a row, after shortening an impossibly long lease."""
         row = self._rows.get(key)
         if row is not None and (shorter := shortened(row, now_ms)) is not None:
             self._put(shorter)
@@ -149,7 +149,7 @@ class MemoryLedger:
         return row if row is not None and row.token == token else None
 
     def _extensible(self, key: Key, token: int, now_ms: int) -> Row | None:
-        """Return a row whose holder may go on: nobody has taken over, not even its linkage."""
+        """Return the row if its holder may continue: no other claim has overtaken it or its linkage."""
         row = self._held(key, token)
         if row is None or row.state not in UNFINISHED:
             return None
@@ -162,7 +162,7 @@ class MemoryLedger:
         return (other for other in self._others(row) if other.state is State.SENDING)
 
     def _others(self, row: Row | Claim) -> Iterator[Row]:
-        """Go through the other requests for the linkage that AlipayHK has in the same order."""
+        """Yield the other requests for the linkage with the same client id and API."""
         if row.linkage is None:
             return
         for key in self._by_linkage.get(row.linkage, ()):
@@ -173,18 +173,12 @@ class MemoryLedger:
         for other in list(self._others(claim)):
             self._read(other.key, now_ms)
         busy = (other.lease_until_ms for other in self._sending(claim) if other.lease_until_ms > now_ms)
-        return Linkage(self._newest(claim), max(busy, default=0))
-
-    def _newest(self, claim: Claim) -> Applied | None:
         applied = [
             (other.biz_time_ms, other.fingerprint)
             for other in self._others(claim)
             if other.state is State.APPLIED and other.biz_time_ms is not None
         ]
-        if not applied:
-            return None
-        newest_ms = max(biz_time_ms for biz_time_ms, _ in applied)
-        return Applied(newest_ms, [content for biz_time_ms, content in applied if biz_time_ms == newest_ms])
+        return Linkage(newest_of(applied), max(busy, default=0))
 
 
 def _new_row(claim: Claim, granted: Granted, now_ms: int) -> Row:

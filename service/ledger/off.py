@@ -1,4 +1,4 @@
-"""The ledger that remembers nothing: every request is new to it."""
+"""The ledger that records nothing: every request is new to it."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from . import Answer, Claim, Ending, Key, Row
 from .rules import Linkage, answer_to
 
 ONLY_TOKEN: Final = 1
-"""There is nothing to fence off."""
+"""No holder is ever fenced off, so all grants have the same token."""
 
 
 class OffLedger:
-    """Refuses a biz_time in the future, and grants everything else."""
+    """Rejects a biz_time in the future, and grants every other claim."""
 
     outlives_crash: ClassVar[bool] = False
 
     async def claim(self, claim: Claim, now_ms: int) -> Answer:
-        """Answer as to a request never seen before."""
+        """Answer as for a new request."""
         return answer_to(claim, None, Linkage(), now_ms, token=ONLY_TOKEN)
 
     async def look(self, claim: Claim, now_ms: int) -> Answer:
@@ -26,38 +26,38 @@ class OffLedger:
         return await self.claim(claim, now_ms)
 
     async def renew(self, key: Key, token: int, lease_ms: int, now_ms: int) -> bool:
-        """Let another attempt be sent."""
+        """Allow another attempt."""
         return True
 
     async def extend(self, key: Key, token: int, lease_ms: int, now_ms: int) -> bool:
-        """Let the attempt take longer."""
+        """Allow more time."""
         return True
 
     async def record(self, key: Key, token: int, ending: Ending, now_ms: int) -> bool:
-        """Forget what came of it."""
+        """Accept the outcome without recording it."""
         return True
 
     async def undo(self, key: Key, token: int, now_ms: int) -> bool:
-        """Take back what was never written."""
+        """Succeed: there is nothing to undo."""
         return True
 
     async def find(self, request_id: str) -> Sequence[Row]:
-        """Know nothing."""
+        """Return no rows."""
         return ()
 
     async def resolve(self, key: Key, ending: Ending, *, who: str, why: str, now_ms: int) -> bool:
-        """Know of no doubt."""
+        """Return False: no request is in doubt."""
         return False
 
     async def rows(self, *, since_ms: int = 0, in_doubt_at_ms: int | None = None) -> AsyncIterator[Row]:
-        """Go through nothing."""
+        """Yield no rows."""
         nothing: tuple[Row, ...] = ()
         for row in nothing:
             yield row
 
     async def drop(self, *, before_ms: int, now_ms: int) -> int:
-        """Have nothing to forget."""
+        """Return 0: there is nothing to delete."""
         return 0
 
     async def close(self) -> None:
-        """Have nothing to finish."""
+        """Do nothing."""

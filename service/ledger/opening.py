@@ -1,64 +1,24 @@
-"""From `LEDGER_URL` and `LEDGER_KEY_FILE` to a ledger that can be used, or a sentence why not."""
+"""From `LEDGER_URL` and `LEDGER_KEY_FILE` to an open ledger, or a sentence that says why not."""
 
 from __future__ import annotations
 
-import errno
-import os
-import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
 
-from . import Ledger, LedgerFault, LedgerUnavailable
-from .memory import MemoryLedger
-from .off import OffLedger
-from .sqlite.place import Place, naming_faults, open_place, using
-from .usage_lock import is_unused
-from .vault import KEY_BYTES, RandomBytes, Vault, read_key_file
-
-OFF: Final = "off"
-MEMORY: Final = "memory:"
-SQLITE: Final = "sqlite:///"
-LOCK_S: Final = 15.0
-"""How long another process is waited for that makes, opens or restores the same ledger."""
-POSTGRES: Final = ("postgresql://", "postgres://")
+from . import Ledger, LedgerFault
+from .levels import Level, level_of
+from .vault import RandomBytes, Vault
 
 
 def check_url(url: str) -> str:
-    """Return the address of a ledger that this version knows; raise ValueError."""
-    if url.startswith(POSTGRES):
-        raise ValueError("names PostgreSQL, which comes with a later version")
-    name = url.removeprefix(SQLITE)
-    if url not in {OFF, MEMORY} and (name == url or not name or set(name) & set("?#\0")):
-        raise ValueError("must be off, memory:, sqlite:///file or sqlite:////absolute/file")
+    """Return the URL of a ledger that this version can open; raise ValueError."""
+    level_of(url)
     return url
 
 
-def sqlite_path(url: str) -> Path | None:
-    """Return where the file is; None for a ledger that has none."""
-    if not url.startswith(SQLITE):
-        return None
-    path = Path(url.removeprefix(SQLITE)).absolute()
-    # SQLite follows a link to the file, and keeps the log beside that: so must the lock and the key be.
-    return Path(os.path.realpath(path)) if os.path.islink(path) else path  # noqa: PTH114  (never raises)
-
-
-def is_new(path: Path) -> bool:
-    """Whether nothing was ever written to a ledger's file; raise OSError where that cannot be seen."""
-    return not path.exists() or path.stat().st_size == 0
-
-
-def url_in_place(text: str) -> str:
-    """As check_url; the directory of a SQLite file must be there too."""
-    url = check_url(text)
-    if path := sqlite_path(url):
-        try:
-            mode = path.parent.stat().st_mode
-            reason = None if stat.S_ISDIR(mode) else os.strerror(errno.ENOTDIR)
-        except OSError as error:
-            reason = error.strerror
-        if reason:
-            raise ValueError(f"names a file in a directory that cannot be used: {reason}")
+def url_in_place(url: str) -> str:
+    """Return the URL of a ledger that can be where the URL says; raise ValueError."""
+    level_of(url).check_place(url)
     return url
 
 
@@ -70,45 +30,39 @@ def open_ledger(
     create: bool = True,
     report: Callable[[str], None] = lambda _: None,
 ) -> tuple[Ledger, Vault]:
-    """Open a ledger and what seals its rows; raise LedgerFault, or LedgerUnavailable where others hold it.
+    """Open a ledger, with the vault that seals its rows.
 
-    Without `create`, it must be there. `report` is called with the cause when its marker file cannot be
-    written any more.
+    Without `create`, it must exist outside this process. `report` is called with the cause when the
+    ledger's marker file can no longer be written. Raise LedgerFault if the ledger cannot be used until an
+    operator acts, and LedgerUnavailable while another process holds it.
     """
-    try:
-        check_url(url)
-    except ValueError as error:
-        raise LedgerFault(f"LEDGER_URL {error}") from None
-    if (path := sqlite_path(url)) is None:
-        # Nothing outlives this process, so that its key need not either.
-        key = random_bytes(KEY_BYTES) if key_file is None else read_key_file(key_file)
-        return OffLedger() if url == OFF else MemoryLedger(), Vault(key, random_bytes=random_bytes)
-    place = Place(path, key_file)
-    if key_file is not None:
-        read_key_file(key_file)
-    if not create and not path.exists():
-        raise LedgerFault(f"there is no ledger {path}")
-    place.must_be_writable()
-    with using(path, create=create) as lock:
-        with naming_faults(path, "opened"):
-            lock.acquire(LOCK_S)
-            if place.examine(is_alone=lock.is_alone) is not None and not create:
-                raise LedgerFault(f"there is no ledger {path}: its file is empty")
-        ledger, vault = open_place(place, lock, random_bytes, report)
-        lock.share()
-    return ledger, vault
+    level = _level_of(url)
+    if not create and not level.outlives_process:
+        raise LedgerFault(f"LEDGER_URL is {url}: no ledger exists outside the gateway process")
+    return level.open(url, key_file, random_bytes=random_bytes, create=create, report=report)
 
 
 def fault_of(url: str, key_file: Path | None) -> str | None:
-    """Return the sentence with which `serve` would refuse a ledger now, else None; write nothing."""
-    if (path := sqlite_path(url)) is None:
-        return None
+    """Return why `serve` would refuse a ledger now, as a sentence, or None; write nothing."""
+    return level_of(url).fault_of(url, key_file)
+
+
+def file_of(url: str) -> Path:
+    """Return the ledger's database file; raise LedgerFault if its level has none."""
+    path = _level_of(url).file_of(url)
+    if path is None:
+        raise LedgerFault(f"LEDGER_URL is {url}: the ledger has no file")
+    return path
+
+
+def is_new(url: str) -> bool:
+    """Whether nothing was ever written to the ledger's file; raise OSError if that cannot be seen."""
+    path = level_of(url).file_of(url)
+    return path is not None and (not path.exists() or path.stat().st_size == 0)
+
+
+def _level_of(url: str) -> Level:
     try:
-        with naming_faults(path, "opened"):
-            (place := Place(path, key_file)).must_be_writable()
-            place.examine(is_alone=is_unused(path))
-    except LedgerFault as fault:
-        return str(fault)
-    except LedgerUnavailable:  # another program holds it for a moment
-        return None
-    return None
+        return level_of(url)
+    except ValueError as error:
+        raise LedgerFault(f"LEDGER_URL {error}") from None

@@ -1,4 +1,4 @@
-"""The rules by which every level answers a claim: pure, over what the level has read."""
+"""The rules that decide every level's answer to a claim. They are pure functions of what was read."""
 
 from __future__ import annotations
 
@@ -22,39 +22,47 @@ from . import (
 from .lease import LEASE_MAX_MS
 
 MARK_EVERY_MS: Final = 3_600_000
-"""The least time between two marks of the clock; see `Ledger.drop`."""
+"""Minimum time between two marks of the clock; see `Ledger.drop`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """The newest that was applied to a linkage under other request ids."""
+    """The requests with the newest biz_time that were applied to a linkage under other request ids."""
 
     biz_time_ms: int
     fingerprints: Sequence[bytes]
-    """The contents applied with that very biz_time."""
+    """Their contents."""
 
 
 @dataclass(frozen=True, slots=True)
 class Linkage:
-    """What else is known of a claim's linkage."""
+    """The other requests of a claim's linkage."""
 
     newest: Applied | None = None
     busy_until_ms: int = 0
-    """The longest lease of another request for it that is being sent."""
+    """When the longest lease of another request in SENDING expires; 0 if there is no such request."""
+
+
+def newest_of(applied: Sequence[tuple[int, bytes]]) -> Applied | None:
+    """Return the newest of applied requests, each a biz_time and a fingerprint, or None."""
+    if not applied:
+        return None
+    newest_ms = max(biz_time_ms for biz_time_ms, _ in applied)
+    return Applied(newest_ms, [content for biz_time_ms, content in applied if biz_time_ms == newest_ms])
 
 
 def shortened(row: Row, now_ms: int) -> Row | None:
-    """Return a row whose lease ends later than any lease can, with the longest one possible; else None."""
+    """Return a row with its impossibly long lease cut to the longest possible one, or None."""
     until_ms = now_ms + LEASE_MAX_MS
     if row.state is not State.SENDING or row.lease_until_ms <= until_ms:
         return None
     return replace(row, lease_until_ms=until_ms)
 
 
-def answer_to(  # noqa: PLR0911  (a list of cases, in their order)
+def answer_to(  # noqa: PLR0911  (an ordered list of cases)
     claim: Claim, row: Row | None, linkage: Linkage, now_ms: int, *, token: int
 ) -> Answer:
-    """Answer a claim. In this order: known id, future, stale or tie, busy, granted with this token."""
+    """Answer a claim; a grant gets `token`. The checks in order: known id, future, stale or tie, busy."""
     if row is not None:
         if row.fingerprint != claim.fingerprint:
             return Reused(row.state)
@@ -64,16 +72,16 @@ def answer_to(  # noqa: PLR0911  (a list of cases, in their order)
             return InProgress(row.lease_until_ms)
         if row.state is not State.GATEWAY_REJECTED and not claim.may_repeat:
             return ClaimRejected.IN_DOUBT
-    elif refused := _refused_for_time(claim, linkage.newest):
-        return refused
+    elif rejected := _rejected_for_time(claim, linkage.newest):
+        return rejected
     was_in_doubt = row is not None and row.state is not State.GATEWAY_REJECTED
     if linkage.busy_until_ms > now_ms:
         return LinkageBusy(linkage.busy_until_ms, was_in_doubt=was_in_doubt)
     return Granted(token, was_in_doubt=was_in_doubt)
 
 
-def _refused_for_time(claim: Claim, newest: Applied | None) -> ClaimRejected | None:
-    """Compare a new id's biz_time with now and with what was applied; a known id is never stale."""
+def _rejected_for_time(claim: Claim, newest: Applied | None) -> ClaimRejected | None:
+    """Compare a new id's biz_time with now and with the newest applied one. A known id is never stale."""
     if claim.biz_time_ms is None:
         return None
     if claim.biz_time_max_ms is not None and claim.biz_time_ms > claim.biz_time_max_ms:
@@ -82,5 +90,5 @@ def _refused_for_time(claim: Claim, newest: Applied | None) -> ClaimRejected | N
         return None
     if claim.biz_time_ms < newest.biz_time_ms:
         return ClaimRejected.STALE
-    # The same news under a new id is sent: AlipayHK sees no change in it.
+    # The same content under a new id may be sent: it changes nothing at AlipayHK.
     return None if claim.fingerprint in newest.fingerprints else ClaimRejected.TIE

@@ -1,8 +1,9 @@
-"""Which processes use a ledger: a lock on a file of its own beside the database.
+"""The lock that shows which processes use a ledger, on a separate file next to the database.
 
-Every process that has the ledger open holds the lock shared. Whoever holds it exclusively is the only
-user: it may create, replace or judge the file, and the last user to close gets it to mark the close as
-clean. The kernel releases the lock when a process ends, however it ends.
+Every process that has the ledger open holds the lock shared. A process that holds it exclusively is the
+only user: it may create, replace or inspect the file. The last process to close the ledger takes the lock
+exclusively to mark the file as closed cleanly. The kernel releases the lock when a process exits for any
+reason.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Final
 from . import LedgerUnavailable
 from .ownership import give_to_owner_of
 
-_NAP_S: Final = 0.02
+_POLL_S: Final = 0.02
 
 
 def lock_path(ledger: Path) -> Path:
@@ -26,7 +27,7 @@ def lock_path(ledger: Path) -> Path:
 
 
 class UsageLock:
-    """The lock of one user of a ledger, held until `release`; raise OSError where it cannot be made."""
+    """One process's lock on a ledger, held until `release`; raise OSError if its file cannot be created."""
 
     def __init__(self, ledger: Path) -> None:
         self.is_alone = False
@@ -34,33 +35,35 @@ class UsageLock:
         self._ledger = ledger
         self._descriptor = _opened(ledger)
 
-    def acquire(self, patience_s: float) -> None:
-        """Lock exclusively if nobody else uses the ledger, else shared; raise LedgerUnavailable in time."""
-        give_up = time.monotonic() + patience_s
+    def acquire(self, timeout_s: float) -> None:
+        """Lock exclusively if no other process uses the ledger, else shared; raise LedgerUnavailable."""
+        deadline_s = time.monotonic() + timeout_s
         while not (self.try_alone() or self._try(fcntl.LOCK_SH)):
-            if time.monotonic() > give_up:
+            if time.monotonic() > deadline_s:
                 self.release()
-                raise LedgerUnavailable(f"the ledger {self._ledger} is being made, restored or opened")
-            time.sleep(_NAP_S)
+                raise LedgerUnavailable(
+                    f"the ledger {self._ledger} is being created, restored or opened by another process"
+                )
+            time.sleep(_POLL_S)
 
-    def acquire_alone(self, patience_s: float) -> None:
-        """Lock exclusively; raise LedgerUnavailable where another process uses the ledger until then."""
-        give_up = time.monotonic() + patience_s
+    def acquire_alone(self, timeout_s: float) -> None:
+        """Lock exclusively; raise LedgerUnavailable if another process still uses the ledger."""
+        deadline_s = time.monotonic() + timeout_s
         while not self.try_alone():
-            if time.monotonic() > give_up:
+            if time.monotonic() > deadline_s:
                 self.release()
                 raise LedgerUnavailable(
                     f"the ledger {self._ledger} is in use by another process: stop the gateway first"
                 )
-            time.sleep(_NAP_S)
+            time.sleep(_POLL_S)
 
     def try_alone(self) -> bool:
-        """Lock exclusively, unless another process uses the ledger; a shared lock may be lost then."""
+        """Lock exclusively and return True, or return False; the shared lock may be lost then."""
         self.is_alone = self._try(fcntl.LOCK_EX)
         return self.is_alone
 
     def share(self) -> None:
-        """Let other processes use the ledger too."""
+        """Hold the lock shared, so that other processes can use the ledger."""
         fcntl.flock(self._descriptor, fcntl.LOCK_SH)
         self.is_alone = False
 
@@ -79,7 +82,7 @@ class UsageLock:
 
 
 def _opened(ledger: Path) -> int:
-    """Open a ledger's lock file, or make it; return its descriptor."""
+    """Open a ledger's lock file, or create it; return its descriptor."""
     path = lock_path(ledger)
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
@@ -90,7 +93,7 @@ def _opened(ledger: Path) -> int:
 
 
 def is_unused(ledger: Path) -> bool:
-    """Whether no process uses the ledger at this moment; writes nothing."""
+    """Whether no process uses the ledger now; writes nothing."""
     with suppress(OSError):
         descriptor = os.open(lock_path(ledger), os.O_RDONLY)
         try:

@@ -1,7 +1,7 @@
-"""What keeps personal data out of the ledger: keyed hashes and sealed replies, all from one key file.
+"""Keep personal data out of the ledger: keyed hashes and sealed replies, with keys from one key file.
 
-The key is the ledger's own. Were it the signing key, each rotation of that would turn every request id
-into a reused one.
+The ledger has its own key. With the signing key, every rotation of it would make all request ids look
+reused, because their fingerprints would change.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ from .ownership import give_to_owner_of
 
 KEY_BYTES: Final = 32
 NONCE_BYTES: Final = 12
-"""Random, which AES-GCM bears for four thousand million replies under one key."""
+"""Random nonces are safe in AES-GCM for 2**32 replies under one key.
+
+https://csrc.nist.gov/pubs/sp/800/38/d/final, section 8.3
+"""
 FILE_BYTES_MAX: Final = 128
 _PURPOSE: Final = b"alipayhk-gateway ledger 1 "
 
@@ -32,11 +35,11 @@ RandomBytes = Callable[[int], bytes]
 
 
 class Unsealable(Exception):
-    """What was sealed is not for this row, not whole, or under another key."""
+    """The sealed data belongs to another row or key, or is incomplete."""
 
 
 class Vault:
-    """Hashes contents and linkages, and seals replies, under keys derived from the ledger's."""
+    """Hashes contents and linkages, and seals replies, under keys derived from the ledger's key."""
 
     def __init__(self, key: bytes, *, random_bytes: RandomBytes) -> None:
         self._random_bytes = random_bytes
@@ -44,25 +47,25 @@ class Vault:
         self._linkage_key = _derive(key, b"linkage")
         self._cipher = AESGCM(_derive(key, b"seal"))
         self.key_id: str = _derive(key, b"key id")[:4].hex()
-        """A short public name of the key, by which people tell keys apart."""
+        """A short public name of the key, for people."""
         self.key_check: bytes = _derive(key, b"key check")[:16]
-        """What only this key gives, by which a database knows its key."""
+        """A value that only this key gives; a database stores it to recognize its key."""
 
     def fingerprint(self, content: bytes) -> bytes:
         """Hash the business content of a request."""
         return hmac.digest(self._fingerprint_key, content, "sha256")
 
     def linkage(self, parts: tuple[str, ...]) -> bytes:
-        """Hash what names a linkage."""
+        """Hash the names of a linkage."""
         return hmac.digest(self._linkage_key, _encode(parts), "sha256")
 
     def seal(self, plaintext: bytes, row: Key) -> bytes:
-        """Encrypt what a replay needs, for this row alone."""
+        """Encrypt the data that a replay needs, bound to this row."""
         nonce = self._random_bytes(NONCE_BYTES)
         return nonce + self._cipher.encrypt(nonce, plaintext, _context(row))
 
     def unseal(self, sealed: bytes, row: Key) -> bytes:
-        """Decrypt what was sealed for this row. Every way to fail raises the same Unsealable."""
+        """Decrypt data that was sealed for this row; raise the same Unsealable for every failure."""
         try:
             return self._cipher.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], _context(row))
         except (InvalidTag, ValueError):
@@ -102,8 +105,8 @@ def _read_key(path: Path) -> bytes:
 
 
 def make_key_file(path: Path, *, random_bytes: RandomBytes) -> None:
-    """Write a new key that only this user can read; raise FileExistsError rather than overwrite."""
-    # Linked into place when it is whole: another worker, starting too, never reads half a key.
+    """Write a new key that only this user can read; raise FileExistsError if the file exists."""
+    # Link the complete file into place, so that another worker that starts never reads half a key.
     unfinished = path.with_name(f"{path.name}.{random_bytes(8).hex()}")
     descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
@@ -119,7 +122,7 @@ def make_key_file(path: Path, *, random_bytes: RandomBytes) -> None:
 
 
 def sync_directory(path: Path) -> None:
-    """Make a new name in a directory outlive a power loss."""
+    """Make the names in a directory durable, so that a new file outlives a power loss."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -132,7 +135,7 @@ def _derive(key: bytes, purpose: bytes) -> bytes:
 
 
 def _encode(parts: Iterable[str]) -> bytes:
-    """Write texts so that no other texts are written the same: each one's length goes before it."""
+    """Encode the texts length-prefixed, so that different tuples never give the same bytes."""
     encoded = (part.encode() for part in parts)
     return b"".join(len(part).to_bytes(4, "big") + part for part in encoded)
 

@@ -1,1 +1,1 @@
-"""What callers are told: reasons, gRPC statuses, sentences and details."""
+"""The outcome of every call, as its caller gets it: reason, gRPC status, sentence and details."""

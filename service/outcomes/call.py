@@ -1,4 +1,4 @@
-"""What is known of the call that is being answered, from its first byte to its status."""
+"""One call: its deadline, its caller and what is known about it so far."""
 
 from __future__ import annotations
 
@@ -8,49 +8,24 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ..credentials.callers import ANYBODY, Caller
+from .circumstances import Circumstances
+from .result_codes import ResultCodes
+from .verdict import Failure, Verdict, verdict_of
 
 MARGIN_S: Final = 0.05
 MARGIN_SHARE: Final = 0.1
-"""How much before the caller's deadline it is answered: 50 ms, at most a tenth of what it gave."""
+"""The caller gets its status this long before its deadline: 50 ms, at most a tenth of its timeout."""
 TIMEOUT_ROUNDING_SHARE: Final = 0.04
-"""How much longer than the real deadline the timeout may be that a client of gRPC's C core sends.
+"""How much longer than the real one a timeout may be that gRPC's C core sends.
 
-It rounds the timeout up by at most 1 % (from 100 s on to whole seconds), and uses an earlier call's encoded
-timeout again where that is at most 3 % longer:
+The C core rounds a timeout up by at most 1 % (from 100 s on, to whole seconds). It also reuses the encoded
+timeout of an earlier call if that is at most 3 % longer:
 https://github.com/grpc/grpc/blob/master/src/core/ext/transport/chttp2/transport/hpack_encoder.cc
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Circumstances:
-    """What the meaning of a failure depends on, beside the failure."""
-
-    api: str = ""
-    """The RPC's name."""
-    idempotent: bool = False
-    """Whether the same request may be sent again without harm."""
-    attempts: int = 0
-    sent: bool = False
-    """Whether a byte of any attempt may have left, or may leave while nobody knows better."""
-    in_doubt: bool = False
-    """Whether an earlier attempt, of this call or of another, may have taken effect."""
-    replayed: bool = False
-    """Whether the answer comes from the ledger."""
-    looked_up: bool = False
-    """Whether a ledger that outlives a crash said, in this call, what it knows of the request id."""
-    retried: bool = False
-    """Whether a client or a proxy marked it as a retry, whose earlier attempts its caller never saw."""
-    resends_ended: bool = False
-    """Whether ATTEMPTS_MAX or the retry budget ended the re-sends, so that gRPC must not retry either."""
-
-    @property
-    def hides_attempts(self) -> bool:
-        """Whether an earlier attempt may have been sent of which nothing is known here: see ADR 0010."""
-        return self.retried and not (self.looked_up or self.replayed)
-
-
 class Undecodable:
-    """Stands for a request whose bytes are not the message: a value, so that a status can be chosen."""
+    """Replaces a request that cannot be decoded. It is a value, so that the handler can choose a status."""
 
 
 @dataclass(slots=True)
@@ -58,37 +33,45 @@ class Call:
     """One call of one RPC."""
 
     deadline: float
-    """When it must be answered, on the monotonic clock."""
+    """When the status must be sent, on the monotonic clock."""
     circumstances: Circumstances
     caller: Caller = ANYBODY
     request_id: str = ""
-    """Empty until a valid one was read."""
+    """Empty until a valid request id was read."""
     caller_deadline: float | None = None
-    """Until when its caller certainly waits, on the monotonic clock; None without a deadline."""
+    """The earliest possible deadline of its caller, on the monotonic clock; None without a deadline."""
+    failure: Failure | None = None
+    """The failure of its flight, if an attempt failed, with the verdict that was made then."""
     reported: dict[str, Any] = field(default_factory=dict)
-    """What its caller was told, for the log."""
+    """More members of its line in the access log: the reason, outcome and retry that its caller got."""
     margin_s: float = field(init=False)
-    """How long after `deadline`, at least, its caller still waits."""
+    """The least time in seconds that its caller still waits after `deadline`."""
 
     def __post_init__(self) -> None:
-        """Tell the margin from the time that is left at first."""
+        """Derive the margin from the time left at the start."""
         self.margin_s = min(MARGIN_S, max(self.left_s, 0.0) * MARGIN_SHARE)
 
     @property
     def left_s(self) -> float:
-        """How much time is left to try."""
+        """The time left, in seconds."""
         return self.deadline - time.monotonic()
 
     @property
     def caller_left_s(self) -> float | None:
-        """How much longer its caller certainly waits; None without a deadline."""
+        """The least time in seconds that its caller still waits; None without a deadline."""
         return None if self.caller_deadline is None else self.caller_deadline - time.monotonic()
+
+    def verdict_of(self, error: Exception, codes: ResultCodes) -> Verdict:
+        """Return the verdict on the exception that ended this call; a failed attempt is already judged."""
+        if self.failure is not None and self.failure.error is error:
+            return self.failure.verdict.in_view_of(self.circumstances)
+        return verdict_of(error, self.circumstances, codes)
 
 
 def certain_s(remaining_s: float | None) -> float | None:
-    """Return how much of the time until the received deadline the caller certainly waits.
+    """Return the least time in seconds that the caller waits, given the time left of the received deadline.
 
-    What is taken off for the client's rounding is, together with the margin, at most a tenth.
+    The allowance for the client's rounding and the margin are together at most a tenth.
     """
     if remaining_s is None:
         return None
@@ -97,15 +80,15 @@ def certain_s(remaining_s: float | None) -> float | None:
 
 
 def deadline_of(remaining_s: float | None, *, default_s: float, max_s: float) -> float:
-    """Take over the caller's deadline, early enough that the answer's details still arrive."""
+    """Return the deadline of a call: the caller's, early enough that the status details still arrive."""
     budget_s = min(default_s if remaining_s is None else remaining_s, max_s)
     return time.monotonic() + budget_s - min(MARGIN_S, budget_s * MARGIN_SHARE)
 
 
 def code_of_end(left_s: float | None) -> str:
-    """Return the code of a call that ended before its status was sent, by the time left of its deadline."""
+    """Return the gRPC code of a call that ended before its status was sent; `left_s` is its time left."""
     return "DEADLINE_EXCEEDED" if left_s is not None and left_s <= 0 else "CANCELLED"
 
 
 CURRENT: Final[ContextVar[Call]] = ContextVar("call")
-"""The call that this task answers; set by the outermost interceptor."""
+"""The call that this task serves; the outermost interceptor sets it."""

@@ -1,4 +1,4 @@
-"""A verdict as gRPC carries it: google.rpc.Status details and trailers, under 6 KiB in all."""
+"""Encode a verdict for gRPC: google.rpc.Status details and trailers, under 6 KiB in all."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RequestInfo, Ret
 from google.rpc.status_pb2 import Status
 
 from .refusal import Violation
-from .table import Retry, Verdict
+from .table import Retry
+from .verdict import Verdict
 
 DOMAIN: Final = "linkage.alipayhk"
 DETAILS_BYTES_MAX: Final = 6 * 1024 - 1
 FACT_CHARACTERS_MAX: Final = 128
 LONG_FACTS: Final = {"result_message": 256, "caller_names": 512}
-"""What is cut later than at FACT_CHARACTERS_MAX."""
+"""Facts with a limit of their own, in characters."""
 NOTE_BYTES: Final = 128
-"""Kept free for the violation that says how many more there are."""
+"""Reserved for the last violation, which counts those that are not listed."""
 PUSHBACK_MARGIN_S: Final = 0.5
-"""The least time in seconds that gRPC's next attempt must have after its wait."""
+"""The least time in seconds that gRPC's next attempt must have left after its wait."""
 
 DETAILS: Final = "grpc-status-details-bin"
 PUSHBACK: Final = "grpc-retry-pushback-ms"
@@ -30,11 +31,11 @@ Trailers = tuple[tuple[str, str | bytes], ...]
 def trailers_of(
     verdict: Verdict, request_id: str, *, left_s: float | None = None, resends_ended: bool = False
 ) -> Trailers:
-    """Write the trailers of a status: its details, and when gRPC's retry policy may try again.
+    """Return the trailers of a status: its details, and when gRPC's retry policy may try again.
 
-    `left_s` is the time until the caller's deadline in seconds, None without one. Where the wait does not
-    fit into it, or `resends_ended`, the pushback is -1: gRPC would wait past the deadline and lose these
-    details, or multiply the attempts of this gateway by its own.
+    `left_s` is the time until the caller's deadline in seconds, None without a deadline. The pushback is -1
+    in two cases. If the wait does not fit into `left_s`, gRPC would wait past the deadline and lose these
+    details. After `resends_ended`, gRPC would multiply the attempts of this gateway by its own.
     """
     return (
         (DETAILS, status_of(verdict, request_id).SerializeToString()),
@@ -50,7 +51,7 @@ def pushback_of(verdict: Verdict, *, left_s: float | None, resends_ended: bool =
 
 
 def status_of(verdict: Verdict, request_id: str) -> Status:
-    """Write the whole status."""
+    """Return the status with all details."""
     status = Status(code=verdict.code.value[0], message=verdict.sentence)
     facts = {name: _fact(name, text) for name, text in verdict.facts.items()}
     info = ErrorInfo(
@@ -71,13 +72,13 @@ def status_of(verdict: Verdict, request_id: str) -> Status:
 
 
 def _fact(name: str, text: str) -> str:
-    """Cut a fact; what no UTF-8 can hold is replaced, because an error in here would reach the caller."""
+    """Truncate a fact, and replace lone surrogates: an encoding error here would reach the caller."""
     characters_max = LONG_FACTS.get(name, FACT_CHARACTERS_MAX)
     return text[:characters_max].encode("utf-8", "replace").decode()
 
 
 def _bad_request(violations: tuple[Violation, ...], bytes_max: int) -> BadRequest:
-    """Name every violation, as far as they fit; a last one says how many more there are."""
+    """List the violations that fit into `bytes_max`; if some do not fit, the last one counts them."""
     request = BadRequest()
     for done, violation in enumerate(violations):
         request.field_violations.add(field=violation.field, description=violation.description)

@@ -1,4 +1,4 @@
-"""What this service refuses by itself, before anything is sent."""
+"""Refusals: calls that this gateway fails itself, before anything is sent."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from alipayhk.linkage.v1 import error_reason_pb2 as reasons
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """What is wrong with one field; never with its value in it."""
+    """A fault of one field. The text never contains the field's value."""
 
     field: str
     description: str
 
 
 class Refusal(Exception):
-    """A call that is not sent; `status` says what its caller is told."""
+    """This gateway fails the call without sending it. Its row in `table.REFUSALS` has the status."""
 
     def __init__(
         self,
@@ -34,9 +34,9 @@ class Refusal(Exception):
         self.facts = facts or {}
         """More members of ErrorInfo.metadata."""
         self.retry_by_operator = retry_by_operator
-        """Whether the caller must not do what the reason's row says, because a new id could act twice."""
+        """Whether retry is `operator`, not the row's: a new request id could take effect a second time."""
 
 
 def skew_fact(skew_s: float) -> dict[str, str]:
-    """Return the member of ErrorInfo.metadata that says how far a time is ahead of this clock."""
+    """Return `clock_skew_s` for ErrorInfo.metadata: a time minus this clock, in whole seconds."""
     return {"clock_skew_s": str(round(skew_s))}

@@ -1,4 +1,4 @@
-"""AlipayHK's result codes: what a verified F means in gRPC's words."""
+"""The gRPC code for each result code of a verified F."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from grpc import StatusCode
 
 RATE_LIMITED: Final = "REQUEST_TRAFFIC_EXCEED_LIMIT"
 
-SET_UP_CODES: Final = frozenset(
+CONFIGURATION_CODES: Final = frozenset(
     {
         "INVALID_SIGNATURE",
         "INVALID_CLIENT",
@@ -21,7 +21,7 @@ SET_UP_CODES: Final = frozenset(
         "MEDIA_TYPE_NOT_ACCEPTABLE",
     }
 )
-"""AlipayHK refuses this gateway, not its caller."""
+"""AlipayHK rejects this gateway, because it is misconfigured, and not the caller's request."""
 
 RESULT_CODES: Final[Mapping[str, StatusCode]] = {
     "PARAM_ILLEGAL": StatusCode.INVALID_ARGUMENT,
@@ -36,31 +36,31 @@ RESULT_CODES: Final[Mapping[str, StatusCode]] = {
     "INVALID_AUTHCODE": StatusCode.FAILED_PRECONDITION,
     "OAUTH_FAILED": StatusCode.FAILED_PRECONDITION,
 }
-"""The codes documented for AlipayHK's header-signed APIs. A new one is one row here."""
+"""The codes documented for AlipayHK's header-signed APIs. To add a code, add a row."""
 
 NEVER_RETRIED: Final = frozenset({"PROCESS_FAIL"})
-"""AlipayHK says "do not retry"."""
+"""AlipayHK's documentation of these codes says "do not retry"."""
 
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """What a result code means."""
+    """The meaning of a result code."""
 
     code: StatusCode
     known: bool
-    """Whether a table has it."""
+    """Whether a table contains the code."""
     never: bool
-    """Whether AlipayHK says that it must not be retried."""
+    """Whether the request must not be retried."""
 
 
 @dataclass(frozen=True, slots=True)
 class ResultCodes:
-    """The rows above, and those of RESULT_CODES_FILE per RPC."""
+    """The rows above and, per RPC, the rows of RESULT_CODES_FILE."""
 
     more: Mapping[str, Mapping[str, StatusCode]] = field(default_factory=dict)
 
     def meaning_of(self, api: str, code: str) -> Meaning:
-        """Say what a verified F with this code means."""
+        """Return the meaning of a verified F with this code."""
         known = {**RESULT_CODES, **self.more.get(api, {})}
         grpc_code = known.get(code, StatusCode.FAILED_PRECONDITION)
         return Meaning(grpc_code, known=code in known, never=code in NEVER_RETRIED)

@@ -11,7 +11,8 @@ from typing import Final
 
 import grpc
 
-from ..outcomes.call import CURRENT, Call, Circumstances, certain_s, code_of_end, deadline_of
+from ..outcomes.call import CURRENT, Call, certain_s, code_of_end, deadline_of
+from ..outcomes.circumstances import Circumstances
 from ..telemetry.logs import log
 from ..telemetry.metrics import Metrics
 from .interceptors import Context, Method, service_and_name

@@ -21,11 +21,12 @@ from google.rpc.status_pb2 import Status
 
 from alipayhk.linkage.v1 import error_reason_pb2 as reasons
 
-from ..outcomes.call import Circumstances, certain_s, code_of_end
+from ..outcomes.call import certain_s, code_of_end
+from ..outcomes.circumstances import Circumstances
 from ..outcomes.details import DETAILS, PUSHBACK, pushback_of, status_of, trailers_of
 from ..outcomes.refusal import Refusal
 from ..outcomes.result_codes import ResultCodes
-from ..outcomes.table import Verdict, verdict_of
+from ..outcomes.verdict import Verdict, verdict_of
 from ..telemetry.logs import log
 from ..telemetry.metrics import Metrics
 from .access_log import is_retried

@@ -12,7 +12,7 @@ import grpc
 from ..outcomes.call import CURRENT
 from ..outcomes.details import trailers_of
 from ..outcomes.result_codes import ResultCodes
-from ..outcomes.table import Verdict, verdict_of
+from ..outcomes.verdict import Verdict
 from ..telemetry.logs import stack_of
 from .interceptors import Context, Method
 
@@ -32,7 +32,7 @@ class ErrorTranslation:
             raise
         except Exception as error:  # noqa: BLE001  (the last one who can keep its text from the caller)
             call = CURRENT.get()
-            verdict = verdict_of(error, call.circumstances, self.codes)
+            verdict = call.verdict_of(error, self.codes)
             call.reported = _reported(verdict, error)
             trailers = trailers_of(
                 verdict,

@@ -1,4 +1,4 @@
-"""Every test here runs in virtual time, and leaves nothing under way behind it."""
+"""Fixtures: virtual time, the log, and worlds that must not leave a request in flight."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from tests.service.fakes import LogStream
 
 
 def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """Give every test a loop of virtual time."""
+    """Run every test in a loop with virtual time."""
     return {"virtual": VirtualLoop}
 
 
 @pytest.fixture(autouse=True)
 async def clock() -> AsyncIterator[None]:
-    """Let time.monotonic show the loop's time; a test that is no coroutine has a loop of the usual kind."""
+    """Let time.monotonic return the loop's time; a test that is no coroutine has a normal loop."""
     loop = asyncio.get_running_loop()
     with clock_of(loop) if isinstance(loop, VirtualLoop) else nullcontext():
         yield
@@ -31,16 +31,17 @@ async def clock() -> AsyncIterator[None]:
 
 @pytest.fixture(autouse=True)
 def log_lines() -> Iterator[LogStream]:
-    """Write the log to memory."""
+    """Write the log to memory; fail on an illegal state transition."""
     stream = LogStream()
     set_up_logs("debug", stream)
     yield stream
     structlog.reset_defaults()
+    assert stream.of("illegal state transition") == []
 
 
 @pytest.fixture
 async def make(clock: None) -> AsyncIterator[Callable[..., World]]:
-    """Return what makes a world; at the end nothing may be left of it."""
+    """Return a function that makes a World; at the end nothing of it may remain."""
     worlds: list[World] = []
     complaints: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
@@ -57,5 +58,5 @@ async def make(clock: None) -> AsyncIterator[Callable[..., World]]:
 
 @pytest.fixture
 def world(make: Callable[..., World]) -> World:
-    """Return a world as it is by default."""
+    """Return a World with its default options."""
     return make()

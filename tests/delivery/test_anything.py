@@ -1,8 +1,8 @@
-"""Any calls, any faults: what a caller is told is true, and nothing has an effect twice.
+"""Random calls and faults: every reported outcome is true, and nothing takes effect twice.
 
-Two gateways share a ledger and an AlipayHK. AlipayHK is honest: it decides each request once and says the
-same ever after; what its network, its front end and the ledger do is drawn. A seed that fails is named,
-and runs again as it ran.
+Two gateways share a ledger and an AlipayHK. AlipayHK decides each request once and always gives the same
+result. The faults of its network, its front end and the ledger are random. A failing test names its seed,
+and a seed always runs alike.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from tests.service.fakes import refused, verified
 SEEDS: Final = 300
 SEEDS_A_TEST: Final = 30
 ANSWERED_LATE_S: Final = 0.3
-"""How long after its time a call may be answered where the ledger hangs."""
+"""How long after its deadline, in seconds, a call may end while the ledger hangs."""
 LOYALTY: Final = Caller("loyalty", frozenset(), 3)
 KNOWN_CODES: Final = ("PARAM_ILLEGAL", "USER_NOT_EXIST", "PROCESS_FAIL")
 ROUTE_CODES: Final = ("INVALID_SIGNATURE", "ACCESS_DENIED")
@@ -54,15 +54,15 @@ class Bank:
     def __init__(self, dice: random.Random) -> None:
         self._dice = dice
         self.decided: dict[Id, str] = {}
-        """S, or the code of a refusal."""
+        """S, or the code of a rejection."""
         self.content: dict[Id, bytes] = {}
         self.effects: dict[Id, int] = {}
 
     def decide(self, endpoint: Endpoint, request_id: str, body: bytes) -> str:
-        """Decide a request: with SyncLinkage once, with BindAccount as often as it comes."""
+        """Decide a request: SyncLinkage once, BindAccount each time that it arrives."""
         key = (endpoint.api, request_id)
         if endpoint.idempotent and key in self.decided:
-            assert self.content[key] == body, "changed content left under a used id"
+            assert self.content[key] == body, "changed content was sent under a used id"
             return self.decided[key]
         code = "S" if self._dice.random() < 0.8 else self._dice.choice((*KNOWN_CODES, "NO_TABLE_KNOWS"))
         self.decided[key], self.content[key] = code, body
@@ -73,7 +73,7 @@ class Bank:
 
 @dataclass
 class Made:
-    """A call that was made of one gateway."""
+    """A call to one gateway."""
 
     order: OutboundRequest
     left_s: float
@@ -83,12 +83,12 @@ class Made:
 
     @property
     def may_send(self) -> bool:
-        """Whether what leaves may be for this call."""
+        """Whether the request may be sent on behalf of this call."""
         return self.gone or self.reported is None or self.reported.outcome == "unknown"
 
 
 class HonestClient(ScriptedClient):
-    """Carries requests to the bank, with faults on the way that are drawn."""
+    """Carries requests to the bank, with random faults."""
 
     def __init__(self, bank: Bank, dice: random.Random) -> None:
         super().__init__()
@@ -121,7 +121,7 @@ class HonestClient(ScriptedClient):
         return verified()
 
     async def _lost(self, *, decided: bool = False) -> VerifiedResponse:
-        """End in any way but by the bank's answer."""
+        """Fail in a random way."""
         dice = self._dice
         ends: list[Exception] = [
             errors.ConnectionLost("x"),
@@ -133,25 +133,25 @@ class HonestClient(ScriptedClient):
             refused("F", "REQUEST_TRAFFIC_EXCEED_LIMIT"),
         ]
         if not decided:
-            # The front end refuses what never reaches the bank, whatever the bank decided of it before.
+            # The front end rejects this attempt before the bank, which may have decided an earlier one.
             ends += [refused("F", code) for code in ROUTE_CODES]
         if dice.random() < 0.3:
             await asyncio.sleep(math.inf)
         raise dice.choice(ends)
 
     def _check_sent(self, endpoint: Endpoint, request_id: str, body: bytes) -> None:
-        """Check that what leaves is for a call that has not been told that nothing would."""
+        """Check that the request is sent for a call that was not told `not_sent`."""
         assert any(
             made.may_send
             for made in self.made
             if (made.order.endpoint.api, made.order.request_id) == (endpoint.api, request_id)
             and made.order.body == body
-        ), f"{request_id} left after everybody was told that it had not"
+        ), f"{request_id} was sent after every call had been told not_sent"
 
 
 @dataclass
 class Run:
-    """One run of everything."""
+    """One random run."""
 
     seed: int
     dice: random.Random = field(init=False)
@@ -172,7 +172,7 @@ class Run:
         ]
 
     async def go(self) -> None:
-        """Make calls under faults; then, when all is well again, ask for each once more."""
+        """Make calls under faults; then, without faults, repeat each request once."""
         self._draw_faults()
         calls = []
         for _ in range(self.dice.randrange(10, 50)):
@@ -184,7 +184,7 @@ class Run:
         for world in self.worlds:
             await world.session.flush()
             await world.nothing_is_left()
-            assert not world.session._unrecorded
+            assert not world.session._pending
         assert not [key for key, count in self.bank.effects.items() if count > 1]
         await self._ask_again()
 
@@ -193,7 +193,7 @@ class Run:
         faults = (FAILS, LOSES, Fault(before_s=0.3), Fault(after_s=0.3), Fault(after_s=1.0), Fault())
         for operation in ("claim", "look", "renew", "extend", "record", "undo"):
             share = dice.choice((0.0, 0.0, 0.2, 0.6))
-            # A lease may be over before its holder hears of it.
+            # The lease may have expired when the answer arrives.
             more = (Fault(after_s=LEASE_S + 1.0),) if operation in {"claim", "renew", "extend"} else ()
             drawn = [dice.choice(faults + more) if dice.random() < share else Fault() for _ in range(40)]
             self.ledger.fault(operation, *drawn)
@@ -229,11 +229,11 @@ class Run:
             made.gone = False
             made.reported = call.result()
             self._check(made, made.reported, seen_before=seen_before)
-            # Whoever retried may be the one whose earlier call the bank decided.
+            # An earlier attempt of a retried call may be the one that the bank decided.
             assert not (retried and decided_before and made.reported.outcome == "not_sent"), made.reported
 
     def _check(self, made: Made, reported: Reported, *, seen_before: bool) -> None:
-        """Check what a caller was told against what is true now."""
+        """Compare the reported outcome with the bank's decision."""
         key = (made.order.endpoint.api, made.order.request_id)
         decided, content = self.bank.decided.get(key), self.bank.content.get(key)
         assert reported.took_s <= max(made.left_s, 0.0) + ANSWERED_LATE_S, reported
@@ -241,7 +241,7 @@ class Run:
         if reported.reason == "OK":
             assert (decided, content) == ("S", made.order.body), reported
         elif reported.outcome == "rejected" and reported.reason != "GATEWAY_REFUSED":
-            # That one is told of its own attempt; the other gateway's may have been applied meanwhile.
+            # GATEWAY_REFUSED is about this attempt; another gateway's attempt may have been applied since.
             assert decided != "S" or content != made.order.body, reported
         elif reported.outcome == "not_sent" and not seen_before:
             same = [other for other in self._made(made.order) if other is not made]
@@ -262,7 +262,7 @@ class Run:
         ]
 
     async def _ask_again(self) -> None:
-        """Ask for each id once more: what is told now is the truth, and the same at both gateways."""
+        """Repeat each request: both gateways must report the same, and it must be the bank's decision."""
         for key in {made.order.key: None for client in self.clients for made in client.made}:
             decided = self.bank.decided.get((key.api, key.request_id))
             contents = {b"bind", b"unbind"} if decided is None else {self._content(key.api, key.request_id)}
@@ -282,11 +282,11 @@ class Run:
         if reported.reason == "OK":
             assert decided == "S"
         elif reported.outcome == "rejected" and reported.reason != "GATEWAY_REFUSED":
-            # That one is told of its own attempt; the other gateway's may have been applied meanwhile.
+            # GATEWAY_REFUSED is about this attempt; another gateway's attempt may have been applied since.
             assert decided not in {None, "S"}
         else:
             refusals = {"REQUEST_ID_REUSED", "STALE_BIZ_TIME", "BIZ_TIME_TIE", "OUTCOME_IN_DOUBT"}
-            # An unknown code after a doubt stays with the operator.
+            # After a doubt, a code that no table knows is left to an operator.
             assert reported.reason in refusals or decided == "NO_TABLE_KNOWS", (reported, decided)
         assert self.bank.effects.get((api, request_id), 0) <= 1
 
@@ -302,7 +302,7 @@ class Run:
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, SEEDS_A_TEST))
-def test_whatever_happens_what_is_told_is_true(first: int) -> None:
+def test_reported_outcomes_are_true_under_any_faults(first: int) -> None:
     for seed in range(first, first + SEEDS_A_TEST):
         try:
             run(Run(seed).go())

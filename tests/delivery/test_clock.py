@@ -1,4 +1,4 @@
-"""What calls come to while AlipayHK's clock differs: BindAccount waits, SyncLinkage counts failures."""
+"""Calls while AlipayHK's clock differs: BindAccount stops, SyncLinkage counts as failing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ REPLAYED: Final = ("RESPONSE_REPLAYED", "unknown", "operator")
 STOPPED: Final = ("CIRCUIT_OPEN", "not_sent", "same_request_id")
 
 
-async def test_bind_account_stops_after_one_answer_outside_the_window(world: World) -> None:
+async def test_bind_account_stops_after_one_response_outside_the_window(world: World) -> None:
     world.client.script("a", SKEWED)
     reported = await world.deliver(world.bind("a"))
     assert (reported.short, reported.facts["clock_skew_s"]) == (REPLAYED, "-600")
@@ -27,7 +27,7 @@ async def test_bind_account_stops_after_one_answer_outside_the_window(world: Wor
     assert (await world.deliver(world.sync("c"))).short == OK
 
 
-async def test_linkage_outside_the_window_stops_bind_account_and_one_that_agrees_lets_it_go_on(
+async def test_sync_linkage_outside_the_window_stops_bind_account_until_one_inside(
     world: World,
 ) -> None:
     world.client.script("a", SKEWED)
@@ -38,7 +38,7 @@ async def test_linkage_outside_the_window_stops_bind_account_and_one_that_agrees
     assert (await world.deliver(world.bind("b"))).short == OK
 
 
-async def test_known_bind_account_is_answered_while_others_are_stopped(world: World) -> None:
+async def test_finished_bind_account_is_replayed_while_others_are_stopped(world: World) -> None:
     assert (await world.deliver(world.bind("a"))).short == OK
     world.client.script("b", SKEWED)
     await world.deliver(world.bind("b"))
@@ -59,17 +59,15 @@ async def test_one_bind_account_in_five_minutes_is_a_probe(world: World) -> None
     assert (await world.deliver(world.bind("d"))).short == OK
 
 
-async def test_linkages_outside_the_window_open_the_breaker(world: World) -> None:
+async def test_sync_linkages_outside_the_window_open_the_breaker(world: World) -> None:
     world.client.otherwise = lambda _: SKEWED
     for number in range(FAILING_CALLS):
         assert (await world.deliver(world.sync(str(number)))).short == REPLAYED
     assert (await world.deliver(world.sync("x"))).short == STOPPED
 
 
-async def test_biz_time_in_the_future_is_reported_with_its_distance(world: World) -> None:
-    ahead_ms = (
-        3_600_000 + 100_000_000 * 1000
-    )  # the clock of these worlds shows so much more than BIZ_TIME_MS
+async def test_biz_time_in_the_future_is_reported_with_its_skew(world: World) -> None:
+    ahead_ms = 3_600_000 + 100_000_000 * 1000  # the clock of a World is 100,000,000 s ahead of BIZ_TIME_MS
     reported = await world.deliver(world.sync("a", biz_time=ahead_ms))
     assert reported.reason == "BIZ_TIME_IN_FUTURE"
     assert abs(int(reported.facts["clock_skew_s"]) - 3600 + round(asyncio.get_running_loop().time())) <= 1

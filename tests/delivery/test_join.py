@@ -1,4 +1,4 @@
-"""Calls with one id and content join one flight; and what is told to those who cannot wait for its end."""
+"""Calls with the same id and content share a flight; deadlines, cancellation and shutdown of a flight."""
 
 from __future__ import annotations
 
@@ -42,9 +42,7 @@ REUSED_OPERATOR = ("REQUEST_ID_REUSED", "not_sent", "operator")
 
 
 @pytest.mark.parametrize("api", ["sync", "bind"])
-async def test_sixty_four_callers_of_one_id_cause_one_send_and_get_one_answer(
-    world: World, api: str
-) -> None:
+async def test_sixty_four_calls_with_one_id_send_once_and_get_one_response(world: World, api: str) -> None:
     order = getattr(world, api)("a")
     reported = await asyncio.gather(*(world.start(order) for _ in range(64)))
     assert {one.short for one in reported} == {OK}
@@ -53,7 +51,7 @@ async def test_sixty_four_callers_of_one_id_cause_one_send_and_get_one_answer(
     assert world.client.ids_seen() == ["a"]
 
 
-async def test_those_who_come_later_join_as_well_and_a_failure_is_told_to_all(world: World) -> None:
+async def test_later_calls_join_the_flight_and_get_its_failure(world: World) -> None:
     world.client.script("a", Step(refusing("PROCESS_FAIL").error, after_s=1.0, applies=False))
     calls = []
     for _ in range(9):
@@ -65,7 +63,7 @@ async def test_those_who_come_later_join_as_well_and_a_failure_is_told_to_all(wo
     assert world.client.ids_seen() == ["a"]
 
 
-async def test_the_flight_has_the_time_of_the_most_patient_one_who_waits(world: World) -> None:
+async def test_flight_has_the_latest_deadline_of_its_calls(world: World) -> None:
     world.client.script("a", HANG, HANG, S)
     first = world.start(world.sync("a"), left_s=2.0)
     await asyncio.sleep(1.0)
@@ -77,7 +75,7 @@ async def test_the_flight_has_the_time_of_the_most_patient_one_who_waits(world: 
     assert len(world.client.seen) == 3
 
 
-async def test_without_the_patient_one_nothing_more_is_sent(world: World) -> None:
+async def test_flight_is_not_resent_after_its_last_deadline(world: World) -> None:
     world.client.script("a", HANG, S)
     assert (await world.deliver(world.sync("a"), left_s=2.0)).short == TIMEOUT
     await asyncio.sleep(20.0)
@@ -85,7 +83,7 @@ async def test_without_the_patient_one_nothing_more_is_sent(world: World) -> Non
     assert await world.state("a") == "in_doubt"
 
 
-async def test_other_content_under_a_bind_account_in_flight_must_not_come_back_under_a_new_id(
+async def test_reused_id_of_bind_account_in_flight_needs_an_operator(
     world: World,
 ) -> None:
     world.client.script("a", SLOW)
@@ -104,7 +102,7 @@ BEFORE: Final[dict[str, tuple[Step, tuple[str, str, str]]]] = {
 
 
 @pytest.mark.parametrize(("state", "row"), BEFORE.items(), ids=BEFORE.keys())
-async def test_a_new_id_is_advised_for_bind_account_only_where_the_earlier_one_had_no_effect(
+async def test_bind_account_may_use_a_new_id_only_after_a_request_without_effect(
     world: World, state: str, row: tuple[Step, tuple[str, str, str]]
 ) -> None:
     step, expected = row
@@ -115,7 +113,7 @@ async def test_a_new_id_is_advised_for_bind_account_only_where_the_earlier_one_h
     assert len(world.client.seen) == 1
 
 
-async def test_other_content_under_an_id_that_is_under_way_is_refused(world: World) -> None:
+async def test_id_in_flight_with_other_content_is_refused(world: World) -> None:
     world.client.script("a", SLOW)
     first = world.start(world.sync("a"))
     await asyncio.sleep(0.5)
@@ -125,13 +123,13 @@ async def test_other_content_under_an_id_that_is_under_way_is_refused(world: Wor
     assert world.client.ids_seen() == ["a"]
 
 
-async def test_one_id_is_another_request_of_the_other_api(world: World) -> None:
+async def test_same_id_in_the_other_api_is_another_request(world: World) -> None:
     reported = await asyncio.gather(world.start(world.sync("a")), world.start(world.bind("a")))
     assert [one.short for one in reported] == [OK, OK]
     assert len(world.client.seen) == 2
 
 
-async def test_who_joins_is_not_counted_against_any_limit(make: Make) -> None:
+async def test_joining_call_counts_against_no_limit(make: Make) -> None:
     world = make(max_in_flight=1)
     world.client.script("a", SLOW)
     caller = Caller("loyalty", frozenset(), 1)
@@ -145,10 +143,10 @@ async def test_who_joins_is_not_counted_against_any_limit(make: Make) -> None:
     assert await world.state("b") == "none"
 
 
-# -- before a byte left
+# -- before the first byte
 
 
-async def test_whose_time_is_up_while_others_wait_is_never_told_not_sent(world: World) -> None:
+async def test_expired_caller_is_not_told_not_sent_while_others_wait(world: World) -> None:
     world.client.script("a", Step(before_s=1.0))
     impatient = world.start(world.sync("a"), left_s=0.5)
     patient = world.start(world.sync("a"))
@@ -158,7 +156,7 @@ async def test_whose_time_is_up_while_others_wait_is_never_told_not_sent(world: 
     assert (await patient).short == OK
 
 
-async def test_of_many_whose_time_is_up_at_once_only_the_last_may_be_told_not_sent(world: World) -> None:
+async def test_only_the_last_of_many_expired_callers_gets_not_sent(world: World) -> None:
     world.client.script("a", HANG_CONNECTING)
     reported = await asyncio.gather(*(world.start(world.sync("a"), left_s=1.0) for _ in range(8)))
     assert Counter(one.short for one in reported) == {IN_PROGRESS: 7, UNREACHABLE_TOLD: 1}
@@ -166,20 +164,20 @@ async def test_of_many_whose_time_is_up_at_once_only_the_last_may_be_told_not_se
     assert not world.client.seen
 
 
-async def test_the_last_who_waited_is_told_not_sent_when_nothing_can_leave_any_more(world: World) -> None:
+async def test_last_caller_gets_not_sent_after_the_flight_is_cancelled(world: World) -> None:
     world.client.script("a", Step(before_s=1.0))
     reported = await world.deliver(world.sync("a"), left_s=0.5)
     assert reported.short == UNREACHABLE_TOLD
     assert reported.took_s == pytest.approx(0.5, abs=0.01)
     assert await world.state("a") == "none"
     assert world.faulty.done == ["claim", "undo"]
-    again = world.start(world.sync("a", content="mended"))
+    again = world.start(world.sync("a", content="corrected"))
     assert (await again).short == OK
     assert len(world.client.seen) == 1
-    assert b"mended" in world.client.seen[0][1]
+    assert b"corrected" in world.client.seen[0][1]
 
 
-async def test_when_every_caller_has_gone_before_a_byte_left_nothing_leaves(world: World) -> None:
+async def test_nothing_is_sent_after_every_caller_has_disconnected(world: World) -> None:
     world.client.script("a", Step(before_s=1.0))
     calls = [world.start(world.sync("a")) for _ in range(3)]
     await asyncio.sleep(0.5)
@@ -189,14 +187,12 @@ async def test_when_every_caller_has_gone_before_a_byte_left_nothing_leaves(worl
     assert await world.state("a") == "none"
     await asyncio.sleep(10.0)
     assert not world.client.seen
-    assert (await world.deliver(world.sync("a", content="mended"))).short == OK
+    assert (await world.deliver(world.sync("a", content="corrected"))).short == OK
 
 
 @pytest.mark.parametrize("slow", [Fault(before_s=1.0), Fault(after_s=1.0)], ids=["before", "after"])
 @pytest.mark.parametrize("api", ["sync", "bind"])
-async def test_a_cancel_in_the_middle_of_a_claim_undoes_what_it_wrote_nevertheless(
-    world: World, api: str, slow: Fault
-) -> None:
+async def test_cancel_during_a_claim_undoes_the_claim(world: World, api: str, slow: Fault) -> None:
     world.faulty.fault("claim", slow)
     order = getattr(world, api)("a")
     call = world.start(order)
@@ -210,9 +206,7 @@ async def test_a_cancel_in_the_middle_of_a_claim_undoes_what_it_wrote_neverthele
 
 
 @pytest.mark.parametrize("slow", [Fault(before_s=1.0), Fault(after_s=1.0)], ids=["before", "after"])
-async def test_a_deadline_and_then_a_cancel_in_the_middle_of_a_claim_leave_nothing(
-    world: World, slow: Fault
-) -> None:
+async def test_deadline_and_then_cancel_during_a_claim_undo_the_claim(world: World, slow: Fault) -> None:
     world.faulty.fault("claim", slow)
     call = world.start(world.sync("a"), left_s=0.5)
     for after_s in (0.505, 0.005):
@@ -225,37 +219,37 @@ async def test_a_deadline_and_then_a_cancel_in_the_middle_of_a_claim_leave_nothi
 
 @pytest.mark.parametrize("left_s", [0.15, 0.3, 1.0])
 @pytest.mark.parametrize(("operation", "short"), [("claim", UNAVAILABLE), ("undo", IN_PROGRESS)])
-async def test_a_ledger_that_hangs_does_not_keep_the_caller_waiting(
+async def test_hanging_ledger_does_not_delay_the_caller(
     world: World, operation: str, short: tuple[str, str, str], left_s: float
 ) -> None:
     world.client.script("a", HANG_CONNECTING)
     world.faulty.fault(operation, Fault(before_s=3.0))
     reported = await world.deliver(world.sync("a"), left_s)
     assert reported.short == short
-    # The caller gives up a tenth after that, or 50 ms.
+    # The caller's deadline is a tenth of its timeout later, or 50 ms.
     assert reported.took_s < left_s + min(0.05, left_s / 10)
     await asyncio.sleep(5.0)
     assert await world.state("a") == "none"
     assert not world.client.seen
 
 
-async def test_who_comes_while_a_flight_is_being_cancelled_begins_a_new_one(world: World) -> None:
+async def test_call_during_a_cancellation_starts_a_new_flight(world: World) -> None:
     world.client.script("a", HANG_CONNECTING)
     world.faulty.fault("undo", Fault(before_s=1.0))
     call = world.start(world.sync("a"))
     await asyncio.sleep(0.5)
     call.cancel()
     await asyncio.sleep(0.1)
-    reported = await asyncio.gather(*(world.start(world.sync("a", content="mended")) for _ in range(3)))
+    reported = await asyncio.gather(*(world.start(world.sync("a", content="corrected")) for _ in range(3)))
     assert {one.short for one in reported} == {OK}
     assert len(world.client.seen) == 1
 
 
-# -- after a byte left
+# -- after the first byte
 
 
 @pytest.mark.parametrize("api", ["sync", "bind"])
-async def test_a_send_goes_on_without_its_caller_and_the_same_id_replays_it(world: World, api: str) -> None:
+async def test_attempt_continues_without_its_caller_and_is_replayed_later(world: World, api: str) -> None:
     world.client.script("a", SLOW)
     order = getattr(world, api)("a")
     call = world.start(order)
@@ -270,7 +264,7 @@ async def test_a_send_goes_on_without_its_caller_and_the_same_id_replays_it(worl
 
 
 @pytest.mark.parametrize("api", ["sync", "bind"])
-async def test_the_same_id_joins_a_send_whose_caller_has_gone(world: World, api: str) -> None:
+async def test_same_id_joins_an_attempt_without_a_caller(world: World, api: str) -> None:
     world.client.script("a", SLOW)
     order = getattr(world, api)("a")
     assert (await world.deliver(order, left_s=0.5)).reason == "UPSTREAM_TIMEOUT"
@@ -280,7 +274,7 @@ async def test_the_same_id_joins_a_send_whose_caller_has_gone(world: World, api:
     assert len(world.client.seen) == 1
 
 
-async def test_whose_time_is_up_between_two_attempts_is_told_how_the_last_one_ended(world: World) -> None:
+async def test_deadline_between_two_attempts_reports_the_last_failure(world: World) -> None:
     world.client.script("a", LOST, S)
     patient = world.start(world.sync("a"))
     reported = await world.deliver(world.sync("a"), left_s=0.1)
@@ -288,7 +282,7 @@ async def test_whose_time_is_up_between_two_attempts_is_told_how_the_last_one_en
     assert (await patient).short == OK
 
 
-async def test_whose_time_is_up_in_a_later_attempt_is_told_of_that_one(world: World) -> None:
+async def test_deadline_in_a_later_attempt_reports_a_timeout(world: World) -> None:
     world.client.script("a", LOST, HANG)
     reported = await world.deliver(world.sync("a"), left_s=2.0)
     assert reported.short == TIMEOUT
@@ -296,7 +290,7 @@ async def test_whose_time_is_up_in_a_later_attempt_is_told_of_that_one(world: Wo
     assert reported.took_s == pytest.approx(2.0, abs=0.01)
 
 
-async def test_whose_time_is_up_while_a_later_attempt_connects_is_told_of_the_one_that_was_sent(
+async def test_deadline_while_a_later_attempt_connects_reports_the_attempt_that_was_sent(
     world: World,
 ) -> None:
     world.client.script("a", LOST, HANG_CONNECTING)
@@ -305,16 +299,16 @@ async def test_whose_time_is_up_while_a_later_attempt_connects_is_told_of_the_on
     assert reported.facts["attempts"] == "2"
 
 
-async def test_an_attempt_that_sends_in_the_moment_of_its_cancel_is_not_called_unsent(world: World) -> None:
+async def test_attempt_that_sends_while_it_is_cancelled_is_not_reported_as_not_sent(world: World) -> None:
     world.client.script("a", Step(before_s=1.0, stubborn=True))
     assert (await world.deliver(world.sync("a"), left_s=0.5)).short == TIMEOUT
     assert await world.state("a") == "in_doubt"
 
 
-# -- going down, and too little time
+# -- shutting down, and too little time
 
 
-async def test_after_close_everything_new_is_refused_and_the_rest_ends(world: World) -> None:
+async def test_close_refuses_new_requests_and_finishes_those_in_flight(world: World) -> None:
     world.client.script("a", SLOW)
     under_way = world.start(world.sync("a"))
     await asyncio.sleep(0.5)
@@ -327,8 +321,8 @@ async def test_after_close_everything_new_is_refused_and_the_rest_ends(world: Wo
     assert await world.state("b") == "none"
 
 
-async def test_what_is_claimed_while_it_goes_down_is_not_sent(world: World) -> None:
-    """Nobody waits any more for an attempt that begins after the stop did."""
+async def test_request_claimed_during_shutdown_is_not_sent(world: World) -> None:
+    """The shutdown would not wait for an attempt that starts after it."""
     world.faulty.fault("claim", Fault(before_s=0.3))
     call = world.start(world.sync("a"))
     await asyncio.sleep(0.1)
@@ -338,7 +332,7 @@ async def test_what_is_claimed_while_it_goes_down_is_not_sent(world: World) -> N
     assert await world.state("a") == "none"
 
 
-async def test_idle_waits_for_what_is_sent_after_its_callers_have_gone(world: World) -> None:
+async def test_idle_waits_for_attempts_without_callers(world: World) -> None:
     world.client.script("a", HANG)
     call = world.start(world.sync("a"))
     await asyncio.sleep(0.5)
@@ -350,15 +344,15 @@ async def test_idle_waits_for_what_is_sent_after_its_callers_have_gone(world: Wo
 
 
 @pytest.mark.parametrize("left_s", [0.099, 0.0, -1.0])
-async def test_with_too_little_time_nothing_is_begun(world: World, left_s: float) -> None:
+async def test_call_with_too_little_time_does_not_read_the_ledger(world: World, left_s: float) -> None:
     reported = await world.deliver(world.sync("a"), left_s=left_s)
     assert reported.short == ("DEADLINE_TOO_SHORT", "not_sent", "same_request_id")
     assert not world.faulty.done
 
 
-async def test_with_too_little_time_after_waiting_for_room_nothing_is_sent(make: Make) -> None:
+async def test_call_with_too_little_time_after_waiting_for_capacity_is_not_sent(make: Make) -> None:
     world = make(max_in_flight=2)
-    for limiter in (attempts._limiter for attempts in world.delivery._senders.values()):
+    for limiter in (sender.pace.limiter for sender in world.delivery._senders.values()):
         limiter._limit = 1.0
     world.client.script("a", Step(after_s=0.95))
     first, second = world.start(world.sync("a")), world.start(world.sync("b"), left_s=1.0)
@@ -369,7 +363,7 @@ async def test_with_too_little_time_after_waiting_for_room_nothing_is_sent(make:
     assert world.client.ids_seen() == ["a"]
 
 
-async def test_unreachable_is_told_when_the_deadline_comes_before_the_next_try(world: World) -> None:
+async def test_deadline_before_the_next_attempt_reports_unreachable(world: World) -> None:
     world.client.otherwise = lambda _: UNREACHABLE
     reported = await world.deliver(world.sync("a"), left_s=3.0)
     assert reported.short == UNREACHABLE_TOLD
@@ -377,7 +371,7 @@ async def test_unreachable_is_told_when_the_deadline_comes_before_the_next_try(w
     assert await world.state("a") == "none"
 
 
-async def test_what_waits_long_for_its_next_attempt_does_not_hold_up_the_end(world: World) -> None:
+async def test_long_backoff_does_not_delay_shutdown(world: World) -> None:
     busy = errors.Unsigned("x", http_status=503, retry_after_s=30.0)
     world.client.script("a", failing(busy), S)
     call = world.start(world.sync("a"), left_s=60.0)
@@ -389,7 +383,7 @@ async def test_what_waits_long_for_its_next_attempt_does_not_hold_up_the_end(wor
     assert len(world.client.seen) == 1
 
 
-async def test_who_comes_at_any_moment_of_a_flights_cancel_is_served(world: World) -> None:
+async def test_call_at_any_moment_of_a_cancellation_succeeds(world: World) -> None:
     loop = asyncio.get_running_loop()
     for turns in range(20):
         name = f"after {turns}"
@@ -397,7 +391,7 @@ async def test_who_comes_at_any_moment_of_a_flights_cancel_is_served(world: Worl
         call = world.start(world.sync(name))
         await asyncio.sleep(0.5)
         call.cancel()
-        # A timer comes after whatever else is ready, as a call from outside may.
+        # A timer runs after all other callbacks that are ready, as a call from outside may.
         due = loop.create_future()
         loop.call_later(0, due.set_result, None)
         await due
@@ -406,7 +400,7 @@ async def test_who_comes_at_any_moment_of_a_flights_cancel_is_served(world: Worl
         assert (await world.deliver(world.sync(name))).short == OK, turns
 
 
-async def test_a_bug_that_nobody_waits_for_is_logged(world: World, log_lines: LogStream) -> None:
+async def test_unhandled_exception_without_a_caller_is_logged(world: World, log_lines: LogStream) -> None:
     def reply(_: VerifiedResponse) -> Message:
         raise TypeError("88781108")
 
@@ -415,16 +409,16 @@ async def test_a_bug_that_nobody_waits_for_is_logged(world: World, log_lines: Lo
     await asyncio.sleep(0.5)
     call.cancel()
     await asyncio.sleep(1.0)
-    (line,) = log_lines.of("a flight met a bug")
+    (line,) = log_lines.of("unhandled exception in delivery task")
     assert line["error_class"] == "TypeError"
     assert "88781108" not in log_lines.getvalue()
     assert await world.state("a") == "in_doubt"
     reported = await world.deliver(replace(world.sync("b"), reply=reply))
     assert reported.short == ("GATEWAY_BUG", "unknown", "operator")
-    assert len(log_lines.of("a flight met a bug")) == 1
+    assert len(log_lines.of("unhandled exception in delivery task")) == 1
 
 
-async def test_a_bug_that_hides_what_became_of_a_flight_is_not_told_as_not_sent(world: World) -> None:
+async def test_unhandled_exception_before_the_flight_is_not_reported_as_not_sent(world: World) -> None:
     class Lost(LedgerSession):
         def linkage(self, order: object) -> bytes | None:
             raise KeyError("SECRET")

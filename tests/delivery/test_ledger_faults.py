@@ -1,4 +1,4 @@
-"""A ledger that fails, hangs or loses what it wrote: refused before sending, after it the truth is told."""
+"""A ledger that fails, hangs or loses writes: requests are refused before sending, and results are kept."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def unrecorded(world: World) -> float | None:
 
 
 @pytest.mark.parametrize("api", ["sync", "bind"])
-async def test_without_a_ledger_nothing_is_sent(world: World, api: str) -> None:
+async def test_nothing_is_sent_without_the_ledger(world: World, api: str) -> None:
     world.faulty.broken = True
     order = getattr(world, api)("a")
     assert (await world.deliver(order)).short == UNAVAILABLE
@@ -54,7 +54,7 @@ async def test_without_a_ledger_nothing_is_sent(world: World, api: str) -> None:
     assert (await world.deliver(order)).short == OK
 
 
-async def test_without_a_ledger_sync_linkage_is_sent_where_that_is_allowed_and_bind_account_is_not(
+async def test_only_sync_linkage_is_sent_without_the_ledger_where_allowed(
     make: Make,
 ) -> None:
     world = make(without_ledger=True)
@@ -66,7 +66,7 @@ async def test_without_a_ledger_sync_linkage_is_sent_where_that_is_allowed_and_b
     assert "b" not in world.client.ids_seen()
 
 
-async def test_without_a_ledger_the_linkages_turn_and_the_single_flight_are_kept(make: Make) -> None:
+async def test_linkage_queue_and_single_flight_work_without_the_ledger(make: Make) -> None:
     world = make(without_ledger=True)
     world.faulty.broken = True
     world.client.otherwise = lambda _: SLOW
@@ -76,7 +76,7 @@ async def test_without_a_ledger_the_linkages_turn_and_the_single_flight_are_kept
     assert world.client.at_once_max == 1
 
 
-async def test_a_claim_that_is_lost_sends_nothing_and_is_in_doubt_for_its_lease(world: World) -> None:
+async def test_claim_reported_as_failed_is_not_sent_and_is_in_doubt_after_its_lease(world: World) -> None:
     world.faulty.fault("claim", LOSES)
     assert (await world.deliver(world.sync("a"))).short == UNAVAILABLE
     assert not world.client.attempts
@@ -94,7 +94,7 @@ ENDS = {
 
 @pytest.mark.parametrize("fault", [FAILS, LOSES], ids=["fails", "loses"])
 @pytest.mark.parametrize(("step", "short", "state"), ENDS.values(), ids=ENDS.keys())
-async def test_alipayhks_true_answer_is_given_and_recorded_later(
+async def test_answer_is_returned_and_recorded_later(
     world: World, step: Step, short: tuple[str, str, str], state: str, fault: Fault
 ) -> None:
     world.client.script("a", step)
@@ -112,7 +112,7 @@ async def test_alipayhks_true_answer_is_given_and_recorded_later(
     assert await world.state("a") == state
 
 
-async def test_a_call_for_the_same_id_heals_it_by_itself(world: World) -> None:
+async def test_call_with_the_same_id_writes_the_pending_result(world: World) -> None:
     world.faulty.fault("record", FAILS)
     assert (await world.deliver(world.bind("a"))).short == OK
     assert await world.state("a") == "sending"
@@ -122,25 +122,23 @@ async def test_a_call_for_the_same_id_heals_it_by_itself(world: World) -> None:
     assert len(world.client.seen) == 1
 
 
-async def test_what_was_not_recorded_is_recorded_at_the_latest_at_the_end(world: World) -> None:
+async def test_pending_result_is_written_at_shutdown(world: World) -> None:
     world.faulty.fault("record", FAILS)
     await world.deliver(world.sync("a"))
     await world.session.close()
     assert await world.state("a") == "applied"
 
 
-async def test_what_cannot_be_recorded_even_at_the_end_is_counted_in_the_log(
-    world: World, log_lines: LogStream
-) -> None:
+async def test_results_lost_at_shutdown_are_counted_in_the_log(world: World, log_lines: LogStream) -> None:
     world.faulty.fault("record", FAILS, FAILS)
     await world.deliver(world.sync("a"))
     await world.session.close()
-    (line,) = log_lines.of("endings were not recorded")
+    (line,) = log_lines.of("results lost at shutdown")
     assert line["count"] == 1
     assert "dropped" not in line
 
 
-async def test_an_undo_that_failed_is_made_up_for_and_the_id_comes_back(world: World) -> None:
+async def test_failed_undo_is_repeated_and_frees_the_id(world: World) -> None:
     world.client.script("a", UNREACHABLE)
     world.faulty.fault("undo", FAILS)
     reported = await world.deliver(world.bind("a"), left_s=0.25)
@@ -151,7 +149,7 @@ async def test_an_undo_that_failed_is_made_up_for_and_the_id_comes_back(world: W
 
 @pytest.mark.parametrize(("step", "short", "state"), list(ENDS.values())[:2], ids=["S", "F"])
 @pytest.mark.parametrize("api", ["sync", "bind"])
-async def test_a_record_that_hangs_keeps_the_answer_from_nobody(
+async def test_hanging_record_does_not_delay_the_answer(
     world: World, api: str, step: Step, short: tuple[str, str, str], state: str
 ) -> None:
     world.client.script("a", step)
@@ -163,7 +161,7 @@ async def test_a_record_that_hangs_keeps_the_answer_from_nobody(
     assert await world.state("a") == state
 
 
-async def test_a_lease_that_is_lost_ends_the_re_sends(world: World) -> None:
+async def test_lost_lease_ends_the_resends(world: World) -> None:
     world.client.script("a", HANG, S)
     call = world.start(world.sync("a"), left_s=20.0)
     await asyncio.sleep(4.05)
@@ -178,7 +176,7 @@ async def test_a_lease_that_is_lost_ends_the_re_sends(world: World) -> None:
 
 
 @pytest.mark.parametrize("fault", [FAILS, LOSES], ids=["fails", "loses"])
-async def test_without_a_renewed_lease_nothing_is_sent_again(world: World, fault: Fault) -> None:
+async def test_nothing_is_resent_if_the_lease_cannot_be_renewed(world: World, fault: Fault) -> None:
     world.client.script("a", LOST, S)
     world.faulty.fault("renew", fault)
     reported = await world.deliver(world.sync("a"))
@@ -189,7 +187,7 @@ async def test_without_a_renewed_lease_nothing_is_sent_again(world: World, fault
 
 
 @pytest.mark.parametrize("fault", [FAILS, LOSES], ids=["fails", "loses"])
-async def test_without_more_time_for_the_lease_nothing_is_sent(world: World, fault: Fault) -> None:
+async def test_nothing_is_sent_if_the_lease_cannot_be_extended(world: World, fault: Fault) -> None:
     world.client.script("a", UNREACHABLE, S)
     world.faulty.fault("extend", fault)
     reported = await world.deliver(world.bind("a"))
@@ -198,7 +196,7 @@ async def test_without_more_time_for_the_lease_nothing_is_sent(world: World, fau
     assert await world.state("a") == "none"
 
 
-async def test_a_look_that_fails_refuses_what_waits_for_its_turn(world: World) -> None:
+async def test_failed_lookup_refuses_a_queued_request(world: World) -> None:
     world.client.script("a", SLOW)
     first = world.start(world.sync("a", user="u"))
     await asyncio.sleep(0.1)
@@ -209,7 +207,7 @@ async def test_a_look_that_fails_refuses_what_waits_for_its_turn(world: World) -
 
 @pytest.mark.parametrize("operation", ["claim", "look", "renew", "extend", "record", "undo"])
 @pytest.mark.parametrize("fault", [FAILS, LOSES, Fault(before_s=0.3), Fault(after_s=0.3)], ids=repr)
-async def test_a_fault_anywhere_never_makes_a_second_effect_of_a_bind_account(
+async def test_bind_account_never_takes_effect_twice_under_any_ledger_fault(
     world: World, operation: str, fault: Fault
 ) -> None:
     world.client.script("a", UNREACHABLE, LOST)
@@ -223,7 +221,7 @@ async def test_a_fault_anywhere_never_makes_a_second_effect_of_a_bind_account(
     assert row is None or row.is_in_doubt(round(wall_s() * 1000))
 
 
-async def test_a_stored_answer_that_cannot_be_read_is_never_called_unsent(world: World) -> None:
+async def test_unreadable_stored_response_is_not_reported_as_not_sent(world: World) -> None:
     await world.deliver(world.sync("a"))
     row = await world.row("a")
     assert row is not None
@@ -233,7 +231,7 @@ async def test_a_stored_answer_that_cannot_be_read_is_never_called_unsent(world:
     assert reported.short == ("GATEWAY_BUG", "unknown", "operator")
 
 
-async def test_older_news_does_not_pass_for_newer_while_the_newer_is_not_recorded(world: World) -> None:
+async def test_older_request_is_not_sent_while_a_newer_result_is_pending(world: World) -> None:
     world.faulty.fault("record", FAILS)
     assert (await world.deliver(world.sync("newer", user="u", biz_time=5))).short == OK
     await asyncio.sleep(LEASE_S)
@@ -245,14 +243,14 @@ async def test_older_news_does_not_pass_for_newer_while_the_newer_is_not_recorde
     assert world.client.ids_seen() == ["newer"]
 
 
-async def test_what_is_not_recorded_of_another_linkage_holds_nobody_up(world: World) -> None:
+async def test_pending_result_of_another_linkage_blocks_nothing(world: World) -> None:
     world.faulty.fault("record", FAILS)
     assert (await world.deliver(world.sync("a"))).short == OK
     assert (await world.deliver(world.sync("b"))).short == OK
     assert unrecorded(world) == 1
 
 
-async def test_what_was_not_recorded_is_recorded_together(world: World) -> None:
+async def test_pending_results_are_written_in_one_commit(world: World) -> None:
     world.faulty.fault("record", *(FAILS,) * 50)
     await asyncio.gather(*(world.start(world.sync(f"{number}")) for number in range(50)))
     assert unrecorded(world) == 50
@@ -265,7 +263,7 @@ async def test_what_was_not_recorded_is_recorded_together(world: World) -> None:
     assert unrecorded(world) == 0
 
 
-async def test_an_ending_that_nothing_can_write_does_not_hold_up_the_others(
+async def test_result_that_cannot_be_written_does_not_block_the_others(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.faulty.fault("record", FAILS, FAILS)
@@ -295,7 +293,7 @@ OVERLOADED = ("OVERLOADED", "not_sent", "same_request_id")
     [(2.0, OVERLOADED), (0.5, UNAVAILABLE), (0.0, UNAVAILABLE)],
     ids=["all the time", "in the earlier half", "not at all"],
 )
-async def test_call_that_waits_for_a_ledger_that_answers_others_is_told_of_overload(
+async def test_call_that_waits_for_a_ledger_that_answers_others_gets_overloaded(
     world: World, others_until_s: float, short: tuple[str, str, str]
 ) -> None:
     world.faulty.fault("claim", STUCK)

@@ -1,4 +1,4 @@
-"""One request per linkage in flight, in order of biz_time; what is stale, a tie, or under way elsewhere."""
+"""One request per linkage in flight, in order of biz_time; stale requests, ties, and other gateways."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ BUSY = ("LINKAGE_BUSY", "not_sent", "same_request_id")
 DOUBTFUL_BUSY = ("LINKAGE_BUSY", "unknown", "same_request_id")
 
 
-async def test_two_newer_ones_at_once_go_one_after_the_other_in_order_of_biz_time(world: World) -> None:
+async def test_concurrent_requests_are_sent_in_order_of_biz_time(world: World) -> None:
     world.client.otherwise = lambda _: SLOW
     first = world.start(world.sync("first", user="u", biz_time=1))
     await asyncio.sleep(0.1)
@@ -49,7 +49,7 @@ async def test_other_linkages_do_not_wait(world: World) -> None:
     assert world.client.at_once_max == 3
 
 
-async def test_an_older_one_becomes_stale_while_it_waits(world: World) -> None:
+async def test_older_request_becomes_stale_in_the_queue(world: World) -> None:
     world.client.script("newer", SLOW)
     newer = world.start(world.sync("newer", user="u", biz_time=2))
     await asyncio.sleep(0.5)
@@ -60,7 +60,7 @@ async def test_an_older_one_becomes_stale_while_it_waits(world: World) -> None:
     assert await world.state("older") == "none"
 
 
-async def test_an_older_one_is_sent_where_the_newer_one_was_not_applied(world: World) -> None:
+async def test_older_request_is_sent_if_the_newer_one_was_not_applied(world: World) -> None:
     for request_id, step in (("refused", refusing("USER_NOT_EXIST")), ("lost", LOST)):
         world.client.script(request_id, step, refusing("USER_NOT_EXIST"))
         newer = world.start(world.sync(request_id, user=request_id, biz_time=2))
@@ -69,7 +69,7 @@ async def test_an_older_one_is_sent_where_the_newer_one_was_not_applied(world: W
         assert older.short == OK
 
 
-async def test_a_tie_is_the_same_time_with_other_content(world: World) -> None:
+async def test_same_biz_time_with_other_content_is_a_tie(world: World) -> None:
     assert (await world.deliver(world.sync("a", user="u"))).short == OK
     assert (await world.deliver(world.sync("b", user="u", content="unbind"))).short == TIE
     same = await world.deliver(world.sync("c", user="u"))
@@ -78,13 +78,13 @@ async def test_a_tie_is_the_same_time_with_other_content(world: World) -> None:
     assert world.client.ids_seen() == ["a", "c"]
 
 
-async def test_two_ties_at_once_are_told_in_turn(world: World) -> None:
+async def test_concurrent_ties_are_refused_in_order(world: World) -> None:
     world.client.otherwise = lambda _: SLOW
     calls = [world.start(world.sync(content, user="u", content=content)) for content in ("x", "y", "x2")]
     assert [(await call).short for call in calls] == [OK, TIE, TIE]
 
 
-async def test_a_known_id_is_never_stale(world: World) -> None:
+async def test_known_id_is_never_stale(world: World) -> None:
     old = world.sync("old", user="u", biz_time=1)
     refused_ = world.sync("refused", user="u", biz_time=1, content="x")
     in_doubt = world.sync("in doubt", user="u", biz_time=1, content="y")
@@ -102,7 +102,7 @@ async def test_a_known_id_is_never_stale(world: World) -> None:
     assert (again.short, again.response.replayed) == (OK, False)
 
 
-async def test_an_answer_from_the_ledger_does_not_wait_for_a_busy_linkage(world: World) -> None:
+async def test_replay_does_not_wait_for_a_busy_linkage(world: World) -> None:
     old = world.sync("old", user="u", biz_time=1)
     await world.deliver(old)
     world.client.script("new", SLOW)
@@ -116,7 +116,7 @@ async def test_an_answer_from_the_ledger_does_not_wait_for_a_busy_linkage(world:
     assert not new.done()
 
 
-async def test_a_request_waits_for_its_turn_and_no_longer_than_its_deadline(world: World) -> None:
+async def test_queued_request_waits_no_longer_than_its_deadline(world: World) -> None:
     world.client.script("a", HANG)
     first = world.start(world.sync("a", user="u"), left_s=3.0)
     await asyncio.sleep(0.1)
@@ -129,7 +129,7 @@ async def test_a_request_waits_for_its_turn_and_no_longer_than_its_deadline(worl
     assert await world.state("b") == "none"
 
 
-async def test_who_is_in_doubt_and_waits_for_its_turn_is_not_called_unsent(world: World) -> None:
+async def test_queued_request_in_doubt_is_not_reported_as_not_sent(world: World) -> None:
     world.client.script("a", HANG)
     assert (await world.deliver(world.sync("a", user="u"), left_s=1.0)).short == TIMEOUT
     await asyncio.sleep(10.0)
@@ -140,7 +140,7 @@ async def test_who_is_in_doubt_and_waits_for_its_turn_is_not_called_unsent(world
     await other
 
 
-async def test_a_request_in_doubt_blocks_nobody(world: World) -> None:
+async def test_request_in_doubt_does_not_block_its_linkage(world: World) -> None:
     world.client.script("a", HANG)
     assert (await world.deliver(world.sync("a", user="u"), left_s=1.0)).short == TIMEOUT
     await asyncio.sleep(3.5)
@@ -151,7 +151,7 @@ async def test_a_request_in_doubt_blocks_nobody(world: World) -> None:
 
 
 @pytest.mark.parametrize(("ahead_s", "reported"), [(299.0, "OK"), (301.0, "BIZ_TIME_IN_FUTURE")])
-async def test_a_biz_time_too_far_ahead_is_refused(world: World, ahead_s: float, reported: str) -> None:
+async def test_biz_time_too_far_ahead_is_refused(world: World, ahead_s: float, reported: str) -> None:
     now_ms = round((wall_s() + ahead_s) * 1000)
     order = world.sync("a", biz_time=now_ms - BIZ_TIME_MS)
     assert (await world.deliver(order)).reason == reported
@@ -175,7 +175,7 @@ def two(make: Make) -> Two:
 
 
 @pytest.mark.parametrize("api", ["sync", "bind"])
-async def test_the_same_id_in_two_gateways_is_sent_once_and_answered_twice(two: Two, api: str) -> None:
+async def test_same_id_in_two_gateways_is_sent_once_and_answered_twice(two: Two, api: str) -> None:
     two.client.script("a", SLOW)
     order, same = getattr(two.here, api)("a"), getattr(two.there, api)("a")
     reported = await asyncio.gather(two.here.start(order), two.there.start(same))
@@ -185,7 +185,7 @@ async def test_the_same_id_in_two_gateways_is_sent_once_and_answered_twice(two: 
 
 
 @pytest.mark.parametrize("left_s", [0.9 + number / 50 for number in range(20)])
-async def test_whose_time_is_up_while_another_gateway_sends_is_told_that_it_is_under_way(
+async def test_deadline_while_another_gateway_sends_reports_request_in_progress(
     two: Two, left_s: float
 ) -> None:
     two.client.script("a", HANG)
@@ -199,7 +199,7 @@ async def test_whose_time_is_up_while_another_gateway_sends_is_told_that_it_is_u
     assert two.client.ids_seen() == ["a"]
 
 
-async def test_another_request_of_the_linkage_in_another_gateway_is_waited_for(two: Two) -> None:
+async def test_request_waits_for_its_linkage_in_another_gateway(two: Two) -> None:
     two.client.script("a", SLOW)
     first = two.here.start(two.here.sync("a", user="u"))
     await asyncio.sleep(0.1)
@@ -210,7 +210,7 @@ async def test_another_request_of_the_linkage_in_another_gateway_is_waited_for(t
     assert (await first).short == OK
 
 
-async def test_another_request_of_the_linkage_in_another_gateway_may_take_too_long(two: Two) -> None:
+async def test_deadline_while_another_gateway_uses_the_linkage_reports_linkage_busy(two: Two) -> None:
     two.client.script("a", HANG)
     first = two.here.start(two.here.sync("a", user="u"), left_s=3.0)
     await asyncio.sleep(0.1)
@@ -220,7 +220,9 @@ async def test_another_request_of_the_linkage_in_another_gateway_may_take_too_lo
     assert two.client.ids_seen() == ["a"]
 
 
-async def test_in_doubt_and_busy_in_another_gateway_is_not_called_unsent(two: Two) -> None:
+async def test_request_in_doubt_is_not_reported_as_not_sent_while_its_linkage_is_busy_elsewhere(
+    two: Two,
+) -> None:
     two.client.script("a", HANG)
     assert (await two.here.deliver(two.here.sync("a", user="u"), left_s=1.0)).short == TIMEOUT
     await asyncio.sleep(10.0)
@@ -232,7 +234,7 @@ async def test_in_doubt_and_busy_in_another_gateway_is_not_called_unsent(two: Tw
     await other
 
 
-async def test_a_gateway_that_died_is_taken_over_from_when_its_lease_is_over(world: World) -> None:
+async def test_request_of_a_dead_gateway_is_taken_over_after_its_lease(world: World) -> None:
     claimed = World(client=world.client, ledger=world.ledger)
     order = world.sync("a")
     client, world.client.otherwise = world.client, lambda _: HANG
@@ -240,7 +242,7 @@ async def test_a_gateway_that_died_is_taken_over_from_when_its_lease_is_over(wor
     await asyncio.sleep(0.5)
     (flight,) = claimed.delivery._flights.values()
     claimed.faulty.fault("record", *[Fault(fails=True)] * 9)
-    flight.task.cancel()  # as at a kill, but that the row says no more than before
+    flight.task.cancel()  # like a kill: the row stays as it was
     client.otherwise = lambda _: S
     await asyncio.sleep(0)
     reported = await world.deliver(order)
@@ -250,7 +252,7 @@ async def test_a_gateway_that_died_is_taken_over_from_when_its_lease_is_over(wor
     await dying
 
 
-async def test_of_a_bind_account_whose_gateway_died_nothing_is_sent_again(world: World) -> None:
+async def test_bind_account_of_a_dead_gateway_is_not_resent(world: World) -> None:
     order = world.bind("a")
     claim = Claim(order.key, "", world.session.fingerprint(order), lease_ms=5_000)
     assert isinstance(await world.ledger.claim(claim, round(wall_s() * 1000)), Granted)

@@ -1,4 +1,4 @@
-"""Breaker, budget and limit at work: what an outage, a slow AlipayHK and a rate limit do to calls."""
+"""Breaker, budget and limit in use: calls during an outage, a slow AlipayHK and a rate limit."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ CIRCUIT_OPEN = ("CIRCUIT_OPEN", "not_sent", "same_request_id")
 
 
 def limiter(world: World, api: str = "SyncLinkage") -> Limiter:
-    return world.delivery._senders[api]._limiter
+    return world.delivery._senders[api].pace.limiter
 
 
 def is_open(world: World, api: str = "SyncLinkage") -> bool:
-    return world.delivery._senders[api].is_open
+    return world.delivery._senders[api].pace.is_open
 
 
 async def many(world: World, count: int, *, prefix: str = "ill", left_s: float = 0.25) -> list[Reported]:
-    """Make calls at once, which have time for one attempt."""
+    """Make concurrent calls that have time for one attempt."""
     calls = [world.start(world.sync(f"{prefix} {number}"), left_s) for number in range(count)]
     return list(await asyncio.gather(*calls))
 
@@ -68,7 +68,7 @@ FAILING: Final = {
 
 
 @pytest.mark.parametrize("step", FAILING.values(), ids=FAILING.keys())
-async def test_twenty_ill_calls_open_it_and_then_nothing_is_tried_or_written(
+async def test_twenty_failures_open_the_breaker_and_nothing_is_sent_or_written(
     world: World, step: Step
 ) -> None:
     world.client.otherwise = lambda _: step
@@ -85,7 +85,7 @@ async def test_twenty_ill_calls_open_it_and_then_nothing_is_tried_or_written(
     assert await world.state("refused 0") == "none"
 
 
-async def test_timeouts_open_it_as_well(world: World) -> None:
+async def test_timeouts_open_the_breaker(world: World) -> None:
     world.client.otherwise = lambda _: HANG
     await many(world, 20, left_s=5.0)
     assert is_open(world)
@@ -105,13 +105,13 @@ WELL: Final = {
 
 
 @pytest.mark.parametrize("step", WELL.values(), ids=WELL.keys())
-async def test_what_one_request_deserves_does_not_open_it(world: World, step: Step) -> None:
+async def test_rejections_of_single_requests_do_not_open_the_breaker(world: World, step: Step) -> None:
     world.client.otherwise = lambda _: step
     await many(world, 100)
     assert not is_open(world)
 
 
-async def test_one_request_that_is_tried_again_and_again_does_not_open_it(make: Make) -> None:
+async def test_resends_of_one_request_do_not_open_the_breaker(make: Make) -> None:
     world = make(attempts_max=100)
     world.client.otherwise = lambda _: UNREACHABLE
     await asyncio.gather(*(world.start(world.sync(f"a{number}"), 30.0) for number in range(5)))
@@ -119,13 +119,13 @@ async def test_one_request_that_is_tried_again_and_again_does_not_open_it(make: 
     assert not is_open(world)
 
 
-async def test_the_apis_have_breakers_of_their_own(world: World) -> None:
+async def test_each_api_has_its_own_breaker(world: World) -> None:
     await opened(world)
     world.client.otherwise = lambda _: S
     assert (await world.deliver(world.bind("b"))).short == OK
 
 
-async def test_what_is_known_is_answered_while_it_is_open(world: World) -> None:
+async def test_finished_requests_are_replayed_while_the_breaker_is_open(world: World) -> None:
     world.client.script("doubt", HANG)
     world.client.script("no", refusing("PROCESS_FAIL"))
     for name in ("yes", "no", "doubt"):
@@ -144,7 +144,7 @@ async def test_what_is_known_is_answered_while_it_is_open(world: World) -> None:
     assert len(world.client.attempts) == attempts
 
 
-async def test_one_probe_closes_it(world: World) -> None:
+async def test_successful_probe_closes_the_breaker(world: World) -> None:
     await opened(world)
     await asyncio.sleep(5.0)
     world.client.otherwise = lambda _: SLOW
@@ -154,7 +154,7 @@ async def test_one_probe_closes_it(world: World) -> None:
     assert {one.short for one in await many(world, 50, prefix="well", left_s=10.0)} == {OK}
 
 
-async def test_a_probe_that_is_refused_by_the_wallet_closes_it_too(world: World) -> None:
+async def test_rejected_probe_closes_the_breaker(world: World) -> None:
     await opened(world)
     await asyncio.sleep(5.0)
     world.client.otherwise = lambda _: refusing("USER_NOT_EXIST")
@@ -162,7 +162,7 @@ async def test_a_probe_that_is_refused_by_the_wallet_closes_it_too(world: World)
     assert not is_open(world)
 
 
-async def test_a_probe_that_fails_keeps_it_open_and_no_other_follows_at_once(world: World) -> None:
+async def test_failed_probe_keeps_the_breaker_open_and_delays_the_next(world: World) -> None:
     await opened(world)
     attempts = len(world.client.attempts)
     for round_ in range(1, 4):
@@ -176,7 +176,7 @@ async def test_a_probe_that_fails_keeps_it_open_and_no_other_follows_at_once(wor
 
 
 @pytest.mark.parametrize("sent", [True, False])
-async def test_a_probe_whose_caller_goes_leaves_room_for_another(world: World, sent: bool) -> None:
+async def test_probe_of_a_disconnected_caller_allows_another(world: World, sent: bool) -> None:
     await opened(world)
     await asyncio.sleep(5.0)
     world.client.script("gone", HANG if sent else HANG_CONNECTING)
@@ -190,7 +190,7 @@ async def test_a_probe_whose_caller_goes_leaves_room_for_another(world: World, s
     assert not is_open(world)
 
 
-async def test_a_ledger_that_fails_at_a_probe_leaves_room_for_another(world: World) -> None:
+async def test_ledger_failure_during_a_probe_allows_another(world: World) -> None:
     await opened(world)
     await asyncio.sleep(5.0)
     world.client.otherwise = lambda _: S
@@ -200,7 +200,7 @@ async def test_a_ledger_that_fails_at_a_probe_leaves_room_for_another(world: Wor
     assert (await world.deliver(world.sync("a"))).short == OK
 
 
-async def test_who_waited_for_room_while_it_opened_is_refused_and_not_tried(make: Make) -> None:
+async def test_queued_request_is_refused_if_the_breaker_opens(make: Make) -> None:
     world = make(max_in_flight=100)
     limiter(world)._limit = 20.0
     world.client.otherwise = lambda _: Step(UNREACHABLE.error, sent=False, before_s=1.0, applies=False)
@@ -210,7 +210,7 @@ async def test_who_waited_for_room_while_it_opened_is_refused_and_not_tried(make
     assert Counter(one.reason for one in reported) == {"UPSTREAM_UNREACHABLE": 20, "CIRCUIT_OPEN": 40}
 
 
-async def test_nothing_is_tried_again_once_it_is_open(world: World) -> None:
+async def test_nothing_is_resent_while_the_breaker_is_open(world: World) -> None:
     world.client.otherwise = lambda _: LOST
     calls = [world.start(world.sync(f"{number}")) for number in range(10)]
     await asyncio.sleep(0.1)
@@ -224,7 +224,7 @@ async def test_nothing_is_tried_again_once_it_is_open(world: World) -> None:
     assert await world.state("0") == "in_doubt"
 
 
-async def test_a_probe_that_waits_for_another_gateway_keeps_no_other_from_probing(make: Make) -> None:
+async def test_probe_that_waits_for_another_gateway_allows_another(make: Make) -> None:
     world = make()
     other = make(ledger=world.ledger)
     await opened(world)
@@ -246,9 +246,7 @@ async def test_a_probe_that_waits_for_another_gateway_keeps_no_other_from_probin
 
 @pytest.mark.parametrize("step", [UNREACHABLE, LOST, BAD_GATEWAY], ids=["unreachable", "reset", "502"])
 @pytest.mark.parametrize("rate", [1, 5, 50])
-async def test_a_minutes_outage_is_not_made_worse_by_retries_and_is_recovered_from(
-    make: Make, step: Step, rate: int
-) -> None:
+async def test_retries_do_not_amplify_an_outage_of_a_minute(make: Make, step: Step, rate: int) -> None:
     world = make(chance=lambda: 0.5)
     world.client.otherwise = lambda _: step
     calls = []
@@ -268,7 +266,7 @@ async def test_a_minutes_outage_is_not_made_worse_by_retries_and_is_recovered_fr
     assert {one.short for one in await many(world, 50, prefix="after")} == {OK}
 
 
-async def test_half_an_outage_leaves_the_breaker_closed_and_the_budget_bounds_the_retries(
+async def test_partial_outage_keeps_the_breaker_closed_and_the_budget_limits_retries(
     make: Make,
 ) -> None:
     world = make(chance=lambda: 0.1)
@@ -286,7 +284,7 @@ async def test_half_an_outage_leaves_the_breaker_closed_and_the_budget_bounds_th
 # -- the limit
 
 
-async def test_timeouts_make_attempts_fewer_and_answers_more_again(make: Make) -> None:
+async def test_timeouts_lower_the_limit_and_responses_raise_it(make: Make) -> None:
     world = make(max_in_flight=100)
     world.client.otherwise = lambda _: HANG
     calls = [world.start(world.sync(f"{number}"), 5.0) for number in range(19)]
@@ -304,7 +302,7 @@ async def test_timeouts_make_attempts_fewer_and_answers_more_again(make: Make) -
     assert limiter(world).limit > fallen
 
 
-async def test_a_rate_limit_makes_attempts_fewer(make: Make) -> None:
+async def test_rate_limit_lowers_the_limit(make: Make) -> None:
     world = make(max_in_flight=100)
     world.client.otherwise = lambda _: LIMITED
     for second in range(10):
@@ -319,7 +317,7 @@ async def test_a_rate_limit_makes_attempts_fewer(make: Make) -> None:
     assert not is_open(world)
 
 
-async def test_who_waits_for_room_is_served_first_come_first_served(make: Make) -> None:
+async def test_requests_wait_for_capacity_in_order_of_arrival(make: Make) -> None:
     world = make(max_in_flight=50)
     limiter(world)._limit = 2.0
     world.client.otherwise = lambda _: Step(after_s=0.5)
@@ -328,7 +326,7 @@ async def test_who_waits_for_room_is_served_first_come_first_served(make: Make) 
     assert world.client.ids_seen() == sorted(world.client.ids_seen())
 
 
-async def test_what_is_known_waits_for_no_room(make: Make) -> None:
+async def test_finished_request_does_not_wait_for_capacity(make: Make) -> None:
     world = make(max_in_flight=50)
     world.client.script("doubtful", LOST)
     assert (await world.deliver(world.bind("doubtful"))).outcome == "unknown"
@@ -345,7 +343,7 @@ async def test_what_is_known_waits_for_no_room(make: Make) -> None:
     assert {(await call).short for call in holding} == {OK}
 
 
-async def test_who_waits_for_room_too_long_was_not_sent(make: Make) -> None:
+async def test_request_that_waits_for_capacity_too_long_is_not_sent(make: Make) -> None:
     world = make(max_in_flight=50)
     limiter(world)._limit = 1.0
     world.client.otherwise = lambda _: Step(after_s=3.0)
@@ -358,7 +356,7 @@ async def test_who_waits_for_room_too_long_was_not_sent(make: Make) -> None:
     assert await world.state("b") == "none"
 
 
-async def test_who_gives_up_waiting_for_room_takes_no_room(make: Make) -> None:
+async def test_cancelled_request_takes_no_capacity(make: Make) -> None:
     world = make(max_in_flight=50)
     limiter(world)._limit = 1.0
     world.client.otherwise = lambda _: SLOW

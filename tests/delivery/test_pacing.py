@@ -1,4 +1,4 @@
-"""Backoff, budget, breaker and limit by themselves."""
+"""Unit tests of backoff, budget, breaker and limiter."""
 
 from __future__ import annotations
 
@@ -19,9 +19,7 @@ from service.delivery.pacing import Breaker, Limiter, RetryBudget, backoff_s
 @pytest.mark.parametrize(
     ("retry", "longest_s"), [(1, 0.2), (2, 0.4), (3, 0.8), (4, 1.6), (5, 2.0), (6, 2.0), (5000, 2.0)]
 )
-def test_backoff_doubles_up_to_a_cap_and_anything_below_it_may_be_drawn(
-    retry: int, longest_s: float
-) -> None:
+def test_backoff_is_random_below_a_capped_exponential(retry: int, longest_s: float) -> None:
     for drawn in (0.0, 0.25, 0.5, 1.0):
         assert backoff_s(retry, lambda drawn=drawn: drawn) == pytest.approx(longest_s * drawn)  # type: ignore[misc]
 
@@ -29,7 +27,7 @@ def test_backoff_doubles_up_to_a_cap_and_anything_below_it_may_be_drawn(
 # -- the budget
 
 
-def test_a_fresh_budget_has_ten_retries_and_ten_more_each_second() -> None:
+def test_new_budget_has_ten_retries_and_ten_more_each_second() -> None:
     budget = RetryBudget()
     assert [budget.spend(100.0) for _ in range(12)] == [True] * 10 + [False] * 2
     assert not budget.spend(100.05)
@@ -51,7 +49,7 @@ def test_five_first_attempts_earn_one_retry_up_to_ten() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(0, 0.5), st.booleans()), max_size=400))
-def test_retries_are_never_more_than_a_fifth_of_first_attempts_and_ten_a_second(
+def test_retries_are_at_most_a_fifth_of_first_attempts_plus_ten_a_second(
     events: list[tuple[float, bool]],
 ) -> None:
     budget, now_s, first, retries = RetryBudget(), 0.0, 0, 0
@@ -73,7 +71,7 @@ def failing(breaker: Breaker, count: int, *, at_s: float = 0.0, every_s: float =
         breaker.note(failing=True, now_s=at_s + number * every_s)
 
 
-def test_a_breaker_opens_when_twenty_calls_were_ill_within_ten_seconds() -> None:
+def test_breaker_opens_after_twenty_failures_within_ten_seconds() -> None:
     breaker = Breaker()
     failing(breaker, 19)
     assert breaker.allow(0.0)
@@ -82,13 +80,13 @@ def test_a_breaker_opens_when_twenty_calls_were_ill_within_ten_seconds() -> None
     assert not breaker.allow(10.0)
 
 
-def test_a_breaker_stays_closed_when_ill_calls_are_rare() -> None:
+def test_breaker_stays_closed_while_failures_are_rare() -> None:
     breaker = Breaker()
     failing(breaker, 1000, every_s=0.527)
     assert not breaker.is_open
 
 
-def test_one_well_call_wipes_the_slate() -> None:
+def test_one_success_resets_the_failures() -> None:
     breaker = Breaker()
     failing(breaker, 19)
     breaker.note(failing=False, now_s=0.0)
@@ -96,7 +94,7 @@ def test_one_well_call_wipes_the_slate() -> None:
     assert not breaker.is_open
 
 
-def test_an_open_breaker_admits_one_probe_after_five_seconds() -> None:
+def test_open_breaker_allows_one_probe_after_five_seconds() -> None:
     breaker = Breaker()
     failing(breaker, 20)
     assert not breaker.allow(4.999)
@@ -106,7 +104,7 @@ def test_an_open_breaker_admits_one_probe_after_five_seconds() -> None:
     assert breaker.allow(5.1)
 
 
-def test_a_probe_that_is_ill_keeps_it_open_and_silent_for_five_more_seconds() -> None:
+def test_failed_probe_keeps_it_open_for_five_more_seconds() -> None:
     breaker = Breaker()
     failing(breaker, 20)
     assert breaker.allow(5.0)
@@ -116,7 +114,7 @@ def test_a_probe_that_is_ill_keeps_it_open_and_silent_for_five_more_seconds() ->
     assert breaker.allow(14.0)
 
 
-def test_a_probe_that_is_well_closes_it() -> None:
+def test_successful_probe_closes_it() -> None:
     breaker = Breaker()
     failing(breaker, 20)
     assert breaker.allow(5.0)
@@ -132,7 +130,7 @@ def test_a_probe_that_is_well_closes_it() -> None:
 
 
 class Held:
-    """Tasks that take a slot and hold it until they are told to let it go."""
+    """Tasks that take a slot and keep it until the test releases it."""
 
     def __init__(self, limiter: Limiter) -> None:
         self.limiter = limiter
@@ -163,7 +161,7 @@ class Held:
         await asyncio.sleep(0.001)
 
 
-async def test_no_more_than_the_limit_are_inside_and_the_others_come_in_their_order() -> None:
+async def test_tasks_above_the_limit_wait_in_order() -> None:
     held = Held(Limiter(2))
     await held.take(1, 2, 3, 4, 5)
     assert held.inside == [1, 2]
@@ -175,7 +173,7 @@ async def test_no_more_than_the_limit_are_inside_and_the_others_come_in_their_or
     assert held.limiter._taken == 0
 
 
-async def test_a_cancel_while_waiting_loses_no_slot_and_no_turn() -> None:
+async def test_cancel_while_waiting_loses_no_slot() -> None:
     held = Held(Limiter(1))
     await held.take(1, 2, 3, 4)
     await held.cancel(2, 4)
@@ -185,7 +183,7 @@ async def test_a_cancel_while_waiting_loses_no_slot_and_no_turn() -> None:
     assert (held.limiter._taken, list(held.limiter._waiting)) == (0, [])
 
 
-async def test_a_cancel_in_the_moment_of_being_let_in_passes_the_slot_on() -> None:
+async def test_task_cancelled_when_it_gets_a_slot_passes_it_on() -> None:
     held = Held(Limiter(1))
     await held.take(1, 2, 3)
     held.events[1].set()
@@ -199,7 +197,7 @@ async def test_a_cancel_in_the_moment_of_being_let_in_passes_the_slot_on() -> No
     assert held.limiter._taken == 0
 
 
-async def test_a_cancel_of_who_is_inside_frees_the_slot() -> None:
+async def test_cancel_of_a_task_with_a_slot_frees_it() -> None:
     held = Held(Limiter(1))
     await held.take(1, 2)
     await held.cancel(1)
@@ -208,7 +206,7 @@ async def test_a_cancel_of_who_is_inside_frees_the_slot() -> None:
     assert held.limiter._taken == 0
 
 
-def test_the_limit_falls_by_three_tenths_once_a_second_and_not_below_four() -> None:
+def test_limit_falls_by_three_tenths_once_a_second_and_not_below_four() -> None:
     limiter = Limiter(100)
     limiter.on_overload(0.0)
     limiter.on_overload(0.9)
@@ -220,7 +218,7 @@ def test_the_limit_falls_by_three_tenths_once_a_second_and_not_below_four() -> N
     assert limiter.limit == 4
 
 
-def test_the_limit_rises_again_by_one_a_round_and_not_above_its_maximum() -> None:
+def test_limit_rises_by_one_a_round_and_not_above_its_maximum() -> None:
     limiter = Limiter(10)
     for second in range(60):
         limiter.on_overload(float(second))
@@ -233,14 +231,14 @@ def test_the_limit_rises_again_by_one_a_round_and_not_above_its_maximum() -> Non
 
 
 @pytest.mark.parametrize("limit_max", [1, 2, 3])
-def test_a_small_limit_is_not_raised_by_its_floor(limit_max: int) -> None:
+def test_limit_below_the_minimum_is_not_raised_by_an_overload(limit_max: int) -> None:
     limiter = Limiter(limit_max)
     for second in range(60):
         limiter.on_overload(float(second))
     assert limiter.limit == limit_max
 
 
-async def test_who_is_inside_stays_when_the_limit_falls_and_nobody_comes_in_above_it() -> None:
+async def test_lower_limit_ends_no_task_and_starts_none_above_it() -> None:
     held = Held(Limiter(8))
     await held.take(*range(1, 12))
     for second in range(60):
@@ -257,7 +255,7 @@ async def test_who_is_inside_stays_when_the_limit_falls_and_nobody_comes_in_abov
 DICE: Final = random.Random(7)
 
 
-async def test_a_thousand_that_come_wait_and_are_cancelled_leave_every_slot_free() -> None:
+async def test_thousand_tasks_leave_every_slot_free() -> None:
     limiter, inside = Limiter(7), 0
 
     async def one() -> None:

@@ -1,4 +1,4 @@
-"""What is sent again with the same id, what is not, and what the caller and the ledger are told of it."""
+"""Resends with the same id: when they happen, and what the caller and the ledger get."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ AGAIN: Final = {
 
 
 @pytest.mark.parametrize("step", AGAIN.values(), ids=AGAIN.keys())
-async def test_sync_linkage_is_sent_again_with_the_same_bytes(world: World, step: Step) -> None:
+async def test_sync_linkage_is_resent_with_the_same_bytes(world: World, step: Step) -> None:
     world.client.script("a", step, step, S)
     reported = await world.deliver(world.sync("a"), left_s=20.0)
     assert reported.short == OK
@@ -58,7 +58,7 @@ async def test_sync_linkage_is_sent_again_with_the_same_bytes(world: World, step
     assert row.attempts == (3 if step.sent else 1)
 
 
-async def test_after_an_earlier_answer_came_again_only_fresh_connections_are_used(world: World) -> None:
+async def test_resend_after_a_repeated_response_uses_a_fresh_connection(world: World) -> None:
     repeated = failing(errors.Repeated("x"))
     world.client.script("a", U, repeated, UNREACHABLE, LOST, S)
     assert (await world.deliver(world.sync("a"), left_s=20.0)).short == OK
@@ -66,7 +66,7 @@ async def test_after_an_earlier_answer_came_again_only_fresh_connections_are_use
     assert fresh == [False, False, True, True, False]
 
 
-async def test_an_earlier_answer_that_leaves_no_time_to_send_again_is_told_as_replayed(
+async def test_repeated_response_without_time_to_resend_is_reported_as_replayed(
     world: World,
 ) -> None:
     world.client.script("a", replace(failing(errors.Repeated("x")), after_s=1.0))
@@ -125,7 +125,7 @@ NOT_AGAIN: Final[dict[str, tuple[Step, tuple[str, str, str], str]]] = {
 
 @pytest.mark.parametrize(("step", "short", "state"), NOT_AGAIN.values(), ids=NOT_AGAIN.keys())
 @pytest.mark.parametrize("api", ["sync", "bind"])
-async def test_what_a_second_try_cannot_mend_is_sent_once(
+async def test_failure_that_a_resend_cannot_fix_is_sent_once(
     world: World, api: str, step: Step, short: tuple[str, str, str], state: str
 ) -> None:
     world.client.script("a", step)
@@ -152,7 +152,7 @@ async def test_bind_account_is_sent_once(world: World, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name, step in AGAIN.items() if not step.sent])
-async def test_bind_account_is_tried_again_while_nothing_was_sent(world: World, name: str) -> None:
+async def test_bind_account_is_retried_while_nothing_was_sent(world: World, name: str) -> None:
     world.client.script("a", AGAIN[name], AGAIN[name], S)
     assert (await world.deliver(world.bind("a"), left_s=20.0)).short == OK
     assert len(world.client.attempts) == 3
@@ -160,7 +160,7 @@ async def test_bind_account_is_tried_again_while_nothing_was_sent(world: World, 
     assert await world.state("a") == "applied"
 
 
-async def test_bind_account_is_sent_again_where_alipayhk_promised_idempotency(make: Make) -> None:
+async def test_bind_account_is_resent_if_it_is_idempotent(make: Make) -> None:
     world = make(bind_account_idempotent=True)
     world.client.script("a", U, LOST, S)
     assert (await world.deliver(world.bind("a"))).short == OK
@@ -170,7 +170,7 @@ async def test_bind_account_is_sent_again_where_alipayhk_promised_idempotency(ma
 # -- time
 
 
-async def test_backoff_doubles_and_leaves_time_for_the_answer_of_the_last_attempt(make: Make) -> None:
+async def test_backoff_doubles_and_leaves_time_for_the_last_response(make: Make) -> None:
     world = make(attempts_max=100)
     world.client.otherwise = lambda _: U
     reported = await world.deliver(world.sync("a"), left_s=2.4)
@@ -193,13 +193,13 @@ async def test_no_call_makes_more_attempts_than_allowed(make: Make, step: Step) 
     assert (len(world.client.attempts), reported.facts["attempts"]) == (3, "3")
 
 
-async def test_a_call_that_its_deadline_ends_is_not_marked_as_ended_by_the_gateway(world: World) -> None:
+async def test_call_that_ends_at_its_deadline_does_not_set_resends_ended(world: World) -> None:
     world.client.otherwise = lambda _: U
     reported = await world.deliver(world.sync("a"), left_s=1.0)
     assert (reported.reason, reported.resends_ended) == ("WALLET_RESULT_UNKNOWN", False)
 
 
-async def test_a_call_that_the_retry_budget_ends_is_marked_so(make: Make) -> None:
+async def test_call_that_the_retry_budget_ends_sets_resends_ended(make: Make) -> None:
     world = make(attempts_max=100, chance=lambda: 0.0)
     world.client.otherwise = lambda _: U
     reported = await world.deliver(world.sync("a"), left_s=60.0)
@@ -207,14 +207,14 @@ async def test_a_call_that_the_retry_budget_ends_is_marked_so(make: Make) -> Non
     assert len(world.client.attempts) == 11
 
 
-async def test_when_alipayhk_says_when_to_come_again_it_is_not_sent_earlier(world: World) -> None:
+async def test_resend_waits_for_retry_after(world: World) -> None:
     world.client.script("a", failing(errors.Unsigned("x", http_status=503, retry_after_s=3.0)), S)
     assert (await world.deliver(world.sync("a"))).short == OK
     first, second = world.client.sent_at
     assert second - first == pytest.approx(3.0, abs=0.01)
 
 
-async def test_when_alipayhk_says_to_come_after_the_deadline_it_is_not_sent_again(world: World) -> None:
+async def test_request_is_not_resent_if_retry_after_passes_the_deadline(world: World) -> None:
     world.client.script("a", failing(errors.Unsigned("x", http_status=503, retry_after_s=30.0)))
     reported = await world.deliver(world.sync("a"))
     assert reported.short == ("UPSTREAM_HTTP_ERROR", "unknown", "same_request_id")
@@ -222,7 +222,7 @@ async def test_when_alipayhk_says_to_come_after_the_deadline_it_is_not_sent_agai
     assert len(world.client.seen) == 1
 
 
-# -- which of several attempts is told
+# -- which of several attempts is reported
 
 SENT: Final[dict[str, tuple[CallError, str]]] = {
     "reset": (errors.ConnectionLost("x"), "CONNECTION_LOST"),
@@ -232,7 +232,7 @@ SENT: Final[dict[str, tuple[CallError, str]]] = {
 
 
 @pytest.mark.parametrize(("error", "reason"), SENT.values(), ids=SENT.keys())
-async def test_the_reason_is_that_of_the_last_attempt_that_was_sent(
+async def test_reason_is_that_of_the_last_attempt_that_was_sent(
     world: World, error: CallError, reason: str
 ) -> None:
     world.client.script("a", U, failing(error))
@@ -244,7 +244,9 @@ async def test_the_reason_is_that_of_the_last_attempt_that_was_sent(
     assert await world.state("a") == "in_doubt"
 
 
-async def test_a_bad_certificate_after_an_attempt_that_was_sent_does_not_replace_it(world: World) -> None:
+async def test_bad_certificate_does_not_replace_the_failure_of_an_attempt_that_was_sent(
+    world: World,
+) -> None:
     world.client.script("a", LOST)
     world.client.otherwise = lambda _: failing(errors.TlsInvalid("x"))
     reported = await world.deliver(world.sync("a"), left_s=2.0)
@@ -252,20 +254,20 @@ async def test_a_bad_certificate_after_an_attempt_that_was_sent_does_not_replace
     assert await world.state("a") == "in_doubt"
 
 
-async def test_a_bad_signature_after_a_doubt_is_told_and_stays_in_doubt(world: World) -> None:
+async def test_bad_signature_after_a_doubt_is_reported_and_stays_in_doubt(world: World) -> None:
     world.client.script("a", LOST, failing(errors.SignatureInvalid("x")))
     reported = await world.deliver(world.sync("a"))
     assert reported.short == ("RESPONSE_SIGNATURE_INVALID", "unknown", "operator")
     assert await world.state("a") == "in_doubt"
 
 
-# -- a refusal after a doubt
+# -- a rejection after a doubt
 
 DOUBTS: Final = {"timeout": HANG, "reset": LOST, "U": U, "unsigned": UNSIGNED}
 
 
 @pytest.mark.parametrize("doubt", DOUBTS.values(), ids=DOUBTS.keys())
-async def test_a_refusal_of_this_gateway_after_a_doubt_leaves_the_doubt(world: World, doubt: Step) -> None:
+async def test_rejection_of_this_gateway_after_a_doubt_stays_in_doubt(world: World, doubt: Step) -> None:
     world.client.script("a", doubt, refusing("INVALID_SIGNATURE"))
     reported = await world.deliver(world.sync("a"))
     assert reported.short == ("GATEWAY_REFUSED", "unknown", "operator")
@@ -276,9 +278,7 @@ async def test_a_refusal_of_this_gateway_after_a_doubt_leaves_the_doubt(world: W
 
 
 @pytest.mark.parametrize("doubt", DOUBTS.values(), ids=DOUBTS.keys())
-async def test_a_code_that_no_table_knows_after_a_doubt_may_mean_already_done(
-    world: World, doubt: Step
-) -> None:
+async def test_unknown_code_after_a_doubt_may_mean_already_done(world: World, doubt: Step) -> None:
     world.client.script("a", doubt, refusing("ALREADY_LINKED"))
     reported = await world.deliver(world.sync("a"))
     assert reported.short == ("WALLET_REJECTED", "unknown", "operator")
@@ -287,14 +287,14 @@ async def test_a_code_that_no_table_knows_after_a_doubt_may_mean_already_done(
 
 
 @pytest.mark.parametrize("doubt", DOUBTS.values(), ids=DOUBTS.keys())
-async def test_a_known_code_after_a_doubt_is_final(world: World, doubt: Step) -> None:
+async def test_known_code_after_a_doubt_is_final(world: World, doubt: Step) -> None:
     world.client.script("a", doubt, refusing("USER_NOT_EXIST"))
     reported = await world.deliver(world.sync("a"))
     assert reported.short == ("WALLET_REJECTED", "rejected", "new_request_id")
     assert await world.state("a") == "rejected"
 
 
-async def test_a_code_of_the_operators_table_after_a_doubt_is_final(make: Make) -> None:
+async def test_code_in_result_codes_file_after_a_doubt_is_final(make: Make) -> None:
     world = make(codes=ResultCodes({"SyncLinkage": {"NOT_OURS": StatusCode.NOT_FOUND}}))
     world.client.script("a", LOST, refusing("NOT_OURS"))
     reported = await world.deliver(world.sync("a"))
@@ -304,7 +304,7 @@ async def test_a_code_of_the_operators_table_after_a_doubt_is_final(make: Make) 
     )
 
 
-async def test_the_same_doubt_of_an_earlier_call_counts_as_well(world: World) -> None:
+async def test_doubt_of_an_earlier_call_counts_too(world: World) -> None:
     for request_id, code in (("a", "INVALID_CLIENT"), ("b", "ALREADY_LINKED")):
         world.client.script(request_id, HANG, refusing(code))
         assert (await world.deliver(world.sync(request_id), left_s=2.0)).reason == "UPSTREAM_TIMEOUT"
@@ -314,7 +314,9 @@ async def test_the_same_doubt_of_an_earlier_call_counts_as_well(world: World) ->
         assert await world.state(request_id) == "in_doubt"
 
 
-async def test_unreachable_after_the_doubt_of_an_earlier_call_is_not_called_unsent(world: World) -> None:
+async def test_unreachable_after_the_doubt_of_an_earlier_call_is_not_reported_as_not_sent(
+    world: World,
+) -> None:
     world.client.script("a", HANG)
     await world.deliver(world.sync("a"), left_s=2.0)
     await asyncio.sleep(10.0)
@@ -324,18 +326,18 @@ async def test_unreachable_after_the_doubt_of_an_earlier_call_is_not_called_unse
     assert await world.state("a") == "in_doubt"
 
 
-# -- what is remembered
+# -- results in the ledger
 
 
 @pytest.mark.parametrize("api", ["sync", "bind"])
-async def test_a_refusal_of_this_gateway_is_not_final_and_the_id_is_sent_again(
+async def test_rejection_of_this_gateway_is_not_final_and_the_id_is_sent_again(
     world: World, api: str
 ) -> None:
     order_of = getattr(world, api)
     world.client.script("a", refusing("INVALID_CLIENT"), S)
     reported = await world.deliver(order_of("a"))
     assert reported.short == ("GATEWAY_REFUSED", "rejected", "operator")
-    # What was sent under an id stays its content.
+    # The id keeps the content that was sent under it.
     reused = await world.deliver(order_of("a", content="mended"))
     assert reused.short == ("REQUEST_ID_REUSED", "not_sent", "new_request_id")
     again = await world.deliver(order_of("a"))
@@ -349,7 +351,7 @@ CODES: Final = ("PARAM_ILLEGAL", "USER_NOT_EXIST", "PROCESS_FAIL", "USER_STATUS_
 
 @pytest.mark.parametrize("api", ["sync", "bind"])
 @pytest.mark.parametrize("code", CODES)
-async def test_a_refusal_replays_with_the_same_words(world: World, api: str, code: str) -> None:
+async def test_rejection_is_replayed_with_the_same_text(world: World, api: str, code: str) -> None:
     world.client.script("a", refusing(code))
     order = getattr(world, api)("a")
     first, again = await world.deliver(order), await world.deliver(order)
@@ -363,7 +365,7 @@ async def test_a_refusal_replays_with_the_same_words(world: World, api: str, cod
 
 
 @pytest.mark.parametrize("api", ["sync", "bind"])
-async def test_a_success_replays_whole(world: World, api: str) -> None:
+async def test_success_is_replayed_completely(world: World, api: str) -> None:
     order = getattr(world, api)("a")
     first, again = await world.deliver(order), await world.deliver(order)
     assert again.response.replayed
@@ -372,7 +374,9 @@ async def test_a_success_replays_whole(world: World, api: str) -> None:
     assert len(world.client.seen) == 1
 
 
-async def test_a_bug_in_the_reply_is_opaque_and_leaves_the_request_in_doubt(world: World) -> None:
+async def test_unhandled_exception_in_the_reply_is_opaque_and_leaves_the_request_in_doubt(
+    world: World,
+) -> None:
     def reply(_: object) -> None:
         raise KeyError("SECRET")
 
@@ -384,7 +388,9 @@ async def test_a_bug_in_the_reply_is_opaque_and_leaves_the_request_in_doubt(worl
 
 
 @pytest.mark.parametrize("sent", [True, False])
-async def test_a_bug_in_an_attempt_is_told_by_what_is_known(world: World, sent: bool) -> None:
+async def test_unhandled_exception_in_an_attempt_is_unknown_only_if_it_was_sent(
+    world: World, sent: bool
+) -> None:
     world.client.script("a", Step(KeyError("SECRET"), sent=sent, applies=sent))
     reported = await world.deliver(world.sync("a"))
     assert reported.short == ("GATEWAY_BUG", "unknown" if sent else "not_sent", "operator")

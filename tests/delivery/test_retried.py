@@ -1,4 +1,4 @@
-"""A retried call: its client hid what its earlier attempts came to, and one may have been sent."""
+"""A retried call: its client hid the results of earlier attempts, and one may have been sent (ADR 10)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def both(world: World, left_s: float = 10.0, caller: Caller = ANYBODY) -> 
 
 
 def not_sent_and_unknown(reason: str) -> list[tuple[str, str, str]]:
-    """Return what the two are told where nobody read what is known of the id."""
+    """Return the two verdicts if the ledger was not read for the id."""
     return [(reason, "not_sent", SAME), (reason, "unknown", SAME)]
 
 
@@ -36,12 +36,12 @@ async def test_too_little_time(world: World) -> None:
     assert await both(world, left_s=0.05) == not_sent_and_unknown("DEADLINE_TOO_SHORT")
 
 
-async def test_going_down(world: World) -> None:
+async def test_shutting_down(world: World) -> None:
     world.delivery.close()
     assert await both(world) == not_sent_and_unknown("SHUTTING_DOWN")
 
 
-async def test_too_much_at_once(make: Make) -> None:
+async def test_overloaded(make: Make) -> None:
     world = make(max_in_flight=1)
     world.client.script("a", SLOW)
     first = world.start(world.sync("a"))
@@ -50,7 +50,7 @@ async def test_too_much_at_once(make: Make) -> None:
     assert (await first).short == OK
 
 
-async def test_too_much_of_one_caller(world: World) -> None:
+async def test_caller_over_its_quota(world: World) -> None:
     caller = Caller("loyalty", frozenset(), 1)
     world.client.script("a", SLOW)
     first = world.start(world.sync("a"), caller=caller)
@@ -59,26 +59,26 @@ async def test_too_much_of_one_caller(world: World) -> None:
     assert (await first).short == OK
 
 
-async def test_a_ledger_that_cannot_be_read(world: World) -> None:
+async def test_unreadable_ledger(world: World) -> None:
     world.faulty.broken = True
     assert await both(world) == not_sent_and_unknown("LEDGER_UNAVAILABLE")
 
 
-async def test_no_room_in_time(make: Make) -> None:
+async def test_no_capacity_in_time(make: Make) -> None:
     world = make(max_in_flight=9)
-    world.delivery._senders["SyncLinkage"]._limiter._limit = 1.0
+    world.delivery._senders["SyncLinkage"].pace.limiter._limit = 1.0
     world.client.script("a", Step(after_s=3.0))
     first = world.start(world.sync("a"))
     await asyncio.sleep(0.1)
-    # What waits for room has looked; and where that fails nothing is proven.
+    # A call that waits for capacity has read the ledger. If that fails, nothing is proven.
     assert await both(world, left_s=0.5) == [("OVERLOADED", "not_sent", SAME)] * 2
     world.faulty.fault("look", FAILS, FAILS)
     assert await both(world, left_s=0.5) == not_sent_and_unknown("LEDGER_UNAVAILABLE")
     assert (await first).short == OK
 
 
-async def test_other_content_under_way_under_the_same_id(world: World) -> None:
-    """What was sent with this content before, and is in doubt, has not been looked for yet."""
+async def test_id_in_flight_with_other_content(world: World) -> None:
+    """An earlier request with this content may be in doubt: the ledger was not read for it."""
     world.client.script("b", SLOW)
     first = world.start(world.sync("b", content="unbind"))
     await asyncio.sleep(0.1)
@@ -87,9 +87,9 @@ async def test_other_content_under_way_under_the_same_id(world: World) -> None:
     assert (await first).short == OK
 
 
-async def test_who_waits_for_one_flight_is_told_as_each_of_them_called(make: Make) -> None:
+async def test_calls_that_share_a_flight_get_verdicts_of_their_own(make: Make) -> None:
     world = make(max_in_flight=9, ledger=MemoryLedger())
-    world.delivery._senders["SyncLinkage"]._limiter._limit = 1.0
+    world.delivery._senders["SyncLinkage"].pace.limiter._limit = 1.0
     world.client.script("a", Step(after_s=3.0))
     first = world.start(world.sync("a"))
     await asyncio.sleep(0.1)
@@ -100,15 +100,15 @@ async def test_who_waits_for_one_flight_is_told_as_each_of_them_called(make: Mak
     assert (await first).short == OK
 
 
-# -- refused after it was
+# -- refused after the ledger was read
 
 
-async def test_what_the_ledger_does_not_know_was_not_sent(world: World) -> None:
+async def test_request_unknown_to_the_ledger_was_not_sent(world: World) -> None:
     world.client.otherwise = lambda _: UNREACHABLE
     assert await both(world, left_s=0.25) == [("UPSTREAM_UNREACHABLE", "not_sent", SAME)] * 2
 
 
-async def test_an_open_breaker_looks_first(world: World) -> None:
+async def test_open_breaker_reads_the_ledger_first(world: World) -> None:
     world.client.otherwise = lambda _: UNREACHABLE
     await asyncio.gather(*(world.start(world.sync(f"ill {number}"), 0.25) for number in range(20)))
     assert await both(world) == [("CIRCUIT_OPEN", "not_sent", SAME)] * 2
@@ -116,7 +116,7 @@ async def test_an_open_breaker_looks_first(world: World) -> None:
     assert await both(world) == not_sent_and_unknown("LEDGER_UNAVAILABLE")
 
 
-async def test_who_waits_for_its_turn_has_looked(world: World) -> None:
+async def test_queued_request_has_read_the_ledger(world: World) -> None:
     world.client.script("a", Step(after_s=3.0))
     first = world.start(world.sync("a", user="u"))
     await asyncio.sleep(0.1)
@@ -125,7 +125,7 @@ async def test_who_waits_for_its_turn_has_looked(world: World) -> None:
     assert (await first).short == OK
 
 
-async def test_stale_and_reused_are_told_by_the_ledger(world: World) -> None:
+async def test_stale_and_reused_come_from_the_ledger(world: World) -> None:
     assert (await world.deliver(world.sync("new", user="u", biz_time=2))).short == OK
     stale = await world.deliver(world.sync("old", user="u"), retried=True)
     assert stale.short == STALE
@@ -133,7 +133,7 @@ async def test_stale_and_reused_are_told_by_the_ledger(world: World) -> None:
     assert reused.short == ("REQUEST_ID_REUSED", "not_sent", "new_request_id")
 
 
-async def test_what_the_ledger_knows_is_replayed_to_a_retry(world: World) -> None:
+async def test_known_result_is_replayed_to_a_retry(world: World) -> None:
     world.client.script("no", refusing("NO_TABLE_KNOWS"))
     for name in ("yes", "no"):
         first = await world.deliver(world.sync(name))
@@ -144,17 +144,17 @@ async def test_what_the_ledger_knows_is_replayed_to_a_retry(world: World) -> Non
 
 
 @pytest.mark.parametrize("level", FORGETFUL.values(), ids=FORGETFUL.keys())
-async def test_a_ledger_that_forgets_proves_nothing(make: Make, level: type[Ledger]) -> None:
+async def test_ledger_that_forgets_at_a_crash_proves_nothing(make: Make, level: type[Ledger]) -> None:
     world = make(ledger=level())
     world.client.otherwise = lambda _: UNREACHABLE
     assert await both(world, left_s=0.25) == not_sent_and_unknown("UPSTREAM_UNREACHABLE")
-    # It was even further ahead before, but perhaps not by another gateway's clock.
+    # The biz_time was further ahead before, but perhaps not by another gateway's clock.
     future = await world.deliver(world.sync("far", biz_time=10**13), retried=True)
     assert future.short == ("BIZ_TIME_IN_FUTURE", "unknown", "new_request_id")
 
 
-async def test_what_a_retry_is_told_stays_in_doubt_where_the_ledger_forgets(make: Make) -> None:
-    """The attempt that it hides may have been the one that took effect."""
+async def test_retry_stays_in_doubt_if_the_ledger_forgets_at_a_crash(make: Make) -> None:
+    """The hidden attempt may be the one that took effect."""
     world = make(ledger=MemoryLedger())
     world.client.otherwise = lambda _: refusing("NO_TABLE_KNOWS")
     for _ in range(2):
@@ -164,7 +164,7 @@ async def test_what_a_retry_is_told_stays_in_doubt_where_the_ledger_forgets(make
     assert (await world.deliver(world.sync("a"))).outcome == "unknown"
 
 
-async def test_a_ledger_that_is_not_always_asked_proves_nothing_either(make: Make) -> None:
+async def test_ledger_that_may_be_bypassed_proves_nothing(make: Make) -> None:
     world = make(without_ledger=True)
     world.client.script("lost", Step(errors.ConnectionLost("x"), applies=True))
     world.faulty.broken = True
@@ -180,9 +180,7 @@ async def test_a_ledger_that_is_not_always_asked_proves_nothing_either(make: Mak
 
 
 @pytest.mark.parametrize("level", FORGETFUL.values(), ids=FORGETFUL.keys())
-async def test_a_refusal_in_words_that_no_table_knows_may_mean_already_done(
-    make: Make, level: type[Ledger]
-) -> None:
+async def test_unknown_code_may_mean_already_done(make: Make, level: type[Ledger]) -> None:
     world = make(ledger=level())
     world.client.otherwise = lambda _: refusing("NO_TABLE_KNOWS")
     first = await world.deliver(world.sync("a"))

@@ -1,4 +1,4 @@
-"""Two gateways over one ledger and one AlipayHK: what one waits for, and what overtakes the other."""
+"""Two gateways with one ledger and one AlipayHK: one waits for the other, or overtakes it."""
 
 from __future__ import annotations
 
@@ -33,25 +33,23 @@ REJECTED = ("WALLET_REJECTED", "rejected", "new_request_id")
 
 @pytest.fixture
 def pair(make: Make) -> tuple[World, World]:
-    """Return two gateways that share what they write and what they call."""
+    """Return two gateways with one ledger and one AlipayHK."""
     ledger = FaultyLedger()
     one = make(ledger=ledger)
     return one, make(ledger=ledger, client=one.client)
 
 
 async def resolve(world: World, order: OutboundRequest) -> None:
-    """Write down that AlipayHK did not do it, as a person found out."""
+    """Record an operator's decision that the request was not applied."""
     now_ms, no = round(wall_s() * 1000), Ending(State.REJECTED)
     assert await world.ledger.resolve(order.key, no, who="ann", why="asked", now_ms=now_ms)
 
 
-# -- an answer that was waited for
+# -- a result that a call waits for
 
 
 @pytest.mark.parametrize("code", ["NO_TABLE_KNOWS", "PROCESS_FAIL"])
-async def test_a_refusal_that_was_waited_for_is_told_as_it_was_to_the_one_who_got_it(
-    pair: tuple[World, World], code: str
-) -> None:
+async def test_rejection_by_another_gateway_is_reported_alike(pair: tuple[World, World], code: str) -> None:
     one, other = pair
     one.client.script("a", Step(refusing(code).error, after_s=1.0, applies=False))
     first = one.start(one.sync("a"))
@@ -63,12 +61,12 @@ async def test_a_refusal_that_was_waited_for_is_told_as_it_was_to_the_one_who_go
     assert (await other.deliver(other.sync("a"))).short == waited.short
 
 
-async def test_a_persons_no_that_was_waited_for_is_told_as_a_no(pair: tuple[World, World]) -> None:
+async def test_operators_rejection_is_reported_to_a_waiting_call(pair: tuple[World, World]) -> None:
     one, other = pair
     one.faulty.fault("claim", Fault(loses=True))
     assert (await one.deliver(one.sync("a"))).short == UNAVAILABLE
     waiting = other.start(other.sync("a"))
-    # The next look is a quarter of a second later.
+    # The other gateway asks again after a quarter of a second.
     await asyncio.sleep(LEASE_S - 0.01)
     one.faulty.fault("claim", Fault(before_s=0.1))
     await asyncio.sleep(0.02)
@@ -76,7 +74,7 @@ async def test_a_persons_no_that_was_waited_for_is_told_as_a_no(pair: tuple[Worl
     assert (await waiting).short == REJECTED
 
 
-async def test_what_was_taken_back_while_it_was_waited_for_was_not_sent(pair: tuple[World, World]) -> None:
+async def test_request_undone_by_another_gateway_was_not_sent(pair: tuple[World, World]) -> None:
     one, other = pair
     one.client.script("older", HANG_CONNECTING)
     older = one.start(one.sync("older", user="u", biz_time=1), left_s=1.0)
@@ -87,10 +85,10 @@ async def test_what_was_taken_back_while_it_was_waited_for_was_not_sent(pair: tu
     assert (await waiting).short == STALE
 
 
-# -- a lease that ran out before anything left
+# -- a lease that expires before the first byte
 
 
-async def test_a_claim_that_was_overtaken_before_it_was_heard_of_is_not_sent(
+async def test_claim_overtaken_before_its_answer_is_not_sent(
     pair: tuple[World, World],
 ) -> None:
     one, other = pair
@@ -105,7 +103,7 @@ async def test_a_claim_that_was_overtaken_before_it_was_heard_of_is_not_sent(
     assert reported.short == STALE
 
 
-async def test_a_claim_that_a_person_ended_before_it_was_heard_of_is_not_sent(
+async def test_claim_resolved_by_an_operator_before_its_answer_is_not_sent(
     pair: tuple[World, World],
 ) -> None:
     one, _ = pair
@@ -118,7 +116,7 @@ async def test_a_claim_that_a_person_ended_before_it_was_heard_of_is_not_sent(
     assert await one.state("a") == "rejected"
 
 
-async def test_a_claim_that_was_slow_gets_a_lease_for_the_whole_attempt(pair: tuple[World, World]) -> None:
+async def test_slow_claim_gets_a_lease_for_the_whole_attempt(pair: tuple[World, World]) -> None:
     one, other = pair
     one.faulty.fault("claim", Fault(after_s=3.0))
     one.client.script("a", Step(after_s=3.5))
@@ -130,7 +128,7 @@ async def test_a_claim_that_was_slow_gets_a_lease_for_the_whole_attempt(pair: tu
     assert one.client.ids_seen() == ["a", "b"]
 
 
-async def test_a_re_send_whose_lease_was_slow_to_come_is_not_made(pair: tuple[World, World]) -> None:
+async def test_resend_with_a_slow_renewal_is_not_made(pair: tuple[World, World]) -> None:
     one, other = pair
     one.client.script("a", UNREACHABLE, S)
     one.faulty.fault("extend", Fault(after_s=LEASE_S + 1.0))
@@ -141,14 +139,14 @@ async def test_a_re_send_whose_lease_was_slow_to_come_is_not_made(pair: tuple[Wo
     assert one.client.ids_seen() == ["b"]
 
 
-async def test_what_never_left_and_whose_lease_ran_out_does_not_overtake_newer_news(
+async def test_unsent_request_with_an_expired_lease_does_not_overtake_a_newer_one(
     pair: tuple[World, World],
 ) -> None:
     one, other = pair
     one.client.script("older", *(UNREACHABLE,) * 3, HANG_CONNECTING, S)
     one.faulty.fault("extend", *(Fault(),) * 3, FAILS)
     older = one.start(one.sync("older", user="u", biz_time=1), left_s=20.0)
-    # Three backoffs, 4 s of connecting, and a backoff of 1.6 s, in which the lease of 5 s runs out.
+    # Three backoffs, 4 s of connecting, and a backoff of 1.6 s, during which the lease of 5 s expires.
     await asyncio.sleep(0.2 + 0.4 + 0.8 + LEASE_S + 0.3)
     assert (await other.deliver(other.sync("newer", user="u", biz_time=2))).short == OK
     assert (await older).short == UNREACHABLE_TOLD
@@ -156,7 +154,7 @@ async def test_what_never_left_and_whose_lease_ran_out_does_not_overtake_newer_n
     assert await one.state("older") == "none"
 
 
-async def test_what_never_left_keeps_its_place_through_a_long_backoff(pair: tuple[World, World]) -> None:
+async def test_unsent_request_keeps_its_lease_through_a_long_backoff(pair: tuple[World, World]) -> None:
     one, other = pair
     one.client.script("older", *(UNREACHABLE,) * 3, HANG_CONNECTING, S)
     older = one.start(one.sync("older", user="u", biz_time=1), left_s=20.0)
@@ -166,7 +164,7 @@ async def test_what_never_left_keeps_its_place_through_a_long_backoff(pair: tupl
     assert one.client.ids_seen() == ["older", "newer"]
 
 
-async def test_who_waited_for_a_turn_here_and_for_another_gateway_is_told_that_the_linkage_is_busy(
+async def test_request_that_waited_here_and_for_another_gateway_gets_linkage_busy(
     pair: tuple[World, World],
 ) -> None:
     one, other = pair

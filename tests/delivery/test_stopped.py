@@ -11,7 +11,7 @@ from tests.delivery.world import LEASE_S, LOST, OK, UNAVAILABLE, UPSTREAM_TIMEOU
 
 
 async def stop() -> None:
-    """Stop until the lease has expired: no timer runs meanwhile."""
+    """Let the time of the lease pass without running any timer, as in a stopped process."""
     virtual_time.pass_at_once(LEASE_S)
 
 
@@ -43,7 +43,7 @@ async def test_request_is_sent_while_its_lease_holds(world: World) -> None:
 
 
 @pytest.mark.parametrize("state", [State.REJECTED, State.APPLIED])
-async def test_request_that_a_person_resolved_meanwhile_is_not_sent(world: World, state: State) -> None:
+async def test_request_resolved_by_an_operator_is_not_sent(world: World, state: State) -> None:
     ordered = world.bind("a")
 
     async def resolve() -> None:
@@ -62,7 +62,7 @@ async def test_another_attempt_is_not_sent_after_its_lease_either(world: World) 
     assert (len(world.client.attempts), len(world.client.seen)) == (3, 2)
 
 
-async def test_attempt_that_was_sent_is_reported_where_the_lease_of_the_next_one_expired(
+async def test_attempt_that_was_sent_is_reported_if_the_next_lease_expired(
     world: World,
 ) -> None:
     world.client.script("a", LOST, STOPPED)
@@ -71,8 +71,8 @@ async def test_attempt_that_was_sent_is_reported_where_the_lease_of_the_next_one
     assert len(world.client.seen) == 1
 
 
-async def test_wall_clock_that_is_set_past_the_lease_keeps_a_request_from_being_sent(world: World) -> None:
-    """Others compare the lease with that clock, and may have taken over."""
+async def test_request_is_not_sent_if_the_wall_clock_is_set_past_its_lease(world: World) -> None:
+    """Other processes compare the lease with the wall clock, and may have taken over."""
 
     async def set_ahead() -> None:
         world.wall_step_s = LEASE_S
@@ -82,7 +82,7 @@ async def test_wall_clock_that_is_set_past_the_lease_keeps_a_request_from_being_
     assert world.client.seen == []
 
 
-async def test_wall_clock_that_is_set_back_does_not_let_a_stopped_process_send(world: World) -> None:
+async def test_stopped_process_does_not_send_if_the_wall_clock_is_set_back(world: World) -> None:
     async def stop_and_set_back() -> None:
         await stop()
         world.wall_step_s = -3600.0

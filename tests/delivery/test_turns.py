@@ -1,4 +1,4 @@
-"""One at a time per linkage, the oldest biz_time first."""
+"""The queue of each linkage: one request at a time, the oldest biz_time first."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from service.delivery.linkage_queue import LinkageQueue
 
 
 class Line:
-    """Tasks that take their turn and note it."""
+    """Tasks that queue for a linkage and note when they are first."""
 
     def __init__(self) -> None:
         self.turns = LinkageQueue()
@@ -36,7 +36,7 @@ class Line:
         return asyncio.create_task(self.pass_(name, linkage, biz_time_ms))
 
 
-async def test_the_others_go_in_order_of_biz_time_and_then_of_arrival() -> None:
+async def test_queue_is_in_order_of_biz_time_and_then_of_arrival() -> None:
     line = Line()
     tasks = [
         line.start(name, "a", time)
@@ -47,7 +47,7 @@ async def test_the_others_go_in_order_of_biz_time_and_then_of_arrival() -> None:
     assert not line.turns._waiting
 
 
-async def test_another_linkage_and_no_linkage_wait_for_nobody() -> None:
+async def test_another_linkage_and_no_linkage_do_not_wait() -> None:
     line = Line()
     tasks = [
         line.start(*row) for row in (("a", "a", 1), ("b", "b", 1), ("n1", None, 1), ("n2", None, None))
@@ -60,7 +60,7 @@ async def test_another_linkage_and_no_linkage_wait_for_nobody() -> None:
     assert not line.turns.is_taken("a")
 
 
-async def test_who_gives_up_loses_nobody_elses_turn() -> None:
+async def test_cancelled_task_does_not_block_the_queue() -> None:
     line = Line()
     tasks = [line.start(str(number), "a", number) for number in range(5)]
     await asyncio.sleep(0.5)
@@ -71,7 +71,7 @@ async def test_who_gives_up_loses_nobody_elses_turn() -> None:
     assert not line.turns._waiting
 
 
-async def test_who_is_cancelled_in_the_moment_of_its_turn_passes_it_on() -> None:
+async def test_task_cancelled_when_it_becomes_first_lets_the_next_one_start() -> None:
     line = Line()
     tasks = [line.start(str(number), "a", number) for number in range(3)]
     await asyncio.sleep(0.5)
@@ -89,7 +89,7 @@ async def test_who_is_cancelled_in_the_moment_of_its_turn_passes_it_on() -> None
 DICE: Final = random.Random(11)
 
 
-async def test_a_thousand_of_any_linkage_that_come_and_go_leave_nothing() -> None:
+async def test_thousand_tasks_leave_no_queue() -> None:
     line, tasks = Line(), []
     for number in range(1000):
         tasks.append(line.start(str(number), DICE.choice("abcde"), DICE.randrange(50)))

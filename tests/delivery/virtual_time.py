@@ -1,4 +1,4 @@
-"""An event loop whose time jumps to the next timer where there is nothing to do: seconds cost nothing."""
+"""An event loop that jumps to its next timer instead of waiting, so that tests need no real time."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ T = TypeVar("T")
 
 
 class Stuck(Exception):
-    """Every task waits for something that nothing will bring about."""
+    """Every task waits, and no timer is set: a deadlock."""
 
 
 class _Jumping(selectors.PollSelector):
-    """Lets the loop's time pass instead of waiting."""
+    """Advances the loop's time instead of waiting."""
 
     now_s = 1_000.0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Look what is ready, and where nothing is, let the time of waiting pass at once."""
+        """Return the ready events; if no event is ready, advance the time by the timeout."""
         ready = super().select(0)
         if not ready and timeout is None:
             raise Stuck
@@ -34,7 +34,7 @@ class _Jumping(selectors.PollSelector):
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """A loop in a time of its own."""
+    """An event loop with virtual time."""
 
     def __init__(self) -> None:
         self._jumping = _Jumping()
@@ -46,7 +46,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 def pass_at_once(seconds: float) -> None:
-    """Let time pass within one step of the loop, as for a process that is stopped and continued."""
+    """Advance the time within one step of the loop, as for a process that is stopped and continued."""
     loop = asyncio.get_running_loop()
     if isinstance(loop, VirtualLoop):
         loop._jumping.now_s += seconds
@@ -54,13 +54,13 @@ def pass_at_once(seconds: float) -> None:
 
 @contextmanager
 def clock_of(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
-    """Let the monotonic clock show the loop's time: deadlines are told by the one, timers by the other."""
+    """Let time.monotonic return the loop's time, because deadlines use the one and timers the other."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(time, "monotonic", loop.time)
         yield
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run to the end in virtual time, for tests that need a loop for each example."""
+    """Run a coroutine in a new loop with virtual time."""
     with asyncio.Runner(loop_factory=VirtualLoop) as runner, clock_of(runner.get_loop()):
         return runner.run(coroutine)

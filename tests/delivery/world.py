@@ -1,4 +1,4 @@
-"""A delivery, the AlipayHK that it calls and the ledger that it writes, each doing what a test says."""
+"""A Delivery with a scripted AlipayHK and a ledger whose operations can fail."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from clients.alipayhk.wire.messages import VerifiedResponse
 from clients.alipayhk.wire.protocols import ENVELOPE_SIGNED, HEADER_SIGNED
 from service.credentials.callers import ANYBODY, Caller
 from service.delivery.clock_skew import ClockSkew
-from service.delivery.delivery import Delivery
+from service.delivery.delivery import Delivery, Limits
 from service.delivery.ledger_session import LedgerSession
 from service.delivery.outbound_request import OutboundRequest
 from service.ledger import Answer, Claim, Ending, Key, LedgerUnavailable, Row
 from service.ledger.lease import Clock
 from service.ledger.memory import MemoryLedger
-from service.outcomes.call import Call, Circumstances
+from service.outcomes.call import Call
+from service.outcomes.circumstances import Circumstances
 from service.outcomes.result_codes import ResultCodes
-from service.outcomes.table import verdict_of
 from service.server.rpcs import bind_account, sync_linkage
 from service.telemetry.metrics import Metrics
 from tests.service.fakes import refused, vault_of, verified
@@ -39,13 +39,13 @@ from tests.service.fakes import refused, vault_of, verified
 UPSTREAM_TIMEOUT_S: Final = 4.0
 LEASE_S: Final = UPSTREAM_TIMEOUT_S + 1.0
 STARTED_S: Final = 1_800_000_000.0
-"""The wall clock when the virtual monotonic clock shows zero."""
+"""The wall clock, in seconds since 1970, when the virtual monotonic clock is zero."""
 BIZ_TIME_MS: Final = 1_700_000_000_000
 T = TypeVar("T")
 
 
 def wall_s() -> float:
-    """Return the wall clock, which goes with the virtual one."""
+    """Return the wall clock, which advances with the virtual one."""
     return STARTED_S + time.monotonic()
 
 
@@ -54,39 +54,39 @@ def wall_s() -> float:
 
 @dataclass(frozen=True)
 class Step:
-    """How one attempt goes. By default it is applied and answered S."""
+    """The script of one attempt. By default it is applied and its result is S."""
 
     error: Exception | None = None
     sent: bool = True
     before_s: float = 0.001
-    """Until the first byte leaves."""
+    """The time until the first byte is sent."""
     after_s: float = 0.001
-    """From then until the answer."""
+    """The time from then until the response."""
     applies: bool = True
-    """Whether the wallet applies it, whatever the gateway hears of that."""
+    """Whether the wallet applies it, even if the gateway gets an error."""
     skew_s: float | None = None
-    """How far AlipayHK's clock is ahead, as its answer tells."""
+    """How far AlipayHK's clock is ahead, by its response."""
     halt: Callable[[], Awaitable[None]] | None = None
-    """What happens just before the first byte."""
+    """Called just before the first byte."""
     stubborn: bool = False
-    """Whether a byte leaves in the moment of a cancel."""
+    """Whether the first byte is sent while the attempt is being cancelled."""
 
 
 S: Final = Step()
 U: Final = Step(refused("U", "UNKNOWN_EXCEPTION"))
 SLOW: Final = Step(after_s=1.0)
 HANG: Final = Step(after_s=math.inf)
-"""Applied, and never answered."""
+"""Applied, and without a response."""
 HANG_CONNECTING: Final = Step(sent=False, before_s=math.inf, applies=False)
 
 
 def refusing(code: str) -> Step:
-    """Return a signed F."""
+    """Return an attempt that is rejected with a signed F."""
     return Step(refused("F", code), applies=False)
 
 
 def failing(error: CallError, *, applies: bool = False) -> Step:
-    """Return an attempt that ends with an error."""
+    """Return an attempt that fails with an error."""
     return Step(error, sent=error.sent, applies=applies and error.sent)
 
 
@@ -99,7 +99,7 @@ LIMITED: Final = refusing("REQUEST_TRAFFIC_EXCEED_LIMIT")
 
 @dataclass
 class Wallet:
-    """What AlipayHK remembers: per request id the content that it applied, and the order of all of them."""
+    """AlipayHK's memory: the content that it applied for each request id, and the order."""
 
     applied: dict[tuple[str, str], bytes] = field(default_factory=dict)
     order: list[str] = field(default_factory=list)
@@ -107,29 +107,29 @@ class Wallet:
     def apply(self, api: str, request_id: str, body: bytes) -> None:
         """Apply a request once."""
         first = self.applied.setdefault((api, request_id), body)
-        assert first == body, "changed content left under a used id"
+        assert first == body, "changed content was sent under a used id"
         self.order.append(request_id)
 
 
 class ScriptedClient(Client):
-    """Makes attempts as its script says, within the time of one attempt."""
+    """Makes attempts by its script, within the timeout of one attempt."""
 
     def __init__(self) -> None:
         self.scripts: defaultdict[str, deque[Step]] = defaultdict(deque)
         self.otherwise: Callable[[str], Step] = lambda _: S
         self.attempts: list[tuple[str, Attempt]] = []
         self.seen: list[tuple[str, bytes]] = []
-        """What left, by request id."""
+        """The requests that were sent: request id and body."""
         self.sent_at: list[float] = []
         self.wallet = Wallet()
         self.at_once = self.at_once_max = 0
 
     def script(self, request_id: str, *steps: Step) -> None:
-        """Say how the attempts at a request go; what comes after them goes as all others do."""
+        """Set the script of a request; further attempts use `otherwise`."""
         self.scripts[request_id].extend(steps)
 
     def ids_seen(self) -> list[str]:
-        """Return the ids of what left, in order."""
+        """Return the ids of the requests that were sent, in order."""
         return [request_id for request_id, _ in self.seen]
 
     async def call(
@@ -178,16 +178,16 @@ class ScriptedClient(Client):
 
 @dataclass(frozen=True)
 class Fault:
-    """What goes wrong with one operation of the ledger."""
+    """A fault of one ledger operation."""
 
     before_s: float = 0.0
-    """How long it hangs before it is done."""
+    """How long it hangs before it takes effect, in seconds."""
     fails: bool = False
-    """Whether it is not done, and says so."""
+    """Whether it fails without taking effect."""
     loses: bool = False
-    """Whether it is done, and says that it is not."""
+    """Whether it takes effect and reports a failure."""
     after_s: float = 0.0
-    """How long it hangs after it is done."""
+    """How long it hangs after it took effect, in seconds."""
 
 
 FAILS: Final = Fault(fails=True)
@@ -195,7 +195,7 @@ LOSES: Final = Fault(loses=True)
 
 
 class FaultyLedger(MemoryLedger):
-    """A ledger in memory, some of whose operations go wrong; it stands for one that outlives a crash."""
+    """A ledger in memory with faults; it claims to outlive a crash."""
 
     outlives_crash = True
 
@@ -207,36 +207,36 @@ class FaultyLedger(MemoryLedger):
         self.done: list[str] = []
 
     def fault(self, operation: str, *faults: Fault) -> None:
-        """Say how the next operations of one kind go."""
+        """Set the faults of the next operations of one kind."""
         self.faults[operation].extend(faults)
 
     async def claim(self, claim: Claim, now_ms: int) -> Answer:
-        """Claim, unless that goes wrong."""
+        """Claim, with the next fault."""
         work = super().claim
         return await self._through("claim", lambda: work(claim, now_ms))
 
     async def look(self, claim: Claim, now_ms: int) -> Answer:
-        """Look, unless that goes wrong."""
+        """Look up, with the next fault."""
         work = super().look
         return await self._through("look", lambda: work(claim, now_ms))
 
     async def renew(self, key: Key, token: int, lease_ms: int, now_ms: int) -> bool:
-        """Renew, unless that goes wrong."""
+        """Renew, with the next fault."""
         work = super().renew
         return await self._through("renew", lambda: work(key, token, lease_ms, now_ms))
 
     async def extend(self, key: Key, token: int, lease_ms: int, now_ms: int) -> bool:
-        """Extend, unless that goes wrong."""
+        """Extend, with the next fault."""
         work = super().extend
         return await self._through("extend", lambda: work(key, token, lease_ms, now_ms))
 
     async def record(self, key: Key, token: int, ending: Ending, now_ms: int) -> bool:
-        """Record, unless that goes wrong."""
+        """Record, with the next fault."""
         work = super().record
         return await self._through("record", lambda: work(key, token, ending, now_ms))
 
     async def undo(self, key: Key, token: int, now_ms: int) -> bool:
-        """Undo, unless that goes wrong."""
+        """Undo, with the next fault."""
         work = super().undo
         return await self._through("undo", lambda: work(key, token, now_ms))
 
@@ -254,12 +254,12 @@ class FaultyLedger(MemoryLedger):
         return result
 
 
-# -- all of it
+# -- the whole gateway
 
 
 @dataclass(frozen=True)
 class Reported:
-    """What a caller was told, and when."""
+    """The result of a call, and when it came."""
 
     reason: str
     outcome: str = ""
@@ -272,7 +272,7 @@ class Reported:
 
     @property
     def short(self) -> tuple[str, str, str]:
-        """Return the reason and what follows from it."""
+        """Return reason, outcome and retry."""
         return self.reason, self.outcome, self.retry
 
 
@@ -285,7 +285,7 @@ UNREACHABLE_TOLD: Final = ("UPSTREAM_UNREACHABLE", "not_sent", "same_request_id"
 
 
 class World:
-    """One gateway's delivery between its callers, its ledger and AlipayHK."""
+    """The delivery of one gateway, with its ledger and AlipayHK."""
 
     def __init__(
         self,
@@ -300,7 +300,7 @@ class World:
         codes: ResultCodes | None = None,
     ) -> None:
         self.wall_step_s = 0.0
-        """How far the gateway's wall clock was set ahead."""
+        """How far the gateway's wall clock was set ahead, in seconds."""
         self.client = ScriptedClient() if client is None else client
         self.ledger = FaultyLedger() if ledger is None else ledger
         self.metrics = Metrics()
@@ -321,12 +321,11 @@ class World:
             self.metrics,
             apis=("SyncLinkage", "BindAccount"),
             codes=self.codes,
-            max_in_flight=max_in_flight,
-            attempts_max=attempts_max,
+            limits=Limits(max_in_flight, attempts_max),
             skew=ClockSkew(self.metrics, clock=clock),
             chance=chance,
         )
-        keys = cast("Keys", None)  # nothing here signs
+        keys = cast("Keys", None)  # not used: nothing is signed
         one = Endpoint("SyncLinkage", HEADER_SIGNED, "https://h", "/s", "C", keys, idempotent=True)
         self._sync = one
         self._bind = replace(
@@ -335,14 +334,14 @@ class World:
 
     @property
     def faulty(self) -> FaultyLedger:
-        """Return the ledger, some of whose operations go wrong."""
+        """Return the ledger, to set faults."""
         assert isinstance(self.ledger, FaultyLedger)
         return self.ledger
 
     def sync(
         self, request_id: str, *, content: str = "bind", biz_time: int = 1, user: str | None = None
     ) -> OutboundRequest:
-        """Return an order to change a linkage; every request changes its own unless a user is given."""
+        """Return a SyncLinkage request; every request has a linkage of its own unless a user is given."""
         members: dict[str, Any] = {"bizTime": biz_time, "operate": content, "user": user or request_id}
         return OutboundRequest(
             self._sync,
@@ -356,7 +355,7 @@ class World:
         )
 
     def bind(self, request_id: str, *, content: str = "x") -> OutboundRequest:
-        """Return an order to bind an account."""
+        """Return a BindAccount request."""
         body = _json({"account": content})
         rpc = bind_account.RPC
         return OutboundRequest(self._bind, request_id, body, body, rpc.response, rpc.reply)
@@ -369,15 +368,15 @@ class World:
         *,
         retried: bool = False,
     ) -> Reported:
-        """Deliver an order, and tell its caller what came of it as the interceptors do."""
+        """Deliver a request, and return the caller's result as the interceptors would report it."""
         api, idempotent = order.endpoint.api, order.endpoint.idempotent
         began = time.monotonic()
         circumstances = Circumstances(api, idempotent, retried=retried)
         call = Call(began + left_s, circumstances, caller, order.request_id)
         try:
             response: Message = await self.delivery.deliver(order, call)
-        except Exception as error:  # noqa: BLE001  (as the last one who can keep its text from the caller)
-            verdict = verdict_of(error, call.circumstances, self.codes)
+        except Exception as error:  # noqa: BLE001  (as ErrorTranslation does)
+            verdict = call.verdict_of(error, self.codes)
             took_s = time.monotonic() - began
             names = (verdict.reason_name, str(verdict.outcome), str(verdict.retry), verdict.code.name)
             ended = call.circumstances.resends_ended
@@ -392,7 +391,7 @@ class World:
         *,
         retried: bool = False,
     ) -> asyncio.Task[Reported]:
-        """Deliver an order in a task of its own, as gRPC does."""
+        """Deliver a request in a task of its own, as gRPC does."""
         return asyncio.create_task(self.deliver(order, left_s, caller, retried=retried))
 
     async def row(self, request_id: str) -> Row | None:
@@ -401,28 +400,28 @@ class World:
         return rows[0] if rows else None
 
     async def state(self, request_id: str) -> str:
-        """Return how the ledger's row of a request id stands."""
+        """Return the state of a request id's row in the ledger, or "none"."""
         row = await self.row(request_id)
         return "none" if row is None else str(row.state)
 
     async def nothing_is_left(self) -> None:
-        """Wait until nothing is under way, and check that nothing is left of it."""
+        """Wait until no request is in flight, and check that nothing of them remains."""
         assert await self.delivery.idle(1000.0)
         await asyncio.sleep(0)
         delivery = self.delivery
         assert not delivery._flights
         assert not delivery._linkages._waiting
         assert not +Counter(delivery._by_caller)
-        for attempts in delivery._senders.values():
-            assert (attempts._limiter._taken, list(attempts._limiter._waiting)) == (0, [])
-            assert not attempts._breaker._probing
-        ours = ("Delivery.", "Attempts.", "Bookkeeping.", "World.")
+        for sender in delivery._senders.values():
+            assert (sender.pace.limiter._taken, list(sender.pace.limiter._waiting)) == (0, [])
+            assert not sender.pace.breaker._probing
+        ours = ("Delivery.", "Sender.", "LedgerSession.", "World.")
         left = [getattr(task.get_coro(), "__qualname__", "") for task in asyncio.all_tasks()]
         assert not [name for name in left if name.startswith(ours)]
 
 
 Make = Callable[..., World]
-"""What the fixture `make` gives: a world, with changes."""
+"""The type of the fixture `make`, which makes a World with other options."""
 
 
 def _json(members: object) -> bytes:

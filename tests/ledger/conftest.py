@@ -1,4 +1,4 @@
-"""A ledger of each level."""
+"""Fixtures: an empty ledger of each level."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.ledger.levels import URLS, opened, sqlite_url
 
 @pytest.fixture(params=URLS)
 async def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Ledger]:
-    """Return an empty ledger that remembers."""
+    """Return an empty ledger of each level that records."""
     ledger, _ = opened(URLS[request.param](tmp_path))
     yield ledger
     await ledger.close()

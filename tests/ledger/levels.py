@@ -1,4 +1,4 @@
-"""The levels that the one suite runs against, and requests to them."""
+"""The levels under test, and the requests that the tests claim."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from service.ledger.vault import Vault
 
 LEASE_MS: Final = 5_000
 NOW_MS: Final = 1_000_000
-"""When most tests begin."""
+"""The time at which most tests start."""
 FUTURE_MS: Final = NOW_MS + 300_000
 APPLIED: Final = Ending(State.APPLIED, "S", "SUCCESS", b"sealed reply")
 REJECTED: Final = Ending(State.REJECTED, "F", "PROCESS_FAIL", b"sealed refusal")
-REFUSED: Final = Ending(State.GATEWAY_REJECTED, "F", "ACCESS_DENIED")
+GATEWAY_REJECTED: Final = Ending(State.GATEWAY_REJECTED, "F", "ACCESS_DENIED")
 IN_DOUBT: Final = Ending(State.IN_DOUBT, "U", "UNKNOWN_EXCEPTION")
 
 
@@ -30,7 +30,7 @@ URLS: Final[Mapping[str, Callable[[Path], str]]] = {
     "memory": lambda _: "memory:",
     "sqlite": sqlite_url,
 }
-"""Every level that remembers; each must do the same as the others."""
+"""Every level that records; all of them must give the same answers."""
 
 
 def opened(url: str, key_file: Path | None = None, **options: Any) -> tuple[Ledger, Vault]:
@@ -38,7 +38,7 @@ def opened(url: str, key_file: Path | None = None, **options: Any) -> tuple[Ledg
 
 
 def a_claim(request_id: str = "id-1", **changes: Any) -> Claim:
-    """A SyncLinkage of the linkage L, with a content of its own."""
+    """Return a SyncLinkage of the linkage L, with different content for each id."""
     claim = Claim(
         key=Key("client-1", "SyncLinkage", request_id),
         caller="loyalty",
@@ -53,7 +53,7 @@ def a_claim(request_id: str = "id-1", **changes: Any) -> Claim:
 
 
 def a_bind(request_id: str = "id-1", **changes: Any) -> Claim:
-    """A BindAccount, which keeps no order and must not be repeated."""
+    """Return a BindAccount, which has no order and must not be repeated."""
     bind: dict[str, Any] = {
         "key": Key("client-1", "BindAccount", request_id),
         "linkage": None,
@@ -65,14 +65,14 @@ def a_bind(request_id: str = "id-1", **changes: Any) -> Claim:
 
 
 async def granted(ledger: Ledger, claim: Claim, now_ms: int = NOW_MS) -> int:
-    """Claim what must be granted; return the token."""
+    """Claim a request that must be granted; return the token."""
     answer = await ledger.claim(claim, now_ms)
     assert isinstance(answer, Granted), answer
     return answer.token
 
 
 async def ended(ledger: Ledger, claim: Claim, ending: Ending = APPLIED, now_ms: int = NOW_MS) -> int:
-    """Claim a request and record its ending; return the token."""
+    """Claim a request and record its outcome; return the token."""
     token = await granted(ledger, claim, now_ms)
     assert await ledger.record(claim.key, token, ending, now_ms)
     return token

@@ -1,4 +1,4 @@
-"""Ledgers as earlier versions left them."""
+"""Ledgers in the formats of earlier versions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from service.ledger.sqlite.schema import MIGRATIONS
 
 
 def back_to_version(version: int, path: Path) -> None:
-    """Put what a closed ledger holds into the schema of version 1 or 2, without marker and lock."""
+    """Rewrite a closed ledger in the schema of version 1 or 2, and remove its marker and lock."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         kept = {}
         for table in ("meta", "resolution", "request"):

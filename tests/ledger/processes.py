@@ -20,7 +20,7 @@ NOBODY: Final = 65_534
 
 
 def started(command: str, directory: Path, *words: str) -> subprocess.Popen[str]:
-    """Start one of the commands below."""
+    """Start a process that runs one of the commands below."""
     return subprocess.Popen(
         [sys.executable, "-m", "tests.ledger.processes", command, str(directory), *words],
         cwd=ROOT,
@@ -32,7 +32,7 @@ def started(command: str, directory: Path, *words: str) -> subprocess.Popen[str]
 
 
 def output_of(*processes: subprocess.Popen[str]) -> list[list[str]]:
-    """Let processes begin that wait for it, and return the lines of each when all have ended well."""
+    """Let waiting processes start together; return the output lines of each when all have exited."""
     for process in processes:
         assert process.stdin is not None
         process.stdin.write("go\n")
@@ -42,68 +42,68 @@ def output_of(*processes: subprocess.Popen[str]) -> list[list[str]]:
     return outputs
 
 
-def tell(what: object) -> None:
-    """Write a line, at once."""
+def emit(what: object) -> None:
+    """Print a line and flush it."""
     sys.stdout.write(f"{what}\n")
     sys.stdout.flush()
 
 
-async def apply_for_ever(directory: Path, words: Sequence[str]) -> None:
-    """Apply one request after the other, and say so after each; words: the key file, where one is given."""
+async def apply_forever(directory: Path, words: Sequence[str]) -> None:
+    """Apply requests one after the other, and print each id; `words`: the key file, if any."""
     ledger = opened(sqlite_url(directory), *map(Path, words))[0]
     number = 0
     while True:
         claim = a_claim(f"id-{number}", linkage=b"%d" % number)
         await ended(ledger, claim)
-        tell(claim.key.request_id)
+        emit(claim.key.request_id)
         number += 1
 
 
 async def claim_all(directory: Path, words: Sequence[str]) -> None:
-    """Claim so many ids at once, and tell which were granted."""
+    """Claim many ids concurrently, and print those that were granted."""
     ledger, _ = opened(sqlite_url(directory))
     claims = [a_claim(f"id-{number}", linkage=b"%d" % number) for number in range(int(words[0]))]
     await asyncio.to_thread(sys.stdin.readline)
     answers = await asyncio.gather(*(ledger.claim(claim, NOW_MS) for claim in claims))
     for claim, answer in zip(claims, answers, strict=True):
         if isinstance(answer, Granted):
-            tell(f"{claim.key.request_id} {answer.token}")
+            emit(f"{claim.key.request_id} {answer.token}")
     await ledger.close()
 
 
-async def open_at_once(directory: Path, words: Sequence[str]) -> None:
-    """Open the ledger when the others do, and tell its key; words: the key file, where one is given."""
+async def open_together(directory: Path, words: Sequence[str]) -> None:
+    """Open the ledger together with the others, and print its key id; `words`: the key file, if any."""
     await asyncio.to_thread(sys.stdin.readline)
     ledger, vault = opened(sqlite_url(directory), *map(Path, words))
-    tell(vault.key_id)
+    emit(vault.key_id)
     await ledger.close()
 
 
 async def open_as_nobody(directory: Path, _: Sequence[str]) -> None:
-    """Open the ledger as a user who owns nothing; tell what is wrong, by `serve` and by `config check`."""
+    """Open the ledger as a user without files; print the faults that `serve` and `config check` report."""
     if os.getuid() == 0:
         os.setuid(NOBODY)
     checked = fault_of(sqlite_url(directory), None)
     try:
         opened(sqlite_url(directory))
     except LedgerFault as fault:
-        tell(fault)
-        tell(checked)
+        emit(fault)
+        emit(checked)
 
 
 async def fill_the_disk(directory: Path, _: Sequence[str]) -> None:
-    """Write until no file may grow any more, make room, and go on; tell what happened."""
+    """Write until the file size limit, raise the limit, and write again; print the error and an answer."""
     ledger = opened(sqlite_url(directory))[0]
 
     def room(bytes_: int) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_, resource.RLIM_INFINITY))
 
     room(40_000 + max(file.stat().st_size for file in os.scandir(directory)))
-    await full_and_mended(ledger, lambda: room(resource.RLIM_INFINITY))
+    await fill_and_recover(ledger, lambda: room(resource.RLIM_INFINITY))
 
 
-async def full_and_mended(ledger: Ledger, make_room: Callable[[], None]) -> None:
-    """Apply requests until the ledger is full; make room; all that was answered must be there."""
+async def fill_and_recover(ledger: Ledger, make_room: Callable[[], None]) -> None:
+    """Apply requests until the ledger is full; after `make_room`, every answered request must be there."""
     applied = []
     try:
         for number in range(2_000):
@@ -111,7 +111,7 @@ async def full_and_mended(ledger: Ledger, make_room: Callable[[], None]) -> None
             await ended(ledger, claim)
             applied.append(claim)
     except LedgerUnavailable as error:
-        tell(error)
+        emit(error)
     assert 0 < len(applied) < 2_000
     looked = await ledger.look(applied[0], NOW_MS)
     make_room()
@@ -119,13 +119,13 @@ async def full_and_mended(ledger: Ledger, make_room: Callable[[], None]) -> None
     states = {row.key.request_id: row.state async for row in ledger.rows()}
     assert {states[claim.key.request_id] for claim in applied} == {APPLIED.state}
     assert states["after"] is APPLIED.state
-    tell(type(looked).__name__)
+    emit(type(looked).__name__)
     await ledger.close()
 
 
 COMMANDS: Final[dict[str, Callable[[Path, Sequence[str]], Awaitable[None]]]] = {
     command.__name__: command
-    for command in (apply_for_ever, claim_all, open_at_once, open_as_nobody, fill_the_disk)
+    for command in (apply_forever, claim_all, open_together, open_as_nobody, fill_the_disk)
 }
 
 

@@ -1,4 +1,4 @@
-"""What every level does where the wall clock was set ahead or back since a row was written."""
+"""Behaviour of every level after the wall clock was set ahead or back since a row was written."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from service.ledger import ClaimRejected, Ending, Granted, InProgress, Ledger, L
 from service.ledger.lease import LEASE_MAX_MS
 from tests.ledger.levels import (
     APPLIED,
+    GATEWAY_REJECTED,
     LEASE_MS,
     NOW_MS,
-    REFUSED,
     REJECTED,
     a_bind,
     a_claim,
@@ -24,11 +24,11 @@ from tests.ledger.levels import (
 
 HOUR_MS: Final = 3_600_000
 AHEAD_MS: Final = NOW_MS + HOUR_MS
-"""What the clock showed when a process claimed, and was killed. Then it was set back to NOW_MS."""
+"""The clock at the claim of a process that was killed; later the clock is set back to NOW_MS."""
 UNTIL_MS: Final = NOW_MS + LEASE_MAX_MS
 
 
-async def test_lease_that_is_too_long_is_shortened_once_by_the_claim_that_reads_it(ledger: Ledger) -> None:
+async def test_claim_that_reads_an_impossibly_long_lease_shortens_it_once(ledger: Ledger) -> None:
     await granted(ledger, a_bind(), AHEAD_MS)
     assert await ledger.claim(a_bind(), NOW_MS) == InProgress(UNTIL_MS)
     assert (await the_row(ledger, a_bind())).lease_until_ms == UNTIL_MS
@@ -36,13 +36,13 @@ async def test_lease_that_is_too_long_is_shortened_once_by_the_claim_that_reads_
     assert await ledger.claim(a_bind(), UNTIL_MS) is ClaimRejected.IN_DOUBT
 
 
-async def test_lease_that_is_too_long_is_not_reported_as_such_by_a_look(ledger: Ledger) -> None:
+async def test_look_reports_an_impossibly_long_lease_as_shortened(ledger: Ledger) -> None:
     await granted(ledger, a_claim(), AHEAD_MS)
     assert await ledger.look(a_claim(), NOW_MS) == InProgress(UNTIL_MS)
     assert await ledger.look(a_claim("id-2", biz_time_ms=NOW_MS + 1), NOW_MS) == LinkageBusy(UNTIL_MS)
 
 
-async def test_lease_that_is_too_long_does_not_hold_up_its_linkage(ledger: Ledger) -> None:
+async def test_impossibly_long_lease_does_not_block_its_linkage(ledger: Ledger) -> None:
     await granted(ledger, a_claim(), AHEAD_MS)
     newer = a_claim("id-2", biz_time_ms=NOW_MS + 1)
     assert await ledger.claim(newer, NOW_MS) == LinkageBusy(UNTIL_MS)
@@ -50,7 +50,7 @@ async def test_lease_that_is_too_long_does_not_hold_up_its_linkage(ledger: Ledge
     assert isinstance(await ledger.claim(newer, UNTIL_MS), Granted)
 
 
-async def test_lease_that_is_too_long_is_shortened_for_the_person_who_resolves_it(ledger: Ledger) -> None:
+async def test_resolve_shortens_an_impossibly_long_lease(ledger: Ledger) -> None:
     await granted(ledger, a_bind(), AHEAD_MS)
     key, who = a_bind().key, {"who": "ops", "why": "asked AlipayHK"}
     assert not await ledger.resolve(key, Ending(State.REJECTED), **who, now_ms=NOW_MS)
@@ -58,14 +58,14 @@ async def test_lease_that_is_too_long_is_shortened_for_the_person_who_resolves_i
     assert await ledger.resolve(key, Ending(State.REJECTED), **who, now_ms=UNTIL_MS)
 
 
-async def test_longest_lease_of_any_setting_is_left_alone(ledger: Ledger) -> None:
-    """A gateway with a short UPSTREAM_TIMEOUT_S reads what one with the longest has written."""
+async def test_longest_lease_of_any_setting_is_not_shortened(ledger: Ledger) -> None:
+    """A gateway with a short UPSTREAM_TIMEOUT_S reads the lease of a gateway with the longest one."""
     await granted(ledger, a_bind(lease_ms=LEASE_MAX_MS))
     assert await ledger.claim(a_bind(), NOW_MS) == InProgress(UNTIL_MS)
     assert await ledger.claim(a_bind(), NOW_MS + 1) == InProgress(UNTIL_MS)
 
 
-async def test_holder_of_a_shortened_lease_still_records_its_outcome(ledger: Ledger) -> None:
+async def test_holder_of_a_shortened_lease_can_record_its_outcome(ledger: Ledger) -> None:
     token = await granted(ledger, a_bind(), AHEAD_MS)
     await ledger.claim(a_bind(), NOW_MS)
     assert await ledger.record(a_bind().key, token, APPLIED, NOW_MS)
@@ -78,7 +78,7 @@ async def test_request_is_sent_again_under_a_lease_that_was_shortened(ledger: Le
     assert (await the_row(ledger, a_claim())).lease_until_ms == NOW_MS + LEASE_MS
 
 
-@pytest.mark.parametrize("ending", [APPLIED, REJECTED, REFUSED], ids=str)
+@pytest.mark.parametrize("ending", [APPLIED, REJECTED, GATEWAY_REJECTED], ids=str)
 async def test_outcome_recorded_after_the_clock_was_set_back_is_not_dropped_early(
     ledger: Ledger, ending: Ending
 ) -> None:
@@ -99,7 +99,9 @@ async def test_resolution_made_after_the_clock_was_set_back_is_not_dropped_early
     assert await ledger.drop(before_ms=AHEAD_MS, now_ms=AHEAD_MS) == 0
 
 
-async def test_outcome_written_by_a_clock_that_was_behind_is_kept_as_long_as_others(ledger: Ledger) -> None:
+async def test_outcome_written_while_the_clock_was_behind_is_kept_for_the_whole_retention(
+    ledger: Ledger,
+) -> None:
     month_ms = 31 * 24 * HOUR_MS
     right_ms = NOW_MS + month_ms
     assert await ledger.drop(before_ms=NOW_MS, now_ms=right_ms) == 0

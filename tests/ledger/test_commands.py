@@ -1,4 +1,4 @@
-"""`alipayhk-gateway ledger`: what it prints, and its exit statuses."""
+"""The output and the exit statuses of `alipayhk-gateway ledger`."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    """Return what runs a command line on the ledger of this test."""
+    """Return a function that runs a command line on the ledger of this test."""
 
     def run(*words: str, url: str | None = None, key_file: Path | None = None) -> int:
         parser = argparse.ArgumentParser()
@@ -54,7 +54,7 @@ def run(tmp_path: Path) -> Run:
 
 
 def prepared(directory: Path, *steps: Callable[[Ledger], Awaitable[object]]) -> None:
-    """Do something to the ledger before the command comes."""
+    """Run steps on the ledger before the command."""
 
     async def do() -> None:
         ledger, _ = opened(sqlite_url(directory))
@@ -67,7 +67,7 @@ def prepared(directory: Path, *steps: Callable[[Ledger], Awaitable[object]]) -> 
 
 @pytest.fixture
 def three(tmp_path: Path) -> None:
-    """Prepare one applied request, one in doubt, and one whose lease is over."""
+    """Prepare one applied request, one in doubt, and one with an expired lease."""
     prepared(
         tmp_path,
         lambda ledger: ended(ledger, a_claim("applied")),
@@ -79,7 +79,7 @@ def three(tmp_path: Path) -> None:
 # -- list, show
 
 
-def test_list_shows_the_longest_unchanged_first(
+def test_list_shows_the_oldest_update_first(
     run: Run, three: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("list") == 0
@@ -91,7 +91,7 @@ def test_list_shows_the_longest_unchanged_first(
     ]
 
 
-def test_list_in_doubt_shows_what_nobody_knows(
+def test_list_in_doubt_shows_only_unknown_outcomes(
     run: Run, three: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("list", "--in-doubt", "--json") == 0
@@ -102,9 +102,7 @@ def test_list_in_doubt_shows_what_nobody_knows(
     ]
 
 
-def test_show_tells_all_that_a_person_may_see(
-    run: Run, three: None, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_show_prints_every_public_member(run: Run, three: None, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("show", "applied", "--json") == 0
     assert json.loads(capsys.readouterr().out)["requests"] == [
         {
@@ -144,7 +142,7 @@ def test_neither_hashes_nor_sealed_bytes_are_shown(
 
 
 @pytest.mark.parametrize("request_id", ["absent", "é", "\udcff"], ids=["absent", "no ASCII", "no text"])
-def test_show_of_an_unknown_id_is_status_1(
+def test_show_of_an_unknown_id_exits_with_status_1(
     run: Run, three: None, capsys: pytest.CaptureFixture[str], request_id: str
 ) -> None:
     assert run("show", request_id) == 1
@@ -156,7 +154,7 @@ def test_show_of_an_unknown_id_is_status_1(
 
 @pytest.mark.parametrize("flag", ["--applied", "--rejected"])
 @pytest.mark.parametrize("request_id", ["doubt", "over"])
-def test_resolve_ends_a_doubt_and_is_audited(
+def test_resolve_records_the_decision_and_its_audit(
     run: Run, three: None, tmp_path: Path, capsys: pytest.CaptureFixture[str], flag: str, request_id: str
 ) -> None:
     words = ("resolve", request_id, flag, "--reason", "AlipayHK's ticket 7", "--who", "ann")
@@ -182,7 +180,7 @@ def test_resolve_ends_a_doubt_and_is_audited(
     assert "resolved who: ann\n" in capsys.readouterr().out
 
 
-def test_resolve_names_the_os_user_unless_told(
+def test_resolve_names_the_os_user_by_default(
     run: Run, three: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("resolve", "doubt", "--applied", "--reason", "asked", "--json") == 0
@@ -195,12 +193,15 @@ def test_resolve_names_the_os_user_unless_told(
     [
         (("absent",), "no such request"),
         (("\udcff",), "no such request"),
-        (("applied",), "this request is not in doubt: it is applied since 1970-01-01T00:16:40.000+00:00"),
+        (
+            ("applied",),
+            "this request is not in doubt: state applied since 1970-01-01T00:16:40.000+00:00",
+        ),
         (("doubt", "--api", "SyncLinkage"), "no such request"),
         (("doubt", "--client-id", "client-2"), "no such request"),
     ],
 )
-def test_resolve_of_anything_else_is_status_1(
+def test_resolve_of_a_request_not_in_doubt_exits_with_status_1(
     run: Run,
     three: None,
     capsys: pytest.CaptureFixture[str],
@@ -211,7 +212,7 @@ def test_resolve_of_anything_else_is_status_1(
     assert capsys.readouterr().err == f"alipayhk-gateway: {sentence}\n"
 
 
-def test_resolve_of_what_is_under_way_says_until_when(
+def test_resolve_of_a_request_in_progress_says_until_when(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     begun_ms = time.time_ns() // 1_000_000
@@ -219,11 +220,11 @@ def test_resolve_of_what_is_under_way_says_until_when(
     assert run("resolve", "held", "--applied", "--reason", "asked") == 1
     until = datetime.fromtimestamp(begun_ms / 1000 + 60, UTC).isoformat(timespec="milliseconds")
     assert capsys.readouterr().err == (
-        f"alipayhk-gateway: this request is under way until {until}: try again then\n"
+        f"alipayhk-gateway: this request is in progress until {until}: try again then\n"
     )
 
 
-def test_resolve_of_an_ambiguous_id_asks_which(
+def test_resolve_of_an_ambiguous_id_asks_for_api_or_client_id(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     prepared(
@@ -255,7 +256,7 @@ def test_resolve_of_an_ambiguous_id_asks_which(
         (),
     ],
 )
-def test_words_that_are_off_are_refused(run: Run, words: tuple[str, ...]) -> None:
+def test_invalid_arguments_are_refused(run: Run, words: tuple[str, ...]) -> None:
     with pytest.raises(SystemExit):
         run(*words)
 
@@ -263,7 +264,7 @@ def test_words_that_are_off_are_refused(run: Run, words: tuple[str, ...]) -> Non
 # -- export
 
 
-def test_export_writes_a_line_for_each_request_changed_since(
+def test_export_writes_one_line_per_request_changed_since_a_time(
     run: Run, three: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("export", "--since", "1970-01-01T00:16:40.001+00:00") == 0
@@ -283,7 +284,7 @@ def test_export_writes_a_line_for_each_request_changed_since(
     ],
 )
 @pytest.mark.parametrize("zone", ["Asia/Hong_Kong", "America/New_York"])
-def test_a_time_without_an_offset_is_utc_wherever_the_machine_is(
+def test_time_without_an_offset_is_utc_in_every_time_zone(
     run: Run,
     three: None,
     capsys: pytest.CaptureFixture[str],
@@ -302,26 +303,28 @@ def test_a_time_without_an_offset_is_utc_wherever_the_machine_is(
     assert len(capsys.readouterr().out.splitlines()) == count
 
 
-def test_help_says_what_a_time_without_an_offset_is(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_says_that_a_time_without_an_offset_is_utc(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit):
         run("export", "--help")
     out = " ".join(capsys.readouterr().out.split())
     assert "Write every request changed since a time, one JSON object a line." in out
-    assert "UTC where it names no offset" in out
+    assert "UTC if it has no offset" in out
 
 
 # -- ledgers that cannot be used
 
 
 @pytest.mark.parametrize("url", ["off", "memory:", "nonsense", "postgresql://host/db"])
-def test_ledger_that_keeps_nothing_here_is_bad_configuration(
+def test_level_that_does_not_outlive_the_gateway_is_bad_configuration(
     run: Run, capsys: pytest.CaptureFixture[str], url: str
 ) -> None:
     assert run("list", url=url) == EX_CONFIG
     assert "LEDGER_URL" in capsys.readouterr().err
 
 
-def test_ledger_that_is_not_there_is_bad_configuration_and_not_made(
+def test_missing_ledger_is_bad_configuration_and_is_not_created(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("list") == EX_CONFIG
@@ -329,14 +332,14 @@ def test_ledger_that_is_not_there_is_bad_configuration_and_not_made(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_key_that_does_not_fit_is_bad_configuration(
+def test_missing_key_is_bad_configuration(
     run: Run, three: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("list", key_file=tmp_path / "absent.key") == EX_CONFIG
     assert "cannot be read" in capsys.readouterr().err
 
 
-def test_ledger_that_cannot_be_used_now_is_said_to_be_so(
+def test_locked_ledger_is_reported_as_unavailable(
     run: Run, three: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with closing(sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)) as other:
@@ -345,14 +348,14 @@ def test_ledger_that_cannot_be_used_now_is_said_to_be_so(
     assert "SQLITE_BUSY" in capsys.readouterr().err
 
 
-# -- a reader that goes
+# -- a reader that closes the pipe
 
 
 @pytest.mark.parametrize("rows", [3, 2000], ids=["a few", "many"])
 @pytest.mark.parametrize(
     "words", [("list",), ("list", "--json"), ("export", "--since", "1970-01-01T00:00:00+00:00")]
 )
-def test_a_reader_that_has_seen_enough_ends_it_quietly(
+def test_closed_output_pipe_stops_the_command_without_an_error_text(
     tmp_path: Path, rows: int, words: tuple[str, ...]
 ) -> None:
     async def fill(ledger: Ledger) -> None:

@@ -1,4 +1,4 @@
-"""What every level that remembers must do: one suite, run against each of them."""
+"""The conformance suite: each level that records must pass it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -27,29 +26,27 @@ from service.ledger import (
 from tests.ledger.levels import (
     APPLIED,
     FUTURE_MS,
+    GATEWAY_REJECTED,
     IN_DOUBT,
     LEASE_MS,
     NOW_MS,
-    REFUSED,
     REJECTED,
     a_bind,
     a_claim,
     ended,
     granted,
-    opened,
     row_of,
-    sqlite_url,
     the_row,
 )
 
 LATER_MS = NOW_MS + LEASE_MS
-"""When a lease taken at first is just over."""
+"""The time at which a lease from NOW_MS has just expired."""
 
 
 # -- known ids
 
 
-async def test_new_id_is_granted_and_stands_as_sending(ledger: Ledger) -> None:
+async def test_new_id_is_granted_and_its_row_is_sending(ledger: Ledger) -> None:
     claim = a_claim()
     assert await ledger.claim(claim, NOW_MS) == Granted(1, was_in_doubt=False)
     row = await the_row(ledger, claim)
@@ -60,28 +57,28 @@ async def test_new_id_is_granted_and_stands_as_sending(ledger: Ledger) -> None:
 
 
 @pytest.mark.parametrize("ending", [APPLIED, REJECTED], ids=["applied", "rejected"])
-async def test_final_is_replayed(ledger: Ledger, ending: Ending) -> None:
+async def test_final_outcome_is_replayed(ledger: Ledger, ending: Ending) -> None:
     await ended(ledger, a_claim(), ending)
     assert await ledger.claim(a_claim(), LATER_MS) == Known(ending)
     assert await ledger.claim(a_claim(caller="another"), LATER_MS) == Known(ending)
     assert (await the_row(ledger, a_claim())).attempts == 1
 
 
-async def test_id_under_way_is_in_progress_until_its_lease_is_over(ledger: Ledger) -> None:
+async def test_claimed_id_is_in_progress_until_its_lease_expires(ledger: Ledger) -> None:
     await granted(ledger, a_claim())
     assert await ledger.claim(a_claim(), LATER_MS - 1) == InProgress(LATER_MS)
     assert await ledger.claim(a_claim(), LATER_MS) == Granted(2, was_in_doubt=True)
 
 
-async def test_id_in_doubt_is_granted_again_where_it_may_repeat(ledger: Ledger) -> None:
+async def test_repeatable_id_in_doubt_is_granted_again(ledger: Ledger) -> None:
     await ended(ledger, a_claim(), IN_DOUBT)
     assert await ledger.claim(a_claim(), NOW_MS + 1) == Granted(2, was_in_doubt=True)
     row = await the_row(ledger, a_claim())
     assert (row.state, row.attempts, row.was_in_doubt, row.ending) == (State.SENDING, 2, True, IN_DOUBT)
 
 
-@pytest.mark.parametrize("recorded", [True, False], ids=["recorded", "lease over"])
-async def test_id_in_doubt_is_refused_where_it_must_not_repeat(ledger: Ledger, recorded: bool) -> None:
+@pytest.mark.parametrize("recorded", [True, False], ids=["recorded", "lease expired"])
+async def test_id_in_doubt_that_must_not_repeat_is_rejected(ledger: Ledger, recorded: bool) -> None:
     token = await granted(ledger, a_bind())
     if recorded:
         assert await ledger.record(a_bind().key, token, IN_DOUBT, NOW_MS)
@@ -89,8 +86,8 @@ async def test_id_in_doubt_is_refused_where_it_must_not_repeat(ledger: Ledger, r
     assert (await the_row(ledger, a_bind())).attempts == 1
 
 
-@pytest.mark.parametrize("ending", [None, APPLIED, REJECTED, IN_DOUBT, REFUSED])
-async def test_other_content_under_a_known_id_is_refused(ledger: Ledger, ending: Ending | None) -> None:
+@pytest.mark.parametrize("ending", [None, APPLIED, REJECTED, IN_DOUBT, GATEWAY_REJECTED])
+async def test_other_content_under_a_known_id_is_reused(ledger: Ledger, ending: Ending | None) -> None:
     await (granted(ledger, a_claim()) if ending is None else ended(ledger, a_claim(), ending))
     before = await the_row(ledger, a_claim())
     state = State.SENDING if ending is None else ending.state
@@ -120,7 +117,7 @@ async def test_known_id_is_never_stale_tied_or_in_the_future(ledger: Ledger) -> 
     assert await ledger.claim(again, NOW_MS) == Granted(3, was_in_doubt=True)
 
 
-async def test_reuse_is_told_before_the_future(ledger: Ledger) -> None:
+async def test_reuse_takes_precedence_over_the_future(ledger: Ledger) -> None:
     await ended(ledger, a_claim())
     reused = a_claim(fingerprint=b"other", biz_time_ms=FUTURE_MS + 1)
     assert await ledger.claim(reused, NOW_MS) == Reused(State.APPLIED)
@@ -129,7 +126,7 @@ async def test_reuse_is_told_before_the_future(ledger: Ledger) -> None:
 @pytest.mark.parametrize(
     ("biz_time_ms", "refused"), [(FUTURE_MS, None), (FUTURE_MS + 1, ClaimRejected.IN_FUTURE)]
 )
-async def test_biz_time_may_be_ahead_up_to_a_bound(
+async def test_biz_time_can_be_ahead_up_to_a_limit(
     ledger: Ledger, biz_time_ms: int, refused: ClaimRejected | None
 ) -> None:
     answer = await ledger.claim(a_claim(biz_time_ms=biz_time_ms), NOW_MS)
@@ -137,18 +134,18 @@ async def test_biz_time_may_be_ahead_up_to_a_bound(
     assert (await row_of(ledger, a_claim()) is None) == (refused is not None)
 
 
-async def test_future_is_told_before_stale(ledger: Ledger) -> None:
+async def test_future_takes_precedence_over_stale(ledger: Ledger) -> None:
     await ended(ledger, a_claim("new", biz_time_ms=NOW_MS + 10))
     assert await ledger.claim(a_claim("old", biz_time_max_ms=NOW_MS - 1), NOW_MS) is ClaimRejected.IN_FUTURE
 
 
-async def test_stale_is_told_before_busy(ledger: Ledger) -> None:
+async def test_stale_takes_precedence_over_busy(ledger: Ledger) -> None:
     await ended(ledger, a_claim("new", biz_time_ms=NOW_MS + 10))
     await granted(ledger, a_claim("newer", biz_time_ms=NOW_MS + 20))
     assert await ledger.claim(a_claim("old"), NOW_MS) is ClaimRejected.STALE
 
 
-async def test_in_doubt_is_told_before_busy(ledger: Ledger) -> None:
+async def test_in_doubt_takes_precedence_over_busy(ledger: Ledger) -> None:
     await ended(ledger, a_claim("doubt", may_repeat=False), IN_DOUBT)
     await granted(ledger, a_claim("other"))
     assert await ledger.claim(a_claim("doubt", may_repeat=False), NOW_MS) is ClaimRejected.IN_DOUBT
@@ -170,9 +167,9 @@ async def test_same_biz_time_is_a_tie_unless_the_content_is_the_same(ledger: Led
     assert isinstance(await ledger.claim(same, NOW_MS), Granted)
 
 
-async def test_same_content_is_no_tie_with_any_of_those_applied(ledger: Ledger) -> None:
+async def test_same_content_as_any_applied_request_is_no_tie(ledger: Ledger) -> None:
     tokens = {claim_id: await granted(ledger, a_claim(claim_id), NOW_MS) for claim_id in ("a",)}
-    # The second one comes in while the first one's lease is over, so that both are applied in the end.
+    # The second request is claimed after the first one's lease has expired, so both are applied in the end.
     tokens["b"] = await granted(ledger, a_claim("b"), LATER_MS)
     for claim_id, token in tokens.items():
         assert await ledger.record(a_claim(claim_id).key, token, APPLIED, LATER_MS)
@@ -183,7 +180,7 @@ async def test_same_content_is_no_tie_with_any_of_those_applied(ledger: Ledger) 
 
 
 @pytest.mark.parametrize("ending", [REJECTED, IN_DOUBT])
-async def test_what_was_not_applied_makes_nothing_stale(ledger: Ledger, ending: Ending) -> None:
+async def test_request_that_was_not_applied_makes_no_other_stale(ledger: Ledger, ending: Ending) -> None:
     await ended(ledger, a_claim("new"), ending)
     assert isinstance(await ledger.claim(a_claim("old", biz_time_ms=1), NOW_MS), Granted)
 
@@ -197,8 +194,8 @@ async def test_what_was_not_applied_makes_nothing_stale(ledger: Ledger, ending: 
     ],
     ids=["linkage", "client id", "api"],
 )
-@pytest.mark.parametrize("applied", [True, False], ids=["applied", "under way"])
-async def test_only_the_same_linkage_client_id_and_api_stand_in_order(
+@pytest.mark.parametrize("applied", [True, False], ids=["applied", "in progress"])
+async def test_order_applies_within_one_linkage_client_id_and_api(
     ledger: Ledger, other: dict[str, object], applied: bool
 ) -> None:
     await (ended if applied else granted)(ledger, a_claim("new"))
@@ -206,7 +203,7 @@ async def test_only_the_same_linkage_client_id_and_api_stand_in_order(
     assert isinstance(await ledger.claim(old, NOW_MS), Granted)
 
 
-async def test_requests_without_a_linkage_stand_in_no_order(ledger: Ledger) -> None:
+async def test_requests_without_a_linkage_have_no_order(ledger: Ledger) -> None:
     await granted(ledger, a_bind("a"))
     await ended(ledger, a_bind("b"))
     assert isinstance(await ledger.claim(a_bind("c"), NOW_MS), Granted)
@@ -215,35 +212,35 @@ async def test_requests_without_a_linkage_stand_in_no_order(ledger: Ledger) -> N
 # -- one request of a linkage at a time
 
 
-async def test_linkage_is_busy_until_the_lease_is_over(ledger: Ledger) -> None:
+async def test_linkage_is_busy_until_the_lease_expires(ledger: Ledger) -> None:
     await granted(ledger, a_claim("first"))
     assert await ledger.claim(a_claim("second"), LATER_MS - 1) == LinkageBusy(LATER_MS)
     assert isinstance(await ledger.claim(a_claim("second"), LATER_MS), Granted)
 
 
 @pytest.mark.parametrize("ending", [APPLIED, REJECTED, IN_DOUBT])
-async def test_linkage_is_free_once_an_ending_is_recorded(ledger: Ledger, ending: Ending) -> None:
+async def test_linkage_is_free_after_an_outcome_is_recorded(ledger: Ledger, ending: Ending) -> None:
     await ended(ledger, a_claim("first"), ending)
     second = a_claim("second", biz_time_ms=NOW_MS + 1)
     assert isinstance(await ledger.claim(second, NOW_MS), Granted)
 
 
-async def test_request_in_doubt_waits_for_another_of_its_linkage(ledger: Ledger) -> None:
+async def test_request_in_doubt_waits_for_another_request_of_its_linkage(ledger: Ledger) -> None:
     await ended(ledger, a_claim("doubt"), IN_DOUBT)
     await granted(ledger, a_claim("other"))
     assert await ledger.claim(a_claim("doubt"), NOW_MS) == LinkageBusy(LATER_MS, was_in_doubt=True)
 
 
-async def test_linkage_is_busy_as_long_as_the_longest_lease(ledger: Ledger) -> None:
+async def test_linkage_is_busy_until_its_longest_lease_expires(ledger: Ledger) -> None:
     first = await granted(ledger, a_claim("first"))
     second = a_claim("second", biz_time_ms=NOW_MS + 1)
     await granted(ledger, second, LATER_MS)
-    # The first one comes back too late: the linkage is another's now.
+    # The first holder is too late: another request has the linkage now.
     assert not await ledger.renew(a_claim("first").key, first, 2 * LEASE_MS, LATER_MS)
     assert await ledger.look(a_claim("third"), LATER_MS) == LinkageBusy(LATER_MS + LEASE_MS)
 
 
-# -- looking
+# -- look
 
 
 async def test_look_answers_as_claim_would_and_writes_nothing(ledger: Ledger) -> None:
@@ -275,7 +272,9 @@ async def test_extend_gives_the_same_attempt_more_time(ledger: Ledger) -> None:
 
 
 @pytest.mark.parametrize("name", ["renew", "extend"])
-async def test_holder_may_go_on_after_its_lease_if_nobody_came(ledger: Ledger, name: str) -> None:
+async def test_holder_can_continue_after_its_lease_if_it_was_not_overtaken(
+    ledger: Ledger, name: str
+) -> None:
     token = await granted(ledger, a_claim())
     go_on = getattr(ledger, name)
     assert await go_on(a_claim().key, token, LEASE_MS, LATER_MS + 1)
@@ -283,7 +282,9 @@ async def test_holder_may_go_on_after_its_lease_if_nobody_came(ledger: Ledger, n
 
 
 @pytest.mark.parametrize("name", ["renew", "extend"])
-async def test_holder_may_not_go_on_once_its_linkage_is_anothers(ledger: Ledger, name: str) -> None:
+async def test_holder_cannot_continue_after_another_claim_took_its_linkage(
+    ledger: Ledger, name: str
+) -> None:
     token = await granted(ledger, a_claim())
     await granted(ledger, a_claim("other"), LATER_MS)
     go_on = getattr(ledger, name)
@@ -292,7 +293,7 @@ async def test_holder_may_not_go_on_once_its_linkage_is_anothers(ledger: Ledger,
     assert await go_on(a_claim().key, token, LEASE_MS, LATER_MS + LEASE_MS)
 
 
-async def test_renew_sends_what_was_recorded_in_doubt_again(ledger: Ledger) -> None:
+async def test_renew_after_a_recorded_doubt_is_sending_again(ledger: Ledger) -> None:
     token = await ended(ledger, a_claim(), IN_DOUBT)
     assert not await ledger.extend(a_claim().key, token, LEASE_MS, NOW_MS)
     assert await ledger.renew(a_claim().key, token, LEASE_MS, NOW_MS)
@@ -309,7 +310,7 @@ WRITES: dict[str, Callable[[Ledger, Key, int], Awaitable[bool]]] = {
 
 
 @pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
-async def test_older_holder_can_write_no_more(
+async def test_overtaken_holder_cannot_write(
     ledger: Ledger, write: Callable[[Ledger, Key, int], Awaitable[bool]]
 ) -> None:
     key = a_claim().key
@@ -323,7 +324,7 @@ async def test_older_holder_can_write_no_more(
 
 
 @pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
-async def test_holder_of_an_undone_claim_can_write_no_more(
+async def test_holder_of_an_undone_claim_cannot_write(
     ledger: Ledger, write: Callable[[Ledger, Key, int], Awaitable[bool]]
 ) -> None:
     key = a_claim().key
@@ -331,21 +332,21 @@ async def test_holder_of_an_undone_claim_can_write_no_more(
     assert await ledger.undo(key, old, NOW_MS)
     assert not await write(ledger, key, old)
     assert await row_of(ledger, a_claim()) is None
-    new = await granted(ledger, a_claim(fingerprint=b"mended"), NOW_MS)
+    new = await granted(ledger, a_claim(fingerprint=b"corrected"), NOW_MS)
     assert new > old
     assert not await write(ledger, key, old)
     assert (await the_row(ledger, a_claim())).token == new
 
 
 @pytest.mark.parametrize("name", ["renew", "extend", "undo"])
-async def test_what_is_final_stays(ledger: Ledger, name: str) -> None:
+async def test_final_outcome_does_not_change(ledger: Ledger, name: str) -> None:
     token = await ended(ledger, a_claim())
     before = await the_row(ledger, a_claim())
     assert not await WRITES[name](ledger, a_claim().key, token)
     assert await the_row(ledger, a_claim()) == before
 
 
-# -- recording
+# -- record
 
 
 async def test_recording_again_is_harmless_and_changes_nothing(ledger: Ledger) -> None:
@@ -358,7 +359,7 @@ async def test_recording_again_is_harmless_and_changes_nothing(ledger: Ledger) -
     assert await the_row(ledger, a_claim()) == before
 
 
-async def test_truth_that_comes_late_is_recorded(ledger: Ledger) -> None:
+async def test_late_outcome_replaces_a_recorded_doubt(ledger: Ledger) -> None:
     token = await granted(ledger, a_claim())
     assert await ledger.record(a_claim().key, token, IN_DOUBT, LATER_MS)
     assert await ledger.record(a_claim().key, token, APPLIED, LATER_MS + LEASE_MS)
@@ -366,20 +367,20 @@ async def test_truth_that_comes_late_is_recorded(ledger: Ledger) -> None:
     assert (row.state, row.ending, row.updated_ms) == (State.APPLIED, APPLIED, LATER_MS + LEASE_MS)
 
 
-async def test_ending_of_an_unknown_request_is_not_recorded(ledger: Ledger) -> None:
+async def test_outcome_of_an_unknown_request_is_not_recorded(ledger: Ledger) -> None:
     assert not await ledger.record(a_claim().key, 1, APPLIED, NOW_MS)
     assert await row_of(ledger, a_claim()) is None
 
 
-# -- undoing
+# -- undo
 
 
-async def test_undone_id_comes_back_with_mended_content(ledger: Ledger) -> None:
+async def test_undone_id_can_be_claimed_with_corrected_content(ledger: Ledger) -> None:
     token = await granted(ledger, a_claim())
     assert await ledger.undo(a_claim().key, token, NOW_MS)
     assert await row_of(ledger, a_claim()) is None
-    mended = a_claim(fingerprint=b"mended")
-    assert await ledger.claim(mended, NOW_MS) == Granted(token + 1, was_in_doubt=False)
+    corrected = a_claim(fingerprint=b"corrected")
+    assert await ledger.claim(corrected, NOW_MS) == Granted(token + 1, was_in_doubt=False)
 
 
 async def test_undo_frees_the_linkage(ledger: Ledger) -> None:
@@ -388,8 +389,8 @@ async def test_undo_frees_the_linkage(ledger: Ledger) -> None:
     assert isinstance(await ledger.claim(a_claim("second"), NOW_MS), Granted)
 
 
-@pytest.mark.parametrize("recorded", [True, False], ids=["recorded", "lease over"])
-async def test_undo_never_loses_an_earlier_doubt(ledger: Ledger, recorded: bool) -> None:
+@pytest.mark.parametrize("recorded", [True, False], ids=["recorded", "lease expired"])
+async def test_undo_keeps_an_earlier_doubt(ledger: Ledger, recorded: bool) -> None:
     first = await granted(ledger, a_claim())
     if recorded:
         assert await ledger.record(a_claim().key, first, IN_DOUBT, NOW_MS)
@@ -401,7 +402,7 @@ async def test_undo_never_loses_an_earlier_doubt(ledger: Ledger, recorded: bool)
     assert await ledger.claim(a_claim(), LATER_MS) == Granted(second + 1, was_in_doubt=True)
 
 
-async def test_undo_of_a_later_attempt_of_one_claim_leaves_the_doubt_of_the_first(ledger: Ledger) -> None:
+async def test_undo_of_a_renewed_attempt_keeps_the_doubt_of_the_first(ledger: Ledger) -> None:
     token = await granted(ledger, a_claim())
     assert await ledger.renew(a_claim().key, token, LEASE_MS, NOW_MS)
     assert await ledger.undo(a_claim().key, token, NOW_MS)
@@ -409,22 +410,26 @@ async def test_undo_of_a_later_attempt_of_one_claim_leaves_the_doubt_of_the_firs
     assert (row.state, row.attempts) == (State.IN_DOUBT, 1)
 
 
-async def test_undo_of_an_extended_first_attempt_leaves_nothing(ledger: Ledger) -> None:
+async def test_undo_of_an_extended_first_attempt_removes_the_row(ledger: Ledger) -> None:
     token = await granted(ledger, a_claim())
     assert await ledger.extend(a_claim().key, token, LEASE_MS, NOW_MS)
     assert await ledger.undo(a_claim().key, token, NOW_MS)
     assert await row_of(ledger, a_claim()) is None
 
 
-# -- what AlipayHK refused this gateway
+# -- rejection of the gateway by AlipayHK
 
 
 @pytest.mark.parametrize("claim", [a_claim(), a_bind()], ids=["repeatable", "not repeatable"])
-async def test_refused_id_may_be_sent_again_as_if_it_were_new(ledger: Ledger, claim: Claim) -> None:
+async def test_gateway_rejected_id_is_granted_again_like_a_new_one(ledger: Ledger, claim: Claim) -> None:
     token = await granted(ledger, claim)
-    assert await ledger.record(claim.key, token, REFUSED, NOW_MS)
+    assert await ledger.record(claim.key, token, GATEWAY_REJECTED, NOW_MS)
     row = await the_row(ledger, claim)
-    assert (row.state, row.ending, row.is_in_doubt(FUTURE_MS)) == (State.GATEWAY_REJECTED, REFUSED, False)
+    assert (row.state, row.ending, row.is_in_doubt(FUTURE_MS)) == (
+        State.GATEWAY_REJECTED,
+        GATEWAY_REJECTED,
+        False,
+    )
     assert await ledger.look(claim, NOW_MS) == Granted(0, was_in_doubt=False)
     assert await ledger.claim(claim, NOW_MS) == Granted(token + 1, was_in_doubt=False)
     row = await the_row(ledger, claim)
@@ -433,48 +438,48 @@ async def test_refused_id_may_be_sent_again_as_if_it_were_new(ledger: Ledger, cl
     assert await ledger.claim(claim, NOW_MS) == Known(APPLIED)
 
 
-async def test_refused_id_keeps_its_content(ledger: Ledger) -> None:
-    """Its bytes have left: what comes under it now may not be other ones."""
+async def test_gateway_rejected_id_keeps_its_content(ledger: Ledger) -> None:
+    """The content was sent, so other content must not be sent under the same id."""
     token = await granted(ledger, a_claim())
-    assert await ledger.record(a_claim().key, token, REFUSED, NOW_MS)
-    mended = a_claim(fingerprint=b"mended")
-    assert await ledger.claim(mended, NOW_MS) == Reused(State.GATEWAY_REJECTED)
+    assert await ledger.record(a_claim().key, token, GATEWAY_REJECTED, NOW_MS)
+    corrected = a_claim(fingerprint=b"corrected")
+    assert await ledger.claim(corrected, NOW_MS) == Reused(State.GATEWAY_REJECTED)
     again = await granted(ledger, a_claim())
-    assert await ledger.claim(mended, NOW_MS) == Reused(State.SENDING)
+    assert await ledger.claim(corrected, NOW_MS) == Reused(State.SENDING)
     assert await ledger.undo(a_claim().key, again, NOW_MS)
     row = await the_row(ledger, a_claim())
-    assert (row.state, row.attempts, row.ending) == (State.GATEWAY_REJECTED, 1, REFUSED)
-    assert await ledger.claim(mended, NOW_MS) == Reused(State.GATEWAY_REJECTED)
+    assert (row.state, row.attempts, row.ending) == (State.GATEWAY_REJECTED, 1, GATEWAY_REJECTED)
+    assert await ledger.claim(corrected, NOW_MS) == Reused(State.GATEWAY_REJECTED)
 
 
-async def test_refused_request_holds_up_no_other_one_and_is_no_news(ledger: Ledger) -> None:
+async def test_gateway_rejected_request_blocks_no_other_and_makes_none_stale(ledger: Ledger) -> None:
     token = await granted(ledger, a_claim("first", biz_time_ms=NOW_MS + 1))
-    assert await ledger.record(a_claim("first").key, token, REFUSED, NOW_MS)
+    assert await ledger.record(a_claim("first").key, token, GATEWAY_REJECTED, NOW_MS)
     assert isinstance(await ledger.claim(a_claim("second"), NOW_MS), Granted)
 
 
-async def test_refused_request_that_is_sent_again_may_be_in_doubt(ledger: Ledger) -> None:
+async def test_gateway_rejected_request_that_is_sent_again_can_be_in_doubt(ledger: Ledger) -> None:
     token = await granted(ledger, a_bind())
-    assert await ledger.record(a_bind().key, token, REFUSED, NOW_MS)
+    assert await ledger.record(a_bind().key, token, GATEWAY_REJECTED, NOW_MS)
     again = await granted(ledger, a_bind())
     assert await ledger.claim(a_bind(), LATER_MS) is ClaimRejected.IN_DOUBT
     assert await ledger.record(a_bind().key, again, IN_DOUBT, LATER_MS)
     assert await ledger.claim(a_bind(), LATER_MS) is ClaimRejected.IN_DOUBT
 
 
-async def test_refused_request_is_forgotten_as_finals_are(ledger: Ledger) -> None:
+async def test_gateway_rejected_request_is_dropped_like_a_final_one(ledger: Ledger) -> None:
     token = await granted(ledger, a_claim())
-    assert await ledger.record(a_claim().key, token, REFUSED, NOW_MS)
+    assert await ledger.record(a_claim().key, token, GATEWAY_REJECTED, NOW_MS)
     assert await ledger.drop(before_ms=NOW_MS, now_ms=NOW_MS) == 0
     assert await ledger.drop(before_ms=NOW_MS + 1, now_ms=NOW_MS) == 1
     assert await row_of(ledger, a_claim()) is None
 
 
-# -- what people decide
+# -- resolve
 
 
 @pytest.mark.parametrize("state", [State.APPLIED, State.REJECTED])
-async def test_resolved_doubt_is_replayed_as_an_operators(ledger: Ledger, state: State) -> None:
+async def test_resolved_outcome_is_replayed_as_an_operators(ledger: Ledger, state: State) -> None:
     await ended(ledger, a_bind(), IN_DOUBT)
     assert await ledger.resolve(a_bind().key, Ending(state), who="ann", why="asked", now_ms=LATER_MS)
     resolved = Ending(state, resolved_by_operator=True)
@@ -484,19 +489,19 @@ async def test_resolved_doubt_is_replayed_as_an_operators(ledger: Ledger, state:
     assert row.resolved == Resolution("ann", "asked", LATER_MS)
 
 
-async def test_person_may_end_the_doubt_of_a_lease_that_is_over_only(ledger: Ledger) -> None:
+async def test_operator_can_resolve_only_after_the_lease_has_expired(ledger: Ledger) -> None:
     key, token = a_bind().key, await granted(ledger, a_bind())
     ending = Ending(State.APPLIED)
     assert not await ledger.resolve(key, ending, who="ann", why="asked", now_ms=LATER_MS - 1)
     assert await ledger.resolve(key, ending, who="ann", why="asked", now_ms=LATER_MS)
     assert not await ledger.resolve(key, ending, who="ann", why="asked", now_ms=LATER_MS)
-    # Whoever still holds the claim cannot turn a person's decision over.
+    # The claim's holder cannot overwrite the operator's decision.
     assert not await ledger.record(key, token, REJECTED, LATER_MS)
     assert not await ledger.renew(key, token, LEASE_MS, LATER_MS)
 
 
 @pytest.mark.parametrize("ending", [APPLIED, REJECTED])
-async def test_person_cannot_change_what_is_final(ledger: Ledger, ending: Ending) -> None:
+async def test_operator_cannot_change_a_final_outcome(ledger: Ledger, ending: Ending) -> None:
     await ended(ledger, a_claim(), ending)
     before = await the_row(ledger, a_claim())
     assert not await ledger.resolve(
@@ -510,7 +515,7 @@ async def test_unknown_request_cannot_be_resolved(ledger: Ledger) -> None:
     assert not await ledger.resolve(a_claim().key, ending, who="ann", why="asked", now_ms=NOW_MS)
 
 
-async def test_what_a_person_found_applied_stands_in_the_order(ledger: Ledger) -> None:
+async def test_request_resolved_as_applied_counts_in_the_order(ledger: Ledger) -> None:
     await ended(ledger, a_claim("new"), IN_DOUBT)
     assert await ledger.resolve(
         a_claim("new").key, Ending(State.APPLIED), who="ann", why="asked", now_ms=NOW_MS
@@ -518,14 +523,14 @@ async def test_what_a_person_found_applied_stands_in_the_order(ledger: Ledger) -
     assert await ledger.claim(a_claim("old", biz_time_ms=NOW_MS - 1), NOW_MS) is ClaimRejected.STALE
 
 
-# -- going through rows, and forgetting them
+# -- rows and drop
 
 
 async def ids(ledger: Ledger, **which: int) -> list[str]:
     return [row.key.request_id async for row in ledger.rows(**which)]
 
 
-async def test_rows_come_oldest_first_since_a_time(ledger: Ledger) -> None:
+async def test_rows_since_a_time_are_oldest_first(ledger: Ledger) -> None:
     await ended(ledger, a_bind("c"), now_ms=NOW_MS + 3)
     await granted(ledger, a_bind("a"), NOW_MS + 1)
     await ended(ledger, a_bind("b"), IN_DOUBT, NOW_MS + 2)
@@ -535,7 +540,7 @@ async def test_rows_come_oldest_first_since_a_time(ledger: Ledger) -> None:
     assert await ids(ledger, since_ms=NOW_MS + 5) == []
 
 
-async def test_rows_in_doubt_are_those_recorded_so_and_those_whose_lease_is_over(ledger: Ledger) -> None:
+async def test_rows_in_doubt_are_recorded_doubts_and_expired_leases(ledger: Ledger) -> None:
     await ended(ledger, a_bind("final"))
     await ended(ledger, a_bind("recorded"), IN_DOUBT, NOW_MS + 1)
     await granted(ledger, a_bind("over"), NOW_MS + 2)
@@ -543,7 +548,7 @@ async def test_rows_in_doubt_are_those_recorded_so_and_those_whose_lease_is_over
     assert await ids(ledger, in_doubt_at_ms=LATER_MS + 2) == ["recorded", "over"]
 
 
-async def test_every_row_comes_once_however_many_there_are(ledger: Ledger) -> None:
+async def test_every_row_is_yielded_once_across_pages(ledger: Ledger) -> None:
     claims = [a_bind(f"id-{number}") for number in range(1_203)]
     await asyncio.gather(*(ledger.claim(claim, NOW_MS) for claim in claims))
     await asyncio.gather(
@@ -553,7 +558,7 @@ async def test_every_row_comes_once_however_many_there_are(ledger: Ledger) -> No
     assert len(await ids(ledger, in_doubt_at_ms=LATER_MS)) == 503
 
 
-async def test_only_finals_are_dropped_and_only_old_ones(ledger: Ledger) -> None:
+async def test_only_old_final_rows_are_dropped(ledger: Ledger) -> None:
     await ended(ledger, a_bind("applied"))
     await ended(ledger, a_bind("rejected"), REJECTED)
     await ended(ledger, a_bind("doubt"), IN_DOUBT)
@@ -564,41 +569,41 @@ async def test_only_finals_are_dropped_and_only_old_ones(ledger: Ledger) -> None
     assert sorted(await ids(ledger)) == ["doubt", "sending", "young"]
 
 
-async def test_dropped_id_is_new_again_and_makes_nothing_stale(ledger: Ledger) -> None:
+async def test_dropped_id_is_new_again_and_makes_no_other_stale(ledger: Ledger) -> None:
     token = await ended(ledger, a_claim("new"))
     assert await ledger.drop(before_ms=NOW_MS + 1, now_ms=NOW_MS) == 1
     old = a_claim("old", biz_time_ms=1)
     assert await ledger.claim(old, NOW_MS) == Granted(token + 1, was_in_doubt=False)
 
 
-async def test_many_finals_are_dropped_in_one_go(ledger: Ledger) -> None:
+async def test_one_call_drops_many_final_rows(ledger: Ledger) -> None:
     claims = [a_bind(f"id-{number}") for number in range(450)]
     await asyncio.gather(*(ended(ledger, claim) for claim in claims))
     assert await ledger.drop(before_ms=NOW_MS + 1, now_ms=NOW_MS) == 450
     assert await ids(ledger) == []
 
 
-# -- many at once
+# -- concurrency
 
 
-async def test_of_many_claims_of_one_id_one_is_granted(ledger: Ledger) -> None:
+async def test_one_of_many_claims_of_one_id_is_granted(ledger: Ledger) -> None:
     answers = await asyncio.gather(*(ledger.claim(a_claim(), NOW_MS) for _ in range(64)))
     assert Counter(type(answer) for answer in answers) == {Granted: 1, InProgress: 63}
 
 
-async def test_of_many_claims_of_one_linkage_one_is_granted(ledger: Ledger) -> None:
+async def test_one_of_many_claims_of_one_linkage_is_granted(ledger: Ledger) -> None:
     claims = [a_claim(f"id-{number}") for number in range(64)]
     answers = await asyncio.gather(*(ledger.claim(claim, NOW_MS) for claim in claims))
     assert Counter(type(answer) for answer in answers) == {Granted: 1, LinkageBusy: 63}
 
 
-async def test_every_grant_has_a_token_of_its_own(ledger: Ledger) -> None:
+async def test_every_grant_has_a_different_token(ledger: Ledger) -> None:
     claims = [a_claim(f"id-{number}", linkage=b"%d" % number) for number in range(300)]
     tokens = await asyncio.gather(*(granted(ledger, claim) for claim in claims))
     assert sorted(tokens) == list(range(1, 301))
 
 
-async def test_mixed_operations_at_once_each_get_their_own_answer(ledger: Ledger) -> None:
+async def test_concurrent_operations_each_get_their_own_answer(ledger: Ledger) -> None:
     claims = [a_claim(f"id-{number}", linkage=b"%d" % number) for number in range(60)]
 
     async def life(number: int, claim: Claim) -> State | None:
@@ -620,13 +625,3 @@ async def test_mixed_operations_at_once_each_get_their_own_answer(ledger: Ledger
 
     states = await asyncio.gather(*(life(number, claim) for number, claim in enumerate(claims)))
     assert states == [State.APPLIED, None, State.IN_DOUBT, State.SENDING] * 15
-
-
-# -- what each level promises
-
-
-@pytest.mark.parametrize(("url", "outlives"), [("off", False), ("memory:", False), ("sqlite", True)])
-async def test_only_what_is_in_a_file_outlives_a_crash(tmp_path: Path, url: str, outlives: bool) -> None:
-    ledger, _ = opened(sqlite_url(tmp_path) if url == "sqlite" else url)
-    assert ledger.outlives_crash is outlives
-    await ledger.close()

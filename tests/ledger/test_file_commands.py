@@ -1,4 +1,4 @@
-"""`ledger init`, `backup` and `restore`: what they do to files and print, and exit statuses."""
+"""`ledger init`, `backup` and `restore`: their effect on files, output and exit statuses."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ from tests.ledger.older import back_to_version
 
 Run = Callable[..., Any]
 NEWEST = "1970-01-01T00:16:40.000+00:00"
-"""When the requests of these tests changed."""
+"""The time of the last change of the requests of these tests."""
 
 
 @pytest.fixture
 def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Return what runs a command line on the ledger of this test, and gives what it printed."""
+    """Return a function that runs a command line on the ledger of this test and returns its output."""
 
     def run(*words: str | Path, status: int = 0, url: str | None = None, key: Path | None = None) -> Any:
         parser = argparse.ArgumentParser()
@@ -59,12 +59,12 @@ def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
 
 @pytest.fixture
 def db(tmp_path: Path) -> Path:
-    """Return where the database is."""
+    """Return the path of the database."""
     return tmp_path / "ledger.db"
 
 
 def on(directory: Path, *steps: Callable[[Ledger], Awaitable[object]]) -> None:
-    """Do something to the ledger, and close it cleanly."""
+    """Run steps on the ledger, and close it cleanly."""
 
     async def do() -> None:
         ledger, _ = opened(sqlite_url(directory))
@@ -80,7 +80,7 @@ def applied(request_id: str) -> Callable[[Ledger], Awaitable[object]]:
 
 
 def ids_in(directory: Path) -> list[str]:
-    """Return the request ids that the ledger knows."""
+    """Return the request ids in the ledger."""
     ids: list[str] = []
 
     async def read(ledger: Ledger) -> None:
@@ -97,7 +97,7 @@ def is_refused(directory: Path) -> bool:
 # -- init
 
 
-def test_init_makes_a_ledger_that_serve_opens(run: Run, tmp_path: Path, db: Path) -> None:
+def test_init_creates_a_ledger_that_serve_opens(run: Run, tmp_path: Path, db: Path) -> None:
     made = run("init", "--json")
     assert made["ledger"] == str(db)
     assert made["marker"] == f"{db}.key.ledgers"
@@ -107,7 +107,7 @@ def test_init_makes_a_ledger_that_serve_opens(run: Run, tmp_path: Path, db: Path
     assert ids_in(tmp_path) == []
 
 
-def test_init_leaves_a_ledger_alone(run: Run, tmp_path: Path, db: Path) -> None:
+def test_init_does_not_change_an_existing_ledger(run: Run, tmp_path: Path, db: Path) -> None:
     on(tmp_path, applied("id-1"))
     before = db.read_bytes()
     for words in (("init",), ("init", "--new")):
@@ -116,7 +116,7 @@ def test_init_leaves_a_ledger_alone(run: Run, tmp_path: Path, db: Path) -> None:
 
 
 @pytest.mark.parametrize("left", [None, b""], ids=["missing", "empty"])
-def test_init_beside_a_key_that_has_had_a_ledger_needs_new(
+def test_init_for_a_key_that_has_had_a_ledger_needs_the_new_flag(
     run: Run, tmp_path: Path, db: Path, left: bytes | None
 ) -> None:
     on(tmp_path, applied("id-1"))
@@ -128,7 +128,7 @@ def test_init_beside_a_key_that_has_had_a_ledger_needs_new(
     run("init", "--new")
     assert (tmp_path / "ledger.db.key").read_bytes() == key
     assert ids_in(tmp_path) == []
-    # The lost one must not come back: it does not know what the new one sends.
+    # The lost ledger must be refused: it does not know the requests of the new one.
     shutil.move(lost, db)
     assert is_refused(tmp_path)
 
@@ -146,7 +146,7 @@ def test_init_new_keeps_the_log_of_the_lost_ledger(run: Run, tmp_path: Path, db:
 def test_init_with_a_key_whose_directory_cannot_be_written(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As with a read-only Secret; here something is in the way of the marker."""
+    """The marker's path is a directory here, which has the same effect as a read-only Secret."""
     (keys := tmp_path / "keys").mkdir()
     make_key_file(keys / "key", random_bytes=os.urandom)
     (keys / "key.ledgers.new").mkdir()
@@ -154,14 +154,16 @@ def test_init_with_a_key_whose_directory_cannot_be_written(
     assert made["marker"] is None
     (tmp_path / "ledger.db").unlink()
     said = run("init", key=keys / "key")
-    assert "cannot be written (Is a directory): an older copy of this ledger will be accepted" in said
+    assert "cannot be written (Is a directory): an older copy of this ledger would be accepted" in said
     assert fault_of(sqlite_url(tmp_path), keys / "key") is None
 
 
 # -- backup
 
 
-def test_backup_of_a_ledger_in_use_is_whole_and_can_be_opened(run: Run, tmp_path: Path, db: Path) -> None:
+def test_backup_of_a_ledger_in_use_is_complete_and_can_be_opened(
+    run: Run, tmp_path: Path, db: Path
+) -> None:
     async def back_up_in_use(ledger: Ledger) -> None:
         await ended(ledger, a_bind("id-1"))
         await ended(ledger, a_bind("id-2"), IN_DOUBT)
@@ -175,7 +177,7 @@ def test_backup_of_a_ledger_in_use_is_whole_and_can_be_opened(run: Run, tmp_path
     with closing(sqlite3.connect(copy)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         assert connection.execute("SELECT run FROM meta").fetchone() == (None,)
-    # Nothing was sent since: it is not older.
+    # Nothing was sent since the backup, so it is not older.
     copy.replace(db)
     assert ids_in(tmp_path) == ["id-1", "id-2"]
 
@@ -184,12 +186,12 @@ def test_backup_never_overwrites(run: Run, tmp_path: Path, db: Path) -> None:
     on(tmp_path, applied("id-1"))
     there = tmp_path / "there"
     there.write_text("mine")
-    assert "is there already" in run("backup", there, status=EX_CANTCREAT)
-    assert "is there already" in run("backup", db, status=EX_CANTCREAT)
+    assert "exists already" in run("backup", there, status=EX_CANTCREAT)
+    assert "exists already" in run("backup", db, status=EX_CANTCREAT)
     assert there.read_text() == "mine"
 
 
-def test_backup_that_cannot_be_written_is_named(run: Run, tmp_path: Path) -> None:
+def test_backup_that_cannot_be_written_is_reported(run: Run, tmp_path: Path) -> None:
     on(tmp_path, applied("id-1"))
     said = run("backup", tmp_path / "absent" / "copy.db", status=EX_CANTCREAT)
     assert "copy.db cannot be written: No such file or directory" in said
@@ -207,7 +209,7 @@ def test_backup_of_a_refused_ledger_is_refused(run: Run, tmp_path: Path, db: Pat
 # -- restore
 
 
-def test_backup_put_in_place_by_hand_is_refused_and_restored_it_is_not(
+def test_backup_is_refused_when_copied_by_hand_and_accepted_when_restored(
     run: Run, tmp_path: Path, db: Path
 ) -> None:
     on(tmp_path, applied("id-1"))
@@ -223,14 +225,14 @@ def test_backup_put_in_place_by_hand_is_refused_and_restored_it_is_not(
     assert ids_in(tmp_path) == ["id-1"]
     (aside,) = restored["moved_aside"]
     assert Path(aside).is_file()
-    # Neither the ledger that was in use before, nor the backup put in place by hand, may come back.
+    # Both the ledger that was in use before and the backup copied by hand must be refused.
     on(tmp_path, applied("id-3"), applied("id-4"))
     for other in (present, tmp_path / "copy.db"):
         shutil.copy(other, db)
         assert is_refused(tmp_path)
 
 
-def test_restored_backup_resends_nothing_that_it_knows(run: Run, tmp_path: Path) -> None:
+def test_restored_backup_does_not_resend_its_requests(run: Run, tmp_path: Path) -> None:
     async def claim(ledger: Ledger) -> None:
         assert await ledger.claim(a_bind("applied"), NOW_MS) == Known(APPLIED)
         assert await ledger.claim(a_bind("flying"), NOW_MS + LEASE_MS) is ClaimRejected.IN_DOUBT
@@ -242,14 +244,14 @@ def test_restored_backup_resends_nothing_that_it_knows(run: Run, tmp_path: Path)
     on(tmp_path, claim)
 
 
-def test_restore_without_a_file_accepts_what_is_there(run: Run, tmp_path: Path, db: Path) -> None:
+def test_restore_without_a_file_accepts_the_present_file(run: Run, tmp_path: Path, db: Path) -> None:
     on(tmp_path, applied("id-1"))
     old = shutil.copy(db, tmp_path / "old.db")
     on(tmp_path, applied("id-2"))
     shutil.move(old, db)
     said = run("restore")
     assert f"the ledger {db} has 1 requests, 0 of them in doubt" in said
-    assert f"it does not know request ids that were first used between {NEWEST} and " in said
+    assert f"it does not know the request ids that were first used between {NEWEST} and " in said
     assert not is_refused(tmp_path)
     assert ids_in(tmp_path) == ["id-1"]
 
@@ -279,7 +281,7 @@ def test_restore_keeps_a_log_that_belongs_to_another_file(run: Run, tmp_path: Pa
     assert ids_in(tmp_path) == ["id-1"]
 
 
-def test_restore_of_a_copy_with_its_log_has_what_the_log_has(run: Run, tmp_path: Path) -> None:
+def test_restore_of_a_copy_with_its_log_includes_the_log(run: Run, tmp_path: Path) -> None:
     async def keep(ledger: Ledger) -> None:
         await ended(ledger, a_bind("id-1"))
         for ending in ("", "-wal"):
@@ -299,7 +301,7 @@ def test_restore_of_a_backup_of_an_earlier_version(run: Run, tmp_path: Path, db:
     assert ids_in(tmp_path) == ["id-1"]
 
 
-def test_restore_without_anything_to_accept_names_the_way_out(run: Run, tmp_path: Path, db: Path) -> None:
+def test_restore_without_a_file_to_accept_names_the_way_out(run: Run, tmp_path: Path, db: Path) -> None:
     on(tmp_path, applied("id-1"))
     db.unlink()
     said = run("restore", status=EX_CONFIG)
@@ -308,7 +310,7 @@ def test_restore_without_anything_to_accept_names_the_way_out(run: Run, tmp_path
     assert f"the backup {tmp_path}/absent.db is missing" in said
 
 
-def test_restore_of_what_is_damaged_or_of_another_key_changes_nothing(
+def test_restore_of_a_damaged_file_or_another_keys_changes_nothing(
     run: Run, tmp_path: Path, db: Path
 ) -> None:
     on(tmp_path, applied("id-1"))
@@ -317,7 +319,7 @@ def test_restore_of_what_is_damaged_or_of_another_key_changes_nothing(
     garbage = tmp_path / "garbage.db"
     garbage.write_bytes(os.urandom(8192))
     before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
-    assert "was made with another key" in run("restore", other / "ledger.db", status=EX_CONFIG)
+    assert "was created with another key" in run("restore", other / "ledger.db", status=EX_CONFIG)
     assert "cannot be restored: SQLITE_NOTADB" in run("restore", garbage, status=EX_CONFIG)
     assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
 
@@ -326,7 +328,7 @@ def test_restore_of_what_is_damaged_or_of_another_key_changes_nothing(
 
 
 @pytest.mark.parametrize("words", [("restore",), ("restore", "copy.db"), ("init",), ("init", "--new")])
-def test_ledger_in_use_is_left_alone(run: Run, tmp_path: Path, words: tuple[str, ...]) -> None:
+def test_ledger_in_use_is_not_changed(run: Run, tmp_path: Path, words: tuple[str, ...]) -> None:
     async def try_it(ledger: Ledger) -> None:
         said = await asyncio.to_thread(run, *words, status=EX_UNAVAILABLE)
         assert "is in use by another process: stop the gateway first" in said
@@ -348,7 +350,7 @@ def test_backup_of_a_missing_ledger_is_bad_configuration(run: Run, tmp_path: Pat
 
 
 def test_commands_on_a_refused_ledger_give_the_refusal(tmp_path: Path, db: Path) -> None:
-    """A command that opened it and closed it cleanly would make it look whole."""
+    """A command that opened the ledger and closed it cleanly would make it look complete."""
     on(tmp_path, applied("id-1"))
     old = shutil.copy(db, tmp_path / "old.db")
     on(tmp_path, applied("id-2"))

@@ -1,4 +1,4 @@
-"""A ledger that is lost, emptied or older than what its key has seen is refused; a new one can be made."""
+"""A lost, emptied or older ledger is refused; a new ledger can be created."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.ledger.processes import output_of, started
 
 @dataclass(frozen=True)
 class Kept:
-    """A ledger with its key in a directory of its own."""
+    """A ledger with its key in another directory."""
 
     directory: Path
 
@@ -51,25 +51,25 @@ class Kept:
         return opened(self.url, self.key)[0]
 
     async def refusal(self) -> str | None:
-        """Return the sentence with which opening is refused; `config check` must give the same."""
-        foretold = fault_of(self.url, self.key)
-        if foretold is None:
+        """Return the refusal of `serve`, or None; `config check` must report the same."""
+        predicted = fault_of(self.url, self.key)
+        if predicted is None:
             await self.open().close()
             return None
         for _ in range(2):
-            with pytest.raises(LedgerFault, match=f"^{re.escape(foretold)}$"):
+            with pytest.raises(LedgerFault, match=f"^{re.escape(predicted)}$"):
                 opened(self.url, self.key)
-        assert fault_of(self.url, self.key) == foretold
-        return foretold
+        assert fault_of(self.url, self.key) == predicted
+        return predicted
 
     def tokens(self) -> list[int]:
-        """Return the last tokens that the marker names."""
+        """Return the last tokens in the marker."""
         return [entry["last_token"] for entry in json.loads(self.marker.read_bytes())["ledgers"].values()]
 
 
 @pytest.fixture
 def kept(tmp_path: Path) -> Kept:
-    """Return where a ledger will be whose key was made before, as an operator does."""
+    """Return the paths of a ledger that does not exist yet; its key was created before, by an operator."""
     kept = Kept(tmp_path)
     kept.key.parent.mkdir()
     make_key_file(kept.key, random_bytes=os.urandom)
@@ -85,8 +85,8 @@ async def used(kept: Kept, *request_ids: str) -> None:
 
 
 async def killed(kept: Kept) -> None:
-    """Apply requests in a process that is killed, with its log beside the database."""
-    process = started("apply_for_ever", kept.directory, str(kept.key))
+    """Apply requests in a process that is killed, so that the log remains next to the database."""
+    process = started("apply_forever", kept.directory, str(kept.key))
     assert process.stdout is not None
     assert process.stdin is not None
     for _ in range(20):
@@ -97,18 +97,18 @@ async def killed(kept: Kept) -> None:
     process.stdin.close()
 
 
-# -- making one
+# -- creation
 
 
-async def test_first_start_makes_a_ledger_and_its_marker(kept: Kept) -> None:
+async def test_first_start_creates_a_ledger_and_its_marker(kept: Kept) -> None:
     await used(kept, "id-1")
     assert kept.tokens() == [1]
     assert kept.marker.stat().st_mode & 0o777 == 0o600
     assert await kept.refusal() is None
 
 
-async def test_two_first_starts_at_once_make_one_ledger(kept: Kept) -> None:
-    output_of(*(started("open_at_once", kept.directory, str(kept.key)) for _ in range(4)))
+async def test_two_concurrent_first_starts_create_one_ledger(kept: Kept) -> None:
+    output_of(*(started("open_together", kept.directory, str(kept.key)) for _ in range(4)))
     assert len(kept.tokens()) == 1
     assert await kept.refusal() is None
 
@@ -128,9 +128,7 @@ def crashed_before_the_tables(directory: Path) -> None:
 @pytest.mark.parametrize(
     "crash", [crashed_before_the_key, crashed_before_the_database, crashed_before_the_tables]
 )
-async def test_first_start_that_was_killed_is_done_again(
-    tmp_path: Path, crash: Callable[[Path], None]
-) -> None:
+async def test_killed_first_start_is_repeated(tmp_path: Path, crash: Callable[[Path], None]) -> None:
     ledger, _ = opened(sqlite_url(tmp_path))
     await ledger.close()
     (tmp_path / "ledger.db.key.ledgers").write_text('{"ledgers": {}}')
@@ -142,8 +140,8 @@ async def test_first_start_that_was_killed_is_done_again(
     await ledger.close()
 
 
-async def test_database_that_the_marker_does_not_name_yet_is_adopted(kept: Kept) -> None:
-    """A first start was killed between its last two steps."""
+async def test_database_that_the_marker_does_not_list_yet_is_adopted(kept: Kept) -> None:
+    """The first start was killed between its last two steps."""
     await used(kept, "id-1")
     kept.marker.write_text('{"ledgers": {}}')
     assert await kept.refusal() is None
@@ -151,8 +149,8 @@ async def test_database_that_the_marker_does_not_name_yet_is_adopted(kept: Kept)
 
 
 @pytest.mark.parametrize("said", [None, '{"ledgers": {}}'])
-def test_ledger_whose_marker_cannot_be_written_is_not_made(kept: Kept, said: str | None) -> None:
-    """On a full disk, say: its directory allows it, and the ledger could be lost without a trace."""
+def test_ledger_is_not_created_if_its_marker_cannot_be_written(kept: Kept, said: str | None) -> None:
+    """On a full disk, the directory looks writable, but the loss of the ledger would not be noticed."""
     if said is not None:
         kept.marker.write_text(said)
     kept.key.with_name("key.ledgers.new").mkdir()
@@ -162,7 +160,7 @@ def test_ledger_whose_marker_cannot_be_written_is_not_made(kept: Kept, said: str
     assert not kept.db.exists()
 
 
-# -- files that lost what they knew
+# -- files that lost their rows
 
 
 def missing(kept: Kept) -> None:
@@ -180,7 +178,7 @@ def header_without_tables(kept: Kept) -> None:
 
 
 @pytest.mark.parametrize("harm", [missing, empty, header_without_tables])
-async def test_absent_database_beside_a_key_that_has_had_one_is_refused(
+async def test_absent_database_is_refused_if_its_key_has_had_one(
     kept: Kept, harm: Callable[[Kept], None]
 ) -> None:
     await used(kept, "id-1")
@@ -194,25 +192,25 @@ async def test_absent_database_beside_a_key_that_has_had_one_is_refused(
 
 
 @pytest.mark.parametrize("harm", [empty, header_without_tables])
-async def test_file_without_rows_beside_a_key_without_marker_is_refused(
+async def test_file_without_rows_is_refused_if_the_key_has_no_marker(
     kept: Kept, harm: Callable[[Kept], None]
 ) -> None:
-    """A live copy and its key were moved, and nothing else."""
+    """Only a copy of a live database and its key were moved."""
     await used(kept, "id-1")
     kept.marker.unlink()
     harm(kept)
-    assert "its key was there before" in (await kept.refusal() or "")
+    assert "its key existed before" in (await kept.refusal() or "")
 
 
-async def test_missing_database_whose_log_is_left_is_refused(kept: Kept) -> None:
+async def test_missing_database_is_refused_if_its_log_remains(kept: Kept) -> None:
     await killed(kept)
     kept.db.unlink()
     kept.marker.unlink()
     assert "its write-ahead log" in (await kept.refusal() or "")
 
 
-async def test_missing_database_beside_the_key_that_was_made_for_it_is_refused(tmp_path: Path) -> None:
-    """Also one of a version that wrote no marker, however old the key is."""
+async def test_missing_database_is_refused_if_its_own_key_remains(tmp_path: Path) -> None:
+    """This includes ledgers of a version without markers, whatever the age of the key."""
     ledger, _ = opened(sqlite_url(tmp_path))
     await ledger.close()
     (tmp_path / "ledger.db").unlink()
@@ -232,7 +230,7 @@ async def test_older_copy_is_refused_and_the_newer_one_is_not(kept: Kept, tmp_pa
     newer = kept.db.rename(tmp_path / "newer.db")
     shutil.copy(older, kept.db)
     refusal = await kept.refusal() or ""
-    assert "is an older copy: its last token is 1, and" in refusal
+    assert "is an older copy: its last token is 1, but" in refusal
     assert refusal.endswith("alipayhk-gateway ledger restore")
     shutil.move(newer, kept.db)
     assert await kept.refusal() is None
@@ -251,7 +249,7 @@ async def test_copy_of_a_running_ledgers_main_file_is_refused(kept: Kept, tmp_pa
 async def test_copy_of_a_running_ledgers_main_file_is_refused_without_a_marker(
     kept: Kept, tmp_path: Path
 ) -> None:
-    """Only the database and the key were moved: nothing else says that it lacks rows."""
+    """Only the database and the key were moved: only the dirty flag shows that rows are missing."""
     await used(kept, "id-1")
     ledger = kept.open()
     await ended(ledger, a_bind("id-2"))
@@ -281,7 +279,7 @@ async def test_killed_ledger_with_its_log_is_opened(kept: Kept) -> None:
 
 
 async def test_killed_ledger_whose_log_another_program_merged_is_opened(kept: Kept) -> None:
-    """Any program that opens and closes the file after a crash deletes the log, and loses nothing."""
+    """A program that opens and closes the file after a crash merges and deletes the log without loss."""
     await killed(kept)
     with closing(sqlite3.connect(kept.db)) as connection:
         connection.execute("SELECT count(*) FROM request").fetchone()
@@ -289,8 +287,8 @@ async def test_killed_ledger_whose_log_another_program_merged_is_opened(kept: Ke
     assert await kept.refusal() is None
 
 
-async def test_older_copy_beside_the_log_of_a_killed_one_is_refused(kept: Kept, tmp_path: Path) -> None:
-    """SQLite would apply the newer log to the older file, and lose what is in neither."""
+async def test_older_copy_with_the_log_of_a_killed_ledger_is_refused(kept: Kept, tmp_path: Path) -> None:
+    """SQLite would apply the newer log to the older file, and lose the rows that are in neither."""
     await used(kept, "id-1")
     older = shutil.copy(kept.db, tmp_path / "older.db")
     await killed(kept)
@@ -300,24 +298,26 @@ async def test_older_copy_beside_the_log_of_a_killed_one_is_refused(kept: Kept, 
     assert (kept.directory / "ledger.db-wal").read_bytes() == log
 
 
-async def test_ledger_of_another_place_with_the_same_key_is_refused(kept: Kept, tmp_path: Path) -> None:
+async def test_ledger_of_another_path_with_the_same_key_is_refused(kept: Kept, tmp_path: Path) -> None:
     await used(kept, "id-1")
     kept.db.rename(tmp_path / "kept.db")
     marker = kept.marker.read_bytes()
     kept.marker.unlink()
     await used(kept, "id-1", "id-2")
     kept.marker.write_bytes(marker)
-    assert "is none of those that" in (await kept.refusal() or "")
+    assert "is not listed in" in (await kept.refusal() or "")
 
 
-async def test_lost_ledger_is_refused_where_another_was_started_since(kept: Kept, tmp_path: Path) -> None:
-    """It does not know what the other one sent, wherever it was when it was lost."""
+async def test_lost_ledger_is_refused_after_another_was_started_at_its_path(
+    kept: Kept, tmp_path: Path
+) -> None:
+    """The lost ledger does not know the other one's requests, whatever its own path was."""
     (moved := tmp_path / "moved").mkdir()
     await used(kept, "id-1")
     lost = shutil.copy(kept.db, tmp_path / "lost.db")
     first = json.loads(kept.marker.read_bytes())["ledgers"]
     kept.marker.write_text('{"ledgers": {}}')
-    ledger, _ = opened(sqlite_url(moved), kept.key)  # as `ledger init --new` makes it
+    ledger, _ = opened(sqlite_url(moved), kept.key)  # as `ledger init --new` creates it
     await ended(ledger, a_bind("id-2"))
     await ledger.close()
     second_of_key = json.loads(kept.marker.read_bytes())["ledgers"]
@@ -326,7 +326,7 @@ async def test_lost_ledger_is_refused_where_another_was_started_since(kept: Kept
     shutil.copy(lost, moved / "ledger.db")
     refusal = fault_of(sqlite_url(moved), kept.key) or ""
     assert f"was used at {kept.db} before" in refusal
-    with pytest.raises(LedgerFault, match="was used here since: put that one back"):
+    with pytest.raises(LedgerFault, match="has been used here since: put that one back"):
         opened(sqlite_url(moved), kept.key)
     shutil.move(second, moved / "ledger.db")
     assert fault_of(sqlite_url(moved), kept.key) is None
@@ -346,7 +346,7 @@ async def test_damaged_marker_is_refused(kept: Kept, damage: bytes) -> None:
 
 
 async def test_marker_follows_within_a_second(kept: Kept) -> None:
-    process = started("apply_for_ever", kept.directory, str(kept.key))
+    process = started("apply_forever", kept.directory, str(kept.key))
     assert process.stdout is not None
     assert process.stdin is not None
     try:
@@ -363,7 +363,7 @@ async def test_marker_follows_within_a_second(kept: Kept) -> None:
         process.stdin.close()
 
 
-async def test_second_process_may_close_first_and_the_last_one_marks_the_close(kept: Kept) -> None:
+async def test_last_of_two_processes_to_close_clears_the_dirty_flag(kept: Kept) -> None:
     first, second = kept.open(), kept.open()
     await ended(first, a_bind("id-1"))
     await ended(second, a_bind("id-2"))
@@ -411,5 +411,5 @@ async def test_ledger_of_an_earlier_version_is_adopted_once(tmp_path: Path, vers
     await ledger.close()
     # A copy from before the upgrade is an older copy.
     shutil.copy(old, path)
-    with pytest.raises(LedgerFault, match="is none of those that"):
+    with pytest.raises(LedgerFault, match="is not listed in"):
         opened(sqlite_url(tmp_path))

@@ -1,4 +1,4 @@
-"""The level that remembers nothing."""
+"""The level that records nothing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from service.ledger.off import OffLedger
 from tests.ledger.levels import APPLIED, FUTURE_MS, LEASE_MS, NOW_MS, a_claim
 
 
-async def test_every_request_is_new() -> None:
+async def test_every_request_is_granted_as_new() -> None:
     ledger = OffLedger()
     for claim in (a_claim(), a_claim(), a_claim(fingerprint=b"other"), a_claim(biz_time_ms=0)):
         assert await ledger.look(claim, NOW_MS) == Granted(1, was_in_doubt=False)
@@ -26,7 +26,7 @@ async def test_holder_is_never_fenced_off() -> None:
     assert await ledger.undo(key, 1, NOW_MS)
 
 
-async def test_nothing_is_there_to_be_seen_resolved_or_forgotten() -> None:
+async def test_there_are_no_rows_to_find_resolve_or_drop() -> None:
     ledger = OffLedger()
     await ledger.claim(a_claim(), NOW_MS)
     assert not await ledger.find("id-1")

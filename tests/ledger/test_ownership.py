@@ -1,4 +1,4 @@
-"""Ledger commands that root runs leave files that the gateway's user can use."""
+"""Files that root creates with ledger commands can be used by the gateway's user."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ def run_by_root(place: Path, *words: str | Path) -> None:
 
 
 def of_others(place: Path) -> list[str]:
-    """Return the files that the gateway's user does not own."""
+    """Return the files that other users own."""
     return [path.name for path in place.iterdir() if path.stat().st_uid != NOBODY]
 
 
-def test_ledger_that_root_makes_belongs_to_the_owner_of_its_directory(place: Path) -> None:
+def test_ledger_created_by_root_belongs_to_the_owner_of_its_directory(place: Path) -> None:
     run_by_root(place, "init")
     assert len(list(place.iterdir())) == 4
     assert of_others(place) == []
 
 
-async def test_marker_that_root_writes_keeps_its_owner(place: Path) -> None:
+async def test_marker_written_by_root_keeps_its_owner(place: Path) -> None:
     for _ in range(2):
         ledger, _ = opened(sqlite_url(place))
         await ended(ledger, a_bind(os.urandom(4).hex()))
@@ -53,7 +53,7 @@ async def test_marker_that_root_writes_keeps_its_owner(place: Path) -> None:
         os.chown(place / "ledger.db.key.ledgers", 0, 0)
 
 
-def test_backup_that_root_restores_belongs_to_the_ledgers_owner(place: Path, tmp_path: Path) -> None:
+def test_backup_restored_by_root_belongs_to_the_ledgers_owner(place: Path, tmp_path: Path) -> None:
     run_by_root(place, "init")
     run_by_root(place, "backup", tmp_path / "copy.db")
     for directory_owner in (NOBODY, 0):

@@ -1,4 +1,4 @@
-"""Random sequences of operations: every level must answer each of them as the memory does."""
+"""Random sequences of operations: every level must answer like the memory level."""
 
 from __future__ import annotations
 
@@ -14,15 +14,24 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service.ledger import Claim, Ending, Granted, Key, Ledger, Row, State
-from tests.ledger.levels import APPLIED, IN_DOUBT, LEASE_MS, NOW_MS, REFUSED, REJECTED, URLS, opened
+from tests.ledger.levels import (
+    APPLIED,
+    GATEWAY_REJECTED,
+    IN_DOUBT,
+    LEASE_MS,
+    NOW_MS,
+    REJECTED,
+    URLS,
+    opened,
+)
 
 Operation = Callable[[Ledger, "Past"], Any]
-"""Done to a ledger at a time; its answers so far choose the tokens."""
+"""An operation on a ledger; the tokens come from the answers so far."""
 
 
 @dataclass
 class Past:
-    """What happened to one ledger so far."""
+    """The clock and the tokens of one ledger."""
 
     now_ms: int = NOW_MS
     tokens: list[int] = field(default_factory=list)
@@ -47,7 +56,7 @@ claims = st.builds(
     lease_ms=st.just(LEASE_MS),
 )
 backs = st.integers(0, 2)
-endings = st.sampled_from([APPLIED, REJECTED, IN_DOUBT, REFUSED])
+endings = st.sampled_from([APPLIED, REJECTED, IN_DOUBT, GATEWAY_REJECTED])
 finals = st.sampled_from([Ending(State.APPLIED), Ending(State.REJECTED)])
 times = st.sampled_from([1, 100, LEASE_MS - 1, LEASE_MS])
 
@@ -67,7 +76,7 @@ def claiming(claim: Claim) -> Operation:
     return do
 
 
-def going_on(name: str, key: Key, back: int) -> Operation:
+def continuing(name: str, key: Key, back: int) -> Operation:
     return lambda ledger, past: getattr(ledger, name)(key, past.token(back), LEASE_MS, past.now_ms)
 
 
@@ -97,7 +106,7 @@ def waiting(ms: int) -> Operation:
 operations = st.one_of(
     st.builds(claiming, claims),
     st.builds(claiming, claims),
-    st.builds(going_on, st.sampled_from(["renew", "extend"]), keys, backs),
+    st.builds(continuing, st.sampled_from(["renew", "extend"]), keys, backs),
     st.builds(recording, keys, backs, endings),
     st.builds(recording, keys, st.just(0), endings),
     st.builds(undoing, keys, backs),
@@ -111,7 +120,7 @@ async def everything(ledger: Ledger) -> dict[Key, Row]:
     return {row.key: row async for row in ledger.rows()}
 
 
-async def run_beside_memory(url: str, sequence: list[Operation]) -> None:
+async def run_on_level_and_memory(url: str, sequence: list[Operation]) -> None:
     (memory, _), (level, _) = opened("memory:"), opened(url)
     past, past_of_level = Past(), Past()
     try:
@@ -134,6 +143,6 @@ async def _in_doubt(ledger: Ledger, now_ms: int) -> Any:
 @pytest.mark.parametrize("level", sorted(URLS.keys() - {"memory"}))
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(sequence=st.lists(operations, min_size=1, max_size=40))
-def test_level_does_as_the_memory_does(level: str, sequence: list[Operation]) -> None:
+def test_level_answers_like_the_memory_level(level: str, sequence: list[Operation]) -> None:
     with tempfile.TemporaryDirectory() as directory:
-        asyncio.run(run_beside_memory(URLS[level](Path(directory)), sequence))
+        asyncio.run(run_on_level_and_memory(URLS[level](Path(directory)), sequence))

@@ -1,4 +1,4 @@
-"""A worker that opens a new ledger while another one makes it."""
+"""A worker that opens a new ledger while another worker creates it."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ MARK = KeyMark("k", b"check")
 
 
 class Overtaken(sqlite3.Connection):
-    """A connection of the slower worker: between two of its statements the other one makes the ledger."""
+    """The slower worker's connection: the other worker creates the ledger between two of its statements."""
 
     others: Iterator[Path]
 
     def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
         if "sqlite_master" in sql:
             for path in self.others:
-                # It has to wait for its turn, and here it gives up: the slower one makes the ledger itself.
+                # With a timeout of 0 the other worker gives up, and the slower one creates the ledger.
                 with suppress(sqlite3.Error), closing(sqlite3.connect(path, timeout=0)) as other:
                     make(other)
         return super().execute(sql, *values)
@@ -31,7 +31,7 @@ def make(connection: sqlite3.Connection) -> None:
     connection.executescript("BEGIN EXCLUSIVE; CREATE TABLE meta (a); PRAGMA user_version = 1; COMMIT")
 
 
-def test_what_it_reads_of_the_file_is_of_one_moment(tmp_path: Path) -> None:
+def test_version_and_tables_are_read_in_one_transaction(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
     with closing(sqlite3.connect(path, isolation_level=None, factory=Overtaken)) as connection:
         connection.others = iter((path,))

@@ -1,4 +1,4 @@
-"""A ledger of an older version is brought up to date with all that it holds."""
+"""A ledger of an older version is migrated with all its rows."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from service.ledger import ClaimRejected, Granted, Known
 from service.ledger.sqlite.schema import SCHEMA_VERSION
 from tests.ledger.levels import (
     APPLIED,
+    GATEWAY_REJECTED,
     IN_DOUBT,
     LEASE_MS,
     NOW_MS,
-    REFUSED,
     a_bind,
     a_claim,
     granted,
@@ -24,7 +24,7 @@ from tests.ledger.levels import (
 from tests.ledger.older import back_to_version
 
 
-async def test_everything_is_still_there(tmp_path: Path) -> None:
+async def test_migration_keeps_all_rows(tmp_path: Path) -> None:
     applied, doubtful, flying = a_claim("applied"), a_bind("doubtful"), a_bind("flying")
     ledger, _ = opened(sqlite_url(tmp_path))
     assert await ledger.record(applied.key, await granted(ledger, applied), APPLIED, NOW_MS)
@@ -38,8 +38,8 @@ async def test_everything_is_still_there(tmp_path: Path) -> None:
     assert [await the_row(ledger, claim) for claim in (applied, doubtful, flying)] == before
     assert await ledger.claim(applied, NOW_MS) == Known(APPLIED)
     assert await ledger.claim(doubtful, NOW_MS + LEASE_MS) is ClaimRejected.IN_DOUBT
-    # What is new in the second version.
-    assert await ledger.record(flying.key, token, REFUSED, NOW_MS)
+    # The second version adds this state.
+    assert await ledger.record(flying.key, token, GATEWAY_REJECTED, NOW_MS)
     assert await ledger.claim(flying, NOW_MS) == Granted(token + 1, was_in_doubt=False)
     await ledger.close()
     with closing(sqlite3.connect(tmp_path / "ledger.db")) as connection:
@@ -47,7 +47,7 @@ async def test_everything_is_still_there(tmp_path: Path) -> None:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
-async def test_older_and_newer_files_end_up_with_one_schema(tmp_path: Path) -> None:
+async def test_migrated_and_new_files_have_the_same_schema(tmp_path: Path) -> None:
     schemas = []
     for name in ("new", "old"):
         (directory := tmp_path / name).mkdir()

@@ -1,4 +1,4 @@
-"""Opening a SQLite ledger: what is made, what is accepted, and what is refused with a sentence."""
+"""Opening a SQLite ledger: the files it creates and accepts, and the sentences of its refusals."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from service.ledger import Ending, Key, LedgerFault, State
+from service.ledger.levels import LEVELS, forms
 from service.ledger.memory import MemoryLedger
 from service.ledger.off import OffLedger
 from service.ledger.opening import check_url, fault_of
@@ -36,41 +37,48 @@ from tests.ledger.processes import NOBODY, output_of, started
 
 
 async def made(directory: Path) -> Path:
-    """Make a ledger with one request in it; return its file."""
+    """Create a ledger with one request; return its file."""
     ledger, _ = opened(sqlite_url(directory))
     await granted(ledger, a_claim())
     await ledger.close()
     return directory / "ledger.db"
 
 
-# -- addresses
+# -- URLs
 
 
 @pytest.mark.parametrize(
     "url",
     [
-        *("", "OFF", "memory", "memory:/x", "sqlite:", "sqlite://", "sqlite:///", "sqlite://file.db"),
-        *("sqlite:///a?mode=memory", "sqlite:///a#b", "file.db", "mysql://host/db"),
+        *("", "OFF", "offline", "memory", "memory:/x", "sqlite:", "sqlite://", "sqlite://file.db"),
+        *("file.db", "mysql://host/db"),
     ],
 )
-def test_address_that_names_no_ledger_is_refused(url: str) -> None:
-    with pytest.raises(ValueError, match="must be off, memory:, sqlite:///file"):
+def test_url_of_no_level_is_refused_with_the_urls_of_every_level(url: str) -> None:
+    every = f"must be {forms(LEVELS)}"
+    with pytest.raises(ValueError, match=f"^{every}$"):
         check_url(url)
-    with pytest.raises(LedgerFault, match=r"^LEDGER_URL must be off"):
+    with pytest.raises(LedgerFault, match=f"^LEDGER_URL {every}$"):
         opened(url)
 
 
-def test_postgresql_is_refused_for_now() -> None:
+@pytest.mark.parametrize("url", ["sqlite:///", "sqlite:///a?mode=memory", "sqlite:///a#b", "sqlite:///a\0"])
+def test_sqlite_url_with_an_unusable_file_name_is_refused(url: str) -> None:
+    with pytest.raises(LedgerFault, match=r"^LEDGER_URL must be sqlite:///file or .*, without \?"):
+        opened(url)
+
+
+def test_postgresql_is_refused() -> None:
     with pytest.raises(LedgerFault, match="PostgreSQL, which comes with a later version"):
         opened("postgresql://user:secret@host/db")
 
 
-def test_levels_without_a_file_are_what_they_are_called() -> None:
+def test_off_and_memory_open_their_ledgers() -> None:
     assert isinstance(opened("off")[0], OffLedger)
     assert isinstance(opened("memory:")[0], MemoryLedger)
 
 
-def test_levels_without_a_file_take_a_key_that_is_given(tmp_path: Path) -> None:
+def test_levels_without_a_file_use_a_configured_key(tmp_path: Path) -> None:
     key_file = tmp_path / "ledger.key"
     key_file.write_bytes(base64.b64encode(bytes(32)))
     key_ids = {opened(url, key_file)[1].key_id for url in ("off", "memory:")}
@@ -95,7 +103,7 @@ async def test_relative_and_absolute_paths_and_odd_names(
         assert path.is_file()
 
 
-async def test_file_may_be_a_link(tmp_path: Path) -> None:
+async def test_file_can_be_a_symbolic_link(tmp_path: Path) -> None:
     (volume := tmp_path / "volume").mkdir()
     (tmp_path / "ledger.db").symlink_to(volume / "real.db")
     for _ in range(2):
@@ -107,14 +115,14 @@ async def test_file_may_be_a_link(tmp_path: Path) -> None:
     assert set(modes_of(volume)) >= {"real.db", "real.db.key"}
 
 
-# -- what is made
+# -- created files
 
 
 def modes_of(directory: Path) -> dict[str, int]:
     return {path.name: stat.S_IMODE(path.stat().st_mode) for path in directory.iterdir()}
 
 
-async def test_new_ledger_and_its_key_are_for_this_user_alone(tmp_path: Path) -> None:
+async def test_new_ledger_and_its_key_have_mode_0600(tmp_path: Path) -> None:
     ledger, _ = opened(sqlite_url(tmp_path))
     await granted(ledger, a_claim())
     while_open = modes_of(tmp_path)
@@ -126,7 +134,7 @@ async def test_new_ledger_and_its_key_are_for_this_user_alone(tmp_path: Path) ->
     assert {*while_open.values(), *modes_of(tmp_path).values()} == {0o600}
 
 
-async def test_ledger_is_there_again_after_a_restart(tmp_path: Path) -> None:
+async def test_ledger_keeps_its_rows_across_a_restart(tmp_path: Path) -> None:
     ledger, before = opened(sqlite_url(tmp_path))
     claim = a_claim(fingerprint=before.fingerprint(b"content"))
     token = await ended(
@@ -143,16 +151,16 @@ async def test_ledger_is_there_again_after_a_restart(tmp_path: Path) -> None:
     await again.close()
 
 
-def test_workers_that_start_at_once_make_one_ledger_with_one_key(tmp_path: Path) -> None:
-    outputs = output_of(*(started("open_at_once", tmp_path) for _ in range(4)))
+def test_concurrent_workers_create_one_ledger_with_one_key(tmp_path: Path) -> None:
+    outputs = output_of(*(started("open_together", tmp_path) for _ in range(4)))
     assert len({key_id for (key_id,) in outputs}) == 1
-    # Of two that close at the same moment neither may be the last one, which takes the log away.
+    # If two close at the same moment, possibly neither is the last one, which removes the log.
     log = {"ledger.db-wal", "ledger.db-shm"}
     files = {"ledger.db", "ledger.db.lock", "ledger.db.key", "ledger.db.key.ledgers"}
     assert {path.name for path in tmp_path.iterdir()} - log == files
 
 
-def test_ledger_that_must_be_there_is_not_made(tmp_path: Path) -> None:
+def test_missing_ledger_is_not_created_without_create(tmp_path: Path) -> None:
     with pytest.raises(LedgerFault, match=r"there is no ledger .*ledger\.db"):
         opened(sqlite_url(tmp_path), create=False)
     assert list(tmp_path.iterdir()) == []
@@ -166,23 +174,23 @@ def a_key_file(path: Path) -> Path:
     return path
 
 
-async def test_configured_key_is_used_and_none_is_made(tmp_path: Path) -> None:
+async def test_configured_key_is_used_and_no_key_is_created(tmp_path: Path) -> None:
     key_file = a_key_file(tmp_path / "mine.key")
     ledger, _ = opened(sqlite_url(tmp_path), key_file)
     await ledger.close()
     assert not (tmp_path / "ledger.db.key").exists()
 
 
-async def test_key_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+async def test_wrong_key_is_refused(tmp_path: Path) -> None:
     await made(tmp_path)
-    with pytest.raises(LedgerFault, match="was made with another key"):
+    with pytest.raises(LedgerFault, match="was created with another key"):
         opened(sqlite_url(tmp_path), a_key_file(tmp_path / "other.key"))
     a_key_file(tmp_path / "ledger.db.key")
-    with pytest.raises(LedgerFault, match="was made with another key"):
+    with pytest.raises(LedgerFault, match="was created with another key"):
         opened(sqlite_url(tmp_path))
 
 
-async def test_missing_key_of_an_old_ledger_is_refused_and_not_made(tmp_path: Path) -> None:
+async def test_missing_key_of_an_existing_ledger_is_refused_and_not_created(tmp_path: Path) -> None:
     await made(tmp_path)
     (tmp_path / "ledger.db.key").unlink()
     with pytest.raises(LedgerFault, match=r"ledger\.db\.key cannot be read: No such file"):
@@ -190,7 +198,7 @@ async def test_missing_key_of_an_old_ledger_is_refused_and_not_made(tmp_path: Pa
     assert not (tmp_path / "ledger.db.key").exists()
 
 
-def test_configured_key_that_is_missing_is_refused(tmp_path: Path) -> None:
+def test_missing_configured_key_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LedgerFault, match=r"absent\.key cannot be read"):
         opened(sqlite_url(tmp_path), tmp_path / "absent.key")
     assert list(tmp_path.iterdir()) == []
@@ -257,13 +265,13 @@ async def test_file_that_cannot_be_used_is_refused(
     assert (path.read_bytes() if path.is_file() else b"") == before
 
 
-def test_directory_that_is_missing_is_named(tmp_path: Path) -> None:
-    with pytest.raises(LedgerFault, match="cannot be made: No such file or directory"):
+def test_missing_directory_is_named(tmp_path: Path) -> None:
+    with pytest.raises(LedgerFault, match="cannot be created: No such file or directory"):
         opened(sqlite_url(tmp_path / "absent"))
 
 
-def test_directory_that_may_not_be_written_is_named() -> None:
-    # Not under pytest's own directory, which is closed to others.
+def test_directory_that_cannot_be_written_is_named() -> None:
+    # Not under pytest's directory, which other users cannot read.
     directory = Path(tempfile.mkdtemp())
     try:
         directory.chmod(0o555)
@@ -275,7 +283,7 @@ def test_directory_that_may_not_be_written_is_named() -> None:
         shutil.rmtree(directory)
 
 
-def test_ledger_that_may_not_be_written_is_named() -> None:
+def test_ledger_that_cannot_be_written_is_named() -> None:
     directory = Path(tempfile.mkdtemp())
     try:
         path = asyncio.run(made(directory))
@@ -289,7 +297,7 @@ def test_ledger_that_may_not_be_written_is_named() -> None:
         shutil.rmtree(directory)
 
 
-# -- what is in the file
+# -- contents of the file
 
 
 MARKS = ("member-4711", "2160000000000042", "card-5555", "reply-with-phone-85261234567")
@@ -299,7 +307,7 @@ def contents_of(directory: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in directory.iterdir()}
 
 
-async def test_nothing_personal_is_in_the_files(tmp_path: Path) -> None:
+async def test_files_contain_no_personal_data(tmp_path: Path) -> None:
     ledger, vault = opened(sqlite_url(tmp_path))
     content = " ".join(MARKS).encode()
     claim = a_claim(fingerprint=vault.fingerprint(content), linkage=vault.linkage(MARKS))

@@ -1,4 +1,4 @@
-"""Another program reads the ledger's file, as an operator's sqlite3 does: nothing is lost by that."""
+"""Reading the ledger's file with another program, such as sqlite3, loses no rows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from service.ledger import LedgerUnavailable
 from service.ledger.opening import fault_of
-from service.ledger.sqlite.copies import restore
+from service.ledger.sqlite.backup import restore
 from service.ledger.sqlite.place import Place
 from tests.ledger.levels import a_bind, ended, opened, sqlite_url
 
@@ -45,8 +45,8 @@ async def ids_in(directory: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("for_long", [False, True])
-async def test_ledger_that_was_closed_while_read_is_opened_again(tmp_path: Path, for_long: bool) -> None:
-    """Its own log was taken for that of another file, and the way out dropped it with its requests."""
+async def test_ledger_closed_during_a_read_can_be_opened(tmp_path: Path, for_long: bool) -> None:
+    """Once, its log was taken for that of another file, and the way out dropped the log's requests."""
     await applied(tmp_path, "id-1")
     with read_by_another_program(tmp_path / "ledger.db", for_long=for_long):
         await applied(tmp_path, "id-2", "id-3")
@@ -54,21 +54,21 @@ async def test_ledger_that_was_closed_while_read_is_opened_again(tmp_path: Path,
     assert await ids_in(tmp_path) == ["id-1", "id-2", "id-3"]
 
 
-async def test_ledger_that_was_opened_while_it_was_read_and_killed_is_opened_again(tmp_path: Path) -> None:
+async def test_ledger_opened_during_a_read_and_killed_can_be_opened(tmp_path: Path) -> None:
     (crashed := tmp_path / "crashed").mkdir()
     await applied(tmp_path, "id-1")
     ledger, _ = opened(sqlite_url(tmp_path))
     with read_by_another_program(tmp_path / "ledger.db", for_long=True):
         await ended(ledger, a_bind("id-2"))
         await ended(ledger, a_bind("id-3"))
-        # What a kill would leave.
+        # These are the files that a kill would leave.
         for ending in ("", "-wal", ".key", ".key.ledgers"):
             shutil.copy(f"{tmp_path}/ledger.db{ending}", crashed)
     await ledger.close()
     assert await ids_in(crashed) == ["id-1", "id-2", "id-3"]
 
 
-async def test_ledger_is_marked_as_in_use_once_a_long_read_ends(tmp_path: Path) -> None:
+async def test_dirty_flag_is_set_after_a_long_read(tmp_path: Path) -> None:
     await applied(tmp_path, "id-1")
     ledger, _ = opened(sqlite_url(tmp_path))
     with read_by_another_program(tmp_path / "ledger.db", for_long=True):
@@ -80,7 +80,7 @@ async def test_ledger_is_marked_as_in_use_once_a_long_read_ends(tmp_path: Path) 
         assert connection.execute("SELECT run FROM meta").fetchone() != (None,)
 
 
-async def test_restore_waits_for_the_end_of_a_long_read(tmp_path: Path) -> None:
+async def test_restore_is_refused_during_a_long_read(tmp_path: Path) -> None:
     await applied(tmp_path, "id-1")
     place = Place(tmp_path / "ledger.db", None)
     with read_by_another_program(place.path, for_long=True):

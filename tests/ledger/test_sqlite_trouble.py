@@ -1,4 +1,4 @@
-"""What can go wrong under a SQLite ledger that is in use: it refuses, says why, and mends itself."""
+"""Faults under a SQLite ledger in use: it reports the cause, and recovers."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import pytest
 
 from service.ledger import InProgress, Known, Ledger, LedgerUnavailable, State
 from tests.ledger.levels import APPLIED, NOW_MS, a_claim, ended, granted, opened, row_of, sqlite_url
-from tests.ledger.processes import full_and_mended, output_of, started
+from tests.ledger.processes import fill_and_recover, output_of, started
 from tests.ledger.trouble import locked
 
 # -- processes
 
 
-async def test_kill_9_loses_nothing_that_was_answered(tmp_path: Path) -> None:
-    process = started("apply_for_ever", tmp_path)
+async def test_kill_9_loses_no_answered_operation(tmp_path: Path) -> None:
+    process = started("apply_forever", tmp_path)
     assert process.stdout is not None
     answered = [process.stdout.readline().strip() for _ in range(50)]
     process.send_signal(signal.SIGKILL)
@@ -36,7 +36,7 @@ async def test_kill_9_loses_nothing_that_was_answered(tmp_path: Path) -> None:
     await ledger.close()
 
 
-async def test_processes_on_one_file_never_grant_the_same_id_twice(tmp_path: Path) -> None:
+async def test_processes_on_one_file_grant_an_id_once(tmp_path: Path) -> None:
     opened_first, _ = opened(sqlite_url(tmp_path))
     outputs = output_of(*(started("claim_all", tmp_path, "300") for _ in range(3)))
     granted_lines = [line.split() for output in outputs for line in output]
@@ -49,14 +49,14 @@ async def test_processes_on_one_file_never_grant_the_same_id_twice(tmp_path: Pat
 # -- locks
 
 
-async def test_locked_file_is_waited_for_so_long_and_no_longer(sqlite: Ledger, tmp_path: Path) -> None:
+async def test_operations_wait_for_a_locked_file_up_to_the_timeout(sqlite: Ledger, tmp_path: Path) -> None:
     await ended(sqlite, a_claim())
     with locked(tmp_path / "ledger.db"):
         began = time.monotonic()
         with pytest.raises(LedgerUnavailable, match="SQLITE_BUSY"):
             await sqlite.claim(a_claim("id-2"), NOW_MS)
         assert 0.3 < time.monotonic() - began < 10
-        # Who only reads waits for nobody.
+        # Reads do not wait for the lock.
         assert await sqlite.look(a_claim(), NOW_MS) == Known(APPLIED)
         assert len(await sqlite.find("id-1")) == 1
         assert [row.key.request_id async for row in sqlite.rows()] == ["id-1"]
@@ -68,7 +68,7 @@ async def test_locked_file_is_waited_for_so_long_and_no_longer(sqlite: Ledger, t
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path | None]:
-    """Return a directory on a small file system of its own, where one can be mounted."""
+    """Return a directory on a small file system, or None if nothing can be mounted."""
     directory = tmp_path / "small"
     directory.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(directory)]
@@ -79,30 +79,30 @@ def small_disk(tmp_path: Path) -> Iterator[Path | None]:
     subprocess.run(["umount", "-l", str(directory)], check=True)
 
 
-def test_file_that_may_not_grow_is_told_and_mended(tmp_path: Path) -> None:
+def test_ledger_reports_a_file_size_limit_and_recovers(tmp_path: Path) -> None:
     ((error, looked),) = output_of(started("fill_the_disk", tmp_path))
     assert error.startswith("the ledger's file cannot be used: SQLITE_")
     assert looked == "Known"
 
 
-async def test_full_disk_is_told_and_mended(
+async def test_ledger_reports_a_full_disk_and_recovers(
     small_disk: Path | None, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     if small_disk is None:
-        test_file_that_may_not_grow_is_told_and_mended(tmp_path)
+        test_ledger_reports_a_file_size_limit_and_recovers(tmp_path)
         return
     ledger, _ = opened(sqlite_url(small_disk))
     ballast = small_disk / "ballast"
     room = os.statvfs(small_disk)
     ballast.write_bytes(bytes(room.f_bavail * room.f_frsize - 60_000))
-    await full_and_mended(ledger, ballast.unlink)
+    await fill_and_recover(ledger, ballast.unlink)
     assert capsys.readouterr().out.split("\n")[0] == "the ledger's file cannot be used: SQLITE_FULL"
 
 
-# -- files that go away
+# -- removed and replaced files
 
 
-async def test_removed_file_is_noticed_until_it_is_back(sqlite: Ledger, tmp_path: Path) -> None:
+async def test_removed_file_is_noticed_until_it_is_restored(sqlite: Ledger, tmp_path: Path) -> None:
     path, aside = tmp_path / "ledger.db", tmp_path / "aside.db"
     token = await granted(sqlite, a_claim())
     path.rename(aside)
@@ -118,7 +118,7 @@ async def test_removed_file_is_noticed_until_it_is_back(sqlite: Ledger, tmp_path
     assert await sqlite.claim(a_claim(), NOW_MS) == Known(APPLIED)
 
 
-async def test_replaced_file_is_noticed_and_left_alone(sqlite: Ledger, tmp_path: Path) -> None:
+async def test_replaced_file_is_noticed_and_not_written(sqlite: Ledger, tmp_path: Path) -> None:
     path, aside, other = tmp_path / "ledger.db", tmp_path / "aside.db", tmp_path / "other"
     await granted(sqlite, a_claim())
     other.mkdir()
@@ -141,7 +141,7 @@ async def test_removed_write_ahead_log_is_noticed(sqlite: Ledger, tmp_path: Path
     (tmp_path / "ledger.db-wal").unlink()
     with pytest.raises(LedgerUnavailable, match="cannot be reached: ENOENT"):
         await sqlite.claim(a_claim("id-2", linkage=None), NOW_MS)
-    # What stood in the log is still known to this process, and is put into the file at the end.
+    # This process still has the log open, and merges it into the file when it closes.
     await sqlite.close()
     again, _ = opened(sqlite_url(tmp_path))
     assert await row_of(again, a_claim()) is not None
@@ -149,7 +149,7 @@ async def test_removed_write_ahead_log_is_noticed(sqlite: Ledger, tmp_path: Path
 
 
 async def test_removed_shared_memory_is_noticed(sqlite: Ledger, tmp_path: Path) -> None:
-    """Another process would make it anew, and both would write to the same places of the log."""
+    """Another process would create a new one, and both would write to the same positions of the log."""
     await granted(sqlite, a_claim())
     (tmp_path / "ledger.db-shm").unlink()
     with pytest.raises(LedgerUnavailable, match="cannot be reached: ENOENT"):

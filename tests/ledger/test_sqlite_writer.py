@@ -1,4 +1,4 @@
-"""The one writer: commits that many operations share, and operations that do not disturb each other."""
+"""The writer thread: shared commits, failing and cancelled operations, and the audit."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.ledger.levels import (
 
 @contextmanager
 def held_up(directory: Path) -> Iterator[None]:
-    """Let the writer wait for another's lock, so that operations queue up."""
+    """Hold the write lock inside the block, so that operations queue up."""
     with closing(sqlite3.connect(directory / "ledger.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         yield
@@ -41,14 +41,14 @@ def connection_of(ledger: Ledger) -> sqlite3.Connection:
 
 
 def statements_of(ledger: Ledger) -> list[str]:
-    """Watch what SQLite is told from now on."""
+    """Return a list that collects the SQL statements from now on."""
     reported: list[str] = []
     connection_of(ledger).set_trace_callback(reported.append)
     return reported
 
 
 async def queued(*operations: Any) -> list[asyncio.Task[Any]]:
-    """Begin operations together, and wait until the writer has taken the first ones."""
+    """Start operations together, and wait until the writer has taken the first ones."""
     tasks = [asyncio.ensure_future(operation) for operation in operations]
     await asyncio.sleep(0.1)
     return tasks
@@ -71,7 +71,7 @@ async def test_commits_outlive_a_power_loss(sqlite: Ledger) -> None:
     assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
-async def test_commit_to_a_file_that_goes_away_meanwhile_is_no_answer(
+async def test_commit_to_a_file_removed_during_the_transaction_fails(
     sqlite: Ledger, tmp_path: Path
 ) -> None:
     path, aside = tmp_path / "ledger.db", tmp_path / "aside.db"
@@ -87,10 +87,10 @@ async def test_commit_to_a_file_that_goes_away_meanwhile_is_no_answer(
     aside.rename(path)
 
 
-async def test_connection_that_went_bad_is_replaced(sqlite: Ledger, tmp_path: Path) -> None:
+async def test_failed_connection_is_replaced(sqlite: Ledger, tmp_path: Path) -> None:
     await granted(sqlite, a_claim())
     with closing(sqlite3.connect(tmp_path / "ledger.db")) as other:
-        # Another process is there too, so that closing does not end the write-ahead log.
+        # A second connection keeps SQLite from deleting the write-ahead log at the close.
         other.execute("SELECT key_id FROM meta").fetchone()
         connection_of(sqlite).close()
         with pytest.raises(LedgerUnavailable, match="ProgrammingError"):
@@ -98,7 +98,7 @@ async def test_connection_that_went_bad_is_replaced(sqlite: Ledger, tmp_path: Pa
         assert isinstance(await sqlite.claim(a_claim(), NOW_MS), InProgress)
 
 
-async def test_looks_alone_take_no_lock(sqlite: Ledger) -> None:
+async def test_batch_of_looks_takes_no_write_lock(sqlite: Ledger) -> None:
     reported = statements_of(sqlite)
     await asyncio.gather(*(sqlite.look(claim, NOW_MS) for claim in some_claims(10)))
     assert "BEGIN IMMEDIATE" not in reported
@@ -112,7 +112,7 @@ async def test_looks_alone_take_no_lock(sqlite: Ledger) -> None:
         ({"fingerprint": object()}, LedgerUnavailable),
     ],
 )
-async def test_bad_operation_fails_alone(
+async def test_failing_operation_does_not_fail_its_batch(
     sqlite: Ledger, tmp_path: Path, bad: dict[str, object], failure: type[Exception]
 ) -> None:
     operations = [sqlite.claim(claim, NOW_MS) for claim in some_claims(20)]
@@ -126,7 +126,7 @@ async def test_bad_operation_fails_alone(
     assert len([row async for row in sqlite.rows()]) == 20
 
 
-async def test_claim_that_nobody_waits_for_is_not_begun(sqlite: Ledger, tmp_path: Path) -> None:
+async def test_claim_cancelled_in_the_queue_is_skipped(sqlite: Ledger, tmp_path: Path) -> None:
     with held_up(tmp_path):
         (taken,) = await queued(sqlite.claim(a_claim("id-0", linkage=b"0"), NOW_MS))
         waiting = await queued(*(sqlite.claim(claim, NOW_MS) for claim in some_claims(3)[1:]))
@@ -136,21 +136,17 @@ async def test_claim_that_nobody_waits_for_is_not_begun(sqlite: Ledger, tmp_path
     assert await row_of(sqlite, a_claim("id-1")) is None
 
 
-async def test_claim_that_is_cancelled_while_it_is_granted_is_taken_back(
-    sqlite: Ledger, tmp_path: Path
-) -> None:
+async def test_claim_cancelled_while_it_is_granted_is_undone(sqlite: Ledger, tmp_path: Path) -> None:
     with held_up(tmp_path):
         (taken,) = await queued(sqlite.claim(a_claim(), NOW_MS))
         taken.cancel()
-    # The grant and its undoing are both in front of this.
+    # The grant and its undo are queued before this look.
     await asyncio.sleep(0.1)
     assert await sqlite.look(a_claim(), NOW_MS) == Granted(0, was_in_doubt=False)
-    assert await granted(sqlite, a_claim(fingerprint=b"mended")) == 2
+    assert await granted(sqlite, a_claim(fingerprint=b"corrected")) == 2
 
 
-async def test_cancelled_claim_that_was_not_granted_takes_nothing_back(
-    sqlite: Ledger, tmp_path: Path
-) -> None:
+async def test_cancelled_claim_that_was_not_granted_undoes_nothing(sqlite: Ledger, tmp_path: Path) -> None:
     await granted(sqlite, a_claim())
     with held_up(tmp_path):
         (taken,) = await queued(sqlite.claim(a_claim(), NOW_MS))
@@ -159,7 +155,7 @@ async def test_cancelled_claim_that_was_not_granted_takes_nothing_back(
     assert isinstance(await sqlite.claim(a_claim(), NOW_MS), InProgress)
 
 
-async def test_ending_that_nobody_waits_for_is_recorded(sqlite: Ledger, tmp_path: Path) -> None:
+async def test_outcome_whose_recording_was_cancelled_is_recorded(sqlite: Ledger, tmp_path: Path) -> None:
     token = await granted(sqlite, a_claim())
     with held_up(tmp_path):
         tasks = await queued(
@@ -169,7 +165,7 @@ async def test_ending_that_nobody_waits_for_is_recorded(sqlite: Ledger, tmp_path
     assert await sqlite.claim(a_claim(), NOW_MS) == Known(APPLIED)
 
 
-async def test_close_finishes_what_is_queued(tmp_path: Path) -> None:
+async def test_close_completes_queued_operations(tmp_path: Path) -> None:
     ledger, _ = opened(sqlite_url(tmp_path))
     tasks = [asyncio.create_task(ended(ledger, claim)) for claim in some_claims(5)]
     claims = [asyncio.create_task(ledger.claim(claim, NOW_MS)) for claim in some_claims(400)[5:]]
@@ -184,7 +180,7 @@ async def test_close_finishes_what_is_queued(tmp_path: Path) -> None:
     await again.close()
 
 
-async def test_audit_outlives_the_row(sqlite: Ledger, tmp_path: Path) -> None:
+async def test_resolution_outlives_its_row(sqlite: Ledger, tmp_path: Path) -> None:
     await ended(sqlite, a_claim(), IN_DOUBT)
     await sqlite.resolve(a_claim().key, APPLIED, who="ann", why="asked", now_ms=NOW_MS)
     assert await sqlite.drop(before_ms=NOW_MS + 1, now_ms=NOW_MS) == 1
@@ -193,7 +189,7 @@ async def test_audit_outlives_the_row(sqlite: Ledger, tmp_path: Path) -> None:
     assert found == [("id-1", "applied", "ann", "asked", NOW_MS)]
 
 
-async def test_older_attempt_at_an_id_is_not_audited_twice(sqlite: Ledger) -> None:
+async def test_dropped_id_that_is_used_again_gets_its_own_resolution(sqlite: Ledger) -> None:
     for why in ("first", "second"):
         await ended(sqlite, a_claim(), IN_DOUBT)
         await sqlite.resolve(a_claim().key, APPLIED, who="ann", why=why, now_ms=NOW_MS)

@@ -1,4 +1,4 @@
-"""The keys of the ledger: hashes that tell nothing, and replies that open in their own row alone."""
+"""The vault: keyed hashes, replies that only their own row can unseal, and the key file."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def test_hashes_are_keyed_and_stable() -> None:
     assert one.key_check != other.key_check
 
 
-def test_hashes_stay_what_they_were() -> None:
-    """Were one of them to change, every id that is known would be a reused one."""
+def test_hashes_do_not_change_between_versions() -> None:
+    """If a hash changed, every known id would look reused."""
     vault = a_vault()
     assert vault.fingerprint(b"content").hex() == (
         "6992a8d57a1c6d2478dc5c3405c5b3a15793e3c700301e6efdf645acdf88b0f4"
@@ -51,7 +51,7 @@ def test_same_text_hashes_differently_for_each_purpose() -> None:
 @pytest.mark.parametrize(
     "others", [("ab", ""), ("", "ab"), ("ab",), ("a", "b", ""), ("a\0", "b"), ("b", "a")]
 )
-def test_parts_of_a_linkage_do_not_run_into_each_other(others: tuple[str, ...]) -> None:
+def test_linkage_names_are_encoded_unambiguously(others: tuple[str, ...]) -> None:
     assert a_vault().linkage(("a", "b")) != a_vault().linkage(others)
 
 
@@ -65,7 +65,7 @@ def test_sealed_reply_is_unsealed_in_its_row(plaintext: bytes) -> None:
     assert a_vault().unseal(sealed, ROW) == plaintext
 
 
-def test_nonce_is_drawn_for_each_reply() -> None:
+def test_each_reply_has_a_random_nonce() -> None:
     drawn: list[int] = []
 
     def random_bytes(count: int) -> bytes:
@@ -95,7 +95,7 @@ def failures() -> dict[str, tuple[Vault, bytes, Key]]:
 
 
 @pytest.mark.parametrize("why", failures())
-def test_every_way_to_fail_is_the_same_error(why: str) -> None:
+def test_all_failures_raise_the_same_error(why: str) -> None:
     vault, sealed, row = failures()[why]
     with pytest.raises(Unsealable, match=r"^the stored reply cannot be unsealed$") as caught:
         vault.unseal(sealed, row)
@@ -105,7 +105,7 @@ def test_every_way_to_fail_is_the_same_error(why: str) -> None:
 # -- the file
 
 
-def test_key_file_is_one_private_line_and_is_read_back(tmp_path: Path) -> None:
+def test_key_file_has_one_line_and_mode_0600(tmp_path: Path) -> None:
     path = tmp_path / "ledger.key"
     make_key_file(path, random_bytes=os.urandom)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -137,7 +137,7 @@ def test_key_file_is_never_overwritten(tmp_path: Path) -> None:
         "ключ".encode(),
     ],
 )
-def test_file_that_holds_no_key_is_named_and_not_quoted(tmp_path: Path, content: bytes) -> None:
+def test_file_without_a_key_is_named_and_not_quoted(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "ledger.key"
     path.write_bytes(content)
     with pytest.raises(LedgerFault, match="must hold 32 bytes as one line of base64") as caught:
@@ -145,6 +145,6 @@ def test_file_that_holds_no_key_is_named_and_not_quoted(tmp_path: Path, content:
     assert str(path) in str(caught.value)
 
 
-def test_key_file_that_is_missing_is_named(tmp_path: Path) -> None:
+def test_missing_key_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(LedgerFault, match=r"absent\.key cannot be read: No such file"):
         read_key_file(tmp_path / "absent.key")

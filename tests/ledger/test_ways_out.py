@@ -1,4 +1,4 @@
-"""The way out that a refusal names, followed to the letter, ends with a ledger that `serve` opens."""
+"""Following the way out that a refusal names gives a ledger that `serve` opens."""
 
 from __future__ import annotations
 
@@ -91,10 +91,10 @@ KEY, MARKER = "ledger.db.key", "ledger.db.key.ledgers"
         (key_is_missing, move_away(KEY, "ledger.db"), NEW, "move key and ledger away and start"),
         (key_is_damaged, move_away(KEY, "ledger.db"), NEW, "move key and ledger away and start"),
         (marker_is_a_directory, move_away(MARKER), ACCEPT, "move it away and accept"),
-        (marker_has_no_number, None, ACCEPT, "or accept the ledger that is there"),
+        (marker_has_no_number, None, ACCEPT, "or accept the present ledger"),
     ],
 )
-def test_way_out_leads_out(
+def test_way_out_of_each_refusal_works(
     tmp_path: Path, harm: Harm, before: Harm | None, words: tuple[str, ...], named: str
 ) -> None:
     asyncio.run(used(tmp_path))
@@ -113,7 +113,7 @@ def test_way_out_leads_out(
     assert len(asyncio.run(used(tmp_path))) == (1 if words is NEW else 2)
 
 
-def test_restore_of_a_name_that_cannot_be_is_refused(
+def test_restore_of_an_impossible_file_name_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asyncio.run(used(tmp_path))

@@ -1,4 +1,4 @@
-"""What happens to a ledger's file while it is in use."""
+"""Faults of a ledger's file while it is in use."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 @contextmanager
 def locked(file: Path) -> Iterator[sqlite3.Connection]:
-    """Hold the write lock as another process would."""
+    """Hold the write lock like another process."""
     with closing(sqlite3.connect(file, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
         yield other
@@ -18,7 +18,7 @@ def locked(file: Path) -> Iterator[sqlite3.Connection]:
 
 @contextmanager
 def removed(file: Path) -> Iterator[None]:
-    """Move it away, and back again."""
+    """Rename the file inside the block, and restore its name afterwards."""
     away = file.with_name("away.db")
     file.rename(away)
     yield

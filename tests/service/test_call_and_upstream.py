@@ -1,4 +1,4 @@
-"""How much time a call has, and AlipayHK's APIs as the settings describe them."""
+"""The deadline of a call, and the endpoints and the transport by the settings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alipayhk.linkage.v1 import error_reason_pb2 as reasons
 from clients.alipayhk.transport import Attempt
 from clients.alipayhk.wire.crypto import EncryptionProfile
 from clients.alipayhk.wire.endpoint import Encryption, Endpoint
@@ -18,7 +17,6 @@ from clients.alipayhk.wire.keys import Keys
 from service.config.settings import read_settings
 from service.delivery.flight import Flight
 from service.outcomes.call import certain_s, deadline_of
-from service.outcomes.refusal import Refusal
 from service.upstream import endpoints_of, transport_of
 from tests.service.fakes import call_of, known, order_of
 from tests.service.files import KeyRing, TlsFiles
@@ -39,7 +37,7 @@ MARGINS: Final[dict[str, tuple[float | None, float]]] = {
 
 
 @pytest.mark.parametrize(("remaining_s", "budget_s"), MARGINS.values(), ids=MARGINS.keys())
-def test_a_call_is_answered_a_little_before_its_deadline(
+def test_deadline_of_a_call_is_a_little_before_its_callers(
     remaining_s: float | None, budget_s: float
 ) -> None:
     before = time.monotonic()
@@ -52,13 +50,13 @@ def test_a_call_is_answered_a_little_before_its_deadline(
     default_s=st.floats(0.1, 600),
     max_s=st.floats(0.1, 600),
 )
-def test_the_margin_is_50_ms_and_at_most_a_tenth(
+def test_margin_is_50_ms_and_at_most_a_tenth(
     remaining_s: float | None, default_s: float, max_s: float
 ) -> None:
     now = time.monotonic()
     given_s = min(default_s if remaining_s is None else remaining_s, max_s)
     left_s = deadline_of(remaining_s, default_s=default_s, max_s=max_s) - now
-    assert left_s <= given_s + 0.05  # the clock goes on while this runs
+    assert left_s <= given_s + 0.05  # time passes while this runs
     assert left_s >= given_s - 0.05 - 1e-6
     assert left_s >= given_s * 0.9 - 1e-6
 
@@ -75,9 +73,7 @@ ROUNDED: Final[dict[str, tuple[float, float]]] = {
 
 
 @pytest.mark.parametrize(("real_s", "received_s"), ROUNDED.values(), ids=ROUNDED.keys())
-def test_the_time_that_a_caller_certainly_waits_allows_for_its_clients_rounding(
-    real_s: float, received_s: float
-) -> None:
+def test_certain_time_allows_for_the_clients_rounding(real_s: float, received_s: float) -> None:
     certain = certain_s(received_s)
     assert certain is not None
     assert received_s * 0.95 <= certain <= real_s
@@ -90,7 +86,7 @@ def test_rounding_and_margin_together_take_at_most_a_tenth(received_s: float) ->
     assert certain - min(0.05, certain * 0.1) >= received_s * 0.9 - 1e-6
 
 
-def test_a_flight_was_sent_if_a_byte_of_any_attempt_left(keys: Keys) -> None:
+def test_flight_is_sent_if_any_attempt_is(keys: Keys) -> None:
     for attempts, sent in (
         ((), False),
         ((False, False), False),
@@ -98,13 +94,13 @@ def test_a_flight_was_sent_if_a_byte_of_any_attempt_left(keys: Keys) -> None:
         ((False, True), True),
     ):
         order = order_of(Endpoint("SyncLinkage", "header-signed", "https://h", "/p", "C", keys, True))
-        flight = Flight(order, b"", None, "", Refusal(reasons.ERROR_REASON_LEDGER_UNAVAILABLE))
+        flight = Flight(order, b"", None, "")
         flight.attempts += [Attempt(sent=left) for left in attempts]
         assert flight.sent is sent
         assert flight.circumstances == known(sent=attempts)
 
 
-def test_the_time_that_is_left_runs_out() -> None:
+def test_time_left_runs_out() -> None:
     assert 0.5 < call_of(left_s=1.0).left_s <= 1.0
     assert call_of(left_s=-1.0).left_s <= -1.0
 
@@ -117,7 +113,7 @@ def endpoint(environ: dict[str, str], api: str, **changes: str) -> Endpoint:
     return endpoints_of(read_settings({**environ, **changed}))[api]
 
 
-def test_there_is_an_endpoint_behind_each_rpc(environ: dict[str, str]) -> None:
+def test_each_rpc_has_an_endpoint(environ: dict[str, str]) -> None:
     endpoints = endpoints_of(read_settings(environ))
     assert {api: (one.api, one.protocol) for api, one in endpoints.items()} == {
         "SyncLinkage": ("SyncLinkage", "header-signed"),
@@ -153,7 +149,7 @@ DEFAULT: Final[dict[str, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("api", DEFAULT)
-def test_an_endpoint_is_by_default_what_the_contract_says(environ: dict[str, str], api: str) -> None:
+def test_endpoint_has_the_defaults_of_the_contract(environ: dict[str, str], api: str) -> None:
     one = endpoint(environ, api)
     assert {name: getattr(one, name) for name in DEFAULT[api]} == DEFAULT[api]
 
@@ -197,7 +193,7 @@ CHANGES: Final[list[tuple[dict[str, str], dict[str, dict[str, Any]]]]] = [
 @pytest.mark.parametrize(
     ("changes", "expected"), CHANGES, ids=[" ".join(changes) for changes, _ in CHANGES]
 )
-def test_a_setting_changes_the_endpoints_that_it_is_for_and_nothing_else(
+def test_setting_changes_only_its_own_endpoints(
     environ: dict[str, str], changes: dict[str, str], expected: dict[str, dict[str, Any]]
 ) -> None:
     changed = {f"ALIPAYHK_{name}": value for name, value in changes.items()}
@@ -207,7 +203,7 @@ def test_a_setting_changes_the_endpoints_that_it_is_for_and_nothing_else(
         assert now == default | expected.get(api, {})
 
 
-def test_keys_are_ours_to_sign_and_decrypt_and_theirs_to_verify(
+def test_own_keys_sign_and_decrypt_and_alipayhks_keys_verify(
     environ: dict[str, str], ring: KeyRing
 ) -> None:
     keys = endpoint(environ, "SyncLinkage", SIGNING_KEY_VERSION="7").keys
@@ -221,7 +217,7 @@ def test_keys_are_ours_to_sign_and_decrypt_and_theirs_to_verify(
     }
 
 
-def test_keys_to_verify_and_decrypt_with_stand_newest_first(environ: dict[str, str], ring: KeyRing) -> None:
+def test_verification_and_decryption_keys_are_newest_first(environ: dict[str, str], ring: KeyRing) -> None:
     keys = endpoint(
         environ,
         "SyncLinkage",
@@ -233,7 +229,7 @@ def test_keys_to_verify_and_decrypt_with_stand_newest_first(environ: dict[str, s
     assert keys.decrypting["2"].private_numbers() == ring.other.private_numbers()
 
 
-def test_bind_account_may_have_a_signing_key_of_its_own(environ: dict[str, str], ring: KeyRing) -> None:
+def test_bind_account_can_have_its_own_signing_key(environ: dict[str, str], ring: KeyRing) -> None:
     changed = {**environ, "ALIPAYHK_BIND_ACCOUNT_SIGNING_KEY_FILE": str(ring.other_private)}
     endpoints = endpoints_of(read_settings(changed))
     for api, key in (("SyncLinkage", ring.ours), ("BindAccount", ring.other)):
@@ -257,7 +253,7 @@ async def test_connecting_takes_no_longer_than_an_attempt(
     assert timeouts == {connect_s}
 
 
-async def test_a_ca_file_is_trusted_instead_of_the_systems(environ: dict[str, str], tls: TlsFiles) -> None:
+async def test_ca_file_replaces_the_systems_certificates(environ: dict[str, str], tls: TlsFiles) -> None:
     changed = {**environ, "ALIPAYHK_UPSTREAM_CA_FILE": str(tls.ca)}
     transport = transport_of(read_settings(changed))
     try:

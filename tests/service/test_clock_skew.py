@@ -1,4 +1,4 @@
-"""What is learned of AlipayHK's clock, what is said of it, and what waits for it."""
+"""The clock skew: learned from responses, reported, and stopping BindAccount."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Clocks:
         self.skew = ClockSkew(self.metrics, window_s=WINDOW_S, clock=wall)
 
     def answer(self) -> None:
-        """Hear from AlipayHK."""
+        """Get a verified response from AlipayHK."""
         self.skew.heard(-self.ahead_s, in_window=abs(self.ahead_s) <= WINDOW_S)
 
     def gauge(self) -> float | None:
@@ -40,7 +40,7 @@ def clocks() -> Clocks:
     return Clocks()
 
 
-def test_nothing_is_known_before_the_first_verified_answer(clocks: Clocks) -> None:
+def test_skew_is_unknown_before_the_first_verified_response(clocks: Clocks) -> None:
     assert (clocks.skew.skew_s, clocks.skew.agrees, clocks.skew.text) == (None, False, "")
     assert clocks.skew.allow("BindAccount")
 
@@ -48,7 +48,7 @@ def test_nothing_is_known_before_the_first_verified_answer(clocks: Clocks) -> No
 @pytest.mark.parametrize(
     ("step_s", "agrees"), [(0.0, True), (299.0, True), (301.0, False), (-301.0, False), (MONTH_S, False)]
 )
-def test_clock_that_is_set_after_an_answer_is_noticed_without_another_one(
+def test_wall_clock_set_after_a_response_is_noticed_without_another(
     clocks: Clocks, step_s: float, agrees: bool
 ) -> None:
     clocks.answer()
@@ -67,7 +67,7 @@ def test_clock_that_is_wrong_from_the_start_never_agrees(clocks: Clocks) -> None
     assert clocks.skew.agrees, "it was set right"
 
 
-def test_answer_outside_the_window_stops_bind_account_and_nothing_else(clocks: Clocks) -> None:
+def test_response_outside_the_window_stops_only_bind_account(clocks: Clocks) -> None:
     clocks.ahead_s = 600.0
     clocks.answer()
     for _ in range(3):
@@ -88,7 +88,7 @@ def test_one_probe_is_sent_in_five_minutes(clocks: Clocks) -> None:
         clocks.answer()
 
 
-def test_verified_answer_that_agrees_ends_the_stop(clocks: Clocks) -> None:
+def test_verified_response_inside_the_window_ends_the_stop(clocks: Clocks) -> None:
     clocks.skew.heard(600.0, in_window=False)
     clocks.answer()
     assert clocks.skew.allow("BindAccount")
@@ -105,7 +105,7 @@ def test_setting_the_wall_clock_ends_the_stop_and_slewing_it_does_not(
     assert clocks.skew.stops("BindAccount") is not admits
 
 
-def test_skew_is_named_once_in_the_log_and_once_when_it_ends(clocks: Clocks, log_lines: Any) -> None:
+def test_skew_is_logged_once_and_once_when_it_ends(clocks: Clocks, log_lines: Any) -> None:
     clocks.ahead_s = 600.0
     for _ in range(3):
         clocks.answer()
@@ -121,7 +121,7 @@ def test_skew_is_named_once_in_the_log_and_once_when_it_ends(clocks: Clocks, log
     assert clocks.gauge() == pytest.approx(0, abs=0.01)
 
 
-def test_clock_that_is_set_while_nothing_is_called_is_named(clocks: Clocks, log_lines: Any) -> None:
+def test_wall_clock_set_while_nothing_is_called_is_logged(clocks: Clocks, log_lines: Any) -> None:
     clocks.answer()
     clocks.ahead_s = -3600.0
     clocks.skew.watch()

@@ -1,4 +1,4 @@
-"""Deadlines, cancelled callers, limits, shutdown: what was begun is ended, what was not is not sent."""
+"""Deadlines, cancelled callers, limits and shutdown: attempts in progress finish, others do not start."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ ANSWER: Final = sync_linkage.reply(verified())
 
 
 class Sender:
-    """A delivery to a fake client, and how to send through it."""
+    """A Delivery with a fake client."""
 
     def __init__(self, client: FakeClient, endpoint: Endpoint, max_in_flight: int) -> None:
         self.client = client
@@ -58,7 +58,7 @@ class Sender:
         self._ids = count(1)
 
     async def send(self, call: Call | None = None) -> Message:
-        """Deliver one request under an id of its own."""
+        """Deliver one request with a new id."""
         return await self.delivery.deliver(
             order_of(self._endpoint, f"req-{next(self._ids)}"), call or call_of()
         )
@@ -73,11 +73,11 @@ class Sender:
 
     @property
     def in_flight(self) -> float | None:
-        """Return how many attempts are under way by the metric."""
+        """Return the metric of attempts in flight."""
         return self.counted("alipayhk_upstream_in_flight")
 
     def ended(self, end: str) -> float:
-        """Return how many attempts ended so."""
+        """Return how many attempts ended with this result, by the metric."""
         return self.counted("alipayhk_upstream_attempts_total", end=end) or 0.0
 
 
@@ -91,7 +91,7 @@ Make = Callable[..., Sender]
 
 @pytest.fixture
 def make(keys: Keys) -> Make:
-    """Return what makes a sender."""
+    """Return a function that makes a Sender."""
     endpoint = Endpoint(
         api="SyncLinkage",
         protocol=HEADER_SIGNED,
@@ -109,29 +109,30 @@ def make(keys: Keys) -> Make:
 
 
 @pytest.fixture(autouse=True)
-async def nobody_complains() -> AsyncIterator[None]:
-    """Let no exception that nobody waits for reach the loop's own handler."""
+async def nobody_complains(log_lines: LogStream) -> AsyncIterator[None]:
+    """Check that no exception reaches the loop's handler and that every state transition is legal."""
     complaints: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
     yield
     await turns()
     assert complaints == []
+    assert log_lines.of("illegal state transition") == []
 
 
 async def turns(count: int = 5) -> None:
-    """Let the loop turn a few times."""
+    """Run a few iterations of the loop."""
     for _ in range(count):
         await asyncio.sleep(0)
 
 
 def others() -> set[asyncio.Task[Any]]:
-    """Return every task but the test's own and those of the fixtures."""
-    names = ("Delivery._fly", "Sender.send", "Attempts._abandon", "Bookkeeping._claim")
+    """Return the tasks of the code under test."""
+    names = ("Delivery._fly", "Sender.send", "Sender._abandon", "LedgerSession._ask")
     return {task for task in asyncio.all_tasks() if getattr(task.get_coro(), "__qualname__", "") in names}
 
 
 def said(log_lines: LogStream) -> list[dict[str, Any]]:
-    """Return the lines about attempts, without what differs from run to run."""
+    """Return the log lines about attempts, without times."""
     return [
         {name: value for name, value in line.items() if name not in {"time", "seconds", "event"}}
         for line in log_lines.of("attempt")
@@ -139,22 +140,22 @@ def said(log_lines: LogStream) -> list[dict[str, Any]]:
 
 
 async def rows(sender: Sender) -> list[State]:
-    """Return how the ledger's rows stand."""
+    """Return the states of the ledger's rows."""
     ledger = sender.delivery._session._ledger
     return [row.state async for row in ledger.rows()]
 
 
 async def refusal(sending: Awaitable[Message]) -> int:
-    """Return the reason for which a request was not sent."""
+    """Return the reason of a refusal."""
     with pytest.raises(Refusal) as failure:
         await sending
     return failure.value.reason
 
 
-# -- how an attempt ends
+# -- the result of an attempt
 
 
-async def test_a_success_is_returned_counted_and_logged(make: Make, log_lines: LogStream) -> None:
+async def test_success_is_returned_counted_and_logged(make: Make, log_lines: LogStream) -> None:
     sender, call = make(), call_of()
     assert await sender.send(call) == ANSWER
     assert call.circumstances == known(sent=(True,))
@@ -190,7 +191,7 @@ FAILURES: Final = [
 
 
 @pytest.mark.parametrize("error", FAILURES, ids=lambda error: type(error).__name__)
-async def test_a_failure_is_raised_as_it_is_counted_and_logged_with_its_cause(
+async def test_failure_is_raised_unchanged_counted_and_logged_with_its_cause(
     make: Make, log_lines: LogStream, error: errors.CallError
 ) -> None:
     sender, end = make(fail(error, sent=error.sent)), type(error).__name__
@@ -210,7 +211,7 @@ async def test_a_failure_is_raised_as_it_is_counted_and_logged_with_its_cause(
     }
 
 
-async def test_a_result_is_logged_by_its_code_and_never_with_its_message(
+async def test_result_is_logged_by_its_code_and_never_with_its_message(
     make: Make, log_lines: LogStream
 ) -> None:
     sender = make(fail(refused("F", "USER_NOT_EXIST", "Chan Tai Man"), sent=True))
@@ -223,7 +224,7 @@ async def test_a_result_is_logged_by_its_code_and_never_with_its_message(
 
 
 @pytest.mark.parametrize("code", ["2160000000000001", "USER_85291234567", "Chan Tai Man", "X" * 65, "a\nb"])
-async def test_what_no_code_looks_like_is_not_logged(make: Make, log_lines: LogStream, code: str) -> None:
+async def test_text_that_is_no_code_is_not_logged(make: Make, log_lines: LogStream, code: str) -> None:
     sender = make(fail(refused(code, code, "m"), sent=True))
     with pytest.raises(errors.ResultError):
         await sender.send(impatient())
@@ -232,7 +233,7 @@ async def test_what_no_code_looks_like_is_not_logged(make: Make, log_lines: LogS
 
 
 @pytest.mark.parametrize("sent", [False, True])
-async def test_a_bug_in_an_attempt_is_logged_by_its_place_and_never_with_its_text(
+async def test_unhandled_exception_is_logged_with_its_stack_and_never_with_its_text(
     make: Make, log_lines: LogStream, sent: bool
 ) -> None:
     sender, call = make(fail(KeyError("SECRET"), sent=sent)), call_of()
@@ -249,12 +250,12 @@ async def test_a_bug_in_an_attempt_is_logged_by_its_place_and_never_with_its_tex
 # -- the caller's deadline
 
 
-async def test_a_deadline_before_a_byte_left_cancels_first_and_only_then_says_not_sent(
+async def test_deadline_before_the_first_byte_cancels_before_it_reports_not_sent(
     make: Make,
 ) -> None:
     gate = Gate(sent=False)
     sender, call = make(gate), call_of(left_s=0.4)
-    call.margin_s = 10.0  # it is not about how fast this machine is
+    call.margin_s = 10.0  # so that a slow machine does not fail the test
     with pytest.raises(errors.Unreachable):
         await sender.send(call)
     assert not others()
@@ -267,7 +268,7 @@ async def test_a_deadline_before_a_byte_left_cancels_first_and_only_then_says_no
     assert sender.in_flight == 0
 
 
-async def test_a_deadline_after_a_byte_left_says_timeout_and_the_attempt_goes_on(
+async def test_deadline_after_the_first_byte_reports_timeout_and_the_attempt_continues(
     make: Make, log_lines: LogStream
 ) -> None:
     gate = Gate(sent=True)
@@ -286,7 +287,7 @@ async def test_a_deadline_after_a_byte_left_says_timeout_and_the_attempt_goes_on
     assert await rows(sender) == [State.APPLIED]
 
 
-async def test_an_attempt_that_sends_while_it_is_being_cancelled_is_not_called_unsent(make: Make) -> None:
+async def test_attempt_that_sends_while_it_is_cancelled_is_not_reported_as_not_sent(make: Make) -> None:
     async def stubborn(attempt: Attempt) -> VerifiedResponse:
         try:
             await asyncio.sleep(10)
@@ -301,7 +302,7 @@ async def test_an_attempt_that_sends_while_it_is_being_cancelled_is_not_called_u
     assert call.circumstances.sent
 
 
-async def test_an_answer_that_comes_while_it_is_being_cancelled_is_the_answer(make: Make) -> None:
+async def test_response_that_arrives_during_a_cancellation_is_returned(make: Make) -> None:
     async def stubborn(attempt: Attempt) -> VerifiedResponse:
         try:
             await asyncio.sleep(10)
@@ -313,21 +314,21 @@ async def test_an_answer_that_comes_while_it_is_being_cancelled_is_the_answer(ma
 
 
 @pytest.mark.parametrize("left_s", [0.09, 0.0, -1.0])
-async def test_with_too_little_time_left_nothing_is_sent(make: Make, left_s: float) -> None:
+async def test_call_with_too_little_time_is_not_sent(make: Make, left_s: float) -> None:
     sender, call = make(), call_of(left_s=left_s)
     assert await refusal(sender.send(call)) == reasons.ERROR_REASON_DEADLINE_TOO_SHORT
     assert sender.client.attempts == []
     assert call.circumstances == known()
 
 
-async def test_with_just_enough_time_left_it_is_sent(make: Make) -> None:
+async def test_call_with_just_enough_time_is_sent(make: Make) -> None:
     assert await make().send(call_of(left_s=0.4)) == ANSWER
 
 
-# -- a caller that goes away
+# -- a caller that disconnects
 
 
-async def test_a_cancel_before_a_byte_left_lets_nothing_leave_later(make: Make) -> None:
+async def test_nothing_is_sent_after_a_cancel_before_the_first_byte(make: Make) -> None:
     gate = Gate(sent=False)
     sender, call = make(gate), call_of()
     sending = sender.start(call)
@@ -345,7 +346,7 @@ async def test_a_cancel_before_a_byte_left_lets_nothing_leave_later(make: Make) 
     assert sender.in_flight == 0
 
 
-async def test_a_cancel_at_the_very_beginning_lets_nothing_leave(make: Make) -> None:
+async def test_nothing_is_sent_after_a_cancel_at_the_start(make: Make) -> None:
     sender, call = make(), call_of()
     sending = sender.start(call)
     await asyncio.sleep(0)
@@ -369,7 +370,7 @@ async def test_a_cancel_at_the_very_beginning_lets_nothing_leave(make: Make) -> 
     ],
     ids=["success", "lost", "result", "bug"],
 )
-async def test_a_cancel_after_a_byte_left_abandons_nothing(
+async def test_attempt_continues_after_a_cancel_once_a_byte_was_sent(
     make: Make, log_lines: LogStream, behaviour: Exception | None, end: str, state: State
 ) -> None:
     gate = Gate(sent=True)
@@ -399,7 +400,7 @@ async def test_a_cancel_after_a_byte_left_abandons_nothing(
 # -- limits
 
 
-async def test_more_than_fit_are_refused_and_fit_again_when_one_has_ended(make: Make) -> None:
+async def test_calls_above_the_limit_are_refused_until_one_finishes(make: Make) -> None:
     gate = Gate(sent=True)
     sender = make(gate, max_in_flight=2)
     under_way = [sender.start(), sender.start()]
@@ -411,7 +412,7 @@ async def test_more_than_fit_are_refused_and_fit_again_when_one_has_ended(make: 
     assert await sender.send() == ANSWER
 
 
-async def test_an_attempt_counts_until_it_ends_even_if_its_caller_has_gone(make: Make) -> None:
+async def test_attempt_counts_until_it_ends_even_without_its_caller(make: Make) -> None:
     gate = Gate(sent=True)
     sender = make(gate, max_in_flight=1)
     sending = sender.start()
@@ -424,7 +425,7 @@ async def test_an_attempt_counts_until_it_ends_even_if_its_caller_has_gone(make:
     assert await sender.send() == ANSWER
 
 
-async def test_a_callers_quota_is_its_own(make: Make) -> None:
+async def test_each_caller_has_its_own_quota(make: Make) -> None:
     gate = Gate(sent=True)
     sender = make(gate)
     under_way = [sender.start(call_of(caller=caller)) for caller in (LOYALTY, LOYALTY, BILLING)]
@@ -440,7 +441,7 @@ async def test_a_callers_quota_is_its_own(make: Make) -> None:
     assert await sender.send(call_of(caller=BILLING)) == ANSWER
 
 
-async def test_a_quota_is_looked_at_before_the_limit_of_all(make: Make) -> None:
+async def test_quota_is_checked_before_the_overall_limit(make: Make) -> None:
     gate = Gate(sent=True)
     sender = make(gate, max_in_flight=1)
     under_way = sender.start(call_of(caller=BILLING))
@@ -452,7 +453,7 @@ async def test_a_quota_is_looked_at_before_the_limit_of_all(make: Make) -> None:
     await under_way
 
 
-async def test_what_is_refused_leaves_no_trace(make: Make, log_lines: LogStream) -> None:
+async def test_refused_call_leaves_no_row_and_no_line(make: Make, log_lines: LogStream) -> None:
     sender, call = make(max_in_flight=0), call_of()
     assert await refusal(sender.send(call)) == reasons.ERROR_REASON_OVERLOADED
     assert call.circumstances == known()
@@ -461,10 +462,10 @@ async def test_what_is_refused_leaves_no_trace(make: Make, log_lines: LogStream)
     assert sender.in_flight is None
 
 
-# -- going down
+# -- shutting down
 
 
-async def test_after_close_everything_is_refused_and_what_is_under_way_ends(make: Make) -> None:
+async def test_close_refuses_new_calls_and_finishes_those_in_flight(make: Make) -> None:
     gate = Gate(sent=True)
     sender = make(gate)
     under_way = sender.start()
@@ -479,11 +480,11 @@ async def test_after_close_everything_is_refused_and_what_is_under_way_ends(make
     assert await under_way == ANSWER
 
 
-async def test_idle_is_true_at_once_where_nothing_is_under_way(make: Make) -> None:
+async def test_idle_returns_immediately_if_nothing_is_in_flight(make: Make) -> None:
     assert await make().delivery.idle(0.0)
 
 
-async def test_idle_waits_for_attempts_whose_callers_have_gone(make: Make) -> None:
+async def test_idle_waits_for_attempts_without_callers(make: Make) -> None:
     gate = Gate(sent=True)
     sender = make(gate)
     sending = sender.start()
@@ -497,7 +498,7 @@ async def test_idle_waits_for_attempts_whose_callers_have_gone(make: Make) -> No
     assert await waiting
 
 
-# -- a thousand at once
+# -- a thousand calls
 
 
 DICE: Final = random.Random(20260301)
@@ -505,7 +506,7 @@ DICE: Final = random.Random(20260301)
 
 
 async def mixed(attempt: Attempt) -> VerifiedResponse:
-    """End in any way, after any time before and after the first byte."""
+    """End with a random result, after random times before and after the first byte."""
     await turns(DICE.randrange(4))
     attempt.sent = DICE.random() < 0.8
     await turns(DICE.randrange(4))
@@ -517,7 +518,7 @@ async def mixed(attempt: Attempt) -> VerifiedResponse:
 
 
 async def a_thousand_ends(sender: Sender) -> list[tuple[Call, object]]:
-    """Make a thousand calls, fifty at a time, and cancel some; return how each ended."""
+    """Make a thousand calls, fifty at a time, and cancel some; return the result of each."""
     calls = [
         call_of(
             caller=DICE.choice([LOYALTY, BILLING, Caller("other", frozenset())]),
@@ -535,7 +536,7 @@ async def a_thousand_ends(sender: Sender) -> list[tuple[Call, object]]:
     return list(zip(calls, ends, strict=True))
 
 
-async def test_a_thousand_mixed_calls_leave_nothing_behind(make: Make, log_lines: LogStream) -> None:
+async def test_thousand_mixed_calls_leave_nothing_in_flight(make: Make, log_lines: LogStream) -> None:
     sender = make(mixed, max_in_flight=40)
     ends = await a_thousand_ends(sender)
     assert await sender.delivery.idle(2.0)
@@ -543,8 +544,9 @@ async def test_a_thousand_mixed_calls_leave_nothing_behind(make: Make, log_lines
     await turns()
     kinds = {type(end).__name__ for _, end in ends}
     sent = {"SyncLinkageResponse", "ConnectionLost", "ResultError", "KeyError"}
-    # A machine that stands still for a while lets callers' time run out as well.
-    assert kinds - {"Timeout"} == sent | {"Refusal", "CancelledError", "Unreachable"}
+    # On a machine that stalls, deadlines expire, and some of these results do not occur.
+    assert {"SyncLinkageResponse", "Refusal"} <= kinds
+    assert kinds <= sent | {"Refusal", "CancelledError", "Unreachable", "Timeout"}
     assert {call.circumstances.sent for call, end in ends if type(end).__name__ in sent} == {True}
     not_sent = Refusal | errors.NotSent
     assert {call.circumstances.sent for call, end in ends if isinstance(end, not_sent)} == {False}

@@ -1,4 +1,4 @@
-"""What a status carries beside its code: which details, how large, and when to try again."""
+"""The details of a status: their kinds, their size, and when to retry."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from alipayhk.linkage.v1 import error_reason_pb2 as reasons
 from service.outcomes.details import status_of, trailers_of
 from service.outcomes.refusal import Refusal, Violation
 from service.outcomes.result_codes import ResultCodes
-from service.outcomes.table import Outcome, Retry, Verdict, verdict_of
+from service.outcomes.table import Outcome, Retry
+from service.outcomes.verdict import Verdict, verdict_of
 from tests.service.fakes import known, refused
 from tests.service.test_outcome_table import TABLE, Case
 
@@ -61,12 +62,12 @@ def many(count: int, *, description: str = "is required") -> tuple[Violation, ..
     return tuple(Violation(f"field_{number}", description) for number in range(count))
 
 
-# -- which details there are
+# -- kinds of details
 
 
 @pytest.mark.parametrize("idempotent", [True, False])
 @pytest.mark.parametrize("case", TABLE, ids=lambda case: case.what)
-def test_every_row_carries_exactly_the_details_of_its_kind(case: Case, idempotent: bool) -> None:
+def test_every_row_has_exactly_the_details_of_its_kind(case: Case, idempotent: bool) -> None:
     reported = verdict_of(case.error, case.known(idempotent=idempotent), ResultCodes())
     status = Status.FromString(dict(trailers_of(reported, "req-1"))["grpc-status-details-bin"])
     code, reason, outcome, retry = case.reported(idempotent=idempotent)
@@ -80,7 +81,7 @@ def test_every_row_carries_exactly_the_details_of_its_kind(case: Case, idempoten
 
 
 @pytest.mark.parametrize("retry", Retry)
-def test_when_to_try_again_is_told_exactly_where_the_same_request_may_be(retry: Retry) -> None:
+def test_retry_info_is_present_exactly_for_same_request_id(retry: Retry) -> None:
     reported = verdict(retry, retry_after_s=2.5)
     status, pushback = status_of(reported, ""), dict(trailers_of(reported, ""))["grpc-retry-pushback-ms"]
     if retry is Retry.SAME_REQUEST_ID:
@@ -105,7 +106,7 @@ PUSHBACKS: Final[list[tuple[float | None, bool, str]]] = [
 
 
 @pytest.mark.parametrize(("left_s", "resends_ended", "pushback"), PUSHBACKS)
-def test_grpc_retries_only_where_its_wait_fits_and_the_gateway_did_not_give_up(
+def test_grpc_retries_only_if_its_wait_fits_and_resends_did_not_end(
     left_s: float | None, resends_ended: bool, pushback: str
 ) -> None:
     reported = verdict(Retry.SAME_REQUEST_ID)
@@ -126,22 +127,22 @@ def test_pushback_is_a_whole_number_of_milliseconds(retry_after_s: float, pushba
     assert dict(trailers_of(reported, ""))["grpc-retry-pushback-ms"] == pushback
 
 
-def test_a_request_id_that_is_not_valid_is_not_repeated() -> None:
+def test_invalid_request_id_is_not_in_the_details() -> None:
     assert not details(status_of(verdict(), ""), RequestInfo)
 
 
-def test_without_violations_there_is_no_bad_request() -> None:
+def test_status_without_violations_has_no_bad_request() -> None:
     assert not details(status_of(verdict(), "req-1"), BadRequest)
 
 
-def test_every_violation_is_named_in_order() -> None:
+def test_every_violation_is_listed_in_order() -> None:
     violations = many(20)
     (bad_request,) = details(status_of(verdict(violations=violations), "req-1"), BadRequest)
     found = [(item.field, item.description) for item in bad_request.field_violations]
     assert found == [(violation.field, violation.description) for violation in violations]
 
 
-# -- how large they are
+# -- size
 
 
 FACT_LIMITS: Final = {
@@ -174,7 +175,7 @@ def test_details_are_under_six_kib(reported: Verdict) -> None:
 
 
 @pytest.mark.parametrize("count", [*range(80, 180), 500, 5000])
-def test_the_last_violation_says_how_many_more_there_are(count: int) -> None:
+def test_last_violation_counts_those_not_listed(count: int) -> None:
     status = status_of(verdict(violations=many(count, description="has control characters")), "r" * 128)
     assert status.ByteSize() < SIX_KIB
     (bad_request,) = details(status, BadRequest)
@@ -186,14 +187,14 @@ def test_the_last_violation_says_how_many_more_there_are(count: int) -> None:
     assert [item.field for item in named] == [f"field_{number}" for number in range(len(named))]
 
 
-def test_details_name_as_many_violations_as_fit() -> None:
+def test_details_list_as_many_violations_as_fit() -> None:
     status = status_of(verdict(violations=many(999)), "req-1")
     assert status.ByteSize() > SIX_KIB - 256
 
 
 @pytest.mark.parametrize(("name", "characters_max"), FACT_LIMITS.items())
 @pytest.mark.parametrize("character", ["a", "語", FOUR_BYTES])
-def test_a_fact_is_cut_at_its_limit_between_characters(
+def test_fact_is_cut_at_its_limit_between_characters(
     name: str, characters_max: int, character: str
 ) -> None:
     for count in (characters_max - 1, characters_max, characters_max + 1):
@@ -201,7 +202,7 @@ def test_a_fact_is_cut_at_its_limit_between_characters(
         assert metadata[name] == character * min(count, characters_max)
 
 
-def test_the_longest_result_of_alipayhk_arrives_cut_and_in_time() -> None:
+def test_longest_result_of_alipayhk_is_cut_and_fits() -> None:
     error = refused("F" * 1000, FOUR_BYTES * 1000, FOUR_BYTES * 1000)
     reported = verdict_of(error, known(sent=(True,) * 99), ResultCodes())
     status = status_of(reported, "r" * 128)
@@ -224,7 +225,7 @@ ODD: Final = {
 
 
 @pytest.mark.parametrize("text", ODD.values(), ids=ODD.keys())
-def test_odd_text_in_a_fact_never_keeps_the_details_from_being_written(text: str) -> None:
+def test_odd_text_in_a_fact_does_not_break_the_details(text: str) -> None:
     status = status_of(verdict(facts={"result_message": text}), "req-1")
     assert Status.FromString(status.SerializeToString()) == status
     if text.isascii() or "\ud800" not in text:

@@ -1,4 +1,4 @@
-"""A status that comes after the end of its call, on a real server: its caller did not get it."""
+"""A status that is sent after the end of its call, on a real server: the caller does not get it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def call(port: int, timeout_s: float | None, began: threading.Event) -> None:
 
 
 @pytest.mark.parametrize(("code", "timeout_s"), [("DEADLINE_EXCEEDED", 0.5), ("CANCELLED", None)])
-async def test_status_that_its_caller_did_not_get_is_counted_as_the_end_that_came_before(
+async def test_status_that_its_caller_did_not_get_is_counted_as_cancelled_or_expired(
     code: str, timeout_s: float | None
 ) -> None:
     began, metrics = threading.Event(), Metrics()

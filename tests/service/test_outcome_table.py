@@ -1,4 +1,4 @@
-"""The contract's outcome table, written out once more, against what `status` tells."""
+"""The contract's outcome table, written out a second time, compared with `verdict_of`."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ import service
 from alipayhk.linkage.v1 import error_reason_pb2 as reasons
 from clients.alipayhk.wire import errors
 from service.outcomes import sentences
-from service.outcomes.call import Circumstances
+from service.outcomes.circumstances import Circumstances
 from service.outcomes.refusal import Refusal, Violation
 from service.outcomes.result_codes import Meaning, ResultCodes
 from service.outcomes.sentences import SENTENCES
-from service.outcomes.table import FAILURES, REFUSALS, RETRY_AFTER_MAX_S, RETRY_AFTER_S, Verdict, verdict_of
+from service.outcomes.table import FAILURES, REFUSALS, RETRY_AFTER_MAX_S, RETRY_AFTER_S
+from service.outcomes.verdict import Verdict, verdict_of
 from tests.service.fakes import known, refused
 
 PROMISED: Final = True
-"""What a row says by the promise of idempotency; False: the same whatever was promised."""
+"""Whether the row depends on the API being idempotent."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One row: what happened, and what an idempotent call is told."""
+    """One row: the failure, and the verdict on a call of an idempotent API."""
 
     what: str
     error: Exception
@@ -39,15 +40,15 @@ class Case:
     retry: str
     by_promise: bool = False
     in_doubt: bool = False
-    """Whether an earlier attempt, of this call or of another, may have taken effect."""
+    """Whether an earlier attempt, by this call or by another, may have taken effect."""
 
     def known(self, *, api: str = "SyncLinkage", idempotent: bool = True) -> Circumstances:
-        """Return what is known of a call that ends so, whose last attempt is the only one of its own."""
+        """Return the circumstances of a call that made one attempt, which failed in this way."""
         sent = (True,) if getattr(self.error, "sent", False) else ()
         return known(api=api, idempotent=idempotent, sent=sent, in_doubt=self.in_doubt)
 
     def reported(self, *, idempotent: bool) -> tuple[StatusCode, str, str, str]:
-        """Return what a call is told by the contract: its table, and the note below it."""
+        """Return the verdict of the contract: its table, and the note below it."""
         code, retry = self.code, self.retry
         if self.by_promise and not idempotent:
             retry = "operator"
@@ -95,7 +96,7 @@ ROWS: Final = (
          C.INVALID_ARGUMENT, "INVALID_REQUEST", "not_sent", NEW),
     Case("the certificate is in no allow-list", refusal("CALLER_UNAUTHENTICATED"),
          C.UNAUTHENTICATED, "CALLER_UNAUTHENTICATED", "not_sent", OPERATOR),
-    Case("the caller may not call this method", refusal("CALLER_NOT_ALLOWED"),
+    Case("the caller is not allowed to call this method", refusal("CALLER_NOT_ALLOWED"),
          C.PERMISSION_DENIED, "CALLER_NOT_ALLOWED", "not_sent", OPERATOR),
     Case("under 100 ms left", refusal("DEADLINE_TOO_SHORT"),
          C.DEADLINE_EXCEEDED, "DEADLINE_TOO_SHORT", "not_sent", SAME),
@@ -103,7 +104,7 @@ ROWS: Final = (
          C.RESOURCE_EXHAUSTED, "OVERLOADED", "not_sent", SAME),
     Case("too much at once of this caller", refusal("CALLER_QUOTA_EXCEEDED"),
          C.RESOURCE_EXHAUSTED, "CALLER_QUOTA_EXCEEDED", "not_sent", SAME),
-    Case("going down", refusal("SHUTTING_DOWN"),
+    Case("shutting down", refusal("SHUTTING_DOWN"),
          C.UNAVAILABLE, "SHUTTING_DOWN", "not_sent", SAME),
     Case("breaker open", refusal("CIRCUIT_OPEN"),
          C.UNAVAILABLE, "CIRCUIT_OPEN", "not_sent", SAME),
@@ -119,9 +120,9 @@ ROWS: Final = (
          C.FAILED_PRECONDITION, "STALE_BIZ_TIME", "not_sent", NEVER),
     Case("the same biz_time with other content", refusal("BIZ_TIME_TIE"),
          C.FAILED_PRECONDITION, "BIZ_TIME_TIE", "not_sent", NEW),
-    Case("the same request is under way elsewhere", refusal("REQUEST_IN_PROGRESS"),
+    Case("the same request is in progress elsewhere", refusal("REQUEST_IN_PROGRESS"),
          C.ABORTED, "REQUEST_IN_PROGRESS", "unknown", SAME),
-    Case("another request for this linkage is under way", refusal("LINKAGE_BUSY"),
+    Case("another request for this linkage is in progress", refusal("LINKAGE_BUSY"),
          C.ABORTED, "LINKAGE_BUSY", "not_sent", SAME),
     Case("an earlier BindAccount of this id is in doubt", refusal("OUTCOME_IN_DOUBT"),
          C.UNKNOWN, "OUTCOME_IN_DOUBT", "unknown", OPERATOR),
@@ -199,20 +200,20 @@ AFTER_A_DOUBT: Final = (
     *(replace(row, what=f"after a doubt, {row.what}", outcome="unknown", in_doubt=True)
       for row in ROWS if row.outcome == "not_sent"),
 )
-"""The same where an earlier attempt may have taken effect: what this call did not send may stand."""
+"""The same rows after an earlier attempt that may have taken effect: not_sent becomes unknown."""
 # fmt: on
 
 TABLE: Final = (*ROWS, *AFTER_A_DOUBT)
 
 BY_WHAT_IS_KNOWN: Final = {"GATEWAY_BUG"}
-"""Has tests of its own below: its outcome depends on whether a byte left."""
+"""Tested separately below: its outcome depends on whether the request was sent."""
 
 NAMES: Final = {
     name.removeprefix("ERROR_REASON_") for name, number in reasons.ErrorReason.items() if number
 }
 
 UNSAFE: Final = [case for case in TABLE if case.outcome == "unknown" and case.known().sent]
-"""What this call sent and may have taken effect."""
+"""The rows of requests that were sent and may have taken effect."""
 
 
 def reported(verdict: Verdict) -> tuple[StatusCode, str, str, str]:
@@ -221,13 +222,13 @@ def reported(verdict: Verdict) -> tuple[StatusCode, str, str, str]:
 
 @pytest.mark.parametrize("idempotent", [True, False], ids=["promised", "not promised"])
 @pytest.mark.parametrize("case", TABLE, ids=lambda case: case.what)
-def test_every_row_is_told_as_the_contract_says(case: Case, idempotent: bool) -> None:
+def test_every_row_has_the_verdict_of_the_contract(case: Case, idempotent: bool) -> None:
     verdict = verdict_of(case.error, case.known(idempotent=idempotent), ResultCodes())
     assert reported(verdict) == case.reported(idempotent=idempotent)
 
 
 @pytest.mark.parametrize("case", TABLE, ids=lambda case: case.what)
-def test_a_row_is_the_same_for_both_rpcs(case: Case) -> None:
+def test_row_is_the_same_for_both_rpcs(case: Case) -> None:
     verdicts = [
         verdict_of(case.error, case.known(api=api), ResultCodes()) for api in ("SyncLinkage", "BindAccount")
     ]
@@ -239,12 +240,12 @@ def test_every_reason_has_a_row() -> None:
 
 
 @pytest.mark.parametrize("case", TABLE, ids=lambda case: case.what)
-def test_after_a_doubt_nothing_is_told_as_not_sent(case: Case) -> None:
+def test_nothing_is_not_sent_after_a_doubt(case: Case) -> None:
     circumstances = replace(case.known(), in_doubt=True)
     assert verdict_of(case.error, circumstances, ResultCodes()).outcome != "not_sent"
 
 
-# -- a retried call, whose earlier attempts its caller never saw
+# -- a retried call: its caller never saw the earlier attempts
 
 ROWS_NOT_SENT: Final = [case for case in ROWS if case.outcome == "not_sent"]
 CANNOT_HAVE_BEEN_SENT: Final = {"INVALID_REQUEST"}
@@ -252,7 +253,7 @@ CANNOT_HAVE_BEEN_SENT: Final = {"INVALID_REQUEST"}
 
 @pytest.mark.parametrize("idempotent", [True, False])
 @pytest.mark.parametrize("case", ROWS_NOT_SENT, ids=lambda case: case.what)
-def test_a_retried_call_of_which_no_ledger_told_is_unknown_and_the_rest_stays(
+def test_retried_call_without_a_look_up_is_unknown_instead_of_not_sent(
     case: Case, idempotent: bool
 ) -> None:
     circumstances = replace(case.known(idempotent=idempotent), retried=True)
@@ -264,13 +265,13 @@ def test_a_retried_call_of_which_no_ledger_told_is_unknown_and_the_rest_stays(
 
 
 @pytest.mark.parametrize("case", TABLE, ids=lambda case: case.what)
-def test_a_retried_call_of_which_a_ledger_told_is_as_any_other(case: Case) -> None:
+def test_retried_call_after_a_look_up_is_like_any_other(case: Case) -> None:
     circumstances = replace(case.known(), retried=True, looked_up=True)
     assert reported(verdict_of(case.error, circumstances, ResultCodes())) == case.reported(idempotent=True)
 
 
 @pytest.mark.parametrize("case", TABLE, ids=lambda case: case.what)
-def test_a_call_that_is_not_retried_is_the_same_without_a_look(case: Case) -> None:
+def test_call_that_is_not_retried_does_not_depend_on_a_look_up(case: Case) -> None:
     circumstances = replace(case.known(), looked_up=False)
     assert reported(verdict_of(case.error, circumstances, ResultCodes())) == case.reported(idempotent=True)
 
@@ -278,19 +279,19 @@ def test_a_call_that_is_not_retried_is_the_same_without_a_look(case: Case) -> No
 @pytest.mark.parametrize(
     "case", [case for case in AFTER_A_DOUBT if "F:" in case.what], ids=lambda case: case.what
 )
-def test_a_refusal_of_a_retried_call_is_read_as_after_a_doubt(case: Case) -> None:
+def test_rejection_of_a_retried_call_is_judged_as_after_a_doubt(case: Case) -> None:
     circumstances = replace(case.known(), in_doubt=False, retried=True)
     assert reported(verdict_of(case.error, circumstances, ResultCodes())) == case.reported(idempotent=True)
 
 
-def test_a_refusal_that_is_replayed_is_the_same_for_a_retried_call() -> None:
+def test_replayed_rejection_is_the_same_for_a_retried_call() -> None:
     circumstances = known(replayed=True, retried=True)
     verdict = verdict_of(refused("F", "A_CODE_THAT_NO_TABLE_KNOWS"), circumstances, ResultCodes())
     assert reported(verdict) == (C.FAILED_PRECONDITION, "WALLET_REJECTED", "rejected", NEW)
 
 
 @pytest.mark.parametrize("looked_up", [True, False])
-def test_a_bug_before_a_look_is_unknown_to_a_retried_call(looked_up: bool) -> None:
+def test_unhandled_exception_before_a_look_up_is_unknown_for_a_retried_call(looked_up: bool) -> None:
     verdict = verdict_of(_Bug("x"), known(retried=True, looked_up=looked_up), ResultCodes())
     assert verdict.outcome == ("not_sent" if looked_up else "unknown")
 
@@ -306,7 +307,7 @@ def test_every_reason_with_a_row_has_one_constant_sentence() -> None:
         assert not {"%", "{", "}"} & set(sentence)
 
 
-def test_a_sentence_is_a_constant_of_the_code_and_nothing_is_put_into_it() -> None:
+def test_sentence_is_a_constant_without_values() -> None:
     tree = ast.parse(Path(inspect.getfile(sentences)).read_text("utf-8"))
     (table,) = (node for node in ast.walk(tree) if isinstance(node, ast.Dict))
     assert all(isinstance(value, ast.Constant) and isinstance(value.value, str) for value in table.values)
@@ -320,7 +321,7 @@ def test_answer_outside_the_window_is_reported_with_its_skew() -> None:
 
 
 @pytest.mark.parametrize("case", TABLE, ids=lambda case: case.what)
-def test_a_sentence_says_what_the_outcome_says(case: Case) -> None:
+def test_sentence_agrees_with_the_outcome(case: Case) -> None:
     sentence = verdict_of(case.error, case.known(), ResultCodes()).sentence
     expected = {
         "not_sent": ("Nothing was sent.",),
@@ -340,7 +341,7 @@ def test_nothing_unsafe_to_repeat_is_unavailable(case: Case) -> None:
 
 @pytest.mark.parametrize("idempotent", [True, False])
 @pytest.mark.parametrize("case", TABLE, ids=lambda case: case.what)
-def test_unavailable_and_unknown_invite_to_a_retry_only_where_it_is_the_same_request(
+def test_unavailable_and_unknown_allow_a_retry_only_of_the_same_request(
     case: Case, idempotent: bool
 ) -> None:
     verdict = verdict_of(case.error, case.known(idempotent=idempotent), ResultCodes())
@@ -350,7 +351,7 @@ def test_unavailable_and_unknown_invite_to_a_retry_only_where_it_is_the_same_req
         assert verdict.retry == "operator"
 
 
-# -- every way to end has a row
+# -- every failure has a row
 
 
 def kinds(parent: type[errors.CallError]) -> Iterator[type[errors.CallError]]:
@@ -360,7 +361,7 @@ def kinds(parent: type[errors.CallError]) -> Iterator[type[errors.CallError]]:
 
 
 NEVER_RAISED: Final = {errors.NotSent, errors.NoAnswer, errors.AnswerError}
-"""Only what they are divided into is."""
+"""Base classes: only their subclasses are raised."""
 
 
 def test_every_failure_of_the_client_has_a_row() -> None:
@@ -368,15 +369,15 @@ def test_every_failure_of_the_client_has_a_row() -> None:
 
 
 @pytest.mark.parametrize("kind", FAILURES, ids=lambda kind: kind.__name__)
-def test_a_failure_says_sent_where_its_row_does_not_say_not_sent(kind: type[errors.CallError]) -> None:
+def test_failure_is_sent_unless_its_row_is_not_sent(kind: type[errors.CallError]) -> None:
     assert kind.sent is (FAILURES[kind].outcome != "not_sent")
 
 
 def reasons_in_the_code() -> Iterator[str]:
-    """Name every reason outside the two tables, but those that a verdict's is compared with."""
+    """Yield every reason in the code outside the tables, except in comparisons."""
     root = Path(inspect.getfile(service)).parent
     for path in root.rglob("*.py"):
-        if path.name not in {"table.py", "sentences.py"}:
+        if path.name not in {"table.py", "sentences.py", "verdict.py"}:
             tree = ast.parse(path.read_text("utf-8"))
             compared = {
                 id(side)
@@ -394,11 +395,11 @@ def test_every_refusal_that_the_code_raises_has_a_row() -> None:
     assert set(reasons_in_the_code()) == rows
 
 
-# -- a bug
+# -- an unhandled exception
 
 
 class _Bug(Exception):
-    """Carries what nobody may see."""
+    """An exception whose text must stay secret."""
 
 
 @pytest.mark.parametrize(
@@ -416,7 +417,7 @@ class _Bug(Exception):
 @pytest.mark.parametrize(
     "error", [_Bug("SECRET"), KeyError("SECRET"), TimeoutError("SECRET"), OSError("SECRET")]
 )
-def test_a_bug_is_told_by_what_is_known(
+def test_unhandled_exception_is_unknown_only_if_the_request_was_sent(
     sent: tuple[bool, ...], outcome: str, idempotent: bool, error: Exception
 ) -> None:
     verdict = verdict_of(error, known(sent=sent, idempotent=idempotent), ResultCodes())
@@ -425,14 +426,14 @@ def test_a_bug_is_told_by_what_is_known(
 
 
 @pytest.mark.parametrize("circumstances", [known(in_doubt=True), known(replayed=True)])
-def test_a_bug_is_unknown_where_the_ledger_knows_of_an_earlier_attempt(
+def test_unhandled_exception_is_unknown_after_an_earlier_attempt(
     circumstances: Circumstances,
 ) -> None:
     verdict = verdict_of(_Bug("SECRET"), circumstances, ResultCodes())
     assert reported(verdict) == (StatusCode.INTERNAL, "GATEWAY_BUG", "unknown", "operator")
 
 
-def test_the_id_of_a_bug_is_opaque_and_its_own() -> None:
+def test_error_id_is_opaque_and_unique() -> None:
     ids = {verdict_of(_Bug("x"), known(), ResultCodes()).facts["error_id"] for _ in range(100)}
     assert len(ids) == 100
     assert all(len(error_id) == 16 and int(error_id, 16) >= 0 for error_id in ids)
@@ -495,13 +496,13 @@ FACTS: Final[dict[str, tuple[Exception, tuple[bool, ...], dict[str, str]]]] = {
 
 
 @pytest.mark.parametrize(("error", "sent", "facts"), FACTS.values(), ids=FACTS.keys())
-def test_facts_are_told_where_known(
+def test_known_facts_are_in_the_verdict(
     error: Exception, sent: tuple[bool, ...], facts: dict[str, str]
 ) -> None:
     assert verdict_of(error, known(sent=sent), ResultCodes()).facts == facts
 
 
-def test_an_answer_from_the_ledger_says_so_beside_all_its_facts() -> None:
+def test_replayed_verdict_has_all_facts_and_replayed() -> None:
     first, again = (
         verdict_of(refused("F", "PARAM_ILLEGAL"), circumstances, ResultCodes())
         for circumstances in (known(sent=(True,)), known(replayed=True))
@@ -510,7 +511,7 @@ def test_an_answer_from_the_ledger_says_so_beside_all_its_facts() -> None:
     assert {**again.facts, "attempts": "1"} == {**first.facts, "replayed": "true"}
 
 
-def test_violations_come_with_a_refusal_and_with_nothing_else() -> None:
+def test_only_a_refusal_has_violations() -> None:
     found = (Violation("user_id", "is required"), Violation("biz_time", "is required"))
     error = Refusal(reasons.ERROR_REASON_INVALID_REQUEST, found)
     assert verdict_of(error, known(), ResultCodes()).violations == found
@@ -529,14 +530,14 @@ def test_violations_come_with_a_refusal_and_with_nothing_else() -> None:
     ],
 )
 @pytest.mark.parametrize("http_status", [200, 429, 503])
-def test_an_answer_says_how_long_to_wait_within_a_bound(
+def test_retry_after_of_a_response_is_used_within_a_bound(
     http_status: int, retry_after_s: float, wait_s: float
 ) -> None:
     error = unsigned(http_status, retry_after_s=retry_after_s)
     assert verdict_of(error, known(), ResultCodes()).retry_after_s == wait_s
 
 
-# -- the table of result codes, and more of them
+# -- result codes, built in and in RESULT_CODES_FILE
 
 
 MORE: Final = ResultCodes({"BindAccount": {"ALREADY_BOUND": C.ALREADY_EXISTS, "PROCESS_FAIL": C.NOT_FOUND}})

@@ -26,6 +26,7 @@ from google.rpc.status_pb2 import Status
 from clients.alipayhk.api import Api
 
 from ...config.environment import environment_for_children
+from ...ledger.sqlite.opening import url_of
 from ...server.linkage_service import RPCS
 from ..keys import generate
 from .calls import ENCRYPTED, EXAMPLES, PLAIN, Example
@@ -95,7 +96,7 @@ def _start_all(directory: Path, stack: ExitStack) -> None:
         "PUBLIC_KEY_FILES": f"1={theirs['public_key_file']}",
         **{f"{api.name}_PATH": path for api, path in PATHS.items()},
         "DRAIN_DELAY_S": "0",
-        "LEDGER_URL": f"sqlite:///{directory}/ledger.db",
+        "LEDGER_URL": url_of(directory / "ledger.db"),
     }
     print(f"Starting a gateway on {PLAIN} ...", flush=True)
     plain = {"LISTEN": PLAIN, "ADMIN_LISTEN": PLAIN_ADMIN}
@@ -103,7 +104,7 @@ def _start_all(directory: Path, stack: ExitStack) -> None:
     print(f"Starting a gateway that encrypts on {ENCRYPTED} ...", flush=True)
     encrypted = {"LISTEN": ENCRYPTED, "ADMIN_LISTEN": ENCRYPTED_ADMIN, "ENCRYPT": "true"}
     encrypted["REQUIRE_ENCRYPTED_RESPONSE"] = "true"
-    encrypted["LEDGER_URL"] = f"sqlite:///{directory}/ledger-encrypting.db"
+    encrypted["LEDGER_URL"] = url_of(directory / "ledger-encrypting.db")
     _start(stack, ENCRYPTED, ["serve"], directory / "encrypting.log", **common | encrypted)
     print()
 

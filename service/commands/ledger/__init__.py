@@ -1,1 +1,1 @@
-"""`alipayhk-gateway ledger`: requests in the ledger, and the ledger as a file."""
+"""`alipayhk-gateway ledger`: commands on the requests of a ledger, and on its file."""

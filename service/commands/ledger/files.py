@@ -1,6 +1,6 @@
-"""`alipayhk-gateway ledger init`, `backup` and `restore`: the ledger's file as a whole.
+"""`alipayhk-gateway ledger init`, `backup` and `restore`: commands on the ledger's file.
 
-Exit status: 0 done, 1 there is a ledger already, 69 a process uses the ledger, 73 a file cannot be made,
+Exit status: 0 done, 1 there is a ledger already, 69 a process uses the ledger, 73 a file cannot be created,
 78 bad configuration, or a ledger or backup that cannot be used.
 """
 
@@ -20,22 +20,23 @@ from typing import Final
 from ...ledger import LedgerFault, LedgerUnavailable
 from ...ledger.identity import Found
 from ...ledger.marker import Entry
-from ...ledger.opening import open_ledger, sqlite_path
-from ...ledger.sqlite.copies import Restored, back_up, begin_entry, forget_log, restore
+from ...ledger.opening import file_of, open_ledger
+from ...ledger.sqlite.backup import Restored, back_up, move_log_aside, register, restore
 from ...ledger.sqlite.file import name_of
-from ...ledger.sqlite.place import Place, naming_faults, open_place, using
-from ...ledger.sqlite.run import inspect
+from ...ledger.sqlite.inspection import inspect
+from ...ledger.sqlite.opening import url_of
+from ...ledger.sqlite.place import Place, file_errors_as_faults, lock_of, open_place
 from ..exit_codes import EX_CANTCREAT, EX_CONFIG, EX_UNAVAILABLE
 from .requests import NOT_DONE, AddParser, Facts, clock_ms, fail, moment_text
 
-PATIENCE_S: Final = 1.0
-"""How long another process that uses the ledger is waited for: it may be just closing it."""
+LOCK_TIMEOUT_S: Final = 1.0
+"""Timeout for another process to release the ledger: it may be closing it."""
 
 Command = Callable[[argparse.Namespace, Place], int]
 
 
 def configure(add_parser: AddParser, add_config: Callable[[argparse.ArgumentParser], None]) -> None:
-    """Add the subcommands, each with the options by which `add_config` finds the settings."""
+    """Add the subcommands, each with the options that `add_config` adds to name the settings."""
 
     def add(name: str, command: Command, summary: str, more: str) -> argparse.ArgumentParser:
         added = add_parser(name, help=summary, description=f"{summary.capitalize()}. {more}")
@@ -47,26 +48,26 @@ def configure(add_parser: AddParser, add_config: Callable[[argparse.ArgumentPars
     init = add(
         "init",
         _init,
-        "make a new ledger",
-        "For the very first start where the file beside the key cannot be written; run it once.",
+        "create a new ledger",
+        "Needed once, before the very first start, if the directory of the key cannot be written.",
     )
     init.add_argument(
         "--new",
         action="store_true",
-        help="beside a key that has had a ledger: keep the key, forget what that ledger knew",
+        help="for a key that has had a ledger: keep the key and start without the records of that ledger",
     )
     backup = add(
         "backup",
         _backup,
         "write a consistent copy of the ledger, also while a gateway uses it",
-        "The copy does not have the key. A file that is there is never overwritten.",
+        "The copy does not contain the key. An existing file is never overwritten.",
     )
     backup.add_argument("file", type=Path, metavar="FILE")
     restored = add(
         "restore",
         _restore,
-        "put a backup in the ledger's place, or accept the file that is there",
-        "No gateway may use the ledger. What was there before is kept beside it.",
+        "replace the ledger by a backup, or accept the present file",
+        "Stop the gateway first. The replaced file is kept under another name.",
     )
     restored.add_argument("file", type=Path, metavar="FILE", nargs="?")
 
@@ -74,10 +75,8 @@ def configure(add_parser: AddParser, add_config: Callable[[argparse.ArgumentPars
 def run(args: argparse.Namespace, ledger_url: str, key_file: Path | None) -> int:
     """Run one subcommand on a ledger; return its exit status."""
     command: Command = args.ledger_file_command
-    if (path := sqlite_path(ledger_url)) is None:
-        return fail(f"LEDGER_URL is {ledger_url}: nothing is kept outside the gateway", EX_CONFIG)
     try:
-        return command(args, Place(path, key_file))
+        return command(args, Place(file_of(ledger_url), key_file))
     except LedgerFault as fault:
         return fail(str(fault), EX_CONFIG)
     except LedgerUnavailable as error:
@@ -87,42 +86,42 @@ def run(args: argparse.Namespace, ledger_url: str, key_file: Path | None) -> int
 def _init(args: argparse.Namespace, place: Place) -> int:
     path, marker = place.path, place.marker
     moved: tuple[Path, ...] = ()
-    with using(path) as lock, naming_faults(path, "made"):
-        lock.acquire_alone(PATIENCE_S)
+    with lock_of(path) as lock, file_errors_as_faults(path, "created"):
+        lock.acquire_alone(LOCK_TIMEOUT_S)
         found = inspect(path, is_unused=True)
         if isinstance(found, Found):
             lock.release()
             return fail(f"there is a ledger {path} already", NOT_DONE)
         if args.new:
-            moved = forget_log(path, _aside())
+            moved = move_log_aside(path, _aside())
         else:
             place.must_be_free(found, is_alone=True)
             if not place.makes_key and marker.read():
                 raise LedgerFault(
-                    f"{marker.path} says that this key has had a ledger: restore a backup with: "
-                    "alipayhk-gateway ledger restore FILE, or, if what it knew may be forgotten, start a "
-                    "new one with: alipayhk-gateway ledger init --new"
+                    f"{marker.path} shows that this key has had a ledger: restore a backup with: "
+                    "alipayhk-gateway ledger restore FILE, or, if losing its records is acceptable, "
+                    "start a new one with: alipayhk-gateway ledger init --new"
                 )
         ledger, vault = open_place(place, lock, os.urandom, needs_marker=False)
         entry = Entry(0, str(path))
-        fault = begin_entry(marker, ledger.ledger_id, entry)
+        fault = register(marker, ledger.ledger_id, entry)
         asyncio.run(ledger.close())
     facts: Facts = {"ledger": str(path), "ledger_id": ledger.ledger_id, "key_id": vault.key_id}
     facts |= {"marker": None if fault else str(marker.path), "moved_aside": [str(file) for file in moved]}
-    lines = [f"made the ledger {path}, which knows of no earlier request", *_about_marker(place, fault)]
+    lines = [f"created the ledger {path} without earlier requests", *_about_marker(place, fault)]
     return _say(args, facts, lines)
 
 
 def _backup(args: argparse.Namespace, place: Place) -> int:
     ledger, _ = open_ledger(
-        f"sqlite:///{place.path}", place.configured_key_file, random_bytes=os.urandom, create=False
+        url_of(place.path), place.configured_key_file, random_bytes=os.urandom, create=False
     )
     target: Path = args.file.absolute()
     taken_ms = clock_ms()
     try:
         summary = back_up(place.path, target, taken_ms)
     except FileExistsError:
-        return fail(f"{target} is there already, and is not overwritten", EX_CANTCREAT)
+        return fail(f"{target} exists already and is not overwritten", EX_CANTCREAT)
     except OSError as error:
         return fail(f"{target} cannot be written: {error.strerror}", EX_CANTCREAT)
     except sqlite3.Error as error:
@@ -138,11 +137,11 @@ def _backup(args: argparse.Namespace, place: Place) -> int:
 
 def _restore(args: argparse.Namespace, place: Place) -> int:
     path, backup = place.path, args.file
-    with using(path) as lock:
-        with naming_faults(path, "restored"):
+    with lock_of(path) as lock:
+        with file_errors_as_faults(path, "restored"):
             if backup is not None and backup.exists() and path.exists() and backup.samefile(path):
                 backup = None
-            lock.acquire_alone(PATIENCE_S)
+            lock.acquire_alone(LOCK_TIMEOUT_S)
             done = restore(place, backup and backup.absolute(), clock_ms(), _aside())
         lock.release()
     summary, until = done.summary, moment_text(clock_ms())
@@ -159,9 +158,9 @@ def _about_restored(place: Place, done: Restored, since: str | None, until: str)
     unknown = f"between {since} and {until}" if since else f"before {until}"
     return [
         f"the ledger {place.path} has {summary.requests} requests, {summary.in_doubt} of them in doubt",
-        f"it does not know request ids that were first used {unknown}",
-        "ask AlipayHK about each BindAccount of that time before it is sent again",
-        *(f"kept what was there before as {file}" for file in done.moved_aside),
+        f"it does not know the request ids that were first used {unknown}",
+        "ask AlipayHK about each BindAccount of that time before sending it again",
+        *(f"kept the replaced file as {file}" for file in done.moved_aside),
         *_about_marker(place, done.marker_fault),
     ]
 
@@ -170,7 +169,7 @@ def _about_marker(place: Place, fault: str) -> list[str]:
     if not fault:
         return []
     return [
-        f"{place.marker.path} cannot be written ({fault}): an older copy of this ledger will be accepted"
+        f"{place.marker.path} cannot be written ({fault}): an older copy of this ledger would be accepted"
     ]
 
 
@@ -180,5 +179,5 @@ def _say(args: argparse.Namespace, facts: Facts, lines: list[str]) -> int:
 
 
 def _aside() -> str:
-    """Return what is put after the name of a file that is kept."""
+    """Return the suffix for the name of a replaced file."""
     return datetime.fromtimestamp(time.time(), UTC).strftime(".before-%Y%m%dT%H%M%S.%fZ")

@@ -1,4 +1,4 @@
-"""`alipayhk-gateway ledger` on the ledger that the settings name: its requests, and its file."""
+"""`alipayhk-gateway ledger`: read the settings of the ledger, and run a subcommand on it."""
 
 from __future__ import annotations
 

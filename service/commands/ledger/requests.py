@@ -1,7 +1,7 @@
-"""`alipayhk-gateway ledger`: see what was sent, and end a doubt that AlipayHK will not end.
+"""`alipayhk-gateway ledger list`, `show`, `resolve` and `export`: commands on the ledger's requests.
 
 Exit status: 0 done, 1 not found or not in doubt, 69 the ledger cannot be used now, 78 bad configuration,
-141 nobody reads what it writes any more.
+141 the reader of the output has closed it.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from typing import Final
 from clients.alipayhk.api import API_NAMES
 
 from ...ledger import Ending, Ledger, LedgerFault, LedgerUnavailable, Row, State
-from ...ledger.opening import MEMORY, OFF, open_ledger
+from ...ledger.opening import open_ledger
 from ..exit_codes import EX_CONFIG, EX_UNAVAILABLE
 
 NOT_DONE: Final = 1
 READER_GONE: Final = 128 + signal.SIGPIPE
-"""What a shell says of any other tool whose reader has gone."""
+"""The exit status that a shell reports for a tool killed by SIGPIPE."""
 WORDS_MAX: Final = 500
 
 Facts = dict[str, object]
 Command = Callable[[argparse.Namespace, Ledger], Awaitable[int]]
 AddParser = Callable[..., argparse.ArgumentParser]
-"""Adds a subcommand, as argparse's `add_parser` does."""
+"""Adds a subcommand, like argparse's `add_parser`."""
 
 
 def configure(
     parser: argparse.ArgumentParser, add_config: Callable[[argparse.ArgumentParser], None]
 ) -> AddParser:
-    """Add the subcommands, and return what adds more; `add_config` adds the options that name settings."""
+    """Add the subcommands; return the function that adds more."""
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(name: str, command: Command, summary: str) -> argparse.ArgumentParser:
@@ -49,20 +49,20 @@ def configure(
         added.set_defaults(ledger_command=command)
         return added
 
-    listed = add("list", _list, "list requests, the longest unchanged first")
-    listed.add_argument("--in-doubt", action="store_true", help="only those whose outcome is not known")
-    show = add("show", _show, "show what is known of a request id")
+    listed = add("list", _list, "list requests, the oldest update first")
+    listed.add_argument("--in-doubt", action="store_true", help="only requests with an unknown outcome")
+    show = add("show", _show, "show the requests with an id")
     show.add_argument("request_id", metavar="REQUEST_ID")
-    resolve = add("resolve", _resolve, "record what a request in doubt came to, as a person found out")
+    resolve = add("resolve", _resolve, "record the outcome of a request in doubt, as a person found it out")
     resolve.add_argument("request_id", metavar="REQUEST_ID")
     outcome = resolve.add_mutually_exclusive_group(required=True)
-    outcome.add_argument("--applied", action="store_true", help="AlipayHK did it")
-    outcome.add_argument("--rejected", action="store_true", help="AlipayHK did not, and will not")
-    resolve.add_argument("--reason", required=True, type=_words, help="how that is known; no personal data")
-    resolve.add_argument("--api", choices=API_NAMES, help="which, where the id is known to several")
-    resolve.add_argument("--client-id", help="whose, where the id is known under several client ids")
+    outcome.add_argument("--applied", action="store_true", help="AlipayHK applied it")
+    outcome.add_argument("--rejected", action="store_true", help="AlipayHK did not apply it, and will not")
+    resolve.add_argument("--reason", required=True, type=_words, help="the evidence, no personal data")
+    resolve.add_argument("--api", choices=API_NAMES, help="the API, if several have this id")
+    resolve.add_argument("--client-id", help="the client id, if several have this id")
     resolve.add_argument(
-        "--who", type=_words, default=_os_user(), help="who found out (default: %(default)s)"
+        "--who", type=_words, default=_os_user(), help="who found the outcome (default: %(default)s)"
     )
     export = add("export", _export, "write every request changed since a time, one JSON object a line")
     export.add_argument(
@@ -70,7 +70,7 @@ def configure(
         required=True,
         type=_moment,
         metavar="TIME",
-        help="ISO 8601; UTC where it names no offset",
+        help="ISO 8601; UTC if it has no offset",
     )
     return commands.add_parser
 
@@ -78,8 +78,6 @@ def configure(
 def run(args: argparse.Namespace, ledger_url: str, key_file: Path | None) -> int:
     """Run one subcommand on a ledger; return its exit status."""
     try:
-        if ledger_url in {OFF, MEMORY}:
-            return fail(f"LEDGER_URL is {ledger_url}: nothing is kept outside the gateway", EX_CONFIG)
         ledger, _ = open_ledger(ledger_url, key_file, random_bytes=os.urandom, create=False)
     except LedgerFault as fault:
         return fail(str(fault), EX_CONFIG)
@@ -89,7 +87,7 @@ def run(args: argparse.Namespace, ledger_url: str, key_file: Path | None) -> int
         status = asyncio.run(_on(ledger, args))
         sys.stdout.flush()
     except BrokenPipeError:
-        # As `head` leaves it. What is left goes nowhere, or Python would complain at its end.
+        # The reader, such as `head`, closed the pipe. Python would report an error when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return READER_GONE
     except LedgerUnavailable as error:
@@ -147,22 +145,22 @@ async def _export(args: argparse.Namespace, ledger: Ledger) -> int:
 
 
 async def _find(ledger: Ledger, request_id: str) -> Sequence[Row]:
-    # An id is printable ASCII. A word of the command line need not even be text, which SQLite wants.
+    # Ids are printable ASCII. An argument of the command line may be no text, which SQLite would reject.
     return await ledger.find(request_id) if request_id.isascii() else ()
 
 
 def _why_not(rows: Sequence[Row]) -> str:
-    """Say where a request stands that a person cannot decide about."""
+    """Say why a person cannot resolve a request."""
     if not rows:
         return "no such request"
     (row,) = rows
     if row.state is State.SENDING:
-        return f"this request is under way until {moment_text(row.lease_until_ms)}: try again then"
-    return f"this request is not in doubt: it is {row.state} since {moment_text(row.updated_ms)}"
+        return f"this request is in progress until {moment_text(row.lease_until_ms)}: try again then"
+    return f"this request is not in doubt: state {row.state} since {moment_text(row.updated_ms)}"
 
 
 def _chosen(args: argparse.Namespace, rows: Sequence[Row]) -> Row | str:
-    """Return the one row that is meant, or why there is none."""
+    """Return the one row that the arguments select, or why there is no such row."""
     meant = [
         row
         for row in rows
@@ -174,7 +172,7 @@ def _chosen(args: argparse.Namespace, rows: Sequence[Row]) -> Row | str:
 
 
 def facts(row: Row, now_ms: int) -> Facts:
-    """Tell what a person may see of a row: no hash, and nothing that is sealed."""
+    """Return the members of a row that people may see: no hash, and no sealed data."""
     ending, resolved = row.ending, row.resolved
     return {
         "client_id": row.key.client_id,
@@ -217,13 +215,13 @@ def _moment(text: str) -> int:
         moment = datetime.fromisoformat(text)
     except ValueError:
         raise argparse.ArgumentTypeError("must be a time like 2026-03-01T08:00:00+08:00") from None
-    # A time without an offset is UTC, as every time that these commands write.
+    # A time without an offset is UTC, like every time that these commands print.
     known = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return (known - datetime.fromtimestamp(0, UTC)) // timedelta(milliseconds=1)
 
 
 def moment_text(ms: int) -> str:
-    """Write a time in milliseconds as every ledger command does."""
+    """Format milliseconds since 1970 as every ledger command does."""
     return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds")
 
 
@@ -240,6 +238,6 @@ def _os_user() -> str:
 
 
 def fail(message: str, status: int) -> int:
-    """Write why nothing was done; return the exit status."""
+    """Print why nothing was done; return the exit status."""
     print(f"alipayhk-gateway: {message}", file=sys.stderr)
     return status

@@ -1,1 +1,31 @@
-"""The ledger in one SQLite file."""
+"""The ledger in one SQLite file: durable, and shared by the processes of one host.
+
+Theory of operation ------------------- **Threads.** Each process has one writer thread with one connection
+(`writer`). The event loop puts operations into its queue. The thread takes all that have queued up, at most
+256, and runs them in one transaction. The operations that arrive during its commit share the next
+transaction. A caller gets its result after the commit. `find` and `rows` read over read-only connections of
+their own, in other threads: in WAL mode a reader and the writer do not wait for each other.
+
+**Durability.** The journal is a write-ahead log with synchronous=FULL: COMMIT returns after an fsync of the
+log (https://sqlite.org/wal.html, https://sqlite.org/pragma.html#pragma_synchronous). So a result that a
+caller got survives kill -9 and power loss. Checkpoints copy the log into the main file later. If one
+operation of a batch fails by its own fault, the transaction is rolled back, and each operation is run again
+in its own transaction. If the file fails, every operation of the batch raises LedgerUnavailable, and its
+commit may be durable or not.
+
+**Several processes.** A transaction that writes takes SQLite's write lock first (BEGIN IMMEDIATE) and waits
+at most 500 ms for another process. So claims of several workers are decided one after the other.
+
+**A crash** leaves a log that the next process to open the file recovers:
+
+    before COMMIT returns    the whole transaction or nothing of it, and no caller got a result
+    after COMMIT             the whole transaction; a claim whose grant reached no caller becomes in doubt
+    at any time              the dirty flag (see `dirty_flag`), so that a copy without its log is noticed
+
+A claim whose caller was cancelled while it was queued is skipped, or undone if it was granted.
+
+**A file that was deleted or replaced.** SQLite would continue to commit to the unlinked file without an
+error. So the inodes of the database, of its log and of its shared memory are compared before and after each
+transaction with those at the time of opening. If they differ, the commit is lost: its operations raise
+LedgerUnavailable, as do all later ones, until the same files are at the path again.
+"""

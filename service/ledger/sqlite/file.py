@@ -1,4 +1,4 @@
-"""The SQLite ledger's file: what is in it, how it is opened, and whether it still is at its path."""
+"""Open a SQLite ledger's file, and check that the same file is still at its path."""
 
 from __future__ import annotations
 
@@ -14,89 +14,89 @@ from urllib.parse import quote
 
 from .. import LedgerFault, LedgerUnavailable
 from ..usage_lock import UsageLock
-from .run import Run, mark_closed
+from .dirty_flag import DirtyFlag, clear
 from .schema import MIGRATIONS, SCHEMA_VERSION, version_of
 
-BUSY_MS: Final = 500
-"""How long another process of this host is waited for."""
-OPENING_S: Final = 5.0
-"""How long, when the file is opened: another worker may just be making it."""
-_NAP_S: Final = 0.02
+BUSY_TIMEOUT_MS: Final = 500
+"""Timeout for the write lock of another process on this host."""
+OPEN_TIMEOUT_S: Final = 5.0
+"""Timeout while another worker opens or creates the file."""
+_POLL_S: Final = 0.02
 
 
 @dataclass(frozen=True, slots=True)
 class KeyMark:
-    """By what a database knows its key."""
+    """The values that a database stores to recognize its key."""
 
     key_id: str
     key_check: bytes
 
     def must_fit(self, path: Path, key_id: str, key_check: bytes) -> None:
-        """Raise LedgerFault where a database was made with another key."""
+        """Raise LedgerFault if a database was created with another key."""
         if key_check != self.key_check:
             raise LedgerFault(
-                f"the ledger {path} was made with another key (its id is {key_id}, "
-                f"that of LEDGER_KEY_FILE is {self.key_id}): put the right one back"
+                f"the ledger {path} was created with another key (its id is {key_id}, "
+                f"that of LEDGER_KEY_FILE is {self.key_id}): put the right key back"
             )
 
 
 class LedgerFile:
-    """One database file, which stays the same file for as long as it is used.
+    """One database file, which must stay the same file while it is used.
 
-    Without a lock nobody else is known to use it, and it is not marked as closed cleanly.
+    Without a lock, other users are unknown, and the file is not marked as closed cleanly.
     """
 
     def __init__(self, path: Path, mark: KeyMark, lock: UsageLock | None = None) -> None:
         self.path = path
         self.mark = mark
-        self.run = Run(os.urandom(8).hex())
+        self.dirty_flag = DirtyFlag(os.urandom(8).hex())
         self.ledger_id = ""
-        """The ledger's random id, known once it is open."""
+        """The random id of the ledger; empty before the file is open."""
         self.token_at_open = 0
         self._lock = lock
         self._inodes: tuple[tuple[int, int], ...] | None = None
 
-    def open(self, *, patience_s: float = 0) -> sqlite3.Connection:
-        """Connect, and bring the schema up to date; raise LedgerFault where that can never work."""
+    def open(self, *, timeout_s: float = 0) -> sqlite3.Connection:
+        """Connect, and migrate the schema; raise LedgerFault if the file can never be opened."""
         if self._inodes is not None:
             self.must_be_the_same()
-        give_up = time.monotonic() + patience_s
+        deadline_s = time.monotonic() + timeout_s
         while True:
             try:
                 return self._connect()
             except sqlite3.Error as error:
-                # Switching a new file to WAL does not wait for others by itself.
-                if not is_busy(error) or time.monotonic() > give_up:
+                # SQLite does not apply its busy timeout to the switch of a new file to WAL.
+                if not is_busy(error) or time.monotonic() > deadline_s:
                     raise
-            time.sleep(_NAP_S)
+            time.sleep(_POLL_S)
 
     def close(self, connection: sqlite3.Connection) -> None:
-        """Close the writer's connection, and mark the file as closed cleanly if nobody else uses it."""
+        """Close the writer's connection, and clear the dirty flag if no other process uses the file."""
         if self._lock is not None and self._lock.try_alone():
-            mark_closed(connection)
+            clear(connection)
         with suppress(sqlite3.Error):
             connection.close()
 
     def release(self) -> None:
-        """Let others have the ledger to themselves."""
+        """Release the usage lock."""
         if self._lock is not None:
             self._lock.release()
 
     def open_to_read(self) -> sqlite3.Connection:
-        """Connect for a reader that never waits for the writer, nor the writer for it."""
+        """Connect for a reader; it and the writer never wait for each other."""
         self.must_be_the_same()
         connection = sqlite3.connect(
             f"file:{quote(str(self.path))}?mode=ro",
             uri=True,
             isolation_level=None,
             check_same_thread=False,
-            timeout=BUSY_MS / 1000,
+            timeout=BUSY_TIMEOUT_MS / 1000,
         )
         connection.execute("PRAGMA query_only = ON")
         return connection
 
     def must_be_the_same(self) -> None:
-        """Raise LedgerUnavailable where another file, or none, is at the path: SQLite would not notice."""
+        """Raise LedgerUnavailable if the file was deleted or replaced, which SQLite does not notice."""
         try:
             same = self._inodes_now() == self._inodes
         except OSError as error:
@@ -106,9 +106,9 @@ class LedgerFile:
             raise LedgerUnavailable("the ledger's file was replaced")
 
     def _inodes_now(self) -> tuple[tuple[int, int], ...]:
-        # What is committed is in the write-ahead log first, and processes find it there by the shared
-        # memory: two that do not share that would overwrite each other's commits.
-        stats = [os.stat(f"{self.path}{part}") for part in ("", "-wal", "-shm")]  # noqa: PTH116  (often)
+        # Commits are in the write-ahead log first, and processes find them through the shared memory. Two
+        # processes with different logs or shared memory would overwrite each other's commits.
+        stats = [os.stat(f"{self.path}{part}") for part in ("", "-wal", "-shm")]  # noqa: PTH116  (faster)
         return tuple((stat.st_dev, stat.st_ino) for stat in stats)
 
     def _connect(self) -> sqlite3.Connection:
@@ -117,7 +117,7 @@ class LedgerFile:
             self._prepare(connection)
             if self._inodes is None:
                 self._inodes = self._inodes_now()
-                self.run.opened(is_alone=self._lock is not None and self._lock.is_alone)
+                self.dirty_flag.opened(is_alone=self._lock is not None and self._lock.is_alone)
             self.must_be_the_same()
         except BaseException:
             connection.close()
@@ -125,13 +125,15 @@ class LedgerFile:
         return connection
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
-        connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
-        # In one transaction: another worker may be making the ledger at this moment.
+        connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+        # Read in one transaction: another worker may be creating the ledger.
         connection.execute("BEGIN")
         version = version_of(connection)
         connection.execute("COMMIT")
         if connection.execute("PRAGMA journal_mode = WAL").fetchone() != ("wal",):
-            raise LedgerFault(f"the ledger {self.path} is on a file system that cannot share memory")
+            raise LedgerFault(
+                f"the ledger {self.path} is on a file system without shared memory: move it to a local disk"
+            )
         connection.execute("PRAGMA synchronous = FULL")
         if version < SCHEMA_VERSION:
             self._migrate(connection)
@@ -141,7 +143,7 @@ class LedgerFile:
 
     def _migrate(self, connection: sqlite3.Connection) -> None:
         connection.execute("BEGIN EXCLUSIVE")
-        # Read again: another worker may have come first.
+        # Read again: another worker may have migrated first.
         version = version_of(connection)
         for migration in MIGRATIONS[version:]:
             for statement in migration.split(";"):
@@ -157,15 +159,15 @@ class LedgerFile:
 
 
 def is_busy(error: BaseException) -> bool:
-    """Whether somebody else holds the lock."""
+    """Whether another connection holds the lock."""
     return isinstance(error, sqlite3.Error) and name_of(error).startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
 
 
 def is_damage(error: sqlite3.Error) -> bool:
-    """Whether the file is not, or no longer, a whole database."""
+    """Whether the file is damaged or is no database."""
     return name_of(error).startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB"))
 
 
 def name_of(error: sqlite3.Error) -> str:
-    """Name an error without its text."""
+    """Return the name of an error, without its text."""
     return str(getattr(error, "sqlite_errorname", type(error).__name__))

@@ -1,4 +1,4 @@
-"""The ledger in a SQLite file: durable before it answers, and shared by the processes of one host."""
+"""The `Ledger` port on a SQLite file. See the package for its theory of operation."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from .writer import Writer
 
 PAGE_ROWS: Final = 500
 DROP_ROWS: Final = 200
-"""How many rows one transaction forgets, so that claims get in between."""
+"""Maximum number of rows that one transaction deletes, so that claims are not delayed."""
 
 
 class SqliteLedger:
-    """Writes through one thread; people read through connections of their own."""
+    """Writes through one thread; `find` and `rows` read over separate connections."""
 
     outlives_crash: ClassVar[bool] = True
 
     def __init__(
         self, file: LedgerFile, marker: Marker | None = None, report: Callable[[str], None] = lambda _: None
     ) -> None:
-        """Open the file, and keep its entry in the marker; `report` as for MarkerKeeper."""
+        """Open the file, and keep its entry in the marker; MarkerKeeper calls `report`."""
         self._file = file
         self._keeper: MarkerKeeper | None = None
         self._writer = Writer(file, self._granted)
@@ -42,16 +42,16 @@ class SqliteLedger:
         return self._file.ledger_id
 
     async def claim(self, claim: Claim, now_ms: int) -> Answer:
-        """Answer by the rules, and write what was granted."""
+        """Answer by the rules, and write a grant."""
 
-        def take_back(answer: Answer) -> None:
-            # Whoever claimed was cancelled and never heard of the grant, so that nothing was sent.
+        def on_abandoned(answer: Answer) -> None:
+            # The claiming task was cancelled before it got the grant, so nothing was sent.
             if isinstance(answer, Granted):
                 with suppress(LedgerUnavailable):
                     undone = self._writer.submit(lambda on: on.undo(claim.key, answer.token, now_ms))
-                    undone.add_done_callback(_nobody_waits)
+                    undone.add_done_callback(_consume_failure)
 
-        done = self._writer.submit(lambda on: on.claim(claim, now_ms), take_back=take_back)
+        done = self._writer.submit(lambda on: on.claim(claim, now_ms), on_abandoned=on_abandoned)
         return cast("Answer", await done)
 
     async def look(self, claim: Claim, now_ms: int) -> Answer:
@@ -59,7 +59,7 @@ class SqliteLedger:
         return cast("Answer", await self._writer.submit(lambda on: on.look(claim, now_ms), writes=False))
 
     async def renew(self, key: Key, token: int, lease_ms: int, now_ms: int) -> bool:
-        """Count another attempt."""
+        """Write another attempt with a new lease."""
         return bool(await self._writer.submit(lambda on: on.renew(key, token, lease_ms, now_ms)))
 
     async def extend(self, key: Key, token: int, lease_ms: int, now_ms: int) -> bool:
@@ -67,24 +67,24 @@ class SqliteLedger:
         return bool(await self._writer.submit(lambda on: on.extend(key, token, lease_ms, now_ms)))
 
     async def record(self, key: Key, token: int, ending: Ending, now_ms: int) -> bool:
-        """Write what came of it, once."""
+        """Write the outcome; keep an outcome that is recorded."""
         return bool(await self._writer.submit(lambda on: on.record(key, token, ending, now_ms)))
 
     async def undo(self, key: Key, token: int, now_ms: int) -> bool:
-        """Remove the row, or put it back to where it was."""
+        """Remove the row, or restore the state before the attempt."""
         return bool(await self._writer.submit(lambda on: on.undo(key, token, now_ms)))
 
     async def find(self, request_id: str) -> Sequence[Row]:
-        """Look through every client id and API."""
+        """Return the rows of every client id and API."""
         return [row_of(found) for found in await asyncio.to_thread(self._read, FIND, (request_id,))]
 
     async def resolve(self, key: Key, ending: Ending, *, who: str, why: str, now_ms: int) -> bool:
-        """End a doubt, and keep who did so in a table that nothing is ever dropped from."""
+        """Write the decision, also into a table that `drop` does not touch."""
         resolution = Resolution(who, why, now_ms)
         return bool(await self._writer.submit(lambda on: on.resolve(key, ending, resolution)))
 
     async def rows(self, *, since_ms: int = 0, in_doubt_at_ms: int | None = None) -> AsyncIterator[Row]:
-        """Go through them page by page; a row that changes meanwhile may come again, changed."""
+        """Yield the rows page by page. A row that changes in between may be yielded again."""
         statement = PAGE_OF_ROWS if in_doubt_at_ms is None else PAGE_IN_DOUBT
         place = {"updated_ms": since_ms, "id": 0, "limit": PAGE_ROWS, "in_doubt_at_ms": in_doubt_at_ms}
         while True:
@@ -96,7 +96,7 @@ class SqliteLedger:
             place |= {"updated_ms": row_of(page[-1]).updated_ms, "id": page[-1][-1]}
 
     async def drop(self, *, before_ms: int, now_ms: int) -> int:
-        """Forget what ended long ago, a few rows in each transaction."""
+        """Delete old rows that have an outcome, a few in each transaction."""
         await self._writer.submit(lambda on: on.mark(before_ms=before_ms, now_ms=now_ms))
         total = 0
         while True:
@@ -108,7 +108,7 @@ class SqliteLedger:
                 return total
 
     async def close(self) -> None:
-        """Finish what is being written."""
+        """Complete the pending writes, update the marker, and release the file."""
         await self._writer.close()
         if self._keeper is not None:
             await asyncio.to_thread(self._keeper.close)
@@ -126,7 +126,7 @@ class SqliteLedger:
             raise LedgerUnavailable(f"the ledger's file cannot be read: {name_of(error)}") from None
 
 
-def _nobody_waits(done: asyncio.Future[Any]) -> None:
-    """Take note of a failure, so that asyncio does not."""
+def _consume_failure(done: asyncio.Future[Any]) -> None:
+    """Retrieve a failure, so that asyncio does not log it."""
     if not done.cancelled():
         done.exception()

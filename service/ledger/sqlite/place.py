@@ -1,4 +1,4 @@
-"""Where a SQLite ledger is, with its key, marker and lock: whether it may be opened there, or made."""
+"""The files of a SQLite ledger (database, key, marker, lock), and how to open or create it there."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from ..ownership import give_to_owner_of
 from ..usage_lock import UsageLock, lock_path
 from ..vault import RandomBytes, Vault, make_key_file, read_key_file, sync_directory
 from .file import KeyMark, LedgerFile, is_busy, is_damage, name_of
+from .inspection import has_log, inspect, log_path
 from .ledger import SqliteLedger
-from .run import has_log, inspect, log_path
 
 _RESTORE: Final = "restore a backup with: alipayhk-gateway ledger restore FILE"
 _START_NEW: Final = "start a new one with: alipayhk-gateway ledger init --new"
@@ -30,11 +30,11 @@ class Place:
 
     path: Path
     configured_key_file: Path | None
-    """LEDGER_KEY_FILE; without it the key is beside the database, and made with it."""
+    """LEDGER_KEY_FILE; if None, the key is next to the database and is created with it."""
 
     @property
     def key_file(self) -> Path:
-        """Return where the key is, or will be made."""
+        """Return the path of the key, which may not exist yet."""
         return self.configured_key_file or self.path.with_name(f"{self.path.name}.key")
 
     @property
@@ -48,18 +48,18 @@ class Place:
         return self.configured_key_file is None and not self.key_file.exists()
 
     def key_mark(self) -> KeyMark:
-        """Return what the database of this key knows it by; raise LedgerFault."""
+        """Return the values that a database stores to recognize this key; raise LedgerFault."""
         try:
             vault = Vault(read_key_file(self.key_file), random_bytes=os.urandom)
         except LedgerFault as fault:
             raise LedgerFault(
-                f"{fault}: put the key back, or, if what the ledger {self.path} knew may be forgotten, "
-                f"move key and ledger away and {_START_NEW}"
+                f"{fault}: put the key back, or, if losing the records of the ledger {self.path} is "
+                f"acceptable, move key and ledger away and {_START_NEW}"
             ) from None
         return KeyMark(vault.key_id, vault.key_check)
 
     def must_be_writable(self) -> None:
-        """Raise LedgerFault where this user must not write what a ledger that is in use writes."""
+        """Raise LedgerFault if this user cannot write a file that an open ledger writes."""
         directory = self.path.parent
         needed = {directory: os.W_OK | os.X_OK} if directory.is_dir() else {}
         for file in (self.path, lock_path(self.path), log_path(self.path)):
@@ -69,13 +69,13 @@ class Place:
             if not os.access(path, access):
                 raise LedgerFault(
                     f"the ledger {self.path} cannot be used: this user (uid {os.geteuid()}) cannot write "
-                    f"{path}: give it to this user, run as its owner, or mount it so that it can be written"
+                    f"{path}: give it to this user, run as its owner, or mount it writable"
                 )
 
     def examine(self, *, is_alone: bool) -> Absence | None:
-        """Return how the database is absent and may be made, None where it may be opened.
+        """Return how the database is absent if it may be created, or None if it may be opened.
 
-        Raise LedgerFault where neither may be; write nothing.
+        Raise LedgerFault if neither is allowed; write nothing.
         """
         found = inspect(self.path, is_unused=is_alone)
         if isinstance(found, Found):
@@ -97,7 +97,7 @@ class Place:
         return None if isinstance(found, Found) else found
 
     def must_be_free(self, absence: Absence, *, is_alone: bool) -> None:
-        """Raise LedgerFault where something else than the marker says that there was a database."""
+        """Raise LedgerFault if another process or a log shows that there was a database."""
         if not is_alone:
             raise LedgerFault(
                 f"the ledger {self.path} {absence}, and another process still uses it: put it back, or "
@@ -111,12 +111,12 @@ class Place:
 
 
 @contextmanager
-def using(path: Path, *, create: bool = True) -> Iterator[UsageLock]:
-    """Give a ledger's lock to a block, and release it where the block fails; raise LedgerFault."""
+def lock_of(path: Path, *, create: bool = True) -> Iterator[UsageLock]:
+    """Yield a ledger's usage lock, and release it if the block fails; raise LedgerFault."""
     try:
         lock = UsageLock(path)
     except OSError as error:
-        done = "made" if create and not path.exists() else "opened"
+        done = "created" if create and not path.exists() else "opened"
         raise LedgerFault(f"the ledger {path} cannot be {done}: {error.strerror}") from None
     try:
         yield lock
@@ -126,14 +126,14 @@ def using(path: Path, *, create: bool = True) -> Iterator[UsageLock]:
 
 
 @contextmanager
-def naming_faults(path: Path, what: str) -> Iterator[None]:
-    """Raise LedgerFault, or LedgerUnavailable for what may pass, in place of the errors of a file."""
+def file_errors_as_faults(path: Path, what: str) -> Iterator[None]:
+    """Turn the errors of a file into LedgerFault, or into LedgerUnavailable if the file is busy."""
     try:
         yield
     except sqlite3.Error as error:
         text = f"the ledger {path} cannot be {what}: {name_of(error)}"
         if is_damage(error):
-            text += f": {_RESTORE}, or, if what it knew may be forgotten, move it away and {_START_NEW}"
+            text += f": {_RESTORE}, or, if losing its records is acceptable, move it away and {_START_NEW}"
         raise (LedgerUnavailable if is_busy(error) else LedgerFault)(text) from None
     except OSError as error:
         raise LedgerFault(f"the ledger {path} cannot be {what}: {error.strerror}") from None
@@ -147,17 +147,17 @@ def open_place(
     *,
     needs_marker: bool = True,
 ) -> tuple[SqliteLedger, Vault]:
-    """Open a ledger that was examined, or make it where it is absent and the lock is exclusive.
+    """Open a ledger that was examined, or create it if it is absent and the lock is exclusive.
 
-    With `needs_marker` make none whose marker cannot be written: when it is lost, nothing would say so.
-    A crash in between leaves a marker that names no ledger, so that the next start makes the ledger, or a
-    database that the marker does not name yet, so that the next start adopts it.
+    With `needs_marker`, create no ledger whose marker cannot be written, because its loss would not be
+    noticed. A crash leaves either a marker that lists no ledger, and the next start creates the ledger, or
+    a database that the marker does not list yet, and the next start adopts it.
     """
     path, marker = place.path, place.marker
-    with naming_faults(path, "made" if lock.is_alone and not path.exists() else "opened"):
+    with file_errors_as_faults(path, "created" if lock.is_alone and not path.exists() else "opened"):
         found = inspect(path, is_unused=True) if lock.is_alone else None
         if isinstance(found, Absence):
-            _prepare_to_make(place, found, random_bytes, needs_marker=needs_marker)
+            _prepare_creation(place, found, random_bytes, needs_marker=needs_marker)
         vault = Vault(read_key_file(place.key_file), random_bytes=random_bytes)
         file = LedgerFile(path, KeyMark(vault.key_id, vault.key_check), lock)
         try:
@@ -166,19 +166,19 @@ def open_place(
             raise LedgerFault(f"the ledger {path} cannot be opened: {error}") from None
 
 
-def _prepare_to_make(
+def _prepare_creation(
     place: Place, absence: Absence, random_bytes: RandomBytes, *, needs_marker: bool
 ) -> None:
-    """Make the marker, the key where none is configured, and an empty database for this user alone."""
+    """Create the marker, a key if none is configured, and an empty database with mode 0600."""
     if place.makes_key:
-        # What an earlier key's marker said is over with that key.
+        # The marker of an earlier key does not apply to the new key.
         place.marker.change(lambda _: {})
         make_key_file(place.key_file, random_bytes=random_bytes)
     else:
         try:
             place.marker.change(lambda entries: entries, must_write=True)
         except OSError as error:
-            # `ledger init` makes a ledger without one.
+            # `ledger init` may create a ledger without a marker.
             if needs_marker:
                 cause = error.strerror or type(error).__name__
                 refusal = refusal_without_marker(absence, str(place.path), place.marker, cause)

@@ -1,4 +1,4 @@
-"""The SQLite ledger's schema: what makes each version from the one before."""
+"""The SQLite ledger's schema, as migrations."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Final
 
 from .. import LedgerFault
 
-# One entry for each version of the schema: what makes it from the one before. Entries never change.
-# Rows are kept by rowid, not by their key: at about a kilobyte each, they fill page after page in the
-# order in which they come. The index of open requests stays small; each of the others knows a row once.
+# Each entry migrates the schema from the version before it. Entries never change.
+# Tables have a rowid, not the key as primary key: rows of about 1 KB each then fill the pages in the order
+# of their arrival. The index of open requests stays small; each other index has one entry a row at most.
 MIGRATIONS: Final = (
     """
     CREATE TABLE meta (
@@ -55,7 +55,7 @@ MIGRATIONS: Final = (
     CREATE INDEX request_applied ON request (linkage, biz_time_ms) WHERE state = 'applied';
     CREATE INDEX request_final ON request (updated_ms) WHERE state IN ('applied', 'rejected');
     """,
-    # A request may be refused. SQLite cannot change a CHECK: the table is made anew.
+    # Adds the state `refused`. SQLite cannot change a CHECK, so the table is created anew.
     """
     CREATE TABLE request_2 (
         id INTEGER PRIMARY KEY,
@@ -87,9 +87,9 @@ MIGRATIONS: Final = (
     CREATE INDEX request_applied ON request (linkage, biz_time_ms) WHERE state = 'applied';
     CREATE INDEX request_ended ON request (updated_ms) WHERE state IN ('applied', 'rejected', 'refused');
     """,
-    # A ledger has an id, and says whether it was closed cleanly: `run` names the run that writes to it, and
-    # is NULL where none does. `backup_ms` is when a backup was made, until something is written to it.
-    # `clock_mark` has the last token at times when the clock was right: see `Ledger.drop`.
+    # Adds the ledger's id and the dirty flag `run` (see `dirty_flag`). `backup_ms` is the time of a backup,
+    # and NULL after the first write to it. `clock_mark` has the last token at times when the clock was
+    # right (see `Ledger.drop`).
     """
     ALTER TABLE meta ADD COLUMN ledger_id TEXT;
     ALTER TABLE meta ADD COLUMN run TEXT;
@@ -101,15 +101,16 @@ MIGRATIONS: Final = (
 SCHEMA_VERSION: Final = len(MIGRATIONS)
 
 IDS_SINCE: Final = 3
-"""The first version in which a ledger has an id."""
+"""The first schema version with a ledger id."""
 
 
 def version_of(connection: sqlite3.Connection) -> int:
-    """Return the schema's version, 0 for a new file; raise LedgerFault for what is no ledger of ours."""
+    """Return the schema's version, 0 for a new file; raise LedgerFault if the file is no ledger."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version > SCHEMA_VERSION:
         raise LedgerFault(
-            f"the ledger's schema is version {version}, newer than this gateway's {SCHEMA_VERSION}"
+            f"the ledger's schema is version {version}, newer than this gateway's {SCHEMA_VERSION}: "
+            "run the version of the gateway that wrote it"
         )
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'meta'").fetchone()
     (others,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()

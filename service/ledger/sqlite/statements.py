@@ -1,4 +1,4 @@
-"""What SQLite is told: put together from constants, and with parameters for all that comes from outside."""
+"""The SQL statements, built from constants; every value from outside is a parameter."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PAGE_IN_DOUBT: Final = f"""
     AND {_PAGE}
 """
 
-# What is applied: biz_time, content, 0; and what is being sent: 0, NULL, until when at the latest.
+# Applied requests: biz_time, content, 0. Requests being sent: 0, NULL, end of the lease.
 SELECT_LINKAGE: Final = """
     SELECT biz_time_ms, fingerprint, 0 FROM request
     WHERE linkage = ? AND state = 'applied' AND biz_time_ms >= ?
@@ -48,7 +48,7 @@ CLAIM: Final = f"""
     UPDATE request SET state = 'sending', attempts = attempts + 1, token = ?, lease_until_ms = ?,
         was_in_doubt = ?, updated_ms = ? WHERE {_KEY}
 """
-_MAY_GO_ON: Final = """
+_NOT_OVERTAKEN: Final = """
     WHERE request_id = :request_id AND api = :api AND client_id = :client_id AND token = :token
       AND (state = 'sending' AND lease_until_ms > :now_ms OR
            NOT EXISTS (
@@ -59,11 +59,11 @@ _MAY_GO_ON: Final = """
 """
 RENEW: Final = f"""
     UPDATE request SET state = 'sending', attempts = attempts + 1, lease_until_ms = :lease_until_ms,
-        was_in_doubt = 1, updated_ms = :now_ms {_MAY_GO_ON} AND state IN ('sending', 'in_doubt')
+        was_in_doubt = 1, updated_ms = :now_ms {_NOT_OVERTAKEN} AND state IN ('sending', 'in_doubt')
 """
 EXTEND: Final = f"""
     UPDATE request SET lease_until_ms = :lease_until_ms, updated_ms = :now_ms
-    {_MAY_GO_ON} AND state = 'sending'
+    {_NOT_OVERTAKEN} AND state = 'sending'
 """
 RECORD: Final = f"""
     UPDATE request SET state = ?, result_status = ?, result_code = ?, sealed = ?,

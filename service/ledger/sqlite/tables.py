@@ -1,4 +1,4 @@
-"""What each operation does to the tables, inside a transaction that is somebody else's to commit."""
+"""The effect of each operation on the tables, inside a transaction that the writer commits."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from .. import Answer, Claim, Ending, Granted, Key, Resolution, Row, State
 from ..lease import LEASE_MAX_MS
-from ..rules import MARK_EVERY_MS, Applied, Linkage, answer_to, shortened
+from ..rules import MARK_EVERY_MS, Linkage, answer_to, newest_of, shortened
 from .statements import (
     CLAIM,
     DROP,
@@ -41,13 +41,13 @@ class Tables:
         self._last_token: int | None = None
 
     def begin(self, *, writes: bool) -> None:
-        """Begin a transaction, behind those of other processes if it writes."""
+        """Open a transaction; if it writes, wait for those of other processes first."""
         self._last_token = None
         self._execute("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     @property
     def granted_token(self) -> int | None:
-        """The last token that the present transaction granted, or the last one did; None if it did not."""
+        """The last token granted since `begin`; None if no token was granted."""
         return self._last_token
 
     def commit(self) -> None:
@@ -57,16 +57,16 @@ class Tables:
         self._execute("COMMIT")
 
     def look(self, claim: Claim, now_ms: int) -> Answer:
-        """Answer a claim, and write nothing."""
+        """Answer a claim without writing."""
         row = self.row(claim.key)
         if row is not None:
             row = shortened(row, now_ms) or row
         return answer_to(claim, row, self._linkage(claim, now_ms), now_ms, token=0)
 
     def claim(self, claim: Claim, now_ms: int) -> Answer:
-        """Answer a claim, and write what was granted."""
+        """Answer a claim, and write a grant."""
         linkage, token = self._linkage(claim, now_ms, writes=True), self._next_token()
-        # Nearly every claim is of a new id, and that it is so the insert finds out by itself.
+        # Optimistic insert: almost every id is new, so INSERT first and read a row only on conflict.
         answer = answer_to(claim, None, linkage, now_ms, token=token)
         if isinstance(answer, Granted) and self._insert(claim, token, now_ms):
             self._last_token = token
@@ -79,15 +79,15 @@ class Tables:
         return answer
 
     def renew(self, key: Key, token: int, lease_ms: int, now_ms: int) -> bool:
-        """Count another attempt."""
-        return self._go_on(RENEW, key, token, lease_ms, now_ms)
+        """Write another attempt with a new lease."""
+        return self._update_held(RENEW, key, token, lease_ms, now_ms)
 
     def extend(self, key: Key, token: int, lease_ms: int, now_ms: int) -> bool:
         """Lengthen the lease."""
-        return self._go_on(EXTEND, key, token, lease_ms, now_ms)
+        return self._update_held(EXTEND, key, token, lease_ms, now_ms)
 
     def record(self, key: Key, token: int, ending: Ending, now_ms: int) -> bool:
-        """Write what came of it, once."""
+        """Write the outcome; keep an outcome that is recorded."""
         said = (ending.state, ending.result_status, ending.result_code, ending.sealed)
         held = (*_parameters(key), token)
         if self._execute(RECORD, (*said, now_ms, *held)).rowcount:
@@ -95,14 +95,14 @@ class Tables:
         return self._execute(IS_RECORDED, (*held, ending.state)).fetchone() is not None
 
     def undo(self, key: Key, token: int, now_ms: int) -> bool:
-        """Remove the row, or put it back to where it was."""
+        """Remove the row, or restore the state before the attempt."""
         held = (*_parameters(key), token)
         if self._execute(REMOVE, held).rowcount:
             return True
         return self._execute(PUT_BACK, (now_ms, *held)).rowcount > 0
 
     def resolve(self, key: Key, ending: Ending, resolution: Resolution) -> bool:
-        """End a doubt, and fence off whoever may still hold the claim."""
+        """Write the decision with a new token, so that the claim's holder cannot write any more."""
         now_ms = resolution.at_ms
         row = self._shortened(key, now_ms)
         if row is None or not row.is_in_doubt(now_ms):
@@ -115,21 +115,21 @@ class Tables:
         return True
 
     def mark(self, *, before_ms: int, now_ms: int) -> None:
-        """Note the last token of this time, and forget marks that `drop` needs no more."""
+        """Mark the last token of this time, and delete marks that `drop` no longer needs."""
         self._execute(MARK, {"now_ms": now_ms, "every_ms": MARK_EVERY_MS})
         self._execute(DROP_MARKS, (before_ms,))
 
     def drop(self, *, before_ms: int, limit: int) -> int:
-        """Forget what ended longest ago."""
+        """Delete the oldest rows that have an outcome."""
         return self._execute(DROP, {"before_ms": before_ms, "limit": limit}).rowcount
 
     def row(self, key: Key) -> Row | None:
-        """Read one row."""
+        """Return one row."""
         found = self._execute(SELECT_ROW, _parameters(key)).fetchone()
         return None if found is None else row_of(found)
 
     def _shortened(self, key: Key, now_ms: int) -> Row | None:
-        """Read one row, and shorten its lease where that is too long."""
+        """Return one row, after shortening an impossibly long lease."""
         row = self.row(key)
         shorter = None if row is None else shortened(row, now_ms)
         if shorter is None:
@@ -144,7 +144,7 @@ class Tables:
         (last_token,) = self._execute("SELECT last_token FROM meta").fetchone()
         return int(last_token) + 1
 
-    def _go_on(self, statement: str, key: Key, token: int, lease_ms: int, now_ms: int) -> bool:
+    def _update_held(self, statement: str, key: Key, token: int, lease_ms: int, now_ms: int) -> bool:
         parameters = {
             "request_id": key.request_id,
             "api": key.api,
@@ -165,7 +165,7 @@ class Tables:
         if claim.linkage is None:
             return _NOTHING_KNOWN
         others = (claim.key.client_id, claim.key.api, claim.key.request_id)
-        # What is applied and older than the claim has no say.
+        # Applied requests with an older biz_time do not matter.
         places = (claim.linkage, claim.biz_time_ms, *others, claim.linkage, now_ms, *others)
         found = self._execute(SELECT_LINKAGE, places).fetchall()
         if not found:
@@ -176,18 +176,11 @@ class Tables:
             if writes:
                 self._execute(SHORTEN_LINKAGE, (until_ms, until_ms, claim.linkage))
         applied = [(biz_time_ms, content) for biz_time_ms, content, _ in found if content is not None]
-        return Linkage(_newest(applied), busy_until_ms)
-
-
-def _newest(applied: list[tuple[int, bytes]]) -> Applied | None:
-    if not applied:
-        return None
-    newest_ms = max(biz_time_ms for biz_time_ms, _ in applied)
-    return Applied(newest_ms, [content for biz_time_ms, content in applied if biz_time_ms == newest_ms])
+        return Linkage(newest_of(applied), busy_until_ms)
 
 
 def row_of(found: Any) -> Row:
-    """Read what a statement that selects whole rows gave."""
+    """Return the Row of a statement that selects whole rows."""
     client_id, api, request_id, caller, fingerprint, linkage, biz_time_ms, state, *more = found
     attempts, token, lease_until_ms, created_ms, updated_ms, was_in_doubt, *more = more
     status, code, sealed, who, why, at_ms, _ = more

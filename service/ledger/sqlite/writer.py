@@ -1,4 +1,4 @@
-"""The one thread that writes: operations that come while a commit is under way share the next one."""
+"""The writer thread: operations that arrive during a commit share the next one."""
 
 from __future__ import annotations
 
@@ -13,43 +13,43 @@ from queue import SimpleQueue
 from typing import Any, Final
 
 from .. import LedgerFault, LedgerUnavailable
-from .file import OPENING_S, LedgerFile, is_busy, name_of
+from .file import OPEN_TIMEOUT_S, LedgerFile, is_busy, name_of
 from .tables import Tables
 
 BATCH_MAX: Final = 256
 SWITCH_INTERVAL_S: Final = 0.0001
-"""How long the event loop may keep Python's lock while the writer waits for it.
+"""Python's switch interval: how long the event loop may hold the GIL while the writer waits for it.
 
-The writer gives the lock away with every statement. A busy loop gives it away too, each time that it polls,
-but takes it again before the writer has woken up; and each time the writer's patience, 5 ms by default,
-begins anew. Under load a commit that many share then took up to a second.
+The writer releases the GIL with every statement. A busy event loop releases it too, each time that it
+polls, but takes it again before the writer wakes up, and the writer's wait, 5 ms by default, starts again.
+Under load, a commit shared by many operations then took up to a second.
 """
-_ITS_OWN: Final = (
+_ERRORS_OF_ONE_OPERATION: Final = (
     sqlite3.DataError,
     sqlite3.IntegrityError,
     sqlite3.InterfaceError,
     sqlite3.ProgrammingError,
 )
-"""What is one operation's fault, and not the file's."""
+"""Errors that one operation causes, and not the file."""
 
 
 @dataclass(slots=True, eq=False)
 class Operation:
-    """Something to be done in a transaction, and who waits for it."""
+    """Work for one transaction, and the future of its caller."""
 
     work: Callable[[Tables], Any]
     future: asyncio.Future[Any]
     writes: bool = True
-    take_back: Callable[[Any], None] | None = None
-    """What to do with a result that nobody waits for any more; with it, it need not be begun then."""
+    on_abandoned: Callable[[Any], None] | None = None
+    """Called with a result that no caller awaits any more. If set, a cancelled operation may be skipped."""
     result: Any = None
     failure: Exception | None = None
 
-    def answer(self) -> None:
-        """Tell the waiter, in its own thread."""
+    def complete(self) -> None:
+        """Set the caller's future; called in the event loop's thread."""
         if self.future.done():
-            if self.take_back is not None and self.failure is None:
-                self.take_back(self.result)
+            if self.on_abandoned is not None and self.failure is None:
+                self.on_abandoned(self.result)
         elif self.failure is not None:
             self.future.set_exception(self.failure)
         else:
@@ -57,14 +57,14 @@ class Operation:
 
 
 class Writer:
-    """Takes operations from the event loop, and answers them after their commit."""
+    """Runs operations of the event loop in its own thread, and completes them after their commit."""
 
     def __init__(self, file: LedgerFile, granted: Callable[[int], None] = lambda _: None) -> None:
-        """Open the file; `granted` is called in the writer's thread with the last token of a commit."""
+        """Open the file; the writer's thread calls `granted` with the last token of each commit."""
         self._file = file
         self._granted = granted
-        self._tables = Tables(file.open(patience_s=OPENING_S), file.mark.key_id)
-        self._suspect = False
+        self._tables = Tables(file.open(timeout_s=OPEN_TIMEOUT_S), file.mark.key_id)
+        self._must_reconnect = False
         self._queue: SimpleQueue[Operation | None] = SimpleQueue()
         self._closed = False
         sys.setswitchinterval(min(SWITCH_INTERVAL_S, sys.getswitchinterval()))
@@ -76,17 +76,17 @@ class Writer:
         work: Callable[[Tables], Any],
         *,
         writes: bool = True,
-        take_back: Callable[[Any], None] | None = None,
+        on_abandoned: Callable[[Any], None] | None = None,
     ) -> asyncio.Future[Any]:
-        """Queue an operation; the future has its result once it is durable."""
+        """Queue an operation; its future gets the result when it is durable."""
         if self._closed:
             raise LedgerUnavailable("the ledger is closed")
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._queue.put(Operation(work, future, writes, take_back))
+        self._queue.put(Operation(work, future, writes, on_abandoned))
         return future
 
     async def close(self) -> None:
-        """Finish what is queued, then end the thread."""
+        """Run the queued operations, then stop the thread."""
         if not self._closed:
             self._closed = True
             self._queue.put(None)
@@ -97,61 +97,61 @@ class Writer:
         while running:
             batch, running = self._take()
             if batch:
-                self._do(batch)
-                # The loop may be gone, and then nobody waits.
+                self._run_batch(batch)
+                # RuntimeError: the loop is closed, so no caller waits.
                 with suppress(RuntimeError):
-                    batch[0].future.get_loop().call_soon_threadsafe(_answer, batch)
+                    batch[0].future.get_loop().call_soon_threadsafe(_complete, batch)
         self._file.close(self._tables.connection)
 
     def _take(self) -> tuple[list[Operation], bool]:
-        """Wait for one operation, and take with it what has queued up; tell whether more may come."""
+        """Wait for an operation, take it and those behind it; return whether more may follow."""
         batch: list[Operation] = []
         queue = self._queue
         operation = queue.get()
         while operation is not None:
-            if operation.take_back is None or not operation.future.cancelled():
+            if operation.on_abandoned is None or not operation.future.cancelled():
                 batch.append(operation)
             if queue.empty() or len(batch) >= BATCH_MAX:
                 return batch, True
             operation = queue.get()
         return batch, False
 
-    def _do(self, batch: list[Operation]) -> None:
-        """Do a batch in one transaction; where one of it fails by its own fault, each in its own."""
+    def _run_batch(self, batch: list[Operation]) -> None:
+        """Run a batch in one transaction. If one operation causes an error, run each in its own."""
         try:
-            self._transact(batch)
+            self._commit_batch(batch)
         except LedgerUnavailable as failure:
             for operation in batch:
                 operation.failure = failure
-        except Exception as failure:  # noqa: BLE001  (it goes to whoever waits)
+        except Exception as failure:  # noqa: BLE001  (the caller gets it)
             if len(batch) == 1:
                 batch[0].failure = failure
                 return
             for operation in batch:
-                self._do([operation])
+                self._run_batch([operation])
 
-    def _transact(self, batch: list[Operation]) -> None:
+    def _commit_batch(self, batch: list[Operation]) -> None:
         try:
-            self._mend()
+            self._reconnect()
             self._file.must_be_the_same()
             writes = any(operation.writes for operation in batch)
             if writes:
-                self._file.run.mark(self._tables.connection)
+                self._file.dirty_flag.set(self._tables.connection)
             self._tables.begin(writes=writes)
             for operation in batch:
                 operation.result = operation.work(self._tables)
             self._tables.commit()
             if self._tables.granted_token is not None:
                 self._granted(self._tables.granted_token)
-            # What was committed to a file that is gone is gone.
+            # If the file was deleted or replaced, the commit went to an unlinked inode and is lost.
             self._file.must_be_the_same()
         except LedgerFault:
-            raise LedgerUnavailable("the ledger's file is not the ledger that it was") from None
+            raise LedgerUnavailable("the ledger's file is no longer this ledger") from None
         except sqlite3.Error as error:
             self._roll_back()
-            if isinstance(error, _ITS_OWN) and len(batch) > 1:
+            if isinstance(error, _ERRORS_OF_ONE_OPERATION) and len(batch) > 1:
                 raise
-            self._suspect |= not is_busy(error)
+            self._must_reconnect |= not is_busy(error)
             raise LedgerUnavailable(f"the ledger's file cannot be used: {name_of(error)}") from None
         except BaseException:
             self._roll_back()
@@ -162,16 +162,16 @@ class Writer:
             if self._tables.connection.in_transaction:
                 self._tables.connection.execute("ROLLBACK")
 
-    def _mend(self) -> None:
-        """Connect anew after trouble."""
-        if not self._suspect:
+    def _reconnect(self) -> None:
+        """Open a new connection if the last error was one of the file."""
+        if not self._must_reconnect:
             return
-        # The old connection is closed after the new one is open: until then no other file gets its inode.
+        # Close the old connection last: while it is open, no other file can get its inode.
         tables, self._tables = self._tables, Tables(self._file.open(), self._file.mark.key_id)
         tables.connection.close()
-        self._suspect = False
+        self._must_reconnect = False
 
 
-def _answer(batch: list[Operation]) -> None:
+def _complete(batch: list[Operation]) -> None:
     for operation in batch:
-        operation.answer()
+        operation.complete()

@@ -1,8 +1,8 @@
-"""Copies of a SQLite ledger: a backup of a live one, and one put back in its place.
+"""Back up a SQLite ledger while it is in use, and restore a backup.
 
-A ledger that is put back gets a new id, and the marker forgets the one that was at its place: a file that
-was in use before, or an older backup, is then refused and cannot take over the ids that were used since.
-A crash in between leaves a ledger that is refused, and the command can be run again.
+A restored ledger gets a new id, and the marker removes the entry of the ledger that was at its path. The
+file that was in use before, and older backups, are then refused, because they do not know the ids that were
+used since. A crash during a restore leaves a ledger that is refused; the command can be run again.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from ..identity import Absence, Found
 from ..marker import Entries, Entry, Marker
 from ..ownership import give_to_owner_of
 from ..vault import sync_directory
+from .dirty_flag import checkpoint
 from .file import KeyMark, LedgerFile
+from .inspection import MixedFiles, has_log, inspect, log_path
 from .place import Place
-from .run import MixedFiles, checkpoint, has_log, inspect, log_path
 
 _SUMMARY: Final = """
     SELECT ledger_id, last_token, backup_ms, (SELECT count(*) FROM request),
@@ -36,32 +37,32 @@ _SUMMARY: Final = """
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What is in a ledger or in a copy of it."""
+    """The contents of a ledger or of its copy."""
 
     ledger_id: str
     token: int
     backup_ms: int | None
-    """When the copy was made; None in a file that was written to since."""
+    """The time of the backup; None in a file that was written to since."""
     requests: int
     in_doubt: int
     newest_ms: int | None
-    """When a request last changed; None where there is none."""
+    """The time of the last change of a request; None if there are no requests."""
 
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """A ledger that was put in place, or accepted."""
+    """A ledger that was restored, or accepted as it was."""
 
     summary: Summary
     moved_aside: tuple[Path, ...]
     marker_fault: str
-    """Why the marker could not be written; empty where it was."""
+    """Why the marker could not be written; empty if it was written."""
 
 
 def back_up(source: Path, target: Path, now_ms: int) -> Summary:
-    """Write a consistent copy of a ledger, in use or not; raise FileExistsError rather than overwrite.
+    """Write a consistent copy of a ledger, in use or not; raise FileExistsError if the target exists.
 
-    Also raise OSError, sqlite3.Error, and LedgerFault where the ledger is damaged.
+    Also raise OSError, sqlite3.Error, and LedgerFault if the ledger is damaged.
     """
     if target.exists():
         raise FileExistsError
@@ -79,9 +80,10 @@ def back_up(source: Path, target: Path, now_ms: int) -> Summary:
 
 
 def restore(place: Place, backup: Path | None, now_ms: int, aside: str) -> Restored:
-    """Put a backup in a ledger's place, or accept the file that is there; its lock must be exclusive.
+    """Replace a ledger by a backup, or accept the present file; its usage lock must be exclusive.
 
-    What was there before is kept, with `aside` after its name. Raise LedgerFault, OSError, sqlite3.Error.
+    The files that are replaced are kept under their names with the suffix `aside`. Raise LedgerFault,
+    OSError or sqlite3.Error.
     """
     mark = place.key_mark()
     if backup is not None:
@@ -99,12 +101,12 @@ def restore(place: Place, backup: Path | None, now_ms: int, aside: str) -> Resto
         found = _found(place.path, mark, "the ledger")
         summary = _renewed(place.path, mark, now_ms)
     entry = Entry(summary.token, str(place.path))
-    fault = begin_entry(place.marker, summary.ledger_id, entry, replaces=found.ledger_id)
+    fault = register(place.marker, summary.ledger_id, entry, replaces=found.ledger_id)
     return Restored(summary, moved, fault)
 
 
-def begin_entry(marker: Marker, ledger_id: str, entry: Entry, *, replaces: str | None = None) -> str:
-    """Let the marker name this ledger and no other at its place; return why it cannot be written."""
+def register(marker: Marker, ledger_id: str, entry: Entry, *, replaces: str | None = None) -> str:
+    """Enter a ledger in the marker as the only one at its path; return why it cannot be written."""
 
     def begun(entries: Entries) -> Entries:
         others = {
@@ -121,8 +123,8 @@ def begin_entry(marker: Marker, ledger_id: str, entry: Entry, *, replaces: str |
     return ""
 
 
-def forget_log(path: Path, aside: str) -> tuple[Path, ...]:
-    """Move the write-ahead log of a ledger that is gone out of the way of a new one; raise OSError."""
+def move_log_aside(path: Path, aside: str) -> tuple[Path, ...]:
+    """Rename the write-ahead log of a lost ledger, so that a new one does not read it; raise OSError."""
     return _moved_aside((log_path(path),), aside)
 
 
@@ -138,21 +140,21 @@ def _found(path: Path, mark: KeyMark, what: str) -> Found:
 
 
 def _without_a_foreign_log(path: Path, aside: str) -> tuple[Path, ...]:
-    """Move a log away that belongs to another state of the file: SQLite would mix the two."""
+    """Rename a log that belongs to another state of the file, because SQLite would mix the two."""
     try:
         inspect(path, is_unused=True)
     except MixedFiles:
-        return forget_log(path, aside)
+        return move_log_aside(path, aside)
     return ()
 
 
 def _renewed(path: Path, mark: KeyMark, now_ms: int) -> Summary:
-    """Give a file a new ledger id and mark it as closed cleanly; return what was in it, with the new id."""
+    """Give a file a new ledger id and clear its dirty flag; return its contents, with the new id."""
     with closing(LedgerFile(path, mark).open()) as connection:
         _must_be_sound(connection, path)
         summary = _summary(connection, now_ms)
-        if not checkpoint(connection):  # else the file and its log would look as if they were mixed
-            raise LedgerUnavailable(f"{path} is being read by another program: end that first")
+        if not checkpoint(connection):  # without it, the file and its log look mixed
+            raise LedgerUnavailable(f"{path} is being read by another program: stop that program first")
         ledger_id = os.urandom(16).hex()
         connection.execute("UPDATE meta SET ledger_id = ?, run = NULL, backup_ms = NULL", (ledger_id,))
     return replace(summary, ledger_id=ledger_id)
@@ -191,7 +193,7 @@ def _sync(path: Path) -> None:
 
 @contextmanager
 def _unfinished(target: Path) -> Iterator[Path]:
-    """Give a block an empty file beside a target, for this user alone, and remove what is left of it."""
+    """Yield an empty file next to a target, with mode 0600, and remove it if it still exists."""
     copy = target.with_name(f"{target.name}.{os.urandom(8).hex()}")
     os.close(os.open(copy, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     try:
@@ -203,11 +205,11 @@ def _unfinished(target: Path) -> Iterator[Path]:
 
 
 def _moved_aside(paths: tuple[Path, ...], aside: str) -> tuple[Path, ...]:
-    """Rename files that have anything in them, and remove what SQLite makes again; raise OSError."""
+    """Rename the files that are not empty, and remove those that SQLite creates again; raise OSError."""
     moved = []
     for path in paths:
         if path.exists() and path.stat().st_size:
-            # The log keeps the name by which SQLite finds it beside its database.
+            # The log keeps its suffix, so that SQLite finds it next to its database.
             base, log = path.name.removesuffix("-wal"), path.name.endswith("-wal")
             moved.append(path.rename(path.with_name(f"{base}{aside}{'-wal' if log else ''}")))
     for ending in ("-wal", "-shm"):

@@ -1,4 +1,4 @@
-"""Whether the ledger can be used: said once when it cannot be, once when it can again, and by a gauge."""
+"""An outage of the ledger: one log line when it starts, one when it is over, and a gauge."""
 
 from __future__ import annotations
 
@@ -12,34 +12,35 @@ import pytest
 
 from service import gateway
 from service.config.settings import Settings, read_settings
-from service.delivery import ledger_monitor as ledger_watch
+from service.delivery import ledger_monitor
 from service.delivery.clock_skew import ClockSkew
-from service.delivery.ledger_monitor import LedgerWatch
+from service.delivery.ledger_monitor import LedgerMonitor
+from service.ledger.memory import MemoryLedger
 from service.telemetry.metrics import Metrics
 from tests.ledger.trouble import locked, removed
 from tests.service.fakes import LogStream
 
 WAIT_S = 10.0
-BAD, GOOD = "the ledger cannot be used", "the ledger can be used again"
+BAD, GOOD = "ledger unavailable", "ledger recovered"
 
 
 def usable(metrics: Metrics) -> float | None:
     return metrics.registry.get_sample_value("alipayhk_ledger_usable")
 
 
-def test_trouble_is_told_once_until_nothing_has_failed_for_a_while(log_lines: LogStream) -> None:
+def test_outage_is_logged_once_until_nothing_has_failed_for_a_while(log_lines: LogStream) -> None:
     metrics, now_s = Metrics(), [100.0]
-    watch = LedgerWatch(metrics, lambda: now_s[0])
-    watch.worked()
+    monitor = LedgerMonitor(MemoryLedger(), metrics, lambda: now_s[0])
+    monitor.worked()
     assert (usable(metrics), log_lines.said) == (1, [])
     for cause in ("SQLITE_FULL", "SQLITE_FULL", "SQLITE_IOERR"):
-        watch.failed(cause)
+        monitor.failed(cause)
         now_s[0] += 9
-        watch.worked()
+        monitor.worked()
         assert usable(metrics) == 0
     now_s[0] += 2
     for _ in range(2):
-        watch.worked()
+        monitor.worked()
         assert usable(metrics) == 1
     said = [(line["level"], line["event"], line.get("cause")) for line in log_lines.said]
     assert said == [("error", BAD, "SQLITE_FULL"), ("info", GOOD, None)]
@@ -54,7 +55,7 @@ def settings(environ: dict[str, str], tmp_path: Path) -> Settings:
     ("trouble", "cause"),
     [(removed, "the ledger's file cannot be reached: ENOENT"), (locked, "SQLITE_BUSY")],
 )
-async def test_trouble_is_found_out_without_a_call(
+async def test_outage_is_found_without_a_call(
     settings: Settings,
     tmp_path: Path,
     log_lines: LogStream,
@@ -63,7 +64,7 @@ async def test_trouble_is_found_out_without_a_call(
     cause: str,
 ) -> None:
     monkeypatch.setattr(gateway, "FLUSH_EVERY_S", 0.01)
-    monkeypatch.setattr(ledger_watch, "QUIET_S", 0.1)
+    monkeypatch.setattr(ledger_monitor, "QUIET_S", 0.1)
     metrics = Metrics()
 
     async def until(event: str) -> dict[str, Any]:
@@ -73,7 +74,7 @@ async def test_trouble_is_found_out_without_a_call(
         (line,) = log_lines.of(event)
         return line
 
-    async with gateway._bookkeeping(settings, metrics, ClockSkew(metrics)):
+    async with gateway._ledger_session(settings, metrics, ClockSkew(metrics)):
         await asyncio.sleep(0.1)
         assert (usable(metrics), log_lines.of(BAD)) == (1, [])
         with trouble(tmp_path / "ledger.db"):
