@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from clients.alipayhk.diagnosis.claims import CLAIMS, Claim
+from clients.alipayhk.diagnosis.claims import Claim
 from clients.alipayhk.wire.clock import Now, time_text
 from clients.alipayhk.wire.endpoint import Endpoint
-from clients.alipayhk.wire.messages import RawRequest, VerifiedRequest
-from clients.alipayhk.wire.protocols import HEADER_SIGNED, PROTOCOLS
+from clients.alipayhk.wire.messages import PlainResponse, RawRequest, VerifiedRequest
 
 from .answers import Answer, Sealing, text_answer
 from .apis import APIS, Api, magic_id
@@ -52,15 +52,12 @@ class _Reply:
 class Exchange:
     """A stand-in AlipayHK without its listener."""
 
-    def __init__(
-        self, endpoints: Mapping[str, Endpoint], *, now: Now, random_bytes: Callable[[int], bytes]
-    ) -> None:
+    def __init__(self, endpoints: Mapping[str, Endpoint], *, now: Now) -> None:
         self.wallet = Wallet(now)
         self.journal = Journal()
         self.programme = Programme()
         self._endpoints = {endpoint.path: endpoint for endpoint in endpoints.values()}
         self._now = now
-        self._random_bytes = random_bytes
 
     def reset(self) -> None:
         """Forget everything."""
@@ -72,7 +69,7 @@ class Exchange:
         """Answer a request, and journal both before anything is sent."""
         endpoint = self._endpoints.get(raw.path)
         api = APIS[endpoint.api] if endpoint else None
-        claim = CLAIMS[endpoint.protocol](endpoint, raw) if endpoint else Claim()
+        claim = api.diagnosis.claim(endpoint, raw) if endpoint and api else Claim()
         if endpoint is None or api is None:
             served = ", ".join(self._endpoints)
             reply = _page(404, f"no API is at this path; served are {served} and /__sandbox/")
@@ -113,7 +110,7 @@ class Exchange:
         outcome = self._outcome(api, request, fault)
         body = fault.body({"result": api.result(outcome.result), **outcome.members})
         sealing = fault.sealing(Sealing(endpoint, request, self._now()))
-        answer = fault.answer(api.protocol, self._seal(sealing, body))
+        answer = fault.answer(api.diagnosis, _seal(sealing, body))
         verdict = f"the signature matches; {outcome.note}"
         return _Reply(answer, verdict, verified=True, fault_name=fault_name, deliver=fault.deliver)
 
@@ -142,20 +139,17 @@ class Exchange:
         if not refused.verified:
             request = replace(request, encrypted=False)
         result = documented(refused.code, refused.cause)
-        answer = self._seal(Sealing(endpoint, request, self._now()), {"result": api.result(result)})
+        answer = _seal(Sealing(endpoint, request, self._now()), {"result": api.result(result)})
         if not refused.verified:
-            answer = _unsigned(api.protocol, answer)
+            answer = _unsigned(api.diagnosis, answer)
         return _Reply(answer, f"{refused.code}: {refused.cause}", verified=refused.verified)
 
-    def _seal(self, sealing: Sealing, body: Mapping[str, object]) -> Answer:
-        endpoint = sealing.endpoint
-        sealed = PROTOCOLS[endpoint.protocol].seal_response(
-            endpoint, sealing.request, body, now=sealing.time, random_bytes=self._random_bytes
-        )
-        headers = sealed.headers
-        if endpoint.protocol == HEADER_SIGNED:
-            headers += (("Tracer-Id", self._random_bytes(TRACER_BYTES).hex()),)
-        return Answer(headers=headers, body=sealed.body)
+
+def _seal(sealing: Sealing, body: Mapping[str, object]) -> Answer:
+    endpoint = sealing.endpoint
+    response = PlainResponse(body, sealing.time, tracer_id=os.urandom(TRACER_BYTES).hex())
+    sealed = endpoint.protocol.seal_response(endpoint, sealing.request, response)
+    return Answer(headers=sealed.headers, body=sealed.body)
 
 
 def _page(http_status: int, text: str) -> _Reply:

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final
 
-from clients.alipayhk.wire.protocols import HEADER_SIGNED
+from clients.alipayhk.diagnosis import DIAGNOSES
+from clients.alipayhk.diagnosis.mistakes import Diagnosis
 from clients.alipayhk.wire.result import FAILURE, SUCCESS, Result
 
 from .answers import Sealing, text_answer
@@ -43,13 +44,14 @@ class Fault:
     sealing: Callable[[Sealing], Sealing] = lambda sealing: sealing
     answer: Resign = lambda _, answer: answer
     deliver: Deliver = whole
-    header_signed_only: bool = False
+    needs: Callable[[Diagnosis], bool] = lambda _: True
+    """Whether a response of a protocol can have this fault."""
     given: Callable[[Fault, str], Fault] | None = None
     """Fill in the argument of a row whose name ends in `<…>`; raise UnknownFault for a bad one."""
 
     def applies_to(self, api: Api) -> bool:
         """Whether this can happen to an answer of `api`."""
-        return api.protocol == HEADER_SIGNED or not self.header_signed_only
+        return self.needs(api.diagnosis)
 
 
 def find_fault(name: str) -> Fault:
@@ -123,10 +125,8 @@ def _an_hour_ago(sealing: Sealing) -> Sealing:
 
 
 def _to_another_request(sealing: Sealing) -> Sealing:
-    request = sealing.request
-    if sealing.endpoint.protocol == HEADER_SIGNED:
-        return replace(sealing, request=replace(request, client_id=f"{request.client_id}-OTHER"))
-    return replace(sealing, request=replace(request, head={**request.head, "reqMsgId": "another-request"}))
+    diagnosis = DIAGNOSES[type(sealing.endpoint.protocol)]
+    return replace(sealing, request=diagnosis.to_another_request(sealing.request))
 
 
 def _plain(sealing: Sealing) -> Sealing:
@@ -136,7 +136,7 @@ def _plain(sealing: Sealing) -> Sealing:
 def _undecryptable(sealing: Sealing) -> Sealing:
     """Wrap the AES key for AlipayHK itself, so that the merchant cannot unwrap it."""
     endpoint = sealing.endpoint
-    own = {endpoint.encryption.key_version: endpoint.keys.signing.public_key()}
+    own = dict.fromkeys(endpoint.keys.verifying, endpoint.keys.signing.public_key())
     return replace(
         sealing,
         endpoint=replace(endpoint, keys=replace(endpoint.keys, verifying=own)),
@@ -181,12 +181,12 @@ FAULTS: Final[dict[str, Fault]] = {
     "UNKNOWN_KEY_VERSION": Fault(
         "names keyVersion 999 in the header Signature",
         answer=with_signature_pair("keyVersion", "999"),
-        header_signed_only=True,
+        needs=lambda protocol: protocol.names_key,
     ),
     "OTHER_ALGORITHM": Fault(
         "names the algorithm ECC224 in the header Signature",
         answer=with_signature_pair("algorithm", "ECC224"),
-        header_signed_only=True,
+        needs=lambda protocol: protocol.names_key,
     ),
     "OLD": Fault("sends a signed answer whose time is an hour old", sealing=_an_hour_ago),
     "OTHER_REQUEST": Fault(
@@ -196,12 +196,12 @@ FAULTS: Final[dict[str, Fault]] = {
     "PLAIN": Fault(
         "sends a signed answer that is plain although the request was encrypted",
         sealing=_plain,
-        header_signed_only=True,
+        needs=lambda protocol: protocol.has_encryption,
     ),
     "UNDECRYPTABLE": Fault(
         "sends a signed answer encrypted for somebody else, even to a plain request",
         sealing=_undecryptable,
-        header_signed_only=True,
+        needs=lambda protocol: protocol.has_encryption,
     ),
     "DUPLICATE_MEMBER": Fault("sends a signed answer with two members of one name", body=_Doubled),
     "NO_RESULT": Fault("sends a signed answer without a result", body=_without_result),

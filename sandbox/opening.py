@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from clients.alipayhk.diagnosis.claims import Claim
 from clients.alipayhk.diagnosis.mistakes import mistake
-from clients.alipayhk.wire.clock import time_of
 from clients.alipayhk.wire.endpoint import Endpoint
 from clients.alipayhk.wire.errors import Malformed, SignatureInvalid
 from clients.alipayhk.wire.messages import RawRequest, VerifiedRequest, header_values
-from clients.alipayhk.wire.protocols import HEADER_SIGNED, PROTOCOLS
-from clients.alipayhk.wire.protocols.header_signed import REQUEST_TIME
-from clients.alipayhk.wire.strict_json import JsonError, read_object
 
 from .apis import Api
 
@@ -34,11 +30,11 @@ def open_request(
     if method != "POST":
         raise RequestRejected("METHOD_NOT_SUPPORTED", f"the method is {method}, not POST", verified=False)
     try:
-        request = _verified(endpoint, raw, claim)
+        request = _verified(api, endpoint, raw, claim)
     except Malformed as error:
-        raise RequestRejected("PARAM_ILLEGAL", _unreadable(raw, claim) or str(error)) from None
+        raise RequestRejected("PARAM_ILLEGAL", claim.read_fault or str(error)) from None
     _check_meant_for_us(endpoint, raw, request)
-    violations = _time_violations(endpoint, raw) + api.violations(request)
+    violations = api.violations(request)
     if violations:
         raise RequestRejected("PARAM_ILLEGAL", "; ".join(violations))
     return request
@@ -52,17 +48,17 @@ def _check_meant_for_us(endpoint: Endpoint, raw: RawRequest, request: VerifiedRe
         raise RequestRejected(
             "MEDIA_TYPE_NOT_ACCEPTABLE", "the header Content-Type names neither JSON nor text"
         )
-    for name, served in (("function", endpoint.function), ("version", endpoint.version)):
+    for name, served in endpoint.protocol.required_head.items():
         if request.head.get(name, served) != served:
             raise RequestRejected("INVALID_API", f"the {name} in the head is not {served}")
 
 
-def _verified(endpoint: Endpoint, raw: RawRequest, claim: Claim) -> VerifiedRequest:
+def _verified(api: Api, endpoint: Endpoint, raw: RawRequest, claim: Claim) -> VerifiedRequest:
     """Verify the signature or raise Refused; raise Malformed when what it covers is no request."""
     if claim.cut_fault:
         raise RequestRejected("INVALID_SIGNATURE", claim.cut_fault, verified=False)
     try:
-        return PROTOCOLS[endpoint.protocol].unseal_request(endpoint, raw)
+        return endpoint.protocol.unseal_request(endpoint, raw)
     except SignatureInvalid as error:
         cause = str(error)
     known = endpoint.keys.verifying
@@ -73,31 +69,8 @@ def _verified(endpoint: Endpoint, raw: RawRequest, claim: Claim) -> VerifiedRequ
         raise RequestRejected(
             "KEY_NOT_FOUND", f"{cause}; known keyVersions: {', '.join(known)}", verified=False
         )
-    hint = mistake(endpoint, raw, claim)
+    hint = mistake(endpoint, claim, api.diagnosis.guesses(raw, claim))
     raise RequestRejected("INVALID_SIGNATURE", f"{cause}: {hint}" if hint else cause, verified=False)
-
-
-def _unreadable(raw: RawRequest, claim: Claim) -> str:
-    """Say why a body whose signature verified cannot be read; nothing when the protocol knows better."""
-    if len(header_values(raw.headers, "Encrypt")) > 1:
-        return "there is more than one header Encrypt"
-    if claim.encrypted and claim.decrypted is None:
-        return "the body cannot be decrypted: its Encrypt header, AES key, AES profile or base64 is wrong"
-    try:
-        read_object(claim.decrypted if claim.decrypted is not None else raw.body)
-    except JsonError as error:
-        return f"the body, {'decrypted' if claim.encrypted else 'as it came'}, cannot be read: {error}"
-    return ""
-
-
-def _time_violations(endpoint: Endpoint, raw: RawRequest) -> list[str]:
-    if endpoint.protocol != HEADER_SIGNED:
-        return []
-    try:
-        time_of(header_values(raw.headers, REQUEST_TIME)[0])
-    except ValueError:
-        return [f"{REQUEST_TIME}: must be an ISO-8601 time with an offset"]
-    return []
 
 
 def _is_text(raw: RawRequest) -> bool:

@@ -13,8 +13,10 @@ from typing import Final, TypeVar, cast, get_args
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from clients.alipayhk.wire.crypto import AesMode, EncryptionProfile, RsaPadding
-from clients.alipayhk.wire.endpoint import Encryption, Endpoint
+from clients.alipayhk.wire.endpoint import Encryption, Endpoint, WireProtocol
 from clients.alipayhk.wire.keys import Keys, load_private_key, load_public_key, newest_first
+from clients.alipayhk.wire.protocols.envelope_signed import EnvelopeSigned
+from clients.alipayhk.wire.protocols.header_signed import HeaderSigned
 
 from .apis import APIS
 
@@ -71,8 +73,7 @@ def options_of(args: argparse.Namespace) -> Options:
     flags = _Flags(args)
     listen = flags.read("listen", _listen)
     keys = _keys(flags)
-    encryption = _encryption(flags, keys)
-    endpoints = _endpoints(flags, keys, encryption)
+    endpoints = _endpoints(flags, keys)
     tls = _tls(flags, args.tls_cert_file, args.tls_key_file)
     if flags.faults:
         raise OptionsError("\n".join(flags.faults))
@@ -107,14 +108,18 @@ def _encryption(flags: _Flags, keys: Keys) -> Encryption:
             ),
         ),
         key_version=flags.read("encryption-key-version", merchants),
-        content_type=flags.read("encryption-content-type", _matching(_PRINTABLE, "printable ASCII")),
+        content_type=flags.read("encryption-content-type", _printable),
     )
 
 
-def _endpoints(flags: _Flags, keys: Keys, encryption: Encryption) -> dict[str, Endpoint]:
-    printable = _matching(_PRINTABLE, "printable ASCII")
-    client_id = flags.read("client-id", printable)
-    function, version = flags.read("function", printable), flags.read("version", printable)
+def _endpoints(flags: _Flags, keys: Keys) -> dict[str, Endpoint]:
+    header_signed = HeaderSigned(_encryption(flags, keys))
+    client_id = flags.read("client-id", _printable)
+    envelope_signed = EnvelopeSigned(flags.read("function", _printable), flags.read("version", _printable))
+    protocols: dict[type[WireProtocol], WireProtocol] = {
+        HeaderSigned: header_signed,
+        EnvelopeSigned: envelope_signed,
+    }
     endpoints: dict[str, Endpoint] = {}
     for api in APIS.values():
         path = flags.read(api.path_flag, _path)
@@ -122,15 +127,12 @@ def _endpoints(flags: _Flags, keys: Keys, encryption: Encryption) -> dict[str, E
             flags.faults.append(f"--{api.path_flag}: is another API's path already")
         endpoints[api.name] = Endpoint(
             api=api.name,
-            protocol=api.protocol,
+            protocol=protocols[api.protocol],
             base_url="",
             path=path,
             client_id=client_id,
             keys=keys,
             idempotent=False,
-            encryption=encryption,
-            function=function,
-            version=version,
         )
     return endpoints
 
@@ -187,6 +189,10 @@ def _matching(pattern: re.Pattern[str], needed: str) -> Callable[[str], str]:
         return text
 
     return parse
+
+
+def _printable(text: str) -> str:
+    return _matching(_PRINTABLE, "printable ASCII")(text)
 
 
 def _one_of(text: str, values: tuple[str, ...]) -> str:

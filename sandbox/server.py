@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -29,11 +28,10 @@ async def running(
     options: Options,
     *,
     now: Now = now_utc,
-    random_bytes: Callable[[int], bytes] = os.urandom,
     sleep: Sleep = asyncio.sleep,
 ) -> AsyncIterator[str]:
     """Listen for as long as the context lasts; yield the base URL."""
-    exchange = Exchange(options.endpoints, now=now, random_bytes=random_bytes)
+    exchange = Exchange(options.endpoints, now=now)
     runner = web.AppRunner(
         application(exchange, sleep),
         access_log=None,

@@ -8,29 +8,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Final
 
-from clients.alipayhk.wire.messages import Headers
-from clients.alipayhk.wire.protocols import ENVELOPE_SIGNED, HEADER_SIGNED
+from clients.alipayhk.diagnosis.mistakes import Diagnosis, Edit
+from clients.alipayhk.wire.messages import SealedResponse
 
 from .answers import Answer
 
-Edit = Callable[[str], str]
-Resign = Callable[[str, Answer], Answer]
+Resign = Callable[[Diagnosis, Answer], Answer]
 """Put other signatures on an answer of a protocol."""
-
-_MARK: Final = b',"signature":"'
 
 
 def with_signatures(*edits: Edit) -> Resign:
     """Sign with every edit of the right signature, in order."""
-    return lambda protocol, answer: _RESIGN[protocol](answer, edits)
+
+    def resign(diagnosis: Diagnosis, answer: Answer) -> Answer:
+        sealed = diagnosis.with_signatures(SealedResponse(answer.headers, answer.body), edits)
+        return replace(answer, headers=sealed.headers, body=sealed.body)
+
+    return resign
 
 
 def with_signature_pair(key: str, value: str) -> Resign:
     """Name another `key=value` in the header Signature, whatever it was."""
 
-    def resign(_: str, answer: Answer) -> Answer:
+    def resign(_: Diagnosis, answer: Answer) -> Answer:
         def edit(line: str) -> str:
             pairs = (pair.partition("=") for pair in line.split(","))
             return ",".join(f"{name}={value if name == key else text}" for name, _, text in pairs)
@@ -54,24 +55,3 @@ def empty(_: str) -> str:
 def spoilt(signature: str) -> str:
     """Change one letter, so that it is still base64 of the right length and verifies nothing."""
     return ("B" if signature[0] == "A" else "A") + signature[1:]
-
-
-def _resign_headers(answer: Answer, edits: tuple[Edit, ...]) -> Answer:
-    headers: Headers = ()
-    for name, line in answer.headers:
-        if name != "Signature":
-            headers += ((name, line),)
-            continue
-        start, mark, signature = line.partition("signature=")
-        headers += tuple((name, start + mark + edit(signature)) for edit in edits)
-    return replace(answer, headers=headers)
-
-
-def _resign_envelope(answer: Answer, edits: tuple[Edit, ...]) -> Answer:
-    content, _, rest = answer.body.rpartition(_MARK)
-    signature = rest.removesuffix(b'"}').decode()
-    lines = b"".join(_MARK + edit(signature).encode() + b'"' for edit in edits)
-    return replace(answer, body=content + lines + b"}")
-
-
-_RESIGN: Final = {HEADER_SIGNED: _resign_headers, ENVELOPE_SIGNED: _resign_envelope}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from clients.alipayhk.wire.clock import time_of
+from clients.alipayhk.wire.protocols.header_signed import REQUEST_TIME
 from clients.alipayhk.wire.strict_json import JsonError, read_object
 
 MILLISECONDS_MAX: Final = 253_402_300_799_999
@@ -55,6 +56,11 @@ def bind_account_violations(body: Members) -> list[str]:
 def head_violations(head: Members) -> list[str]:
     """Find everything wrong with the head of an envelope."""
     return violations(HEAD, head)
+
+
+def header_violations(headers: Members) -> list[str]:
+    """Find everything wrong with the signed headers of a header-signed request."""
+    return violations(HEADERS, headers)
 
 
 def violations(rules: tuple[Rule, ...], members: Members) -> list[str]:
@@ -162,6 +168,8 @@ BIND_ACCOUNT: Final = (
     Rule("timestamp", milliseconds_text, required=True),
     Rule("extendInfo", object_text),
 )
+
+HEADERS: Final = (Rule(REQUEST_TIME, time_text, required=True),)
 
 HEAD: Final = (
     Rule("version", text(8), required=True),

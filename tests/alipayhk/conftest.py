@@ -10,8 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
-from clients.alipayhk.wire.protocols import ENVELOPE_SIGNED, HEADER_SIGNED
-from tests.alipayhk.sides import Sides, both_sides
+from tests.alipayhk.sides import ENVELOPE_SIGNED, HEADER_SIGNED, Sides, both_sides
 
 SHARED: Final = Path(__file__).resolve().parents[1] / "vectors" / "shared"
 
@@ -62,7 +61,7 @@ def envelope_sides(ours: RSAPrivateKey, theirs: RSAPrivateKey) -> Sides:
     return both_sides(ENVELOPE_SIGNED, ours, theirs)
 
 
-@pytest.fixture(params=[HEADER_SIGNED, ENVELOPE_SIGNED])
+@pytest.fixture(params=[HEADER_SIGNED, ENVELOPE_SIGNED], ids=lambda protocol: protocol.name)
 def sides(request: pytest.FixtureRequest, header_sides: Sides, envelope_sides: Sides) -> Sides:
     """Return both ends of an API, over each protocol in turn."""
     return header_sides if request.param == HEADER_SIGNED else envelope_sides

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -13,17 +14,22 @@ from hypothesis import HealthCheck, settings
 
 from clients.alipayhk.wire import crypto
 from clients.alipayhk.wire.crypto import EncryptionProfile
-from clients.alipayhk.wire.endpoint import Encryption, Endpoint
+from clients.alipayhk.wire.endpoint import Encryption, Endpoint, WireProtocol
 from clients.alipayhk.wire.keys import Keys
-from clients.alipayhk.wire.messages import Headers, RawResponse, VerifiedResponse, header_values
-from clients.alipayhk.wire.protocols import (
-    ENVELOPE_SIGNED,
-    HEADER_SIGNED,
-    PROTOCOLS,
-    envelope_signed,
-    header_signed,
-    header_text,
+from clients.alipayhk.wire.messages import (
+    Headers,
+    PlainRequest,
+    PlainResponse,
+    RawRequest,
+    RawResponse,
+    SealedRequest,
+    VerifiedRequest,
+    VerifiedResponse,
+    header_values,
 )
+from clients.alipayhk.wire.protocols import envelope_signed, header_signed, header_text
+from clients.alipayhk.wire.protocols.envelope_signed import EnvelopeSigned
+from clients.alipayhk.wire.protocols.header_signed import HeaderSigned
 from clients.alipayhk.wire.strict_json import write_json
 
 CLIENT_ID: Final = "4Q5Y8W0WSG45P907917"
@@ -61,7 +67,37 @@ class Sides:
 
     def with_profile(self, profile: EncryptionProfile) -> Sides:
         """Return these sides, encrypting under `profile`."""
-        return self.but(encryption=Encryption(profile), encrypt_requests=True)
+        return self.speaking(encryption=Encryption(profile), encrypt_requests=True)
+
+    def speaking(self, **changes: Any) -> Sides:
+        """Return these sides with the same changes to the header-signed protocol at both ends."""
+        return Sides(speaking(self.us, **changes), speaking(self.wallet, **changes))
+
+    @property
+    def encrypts(self) -> bool:
+        """Whether our requests are encrypted."""
+        return isinstance(self.us.protocol, HeaderSigned) and self.us.protocol.encrypt_requests
+
+    @property
+    def encryption(self) -> Encryption:
+        """How both sides encrypt."""
+        assert self.us.protocol.encryption is not None
+        return self.us.protocol.encryption
+
+    def seal(self, body: bytes, *, request_id: str = REQUEST_ID, time: datetime = NOW) -> SealedRequest:
+        """Seal a request as the client does."""
+        return self.us.protocol.seal_request(self.us, PlainRequest(request_id, body, time))
+
+    def receive(self, path: str, headers: Headers, body: bytes) -> VerifiedRequest:
+        """Unseal a request as the wallet does."""
+        return self.wallet.protocol.unseal_request(self.wallet, RawRequest(path, headers, body))
+
+    def reply(
+        self, request: VerifiedRequest, body: Mapping[str, object], time: datetime = NOW
+    ) -> RawResponse:
+        """Seal a response as the wallet does."""
+        sealed = self.wallet.protocol.seal_response(self.wallet, request, PlainResponse(body, time))
+        return RawResponse(200, sealed.headers, sealed.body)
 
     def open(
         self,
@@ -72,11 +108,21 @@ class Sides:
         now: datetime = NOW,
     ) -> VerifiedResponse:
         """Unseal an answer as the client does."""
-        protocol = PROTOCOLS[self.us.protocol]
-        return protocol.unseal_response(self.us, request_id, raw, sent_at=sent_at, now=now)
+        request = PlainRequest(request_id, b"", sent_at)
+        return self.us.protocol.unseal_response(self.us, request, raw, now=now)
 
 
-def both_sides(protocol: str, ours: RSAPrivateKey, theirs: RSAPrivateKey) -> Sides:
+def speaking(endpoint: Endpoint, **changes: Any) -> Endpoint:
+    """Return `endpoint` with changes to its header-signed protocol."""
+    assert isinstance(endpoint.protocol, HeaderSigned)
+    return replace(endpoint, protocol=replace(endpoint.protocol, **changes))
+
+
+HEADER_SIGNED: Final = HeaderSigned()
+ENVELOPE_SIGNED: Final = EnvelopeSigned(FUNCTION, "1.0.0")
+
+
+def both_sides(protocol: WireProtocol, ours: RSAPrivateKey, theirs: RSAPrivateKey) -> Sides:
     """Build an API over one protocol, with a key pair on each side."""
     enveloped = protocol == ENVELOPE_SIGNED
     us = Endpoint(
@@ -87,8 +133,6 @@ def both_sides(protocol: str, ours: RSAPrivateKey, theirs: RSAPrivateKey) -> Sid
         client_id=CLIENT_ID,
         keys=Keys(ours, "1", {"1": theirs.public_key()}, {"1": ours}),
         idempotent=not enveloped,
-        function=FUNCTION if enveloped else "",
-        version="1.0.0" if enveloped else "",
     )
     return Sides(us, replace(us, keys=Keys(theirs, "1", {"1": ours.public_key()}, {"1": theirs})))
 
@@ -112,7 +156,7 @@ def header_answer(
 
 def encrypted_answer(sides: Sides, body: bytes = OK_BODY) -> RawResponse:
     """Answer over the header-signed protocol, encrypted for us."""
-    value, text = header_signed.encrypt_body(sides.wallet, body, os.urandom)
+    value, text = header_signed.encrypt_body(sides.encryption, sides.wallet.keys, body)
     return header_answer(sides, text, extra=(("Encrypt", value),))
 
 
@@ -145,7 +189,7 @@ def envelope_answer(
 
 def answer(sides: Sides, body: bytes = OK_BODY, *, http_status: int = 200) -> RawResponse:
     """Answer over whichever protocol these sides speak."""
-    if sides.us.protocol == HEADER_SIGNED:
+    if isinstance(sides.us.protocol, HeaderSigned):
         return header_answer(sides, body, http_status=http_status)
     return envelope_answer(sides, envelope_content(body), http_status=http_status)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -16,10 +15,11 @@ from clients.alipayhk.transport import Attempt
 from clients.alipayhk.wire import errors
 from clients.alipayhk.wire.clock import now_utc
 from clients.alipayhk.wire.crypto import EncryptionProfile
-from clients.alipayhk.wire.messages import Headers, RawRequest, VerifiedRequest
-from clients.alipayhk.wire.protocols import HEADER_SIGNED, PROTOCOLS
+from clients.alipayhk.wire.endpoint import Encryption
+from clients.alipayhk.wire.messages import Headers, VerifiedRequest
+from clients.alipayhk.wire.protocols.header_signed import HeaderSigned
 from clients.alipayhk.wire.strict_json import member_bytes
-from tests.alipayhk.sides import REQUEST_ID, Sides
+from tests.alipayhk.sides import REQUEST_ID, Sides, speaking
 from tests.alipayhk.upstream import Upstream, Wire, hanging, rested, transport
 from tests.ports import free_port
 
@@ -47,15 +47,12 @@ class Wallet:
 
     async def serve(self, wire: Wire) -> None:
         """Answer every request on one connection."""
-        protocol = PROTOCOLS[self.sides.wallet.protocol]
         while True:
             received = await wire.request()
-            raw = RawRequest(received.line.split(" ")[1], received.headers, received.body)
-            request = protocol.unseal_request(self.sides.wallet, raw)
+            path = received.line.split(" ")[1]
+            request = self.sides.receive(path, received.headers, received.body)
             self.opened.append(request)
-            sealed = protocol.seal_response(
-                self.sides.wallet, request, self.body, now=self.answered_at(), random_bytes=os.urandom
-            )
+            sealed = self.sides.reply(request, self.body, self.answered_at())
             body = self.alter(sealed.body)
             lines = [f"HTTP/1.1 {self.http_status} Status", f"Content-Length: {len(body)}"]
             own = (("Tracer-Id", f"tracer-{len(self.opened)}"),)
@@ -113,7 +110,7 @@ async def test_a_success_comes_back_verified(sides: Sides) -> None:
     assert (verified.http_status, verified.tracer_id, verified.body) == (200, "tracer-1", SUCCESS)
     assert verified.response_time is not None
     assert wallet.opened[0].body == json.loads(BODY)
-    assert wallet.opened[0].encrypted is sides.us.encrypt_requests
+    assert wallet.opened[0].encrypted is sides.encrypts
     assert upstream.received[0].line == f"POST {sides.us.path} HTTP/1.1"
 
 
@@ -121,9 +118,9 @@ async def test_the_business_bytes_go_out_as_given(sides: Sides) -> None:
     async with Upstream(Wallet(sides).serve) as upstream:
         await call(sides, upstream)
     (request,) = upstream.received
-    if sides.us.encrypt_requests:
+    if sides.encrypts:
         assert "陳".encode() not in request.body
-    elif sides.us.protocol == HEADER_SIGNED:
+    elif sides.us.protocol.name == HeaderSigned.name:
         assert request.body == BODY
     else:
         content = dict(member_bytes(request.body))["request"]
@@ -148,17 +145,18 @@ async def test_each_attempt_is_sealed_anew_around_the_same_content(sides: Sides)
     times = [request.values("Request-Time") for request in upstream.received]
     times = times if times[0] else [[str(request.head["reqTime"])] for request in wallet.opened]
     assert len({time for (time,) in times}) == 3
-    if sides.us.encrypt_requests:
+    if sides.encrypts:
         assert len({request.body for request in upstream.received}) == 3
         assert len({request.values("Encrypt")[0] for request in upstream.received}) == 3
 
 
 async def test_randomness_and_clock_are_those_that_were_given(header_sides: Sides) -> None:
-    sides = header_sides.with_profile(EncryptionProfile("CBC", 128))
+    encryption = Encryption(EncryptionProfile("CBC", 128), random_bytes=bytes)
+    sides = header_sides.speaking(encryption=encryption, encrypt_requests=True)
     moment = datetime(2024, 5, 22, 1, 12, 21, 999_999, UTC)
     wallet = Wallet(sides, answered_at=lambda: moment)
     async with Upstream(wallet.serve) as upstream, transport() as opened:
-        client = Client(opened, now=lambda: moment, random_bytes=bytes)
+        client = Client(opened, now=lambda: moment)
         us = replace(sides.us, base_url=upstream.url)
         for _ in range(2):
             assert await client.call(us, REQUEST_ID, BODY, Attempt())
@@ -227,7 +225,7 @@ async def test_an_unsigned_answer_carries_its_claims(sides: Sides) -> None:
 
 
 async def test_a_plain_answer_is_refused_where_encryption_is_required(header_sides: Sides) -> None:
-    sides = Sides(replace(header_sides.us, encrypted_answers_only=True), header_sides.wallet)
+    sides = Sides(speaking(header_sides.us, encrypted_answers_only=True), header_sides.wallet)
     error = await fails(sides, Wallet(sides))
     assert isinstance(error, errors.NotEncrypted)
     assert error.tracer_id == "tracer-1"

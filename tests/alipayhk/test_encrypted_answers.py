@@ -12,10 +12,9 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 from clients.alipayhk.wire import crypto, errors
 from clients.alipayhk.wire.crypto import AesMode, CryptoError, EncryptionProfile, RsaPadding
-from clients.alipayhk.wire.messages import RawRequest, RawResponse, VerifiedRequest
+from clients.alipayhk.wire.messages import RawResponse, VerifiedRequest
 from clients.alipayhk.wire.protocols import header_signed, header_text
 from tests.alipayhk.sides import (
-    NOW,
     OK_BODY,
     PATH,
     Sides,
@@ -47,26 +46,20 @@ def default_sides(header_sides: Sides) -> Sides:
 
 def test_an_encrypted_request_is_answered_encrypted(sides: Sides) -> None:
     body = b'{"userId":"2160000000000001"}'
-    sealed = header_signed.seal_request(sides.us, "", body, now=NOW, random_bytes=os.urandom)
+    sealed = sides.seal(body)
     assert b"2160" not in sealed.body
-    request = header_signed.unseal_request(
-        sides.wallet, RawRequest(sealed.path, sealed.headers, sealed.body)
-    )
-    answer = header_signed.seal_response(
-        sides.wallet, request, {"result": {"resultStatus": "S"}}, now=NOW, random_bytes=os.urandom
-    )
+    request = sides.receive(sealed.path, sealed.headers, sealed.body)
+    answer = sides.reply(request, {"result": {"resultStatus": "S"}})
     assert (request.encrypted, request.body) == (True, {"userId": "2160000000000001"})
     assert b"result" not in answer.body
-    assert sides.open(RawResponse(200, answer.headers, answer.body)).result.status == "S"
+    assert sides.open(answer).result.status == "S"
 
 
 def test_a_plain_request_is_answered_plain(default_sides: Sides) -> None:
     request = VerifiedRequest(client_id=default_sides.us.client_id, body={})
-    answer = header_signed.seal_response(
-        default_sides.wallet, request, {"result": {"resultStatus": "S"}}, now=NOW, random_bytes=os.urandom
-    )
+    answer = default_sides.reply(request, {"result": {"resultStatus": "S"}})
     assert "Encrypt" not in dict(answer.headers)
-    assert default_sides.open(RawResponse(200, answer.headers, answer.body)).result.status == "S"
+    assert default_sides.open(answer).result.status == "S"
 
 
 def test_every_message_has_a_fresh_key(default_sides: Sides) -> None:
@@ -75,7 +68,7 @@ def test_every_message_has_a_fresh_key(default_sides: Sides) -> None:
 
 
 def test_a_plain_answer_is_refused_where_encryption_is_required(default_sides: Sides) -> None:
-    strict = default_sides.but(encrypted_answers_only=True)
+    strict = default_sides.speaking(encrypted_answers_only=True)
     assert strict.open(encrypted_answer(strict)).result.status == "S"
     with pytest.raises(errors.NotEncrypted):
         strict.open(header_answer(strict))
@@ -84,13 +77,13 @@ def test_a_plain_answer_is_refused_where_encryption_is_required(default_sides: S
 def test_an_unencrypted_forgery_is_told_as_such_even_where_encryption_is_required(
     default_sides: Sides,
 ) -> None:
-    strict = default_sides.but(encrypted_answers_only=True)
+    strict = default_sides.speaking(encrypted_answers_only=True)
     with pytest.raises(errors.SignatureInvalid):
         strict.open(replace(header_answer(strict), body=b"{}"))
 
 
 def test_a_signature_over_the_decrypted_body_is_refused(sides: Sides) -> None:
-    value, text = header_signed.encrypt_body(sides.wallet, OK_BODY, os.urandom)
+    value, text = header_signed.encrypt_body(sides.encryption, sides.wallet.keys, OK_BODY)
     over_plaintext = header_answer(sides, OK_BODY, extra=(("Encrypt", value),))
     with pytest.raises(errors.SignatureInvalid):
         sides.open(replace(over_plaintext, body=text))
@@ -100,7 +93,7 @@ def sealed_with(
     sides: Sides, *, body: bytes | None = None, wrapped: bytes | None = None, plaintext: bytes = OK_BODY
 ) -> RawResponse:
     """Answer encrypted, with one layer replaced; the signature is always right."""
-    profile = sides.wallet.encryption.profile
+    profile = sides.encryption.profile
     aes_key, iv = os.urandom(profile.key_bytes), os.urandom(crypto.AES_BLOCK_BYTES)
     if body is None:
         body = crypto.base64_text(crypto.encrypt(profile, aes_key, iv, plaintext)).encode()
@@ -112,12 +105,12 @@ def sealed_with(
 
 def wrapped_bytes(sides: Sides, plaintext: bytes) -> bytes:
     """Wrap any bytes as if they were an AES key."""
-    return crypto.wrap_key(sides.wallet.encryption.profile, sides.wallet.keys.verifying["1"], plaintext)
+    return crypto.wrap_key(sides.encryption.profile, sides.wallet.keys.verifying["1"], plaintext)
 
 
 def wrong_padding(sides: Sides) -> RawResponse:
     """Encrypt a whole block that is not padded: its last byte says zero."""
-    profile = sides.wallet.encryption.profile
+    profile = sides.encryption.profile
     aes_key, iv = os.urandom(profile.key_bytes), bytes(crypto.AES_BLOCK_BYTES)
     whole = crypto.encrypt(profile, aes_key, iv, bytes(16))
     cut = whole[: -crypto.AES_BLOCK_BYTES]
@@ -128,7 +121,7 @@ def encrypt_line(template: str) -> Callable[[Sides], RawResponse]:
     """Answer encrypted, with the header Encrypt in another form; no signature covers it."""
 
     def build(sides: Sides) -> RawResponse:
-        value, text = header_signed.encrypt_body(sides.wallet, OK_BODY, os.urandom)
+        value, text = header_signed.encrypt_body(sides.encryption, sides.wallet.keys, OK_BODY)
         key = header_text.header_pairs(value)["symmetrickey"]
         return header_answer(sides, text, extra=(("Encrypt", template.format(key=key)),))
 
@@ -156,7 +149,7 @@ BROKEN: Final[dict[str, Callable[[Sides], RawResponse]]] = {
         sides, wrapped=wrapped_bytes(sides, b"k" * 24)
     ),
     "wrap: another key": lambda sides: sealed_with(
-        sides, wrapped=wrapped_bytes(sides, os.urandom(sides.us.encryption.profile.key_bytes))
+        sides, wrapped=wrapped_bytes(sides, os.urandom(sides.encryption.profile.key_bytes))
     ),
     "header: empty": encrypt_line(""),
     "header: no pairs": encrypt_line("RSA_AES"),
@@ -264,5 +257,5 @@ def test_a_library_that_rejects_openly_gives_the_same_error_too() -> None:
 
 
 def test_the_path_that_is_sent_is_the_path_that_is_configured(default_sides: Sides) -> None:
-    sealed = header_signed.seal_request(default_sides.us, "", OK_BODY, now=NOW, random_bytes=os.urandom)
+    sealed = default_sides.seal(OK_BODY)
     assert sealed.path == PATH

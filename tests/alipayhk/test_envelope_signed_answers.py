@@ -14,12 +14,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 from clients.alipayhk.wire import crypto, errors
-from clients.alipayhk.wire.messages import RawRequest, RawResponse, VerifiedRequest
+from clients.alipayhk.wire.messages import RawResponse, VerifiedRequest
 from clients.alipayhk.wire.protocols import envelope_signed
 from tests.alipayhk.sides import (
     CLIENT_ID,
     FUNCTION,
-    NOW,
     OK_BODY,
     REQUEST_ID,
     SENT_AT,
@@ -367,26 +366,21 @@ REFUSED_REQUESTS: Final[dict[str, tuple[Callable[[bytes], bytes], type[errors.Ca
 def test_a_request_is_refused_by_the_same_rules(
     sides: Sides, alter: Callable[[bytes], bytes], failure: type[errors.CallError]
 ) -> None:
-    sealed = envelope_signed.seal_request(
-        sides.us, REQUEST_ID, b'{"merchantAccountId":"m-1"}', now=NOW, random_bytes=bytes
-    )
+    sealed = sides.seal(b'{"merchantAccountId":"m-1"}')
     with pytest.raises(failure):
-        envelope_signed.unseal_request(sides.wallet, RawRequest("/", (), alter(sealed.body)))
+        sides.receive("/", (), alter(sealed.body))
 
 
 def test_a_request_without_a_client_id_is_malformed(sides: Sides) -> None:
     content = envelope_content(clientId=None)
     body = envelope_signed.sealed_envelope("request", content, crypto.sign(sides.us.keys.signing, content))
     with pytest.raises(errors.Malformed):
-        envelope_signed.unseal_request(sides.wallet, RawRequest("/", (), body))
+        sides.receive("/", (), body)
 
 
 def test_an_answer_echoes_the_head_of_its_request(sides: Sides) -> None:
     request = VerifiedRequest(CLIENT_ID, {}, {"function": FUNCTION, "reqMsgId": "another"})
-    answer = envelope_signed.seal_response(
-        sides.wallet, request, {"result": {"resultStatus": "S"}}, now=NOW, random_bytes=bytes
-    )
-    raw = RawResponse(200, answer.headers, answer.body)
+    raw = sides.reply(request, {"result": {"resultStatus": "S"}})
     assert sides.open(raw, request_id="another").result.status == "S"
     refuses(sides, raw, errors.Replayed)
 

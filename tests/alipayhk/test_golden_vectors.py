@@ -15,15 +15,16 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from clients.alipayhk.wire import crypto
 from clients.alipayhk.wire.crypto import EncryptionProfile
 from clients.alipayhk.wire.endpoint import Encryption, Endpoint
-from clients.alipayhk.wire.messages import RawRequest, RawResponse, VerifiedRequest
-from clients.alipayhk.wire.protocols import (
-    ENVELOPE_SIGNED,
-    HEADER_SIGNED,
-    envelope_signed,
-    header_signed,
-    header_text,
+from clients.alipayhk.wire.messages import (
+    PlainRequest,
+    PlainResponse,
+    RawRequest,
+    RawResponse,
+    VerifiedRequest,
 )
-from tests.alipayhk.sides import both_sides
+from clients.alipayhk.wire.protocols import header_signed, header_text
+from clients.alipayhk.wire.protocols.header_signed import HeaderSigned
+from tests.alipayhk.sides import ENVELOPE_SIGNED, HEADER_SIGNED, both_sides
 from tests.vectors import make
 
 VECTORS: Final = Path(__file__).resolve().parents[1] / "vectors"
@@ -59,8 +60,10 @@ def of_case(endpoint: Endpoint, case: Case) -> Endpoint:
         endpoint,
         path=case["path"],
         client_id=case["client_id"],
-        encryption=Encryption(EncryptionProfile(**case.get("profile", {}))),
-        encrypt_requests="profile" in case,
+        protocol=HeaderSigned(
+            Encryption(EncryptionProfile(**case.get("profile", {})), random_bytes=fixed_bytes(case)),
+            encrypt_requests="profile" in case,
+        ),
     )
 
 
@@ -88,15 +91,12 @@ def fixed_lines(headers: tuple[tuple[str, str], ...]) -> list[tuple[str, str]]:
 
 def seal_header(endpoint: Endpoint, case: Case) -> Any:
     """Seal the case's business content as whoever sends it does."""
-    now = datetime.fromisoformat(case["time"])
+    time = datetime.fromisoformat(case["time"])
     if case["kind"] == "request":
-        return header_signed.seal_request(
-            endpoint, "", case["plaintext"].encode(), now=now, random_bytes=fixed_bytes(case)
-        )
+        plain = PlainRequest("", case["plaintext"].encode(), time)
+        return endpoint.protocol.seal_request(endpoint, plain)
     request = VerifiedRequest(client_id=case["client_id"], body={}, encrypted="profile" in case)
-    return header_signed.seal_response(
-        endpoint, request, case["opened"], now=now, random_bytes=fixed_bytes(case)
-    )
+    return endpoint.protocol.seal_response(endpoint, request, PlainResponse(case["opened"], time))
 
 
 @pytest.mark.parametrize("case", cases("header_signed", "re*"))
@@ -138,7 +138,8 @@ def test_sealing_gives_the_golden_message(case: Case, endpoint: Endpoint) -> Non
 @pytest.mark.parametrize("case", cases("header_signed", "request"))
 def test_a_golden_request_opens(case: Case, endpoint: Endpoint) -> None:
     raw = RawRequest(case["path"], headers_of(case), case["body"].encode())
-    opened = header_signed.unseal_request(of_case(endpoint, case), raw)
+    endpoint = of_case(endpoint, case)
+    opened = endpoint.protocol.unseal_request(endpoint, raw)
     assert (opened.client_id, opened.body) == (case["client_id"], case["opened"])
     assert opened.encrypted == ("profile" in case)
 
@@ -146,12 +147,10 @@ def test_a_golden_request_opens(case: Case, endpoint: Endpoint) -> None:
 @pytest.mark.parametrize("case", cases("header_signed", "response"))
 def test_a_golden_response_opens(case: Case, endpoint: Endpoint) -> None:
     time = datetime.fromisoformat(case["time"])
-    opened = header_signed.unseal_response(
-        of_case(endpoint, case),
-        "",
-        RawResponse(200, headers_of(case), case["body"].encode()),
-        sent_at=time,
-        now=time + timedelta(seconds=1),
+    endpoint = of_case(endpoint, case)
+    raw = RawResponse(200, headers_of(case), case["body"].encode())
+    opened = endpoint.protocol.unseal_response(
+        endpoint, PlainRequest("", b"", time), raw, now=time + timedelta(seconds=1)
     )
     assert (opened.body, opened.response_time) == (case["opened"], time)
 
@@ -172,13 +171,11 @@ def test_every_step_of_an_encryption_is_the_golden_one(
 
 @pytest.mark.parametrize("case", cases("envelope_signed", "request"))
 def test_a_golden_envelope_request_seals_and_opens(case: Case, enveloped: Endpoint) -> None:
-    now = datetime.fromisoformat(case["time"])
-    body = case["plaintext"].encode()
-    content = envelope_signed.request_content(enveloped, case["req_msg_id"], case["time"], body)
-    sealed = envelope_signed.seal_request(
-        enveloped, case["req_msg_id"], body, now=now, random_bytes=fixed_bytes(case)
-    )
-    opened = envelope_signed.unseal_request(enveloped, RawRequest("/", (), case["body"].encode()))
+    time = datetime.fromisoformat(case["time"])
+    request = PlainRequest(case["req_msg_id"], case["plaintext"].encode(), time)
+    content = ENVELOPE_SIGNED.request_content(enveloped, request)
+    sealed = ENVELOPE_SIGNED.seal_request(enveloped, request)
+    opened = ENVELOPE_SIGNED.unseal_request(enveloped, RawRequest("/", (), case["body"].encode()))
     assert content == case["content_to_sign"].encode()
     assert sealed.body == case["body"].encode()
     assert sealed.headers == (("Content-Type", "application/json; charset=UTF-8"),)
@@ -189,11 +186,10 @@ def test_a_golden_envelope_request_seals_and_opens(case: Case, enveloped: Endpoi
 @pytest.mark.parametrize("case", cases("envelope_signed", "response"))
 def test_a_golden_envelope_response_opens(case: Case, enveloped: Endpoint) -> None:
     time = datetime.fromisoformat(case["time"])
-    opened = envelope_signed.unseal_response(
+    opened = ENVELOPE_SIGNED.unseal_response(
         enveloped,
-        case["req_msg_id"],
+        PlainRequest(case["req_msg_id"], b"", time),
         RawResponse(200, (), case["body"].encode()),
-        sent_at=time,
         now=time + timedelta(seconds=1),
     )
     assert opened.body == case["opened"]
@@ -204,13 +200,8 @@ def test_a_golden_envelope_response_opens(case: Case, enveloped: Endpoint) -> No
 def test_a_golden_envelope_response_seals(case: Case, enveloped: Endpoint) -> None:
     head = {"function": case["function"], "reqMsgId": case["req_msg_id"]}
     request = VerifiedRequest(client_id=case["client_id"], body={}, head=head)
-    sealed = envelope_signed.seal_response(
-        enveloped,
-        request,
-        case["opened"],
-        now=datetime.fromisoformat(case["time"]),
-        random_bytes=fixed_bytes(case),
-    )
+    response = PlainResponse(case["opened"], datetime.fromisoformat(case["time"]))
+    sealed = ENVELOPE_SIGNED.seal_response(enveloped, request, response)
     assert (sealed.body == case["body"].encode()) == case["written_by_us"]
 
 
@@ -218,11 +209,11 @@ def test_the_shared_request_seals_and_opens(documentation_key: RSAPrivateKey, en
     shared = json.loads((VECTORS / "shared" / "header_signed.json").read_text("utf-8"))
     row = shared["rest_request"]
     endpoint = replace(endpoint, path=row["path"], client_id=row["client_id"])
-    now = datetime.fromisoformat(row["request_time"])
-    sealed = header_signed.seal_request(endpoint, "", row["body"].encode(), now=now, random_bytes=bytes)
+    request = PlainRequest("", row["body"].encode(), datetime.fromisoformat(row["request_time"]))
+    sealed = HEADER_SIGNED.seal_request(endpoint, request)
     line = f"algorithm=RSA256,keyVersion=1,signature={row['signature_urlencoded']}"
     assert ("Signature", line) in sealed.headers
-    opened = header_signed.unseal_request(endpoint, RawRequest(row["path"], sealed.headers, sealed.body))
+    opened = HEADER_SIGNED.unseal_request(endpoint, RawRequest(row["path"], sealed.headers, sealed.body))
     assert opened.body == json.loads(row["body"])
 
 
@@ -234,11 +225,10 @@ def test_the_shared_response_opens(endpoint: Endpoint) -> None:
         ("Response-Time", row["response_time"]),
         ("Signature", f"algorithm=RSA256,keyVersion=1,signature={row['signature_urlencoded']}"),
     )
-    opened = header_signed.unseal_response(
+    opened = HEADER_SIGNED.unseal_response(
         replace(endpoint, path=request["path"], client_id=request["client_id"]),
-        "",
+        PlainRequest("", b"", datetime.fromisoformat(request["request_time"])),
         RawResponse(200, headers, row["body"].encode()),
-        sent_at=datetime.fromisoformat(request["request_time"]),
         now=datetime.fromisoformat(row["response_time"]),
     )
     assert (opened.result.status, opened.result.code) == ("S", "SUCCESS")
@@ -258,7 +248,7 @@ def test_the_shared_encrypted_request_opens(endpoint: Endpoint) -> None:
         ),
     )
     raw = RawRequest(request["path"], headers, row["body_on_wire"].encode())
-    opened = header_signed.unseal_request(replace(endpoint, path=request["path"]), raw)
+    opened = HEADER_SIGNED.unseal_request(replace(endpoint, path=request["path"]), raw)
     assert (opened.encrypted, opened.body) == (True, json.loads(row["plaintext"]))
 
 

@@ -12,7 +12,6 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from clients.alipayhk.wire import crypto, errors
 from clients.alipayhk.wire.endpoint import Encryption, Endpoint
 from clients.alipayhk.wire.messages import RawRequest, RawResponse
-from clients.alipayhk.wire.protocols import header_signed
 from clients.alipayhk.wire.result import Result
 from tests.alipayhk.sides import (
     ANSWERED_AT,
@@ -262,7 +261,7 @@ def test_a_signature_over_another_path_is_refused(sides: Sides) -> None:
 
 
 def test_our_own_request_sent_back_is_no_answer(sides: Sides) -> None:
-    sealed = header_signed.seal_request(sides.us, "", OK_BODY, now=NOW, random_bytes=bytes)
+    sealed = sides.seal(OK_BODY)
     headers = tuple(
         (name.replace("Request-Time", "Response-Time"), value) for name, value in sealed.headers
     )
@@ -386,9 +385,9 @@ def test_two_honest_answers_of_one_second_with_the_same_bytes_are_both_accepted(
 
 
 def test_a_request_is_refused_by_the_same_rules(sides: Sides) -> None:
-    sealed = header_signed.seal_request(sides.us, "", OK_BODY, now=NOW, random_bytes=bytes)
+    sealed = sides.seal(OK_BODY)
     raw = RawRequest(sealed.path, sealed.headers, sealed.body)
-    assert header_signed.unseal_request(sides.wallet, raw).client_id == CLIENT_ID
+    assert sides.receive(raw.path, raw.headers, raw.body).client_id == CLIENT_ID
     for broken in (
         replace(raw, path=raw.path + "?"),
         replace(raw, body=raw.body + b" "),
@@ -396,7 +395,7 @@ def test_a_request_is_refused_by_the_same_rules(sides: Sides) -> None:
         replace(raw, headers=(*raw.headers, *raw.headers)),
     ):
         with pytest.raises(errors.SignatureInvalid):
-            header_signed.unseal_request(sides.wallet, broken)
+            sides.receive(broken.path, broken.headers, broken.body)
 
 
 def test_the_content_type_of_the_profile_goes_out_with_encrypted_requests_only(sides: Sides) -> None:
@@ -405,7 +404,6 @@ def test_the_content_type_of_the_profile_goes_out_with_encrypted_requests_only(s
         (True, "text/plain; charset=UTF-8"),
         (False, "application/json; charset=UTF-8"),
     ):
-        us = replace(sides.us, encryption=encryption, encrypt_requests=encrypted)
-        sealed = header_signed.seal_request(us, "", OK_BODY, now=NOW, random_bytes=bytes)
+        sealed = sides.speaking(encryption=encryption, encrypt_requests=encrypted).seal(OK_BODY)
         assert ("Content-Type", content_type) in sealed.headers
         assert ("Encrypt" in dict(sealed.headers)) == encrypted

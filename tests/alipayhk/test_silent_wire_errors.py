@@ -14,8 +14,15 @@ from clients.alipayhk.client import Client
 from clients.alipayhk.transport import Attempt, Transport
 from clients.alipayhk.wire import clock, crypto, errors, keys, strict_json
 from clients.alipayhk.wire.crypto import CryptoError, EncryptionProfile
-from clients.alipayhk.wire.messages import RawRequest, RawResponse, SealedRequest, SealedResponse
-from clients.alipayhk.wire.protocols import PROTOCOLS, header_text
+from clients.alipayhk.wire.messages import (
+    PlainRequest,
+    PlainResponse,
+    RawRequest,
+    RawResponse,
+    SealedRequest,
+    SealedResponse,
+)
+from clients.alipayhk.wire.protocols import header_text
 from tests.alipayhk.sides import (
     NOW,
     OK_BODY,
@@ -245,13 +252,14 @@ def test_no_low_level_error_shows_what_it_was_given(act: Callable[[], object]) -
 
 
 def test_no_message_shows_its_body(sides: Sides) -> None:
-    protocol = PROTOCOLS[sides.us.protocol]
     body = b'{"userId":"' + MARKED + b'","externalIdentityValue":"' + MARKED + b'"}'
-    sealed = protocol.seal_request(sides.us, "req-1", body, now=NOW, random_bytes=bytes)
-    request = protocol.unseal_request(sides.wallet, RawRequest(sealed.path, sealed.headers, sealed.body))
+    sealed = sides.seal(body, request_id="req-1")
+    request = sides.receive(sealed.path, sealed.headers, sealed.body)
     raw = answer(sides, BODY)
     messages = [
         sealed,
+        PlainRequest("req-1", body, NOW),
+        PlainResponse(request.body, NOW),
         SealedRequest("/", (), body),
         SealedResponse((), BODY),
         RawRequest("/", (), body),

@@ -15,12 +15,10 @@ from hypothesis import strategies as st
 from clients.alipayhk.wire import crypto, errors
 from clients.alipayhk.wire.crypto import AesMode, CryptoError, EncryptionProfile, RsaPadding
 from clients.alipayhk.wire.keys import KeyFileError, newest_first, parse_key, public_der
-from clients.alipayhk.wire.messages import RawRequest, RawResponse
-from clients.alipayhk.wire.protocols import PROTOCOLS
+from clients.alipayhk.wire.messages import RawResponse
 from clients.alipayhk.wire.protocols.header_text import header_pairs
 from clients.alipayhk.wire.strict_json import JsonError, member_bytes, read_object, write_json
 from tests.alipayhk.sides import (
-    NOW,
     OK_BODY,
     SENT_AT,
     Sides,
@@ -222,16 +220,12 @@ def test_what_one_side_seals_the_other_opens(
     profile: EncryptionProfile | None,
     request_id: str,
 ) -> None:
-    sides = sides.with_profile(profile) if profile else sides
-    protocol = PROTOCOLS[sides.us.protocol]
-    sealed = protocol.seal_request(
-        sides.us, request_id, write_json(asked), now=SENT_AT, random_bytes=os.urandom
-    )
-    request = protocol.unseal_request(sides.wallet, RawRequest(sealed.path, sealed.headers, sealed.body))
+    sides = sides.with_profile(profile) if profile and sides.us.protocol.encryption else sides
+    sealed = sides.seal(write_json(asked), request_id=request_id, time=SENT_AT)
+    request = sides.receive(sealed.path, sealed.headers, sealed.body)
     assert request.body == asked
     answered = {**answered, "result": {"resultStatus": "S"}}
-    reply = protocol.seal_response(sides.wallet, request, answered, now=NOW, random_bytes=os.urandom)
-    opened = sides.open(RawResponse(200, reply.headers, reply.body), request_id=request_id)
+    opened = sides.open(sides.reply(request, answered), request_id=request_id)
     assert (opened.body, opened.result.status) == (answered, "S")
 
 

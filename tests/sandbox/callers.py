@@ -19,10 +19,11 @@ from yarl import URL
 from clients.alipayhk.client import Client
 from clients.alipayhk.transport import Attempt, Transport
 from clients.alipayhk.wire.clock import now_utc
-from clients.alipayhk.wire.endpoint import Endpoint
+from clients.alipayhk.wire.endpoint import Encryption, Endpoint, WireProtocol
 from clients.alipayhk.wire.keys import Keys
-from clients.alipayhk.wire.messages import Headers, SealedRequest, VerifiedResponse
-from clients.alipayhk.wire.protocols import PROTOCOLS
+from clients.alipayhk.wire.messages import Headers, PlainRequest, SealedRequest, VerifiedResponse
+from clients.alipayhk.wire.protocols.envelope_signed import EnvelopeSigned
+from clients.alipayhk.wire.protocols.header_signed import HeaderSigned
 from clients.alipayhk.wire.strict_json import write_json
 from sandbox import cli
 from sandbox.apis import APIS
@@ -30,6 +31,10 @@ from sandbox.options import Options, options_of
 
 CLIENT_ID: Final = "4Q5Y8W0WSG45P907917"
 FUNCTION: Final = "alipay.intl.merchant.account.bind"
+PROTOCOLS: Final[dict[type[WireProtocol], WireProtocol]] = {
+    HeaderSigned: HeaderSigned(),
+    EnvelopeSigned: EnvelopeSigned(FUNCTION, "1.0.0"),
+}
 PATHS: Final = {"SyncLinkage": "/sandbox/binding/sync", "BindAccount": "/sandbox/account/bind"}
 USER_ID: Final = "2160000000000001"
 NO_AUTHORITY: Final = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -147,6 +152,17 @@ class Merchant:
     session: aiohttp.ClientSession
     tls: ssl.SSLContext = NO_AUTHORITY
 
+    def encrypting(self, encryption: Encryption | None = None, *, strictly: bool = False) -> Merchant:
+        """Return a merchant who encrypts requests; `strictly`: and refuses responses in plain text."""
+        protocol = HeaderSigned(
+            encryption or Encryption(), encrypt_requests=True, encrypted_answers_only=strictly
+        )
+        endpoints = {
+            **self.endpoints,
+            "SyncLinkage": replace(self.endpoints["SyncLinkage"], protocol=protocol),
+        }
+        return replace(self, endpoints=endpoints)
+
     def but(self, **changes: Any) -> Merchant:
         """Return a merchant whose endpoints are otherwise."""
         changed = {api: replace(endpoint, **changes) for api, endpoint in self.endpoints.items()}
@@ -155,13 +171,8 @@ class Merchant:
     def seal(self, api: str, body: Mapping[str, object], request_id: str = "req-1") -> SealedRequest:
         """Seal a request as the client does."""
         endpoint = self.endpoints[api]
-        return PROTOCOLS[endpoint.protocol].seal_request(
-            endpoint,
-            request_id,
-            write_json(body),
-            now=now_utc(),
-            random_bytes=lambda count: b"\x07" * count,
-        )
+        request = PlainRequest(request_id, write_json(body), now_utc())
+        return endpoint.protocol.seal_request(endpoint, request)
 
     async def call(
         self, api: str, body: Mapping[str, object], request_id: str = "req-1", *, timeout_s: float = 5.0
@@ -213,14 +224,12 @@ async def merchant_of(url: str, ring: KeyRing) -> AsyncIterator[Merchant]:
     endpoints = {
         api.name: Endpoint(
             api=api.name,
-            protocol=api.protocol,
+            protocol=PROTOCOLS[api.protocol],
             base_url=url,
             path=PATHS[api.name],
             client_id=CLIENT_ID,
             keys=keys,
             idempotent=False,
-            function=FUNCTION,
-            version="1.0.0",
         )
         for api in APIS.values()
     }

@@ -75,9 +75,7 @@ async def test_an_encrypted_request_is_answered_encrypted_under_each_profile(
     )
     profile = EncryptionProfile(aes_mode, aes_bits, rsa_padding)  # type: ignore[arg-type]
     async with running(options) as url, merchant_of(url, ring) as merchant:
-        caller = merchant.but(
-            encryption=Encryption(profile), encrypt_requests=True, encrypted_answers_only=True
-        )
+        caller = merchant.encrypting(Encryption(profile), strictly=True)
         assert (await caller.call("SyncLinkage", sync_body())).result.status == "S"
         entry = await merchant.latest()
         assert '"requestId":"req-1"' in entry["decrypted_body"]
@@ -95,7 +93,7 @@ async def test_keys_of_several_versions_verify_and_the_chosen_one_wraps(ring: Ke
             verifying={"3": ring.wallet.public_key()},
             decrypting={"2": ring.merchant},
         )
-        caller = merchant.but(keys=keys, encrypt_requests=True, encryption=Encryption(key_version="3"))
+        caller = merchant.but(keys=keys).encrypting(Encryption(key_version="3"))
         assert (await caller.call("SyncLinkage", sync_body())).result.status == "S"
         assert (await caller.call("BindAccount", bind_body())).result.status == "S"
 

@@ -21,7 +21,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
+from clients.alipayhk.wire.crypto import EncryptionProfile
+from clients.alipayhk.wire.endpoint import Encryption
 from clients.alipayhk.wire.errors import ConnectionLost, Truncated
+from clients.alipayhk.wire.protocols.envelope_signed import EnvelopeSigned
+from clients.alipayhk.wire.protocols.header_signed import HeaderSigned
 from sandbox import cli
 from sandbox.options import OptionsError
 from service.config import values as parsing
@@ -41,6 +45,10 @@ ROOT = Path(__file__).resolve().parents[2]
 MISSING = "cannot be read: No such file or directory"
 PROGRAM = """
 import argparse, sys
+from clients.alipayhk.wire.crypto import EncryptionProfile
+from clients.alipayhk.wire.endpoint import Encryption
+from clients.alipayhk.wire.protocols.envelope_signed import EnvelopeSigned
+from clients.alipayhk.wire.protocols.header_signed import HeaderSigned
 from sandbox import cli
 parser = argparse.ArgumentParser()
 cli.configure(parser)
@@ -241,10 +249,10 @@ def test_the_defaults_are_the_documented_ones(ring: KeyRing) -> None:
     assert (options.host, options.port, options.tls) == ("::1", 0, None)
     assert options.url(port=7) == "http://[::1]:7"
     assert {api: endpoint.path for api, endpoint in options.endpoints.items()} == PATHS
-    endpoint = options.endpoints["BindAccount"]
-    assert (endpoint.client_id, endpoint.function, endpoint.version) == (CLIENT_ID, FUNCTION, "1.0.0")
-    profile = endpoint.encryption.profile
-    assert (profile.aes_mode, profile.aes_bits, profile.rsa_padding) == ("ECB", 256, "PKCS1V15")
+    sync, bind = options.endpoints["SyncLinkage"], options.endpoints["BindAccount"]
+    assert sync.client_id == bind.client_id == CLIENT_ID
+    assert bind.protocol == EnvelopeSigned(FUNCTION, "1.0.0")
+    assert sync.protocol == HeaderSigned(Encryption(EncryptionProfile("ECB", 256, "PKCS1V15"), "1"))
 
 
 def test_every_flag_is_in_the_documentation() -> None:

@@ -76,7 +76,7 @@ CASES: Final = {
 def speaking(merchant: Merchant, way: str) -> tuple[str, Merchant]:
     """Return the API and the merchant that speak so."""
     if way == "encrypted":
-        return "SyncLinkage", merchant.but(encrypt_requests=True, encrypted_answers_only=True)
+        return "SyncLinkage", merchant.encrypting(strictly=True)
     return ("BindAccount" if way == "envelope" else "SyncLinkage"), merchant
 
 
@@ -293,7 +293,7 @@ def test_the_documentation_shows_the_table_row_by_row() -> None:
     page = PAGE.read_text("utf-8")
     for name, fault in FAULTS.items():
         if name not in RESULT_CODES:
-            applies = "SyncLinkage" if fault.header_signed_only else "both"
+            applies = "both" if fault.applies_to(APIS["BindAccount"]) else "SyncLinkage"
             effect = "yes" if fault.takes_effect else "no"
             assert f"| `+{name}` | {fault.does} | {effect} | {applies} |" in page
     for code, (status, _) in RESULT_CODES.items():

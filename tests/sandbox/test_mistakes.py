@@ -43,7 +43,7 @@ async def test_what_was_signed_instead_is_recognised_over_headers(
 
 async def test_signing_before_encrypting_is_recognised(merchant: Merchant, ring: KeyRing) -> None:
     body = sync_body()
-    sealed = merchant.but(encrypt_requests=True).seal(SYNC, body)
+    sealed = merchant.encrypting().seal(SYNC, body)
     plain = write_json(body)
     time = header_values(sealed.headers, "Request-Time")[0]
     content = header_signed.content_to_sign(sealed.path, CLIENT_ID, time, plain)

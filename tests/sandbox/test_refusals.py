@@ -15,8 +15,18 @@ from clients.alipayhk.wire.endpoint import Encryption
 from clients.alipayhk.wire.errors import ResultError, Unsigned
 from clients.alipayhk.wire.messages import header_values
 from clients.alipayhk.wire.protocols import header_signed, header_text
+from clients.alipayhk.wire.protocols.envelope_signed import EnvelopeSigned
 from sandbox.apis import APIS
-from tests.sandbox.callers import CLIENT_ID, PATHS, KeyRing, Merchant, bind_body, body_of, sync_body
+from tests.sandbox.callers import (
+    CLIENT_ID,
+    FUNCTION,
+    PATHS,
+    KeyRing,
+    Merchant,
+    bind_body,
+    body_of,
+    sync_body,
+)
 from tests.sandbox.tampering import (
     BIND,
     SYNC,
@@ -140,7 +150,8 @@ async def test_another_function_or_version_is_another_api(
     merchant: Merchant, changes: dict[str, str]
 ) -> None:
     # The client cannot take such an answer for its own, so the bytes are looked at.
-    reply = await merchant.send(merchant.but(**changes).seal(BIND, bind_body()))
+    protocol = replace(EnvelopeSigned(FUNCTION, "1.0.0"), **changes)
+    reply = await merchant.send(merchant.but(protocol=protocol).seal(BIND, bind_body()))
     assert reply.json()["signature"]
     assert result_of(BIND, reply)["resultCode"] == "INVALID_API"
     (name,) = changes
@@ -277,7 +288,7 @@ async def test_a_signed_envelope_without_a_body_is_told_so(merchant: Merchant, r
 
 
 async def test_an_encrypted_refusal_is_encrypted_when_it_is_signed(merchant: Merchant) -> None:
-    caller = merchant.but(encrypt_requests=True, encrypted_answers_only=True)
+    caller = merchant.encrypting(strictly=True)
     with pytest.raises(ResultError) as raised:
         await caller.call(SYNC, sync_body(bizTime="soon"))
     assert raised.value.result.message == "bizTime: must be a number of milliseconds"
@@ -285,17 +296,15 @@ async def test_an_encrypted_refusal_is_encrypted_when_it_is_signed(merchant: Mer
 
 async def test_a_body_that_cannot_be_decrypted_is_told_so(merchant: Merchant) -> None:
     other = Encryption(profile=EncryptionProfile(aes_mode="CBC"))
-    reply = await merchant.send(
-        merchant.but(encrypt_requests=True, encryption=other).seal(SYNC, sync_body())
-    )
+    reply = await merchant.send(merchant.encrypting(other).seal(SYNC, sync_body()))
     entry = await merchant.latest()
     assert entry["verdict"].startswith("PARAM_ILLEGAL: the body")
     assert reply.header("Encrypt")
 
 
 async def test_a_body_that_decrypts_to_no_json_is_told_so(merchant: Merchant, ring: KeyRing) -> None:
-    endpoint = merchant.endpoints[SYNC]
-    line, text = header_signed.encrypt_body(endpoint, b"not JSON", lambda count: b"\x07" * count)
+    keys = merchant.endpoints[SYNC].keys
+    line, text = header_signed.encrypt_body(Encryption(), keys, b"not JSON")
     await merchant.send(signed(merchant, ring, text, ("Encrypt", line)))
     entry = await merchant.latest()
     assert entry["verdict"] == ("PARAM_ILLEGAL: the body, decrypted, cannot be read: not JSON in UTF-8")

@@ -23,6 +23,28 @@ def header_values(headers: Headers, name: str) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
+class PlainRequest:
+    """A request before it is sealed."""
+
+    request_id: str
+    body: bytes = field(repr=False)
+    """The business content as JSON."""
+    time: datetime
+    """When the request is sealed, written into it as Request-Time or reqTime."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlainResponse:
+    """A response before it is sealed."""
+
+    body: Mapping[str, object] = field(repr=False)
+    time: datetime
+    """When the response is sealed, written into it as Response-Time or respTime."""
+    tracer_id: str = ""
+    """The header Tracer-Id, in protocols that have one; empty: no header."""
+
+
+@dataclass(frozen=True, slots=True)
 class SealedRequest:
     """A request as it goes over the wire: encrypted where asked, and signed."""
 
@@ -83,7 +105,7 @@ class VerifiedRequest:
     client_id: str
     body: Mapping[str, object] = field(repr=False)
     head: Mapping[str, object] = field(default_factory=dict)
-    """The head of an envelope; empty for a header-signed request."""
+    """The metadata that the signature covers: the head of an envelope, or the signed headers."""
     encrypted: bool = False
 
 
