@@ -75,7 +75,7 @@ def test_a_writer_names_its_connection() -> None:
 async def test_a_connection_of_another_kind_is_never_written_to() -> None:
     loop = asyncio.get_running_loop()
     writer = StreamWriter(ResponseHandler(loop), loop)
-    with pytest.raises(TypeError, match="does not check its answers"):
+    with pytest.raises(TypeError, match="does not check its responses"):
         await PairedBody(b"{}").write_with_length(writer, 2)
 
 

@@ -118,7 +118,7 @@ def test_a_private_key_is_read_in_this_form(write: Write, theirs: RSAPrivateKey,
     file = tmp_path / "key"
     file.write_bytes(write(theirs))
     assert keys.load_private_key(file).private_numbers() == theirs.private_numbers()
-    with pytest.raises(KeyFileError, match=r"^holds a private key where a public key is needed$"):
+    with pytest.raises(KeyFileError, match=r"^contains a private key, but a public key is needed$"):
         keys.load_public_key(file)
 
 
@@ -127,7 +127,7 @@ def test_a_public_key_is_read_in_this_form(write: Write, theirs: RSAPrivateKey, 
     file = tmp_path / "key"
     file.write_bytes(write(theirs))
     assert keys.load_public_key(file).public_numbers() == theirs.public_key().public_numbers()
-    with pytest.raises(KeyFileError, match=r"^holds a public key where a private key is needed$"):
+    with pytest.raises(KeyFileError, match=r"^contains a public key, but a private key is needed$"):
         keys.load_private_key(file)
 
 
@@ -160,10 +160,10 @@ def edwards_public(_: RSAPrivateKey) -> bytes:
     return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 
-NOT_PEM: Final = "is not a PEM key that can be read"
-NOT_DER: Final = "is base64, but not of a DER key that can be read"
+NOT_PEM: Final = "is PEM, but not a key that can be read"
+NOT_DER: Final = "is base64, but not a DER key that can be read"
 NEITHER: Final = "is neither PEM nor base64 DER"
-NOT_RSA: Final = "holds a key that is not RSA"
+NOT_RSA: Final = "contains a key that is not an RSA key"
 PASSPHRASE: Final = "is encrypted with a passphrase, which is not supported"
 
 REFUSED: Final[dict[str, tuple[Write, str]]] = {
@@ -203,10 +203,10 @@ REFUSED: Final[dict[str, tuple[Write, str]]] = {
     "Edwards": (edwards_public, NOT_RSA),
     "1024 bits": (
         lambda _: PKCS8(rsa.generate_private_key(65537, 1024)),
-        "holds a key of 1024 bits; 2048 to 8192 are needed",
+        "contains a key of 1024 bits; 2048 to 8192 are allowed",
     ),
-    "2047 bits": (lambda _: public_of_bits(2047), "holds a key of 2047 bits; 2048 to 8192 are needed"),
-    "8193 bits": (lambda _: public_of_bits(8193), "holds a key of 8193 bits; 2048 to 8192 are needed"),
+    "2047 bits": (lambda _: public_of_bits(2047), "contains a key of 2047 bits; 2048 to 8192 are allowed"),
+    "8193 bits": (lambda _: public_of_bits(8193), "contains a key of 8193 bits; 2048 to 8192 are allowed"),
     "64 KiB and one byte": (lambda _: b"A" * 65_537, "is larger than 65536 bytes"),
     "a key, and more than 64 KiB after it": (
         lambda key: PKCS8(key) + b"\n" * 65_536,

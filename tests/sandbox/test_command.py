@@ -228,10 +228,10 @@ def test_keys_of_the_wrong_kind_are_named(ring: KeyRing, tmp_path: Path) -> None
             merchant_public_key_files=f"1={small},2={ring.wallet_file}",
         )
     first, second = str(raised.value).splitlines()
-    assert first == "--private-key-file: holds a public key where a private key is needed"
+    assert first == "--private-key-file: contains a public key, but a private key is needed"
     small_fault, _, kind_fault = second.partition("; version 2 ")
-    assert small_fault.startswith("--merchant-public-key-files: version 1 holds a key of 1024 bits")
-    assert kind_fault == "holds a private key where a public key is needed"
+    assert small_fault.startswith("--merchant-public-key-files: version 1 contains a key of 1024 bits")
+    assert kind_fault == "contains a private key, but a public key is needed"
 
 
 def test_an_encrypted_tls_key_is_refused_and_nobody_is_asked(ring: KeyRing, tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ from tests.sandbox.tampering import (
     [
         (lambda line: line + "=", "not base64"),
         (lambda line: "nonsense", "the header Signature is not key=value pairs"),
-        (lambda line: line.replace("RSA256", "ECC224"), "another algorithm than RSA256"),
+        (lambda line: line.replace("RSA256", "ECC224"), "an algorithm other than RSA256"),
         (lambda line: line.partition("signature=")[0] + "signature=%21", "not base64"),
         (lambda line: line.partition("signature=")[0] + "signature=QUJD", "length of the key's modulus"),
         (lambda line: line.partition(",signature=")[0], "length of the key's modulus"),
@@ -60,7 +60,7 @@ async def test_a_bad_signature_header_is_told_what_is_wrong_with_it(
 
 
 @pytest.mark.parametrize("name", ["Client-Id", "Request-Time", "Signature"])
-@pytest.mark.parametrize(("count", "says"), [(0, "absent"), (2, "there more than once")])
+@pytest.mark.parametrize(("count", "says"), [(0, "absent"), (2, "repeated")])
 async def test_a_header_that_is_not_there_once_is_named(
     merchant: Merchant, name: str, count: int, says: str
 ) -> None:
@@ -76,7 +76,7 @@ async def test_an_unknown_key_version_is_no_key_and_the_known_ones_are_named(mer
     sealed = merchant.seal(SYNC, sync_body())
     line = signature_line(sealed).replace("keyVersion=1", "keyVersion=7")
     message = await refused(merchant, SYNC, with_header(sealed, "Signature", line), "KEY_NOT_FOUND")
-    assert message.endswith("a keyVersion that is not known; known keyVersions: 1")
+    assert message.endswith("an unknown keyVersion; known keyVersions: 1")
 
 
 @pytest.mark.parametrize("api", APIS)
@@ -130,7 +130,10 @@ async def test_another_client_id_is_refused_unsigned_when_its_signature_does_not
         (b"{}", "the envelope has no member request"),
         (b'{"request":{}}', "the envelope has no member signature"),
         (b'{"signature":"QUJD"}', "the envelope has no member request"),
-        (b'{"request":{},"request":{},"signature":"QUJD"}', "two members of the envelope have one name"),
+        (
+            b'{"request":{},"request":{},"signature":"QUJD"}',
+            "two members of the envelope have the same name",
+        ),
         (b'{"request":{},"signature":"!"}', "the signature is not base64"),
         (b'{"request":{},"signature":7}', "the signature is not base64"),
         (b'{"request":{},"signature":tru}', "the signature is not base64"),
@@ -239,7 +242,7 @@ async def test_a_request_time_without_offset_is_an_illegal_parameter(
     ("body", "says"),
     [
         (b"[]", "the body, as it came, cannot be read: not a JSON object"),
-        (b'{"a":1,"a":2}', "the body, as it came, cannot be read: two members have one name"),
+        (b'{"a":1,"a":2}', "the body, as it came, cannot be read: two members have the same name"),
     ],
 )
 async def test_a_signed_body_that_cannot_be_read_is_told_why(

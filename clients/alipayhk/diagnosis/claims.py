@@ -1,4 +1,4 @@
-"""What a received request says about itself, read before its signature is verified."""
+"""Read what a received request says about itself, before its signature is verified."""
 
 from __future__ import annotations
 

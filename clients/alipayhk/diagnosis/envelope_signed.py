@@ -24,7 +24,7 @@ def claim(_: Endpoint, raw: RawRequest) -> Claim:
     except JsonError as error:
         return Claim(cut_fault=f"the body cannot be cut into members: {error}", read_fault=read_fault)
     cut = dict(members)
-    fault = "two members of the envelope have one name" if len(cut) != len(members) else ""
+    fault = "two members of the envelope have the same name" if len(cut) != len(members) else ""
     for name in ("signature", "request"):
         fault = fault if name in cut else f"the envelope has no member {name}"
     content = cut.get("request", b"")

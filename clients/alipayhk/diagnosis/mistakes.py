@@ -21,7 +21,7 @@ Edit = Callable[[str], str]
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """What diagnosis and the sandbox need to know about a protocol, besides sealing and unsealing."""
+    """One protocol, as diagnosis and the sandbox use it: everything except sealing and unsealing."""
 
     claim: Callable[[Endpoint, RawRequest], Claim]
     """Read a request before its signature is verified."""

@@ -40,8 +40,8 @@ class WireProtocol(Protocol):
     """A wire protocol with its own settings: it turns business content into bytes, and bytes into content.
 
     A client uses `seal_request` and `unseal_response`. AlipayHK's side, which the sandbox plays, uses
-    `unseal_request` and `seal_response`. What one side seals with its `Endpoint`, the other side unseals
-    with its own. A protocol does no I/O and reads no clock.
+    `unseal_request` and `seal_response`. Each side has its own `Endpoint`. A protocol does no I/O and reads
+    no clock.
     """
 
     name: ClassVar[str]
@@ -52,7 +52,7 @@ class WireProtocol(Protocol):
 
     @property
     def required_head(self) -> Mapping[str, str]:
-        """Members that the head of every request must have, with their values; empty without a head."""
+        """Members of a request's head that always have the same value, with that value."""
 
     def seal_request(self, endpoint: Endpoint, request: PlainRequest) -> SealedRequest:
         """Encrypt the request if the protocol is set to do so, and sign it."""

@@ -81,12 +81,12 @@ class EnvelopeSigned:
         """
         members = _members(raw)
         if "signature" not in (name for name, _ in members):
-            raise unsigned(raw, "the answer has no member signature")
+            raise unsigned(raw, "the response has no member signature")
         head, body = _open(endpoint.keys, members, "response", huge_as_infinite=True)
         if head.get("reqMsgId") != request.request_id or head.get("function") != self.function:
-            raise Replayed("the answer is to another request")
+            raise Replayed("the response belongs to another request")
         if head.get("clientId", endpoint.client_id) != endpoint.client_id:
-            raise Replayed("the answer is to another client id")
+            raise Replayed("the response belongs to another client id")
         # Check the time before the result: a response to another request need not have a valid result.
         response_time = _response_time(head, request, now=now, window_s=endpoint.response_time_window_s)
         return VerifiedResponse(
@@ -161,12 +161,12 @@ def _members(raw: RawResponse) -> list[tuple[str, bytes]]:
         # If HTTP announced the body's end, the body is complete and simply not JSON. A body that ends with
         # its connection may have been cut.
         cause = (
-            unsigned(raw, "the answer is no whole JSON object")
+            unsigned(raw, "the response is not a complete JSON object")
             if raw.end_announced or not raw.body
-            else Truncated("the answer ends inside its JSON")
+            else Truncated("the response ends inside its JSON")
         )
     except JsonError:
-        cause = unsigned(raw, "the answer is no JSON object")
+        cause = unsigned(raw, "the response is not a JSON object")
     raise cause
 
 
@@ -179,7 +179,7 @@ def _open(
 ) -> tuple[dict[str, object], dict[str, object]]:
     """Verify the exact bytes of a member, and read them; return head and body."""
     if max(Counter(name for name, _ in members).values(), default=0) > 1:
-        raise Malformed("two members of the envelope have one name")
+        raise Malformed("two members of the envelope have the same name")
     cut = dict(members)
     content = _verify(keys, cut.get(member), cut.get("signature"))
     try:
@@ -195,14 +195,14 @@ def _open(
 def _verify(keys: Keys, content: bytes | None, signature_json: bytes | None) -> bytes:
     """Return `content` if a known key, newest first, verifies it: an envelope names no key version."""
     if content is None or signature_json is None:
-        raise SignatureInvalid("the signature, or what it signs, is absent")
+        raise SignatureInvalid("the signature or the signed member is missing")
     try:
         if not signature_json.startswith(b'"'):
             raise CryptoError("not a string")
         signature = crypto.url_base64_bytes(json.loads(signature_json))
     except (ValueError, CryptoError):
         raise SignatureInvalid("the signature is not base64") from None
-    cause = CryptoError("there is no key to verify with")
+    cause = CryptoError("no key to verify with is configured")
     for key in keys.verifying.values():
         try:
             return crypto.verify(key, signature, content)

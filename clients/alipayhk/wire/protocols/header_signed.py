@@ -82,15 +82,15 @@ class HeaderSigned:
     ) -> VerifiedResponse:
         """Verify the received bytes, decrypt and read them; raise an error of `errors` otherwise."""
         if not header_values(raw.headers, "Signature"):
-            raise unsigned(raw, "the answer has no header Signature")
+            raise unsigned(raw, "the response has no header Signature")
         client_id, time = _verify(endpoint.keys, raw.headers, raw.body, endpoint.path, RESPONSE_TIME)
         if client_id != endpoint.client_id:
-            raise Replayed("the answer is to another client id")
+            raise Replayed("the response belongs to another client id")
         response_time = response_time_of(
             time, sent_at=request.time, now=now, window_s=endpoint.response_time_window_s
         )
         if self.encrypted_answers_only and not header_values(raw.headers, "Encrypt"):
-            raise NotEncrypted("the answer has no header Encrypt")
+            raise NotEncrypted("the response has no header Encrypt")
         body = self._read(endpoint.keys, raw.headers, raw.body, huge_as_infinite=True)
         return VerifiedResponse(
             http_status=raw.http_status,
@@ -210,11 +210,11 @@ def _verify(keys: Keys, headers: Headers, body: bytes, path: str, time_header: s
     except ValueError as error:
         raise SignatureInvalid(f"the header Signature is {error}") from None
     if pairs.get("algorithm", SIGNATURE_ALGORITHM).upper() != SIGNATURE_ALGORITHM:
-        raise SignatureInvalid("the header Signature names another algorithm than RSA256")
+        raise SignatureInvalid("the header Signature names an algorithm other than RSA256")
     try:
         key = _by_version(keys.verifying, pairs)
     except KeyError:
-        raise SignatureInvalid("the header Signature names a keyVersion that is not known") from None
+        raise SignatureInvalid("the header Signature names an unknown keyVersion") from None
     try:
         signature = crypto.url_base64_bytes(pairs.get("signature", ""))
         crypto.verify(key, signature, content_to_sign(path, client_id, time, body))
@@ -232,6 +232,6 @@ def _only(headers: Headers, name: str) -> str:
     """Return the value of a header that must be present once and not be empty."""
     values = header_values(headers, name)
     if len(values) != 1 or not values[0]:
-        count = "empty" if len(values) == 1 else "absent" if not values else "there more than once"
+        count = "empty" if len(values) == 1 else "absent" if not values else "repeated"
         raise SignatureInvalid(f"the header {name} is {count}")
     return values[0]
