@@ -1,4 +1,4 @@
-"""The APIs that are stood in for: one row each."""
+"""The APIs that the sandbox plays: one row each."""
 
 from __future__ import annotations
 
@@ -28,28 +28,28 @@ Members = Mapping[str, object]
 
 @dataclass(frozen=True, slots=True)
 class Api:
-    """All that is peculiar to one API."""
+    """One API."""
 
     name: str
-    """That of the RPC which calls it."""
+    """The name of the RPC that calls it."""
     protocol: type[WireProtocol]
     path_flag: str
-    """The flag that says where it is."""
+    """The command line flag for its path."""
     request_id: Callable[[Members, Members], str]
-    """Find the request id in head and body."""
+    """Return the request id, given the head and the body."""
     violations: Callable[[VerifiedRequest], list[str]]
     apply: Callable[[Wallet, str, Members], Outcome]
     result: Callable[[Result], dict[str, object]]
-    """Write a result in this API's members."""
+    """Return a result with the member names of this API."""
 
     @property
     def diagnosis(self) -> Diagnosis:
-        """What the sandbox needs to know about the API's protocol, besides sealing and unsealing."""
+        """The diagnosis of the API's protocol."""
         return DIAGNOSES[self.protocol]
 
 
 def magic_id(body: Members) -> tuple[str, str]:
-    """Return name and value of the member that may name a fault: userId, or openId when it is absent."""
+    """Return name and value of the member that can name a fault: userId, or openId if it is absent."""
     name = "userId" if body.get("userId") else "openId"
     return name, text_of(body.get(name))
 

@@ -1,4 +1,4 @@
-"""One exchange: a request as it came in, the answer and how it is to leave out. No I/O."""
+"""Handle one request: return the response, and how to send it. No I/O."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _unsigned: Final = with_signatures()
 
 @dataclass(frozen=True, slots=True)
 class Exchanged:
-    """What came of a request."""
+    """The response to a request, how to send it, and the entry in the journal."""
 
     answer: Answer
     deliver: Deliver
@@ -40,7 +40,7 @@ class Exchanged:
 
 @dataclass(frozen=True, slots=True)
 class _Reply:
-    """An answer, how it is to leave, and why."""
+    """A response, how to send it, and the reason for it."""
 
     answer: Answer
     verdict: str
@@ -50,7 +50,7 @@ class _Reply:
 
 
 class Exchange:
-    """A stand-in AlipayHK without its listener."""
+    """AlipayHK without a listener."""
 
     def __init__(self, endpoints: Mapping[str, Endpoint], *, now: Now) -> None:
         self.wallet = Wallet(now)
@@ -60,19 +60,19 @@ class Exchange:
         self._now = now
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Delete all stored data."""
         self.wallet.reset()
         self.journal.reset()
         self.programme.reset()
 
     def answer(self, method: str, raw: RawRequest) -> Exchanged:
-        """Answer a request, and journal both before anything is sent."""
+        """Handle a request, and record request and response in the journal before anything is sent."""
         endpoint = self._endpoints.get(raw.path)
         api = APIS[endpoint.api] if endpoint else None
         claim = api.diagnosis.claim(endpoint, raw) if endpoint and api else Claim()
         if endpoint is None or api is None:
             served = ", ".join(self._endpoints)
-            reply = _page(404, f"no API is at this path; served are {served} and /__sandbox/")
+            reply = _page(404, f"no API has this path; the paths are {served} and /__sandbox/")
         elif len(raw.body) > REQUEST_BYTES_MAX:
             reply = _page(413, "the body is larger than 256 KiB")
         else:
@@ -105,8 +105,8 @@ class Exchange:
         try:
             request = open_request(api, endpoint, method, raw, claim)
             fault_name, fault = self._fault(api, request)
-        except RequestRejected as refused:
-            return self._refusal(api, endpoint, claim, refused)
+        except RequestRejected as rejection:
+            return self._refusal(api, endpoint, claim, rejection)
         outcome = self._outcome(api, request, fault)
         body = fault.body({"result": api.result(outcome.result), **outcome.members})
         sealing = fault.sealing(Sealing(endpoint, request, self._now()))
@@ -116,11 +116,11 @@ class Exchange:
 
     def _outcome(self, api: Api, request: VerifiedRequest, fault: Fault) -> Outcome:
         if not fault.takes_effect:
-            return Outcome(fault.result, "it takes no effect, as its fault asks")
+            return Outcome(fault.result, "it has no effect: its fault says so")
         return api.apply(self.wallet, api.request_id(request.head, request.body), request.body)
 
     def _fault(self, api: Api, request: VerifiedRequest) -> tuple[str, Fault]:
-        """Find the fault that was asked for: in advance, else by the user's id."""
+        """Find the fault for this response: set on the console, or else the suffix of the user id."""
         member, value = magic_id(request.body)
         name = self.programme.take(api.name)
         if name is None:
@@ -133,16 +133,19 @@ class Exchange:
             raise RequestRejected("PARAM_ILLEGAL", f"{member}: this fault does not apply to {api.name}")
         return name, fault
 
-    def _refusal(self, api: Api, endpoint: Endpoint, claim: Claim, refused: RequestRejected) -> _Reply:
-        """Answer F; unsigned, and so plain, where the request's signature did not verify."""
-        request = claim.believed()
-        if not refused.verified:
+    def _refusal(self, api: Api, endpoint: Endpoint, claim: Claim, rejection: RequestRejected) -> _Reply:
+        """Respond with F; unsigned and not encrypted if the signature of the request did not verify.
+
+        AlipayHK's sibling Antom documents that: https://docs.antom.com/ac/ams/digital_signature
+        """
+        request = claim.as_verified()
+        if not rejection.verified:
             request = replace(request, encrypted=False)
-        result = documented(refused.code, refused.cause)
+        result = documented(rejection.code, rejection.cause)
         answer = _seal(Sealing(endpoint, request, self._now()), {"result": api.result(result)})
-        if not refused.verified:
+        if not rejection.verified:
             answer = _unsigned(api.diagnosis, answer)
-        return _Reply(answer, f"{refused.code}: {refused.cause}", verified=refused.verified)
+        return _Reply(answer, f"{rejection.code}: {rejection.cause}", verified=rejection.verified)
 
 
 def _seal(sealing: Sealing, body: Mapping[str, object]) -> Answer:

@@ -1,4 +1,4 @@
-"""Open a request: verify and read it, or refuse it and say precisely what is wrong."""
+"""Verify and read a request, or reject it with the exact reason."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .apis import Api
 
 
 class RequestRejected(Exception):
-    """A request that is answered before the wallet sees it."""
+    """A request that is rejected before it reaches the wallet."""
 
     def __init__(self, code: str, cause: str, *, verified: bool = True) -> None:
         super().__init__(cause)
@@ -20,33 +20,36 @@ class RequestRejected(Exception):
         """One of `results.RESULT_CODES`."""
         self.cause = cause
         self.verified = verified
-        """Whether the signature verified; the answer to one that did not is itself unsigned."""
+        """Whether the signature verified. If not, the response is unsigned."""
 
 
 def open_request(
     api: Api, endpoint: Endpoint, method: str, raw: RawRequest, claim: Claim
 ) -> VerifiedRequest:
-    """Return a request that is verified, in its right place, and whole; else raise Refused."""
+    """Return the request if its signature, its destination and its members are right.
+
+    Otherwise raise RequestRejected.
+    """
     if method != "POST":
         raise RequestRejected("METHOD_NOT_SUPPORTED", f"the method is {method}, not POST", verified=False)
     try:
         request = _verified(api, endpoint, raw, claim)
     except Malformed as error:
         raise RequestRejected("PARAM_ILLEGAL", claim.read_fault or str(error)) from None
-    _check_meant_for_us(endpoint, raw, request)
+    _check_destination(endpoint, raw, request)
     violations = api.violations(request)
     if violations:
         raise RequestRejected("PARAM_ILLEGAL", "; ".join(violations))
     return request
 
 
-def _check_meant_for_us(endpoint: Endpoint, raw: RawRequest, request: VerifiedRequest) -> None:
-    """Refuse a verified request that is meant for another client, API or media type."""
+def _check_destination(endpoint: Endpoint, raw: RawRequest, request: VerifiedRequest) -> None:
+    """Reject a verified request with another client id, media type, or API."""
     if request.client_id != endpoint.client_id:
         raise RequestRejected("INVALID_CLIENT", f"the client id is not {endpoint.client_id}")
     if not _is_text(raw):
         raise RequestRejected(
-            "MEDIA_TYPE_NOT_ACCEPTABLE", "the header Content-Type names neither JSON nor text"
+            "MEDIA_TYPE_NOT_ACCEPTABLE", "the header Content-Type is neither JSON nor text"
         )
     for name, served in endpoint.protocol.required_head.items():
         if request.head.get(name, served) != served:
@@ -54,7 +57,7 @@ def _check_meant_for_us(endpoint: Endpoint, raw: RawRequest, request: VerifiedRe
 
 
 def _verified(api: Api, endpoint: Endpoint, raw: RawRequest, claim: Claim) -> VerifiedRequest:
-    """Verify the signature or raise Refused; raise Malformed when what it covers is no request."""
+    """Return the verified request; raise RequestRejected, or Malformed if its body cannot be read."""
     if claim.cut_fault:
         raise RequestRejected("INVALID_SIGNATURE", claim.cut_fault, verified=False)
     try:
@@ -74,7 +77,7 @@ def _verified(api: Api, endpoint: Endpoint, raw: RawRequest, claim: Claim) -> Ve
 
 
 def _is_text(raw: RawRequest) -> bool:
-    """Whether the body is said to be JSON or text: encrypted bodies travel as either."""
+    """Return whether the Content-Type is JSON or text: an encrypted body can have either."""
     value = next(iter(header_values(raw.headers, "Content-Type")), "")
     media_type = value.partition(";")[0].strip().lower()
     return media_type == "application/json" or media_type.startswith("text/")

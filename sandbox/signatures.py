@@ -1,7 +1,6 @@
-"""Other signatures on a sealed answer: none, a wrong one, two.
+"""Replace the signature of a sealed response: by none, by a wrong one, or by two.
 
-An edit takes the signature's text, percent-encoded base64, and returns another; as many edits, so many
-signatures does the answer bear.
+An `Edit` turns the text of the correct signature into another text.
 """
 
 from __future__ import annotations
@@ -15,11 +14,11 @@ from clients.alipayhk.wire.messages import SealedResponse
 from .answers import Answer
 
 Resign = Callable[[Diagnosis, Answer], Answer]
-"""Put other signatures on an answer of a protocol."""
+"""Replaces the signature of a response; the diagnosis is that of its protocol."""
 
 
 def with_signatures(*edits: Edit) -> Resign:
-    """Sign with every edit of the right signature, in order."""
+    """Return a Resign that writes one signature for each edit, in order."""
 
     def resign(diagnosis: Diagnosis, answer: Answer) -> Answer:
         sealed = diagnosis.with_signatures(SealedResponse(answer.headers, answer.body), edits)
@@ -29,7 +28,7 @@ def with_signatures(*edits: Edit) -> Resign:
 
 
 def with_signature_pair(key: str, value: str) -> Resign:
-    """Name another `key=value` in the header Signature, whatever it was."""
+    """Return a Resign that changes the value of `key` in the header Signature."""
 
     def resign(_: Diagnosis, answer: Answer) -> Answer:
         def edit(line: str) -> str:
@@ -43,15 +42,15 @@ def with_signature_pair(key: str, value: str) -> Resign:
 
 
 def same(signature: str) -> str:
-    """Leave a signature as it is."""
+    """Return the signature unchanged."""
     return signature
 
 
 def empty(_: str) -> str:
-    """Leave nothing of a signature."""
+    """Return an empty signature."""
     return ""
 
 
-def spoilt(signature: str) -> str:
-    """Change one letter, so that it is still base64 of the right length and verifies nothing."""
+def corrupted(signature: str) -> str:
+    """Change the first letter: still base64 of the right length, but not a valid signature."""
     return ("B" if signature[0] == "A" else "A") + signature[1:]

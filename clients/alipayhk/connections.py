@@ -44,7 +44,7 @@ class PairingConnector(aiohttp.TCPConnector):
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109  (aiohttp's signature)
     ) -> Connection:
         """Return a connection on which no unexpected bytes were received; raise NotReady otherwise."""
-        self._pool_rested()
+        self._return_to_pool()
         while True:
             connection = await super().connect(req, traces, timeout)
             try:
@@ -72,11 +72,11 @@ class PairingConnector(aiohttp.TCPConnector):
 
     def _wake(self) -> None:
         """Return connections to the pool even if there is no call; one timer serves them all."""
-        self._pool_rested()
+        self._return_to_pool()
         if self._resting:
             self._loop.call_later(self._quarantine_s, self._wake)
 
-    def _pool_rested(self) -> None:
+    def _return_to_pool(self) -> None:
         while self._resting and self._resting[0][0] <= self._loop.time():
             _, key, protocol = self._resting.popleft()
             super()._release(key, protocol, should_close=not _paired(protocol).is_open)

@@ -50,7 +50,7 @@ _FIRST_FINAL_STATUS: Final = 200
 _SWITCHING_PROTOCOLS: Final = 101
 
 
-class Unasked(aiohttp.ClientConnectionError):
+class UnexpectedBytes(aiohttp.ClientConnectionError):
     """Bytes were received that are not the response to a request on this connection."""
 
 
@@ -127,7 +127,7 @@ class PairedProtocol(ResponseHandler):
     def data_received(self, data: bytes) -> None:
         """Parse bytes only if a request is waiting for its response; otherwise close the connection."""
         if data and not self._may_answer():
-            self._refuse(Unasked("bytes were received without a request"))
+            self._refuse(UnexpectedBytes("bytes were received without a request"))
             return
         start = 0
         while self._answer is None and len(data) - start > _SLICE_BYTES:
@@ -144,7 +144,7 @@ class PairedProtocol(ResponseHandler):
         """Handle one parsed message: count a 1xx response, accept one response, refuse a second one."""
         message, payload = data
         if self._answer is not None:
-            self._refuse(Unasked("more than one response was received"))
+            self._refuse(UnexpectedBytes("more than one response was received"))
         elif message.code < _FIRST_FINAL_STATUS and message.code != _SWITCHING_PROTOCOLS:
             self._interim += 1
             if self._interim > INTERIM_MAX:

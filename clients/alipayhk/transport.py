@@ -160,7 +160,7 @@ async def _on_headers_sent(
     A CONNECT to a proxy and the TLS handshake are complete by then, and contain nothing of the request.
     """
     attempt: Attempt = context.trace_request_ctx
-    _must_hold(attempt)
+    _check_lease(attempt)
     attempt.sent = True
 
 
@@ -172,9 +172,9 @@ async def _on_body_sent(
     A failure here counts as sent. The request can be cancelled between the two checks, and the code that
     cancels it reads `sent` immediately.
     """
-    _must_hold(context.trace_request_ctx)
+    _check_lease(context.trace_request_ctx)
 
 
-def _must_hold(attempt: Attempt) -> None:
+def _check_lease(attempt: Attempt) -> None:
     if not attempt.may_send():
         raise LeaseExpired("the lease expired before the first byte was written")

@@ -103,4 +103,4 @@ async def test_a_repeated_request_gets_the_first_answer_sealed_anew(merchant: Me
     again = await merchant.call("BindAccount", bind_body(), "m-1")
     assert again.body == first.body
     assert await merchant.effects("BindAccount", "m-1") == 1
-    assert "first answer is given again" in (await merchant.latest())["verdict"]
+    assert "its first result is returned" in (await merchant.latest())["verdict"]

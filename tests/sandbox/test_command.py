@@ -131,7 +131,7 @@ async def test_bad_flags_end_it_with_78_and_no_traceback(ring: KeyRing) -> None:
     assert process.returncode == 78
     assert out == b""
     assert err.decode().splitlines() == [
-        "the sandbox cannot start:",
+        "the sandbox cannot start: fix these flags",
         "--listen: must be host:port",
         "--private-key-file: is required",
         "--merchant-public-key-files: is required",
@@ -143,7 +143,7 @@ async def test_a_host_that_is_no_name_ends_it_with_78(ring: KeyRing) -> None:
     async with started(ring.flags(listen="a..b:1")) as process:
         out, err = await asyncio.wait_for(process.communicate(), 20)
     assert (process.returncode, out) == (78, b"")
-    assert err.decode() == "the sandbox cannot listen on a..b:1: the host is no name\n"
+    assert err.decode() == "the sandbox cannot listen on a..b:1: the host is not a valid name\n"
 
 
 async def test_a_port_that_is_taken_ends_it_with_78(ring: KeyRing) -> None:
@@ -179,23 +179,23 @@ async def test_a_port_that_is_taken_ends_it_with_78(ring: KeyRing) -> None:
         ),
         (
             {"encryption_key_version": "2"},
-            "--encryption-key-version: is a version that --merchant-public-key-files does not have",
+            "--encryption-key-version: has no key of this version in --merchant-public-key-files",
         ),
         ({"aes_mode": "GCM"}, "--aes-mode: must be ECB or CBC"),
         ({"aes_bits": "192"}, "--aes-bits: must be 128 or 256"),
         ({"rsa_padding": "NONE"}, "--rsa-padding: must be PKCS1V15 or OAEP_SHA256"),
         ({"encryption_content_type": "a\nb"}, "--encryption-content-type: must be printable ASCII"),
         ({"function": ""}, "--function: is required"),
-        ({"bind_account_path": PATHS["SyncLinkage"]}, "--bind-account-path: is another API's path already"),
+        ({"bind_account_path": PATHS["SyncLinkage"]}, "--bind-account-path: another API has the same path"),
         *(
             (
                 {"sync_linkage_path": path},
-                "--sync-linkage-path: must begin with /, hold no space or #, and lie outside /__sandbox/",
+                "--sync-linkage-path: must start with / but not /__sandbox/, and have no space or #",
             )
             for path in ("binding", "/a b", "/a#b", "/__sandbox/wallet")
         ),
-        ({"tls_cert_file": "c"}, "--tls-cert-file, --tls-key-file: one needs the other"),
-        ({"tls_key_file": "k"}, "--tls-cert-file, --tls-key-file: one needs the other"),
+        ({"tls_cert_file": "c"}, "--tls-cert-file, --tls-key-file: give both or neither"),
+        ({"tls_key_file": "k"}, "--tls-cert-file, --tls-key-file: give both or neither"),
         (
             {"tls_cert_file": "/nowhere", "tls_key_file": "/nowhere"},
             "--tls-cert-file, --tls-key-file: cannot be used: No such file or directory",

@@ -137,18 +137,18 @@ async def test_a_refused_request_uses_up_no_answer(merchant: Merchant) -> None:
 @pytest.mark.parametrize(
     ("members", "faults"),
     [
-        ({}, ["answers: must be a list that is not empty"]),
-        ({"answers": []}, ["answers: must be a list that is not empty"]),
+        ({}, ["answers: must be a list with at least one member"]),
+        ({"answers": []}, ["answers: must be a list with at least one member"]),
         (
             {"answers": [{}, {"fault": 1}, "HANG", {"fault": "HANG", "more": 1}]},
-            [f"answers[{at}].fault: a string, is the one member of an answer" for at in range(4)],
+            [f"answers[{at}].fault: must be a string, and the only member" for at in range(4)],
         ),
         (
             {"answers": [{"fault": "HTTP_200"}, {"fault": ""}], "api": "Other", "more": 1},
             [
                 "more: not a member",
                 "api: must be SyncLinkage or BindAccount",
-                "answers[0].fault: HTTP_<status> takes a status from 300 to 599",
+                "answers[0].fault: HTTP_<status>: the status must be from 300 to 599",
             ],
         ),
         (
@@ -159,7 +159,10 @@ async def test_a_refused_request_uses_up_no_answer(merchant: Merchant) -> None:
             {"answers": [{"fault": "HANG"}], "api": ["BindAccount"]},
             ["api: must be SyncLinkage or BindAccount"],
         ),
-        ({"answers": [{"fault": ""}] * (ANSWERS_MAX + 1)}, ["answers: more than 1000 would wait"]),
+        (
+            {"answers": [{"fault": ""}] * (ANSWERS_MAX + 1)},
+            ["answers: the queue would have more than 1000"],
+        ),
     ],
 )
 async def test_bad_answers_are_refused_with_every_fault_named(
@@ -203,11 +206,16 @@ def test_an_empty_journal_shows_nothing() -> None:
 @pytest.mark.parametrize(
     ("method", "path", "status", "fault"),
     [
-        ("GET", "/__sandbox/reset", 405, "GET: this page takes POST"),
-        ("PUT", "/__sandbox/answers", 405, "PUT: this page takes POST"),
-        ("POST", "/__sandbox/wallet", 405, "POST: this page takes GET"),
-        ("GET", "/__sandbox", 404, "/__sandbox: no page is here; GET /__sandbox/ lists them"),
-        ("GET", "/__sandbox/nope", 404, "/__sandbox/nope: no page is here; GET /__sandbox/ lists them"),
+        ("GET", "/__sandbox/reset", 405, "GET: this page accepts POST only"),
+        ("PUT", "/__sandbox/answers", 405, "PUT: this page accepts POST only"),
+        ("POST", "/__sandbox/wallet", 405, "POST: this page accepts GET only"),
+        ("GET", "/__sandbox", 404, "/__sandbox: there is no such page; GET /__sandbox/ lists the pages"),
+        (
+            "GET",
+            "/__sandbox/nope",
+            404,
+            "/__sandbox/nope: there is no such page; GET /__sandbox/ lists the pages",
+        ),
     ],
 )
 async def test_a_mistake_at_the_console_is_no_call_of_an_api(

@@ -283,7 +283,7 @@ def test_the_table_tells_where_a_row_applies() -> None:
     assert rows["PLAIN"]["apis"] == ["SyncLinkage"]
     assert rows["HANG"] == {
         "name": "HANG",
-        "does": "never answers; closes after 60 s",
+        "does": "sends no response; closes the connection after 60 s",
         "takes_effect": True,
         "apis": ["SyncLinkage", "BindAccount"],
     }
@@ -297,7 +297,7 @@ def test_the_documentation_shows_the_table_row_by_row() -> None:
             effect = "yes" if fault.takes_effect else "no"
             assert f"| `+{name}` | {fault.does} | {effect} | {applies} |" in page
     for code, (status, _) in RESULT_CODES.items():
-        assert f"| `+{code}` | answers {status} {code} | no | both |" in page
+        assert f"| `+{code}` | returns {status} {code} | no | both |" in page
 
 
 def test_the_ordinary_answer_has_no_name() -> None:

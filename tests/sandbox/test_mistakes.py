@@ -32,9 +32,9 @@ async def test_what_was_signed_instead_is_recognised_over_headers(
     time = header_values(sealed.headers, "Request-Time")[0]
     content = header_signed.content_to_sign(sealed.path, CLIENT_ID, time, sealed.body)
     for instead, says in (
-        (sealed.body, "it covers the body alone"),
+        (sealed.body, "it covers the body only"),
         (content + b"\n", "it covers a line break after the content"),
-        (content.replace(b"\n", b"\r\n"), "it covers CR LF in place of the line feed"),
+        (content.replace(b"\n", b"\r\n"), "it covers CR LF instead of LF"),
     ):
         line = header_text.signature_header("1", crypto.sign(ring.merchant, instead))
         message = await refused(merchant, SYNC, with_header(sealed, "Signature", line), "INVALID_SIGNATURE")
@@ -86,7 +86,7 @@ async def test_what_was_signed_instead_is_recognised_in_an_envelope(
     content = write_json(request)
     spaced = json.dumps(request)
     for sent, instead, says in (
-        (content, b'{"request":' + content + b"}", "it covers the object around request"),
+        (content, b'{"request":' + content + b"}", "it covers the outer object"),
         (content, write_json(request["body"]), "it covers the body without the head"),
         (spaced.encode(), content, "it covers compact JSON"),
         (content, spaced.encode(), "it covers JSON with spaces"),

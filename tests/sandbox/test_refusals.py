@@ -125,8 +125,8 @@ async def test_another_client_id_is_refused_unsigned_when_its_signature_does_not
 @pytest.mark.parametrize(
     ("body", "says"),
     [
-        (b"", "the body cannot be cut into members"),
-        (b"[]", "the body cannot be cut into members"),
+        (b"", "the body cannot be split into members"),
+        (b"[]", "the body cannot be split into members"),
         (b"{}", "the envelope has no member request"),
         (b'{"request":{}}', "the envelope has no member signature"),
         (b'{"signature":"QUJD"}', "the envelope has no member request"),
@@ -241,8 +241,8 @@ async def test_a_request_time_without_offset_is_an_illegal_parameter(
 @pytest.mark.parametrize(
     ("body", "says"),
     [
-        (b"[]", "the body, as it came, cannot be read: not a JSON object"),
-        (b'{"a":1,"a":2}', "the body, as it came, cannot be read: two members have the same name"),
+        (b"[]", "the body, as received, cannot be read: not a JSON object"),
+        (b'{"a":1,"a":2}', "the body, as received, cannot be read: two members have the same name"),
     ],
 )
 async def test_a_signed_body_that_cannot_be_read_is_told_why(
@@ -260,7 +260,7 @@ HUGE = {"1e999": b"1e999", "-1e999": b"-1e999", "5000 digits": b"1" * 5000}
 async def test_a_signed_number_that_is_too_large_is_told_so(
     merchant: Merchant, ring: KeyRing, huge: bytes
 ) -> None:
-    says = "the body, as it came, cannot be read: a number is too large"
+    says = "the body, as received, cannot be read: a number is too large"
     bodies = [signed(merchant, ring, b'{"requestId":' + huge + b"}")]
     envelopes = (b'{"head":{"reqMsgId":HUGE},"body":{}}', b'{"head":{"function":"f"},"body":{"a":[HUGE]}}')
     for content in envelopes:

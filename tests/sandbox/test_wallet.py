@@ -69,7 +69,7 @@ def test_a_repeated_request_id_gets_its_first_answer_and_has_one_effect(wallet: 
     code(wallet, "2", operateType="UNBIND", bizTime=T0 + 1)
     again = wallet.sync_linkage("1", sync_body("1"))
     assert again.result == first.result
-    assert again.note == "the request id is known: its first answer is given again"
+    assert again.note == "the request id is known, so its first result is returned"
     assert [linkage["bound"] for linkage in linkages(wallet)] == [False]
     assert counts(wallet)["SyncLinkage"]["1"] == {"effects": 1, "repeats": 1}
 
@@ -84,14 +84,14 @@ def test_a_known_request_id_with_other_content_is_noticed_and_has_no_effect(wall
     code(wallet, "1")
     again = wallet.sync_linkage("1", sync_body("1", userId="2160000000000002"))
     assert again.result.status == "S"
-    assert again.note.endswith("although the content is another one")
+    assert again.note.endswith("although the content differs")
     assert len(linkages(wallet)) == 1
 
 
 def test_the_order_of_members_is_not_other_content(wallet: Wallet) -> None:
     code(wallet, "1")
     again = wallet.sync_linkage("1", dict(reversed(sync_body("1").items())))
-    assert again.note == "the request id is known: its first answer is given again"
+    assert again.note == "the request id is known, so its first result is returned"
 
 
 def test_the_two_apis_have_their_own_request_ids(wallet: Wallet) -> None:

@@ -30,7 +30,7 @@ class Claim:
     read_fault: str = ""
     """Why the body cannot be decrypted or read as a JSON object; empty if it can."""
 
-    def believed(self) -> VerifiedRequest:
+    def as_verified(self) -> VerifiedRequest:
         """Return the claim as if it were verified: the response to a rejected request repeats its data."""
         return VerifiedRequest(
             client_id=self.client_id, body=self.body, head=self.head, encrypted=self.encrypted
@@ -46,7 +46,7 @@ def object_or_empty(data: bytes) -> dict[str, object]:
 
 
 def body_fault(data: bytes, state: str) -> str:
-    """Return why `data` is not a JSON object; empty if it is. `state`: `as it came` or `decrypted`."""
+    """Return why `data` is not a JSON object; empty if it is. `state`: `as received` or `decrypted`."""
     try:
         read_object(data)
     except JsonError as error:

@@ -18,11 +18,11 @@ _MARK: Final = b',"signature":"'
 
 def claim(_: Endpoint, raw: RawRequest) -> Claim:
     """Split the envelope into its members, and read them."""
-    read_fault = body_fault(raw.body, "as it came")
+    read_fault = body_fault(raw.body, "as received")
     try:
         members = member_bytes(raw.body)
     except JsonError as error:
-        return Claim(cut_fault=f"the body cannot be cut into members: {error}", read_fault=read_fault)
+        return Claim(cut_fault=f"the body cannot be split into members: {error}", read_fault=read_fault)
     cut = dict(members)
     fault = "two members of the envelope have the same name" if len(cut) != len(members) else ""
     for name in ("signature", "request"):
@@ -47,16 +47,19 @@ def guesses(_: RawRequest, claim: Claim) -> Iterator[Guess]:
     """Yield the mistakes that signers of an envelope make."""
     envelope = {"head": dict(claim.head), "body": dict(claim.body)}
     yield (
-        "it covers the object around request, not the value of request",
+        "it covers the outer object instead of the value of request",
         b'{"request":' + claim.content + b"}",
     )
     yield "it covers the body without the head", write_json(envelope["body"])
-    yield "it covers compact JSON, and what was sent is written otherwise", write_json(envelope)
+    yield "it covers compact JSON, but the request was sent in another form", write_json(envelope)
     for ascii_only in (True, False):
         spaced = json.dumps(envelope, ensure_ascii=ascii_only)
-        yield "it covers JSON with spaces, and what was sent is written otherwise", spaced.encode()
+        yield "it covers JSON with spaces, but the request was sent in another form", spaced.encode()
         compact = json.dumps(envelope, ensure_ascii=ascii_only, sort_keys=True, separators=(",", ":"))
-        yield "it covers JSON with sorted members, and what was sent is in another order", compact.encode()
+        yield (
+            "it covers JSON with sorted members, but the request was sent in another order",
+            compact.encode(),
+        )
 
 
 def with_signatures(response: SealedResponse, edits: tuple[Edit, ...]) -> SealedResponse:

@@ -36,9 +36,9 @@ def claim(endpoint: Endpoint, raw: RawRequest) -> Claim:
 
 def guesses(raw: RawRequest, claim: Claim) -> Iterator[Guess]:
     """Yield the mistakes that signers of a header-signed request make."""
-    yield "it covers the body alone", raw.body
+    yield "it covers the body only", raw.body
     yield "it covers a line break after the content", claim.content + b"\n"
-    yield "it covers CR LF in place of the line feed", claim.content.replace(b"\n", b"\r\n", 1)
+    yield "it covers CR LF instead of LF", claim.content.replace(b"\n", b"\r\n", 1)
     path, query, _ = raw.path.partition("?")
     if query:
         yield (
@@ -90,7 +90,7 @@ def _read_fault(raw: RawRequest, decrypted: bytes | None) -> str:
         return "there is more than one header Encrypt"
     if lines and decrypted is None:
         return "the body cannot be decrypted: its Encrypt header, AES key, AES profile or base64 is wrong"
-    return body_fault(raw.body, "as it came") if decrypted is None else body_fault(decrypted, "decrypted")
+    return body_fault(raw.body, "as received") if decrypted is None else body_fault(decrypted, "decrypted")
 
 
 DIAGNOSIS: Final = Diagnosis(
