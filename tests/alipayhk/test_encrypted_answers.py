@@ -1,4 +1,4 @@
-"""Encrypted bodies: every profile in both directions, and one error for everything that can be wrong."""
+"""Encrypted bodies: every profile in both directions, and the same error for every fault."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ PROFILES: Final = [
 
 @pytest.fixture(params=PROFILES)
 def sides(request: pytest.FixtureRequest, header_sides: Sides) -> Sides:
-    """Return both ends of a header-signed API that encrypts, under each profile in turn."""
+    """Return both sides of a header-signed API with encryption, for each profile in turn."""
     return header_sides.with_profile(request.param)
 
 
 @pytest.fixture
 def default_sides(header_sides: Sides) -> Sides:
-    """Return both ends under the default profile."""
+    """Return both sides with the default profile."""
     return header_sides.with_profile(EncryptionProfile())
 
 
-def test_an_encrypted_request_is_answered_encrypted(sides: Sides) -> None:
+def test_encrypted_request_gets_an_encrypted_response(sides: Sides) -> None:
     body = b'{"userId":"2160000000000001"}'
     sealed = sides.seal(body)
     assert b"2160" not in sealed.body
@@ -55,26 +55,26 @@ def test_an_encrypted_request_is_answered_encrypted(sides: Sides) -> None:
     assert sides.open(answer).result.status == "S"
 
 
-def test_a_plain_request_is_answered_plain(default_sides: Sides) -> None:
+def test_unencrypted_request_gets_an_unencrypted_response(default_sides: Sides) -> None:
     request = VerifiedRequest(client_id=default_sides.us.client_id, body={})
     answer = default_sides.reply(request, {"result": {"resultStatus": "S"}})
     assert "Encrypt" not in dict(answer.headers)
     assert default_sides.open(answer).result.status == "S"
 
 
-def test_every_message_has_a_fresh_key(default_sides: Sides) -> None:
+def test_every_message_has_a_new_key(default_sides: Sides) -> None:
     first, second = encrypted_answer(default_sides), encrypted_answer(default_sides)
     assert first.body != second.body
 
 
-def test_a_plain_answer_is_refused_where_encryption_is_required(default_sides: Sides) -> None:
+def test_unencrypted_response_is_refused_when_encryption_is_required(default_sides: Sides) -> None:
     strict = default_sides.speaking(encrypted_answers_only=True)
     assert strict.open(encrypted_answer(strict)).result.status == "S"
     with pytest.raises(errors.NotEncrypted):
         strict.open(header_answer(strict))
 
 
-def test_an_unencrypted_forgery_is_told_as_such_even_where_encryption_is_required(
+def test_unencrypted_forgery_is_signature_invalid_even_when_encryption_is_required(
     default_sides: Sides,
 ) -> None:
     strict = default_sides.speaking(encrypted_answers_only=True)
@@ -92,7 +92,7 @@ def test_a_signature_over_the_decrypted_body_is_refused(sides: Sides) -> None:
 def sealed_with(
     sides: Sides, *, body: bytes | None = None, wrapped: bytes | None = None, plaintext: bytes = OK_BODY
 ) -> RawResponse:
-    """Answer encrypted, with one layer replaced; the signature is always right."""
+    """Return an encrypted response with one layer replaced; the signature is always valid."""
     profile = sides.encryption.profile
     aes_key, iv = os.urandom(profile.key_bytes), os.urandom(crypto.AES_BLOCK_BYTES)
     if body is None:
@@ -104,12 +104,12 @@ def sealed_with(
 
 
 def wrapped_bytes(sides: Sides, plaintext: bytes) -> bytes:
-    """Wrap any bytes as if they were an AES key."""
+    """Wrap any bytes as an AES key is wrapped."""
     return crypto.wrap_key(sides.encryption.profile, sides.wallet.keys.verifying["1"], plaintext)
 
 
 def wrong_padding(sides: Sides) -> RawResponse:
-    """Encrypt a whole block that is not padded: its last byte says zero."""
+    """Encrypt one block without padding: its last byte is zero."""
     profile = sides.encryption.profile
     aes_key, iv = os.urandom(profile.key_bytes), bytes(crypto.AES_BLOCK_BYTES)
     whole = crypto.encrypt(profile, aes_key, iv, bytes(16))
@@ -118,7 +118,7 @@ def wrong_padding(sides: Sides) -> RawResponse:
 
 
 def encrypt_line(template: str) -> Callable[[Sides], RawResponse]:
-    """Answer encrypted, with the header Encrypt in another form; no signature covers it."""
+    """Return an encrypted response with another header Encrypt, which no signature covers."""
 
     def build(sides: Sides) -> RawResponse:
         value, text = header_signed.encrypt_body(sides.encryption, sides.wallet.keys, OK_BODY)
@@ -129,7 +129,7 @@ def encrypt_line(template: str) -> Callable[[Sides], RawResponse]:
 
 
 def two_encrypt_lines(sides: Sides) -> RawResponse:
-    """Answer with the header Encrypt twice."""
+    """Return a response with the header Encrypt twice."""
     raw = encrypted_answer(sides)
     value = dict(raw.headers)["Encrypt"]
     return with_header(raw, "Encrypt", value, value)
@@ -179,7 +179,7 @@ BROKEN: Final[dict[str, Callable[[Sides], RawResponse]]] = {
 
 
 @pytest.mark.parametrize("build", BROKEN.values(), ids=BROKEN.keys())
-def test_every_way_to_break_an_encrypted_answer_gives_the_same_error(
+def test_every_broken_encrypted_response_gives_the_same_error(
     build: Callable[[Sides], RawResponse], sides: Sides
 ) -> None:
     with pytest.raises(errors.CallError) as caught:
@@ -192,7 +192,7 @@ def test_every_way_to_break_an_encrypted_answer_gives_the_same_error(
 
 
 @pytest.mark.parametrize(("agreed", "used"), [(256, 128), (128, 256), (256, 192)])
-def test_a_key_of_another_length_than_agreed_is_refused_though_it_would_decrypt(
+def test_aes_key_of_another_length_than_agreed_is_refused(
     header_sides: Sides, agreed: int, used: int
 ) -> None:
     ours = header_sides.with_profile(EncryptionProfile(aes_bits=agreed))
@@ -211,11 +211,11 @@ ACCEPTED_ENCRYPT_LINES: Final = {
 
 
 @pytest.mark.parametrize("template", ACCEPTED_ENCRYPT_LINES.values(), ids=ACCEPTED_ENCRYPT_LINES.keys())
-def test_another_spelling_of_the_encrypt_header_is_accepted(template: str, default_sides: Sides) -> None:
+def test_other_spellings_of_the_encrypt_header_are_accepted(template: str, default_sides: Sides) -> None:
     assert default_sides.open(encrypt_line(template)(default_sides)).result.status == "S"
 
 
-def test_the_named_version_of_our_own_keys_decrypts(
+def test_own_key_with_the_named_version_decrypts(
     default_sides: Sides, ours: RSAPrivateKey, stranger: RSAPrivateKey
 ) -> None:
     raw = encrypted_answer(default_sides)
@@ -223,7 +223,7 @@ def test_the_named_version_of_our_own_keys_decrypts(
     assert Sides(replace(default_sides.us, keys=keys), default_sides.wallet).open(raw).result.status == "S"
 
 
-def test_without_any_key_an_encrypted_answer_is_malformed_and_not_a_crash(default_sides: Sides) -> None:
+def test_encrypted_response_without_any_key_is_malformed_and_does_not_crash(default_sides: Sides) -> None:
     keys = replace(default_sides.us.keys, decrypting={})
     keyless = Sides(replace(default_sides.us, keys=keys), default_sides.wallet)
     for template in ("keyVersion=1,symmetricKey={key}", "symmetricKey={key}"):
@@ -231,31 +231,33 @@ def test_without_any_key_an_encrypted_answer_is_malformed_and_not_a_crash(defaul
             keyless.open(encrypt_line(template)(default_sides))
 
 
-def test_a_broken_wrap_decrypts_to_noise_here(ours: RSAPrivateKey, theirs: RSAPrivateKey) -> None:
+def test_wrong_padding_decrypts_to_random_bytes_with_this_library(
+    ours: RSAPrivateKey, theirs: RSAPrivateKey
+) -> None:
     assert crypto.rejects_implicitly(ours)
     assert crypto.rejects_implicitly(theirs)
 
 
 class RaisingKey:
-    """A private key of a library that rejects a broken wrap openly."""
+    """A private key of a library without implicit rejection."""
 
     key_size = 2048
 
     def decrypt(self, ciphertext: bytes, padding: object) -> bytes:
-        """Refuse as OpenSSL before 3.2 does."""
+        """Raise ValueError, as OpenSSL before 3.2 does."""
         assert len(ciphertext) == self.key_size // 8
         raise ValueError("Decryption failed")
 
 
-def test_a_library_that_rejects_openly_is_noticed() -> None:
+def test_library_without_implicit_rejection_is_detected() -> None:
     assert not crypto.rejects_implicitly(RaisingKey())  # type: ignore[arg-type]
 
 
-def test_a_library_that_rejects_openly_gives_the_same_error_too() -> None:
+def test_library_without_implicit_rejection_gives_the_same_error() -> None:
     with pytest.raises(CryptoError, match=r"^the body cannot be decrypted$"):
         crypto.unwrap_key(EncryptionProfile(), RaisingKey(), bytes(256))  # type: ignore[arg-type]
 
 
-def test_the_path_that_is_sent_is_the_path_that_is_configured(default_sides: Sides) -> None:
+def test_configured_path_is_sent(default_sides: Sides) -> None:
     sealed = default_sides.seal(OK_BODY)
     assert sealed.path == PATH

@@ -1,4 +1,4 @@
-"""The command itself: its flags, its one line, its faults and its end, in a process of its own."""
+"""The command in its own process: flags, output, faults and exit."""
 
 from __future__ import annotations
 
@@ -78,13 +78,13 @@ async def started(flags: dict[str, str]) -> AsyncIterator[asyncio.subprocess.Pro
 
 
 async def line_of(process: asyncio.subprocess.Process) -> str:
-    """Return the line that tells it is ready."""
+    """Return the line that is printed when the sandbox is ready."""
     assert process.stdout is not None
     return (await asyncio.wait_for(process.stdout.readline(), 20)).decode()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_it_says_where_it_listens_and_stops_cleanly(ring: KeyRing, number: signal.Signals) -> None:
+async def test_it_prints_its_address_and_stops_cleanly(ring: KeyRing, number: signal.Signals) -> None:
     async with started(ring.flags()) as process:
         line = await line_of(process)
         assert line.startswith("sandbox AlipayHK listening on http://127.0.0.1:")
@@ -125,7 +125,7 @@ async def test_it_serves_tls(ring: KeyRing, tmp_path: Path) -> None:
                     await caller.call("SyncLinkage", sync_body(suffix, userId=f"1+{suffix}"))
 
 
-async def test_bad_flags_end_it_with_78_and_no_traceback(ring: KeyRing) -> None:
+async def test_bad_flags_exit_with_78_and_no_traceback(ring: KeyRing) -> None:
     async with started({"listen": "nowhere"}) as process:
         out, err = await asyncio.wait_for(process.communicate(), 20)
     assert process.returncode == 78
@@ -139,14 +139,14 @@ async def test_bad_flags_end_it_with_78_and_no_traceback(ring: KeyRing) -> None:
     ]
 
 
-async def test_a_host_that_is_no_name_ends_it_with_78(ring: KeyRing) -> None:
+async def test_invalid_host_exits_with_78(ring: KeyRing) -> None:
     async with started(ring.flags(listen="a..b:1")) as process:
         out, err = await asyncio.wait_for(process.communicate(), 20)
     assert (process.returncode, out) == (78, b"")
     assert err.decode() == "the sandbox cannot listen on a..b:1: the host is not a valid name\n"
 
 
-async def test_a_port_that_is_taken_ends_it_with_78(ring: KeyRing) -> None:
+async def test_port_in_use_exits_with_78(ring: KeyRing) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -209,7 +209,7 @@ def test_a_bad_flag_is_named(ring: KeyRing, changes: dict[str, str], says: str) 
 
 
 @pytest.mark.parametrize("version", ["2026-07.hk_A", "9" * 32])
-def test_a_key_version_that_the_gateway_takes_is_taken_here(ring: KeyRing, version: str) -> None:
+def test_key_version_that_the_gateway_accepts_is_accepted(ring: KeyRing, version: str) -> None:
     assert parsing.key_version(version) == version
     options = ring.options(
         key_version=version,
@@ -234,13 +234,13 @@ def test_keys_of_the_wrong_kind_are_named(ring: KeyRing, tmp_path: Path) -> None
     assert kind_fault == "contains a private key, but a public key is needed"
 
 
-def test_an_encrypted_tls_key_is_refused_and_nobody_is_asked(ring: KeyRing, tmp_path: Path) -> None:
+def test_encrypted_tls_key_is_refused_without_a_prompt(ring: KeyRing, tmp_path: Path) -> None:
     cert_file, key_file = certificate(tmp_path, password=b"secret")
     with pytest.raises(OptionsError, match="cannot be used"):
         ring.options(tls_cert_file=str(cert_file), tls_key_file=str(key_file))
 
 
-def test_the_defaults_are_the_documented_ones(ring: KeyRing) -> None:
+def test_defaults_are_the_documented_ones(ring: KeyRing) -> None:
     flags = ring.flags()
     del flags["listen"]
     args = parsed(flags)
@@ -262,7 +262,7 @@ def test_every_flag_is_in_the_documentation() -> None:
 
 
 def certificate(directory: Path, *, password: bytes | None = None) -> tuple[Path, Path]:
-    """Write a certificate for 127.0.0.1, signed by itself, and its key."""
+    """Write a self-signed certificate for 127.0.0.1, and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "sandbox")])
     now = datetime.now(UTC)

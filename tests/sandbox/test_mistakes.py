@@ -1,4 +1,4 @@
-"""What was signed instead of what should have been is recognised, and said."""
+"""The sandbox recognises which wrong content was signed, and names it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.sandbox.callers import (
 from tests.sandbox.tampering import BIND, SYNC, refused, result_of, signature_line, with_header
 
 
-async def test_what_was_signed_instead_is_recognised_over_headers(
+async def test_wrong_signed_content_of_a_header_signed_request_is_recognised(
     merchant: Merchant, ring: KeyRing
 ) -> None:
     sealed = merchant.seal(SYNC, sync_body())
@@ -65,7 +65,7 @@ async def test_signing_the_path_without_its_query_is_recognised(ring: KeyRing) -
         assert result_of(SYNC, reply)["resultMessage"].endswith("it covers the path without its query")
 
 
-async def test_the_key_of_another_version_is_recognised(ring: KeyRing, tmp_path: Path) -> None:
+async def test_key_of_another_version_is_recognised(ring: KeyRing, tmp_path: Path) -> None:
     other = write_public(tmp_path / "other.pem", rsa.generate_private_key(65537, 2048).public_key())
     files = f"2={other},1={ring.merchant_file}"
     async with (
@@ -78,9 +78,7 @@ async def test_the_key_of_another_version_is_recognised(ring: KeyRing, tmp_path:
         assert result_of(SYNC, reply)["resultMessage"].endswith("made with the key of keyVersion 1")
 
 
-async def test_what_was_signed_instead_is_recognised_in_an_envelope(
-    merchant: Merchant, ring: KeyRing
-) -> None:
+async def test_wrong_signed_content_of_an_envelope_is_recognised(merchant: Merchant, ring: KeyRing) -> None:
     sealed = merchant.seal(BIND, bind_body(merchantAccountId="商戶"))
     request = json.loads(sealed.body)["request"]
     content = write_json(request)

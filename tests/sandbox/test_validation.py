@@ -1,4 +1,4 @@
-"""The strict check of members: each violation names its member, and never a value."""
+"""The strict check of members: each violation names its member and quotes no value."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ HEAD_MEMBERS = {
 }
 
 
-def test_what_is_documented_is_accepted() -> None:
+def test_documented_members_are_accepted() -> None:
     assert sync_linkage_violations(sync_body()) == []
     every: dict[str, Any] = {"bindingTargetType": "PHONE", "bindingTarget": "85291234567", "expiryTime": 0}
     assert sync_linkage_violations(sync_body(externalBindingId="b", **every)) == []
@@ -153,5 +153,5 @@ def test_a_time_of_a_head_has_an_offset(time: object) -> None:
     ]
 
 
-def test_every_violation_is_found_at_once() -> None:
+def test_all_violations_are_found() -> None:
     assert len(sync_linkage_violations({})) == len([rule for rule in SYNC_LINKAGE if rule.required]) + 1
