@@ -1,6 +1,6 @@
-# The gateway alone: no sandbox, no build tools, no root, no shell needed.
+# An image with only the gateway: no sandbox, no build tools, no root. It needs no shell.
 #
-# Pin the base image by digest where you build, so that two builds of one commit are one image:
+# Pin the base image by digest, so that two builds of one commit give the same image:
 #   docker build --build-arg PYTHON_IMAGE=python:3.13-slim-bookworm@sha256:<digest> .
 ARG PYTHON_IMAGE=python:3.13-slim-bookworm
 
@@ -25,7 +25,7 @@ RUN /opt/build/bin/python -m pip wheel --no-deps --no-build-isolation --wheel-di
 
 FROM ${PYTHON_IMAGE}
 COPY --from=build /opt/gateway /opt/gateway
-# The ledger's place; mount a volume there, or point LEDGER_URL at one.
+# The directory of the ledger. Mount a volume here, or set LEDGER_URL to a path on one.
 COPY --from=build --chown=65532:65532 /var/lib/alipayhk-gateway /var/lib/alipayhk-gateway
 ENV PATH=/opt/gateway/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 WORKDIR /var/lib/alipayhk-gateway

@@ -1,15 +1,16 @@
-# Everything that people and CI do with this repository; `make` alone lists it.
-# Locks, and why there are six: requirements/*.txt hold every distribution with its hashes, made by `make lock`.
-#   runtime.txt  what production runs, the newest    build.txt   setuptools, which installs and packages the code
-#   client.txt   what clients/linkage runs           dev.txt     the tests and checks beside all these
-#   oldest.txt   the low end of both pyproject.toml  node.txt    a Node for make callers, where there is none
+# All tasks of developers and CI. `make` without a target lists them.
+# The six lock files in requirements/ pin every distribution with its hashes. `make lock` writes them.
+#   runtime.txt  production, newest versions          build.txt   setuptools, which installs and packages the code
+#   client.txt   clients/linkage                      dev.txt     all of these, and the tests and checks
+#   oldest.txt   the lowest versions that both        node.txt    Node for `make callers`, if none is installed
+#                pyproject.toml allow
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PIP_NO_INPUT = 1
 
-# make PYTHON=… chooses the interpreter of .venv, PYTHON_OLDEST=… that of .venv-oldest.
+# `make PYTHON=…` selects the interpreter of .venv, and PYTHON_OLDEST=… that of .venv-oldest.
 PYTHON ?= $(firstword $(shell tools/pythons python3.13 python3.12 python3.11 python3))
 PYTHON_OLDEST ?= $(firstword $(shell tools/pythons $(PYTHONS)))
 PYTHONS = python3.11 python3.12 python3.13 python3 $(PYTHON)
@@ -20,19 +21,19 @@ OLDEST := .venv-oldest/bin
 LOCKED := install --quiet --require-hashes
 EDITABLE := install --quiet --no-index --no-deps --no-build-isolation --editable . --editable clients/linkage
 PROJECTS := pyproject.toml clients/linkage/pyproject.toml
-# A file's tests stay together: some share a server, and those of the pages need the demo's own ports. Many wait for
-# a while, so there are more processes than the two cores that this is made for.
+# The tests of a file run in one process: some share a server, and the page tests need the demo's ports. Many tests
+# wait, so there are more processes than the two cores of the target machine.
 PARALLEL := --numprocesses=3 --dist=loadfile
-# Words for pytest, which also leave coverage out: make test ARGS='-k replay -x'
+# Arguments for pytest. They also turn coverage off: make test ARGS='-k replay -x'
 ARGS ?=
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS='	' read -r name does; do \
 	    printf '  make %-12s %s\n' "$$name" "$$does"; done
 
-# -- environments: made once, mended when a lock or pyproject.toml changes
+# -- environments: created once, updated when a lock or pyproject.toml changes
 
-setup: .venv/.stamp-dev .venv-oldest/.stamp ## Make .venv (the newest of everything) and .venv-oldest
+setup: .venv/.stamp-dev .venv-oldest/.stamp ## Create .venv (newest versions) and .venv-oldest (lowest allowed versions)
 
 .venv/bin/python:
 	@tools/venv .venv "$(PYTHON)"
@@ -59,27 +60,27 @@ RUNTIME := -r requirements/build.txt -r requirements/runtime.txt -r requirements
 	@$(OLDEST)/python -m pip $(EDITABLE)
 	@touch $@
 
-# Does nothing when they are there.
+# Does nothing if they are installed.
 peers: ## Install grpcurl and grpc-health-probe into .tools/bin
 	@tools/peers
 
 node:
 	@tools/node
 
-# -- running it
+# -- running
 
-demo: .venv/.stamp-runtime ## Run the sandbox and the gateway and call it; ONCE=1 ends after the calls
+demo: .venv/.stamp-runtime ## Start the sandbox and the gateway, and call it; ONCE=1 stops after the calls
 	@$(BIN)/alipayhk-gateway demo$(if $(ONCE), --once)
 
-# -- checking it
+# -- checks
 
-test: setup peers ## Run every test on the newest of everything, and measure coverage
+test: setup peers ## Run every test on the newest versions, and measure coverage
 	$(BIN)/python -m pytest $(or $(ARGS),$(PARALLEL) --cov --cov-report=term --cov-fail-under=95)
 
-test-oldest: setup ## Run the tests on the oldest of everything, but those of other people's tools and the long ones
+test-oldest: setup ## Run the tests on the lowest allowed versions, except those of external tools and slow ones
 	$(OLDEST)/python -m pytest $(or $(ARGS),$(PARALLEL) $(addprefix --ignore=tests/,chaos docs load peers scenarios))
 
-lint: .venv/.stamp-dev ## Check style, types, the floors, and the protos
+lint: .venv/.stamp-dev ## Check style, types, layers, protos and language
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -87,17 +88,18 @@ lint: .venv/.stamp-dev ## Check style, types, the floors, and the protos
 	$(BIN)/buf lint
 	$(BIN)/buf format --diff --exit-code
 	$(BIN)/buf breaking protos --against protos/baseline.binpb
+	$(BIN)/python -m pytest --quiet tests/test_prose.py
 
-# Takes a JDK with Maven, which .ci/run installs; a Go and a Node come from PyPI where there is none on the PATH.
+# Needs a JDK with Maven, which .ci/run installs. Go and Node come from PyPI if they are not on the PATH.
 callers: export PATH := $(CURDIR)/.tools/node-venv/bin:$(CURDIR)/.tools/go-venv/bin:$(PATH)
-callers: setup peers node ## Run every language's caller by its own toolchain against a gateway that is killed and restarted
+callers: setup peers node ## Run each language's client with its own toolchain while the gateway is killed and restarted
 	$(BIN)/python -m pytest -m callers $(or $(ARGS),tests/callers tests/docs/test_commands.py -s)
 
-browser: setup ## Look at the load tester's report in Chromium, in light and in dark
+browser: setup ## Test the load tester's report in Chromium, in light and in dark
 	$(BIN)/python -m pytest -m browser $(or $(ARGS),tests/load)
 
-# make chaos KILLS=50 FAULTS=kill,stop SEED=7 MUTANT=dedup; docs/architecture.md says how to read the report.
-chaos: .venv/.stamp-dev ## Kill gateways 500 times under load and other faults, and check callers' outcomes
+# make chaos KILLS=50 FAULTS=kill,stop SEED=7 MUTANT=dedup; docs/architecture.md explains the report.
+chaos: .venv/.stamp-dev ## Kill gateways 500 times under load and other faults, and check the callers' outcomes
 	$(BIN)/python -m tests.chaos.chaos --kills $(or $(KILLS),500) --rate $(or $(RATE),200) \
 	    --gateways $(or $(GATEWAYS),2) --workers $(or $(WORKERS),3) --seed $(or $(SEED),0) \
 	    $(if $(FAULTS),--faults $(FAULTS)) $(if $(MUTANT),--mutant $(MUTANT))
@@ -107,20 +109,20 @@ GHZ := github.com/bojand/ghz/cmd/ghz@v0.121.0
 .tools/bin/ghz:
 	GOBIN=$(CURDIR)/.tools/bin go install $(GHZ)
 
-bench: .venv/.stamp-dev .tools/bin/ghz ## Measure the ledger's levels, the load tester beside ghz, and overload
+bench: .venv/.stamp-dev .tools/bin/ghz ## Measure the ledger levels, the load tester in comparison with ghz, and overload
 	$(BIN)/python bench/ledger.py
 	$(BIN)/python -m bench.load
 	$(BIN)/python -m bench.overload
 
-# Not part of the gate: it takes whatever grpcio is the newest, which pyproject.toml may exclude for good reason.
-canary: ## Say whether the newest grpcio survives hostile HTTP/2, and may be allowed
+# Not part of CI: it uses the newest grpcio, which pyproject.toml may exclude because of a bug.
+canary: ## Report whether the newest grpcio survives hostile HTTP/2, and can be allowed
 	@test -x .venv-canary/bin/python || tools/venv .venv-canary "$(PYTHON)"
 	@.venv-canary/bin/python -m pip $(LOCKED) $(RUNTIME) -r requirements/dev.txt
 	@.venv-canary/bin/python -m pip $(EDITABLE)
 	@tools/canary
 
 full: export HYPOTHESIS_PROFILE = full
-full: lint test callers browser chaos .tools/bin/ghz ## Run what takes longer: the oldest of everything on every Python here, fuzzing in depth
+full: lint test callers browser chaos .tools/bin/ghz ## Run all slow checks: lowest allowed versions on every installed Python, deep fuzzing
 	$(BIN)/python -m pytest -m full
 	@set -e; for python in $$(tools/pythons $(PYTHONS) $(PYENV_PYTHONS)); do \
 	    venv=.venv-full/$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
@@ -130,15 +132,15 @@ full: lint test callers browser chaos .tools/bin/ghz ## Run what takes longer: t
 	    $$venv/bin/python -m pytest $(or $(ARGS),$(PARALLEL)); \
 	done
 
-# -- what is committed but made
+# -- generated files that are committed
 
-generate: .venv-oldest/.stamp ## Make gen/ from protos/ anew
+generate: .venv-oldest/.stamp ## Regenerate gen/ from protos/
 	$(OLDEST)/python tools/generate.py
 
 COMPILE = .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-strip-extras --no-emit-index-url --no-emit-find-links --no-header $(if $(UPGRADE),--upgrade)
 
-lock: ## Make requirements/ from pyproject.toml anew; UPGRADE=1 takes the newest of everything
+lock: ## Rewrite requirements/ from pyproject.toml; UPGRADE=1 takes the newest versions
 	@test -x .venv-lock/bin/python || tools/venv .venv-lock "$(PYTHON)"
 	@.venv-lock/bin/python -m pip install --quiet uv==$(UV_VERSION)
 	$(COMPILE) pyproject.toml --output-file requirements/runtime.txt
@@ -153,27 +155,27 @@ lock: ## Make requirements/ from pyproject.toml anew; UPGRADE=1 takes the newest
 	$(COMPILE) $(PROJECTS) --all-extras --group build --group test --group generate \
 	    --resolution lowest-direct --output-file requirements/oldest.txt
 
-# What `buf breaking` compares with is what callers were last given.
-baseline: .venv/.stamp-dev ## Make protos/baseline.binpb anew; only at a release
+# `buf breaking` compares the protos with the last release.
+baseline: .venv/.stamp-dev ## Rewrite protos/baseline.binpb; only at a release
 	$(BIN)/buf build protos --output protos/baseline.binpb
 
 SDIST = -c 'import sys; from setuptools import build_meta; build_meta.build_sdist(sys.argv[1])' $(CURDIR)/dist > /dev/null
 
-build: .venv/.stamp-runtime ## Build the gateway and the client, sdist and from it wheel, into dist/
+build: .venv/.stamp-runtime ## Build sdists of the gateway and the client, and wheels from them, into dist/
 	rm -rf dist
 	$(BIN)/python $(SDIST)
 	cd clients/linkage && $(CURDIR)/$(BIN)/python $(SDIST)
 	$(BIN)/python -m pip wheel --quiet --no-index --no-deps --no-build-isolation --wheel-dir dist dist/*.tar.gz
 	@ls dist
 
-stubs: .venv/.stamp-dev ## Write what other languages generate from or import into build/stubs/
+stubs: .venv/.stamp-dev ## Write the protos, descriptor set and retry policy for other languages into build/stubs/
 	rm -rf build/stubs
 	mkdir -p build/stubs
 	$(BIN)/buf build protos --as-file-descriptor-set --output build/stubs/alipayhk-linkage-v1.binpb
 	cp -R protos/alipayhk clients/retry_service_config.json build/stubs/
 	@find build/stubs -type f | sort
 
-clean: ## Remove everything that is not committed and was made by a target here
+clean: ## Remove everything that the targets created and that is not committed
 	rm -rf .venv .venv-canary .venv-oldest .venv-lock .venv-full .tools build dist *.egg-info .coverage .coverage.* \
 	    .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

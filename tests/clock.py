@@ -1,9 +1,10 @@
-"""A wall clock for Python processes that a test starts: it is set ahead or back while they run.
+"""A wall clock for Python processes that a test starts; the test can set it ahead or back while they run.
 
-A `sitecustomize` on PYTHONPATH gives each of them, workers included, a `time.time`, `time.time_ns` and
-`datetime.now` that add what a file says. CLOCK_MONOTONIC and CLOCK_BOOTTIME go on, as they do when an
-operator or NTP sets a clock, and so does what C libraries read themselves (OpenSSL, gRPC). libfaketime
-0.9.10 does not serve here: when it leaves the monotonic clock alone, `time.sleep` fails with EINVAL.
+A `sitecustomize` on PYTHONPATH replaces `time.time`, `time.time_ns` and `datetime.now` in each of these
+processes and their workers: they add the number of seconds in a file. CLOCK_MONOTONIC and CLOCK_BOOTTIME do
+not change, as when an operator or NTP sets a clock. C libraries that read the clock (OpenSSL, gRPC) get the
+true time. libfaketime 0.9.10 is no alternative: when it leaves the monotonic clock unchanged, `time.sleep`
+fails with EINVAL.
 
     clock = WallClock(tmp_path)
     async with running(settings, environ=clock.environ) as gateway:
@@ -39,7 +40,7 @@ datetime.datetime = _Datetime
 
 
 class WallClock:
-    """The wall clock of every Python process that was started with `environ`."""
+    """The wall clock of every Python process started with `environ`."""
 
     def __init__(self, directory: Path, *, ahead_s: float = 0.0) -> None:
         self._file = directory / "wall-clock"
@@ -50,11 +51,11 @@ class WallClock:
 
     @property
     def environ(self) -> Mapping[str, str]:
-        """The environment variables that give a process this clock."""
+        """The environment variables of a process with this clock."""
         return {"PYTHONPATH": str(self._site)}
 
     def set_ahead(self, seconds: float) -> None:
-        """Set it so far ahead of the true time; a negative number sets it back."""
+        """Set the clock a number of seconds ahead of the true time; a negative number sets it back."""
         written = self._file.with_suffix(".new")
         written.write_text(f"{seconds:.3f}", "ascii")
-        written.replace(self._file)  # in one step: no process reads half a number
+        written.replace(self._file)  # atomic, so that no process reads a part of the number

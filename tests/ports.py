@@ -1,18 +1,17 @@
-"""Ports for what tests start, and for what is not to be there."""
+"""Free ports for the servers of tests, and for addresses without a server."""
 
 from __future__ import annotations
 
 import random
 import socket
 
-_DRAW = random.SystemRandom()  # not of the sequence that hypothesis sets back in every process
+_DRAW = random.SystemRandom()  # hypothesis resets the default generator to the same seed in every process
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on just now.
+    """Return a port without a listener, outside the range that Linux assigns to outgoing connections.
 
-    It is none of those that Linux gives to outgoing connections, and to whoever asks for any port: it stays
-    free until somebody takes it on purpose.
+    Such a port stays free until a program requests exactly this port.
     """
     for port in _DRAW.sample(range(20_000, 30_000), 100):
         with socket.socket() as listener:

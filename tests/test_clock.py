@@ -1,4 +1,4 @@
-"""The wall clock that tests give to processes moves what it should, and nothing else."""
+"""WallClock changes the wall clock of a process, and no other clock."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Final
 
 from tests.clock import WallClock
 
-ASK: Final = """
+PRINT_CLOCKS: Final = """
 import sys, time
 from datetime import UTC, datetime
 for _ in sys.stdin:
@@ -21,17 +21,17 @@ for _ in sys.stdin:
 """
 
 
-def test_wall_clock_is_set_while_a_process_runs_and_the_other_clocks_go_on(tmp_path: Path) -> None:
+def test_only_the_wall_clock_of_a_running_process_changes(tmp_path: Path) -> None:
     clock = WallClock(tmp_path, ahead_s=3600)
     environ = {**os.environ, **clock.environ}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen([sys.executable, "-c", ASK], env=environ, text=True, **pipes) as process:  # type: ignore[call-overload]
+    with subprocess.Popen([sys.executable, "-c", PRINT_CLOCKS], env=environ, text=True, **pipes) as process:  # type: ignore[call-overload]
         for ahead_s in (3600.0, 0.0, -3600.0, 31 * 86_400.0):
             clock.set_ahead(ahead_s)
             process.stdin.write("\n")
             process.stdin.flush()
             *wall_s, monotonic_s, boottime_s, is_datetime = process.stdout.readline().split()
-            assert all(abs(float(told_s) - time.time() - ahead_s) < 60 for told_s in wall_s)
+            assert all(abs(float(printed_s) - time.time() - ahead_s) < 60 for printed_s in wall_s)
             assert abs(float(monotonic_s) - time.monotonic()) < 60
             assert abs(float(boottime_s) - time.clock_gettime(time.CLOCK_BOOTTIME)) < 60
             assert is_datetime == "True"

@@ -1,4 +1,4 @@
-"""What is committed under gen/ is what the oldest supported compiler makes of protos/, byte for byte."""
+"""The oldest supported compiler generates from protos/ exactly the files that are committed under gen/."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ def run(*command: Path | str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def assert_same(made: Path) -> None:
-    new, old = contents(made), contents(COMMITTED)
+def assert_same(generated: Path) -> None:
+    new, old = contents(generated), contents(COMMITTED)
     differing = sorted(name for name in new.keys() | old.keys() if new.get(name) != old.get(name))
-    assert not differing, f"gen/ does not fit protos/: run `make generate` and commit {differing}."
+    assert not differing, f"gen/ is out of date: run `make generate` and commit {differing}."
 
 
-def test_generated_code_is_what_make_generate_makes(tmp_path: Path) -> None:
+def test_make_generate_writes_the_committed_files(tmp_path: Path) -> None:
     run(PYTHON, "tools/generate.py", tmp_path)
     assert_same(tmp_path)
 
 
-def test_buf_generate_makes_the_same_files(tmp_path: Path) -> None:
-    assert PYTHON.exists(), "The plugin in buf.gen.yaml runs in .venv-oldest: run `make setup`."
+def test_buf_generate_writes_the_committed_files(tmp_path: Path) -> None:
+    assert PYTHON.exists(), "The plugin in buf.gen.yaml needs .venv-oldest: run `make setup`."
     run(BUF, "generate", "--output", tmp_path)
     assert_same(tmp_path / "gen" / "python")

@@ -1,4 +1,4 @@
-"""Every limit that a proto comment states is the one that the gateway enforces, tried at its very edge."""
+"""The gateway enforces exactly the limits that the comments of the protos state."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MOMENT = re.compile(r"From 1970 to 9999")
 
 
 def stated(pattern: re.Pattern[str]) -> Iterator[tuple[Rpc, str, int]]:
-    """Each field of a request whose comment states such a limit, and that limit."""
+    """Yield each request field with a comment that states such a limit, and the limit."""
     for name, comment in field_comments():
         message, field = name.split(".")
         if message in RPCS and (limit := pattern.search(comment)):
@@ -38,13 +38,13 @@ def case(rpc: Rpc, field: str, limit: int) -> object:
 
 
 @pytest.mark.parametrize(("rpc", "field", "limit"), [case(*row) for row in stated(CHARACTERS)])
-def test_text_may_have_as_many_characters_as_its_comment_says(rpc: Rpc, field: str, limit: int) -> None:
+def test_a_text_has_at_most_the_stated_number_of_characters(rpc: Rpc, field: str, limit: int) -> None:
     assert field not in faults(rpc, rpc.request(**{field: "a" * limit}))
     assert field in faults(rpc, rpc.request(**{field: "a" * (limit + 1)}))
 
 
 @pytest.mark.parametrize(("rpc", "field", "limit"), [case(*row) for row in stated(BYTES)])
-def test_text_may_have_as_many_bytes_as_its_comment_says(rpc: Rpc, field: str, limit: int) -> None:
+def test_a_text_has_at_most_the_stated_number_of_bytes(rpc: Rpc, field: str, limit: int) -> None:
     fitting = '{"a":"' + "語" * ((limit - 8) // 3) + "a" * ((limit - 8) % 3) + '"}'
     assert len(fitting.encode()) == limit
     assert field not in faults(rpc, rpc.request(**{field: fitting}))
@@ -52,16 +52,16 @@ def test_text_may_have_as_many_bytes_as_its_comment_says(rpc: Rpc, field: str, l
 
 
 @pytest.mark.parametrize(("rpc", "field", "limit"), [case(*row) for row in stated(MOMENT)])
-def test_times_may_be_from_1970_to_9999(rpc: Rpc, field: str, limit: int) -> None:
+def test_times_are_from_1970_to_9999(rpc: Rpc, field: str, limit: int) -> None:
     for seconds in (0, SECONDS_MAX):
         assert field not in faults(rpc, rpc.request(**{field: {"seconds": seconds}}))
     for seconds in (-1, SECONDS_MAX + 1):
         assert field in faults(rpc, rpc.request(**{field: {"seconds": seconds}}))
 
 
-def test_a_form_may_have_as_many_values_as_its_comment_says() -> None:
+def test_a_form_has_at_most_the_stated_number_of_values() -> None:
     comment = dict(field_comments())["TemplateForm.form_values"]
-    (limit,) = map(int, re.findall(r"At most ([0-9]+) of them", comment))
+    (limit,) = map(int, re.findall(r"At most ([0-9]+) values", comment))
     for count, refused in ((limit, False), (limit + 1, True)):
         form = pb.TemplateForm(form_code="F", form_values={f"c{number}": "v" for number in range(count)})
         found = faults(bind_account.RPC, pb.BindAccountRequest(template_form=form))
@@ -69,7 +69,7 @@ def test_a_form_may_have_as_many_values_as_its_comment_says() -> None:
 
 
 @pytest.mark.parametrize("rpc", RPCS.values(), ids=lambda rpc: rpc.name)
-def test_no_text_and_no_time_of_a_request_is_without_a_stated_limit(rpc: Rpc) -> None:
+def test_every_text_and_time_of_a_request_has_a_stated_limit(rpc: Rpc) -> None:
     texts = {field for of, field, _ in (*stated(CHARACTERS), *stated(BYTES)) if of is rpc}
     fields = rpc.request.DESCRIPTOR.fields
     assert texts == {field.name for field in fields if field.cpp_type == field.CPPTYPE_STRING}
@@ -78,11 +78,13 @@ def test_no_text_and_no_time_of_a_request_is_without_a_stated_limit(rpc: Rpc) ->
 
 
 @pytest.mark.parametrize("rpc", RPCS.values(), ids=lambda rpc: rpc.name)
-def test_what_a_comment_calls_required_is_missed(rpc: Rpc) -> None:
+def test_only_fields_documented_as_required_are_required(rpc: Rpc) -> None:
     prefix = f"{rpc.request.DESCRIPTOR.name}."
-    said = {name.removeprefix(prefix): text for name, text in field_comments() if name.startswith(prefix)}
-    required = {field for field, comment in said.items() if comment.startswith("Required. ")}
-    optional = {field for field, comment in said.items() if comment.startswith("Optional. ")}
+    comments = {
+        name.removeprefix(prefix): text for name, text in field_comments() if name.startswith(prefix)
+    }
+    required = {field for field, comment in comments.items() if comment.startswith("Required. ")}
+    optional = {field for field, comment in comments.items() if comment.startswith("Optional. ")}
     missed = faults(rpc, rpc.request())
     assert required <= missed
     assert not optional & missed

@@ -1,4 +1,4 @@
-"""The protos are prose that callers live by: every comment says what the contract promises it says."""
+"""The comments of the protos document the API for callers: each has the parts promised by the contract."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LIMIT = re.compile(
 )
 WIRE = re.compile(r"\bOn the wire: [A-Za-z]")
 EXAMPLE = re.compile(r"\bExample: \S")
-# What descriptor.proto numbers the parts of a file: the path of a comment is made of them.
+# Field numbers of descriptor.proto: the path of a comment consists of them.
 MESSAGE_TYPE, ENUM_TYPE, FIELD, NESTED_TYPE, VALUE = 4, 5, 2, 3, 2
 
 
@@ -61,48 +61,45 @@ def messages(
 
 def field_comments() -> Iterator[tuple[str, str]]:
     for file in files():
-        said = comments(file)
+        texts = comments(file)
         for path, message in messages(file, (), MESSAGE_TYPE):
             for number, field in enumerate(message.field):
-                yield f"{message.name}.{field.name}", said.get((*path, FIELD, number), "")
+                yield f"{message.name}.{field.name}", texts.get((*path, FIELD, number), "")
 
 
 def value_comments() -> Iterator[tuple[str, int, str]]:
     for file in files():
-        said = comments(file)
+        texts = comments(file)
         for number, enum in enumerate(file.enum_type):
             for index, value in enumerate(enum.value):
-                yield (
-                    f"{enum.name}.{value.name}",
-                    value.number,
-                    said.get((ENUM_TYPE, number, VALUE, index), ""),
-                )
+                comment = texts.get((ENUM_TYPE, number, VALUE, index), "")
+                yield f"{enum.name}.{value.name}", value.number, comment
 
 
 @pytest.mark.parametrize(("part", "pattern"), [("limit", LIMIT), ("wire name", WIRE), ("example", EXAMPLE)])
-def test_every_field_says_its(part: str, pattern: re.Pattern[str]) -> None:
+def test_every_field_comment_has_its(part: str, pattern: re.Pattern[str]) -> None:
     found = dict(field_comments())
     assert len(found) > 40
     assert [name for name, comment in found.items() if not pattern.search(comment)] == []
 
 
-def test_every_field_says_what_it_means_before_it_says_anything_else() -> None:
+def test_every_field_comment_starts_with_the_meaning() -> None:
     meaningless = re.compile(r"^(Required\. |Optional\. )?(On the wire|Example|At most|No limit)")
     assert [name for name, comment in field_comments() if not comment or meaningless.match(comment)] == []
 
 
-def test_every_enum_begins_with_an_unspecified_that_is_never_sent() -> None:
-    firsts = {name: (number, said) for name, number, said in value_comments() if number == 0}
+def test_the_first_value_of_every_enum_is_unspecified_and_never_sent() -> None:
+    firsts = {name: comment for name, number, comment in value_comments() if number == 0}
     assert len(firsts) == sum(len(file.enum_type) for file in files())
     assert [name for name in firsts if not name.endswith("_UNSPECIFIED")] == []
-    assert {said for _, said in firsts.values()} == {"Never sent."}
+    assert set(firsts.values()) == {"Never sent."}
 
 
-def test_every_other_enum_value_says_its_wire_name_or_gives_an_example() -> None:
+def test_every_other_enum_value_has_its_wire_name_or_an_example() -> None:
     unclear = [
         name
-        for name, number, said in value_comments()
-        if number and not (EXAMPLE if name.startswith("ErrorReason.") else WIRE).search(said)
+        for name, number, comment in value_comments()
+        if number and not (EXAMPLE if name.startswith("ErrorReason.") else WIRE).search(comment)
     ]
     assert unclear == []
 
@@ -120,11 +117,11 @@ def test_error_reasons_are_numbered_without_gaps_unless_reserved() -> None:
     assert sorted({*numbers, *reserved}) == list(range(max(numbers) + 1))
 
 
-def test_nothing_breaks_callers_of_the_baseline() -> None:
+def test_the_protos_are_compatible_with_the_baseline() -> None:
     buf("breaking", "protos", "--against", str(BASELINE))
 
 
-def test_baseline_holds_the_service_under_its_promised_name() -> None:
+def test_the_baseline_contains_the_service_under_its_promised_name() -> None:
     image = FileDescriptorSet.FromString(BASELINE.read_bytes())
     services = {
         f"{file.package}.{service.name}": [method.name for method in service.method]

@@ -1,8 +1,8 @@
-"""Generate the Python stubs under gen/python from protos/, or into the directory that is given.
+"""Generate the Python stubs from protos/ into gen/python, or into the directory given as an argument.
 
-`make generate` runs it with the interpreter of .venv-oldest: generated code from a newer protoc fails
-on an older runtime, never the reverse. With --plugin it speaks protoc's plugin protocol on stdin and
-stdout, which is how buf.gen.yaml runs it. tests/test_generated.py compares what is committed with both.
+`make generate` runs it with the interpreter of .venv-oldest: generated code from a newer protoc fails on an
+older runtime, never the reverse. With --plugin, as in buf.gen.yaml, it speaks protoc's plugin protocol on
+stdin and stdout. tests/test_generated.py compares the committed files with the output of both ways.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ KINDS = ("python", "pyi", "grpc_python")
 
 
 def generate(files: Iterable[str], out: Path) -> None:
-    """Write the code of `files`, and what makes it a typed package, under `out`."""
+    """Write the code of `files` and the markers of a typed package to `out`."""
     files = sorted(files)
     flags = [f"--{kind}_out={out}" for kind in KINDS]
     command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{PROTOS}", *flags, *files]
     if subprocess.run(command, check=False).returncode != 0:
-        sys.exit("protoc failed; it says above why.")
+        sys.exit("protoc failed; its error is above.")
     for folder in {parent for file in files for parent in Path(file).parents} - {Path()}:
         (out / folder / "__init__.py").touch()
         if folder.parent == Path():
@@ -36,10 +36,10 @@ def generate(files: Iterable[str], out: Path) -> None:
 
 
 def answer(request_bytes: bytes) -> bytes:
-    """Answer one CodeGeneratorRequest with the code of its files, compiled anew from protos/.
+    """Return the CodeGeneratorResponse to a CodeGeneratorRequest, with code compiled from protos/.
 
-    The descriptors in the request are not used: buf's carry JSON names, which protoc leaves out of
-    the code that it writes.
+    The descriptors in the request are not used: those of buf contain JSON names, which protoc does not
+    write into its code.
     """
     request = CodeGeneratorRequest.FromString(request_bytes)
     response = CodeGeneratorResponse(supported_features=CodeGeneratorResponse.FEATURE_PROTO3_OPTIONAL)
@@ -51,10 +51,10 @@ def answer(request_bytes: bytes) -> bytes:
 
 
 def main() -> None:
-    """Generate, or be a plugin, with exactly the version that what is committed was made by."""
+    """Generate the code, or run as a plugin; refuse any version except the one of the committed code."""
     found = importlib.metadata.version("grpcio-tools")
     if found != GRPCIO_TOOLS:
-        sys.exit(f"gen/ is made by grpcio-tools {GRPCIO_TOOLS}, and this is {found}: run `make generate`.")
+        sys.exit(f"gen/ needs grpcio-tools {GRPCIO_TOOLS}, and this is {found}: run `make generate`.")
     if sys.argv[1:] == ["--plugin"]:
         sys.stdout.buffer.write(answer(sys.stdin.buffer.read()))
         return

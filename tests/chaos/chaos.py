@@ -1,9 +1,9 @@
-"""Run gateways under load and under faults, and compare callers' outcomes with what AlipayHK received.
+"""Run gateways under load and faults, and compare callers' outcomes with the requests AlipayHK received.
 
     python -m tests.chaos.chaos --kills 500 --rate 200 --gateways 2 --workers 3 --faults kill,stop,clock
 
-The report names each invariant with its meaning and how many requests break it. For the first requests that
-do, it prints their calls, what AlipayHK received, the faults during that time, and the gateways' log lines.
+The report lists each invariant, its meaning and the number of requests that break it. For the first such
+requests it prints the calls, the arrivals at AlipayHK, the faults at that time, and the gateways' logs.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from tests.chaos.workload import Workload, connected
 from tests.chaos.world import Options, World
 
 EXPLAINED_MAX: Final = 3
-"""Requests of each invariant that are explained."""
+"""Maximum number of requests that the report explains for each invariant."""
 LOG_LINES_SHOWN_MAX: Final = 20
 
 
 @dataclass
 class Report:
-    """What a run found."""
+    """The findings and figures of one run."""
 
     options: Options
     history: History
     findings: list[Finding]
     took_s: float
     load_s: float
-    """How long new requests came."""
+    """Time during which new requests were made, in seconds."""
     disturbed: Counter[str]
     skipped: int
     logs: list[tuple[float, str, str]] = field(default_factory=list, repr=False)
@@ -54,7 +54,7 @@ class Report:
 
     @property
     def outcomes(self) -> Counter[str]:
-        """Count requests by outcome: that of a final call, else that of the last call."""
+        """Count requests by the outcome of their final call, or else of their last call."""
         last: dict[Key, str] = {}
         for call in sorted(self.history.calls, key=lambda call: (call.is_final, call.ended)):
             last[call.key] = call.outcome
@@ -68,14 +68,14 @@ class Report:
         kinds = Counter(map(_kind_of, history.faults)) + self.disturbed
         bare = Counter(call.grpc_code for call in history.calls if not call.reason and call.outcome != "OK")
         reasons = Counter(call.reason for call in history.calls if call.reason)
-        what = f"seed {options.seed}, gateways {options.gateways}, workers {options.workers} each, faults "
+        shape = f"seed {options.seed}, gateways {options.gateways}, workers {options.workers} each, faults "
         carried = f"{len(history.requests) / self.load_s:.0f} of {options.rate:g} requests/s"
         return [
-            f"{what}{','.join(options.faults)}{', mutant ' * bool(options.mutant)}{options.mutant}",
+            f"{shape}{','.join(options.faults)}{', mutant ' * bool(options.mutant)}{options.mutant}",
             f"{len(history.requests)} requests in {len(history.calls)} calls, {self.took_s:.0f} s in all",
-            f"load: {carried} for {self.load_s:.0f} s; {self.skipped} left out: too many waited",
+            f"load: {carried} for {self.load_s:.0f} s; {self.skipped} skipped: too many callers waited",
             f"sent to AlipayHK: {len(history.arrivals)}",
-            f"faults given: {_listed(kinds)}",
+            f"faults: {_listed(kinds)}",
             f"outcomes: {_listed(self.outcomes)}; resolved by a person: {len(history.resolutions)}",
             f"reasons: {_listed(reasons)}; statuses without a reason: {_listed(bare)}",
             f"BindAccounts sent while the clock was wrong: {_sent_in_clock_windows(history)}",
@@ -124,7 +124,7 @@ def _sent_in_clock_windows(history: History) -> int:
 
 
 async def run(options: Options) -> Report:
-    """Call at a rate while faults happen; wait until every caller knows; then check what was recorded."""
+    """Make calls while faults happen, wait until every caller knows its outcome, and check the history."""
     with tempfile.TemporaryDirectory(prefix="alipayhk-chaos-") as directory:
         world = World(options, Path(directory))
         started = time.monotonic()

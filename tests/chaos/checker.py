@@ -1,7 +1,7 @@
-"""Check a recorded history: every reported outcome is true, and nothing was lost, doubled or mixed up.
+"""Check a recorded history: every reported outcome is true, and no request was lost, doubled or mixed up.
 
-Each invariant is a row of INVARIANTS: its name, its meaning, and a function that yields what breaks it.
-The checker knows nothing of how a history came about; test_checker.py plants each kind of fault in one.
+Each invariant is a row of INVARIANTS: its name, its meaning, and a function that yields the requests that
+break it. The checker sees the history only, not the run. test_checker.py plants each kind of fault.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final
 from tests.chaos.history import BIND, ByRequest, Call, History, Key, Request
 
 SLACK_S: Final = 0.05
-"""How much later than it was written the proxy may have read a request."""
+"""Maximum time between the gateway's writing of a request and the proxy's reading of it."""
 STOPS: Final = frozenset({"never"})
 UNCHANGED_REUSED: Final = "REQUEST_ID_REUSED"
 
@@ -39,7 +39,7 @@ class Finding:
 
 
 def check(history: History) -> list[Finding]:
-    """Return everything that breaks an invariant."""
+    """Return a finding for each request and each invariant that it breaks."""
     grouped = ByRequest(history)
     return [
         Finding(invariant.name, key, text)
@@ -60,7 +60,7 @@ def _false_outcome(by: ByRequest) -> Found:
 
 
 def _sent_by_not_sent(by: ByRequest, key: Key) -> Found:
-    """Find arrivals that only calls which ended with not_sent can have caused."""
+    """Find arrivals that can only be due to calls that ended with not_sent."""
     for arrival in by.arrivals(key):
         causes = [
             call
@@ -134,7 +134,7 @@ def _wrong_result(by: ByRequest) -> Found:
 
 
 def _of_another(by: ByRequest, request: Request, call: Call) -> str:  # noqa: PLR0911  (a list of cases)
-    """Return how a call's result is not one that AlipayHK gave to this very request; empty if it is."""
+    """Return why a call's result is not AlipayHK's result for this request; empty if it is."""
     own = by.arrivals(request.key)
     if call.reason == UNCHANGED_REUSED and call.content == request.content:
         return "REQUEST_ID_REUSED, but this id has had no other content"
@@ -148,8 +148,8 @@ def _of_another(by: ByRequest, request: Request, call: Call) -> str:  # noqa: PL
         return "its account is that of another request"
     results = {(arrival.status, arrival.result_code) for arrival in own if arrival.status}
     if call.result_code and results and (call.status, call.result_code) not in results:
-        said = ", ".join(f"{status} {code}" for status, code in sorted(results))
-        return f"reported {call.status} {call.result_code}, but AlipayHK said {said}"
+        returned = ", ".join(f"{status} {code}" for status, code in sorted(results))
+        return f"reported {call.status} {call.result_code}, but AlipayHK returned {returned}"
     return ""
 
 
@@ -231,14 +231,13 @@ def explain(history: History, key: Key) -> list[tuple[float, str]]:
             lines.append((call.started, f"call to {call.gateway} starts"))
             status = " ".join(filter(None, (call.grpc_code, call.reason, call.outcome, call.retry)))
             more = " ".join(filter(None, (call.status, call.result_code, call.tracer)))
-            said = f"call to {call.gateway} (at {call.started:.3f}) ends: {status} {more}"
-            lines.append((call.ended, said + " replayed" * call.replayed + " resolved" * call.resolved))
+            text = f"call to {call.gateway} (at {call.started:.3f}) ends: {status} {more}"
+            lines.append((call.ended, text + " replayed" * call.replayed + " resolved" * call.resolved))
     for arrival in history.arrivals:
         if arrival.key == key:
-            said = (
-                f"{arrival.status or '-'} {arrival.result_code} {arrival.tracer}; proxy: {arrival.answer}"
-            )
-            lines.append((arrival.at, f"received from process {arrival.process}: AlipayHK says {said}"))
+            result = f"{arrival.status or '-'} {arrival.result_code} {arrival.tracer}"
+            text = f"received from process {arrival.process}: AlipayHK returns {result}"
+            lines.append((arrival.at, f"{text}; proxy: {arrival.answer}"))
     lines += [
         (resolution.at, f"a person resolves it as {resolution.state}")
         for resolution in history.resolutions

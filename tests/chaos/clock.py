@@ -1,4 +1,4 @@
-"""The wall clock of the gateways' host, which a run may set forward or back while they run.
+"""The wall clock of the gateways' host. A run can set it forward or back while they run.
 
 A small library is compiled and preloaded into the gateways. It is not enough to replace Python's functions:
 gRPC's core reads the clock directly, and a deadline that it computes is compared with Python's time.
@@ -25,11 +25,11 @@ class NoCompiler(RuntimeError):
 
 
 class Clock:
-    """A wall clock that stays true until it is moved."""
+    """A wall clock that shows the true time until it is moved."""
 
     def __init__(self, directory: Path) -> None:
         self.moved_at = -math.inf
-        """When it last jumped, on the monotonic clock."""
+        """The monotonic time of its last jump."""
         self._directory = directory
         self._file = directory / "clock"
         self._file.write_bytes(OFFSET.pack(0))
@@ -42,21 +42,21 @@ class Clock:
         if compiler is None:
             raise NoCompiler("the fault clock needs a C compiler: install one, or leave it out of --faults")
         library = self._directory / "moved_clock.so"
-        words = (compiler, "-O2", "-shared", "-fPIC", "-o", library, SOURCE, "-ldl")
-        subprocess.run([str(word) for word in words], check=True)
+        command = (compiler, "-O2", "-shared", "-fPIC", "-o", library, SOURCE, "-ldl")
+        subprocess.run(command, check=True)
         return {"LD_PRELOAD": str(library), "CHAOS_CLOCK_FILE": str(self._file)}
 
     @property
     def offset_s(self) -> float:
-        """How far the clock is ahead."""
+        """How far the clock is ahead, in seconds."""
         return float(OFFSET.unpack_from(self._memory)[0]) / 1000
 
     def move(self, offset_s: float) -> None:
-        """Set it so far ahead of the true time, or behind."""
+        """Set the clock `offset_s` ahead of the true time; a negative offset sets it back."""
         if offset_s != self.offset_s:
             self.moved_at = time.monotonic()
         OFFSET.pack_into(self._memory, 0, round(offset_s * 1000))
 
     def now_ms(self) -> int:
-        """Return what the gateways' host believes the time to be."""
+        """Return the time that the gateways' host reads."""
         return round((time.time() + self.offset_s) * 1000)

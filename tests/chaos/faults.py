@@ -1,7 +1,7 @@
 """The faults of a chaos run. Each can be switched on alone.
 
-`kill`, `stop`, `clock`, `disk` and `lock` are loops that run during the load until the last kill; `answer`
-and `duplicate` are the proxy's.
+`kill`, `stop`, `clock`, `disk` and `lock` are loops that run during the load until the last kill. The proxy
+carries out `answer` and `duplicate`.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from tests.chaos.world import FULL_BYTES, Gateway, World
 MINUTE_S: Final = 60.0
 MONTH_S: Final = 31 * 24 * 60 * MINUTE_S
 JUMPS_S: Final = (2 * MINUTE_S, 10 * MINUTE_S, 61 * MINUTE_S, MONTH_S, MONTH_S)
-"""How far the wall clock jumps, in both directions: within and outside the window of responses."""
+"""How far the wall clock jumps, in both directions: within and outside the validity window of responses."""
 
 BURST: Final = 30
 UP: Final = (0.05, 1.0)
-"""How long a gateway is up between two kills, as a multiple of how long it took to start."""
+"""How long a gateway is up between two kills, as a multiple of the time it took to start."""
 
 Loop = Callable[[World, random.Random], Awaitable[None]]
 
 
 async def kill(world: World, dice: random.Random) -> None:
-    """Kill one worker, or a whole gateway, which is then started again."""
+    """Kill one worker, or kill and restart a whole gateway."""
     await asyncio.gather(*(_kill_one(world, gateway, dice) for gateway in world.gateways))
 
 
@@ -61,9 +61,9 @@ async def _restart(world: World, gateway: Gateway, detail: str) -> None:
 
 
 async def stop(world: World, dice: random.Random) -> None:
-    """Stop one process for longer than a lease, so that others take its requests over, and continue it.
+    """Stop one process for longer than a lease, so that others take over its requests; then continue it.
 
-    A burst of requests comes just before, so that some are between their claim and their first byte.
+    A burst of requests is made just before, so that some are between their claim and their first byte.
     """
     while True:
         await asyncio.sleep(dice.uniform(0.2, 1.0))
@@ -101,7 +101,7 @@ async def clock(world: World, dice: random.Random) -> None:
 
 
 async def disk(world: World, dice: random.Random) -> None:
-    """Let no file of a gateway's grow, as on a full disk."""
+    """Prevent the gateways' files from growing, as a full disk does."""
     while True:
         await asyncio.sleep(dice.uniform(1.0, 4.0))
         limited = [pid for gateway in world.gateways for pid in gateway.processes()]
@@ -125,12 +125,12 @@ async def lock(world: World, dice: random.Random) -> None:
     while True:
         await asyncio.sleep(dice.uniform(1.0, 4.0))
         with closing(sqlite3.connect(world.ledger_file, isolation_level=None, timeout=0)) as other:
-            await _begin(other)
+            await _take_lock(other)
             with world.fault("lock", world.ledger_file.name):
                 await asyncio.sleep(dice.uniform(0.3, 3.0))
 
 
-async def _begin(connection: sqlite3.Connection) -> None:
+async def _take_lock(connection: sqlite3.Connection) -> None:
     """Take the lock as soon as it is free."""
     while True:
         try:
@@ -145,7 +145,7 @@ FAULTS: Final = ("kill", *LOOPS, *KINDS)
 
 
 async def disturb(world: World) -> None:
-    """Run the faults until the last kill, or without kills for a time; then end them all."""
+    """Run the faults until the last kill, or without kills for `seconds`; then stop them all."""
     options = world.options
     chosen = [name for name in LOOPS if name in options.faults]
     loops = [asyncio.ensure_future(LOOPS[name](world, options.dice(name))) for name in chosen]

@@ -1,10 +1,10 @@
-"""Run the gateway's command line in a process that names itself, with mutants.
+"""Run the gateway's command line in a process that sends its id to AlipayHK, with mutants.
 
     python -P gateway_process.py SHIM MUTANTS [-P -m service] serve ...
 
-The harness writes an executable SHIM that runs this file. The supervisor starts workers with it too,
-because this file assigns it to `sys.executable`. MUTANTS are names in `mutants.MUTANTS`, with commas.
-Nothing here is read from the environment, and the service knows nothing of it.
+The harness writes an executable SHIM that runs this file. The supervisor also starts workers with it,
+because this file assigns it to `sys.executable`. MUTANTS are names in `mutants.MUTANTS`, separated by
+commas. Nothing here reads the environment, and the service does not depend on it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from aiohttp import ClientSession
 from service.commands.cli import main as run
 
 PROCESS_HEADER: Final = "X-Chaos-Process"
-"""Names the sending process on each request to AlipayHK; the signature does not cover it."""
+"""Header of a request to AlipayHK with the id of the sending process; the signature does not cover it."""
 
 
 def name_process() -> None:
@@ -35,7 +35,7 @@ def name_process() -> None:
 
 
 def main() -> int:
-    """Prepare this process, and run the command line."""
+    """Apply the mutants to this process, and run the command line; return its exit status."""
     shim, mutants, *arguments = sys.argv[1:]
     while arguments and arguments[0] in {"-P", "-m", "service"}:
         del arguments[0]

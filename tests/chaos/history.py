@@ -1,4 +1,4 @@
-"""What a chaos run records: requests, calls, arrivals at AlipayHK, a person's decisions, and faults.
+"""The records of a chaos run: requests, calls, arrivals at AlipayHK, a person's decisions, and faults.
 
 All times are seconds on the harness's monotonic clock, which no fault changes.
 """
@@ -16,7 +16,7 @@ SYNC: Final = "SyncLinkage"
 FINAL: Final = frozenset({"OK", "rejected"})
 UPSTREAM_TIMEOUT_S: Final = 2
 LEASE_S: Final = UPSTREAM_TIMEOUT_S + 1.0
-"""How long a gateway's claim lasts."""
+"""The lease of a gateway's claim."""
 LEDGER_FAULTS: Final = frozenset({"disk", "lock"})
 
 Key = tuple[str, str]
@@ -25,7 +25,7 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What one caller wants done, under one request id."""
+    """The request of one caller, under one request id."""
 
     key: Key
     content: str
@@ -39,7 +39,7 @@ class Request:
 
 @dataclass(slots=True)
 class Call:
-    """One gRPC call, and the status that it ended with."""
+    """One gRPC call and its status."""
 
     key: Key
     content: str
@@ -66,7 +66,7 @@ class Call:
 
 @dataclass(slots=True)
 class Arrival:
-    """One request that was sent: a whole request that the proxy read from a gateway's connection."""
+    """One whole request that the proxy read from a gateway's connection."""
 
     key: Key
     content: str
@@ -76,13 +76,13 @@ class Arrival:
     concurrent_with: int = 0
     """The id of another process whose attempt at this request was in flight; 0 if there was none."""
     answer: str = ""
-    """What the proxy did with AlipayHK's response."""
+    """The proxy's treatment of AlipayHK's response: a key of `proxy.DISTURB`, or "lost"."""
     status: str = ""
     """The result status that AlipayHK returned; empty if the request never reached it."""
     result_code: str = ""
     tracer: str = ""
     outlived: float = math.inf
-    """When the attempt ended: the response was written, or the connection was closed."""
+    """The time at which the response was written or the connection was closed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class Resolution:
 
 @dataclass(slots=True)
 class FaultWindow:
-    """One fault, from its start to its end."""
+    """One fault and the time that it lasted."""
 
     kind: str
     detail: str
@@ -147,7 +147,7 @@ class ByRequest:
         return self._arrivals.get(key, [])
 
     def resolution(self, key: Key) -> Resolution | None:
-        """Return what a person decided."""
+        """Return a person's decision."""
         return self._resolutions.get(key)
 
     def applied(self, key: Key) -> list[Arrival]:
@@ -173,13 +173,13 @@ class ByRequest:
     def clock_moved_before(self, at: float, *, lease_s: float = LEASE_S + 0.5) -> bool:
         """Return whether the wall clock jumped within a lease before `at`.
 
-        Processes compare leases by the wall clock, so that a jump forward can end a lease too early: for a
-        SyncLinkage that is harmless, and a BindAccount is not sent again.
+        Processes compare leases by the wall clock, so a jump forward can end a lease too early. That is
+        harmless for a SyncLinkage, and a BindAccount is not sent again.
         """
         return any(0 <= at - moved_at <= lease_s for moved_at in self._clock_moves)
 
     def by_linkage(self) -> Iterator[tuple[str, list[Request]]]:
-        """Go through the linkages with their requests."""
+        """Return each linkage with its requests."""
         groups: defaultdict[str, list[Request]] = defaultdict(list)
         for request in self.requests.values():
             if request.linkage:

@@ -1,5 +1,5 @@
-/* Show every wall clock of a process as far ahead of the true time as a file says; preloaded by clock.py.
-   The monotonic clocks stay as they are, as they do when an administrator or NTP sets a machine's clock. */
+/* Set every wall clock of a process ahead of the true time by the offset in a file; clock.py preloads it.
+   The monotonic clocks do not change, as when an administrator or NTP sets a machine's clock. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>

@@ -1,7 +1,7 @@
-"""Gateways with one rule switched off: a chaos run must find something wrong with each of them.
+"""Mutants: gateways with one rule switched off. A chaos run must find a broken invariant in each of them.
 
-A mutant replaces names of the service inside a gateway that `gateway_process.py` starts. If a name has
-moved, that gateway stops at its start, so that a mutant never passes unnoticed as the gateway itself.
+A mutant replaces names of the service inside a gateway that `gateway_process.py` starts. If a name does not
+exist, that gateway fails to start, so that the unchanged gateway is never taken for the mutant.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Mutant:
 
 def _replace(owner: Any, name: str, value: Any) -> None:
     if not hasattr(owner, name):
-        raise AttributeError(f"{owner} has no {name}: the mutant must be written anew")
+        raise AttributeError(f"{owner} has no {name}: adapt the mutant in tests/chaos/mutants.py")
     setattr(owner, name, value)
 
 

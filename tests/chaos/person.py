@@ -1,4 +1,4 @@
-"""The person who resolves BindAccounts in doubt, by what AlipayHK says of them."""
+"""The person who asks AlipayHK about BindAccounts in doubt and resolves them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ SLACK_S: Final = 0.3
 
 
 async def resolve_doubts(world: World) -> None:
-    """Look for requests in doubt, and resolve each by what has reached AlipayHK, until cancelled.
+    """Resolve each request in doubt by AlipayHK's record of it, until cancelled.
 
-    It uses the ledger as `alipayhk-gateway ledger` does, but in this process: there are many doubts.
+    It uses the ledger as `alipayhk-gateway ledger` does, but in this process, because there are many.
     """
     url = f"sqlite:///{world.ledger_file}"
     ledger, _ = open_ledger(url, None, random_bytes=os.urandom, create=False)
@@ -36,7 +36,7 @@ async def resolve_doubts(world: World) -> None:
 
 async def _resolve_all(world: World, ledger: Ledger) -> None:
     if time.monotonic() - world.clock.moved_at < LEASE_S + SLACK_S:
-        return  # a lease may look as if it were over; people do not decide while clocks jump
+        return  # a lease can seem expired after a jump; people do not decide while clocks jump
     async for row in ledger.rows(in_doubt_at_ms=world.clock.now_ms()):
         if row.key.api == BIND:
             await _resolve(world, ledger, row)

@@ -1,8 +1,7 @@
-"""A fault proxy between gateways and the sandbox: it records what was sent, and disturbs the responses.
+"""A fault proxy between gateways and the sandbox: it records the requests and disturbs the responses.
 
-It reads each request whole, gives it to AlipayHK on a connection of its own, reads the whole response, and
-then decides by dice how the response goes back. So AlipayHK's decision is known here even if the gateway is
-killed.
+It reads a whole request, sends it to AlipayHK on its own connection, reads the whole response, and then
+chooses at random how to return it. So AlipayHK's decision is known here even if the gateway is killed.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ from tests.chaos.gateway_process import PROCESS_HEADER
 from tests.chaos.history import BIND, SYNC, UPSTREAM_TIMEOUT_S, Arrival, History, Key
 
 LEASE_MIN_S: Final = UPSTREAM_TIMEOUT_S - 0.1
-"""Within this time of an attempt's arrival its lease keeps every other process from sending."""
+"""Minimum lease of an attempt after its arrival. No other process is allowed to send during it."""
 LATE_S: Final = UPSTREAM_TIMEOUT_S + 0.4
-"""Later than the gateway waits for a response."""
+"""Longer than the gateway waits for a response."""
 _RESET: Final = struct.pack("ii", 1, 0)
 _PAGE: Final = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/html\r\nContent-Length: 9\r\n\r\n<p>no</p>"
@@ -34,7 +33,7 @@ Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 def content_of(api: str, members: Mapping[str, object]) -> str:
-    """Return the business content of a request in a form that can be compared."""
+    """Return the business content of a request in a comparable form."""
     names = ("operateType", "externalIdentityValue", "userId", "bizTime")
     if api == BIND:
         names = ("accountId", "userId", "timestamp", "merchantAccountId")
@@ -47,7 +46,7 @@ class Proxy:
     def __init__(self, history: History, dice: random.Random, shares: Mapping[str, float]) -> None:
         self.history = history
         self.given: Counter[str] = Counter()
-        """How often each disturbance was given."""
+        """The number of times that each disturbance was carried out."""
         self.received: defaultdict[Key, list[Arrival]] = defaultdict(list)
         self._dice = dice
         self._shares = shares
@@ -80,19 +79,19 @@ class Proxy:
         assert task is not None
         self._tasks.add(task)
         try:
-            before = b""
+            previous = b""
             while request := await _message(reader):
-                before = await self._answer((reader, writer), request, before)
+                previous = await self._answer((reader, writer), request, previous)
         except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
             self._tasks.discard(task)
             writer.close()
 
-    async def _answer(self, stream: Stream, request: bytes, before: bytes) -> bytes:
-        """Answer one request; return the response that was written, to be repeated later."""
+    async def _answer(self, stream: Stream, request: bytes, previous: bytes) -> bytes:
+        """Answer one request; return the response that was written, for a later answer to repeat it."""
         arrival = self._record(request, stream)
-        disturb = self._draw(has_before=bool(before))
+        disturb = self._draw(has_previous=bool(previous))
         arrival.answer = disturb
         try:
             if disturb == "lost":
@@ -101,7 +100,7 @@ class Proxy:
             response = await self._ask(request)
             _note_decision(arrival, response)
             if disturb == "duplicate, late":
-                stream[1].write(before)
+                stream[1].write(previous)
             return await DISTURB[disturb](self, stream, response)
         finally:
             arrival.outlived = time.monotonic()
@@ -125,7 +124,7 @@ class Proxy:
         return arrival
 
     def _concurrent_with(self, arrival: Arrival) -> int:
-        """Return the other process that holds a lease on this request, and whose connection is open."""
+        """Return another process with a lease on this request and an open connection, or 0."""
         found = self._in_flight.get(arrival.key)
         if found is None:
             return 0
@@ -135,20 +134,20 @@ class Proxy:
             return 0
         return other.process
 
-    def _draw(self, *, has_before: bool) -> str:
+    def _draw(self, *, has_previous: bool) -> str:
         chance = self._dice.random()
         for kind, names in KINDS.items():
             share = self._shares.get(kind, 0.0) if self.is_disturbing else 0.0
             if chance < share:
                 name = self._dice.choice(names)
-                name = "duplicate, idle" if name == "duplicate, late" and not has_before else name
+                name = "duplicate, idle" if name == "duplicate, late" and not has_previous else name
                 self.given[name] += 1
                 return name
             chance -= share
         return "whole"
 
     async def _ask(self, request: bytes) -> bytes:
-        """Give a request to AlipayHK, and return its whole response."""
+        """Send a request to AlipayHK, and return its whole response."""
         reader, writer = self._idle.pop() if self._idle else await asyncio.open_connection(*self._sandbox)
         writer.write(request)
         response = await _message(reader)
@@ -158,7 +157,7 @@ class Proxy:
             self._idle.append((reader, writer))
         return response
 
-    # How a response goes back.
+    # Ways to return a response.
 
     async def _whole(self, stream: Stream, response: bytes) -> bytes:
         stream[1].write(response)
@@ -227,7 +226,7 @@ KINDS: Final[dict[str, tuple[str, ...]]] = {
 
 
 async def _message(reader: asyncio.StreamReader) -> bytes:
-    """Read one HTTP message with a Content-Length; return nothing at the end of the stream."""
+    """Read one HTTP message with a Content-Length; return no bytes at the end of the stream."""
     try:
         head = await reader.readuntil(b"\r\n\r\n")
     except asyncio.IncompleteReadError:
@@ -257,7 +256,7 @@ def _note_decision(arrival: Arrival, response: bytes) -> None:
 
 
 def _result_in(members: Any) -> dict[str, str] | None:
-    """Find the result, which both protocols write with the same names, at any depth."""
+    """Find the result at any depth; both protocols use the same names for it."""
     if not isinstance(members, dict):
         return None
     if "resultStatus" in members:

@@ -1,4 +1,4 @@
-"""The chaos checker finds every kind of fault that is planted in a history, and none in a correct one."""
+"""The chaos checker finds every kind of planted fault, and none in a correct history."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def correct() -> History:
             (BOUND, "S", "0000"),
         )
     ):
-        request, began = history.requests[key], 10.0 * number
+        request, started = history.requests[key], 10.0 * number
         history.calls.append(
             Call(
                 key=key,
                 content=request.content,
                 gateway="a",
-                started=began,
-                ended=began + 2,
+                started=started,
+                ended=started + 2,
                 outcome="OK" if status == "S" else "rejected",
                 status=status,
                 result_code=code,
@@ -53,7 +53,7 @@ def correct() -> History:
                 account=request.account,
             )
         )
-        sent = Arrival(key, request.content, began + 1, process=11, answer="whole")
+        sent = Arrival(key, request.content, started + 1, process=11, answer="whole")
         history.arrivals.append(replace(sent, status=status, result_code=code, tracer=f"t{number}"))
     doubted = Call(DOUBTED, "doubted content", "a", 50, 52, retry="operator", reason="OUTCOME_IN_DOUBT")
     history.calls.append(doubted)
@@ -218,16 +218,16 @@ def test_a_request_is_counted_once_for_each_invariant() -> None:
     assert (found["doubled"], found["sent after"], found["lost"]) == (1, 1, 0)
 
 
-def test_what_the_ledger_could_not_record_may_be_forgotten() -> None:
-    """AlipayHK's answer is reported while the ledger is locked; after a crash the row is in doubt."""
+def test_an_outcome_may_be_forgotten_if_the_ledger_could_not_record_it() -> None:
+    """AlipayHK's answer is reported while the ledger is locked. After a crash the row is in doubt."""
     history = correct()
     outcome_forgotten(history)
-    began = call_of(history, BOUND).started
-    history.faults.append(FaultWindow("lock", "ledger.db", began + 0.5, began + 2))
+    started = call_of(history, BOUND).started
+    history.faults.append(FaultWindow("lock", "ledger.db", started + 0.5, started + 2))
     assert check(history) == []
 
 
-def test_a_call_that_was_not_sent_may_follow_one_that_was() -> None:
+def test_a_not_sent_call_may_follow_a_sent_call() -> None:
     history = correct()
     first = call_of(history, OLDER)
     first.outcome, first.reason = "unknown", "UPSTREAM_TIMEOUT"
@@ -247,7 +247,7 @@ def test_the_timeline_of_a_request_names_its_calls_arrivals_and_faults() -> None
     assert "gateway a" in lines[1]
 
 
-def test_a_lease_that_a_clock_jump_ends_early_is_no_finding() -> None:
+def test_a_lease_shortened_by_a_clock_jump_is_no_finding() -> None:
     history = correct()
     two_processes_at_the_same_time(history)
     history.faults.append(FaultWindow("clock", "+600 s", arrival_of(history, OLDER).at - 1))

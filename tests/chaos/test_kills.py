@@ -1,4 +1,4 @@
-"""Two gateways that are killed under load, among other faults, lose, double and mix up nothing."""
+"""Gateways that are killed under load, among other faults, lose, double and mix up no request."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.chaos.chaos import run
 from tests.chaos.world import Options
 
 SURVIVED = ("kill", "answer", "lock", "disk")
-"""The faults of the runs here; `make chaos` has them all."""
+"""The faults of the runs here; `make chaos` uses all of them."""
 
 
 async def check(gateways: int, workers: int, kills: int) -> None:

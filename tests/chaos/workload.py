@@ -1,7 +1,7 @@
 """The callers of a chaos run: each keeps its request id and content until it knows the outcome.
 
-Requests come at a rate, whatever happens to those before them. Some callers make two concurrent calls, some
-ask again for an outcome that they know, some use a known id for other content, and some send stale updates.
+New requests start at a given average rate, however long earlier ones take. Some callers make two concurrent
+calls, some repeat a finished request, some reuse an id with other content, and some send stale updates.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from tests.chaos.proxy import content_of
 from tests.chaos.world import World
 
 PATIENCE_S: Final = 100.0
-"""How long after the last fault every caller must know: longer than a lease after a clock jump."""
+"""Time from the last fault until every caller must know its outcome: longer than a lease after a jump."""
 WAIT_FIRST_S: Final = 0.2
 WAIT_MAX_S: Final = 4.0
 OPERATOR_S: Final = 1.0
-"""How long a caller waits before it asks again for a request that a person must resolve."""
+"""Time until a caller repeats a request that a person must resolve."""
 TIMEOUTS_S: Final = (1.0, 2.0, 5.0)
 WAITING_MAX_S: Final = 10.0
-"""No new request starts while as many callers wait as come in this time: the machine is too slow."""
+"""No new request starts while more callers wait than start in this time: the machine is too slow."""
 ORDER_REASONS: Final = frozenset({"STALE_BIZ_TIME", "BIZ_TIME_TIE"})
 REFUSED_WITH: Final = ("USER_NOT_EXIST", "PARAM_ILLEGAL", "USER_STATUS_ABNORMAL")
 DELAYS: Final = ("", "+DELAY_20", "+DELAY_100", "+DELAY_400")
 CHANNELS_EACH: Final = 2
-"""Connections for each worker: the kernel spreads connections, not calls."""
+"""Connections for each worker: the kernel distributes connections, not calls."""
 OPTIONS: Final = (
     ("grpc.enable_retries", 0),
     ("grpc.use_local_subchannel_pool", 1),
@@ -55,7 +55,7 @@ class Workload:
         self.skipped = 0
         """Requests that did not start, because too many callers waited."""
         self.load_s = 0.0
-        """How long new requests came."""
+        """Time during which new requests were made, in seconds."""
         self._world = world
         self._history = world.history
         self._dice = world.options.dice("workload")
@@ -104,7 +104,7 @@ class Workload:
         return request, message, changed
 
     def _sync(self, request_id: str, user: str, refused_with: str) -> tuple[Request, Any, Any]:
-        """Update a linkage; four requests in a row share one, and every tenth comes too late."""
+        """Update a linkage; four consecutive requests share one, and every tenth request is stale."""
         number, now_ms = self._number // 2, time.time_ns() // 1_000_000
         group, biz_time_ms = number // 4, now_ms + number
         if number % 10 == 9:
@@ -160,7 +160,7 @@ class Workload:
         return Request(key, content_of(BIND, members), "", 0, refused_with, account), message, changed
 
     async def _caller(self, request: Request, message: Any, changed: Any) -> None:
-        """Call until the outcome is known; then sometimes ask again, or misuse the id."""
+        """Call until the outcome is known; then sometimes call again, or misuse the id."""
         twice, again = self._dice.random() < 0.2, self._dice.random() < 0.3
         misuse, pause_s = self._dice.random() < 0.05, self._dice.uniform(0.2, 4.0)
         known = [self._until_known(request, message) for _ in range(2 if twice else 1)]
@@ -174,8 +174,8 @@ class Workload:
     async def _until_known(self, request: Request, message: Any) -> bool:
         """Repeat one request as the status advises; return whether its outcome is final.
 
-        It waits as long as the status says: callers that call again without a wait overload a gateway that
-        has just started.
+        It waits as long as the status says, because callers that retry without a wait overload a gateway
+        that has just started.
         """
         retry = 0
         while True:
@@ -229,7 +229,7 @@ def _note_error(call: Call, error: LinkageError) -> None:
 
 @asynccontextmanager
 async def connected(world: World) -> AsyncIterator[Workload]:
-    """Connect to every gateway, several times to one with workers."""
+    """Connect to every gateway, with several connections to a gateway with workers."""
     async with AsyncExitStack() as stack:
         channels = []
         for gateway in world.gateways:

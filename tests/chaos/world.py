@@ -27,22 +27,22 @@ from tests.ports import free_port
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 STARTS_WITHIN_S: Final = 90.0
-"""For machines on which much else runs."""
+"""Long enough for a busy machine."""
 LOG_LINES_MAX: Final = 400_000
 FULL_BYTES: Final = 4_096
-"""No file may grow beyond this on a full disk: not one page of the write-ahead log."""
+"""The size of a file on a full disk: less than one page of the write-ahead log."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a run is made of."""
+    """The options of a run."""
 
     faults: tuple[str, ...]
     gateways: int = 1
     workers: int = 1
     kills: int = 20
     seconds: float = 60.0
-    """How long a run without kills lasts."""
+    """The duration of a run without kills."""
     rate: float = 100.0
     seed: int = 0
     mutant: str = ""
@@ -50,12 +50,12 @@ class Options:
     duplicate_share: float = 0.04
 
     def dice(self, name: str) -> random.Random:
-        """Return dice of their own for a part of the run, so that one part does not change another's."""
+        """Return separate dice for a part of the run, so that its draws do not depend on other parts."""
         return random.Random(f"{self.seed} {name}")
 
 
 class Gateway:
-    """One gateway, which is killed and started again on the same port."""
+    """One gateway; it is killed and restarted on the same port."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class Gateway:
         self.logs: deque[tuple[float, str]] = deque(maxlen=LOG_LINES_MAX)
         self.starting = asyncio.Lock()
         self.start_s = 0.0
-        """How long its last start took."""
+        """The duration of its last start."""
         self._command = command
         self._environment = environment
         self._settings = {
@@ -104,8 +104,8 @@ class Gateway:
         ended.cancel()
         if not serving.done():
             serving.cancel()
-            said = "\n".join(line for _, line in list(self.logs)[-20:])
-            raise RuntimeError(f"gateway {self.name} did not start:\n{said}")
+            output = "\n".join(line for _, line in list(self.logs)[-20:])
+            raise RuntimeError(f"gateway {self.name} did not start:\n{output}")
         self.start_s = time.monotonic() - started
 
     def processes(self) -> list[int]:
@@ -143,7 +143,7 @@ class Gateway:
 
 
 class World:
-    """Everything that runs, and what is recorded of it."""
+    """The processes and the history of a run."""
 
     def __init__(self, options: Options, directory: Path) -> None:
         self.options = options
@@ -157,12 +157,12 @@ class World:
         self.gateways: list[Gateway] = []
         self.kills_left = options.kills
         self.burst: Callable[[int], None] = lambda _: None
-        """Start so many requests now; the workload replaces it."""
+        """Start a number of requests immediately; the workload replaces this function."""
         self._sandbox: asyncio.subprocess.Process | None = None
         self.console = ""
 
     async def start(self) -> None:
-        """Start the sandbox, the proxy, and then the gateways."""
+        """Start the sandbox, the proxy and the gateways, in this order."""
         ours, theirs = generate(self.directory, "merchant"), generate(self.directory, "alipayhk")
         await self._start_sandbox(ours, theirs)
         shim = self._write_shim()
@@ -193,7 +193,7 @@ class World:
             await self._sandbox.wait()
 
     def wallet(self) -> dict[str, Any]:
-        """Return what the sandbox remembers."""
+        """Return the sandbox's state."""
         with urllib.request.urlopen(f"{self.console}/__sandbox/wallet") as answer:
             return dict(json.load(answer))
 
@@ -221,11 +221,11 @@ class World:
         self.console = (await self._sandbox.stdout.readline()).decode().split()[-1]
 
     def _write_shim(self) -> Path:
-        """Write the program that gateways and their workers are started with."""
+        """Write the program that runs as a gateway and as its workers."""
         shim = self.directory / "gateway"
         program = ROOT / "tests" / "chaos" / "gateway_process.py"
-        words = (sys.executable, "-P", program, shim, self.options.mutant)
-        shim.write_text(f'#!/bin/sh\nexec {shlex.join(map(str, words))} "$@"\n')
+        command = (sys.executable, "-P", program, shim, self.options.mutant)
+        shim.write_text(f'#!/bin/sh\nexec {shlex.join(map(str, command))} "$@"\n')
         shim.chmod(0o700)
         return shim
 

@@ -1,4 +1,4 @@
-"""The Dockerfile's own steps, done in directories instead of layers."""
+"""Runs the steps of the Dockerfile in directories instead of layers."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ _STEP_S: Final = 600
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """An instruction and its words."""
+    """One instruction and its arguments."""
 
     name: str
     words: str
 
 
 def steps() -> list[Step]:
-    """Read the Dockerfile, with continued lines joined and comments left out."""
+    """Read the Dockerfile, with continued lines joined and without comments."""
     lines = [line for line in (ROOT / "Dockerfile").read_text("utf-8").splitlines() if line[:1] != "#"]
     joined = re.sub(r"\\\n\s*", " ", "\n".join(lines))
     return [Step(*line.split(" ", 1)) for line in joined.splitlines() if line]
 
 
 def context(to: Path) -> None:
-    """Copy what .dockerignore lets into the build."""
+    """Copy the files that .dockerignore allows in the build."""
     allowed = [line[1:] for line in (ROOT / ".dockerignore").read_text("utf-8").split() if line[0] == "!"]
     listed = run("git", "ls-files", "--cached", "--others", "--exclude-standard", "--", *allowed).out
     for name in listed.splitlines():
@@ -45,10 +45,10 @@ def context(to: Path) -> None:
 
 @dataclass
 class Image:
-    """A root directory that the steps work on, and what they say of how to run it."""
+    """A root directory that the steps change, and the commands that they define."""
 
     directory: Path
-    """Holds the context, every stage that is over, and the root of the one that is not."""
+    """Contains the context, the finished stages, and the root of the current stage."""
     environment: dict[str, str] = field(default_factory=dict)
     words: dict[str, list[str]] = field(default_factory=dict)
     """ENTRYPOINT, CMD, and HEALTHCHECK's CMD."""
@@ -57,19 +57,19 @@ class Image:
 
     def __post_init__(self) -> None:
         context(self.directory / "context")
-        self._begin("base")
+        self._start_stage("base")
 
     @property
     def root(self) -> Path:
-        """The root of the stage that is being made; every stage has the same, as in a container."""
+        """The root of the current stage; all stages have the same path, as in a container."""
         return self.directory / "root"
 
     def do(self, step: Step) -> None:
-        """Do one step, or note what it says; nothing is passed over that is not known."""
+        """Run or record one step; an unknown instruction fails."""
         match step.name:
             case "FROM":
-                self._end()
-                self._begin(step.words.partition(" AS ")[2])
+                self._finish_stage()
+                self._start_stage(step.words.partition(" AS ")[2])
             case "ENV":
                 pairs = (word.partition("=") for word in shlex.split(step.words))
                 self.environment |= {name: self._here(value) for name, _, value in pairs}
@@ -83,25 +83,25 @@ class Image:
             case "ENTRYPOINT" | "CMD":
                 self.words[step.name] = [self._here(word) for word in json.loads(step.words)]
             case "HEALTHCHECK":
-                said = json.loads(step.words.partition(" CMD ")[2])
-                self.words[step.name] = [self._here(word) for word in said]
+                command = json.loads(step.words.partition(" CMD ")[2])
+                self.words[step.name] = [self._here(word) for word in command]
             case _:
                 assert step.name in {"ARG", "USER", "EXPOSE", "STOPSIGNAL"}, (
-                    f"{step.name} is not known here"
+                    f"tests/docs/dockerfile.py cannot run the instruction {step.name}"
                 )
 
     def variables(self) -> dict[str, str]:
-        """Return the environment that a container would have, with this machine's programs behind it."""
+        """Return the environment of a container, with this machine's programs at the end of PATH."""
         path = self.environment.get("PATH", "$PATH")
         return {**self.environment, "PATH": path.replace("$PATH", os.defpath)}
 
-    def _begin(self, stage: str) -> None:
+    def _start_stage(self, stage: str) -> None:
         self._stage = stage
         self.environment = {}
         self.root.mkdir()
         self.workdir = self.root
 
-    def _end(self) -> None:
+    def _finish_stage(self) -> None:
         self.root.rename(self.directory / f"stage-{self._stage}")
 
     def _here(self, words: str) -> str:
@@ -112,7 +112,7 @@ class Image:
         if words[0].startswith("--from="):
             source = self.directory / f"stage-{words.pop(0).removeprefix('--from=')}"
         if words[0].startswith("--chown="):
-            words.pop(0)  # whose it is shows in a container alone
+            words.pop(0)  # the owner of a file matters only in a container
         *names, last = words
         target = self.workdir / self._here(last)
         for name in names:
@@ -125,7 +125,7 @@ class Image:
                 shutil.copy2(found, into)
 
     def _run(self, command: str) -> None:
-        # The base image's `python`, and pip's ways to this machine's packages.
+        # The base image's `python`, and this machine's settings for pip.
         (programs := self.directory / "programs").mkdir(exist_ok=True)
         if not (python := programs / "python").exists():
             python.symlink_to(Path(getattr(sys, "_base_executable", sys.executable)))

@@ -1,6 +1,6 @@
-"""What happens to each command of the pages: not run here and why, or run and what it must say.
+"""The commands of the pages: the output that each must print, or the reason not to run it.
 
-A row is found by words of the block that no other block of its page has.
+A row contains words that only its block on the page has.
 """
 
 from __future__ import annotations
@@ -9,32 +9,32 @@ from dataclasses import dataclass
 from typing import Final
 
 NOT_RUN: Final = {
-    "make demo": "what it runs is started beside the page; the gate runs make demo ONCE=1",
+    "make demo": "tests/docs/reader.py starts the same demo; the gate runs make demo ONCE=1",
     "make test": "these tests are part of it; the gate runs it",
-    "make setup": "the gate runs it, and these tests run in what it made",
+    "make setup": "the gate runs it, and these tests run in its environment",
     "make lint": "the gate runs it",
-    "make stubs": "tests/callers does, and looks at what it writes",
-    "make peers": "the gate runs it, and these tests run what it installed",
-    "docker build": "takes a container engine; test_container.py does the Dockerfile's steps",
-    "docker run": "takes a container engine; test_container.py runs what its steps made",
-    "docker stop": "takes a container engine",
+    "make stubs": "tests/callers runs it and checks its files",
+    "make peers": "the gate runs it, and these tests run the tools that it installs",
+    "docker build": "needs a container engine; test_dockerfile.py runs the Dockerfile's steps",
+    "docker run": "needs a container engine; test_dockerfile.py runs the result of these steps",
+    "docker stop": "needs a container engine",
 }
-"""The first two words of a command, and why it is not run."""
+"""The first two words of a command, and the reason not to run it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What one block must do."""
+    """The expected result of one block."""
 
     page: str
     words: str
     says: tuple[str, ...]
-    """Patterns, each of which is found in what it prints."""
+    """Patterns that all must match the output."""
     status: int = 0
     when_busy: tuple[int, ...] = ()
-    """Further statuses that are right on a machine too busy for the load that it is to make."""
+    """Further accepted exit statuses, for a machine too busy to generate the load."""
     stays_up: bool = False
-    """Whether it goes on beside the rest of its page, once it has said all that."""
+    """Whether it keeps running during the rest of its page, after its output matches."""
 
 
 GENERATOR: Final = "The generator kept up|THE GENERATOR FELL BEHIND"
@@ -225,5 +225,5 @@ ROWS: Final = (
 
 
 def not_run(command: str) -> bool:
-    """Whether a command is one of those that are not run."""
+    """Return whether a command is in NOT_RUN."""
     return " ".join(command.split()[:2]) in NOT_RUN

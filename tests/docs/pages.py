@@ -1,4 +1,4 @@
-"""The pages, and what stands in their fenced blocks."""
+"""The pages and their fenced blocks."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Block:
 
     @property
     def commands(self) -> list[str]:
-        """Return what the shell would run one after another: lines, but those that belong together."""
+        """Return the commands of the block; a command can have several lines."""
         commands, pending = [], ""
         for line in self.text.splitlines():
             pending += line
@@ -43,7 +43,7 @@ class Block:
                 pending = ""
             else:
                 pending += "\n"
-        assert pending == "", f"{self} ends in the middle of a command"
+        assert pending == "", f"{self}: the last command is incomplete"
         return [command for command in commands if command.strip()]
 
 
@@ -56,7 +56,7 @@ def _is_whole(command: str) -> bool:
 
 
 def blocks(page: str) -> Iterator[Block]:
-    """Return a page's blocks in its order."""
+    """Yield the blocks of a page in order."""
     text = (ROOT / page).read_text("utf-8")
     for found in _FENCE.finditer(text):
         line = text.count("\n", 0, found.start()) + 1
@@ -64,5 +64,5 @@ def blocks(page: str) -> Iterator[Block]:
 
 
 def all_blocks(kind: str) -> list[Block]:
-    """Return every block of a kind."""
+    """Return every block of a kind, from all pages."""
     return [block for page in PAGES for block in blocks(page) if block.kind == kind]

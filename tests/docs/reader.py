@@ -1,4 +1,4 @@
-"""Someone who reads a page and pastes its commands into a terminal, one after another."""
+"""Simulates a reader who pastes the commands of a page into a terminal, one after another."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.peers.processes import GATEWAY, PATIENCE_S, ROOT, environment, run, r
 from tests.peers.tools import BIN, check
 
 CALLERS_PAGES: Final = tuple(f"docs/clients/{language}.md" for language in ("go", "java", "node"))
-"""Pages whose commands take another language's toolchain: `make callers` runs them."""
+"""Pages with commands that need another language's toolchain: `make callers` runs them."""
 DEMO_PAGES: Final = (
     "README.md",
     "docs/examples.md",
@@ -28,12 +28,12 @@ DEMO_PAGES: Final = (
     "docs/load.md",
     *CALLERS_PAGES,
 )
-"""Pages whose commands are for a machine on which `make demo` runs."""
+"""Pages with commands that need a running `make demo`."""
 CLIENT: Final = GATEWAY.parent / "alipayhk-client"
 
 
 def copy_of_the_repository(to: Path) -> None:
-    """Copy what a clone would hold, with the environment and the tools that make targets install."""
+    """Copy the files of a clone, and link the environment and the tools that make targets install."""
     for name in run("git", "ls-files").out.splitlines():
         source, target = ROOT / name, to / name
         if source.is_file():
@@ -42,17 +42,17 @@ def copy_of_the_repository(to: Path) -> None:
     (programs := to / ".venv" / "bin").mkdir(parents=True)
     for program in (GATEWAY, CLIENT, check("buf")):
         (programs / program.name).symlink_to(program)
-    # A link would be an interpreter without its environment.
+    # A symbolic link would start the interpreter without its environment.
     (programs / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n', "utf-8")
     (programs / "python").chmod(0o755)
     (to / ".tools").symlink_to(BIN.parent)
 
 
 @contextmanager
-def _kept_from_others(address: str) -> Iterator[None]:
-    """Keep a connection of a test that runs beside this one from being given this port.
+def _reserved(address: str) -> Iterator[None]:
+    """Reserve a port, so that no outgoing connection of a parallel test gets it.
 
-    A socket that is bound and does not listen does that, and lets another one listen there (SO_REUSEADDR).
+    A bound socket that does not listen reserves the port. SO_REUSEADDR lets another socket listen on it.
     """
     host, _, port = address.partition(":")
     with socket.socket() as holder:
@@ -70,40 +70,40 @@ class Reader:
         self._stack = stack
         self._environment = environment()
         for address in (PLAIN, ENCRYPTED):
-            stack.enter_context(_kept_from_others(address))
+            stack.enter_context(_reserved(address))
 
     def start_the_demo(self) -> str:
-        """Do what `make demo` does; return what it says until it stays up."""
+        """Start the demo as `make demo` does; return its output up to the last line of its start."""
         demo = self._stack.enter_context(running(GATEWAY, "demo", cwd=self._directory))
         return demo.wait_until_says("Everything stays up until Ctrl-C.")
 
     def save(self, name: str, text: str) -> None:
-        """Write a file as the page has it."""
+        """Write a file with the content of a block."""
         (self._directory / name).write_text(text, "utf-8")
 
     def paste(self, block: Block, row: Row) -> str:
-        """Run a block, which must do as its row says; return what it printed."""
+        """Run a block and check it against its row; return its output."""
         script = "\n".join(command for command in block.commands if not not_run(command))
-        return self._keep_up(script, row) if row.stays_up else self._to_its_end(block, script, row)
+        return self._start(script, row) if row.stays_up else self._run(block, script, row)
 
-    def _to_its_end(self, block: Block, script: str, row: Row) -> str:
-        # What one block exports, the next ones have: it is one terminal.
-        kept = self._directory.parent / "environment"
-        keep = f"trap 'env --null > {kept}' EXIT"
-        ended = run("bash", "-e", "-c", f"{keep}\n{script}", env=self._environment, cwd=self._directory)
-        assert ended.status in (row.status, *row.when_busy), f"{block}: {ended.said}"
-        missing = [words for words in row.says if not re.search(words, ended.said, re.MULTILINE)]
-        assert missing == [], f"{block}: {ended.said}"
-        members = (member.partition("=") for member in kept.read_text("utf-8").split("\0") if member)
+    def _run(self, block: Block, script: str, row: Row) -> str:
+        # The variables that one block exports are set for the next ones, as in one terminal.
+        saved = self._directory.parent / "environment"
+        save = f"trap 'env --null > {saved}' EXIT"
+        done = run("bash", "-e", "-c", f"{save}\n{script}", env=self._environment, cwd=self._directory)
+        assert done.status in (row.status, *row.when_busy), f"{block}: {done.said}"
+        missing = [pattern for pattern in row.says if not re.search(pattern, done.said, re.MULTILINE)]
+        assert missing == [], f"{block}: {done.said}"
+        members = (member.partition("=") for member in saved.read_text("utf-8").split("\0") if member)
         self._environment = {name: value for name, _, value in members}
-        return ended.out
+        return done.out
 
-    def _keep_up(self, script: str, row: Row) -> str:
+    def _start(self, script: str, row: Row) -> str:
         process = self._stack.enter_context(
             running("bash", "-e", "-c", f"exec {script}", env=self._environment, cwd=self._directory)
         )
         give_up = time.monotonic() + PATIENCE_S
-        while not all(re.search(words, process.said(), re.MULTILINE) for words in row.says):
+        while not all(re.search(pattern, process.said(), re.MULTILINE) for pattern in row.says):
             assert process.process.poll() is None, process.said()
             assert time.monotonic() < give_up, process.said()
             time.sleep(0.05)

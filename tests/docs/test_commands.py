@@ -1,4 +1,4 @@
-"""Every command of every page does what the page says, pasted in the page's order."""
+"""Every command of every page works as the page says, in the order of the page."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def rows_of(block: Block) -> list[Row]:
 
 
 def saved_as(block: Block) -> str | None:
-    """Name the file that a page tells its reader to write."""
+    """Return the name of the file that the reader must write; None if the page does not ask for one."""
     return {"docs/sandbox.md": "gateway.toml"}.get(block.page) if block.kind == "toml" else None
 
 
@@ -38,7 +38,7 @@ RUN_PAGES = [
 
 
 @pytest.mark.parametrize("page", RUN_PAGES)
-def test_what_a_page_says_to_run_works(page: str, tmp_path: Path) -> None:
+def test_the_commands_of_a_page_work(page: str, tmp_path: Path) -> None:
     peer("grpcurl")
     (directory := tmp_path / "alipayhk-gateway").mkdir()
     copy_of_the_repository(directory)
@@ -56,18 +56,18 @@ def test_what_a_page_says_to_run_works(page: str, tmp_path: Path) -> None:
                 (row,) = rows_of(block)
                 printed = reader.paste(block, row)
             elif block.kind == "json":
-                assert json.loads(printed) == json.loads(block.text), f"{block} is not what is printed"
+                assert json.loads(printed) == json.loads(block.text), f"{block} differs from the output"
 
 
-def test_every_block_of_commands_has_its_row_and_every_row_its_block() -> None:
+def test_blocks_and_rows_match_one_to_one() -> None:
     found = {str(block): rows_of(block) for block in COMMANDS}
     wrong = [at for block in COMMANDS if len(found[at := str(block)]) != is_run(block)]
-    assert wrong == [], "Each needs one row in tests/docs/expected.py, or a reason in its table NOT_RUN."
+    assert wrong == [], "Each block needs one row in tests/docs/expected.py, or an entry of NOT_RUN there."
     used = [row for rows in found.values() for row in rows]
     assert [row for row in ROWS if used.count(row) != 1] == []
 
 
-def test_every_reason_not_to_run_is_needed() -> None:
+def test_every_entry_of_not_run_is_needed() -> None:
     unrun = {
         " ".join(words.split()[:2]) for block in COMMANDS for words in block.commands if not_run(words)
     }
@@ -75,12 +75,12 @@ def test_every_reason_not_to_run_is_needed() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_every_block_says_what_it_is(page: str) -> None:
+def test_every_block_has_a_known_kind_and_commands_are_sh(page: str) -> None:
     kinds = {str(block): block.kind for block in blocks(page)}
     known = {"sh", "text", "toml", "json", "yaml", "xml", "python", "go", "typescript", "java"}
     unknown = {at: kind for at, kind in kinds.items() if kind not in known}
     assert unknown == {}
-    # A command in a block of another kind would not be run by the test above.
+    # The tests above run only blocks of the kind "sh".
     programs = ("$ ", "make ", "curl ", "grpcurl ", "alipayhk-gateway ", ".venv/bin/", "docker ", "git ")
     hidden = [
         f"{block}: {line}"

@@ -1,4 +1,4 @@
-"""What can be known of the image without a container engine."""
+"""Tests of the image that need no container engine."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def files(directory: Path) -> set[str]:
 
 
 @pytest.mark.full
-def test_the_steps_make_a_gateway_without_a_sandbox(tmp_path: Path) -> None:
+def test_the_steps_build_a_gateway_without_a_sandbox(tmp_path: Path) -> None:
     image = Image(tmp_path)
     for step in steps():
         image.do(step)

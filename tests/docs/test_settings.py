@@ -1,4 +1,4 @@
-"""Every example of a file is taken by what reads such files."""
+"""The gateway accepts every example file of the pages."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from tests.peers.processes import GATEWAY, environment, run
 MOUNTED: Final = "/etc/alipayhk-gateway/"
 
 
-def callers(text: str, _: Material) -> None:
-    (file := _.directory / "callers.toml").write_text(text, "utf-8")
+def callers(text: str, material: Material) -> None:
+    (file := material.directory / "callers.toml").write_text(text, "utf-8")
     assert callers_file(str(file)).by_name.keys() == {
         Name("URI", "spiffe://corp/loyalty"),
         Name("DNS", "loyalty.internal"),
     }
 
 
-def result_codes(text: str, _: Material) -> None:
-    (file := _.directory / "result_codes.toml").write_text(text, "utf-8")
+def result_codes(text: str, material: Material) -> None:
+    (file := material.directory / "result_codes.toml").write_text(text, "utf-8")
     assert result_codes_file(str(file)).more.keys() == {"BindAccount"}
 
 
 def settings(text: str, material: Material) -> None:
-    """Check a settings file with the files that it names in the test's own directory."""
+    """Check a settings file, with the files that it names moved to the test's directory."""
     here, certificate = material.directory, material.callers_ca.issue("gateway", "gateway.internal")
     files = {
         "tls.crt": certificate.chain_file,
@@ -57,13 +57,13 @@ READERS: Final[dict[tuple[str, str], Callable[[str, Material], None]]] = {
     ("docs/settings.md", "[BindAccount]"): result_codes,
     ("docs/container.md", "signing_key_file"): settings,
 }
-# docs/sandbox.md's are saved and used by its own commands.
+# The commands of docs/sandbox.md save and use its examples.
 USED_BY_COMMANDS: Final = ("docs/sandbox.md",)
 EXAMPLES: Final = [block for block in all_blocks("toml") if block.page not in USED_BY_COMMANDS]
 
 
 @pytest.mark.parametrize("block", EXAMPLES, ids=str)
-def test_an_example_is_taken(block: Block, tmp_path: Path) -> None:
+def test_an_example_is_accepted(block: Block, tmp_path: Path) -> None:
     (read,) = (
         read for (page, words), read in READERS.items() if page == block.page and words in block.text
     )
@@ -74,7 +74,7 @@ def test_every_row_has_its_example() -> None:
     assert len(EXAMPLES) == len(READERS)
 
 
-def test_the_manifest_names_settings_and_ports_that_are() -> None:
+def test_the_manifest_names_existing_settings_and_ports() -> None:
     (manifest,) = (block for block in all_blocks("yaml") if "kind: Deployment" in block.text)
     names = re.findall(r"name: ALIPAYHK_([A-Z_]+)", manifest.text)
     faults = json.loads(
@@ -92,7 +92,7 @@ def test_the_manifest_names_settings_and_ports_that_are() -> None:
     assert command.text.split()[-3:] == json.loads(words)
 
 
-def test_the_manifest_of_the_first_start_runs_the_command_of_its_page() -> None:
+def test_the_manifest_of_ledger_init_runs_the_command_of_its_page() -> None:
     (job,) = (block for block in all_blocks("yaml") if "kind: Job" in block.text)
     (words,) = re.findall(r"args: (\[.*\])", job.text)
     (command,) = (block for block in all_blocks("sh") if "ledger init --config /etc" in block.text)

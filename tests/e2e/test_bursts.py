@@ -45,8 +45,8 @@ async def at_once(gateway: Gateway, calls: int, connections: int) -> list[tuple[
 @pytest.mark.parametrize(
     ("calls", "connections"),
     [
-        (2000, 1),
         (2000, 20),
+        pytest.param(2000, 1, marks=pytest.mark.full),
         pytest.param(6000, 1, marks=pytest.mark.full),
         pytest.param(6000, 60, marks=pytest.mark.full),
     ],

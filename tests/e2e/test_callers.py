@@ -19,7 +19,6 @@ from tests.e2e import caller
 from tests.e2e.caller import Reported, not_sent
 from tests.e2e.conftest import Run
 from tests.e2e.gateway import Gateway, channel_to
-from tests.e2e.gateway import run as run_command
 from tests.e2e.material import Authority, Material
 from tests.e2e.operations import REFLECTIONS, SERVING, health, reflect
 from tests.e2e.samples import APIS, BIND, SERVICE, SYNC, new_id
@@ -254,20 +253,6 @@ async def test_probe_without_certificate_is_told_of_bytes_that_are_none_of_its_m
             await method(b"\xff\xff", timeout=5)
     assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert "pars" not in str(raised.value.details())
-
-
-async def test_health_command_speaks_mutual_tls(door: Door) -> None:
-    probe = door.material.callers_ca.issue("probe", "probe.corp")
-    flags = {
-        "--addr": door.gateway.address,
-        "--tls-ca-file": str(door.material.callers_ca.file),
-        "--tls-cert-file": str(probe.chain_file),
-        "--tls-key-file": str(probe.key_file),
-    }
-    ended = await run_command("health", *(part for flag in flags.items() for part in flag))
-    assert ended.status == 0, ended.err
-    ended = await run_command("health", "--addr", door.gateway.address, "--timeout", "1")
-    assert ended.status == 2, "no certificate, no connection"
 
 
 async def test_tls_without_a_client_ca_lets_everybody_in(

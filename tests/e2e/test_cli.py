@@ -8,17 +8,13 @@ import stat
 import sys
 from pathlib import Path
 
-import grpc
 import pytest
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from grpc_health.v1 import health_pb2_grpc
-from grpc_health.v1.health import aio as health_aio
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from tests.e2e.gateway import Ended, Gateway, Settings
 from tests.e2e.gateway import run as command
-from tests.e2e.material import Material, pem
-from tests.e2e.operations import NOT_SERVING
+from tests.e2e.material import Material
 from tests.ports import free_port
 
 COMMANDS = (
@@ -43,14 +39,6 @@ async def test_help_is_everywhere(words: tuple[str, ...]) -> None:
     ended = await command(*words, "--help")
     assert (ended.status, ended.err) == (0, "")
     assert ended.out.startswith("usage: alipayhk-gateway")
-
-
-@pytest.mark.parametrize("arguments", [("no-such-command",), ("serve", "--no-such-flag")])
-async def test_bad_usage_is_told(arguments: tuple[str, ...]) -> None:
-    ended = await command(*arguments)
-    assert ended.status not in (0, 1)
-    assert "usage: alipayhk-gateway" in ended.err
-    no_traceback(ended)
 
 
 async def test_module_is_the_same_command() -> None:
@@ -92,29 +80,6 @@ def check_pair(facts: dict[str, str]) -> None:
     assert public == key.public_key()
 
 
-async def test_pair_is_not_half_made_where_one_of_its_files_is_there(tmp_path: Path) -> None:
-    (tmp_path / "signing.pub.b64").write_text("mine")
-    before = contents(tmp_path)
-    ended = await command("keys", "generate", tmp_path)
-    assert ended.status not in (0, 1)
-    assert contents(tmp_path) == before
-
-
-async def test_generated_keys_are_told_in_words_too(tmp_path: Path) -> None:
-    ended = await command("keys", "generate", tmp_path, "--name", "next")
-    assert ended.status == 0
-    assert str(tmp_path / "next.key.pem") in ended.out
-    assert "PRIVATE" not in ended.out
-
-
-@pytest.mark.parametrize("bits", ["2047", "99999"])
-async def test_keys_of_other_sizes_are_not_made(tmp_path: Path, bits: str) -> None:
-    ended = await command("keys", "generate", tmp_path, "--bits", bits)
-    assert ended.status != 0
-    assert contents(tmp_path) == {}
-    no_traceback(ended)
-
-
 async def inspected(file: Path) -> dict[str, str]:
     """Inspect a file that can be."""
     ended = await command("keys", "inspect", file, "--json")
@@ -140,78 +105,13 @@ async def test_inspected_key_has_one_fingerprint_in_every_form(material: Materia
     assert "BEGIN" not in ended.out
 
 
-GARBAGE = {
-    "text": b"hello, marked-zq47",
-    "pem": b"-----BEGIN PRIVATE KEY-----\nbWFya2VkLTQ3MTE=\n-----END PRIVATE KEY-----\n",
-    "base64": base64.b64encode(b"marked-zq47" * 9),
-    "binary": bytes(range(256)),
-    "elliptic": pem(ec.generate_private_key(ec.SECP256R1())),
-}
-
-
-@pytest.mark.parametrize("kind", GARBAGE)
-async def test_garbage_is_no_key(tmp_path: Path, kind: str) -> None:
-    file = tmp_path / "file"
-    file.write_bytes(GARBAGE[kind])
-    ended = await command("keys", "inspect", file, *(["--json"] if kind == "text" else []))
-    assert ended.status == 78
-    assert str(file) in ended.err
-    assert "zq47" not in ended.err
-    no_traceback(ended)
-
-
 # -- health
-
-
-async def test_health_exits_with_0_while_serving(gateway: Gateway) -> None:
-    ended = await command("health", "--addr", gateway.address)
-    assert (ended.status, ended.out) == (0, "status: SERVING\n")
-    ended = await command("health", "--service", "liveness", "--json", settings={"LISTEN": gateway.address})
-    assert (ended.status, json.loads(ended.out)) == (0, {"status": "SERVING"})
-
-
-async def test_health_exits_with_4_where_the_answer_is_not_serving() -> None:
-    servicer, server = health_aio.HealthServicer(), grpc.aio.server()
-    await servicer.set("", NOT_SERVING)
-    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    ended = await command("health", "--addr", f"127.0.0.1:{port}")
-    await server.stop(None)
-    assert (ended.status, ended.out) == (4, "status: NOT_SERVING\n")
-
-
-async def test_health_exits_with_2_without_a_connection() -> None:
-    ended = await command("health", "--addr", f"127.0.0.1:{free_port()}", "--timeout", "0.5")
-    assert ended.status == 2
-    no_traceback(ended)
-
-
-async def test_health_exits_with_3_where_the_service_is_not_known(gateway: Gateway) -> None:
-    assert (await command("health", "--addr", gateway.address, "--service", "nobody")).status == 3
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ("--no-such-flag",),
-        ("--timeout", "soon"),
-        ("--timeout", "inf"),
-        ("--addr", ""),
-        ("--tls-cert-file", "x"),
-    ],
-    ids=" ".join,
-)
-async def test_health_exits_with_1_for_bad_arguments(arguments: tuple[str, ...]) -> None:
-    ended = await command("health", *arguments)
-    assert ended.status == 1
-    no_traceback(ended)
 
 
 # -- ports
 
 
-@pytest.mark.parametrize("name", ["LISTEN", "ADMIN_LISTEN", "HEALTH_LISTEN"])
+@pytest.mark.parametrize("name", ["LISTEN", "ADMIN_LISTEN"])
 async def test_port_in_use_is_said_clearly(gateway: Gateway, settings: Settings, name: str) -> None:
     more = {"LISTEN": "127.0.0.1:0", "ADMIN_LISTEN": f"127.0.0.1:{free_port()}", name: gateway.address}
     ended = await command("serve", settings={**settings, **more})

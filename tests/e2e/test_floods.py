@@ -23,7 +23,7 @@ from tests.e2e.wallet import Wallet
 OVERLOADED: Final = not_sent(StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")
 PATH: Final = (b":path", SYNC.path.encode())
 CANCEL: Final = (8).to_bytes(4, "big")
-LASTS_S: Final = 3.0
+LASTS_S: Final = 1.5
 DEADLINE_S: Final = 120.0
 """Far beyond what a busy machine takes: no good call ends by its own deadline."""
 STREAMS: Final = 20_000
@@ -86,7 +86,7 @@ async def test_calls_that_grpc_drops_are_not_taken_for_a_queue(
         for stream in range(1, 200, 2):
             connection.send(request(PATH, (b":method", b"GET"), stream=stream))
         await connection.writer.drain()
-        for _ in range(4):
+        for _ in range(2):
             await caller.accepted(gateway.channel, SYNC, apart(SYNC))
             await asyncio.sleep(0.5)
         upstream.script = takes_a_while

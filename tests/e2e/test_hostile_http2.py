@@ -18,7 +18,7 @@ from tests.e2e.samples import SYNC, apart
 from tests.e2e.upstream import Upstream
 from tests.ports import free_port
 
-ANSWER_S: Final = 0.3
+ANSWER_S: Final = 0.1
 """How long an answer is waited for, where there need not be one."""
 PACKETS: Final = 100
 PATH: Final = "a path that is not UTF-8"

@@ -8,7 +8,6 @@ from grpc import StatusCode
 
 from tests.e2e.caller import Expected, alarm
 from tests.e2e.conftest import Way
-from tests.e2e.test_results import SET_UP_CODES
 from tests.e2e.upstream import Answer, Request, answers
 from tests.e2e.wallet import compact, result
 
@@ -24,27 +23,27 @@ def claiming(way: Way, code: str, status: str = "F") -> Answer:
     return CLAIMS_SUCCESS.but(body=compact(body))
 
 
-@pytest.mark.parametrize("http_status", [500, 501, 502, 503, 504, 599, 408])
+@pytest.mark.parametrize("http_status", [503, 408])
 async def test_server_error_leaves_the_outcome_unknown(way: Way, http_status: int) -> None:
     script = answers(lambda _: HTML.but(status=http_status))
     reported = await way.refused(script, way.doubt("UPSTREAM_HTTP_ERROR"))
     assert reported.metadata["http_status"] == str(http_status)
 
 
-@pytest.mark.parametrize("http_status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("http_status", [307])
 async def test_redirect_is_not_followed(way: Way, http_status: int) -> None:
     elsewhere = HTML.but(status=http_status).setting("Location", f"{way.upstream.url}/elsewhere")
     await way.refused(answers(lambda _: elsewhere), alarm("UPSTREAM_HTTP_ERROR"))
 
 
-@pytest.mark.parametrize("http_status", [300, 304, 400, 401, 403, 404, 405, 409, 410, 413, 421, 499])
+@pytest.mark.parametrize("http_status", [304, 403])
 async def test_other_client_error_is_for_an_operator_and_no_rejection(way: Way, http_status: int) -> None:
     page = HTML.but(status=http_status, body=b"" if http_status == 304 else None)
     reported = await way.refused(answers(lambda _: page), alarm("UPSTREAM_HTTP_ERROR"))
     assert reported.metadata["http_status"] == str(http_status)
 
 
-@pytest.mark.parametrize("body", [HTML, CLAIMS_SUCCESS, HTML.but(body=b""), HTML.but(body=b"[]")])
+@pytest.mark.parametrize("body", [HTML, CLAIMS_SUCCESS])
 async def test_unsigned_200_is_no_success(way: Way, body: Answer) -> None:
     await way.refused(answers(lambda _: body), way.doubt("RESPONSE_UNSIGNED"))
 
@@ -56,7 +55,7 @@ async def test_unsigned_success_code_is_told_as_a_claim(way: Way) -> None:
     assert "result_code" not in reported.metadata
 
 
-@pytest.mark.parametrize("code", ["USER_NOT_EXIST", "PROCESS_FAIL"])
+@pytest.mark.parametrize("code", ["USER_NOT_EXIST"])
 async def test_unsigned_failure_is_no_rejection(way: Way, code: str) -> None:
     reported = await way.refused(answers(lambda _: claiming(way, code)), way.doubt("RESPONSE_UNSIGNED"))
     assert reported.metadata["unverified_result_code"] == code
@@ -65,8 +64,8 @@ async def test_unsigned_failure_is_no_rejection(way: Way, code: str) -> None:
 @pytest.mark.parametrize(
     ("code", "http_status"),
     [
-        *((code, 200) for code in SET_UP_CODES),
-        *(("INVALID_SIGNATURE", other) for other in (302, 400, 401, 429, 500)),
+        ("INVALID_SIGNATURE", 200),
+        ("INVALID_SIGNATURE", 401),
     ],
 )
 async def test_unsigned_claim_of_a_set_up_fault_is_for_an_operator_whatever_the_http_status(
@@ -77,7 +76,7 @@ async def test_unsigned_claim_of_a_set_up_fault_is_for_an_operator_whatever_the_
     assert reported.metadata["unverified_result_code"] == code
 
 
-@pytest.mark.parametrize("code", ["a b", "x" * 65, "代碼", "<b>", ""])
+@pytest.mark.parametrize("code", ["代碼"])
 async def test_unsigned_claim_that_is_no_code_is_not_told(way: Way, code: str) -> None:
     reported = await way.refused(answers(lambda _: claiming(way, code)), way.doubt("RESPONSE_UNSIGNED"))
     assert "unverified_result_code" not in reported.metadata
@@ -85,7 +84,7 @@ async def test_unsigned_claim_that_is_no_code_is_not_told(way: Way, code: str) -
 
 @pytest.mark.parametrize(
     ("retry_after", "wait_ms"),
-    [("7", 7_000), ("0", None), (None, None), ("soon", None), ("-5", None), ("99999999999", None)],
+    [("7", 7_000), ("soon", None)],
 )
 @pytest.mark.parametrize("http_status", [429, 503])
 async def test_retry_after_is_honoured(

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
-import pytest
 from grpc import StatusCode
 
 from tests.e2e import caller
@@ -59,12 +58,9 @@ async def held(
         await asyncio.wait({calling})
 
 
-@pytest.mark.parametrize("api", APIS, ids=str)
-async def test_call_beyond_max_in_flight_is_overload(
-    run: Run, upstream: Upstream, wallet: Wallet, api: Api
-) -> None:
+async def test_call_beyond_max_in_flight_is_overload(run: Run, upstream: Upstream, wallet: Wallet) -> None:
     async with run({"MAX_IN_FLIGHT": "1"}) as gateway:
-        async with held(gateway.channel, api, upstream, wallet) as first:
+        async with held(gateway.channel, SYNC, upstream, wallet) as first:
             for other in APIS:
                 await caller.refused(gateway.channel, other, other.request(), OVERLOADED)
             assert len(upstream.requests) == 1

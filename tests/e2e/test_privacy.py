@@ -81,22 +81,14 @@ def fixed(answer: Answer) -> Callable[[Wallet], Script]:
 ENDS: Final[dict[str, Callable[[Wallet], Script]]] = {
     "success": lambda wallet: wallet.says(FULL),
     "failure": lambda wallet: wallet.says(result("F", "USER_NOT_EXIST", ECHO)),
-    "set-up": lambda wallet: wallet.says(result("F", "INVALID_SIGNATURE", ECHO)),
     "unknown": lambda wallet: wallet.says(result("U", "SYSTEM_ERROR", ECHO)),
-    "limited": lambda wallet: wallet.says(result("U", "REQUEST_TRAFFIC_EXCEED_LIMIT", ECHO)),
     "page": fixed(PAGE),
-    "redirect": fixed(PAGE.but(status=302).setting("Location", "https://marked-zq47.example/")),
     "unsigned": fixed(Answer(200, (), ECHOED)),
     "forged": lambda wallet: answers(lambda _: Answer(200, (("Signature", "marked-zq47"),), ECHOED)),
     "malformed": lambda wallet: answers(lambda request: wallet.signed(request, b'{"r":{"' + ECHO.encode())),
-    "twice": lambda wallet: answers(lambda request: wallet.signed(request, b'{"zq47":1,"zq47":2}')),
     "other client": lambda wallet: answers(lambda request: wallet.signed(request, client_id="marked-zq47")),
-    "other time": lambda wallet: answers(lambda request: wallet.signed(request, time="marked-zq47")),
     "no http": whatever_comes(b"marked-zq47 " + ECHO.encode() + b"\r\n\r\n"),
-    "bad header": whatever_comes(b"HTTP/1.1 200 OK\r\nmarked-zq47\x00: zq47\r\n\r\n"),
-    "bad chunk": whatever_comes(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nmarked-zq47\r\n"),
     "cut": whatever_comes(Answer(200, (), b"marked-zq47").head(("Content-Length", "99"))),
-    "closed": lambda _: closes,
     "hang": lambda _: hangs,
 }
 

@@ -14,7 +14,7 @@ from tests.e2e.caller import doubt, not_sent
 from tests.e2e.conftest import Run
 from tests.e2e.gateway import get
 from tests.e2e.operations import NOT_SERVING, SERVING, health, watching
-from tests.e2e.samples import APIS, SERVICE, SYNC, Api, apart
+from tests.e2e.samples import APIS, SERVICE, SYNC, apart
 from tests.e2e.test_load import held
 from tests.e2e.upstream import Upstream, hangs
 from tests.e2e.wallet import Wallet
@@ -23,13 +23,12 @@ TIMED_OUT = doubt("UPSTREAM_TIMEOUT", promised=True, code=StatusCode.DEADLINE_EX
 SHUTTING_DOWN = not_sent(StatusCode.UNAVAILABLE, "SHUTTING_DOWN")
 
 
-@pytest.mark.parametrize("api", APIS, ids=str)
-async def test_stop_loses_no_call(run: Run, upstream: Upstream, wallet: Wallet, api: Api) -> None:
+async def test_stop_loses_no_call(run: Run, upstream: Upstream, wallet: Wallet) -> None:
     async with (
         run({"DRAIN_DELAY_S": "2"}) as gateway,
         watching(gateway.channel) as readiness,
         watching(gateway.channel, SERVICE) as service,
-        held(gateway.channel, api, upstream, wallet) as first,
+        held(gateway.channel, SYNC, upstream, wallet) as first,
     ):
         assert (await anext(readiness), await anext(service)) == (SERVING, SERVING)
         assert (await get(gateway.admin, "/readyz"))[0] == 200
@@ -42,7 +41,7 @@ async def test_stop_loses_no_call(run: Run, upstream: Upstream, wallet: Wallet, 
         assert (await get(gateway.admin, "/livez"))[0] == 200
 
         upstream.script, script = wallet.says(), upstream.script
-        await caller.accepted(gateway.channel, api, apart(api))
+        await caller.accepted(gateway.channel, SYNC, apart(SYNC))
         upstream.script = script
         await asyncio.sleep(max(0, began + 2.2 - time.monotonic()))
         for other in APIS:
@@ -83,7 +82,7 @@ async def test_attempt_gets_its_whole_time_however_short_the_grace(run: Run, ups
     assert ends == ["Timeout"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 async def test_idle_gateway_stops_at_once(run: Run, number: signal.Signals) -> None:
     async with run() as gateway:
         gateway.process.send_signal(number)

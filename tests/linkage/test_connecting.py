@@ -45,19 +45,22 @@ async def busy(port: int, for_s: float) -> AsyncIterator[str]:
     async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(for_s)
         to_reader, to_writer = await asyncio.open_connection("127.0.0.1", port)
-        await asyncio.gather(pipe(reader, to_writer), pipe(to_reader, writer))
-        ended.set()
+        piping = [asyncio.create_task(pipe(*ends)) for ends in ((reader, to_writer), (to_reader, writer))]
+        # The client's end stays open for a minute: gRPC keeps its connection after the channel is closed.
+        await done.wait()
+        for task in piping:
+            task.cancel()
+        to_writer.close()
+        writer.close()
 
     async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while some := await reader.read(65_536):
             writer.write(some)
-        writer.close()
-        await writer.wait_closed()
 
-    ended = asyncio.Event()
+    done = asyncio.Event()
     async with await asyncio.start_server(relay, "127.0.0.1", 0) as server:
         yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        await ended.wait()
+        done.set()
 
 
 async def test_a_busy_gateway_is_waited_for() -> None:

@@ -1,4 +1,4 @@
-"""One sandbox and one gateway for every tool, and certificates for those that speak TLS."""
+"""One sandbox and one gateway for all tools, and certificates for TLS."""
 
 from __future__ import annotations
 
@@ -41,21 +41,21 @@ def plain(material: Material, alipayhk: str) -> Iterator[Gateway]:
 
 @pytest.fixture(scope="session")
 def without_reflection(material: Material, alipayhk: str) -> Iterator[Gateway]:
-    """Return a gateway that does not tell its API."""
+    """Return a gateway without reflection."""
     with gateway(material, alipayhk, REFLECTION="false") as serving:
         yield serving
 
 
 @pytest.fixture(scope="session")
 def over_tls(material: Material, alipayhk: str, who: Identities) -> Iterator[Gateway]:
-    """Return a gateway over TLS that asks for no certificate."""
+    """Return a gateway over TLS that requires no client certificate."""
     with gateway(material, alipayhk, **tls(who)) as serving:
         yield serving
 
 
 @pytest.fixture(scope="session")
 def over_mtls(material: Material, alipayhk: str, who: Identities) -> Iterator[Gateway]:
-    """Return a gateway that knows its callers by their certificates, with health in plaintext beside it."""
+    """Return a gateway that identifies callers by their certificates, with a plaintext health listener."""
     callers = material.directory / "callers.toml"
     callers.write_text('[callers.loyalty]\nsan = ["spiffe://corp/loyalty"]\nmethods = ["SyncLinkage"]\n')
     settings = tls(
@@ -82,5 +82,5 @@ def health_probe() -> Path:
 
 @pytest.fixture(scope="session")
 def buf_curl() -> tuple[str | Path, ...]:
-    """Return `buf curl` as it speaks gRPC."""
+    """Return the command line of `buf curl` for gRPC."""
     return (check("buf"), "curl", "--protocol", "grpc", "--http2-prior-knowledge")

@@ -1,4 +1,4 @@
-"""The installed gateway and the installed sandbox, as processes of their own."""
+"""The installed gateway and the installed sandbox, as separate processes."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ SERVICE: Final = "alipayhk.linkage.v1.LinkageService"
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
-    """A gateway that serves."""
+    """A running gateway."""
 
     address: str
     running: Running
     settings: Mapping[str, str]
 
     def records(self) -> list[dict[str, Any]]:
-        """Return every line of its log; gRPC's own library writes others, of handshakes that failed."""
+        """Return every line of its log, without the lines of gRPC's library about failed handshakes."""
         lines = self.running.said().splitlines()
         return [json.loads(line) for line in lines if line.startswith("{")]
 
@@ -76,29 +76,29 @@ def gateway(material: Material, base_url: str, **settings: str) -> Iterator[Gate
 
 @dataclass(frozen=True, slots=True)
 class Identities:
-    """Who is who in TLS."""
+    """The CAs and certificates of one test run."""
 
     ca: str
     foreign_ca: str
     gateway: Certificate
     loyalty: Certificate
-    stranger: Certificate
+    unknown: Certificate
 
 
 def identities(material: Material) -> Identities:
-    """Make a certificate for the gateway, for a caller in the allow-list and for one that is in none."""
+    """Make certificates for the gateway, for an allowed caller and for an unknown caller."""
     authority = material.callers_ca
     return Identities(
         str(authority.file),
         str(material.foreign_ca.file),
         authority.issue("gateway", "gateway.internal", "127.0.0.1"),
         authority.issue("loyalty", "spiffe://corp/loyalty"),
-        authority.issue("stranger", "spiffe://corp/stranger"),
+        authority.issue("unknown", "spiffe://corp/unknown"),
     )
 
 
 def tls(who: Identities, **more: str) -> dict[str, str]:
-    """Return the settings that turn TLS on; callers need no certificate."""
+    """Return the settings that turn TLS on; they require no client certificate."""
     return {
         "TLS_CERT_FILE": str(who.gateway.chain_file),
         "TLS_KEY_FILE": str(who.gateway.key_file),

@@ -1,4 +1,4 @@
-"""A server in front of a gateway that knows reflection v1alpha only, as servers did for years."""
+"""A server in front of a gateway that offers only reflection v1alpha, as older servers do."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ V1 = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 V1ALPHA = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 
 
-class _Onward(grpc.GenericRpcHandler):  # type: ignore[misc, unused-ignore]
-    """Hands every call on, byte for byte, but those of reflection v1."""
+class _Forwarder(grpc.GenericRpcHandler):  # type: ignore[misc, unused-ignore]
+    """Forwards every call unchanged, except those of reflection v1."""
 
     def __init__(self, channel: grpc.Channel) -> None:
         self._channel = channel
 
     def service(self, handler_call_details: Any) -> Any:
-        """Return what handles a call; None for a method that this server does not have."""
+        """Return the handler of a call; None for a method that this server does not have."""
         path: str = handler_call_details.method
         if path == V1:
             return None
 
-        def onward(messages: Iterator[Any], context: Any) -> Iterator[bytes]:
+        def forward(messages: Iterator[Any], context: Any) -> Iterator[bytes]:
             try:
                 yield from self._channel.stream_stream(path)(messages, timeout=PATIENCE_S)
             except grpc.RpcError as error:
@@ -35,14 +35,14 @@ class _Onward(grpc.GenericRpcHandler):  # type: ignore[misc, unused-ignore]
                 context.set_code(error.code())
                 context.set_details(error.details() or "")
 
-        return grpc.stream_stream_rpc_method_handler(onward)
+        return grpc.stream_stream_rpc_method_handler(forward)
 
 
 @contextmanager
 def server_in_front_of(address: str) -> Iterator[str]:
-    """Run such a server; return its address."""
+    """Run a server that forwards to `address`; return its own address."""
     with grpc.insecure_channel(address) as channel:
-        server = grpc.server(ThreadPoolExecutor(8), handlers=[_Onward(channel)])
+        server = grpc.server(ThreadPoolExecutor(8), handlers=[_Forwarder(channel)])
         port = server.add_insecure_port("127.0.0.1:0")
         server.start()
         try:

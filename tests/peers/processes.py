@@ -1,4 +1,4 @@
-"""Programs run as people run them: to their end, or beside the test until it is done with them."""
+"""Programs run as a user runs them: until they exit, or in the background of a test."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 GATEWAY: Final = Path(sys.executable).parent / "alipayhk-gateway"
 PREFIX: Final = "ALIPAYHK_"
 PATIENCE_S: Final = 60.0
-"""For machines on which much else is going on."""
+"""Long enough for a busy machine, in seconds."""
 
 Words = Sequence[str | Path]
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A program that has ended."""
+    """A program that has exited."""
 
     status: int
     out: str
@@ -33,42 +33,42 @@ class Ended:
 
     @property
     def said(self) -> str:
-        """Everything that it said."""
+        """The whole output."""
         return self.out + self.err
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A program that goes on."""
+    """A program that still runs."""
 
     process: subprocess.Popen[bytes]
     _log: IO[bytes]
 
     def said(self) -> str:
-        """Return everything that it has said so far."""
+        """Return the output so far."""
         return Path(self._log.name).read_text("utf-8")
 
     def wait_until_says(self, words: str) -> str:
-        """Wait until it has said these words; return everything that it has said."""
+        """Wait until the output contains these words; return the output so far."""
         give_up = time.monotonic() + PATIENCE_S
         while words not in (said := self.said()):
-            assert self.process.poll() is None, f"it ended: {said}"
-            assert time.monotonic() < give_up, f"it never says {words!r}: {said}"
+            assert self.process.poll() is None, f"the program exited: {said}"
+            assert time.monotonic() < give_up, f"{words!r} is missing in the output: {said}"
             time.sleep(0.02)
         return said
 
     def send(self, number: signal.Signals) -> None:
-        """Send a signal to it and to everything that it started."""
+        """Send a signal to it and to the processes that it started."""
         os.killpg(self.process.pid, number)
 
     def end(self) -> int:
-        """Ask it to end; return its exit status."""
+        """Send SIGTERM; return its exit status."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(PATIENCE_S)
 
 
 def environment(settings: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return this process's environment with these settings and no other ones."""
+    """Return this process's environment, with these settings of the gateway and no others."""
     rest = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
     return rest | {PREFIX + name: value for name, value in (settings or {}).items()}
 
@@ -79,7 +79,7 @@ def run(
     cwd: Path = ROOT,
     patience_s: float = PATIENCE_S,
 ) -> Ended:
-    """Run a program to its end."""
+    """Run a program until it exits."""
     done = subprocess.run(
         words,
         env=environment() if env is None else env,
@@ -96,7 +96,7 @@ def run(
 def running(
     *words: str | Path, env: Mapping[str, str] | None = None, cwd: Path = ROOT
 ) -> Iterator[Running]:
-    """Run a program until the end of the block; whatever it started ends with it."""
+    """Run a program until the block is left; then stop it and the processes that it started."""
     with tempfile.NamedTemporaryFile() as log:
         process = subprocess.Popen(
             words,

@@ -1,4 +1,4 @@
-"""What the tools send, in JSON with the API's own field names, and what they print of a status."""
+"""The requests of the tools, in JSON with the API's field names, and the statuses that the tools print."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ NOT_FOUND: Final = 64 + 5
 INVALID_ARGUMENT: Final = 64 + 3
 UNAVAILABLE: Final = 64 + 14
 UNAUTHENTICATED: Final = 64 + 16
-"""grpcurl's exit statuses: 64 and the gRPC code."""
+"""Exit statuses of grpcurl: 64 plus the gRPC code."""
 
 
 def sync_linkage(**more: str) -> dict[str, str]:
-    """Return a SyncLinkage that AlipayHK does."""
+    """Return a SyncLinkage request that AlipayHK applies."""
     number = next(_NUMBERS)
     return {
         "request_id": f"peers-{number}",
@@ -31,7 +31,7 @@ def sync_linkage(**more: str) -> dict[str, str]:
 
 
 def bind_account(**more: str) -> dict[str, str]:
-    """Return a BindAccount that AlipayHK does."""
+    """Return a BindAccount request that AlipayHK applies."""
     return {
         "request_id": f"peers-{next(_NUMBERS)}",
         "merchant_account_id": "2160400000002012",
@@ -45,7 +45,7 @@ def bind_account(**more: str) -> dict[str, str]:
 
 
 def details(printed: str) -> dict[str, dict[str, Any]]:
-    """Read the details that grpcurl prints below an error, by the message's name."""
+    """Return the details that grpcurl prints below an error, by message name."""
     _, found, rest = printed.partition("Details:\n")
     assert found, printed
     read = [json.loads(text) for text in re.split(r"^ +\d+\)\t", rest, flags=re.MULTILINE)[1:]]

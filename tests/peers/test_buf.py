@@ -1,4 +1,4 @@
-"""`buf curl`, which is in .venv after `make setup`."""
+"""Calls with `buf curl`, which `make setup` installs into .venv."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from base64 import b64decode
 from pathlib import Path
 
+import pytest
 from google.rpc.error_details_pb2 import ErrorInfo
 
 from tests.peers.gateways import SERVICE, Gateway, Identities
@@ -16,22 +17,19 @@ Buf = tuple[str | Path, ...]
 SCHEMA = ("--schema", ROOT / "protos")
 
 
-def test_both_rpcs_with_the_proto_files(buf_curl: Buf, without_reflection: Gateway) -> None:
-    for method, request in (("SyncLinkage", sync_linkage()), ("BindAccount", bind_account())):
-        url = f"http://{without_reflection.address}/{SERVICE}/{method}"
-        done = run(*buf_curl, *SCHEMA, "--data", json.dumps(request), url)
+@pytest.mark.parametrize("method", ["SyncLinkage", "BindAccount"])
+def test_rpcs_with_proto_files_and_by_reflection(
+    buf_curl: Buf, without_reflection: Gateway, plain: Gateway, method: str
+) -> None:
+    for gateway, schema in ((without_reflection, SCHEMA), (plain, ())):
+        request = sync_linkage() if method == "SyncLinkage" else bind_account()
+        url = f"http://{gateway.address}/{SERVICE}/{method}"
+        done = run(*buf_curl, *schema, "--data", json.dumps(request), url)
         assert done.status == 0, done.err
         assert json.loads(done.out)["result"]["status"] == "S"
 
 
-def test_both_rpcs_by_reflection(buf_curl: Buf, plain: Gateway) -> None:
-    for method, request in (("SyncLinkage", sync_linkage()), ("BindAccount", bind_account())):
-        url = f"http://{plain.address}/{SERVICE}/{method}"
-        done = run(*buf_curl, "--data", json.dumps(request), url)
-        assert done.status == 0, done.err
-
-
-def test_a_refusal_is_told(buf_curl: Buf, plain: Gateway) -> None:
+def test_a_rejection_is_reported(buf_curl: Buf, plain: Gateway) -> None:
     request = sync_linkage(user_id="2160000000000001+USER_NOT_EXIST")
     url = f"http://{plain.address}/{SERVICE}/SyncLinkage"
     done = run(*buf_curl, "--data", json.dumps(request), url)
@@ -40,7 +38,7 @@ def test_a_refusal_is_told(buf_curl: Buf, plain: Gateway) -> None:
     assert reported["code"] == "not_found"
     kinds = [detail["type"] for detail in reported["details"]]
     assert kinds == ["google.rpc.ErrorInfo", "google.rpc.RequestInfo"]
-    # buf prints details as they travel; its base64 goes without padding.
+    # buf prints details in base64 without padding.
     info = ErrorInfo.FromString(b64decode(reported["details"][0]["value"] + "=="))
     assert info.reason == "WALLET_REJECTED"
 

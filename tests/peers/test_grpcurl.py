@@ -1,4 +1,4 @@
-"""grpcurl, the first thing that a person calls a gRPC service with."""
+"""Calls with grpcurl."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.peers.requests import (
 )
 
 PROTO = ("-import-path", ROOT / "protos", "-proto", "alipayhk/linkage/v1/linkage_service.proto")
-# Without reflection grpcurl knows no details unless it is given their file as well.
+# Without reflection grpcurl also needs the proto file of the details.
 GOOGLEAPIS = Path(google.rpc.error_details_pb2.__file__).parents[2]
 DETAILS = ("-import-path", GOOGLEAPIS, "-proto", "google/rpc/error_details.proto")
 Words = tuple[str | Path, ...]
@@ -46,19 +46,19 @@ def answer(done: Ended) -> dict[str, object]:
     return read
 
 
-def test_sync_linkage_is_answered(grpcurl: Path, plain: Gateway) -> None:
+def test_sync_linkage_returns_the_result(grpcurl: Path, plain: Gateway) -> None:
     response = answer(call(grpcurl, plain, "SyncLinkage", sync_linkage()))
     assert response["result"] == {"status": "S", "code": "SUCCESS", "message": "success"}
 
 
-def test_bind_account_is_answered_and_says_whether_it_needs_to_bind(grpcurl: Path, plain: Gateway) -> None:
+def test_bind_account_returns_the_account_and_need_bind(grpcurl: Path, plain: Gateway) -> None:
     response = answer(call(grpcurl, plain, "BindAccount", bind_account(account_id="88780001")))
     assert response["need_bind"] is True
     assert isinstance(response["account"], dict)
     assert response["account"]["account_id"] == "88780001"
 
 
-def test_a_refusal_is_told_by_name(grpcurl: Path, plain: Gateway) -> None:
+def test_a_rejection_is_reported_with_its_details(grpcurl: Path, plain: Gateway) -> None:
     request = bind_account(user_id="2160000000000001+USER_NOT_EXIST")
     done = call(grpcurl, plain, "BindAccount", request)
     assert done.status == NOT_FOUND
@@ -72,7 +72,7 @@ def test_a_refusal_is_told_by_name(grpcurl: Path, plain: Gateway) -> None:
     assert reported["RequestInfo"] == {"request_id": request["request_id"]}
 
 
-def test_every_fault_of_a_request_is_told_by_field(grpcurl: Path, plain: Gateway) -> None:
+def test_every_fault_of_a_request_is_reported_by_field(grpcurl: Path, plain: Gateway) -> None:
     done = call(grpcurl, plain, "SyncLinkage", {"request_id": "peers-empty"})
     assert done.status == INVALID_ARGUMENT
     reported = details(done.err)
@@ -82,7 +82,7 @@ def test_every_fault_of_a_request_is_told_by_field(grpcurl: Path, plain: Gateway
     assert {violation["field"] for violation in violations} >= {"operate_type", "user_id"}
 
 
-def test_the_wait_before_a_retry_is_told_as_a_duration(grpcurl: Path, plain: Gateway) -> None:
+def test_the_wait_before_a_retry_is_a_duration(grpcurl: Path, plain: Gateway) -> None:
     request = sync_linkage(user_id="2160000000000001+UNKNOWN_EXCEPTION")
     done = call(grpcurl, plain, "SyncLinkage", request, "-max-time", "3")
     assert done.status == UNAVAILABLE
@@ -91,13 +91,13 @@ def test_the_wait_before_a_retry_is_told_as_a_duration(grpcurl: Path, plain: Gat
     assert reported["RetryInfo"]["retry_delay"].removesuffix("s").replace(".", "").isdigit()
 
 
-def test_without_reflection_the_proto_files_do(grpcurl: Path, without_reflection: Gateway) -> None:
+def test_proto_files_replace_reflection(grpcurl: Path, without_reflection: Gateway) -> None:
     by_reflection = call(grpcurl, without_reflection, "SyncLinkage", sync_linkage())
     assert by_reflection.status != 0
     assert "does not support the reflection API" in by_reflection.err
     answer(call(grpcurl, without_reflection, "SyncLinkage", sync_linkage(), *PROTO))
-    refused = sync_linkage(user_id="2160000000000001+USER_NOT_EXIST")
-    done = call(grpcurl, without_reflection, "SyncLinkage", refused, *PROTO, *DETAILS)
+    rejected = sync_linkage(user_id="2160000000000001+USER_NOT_EXIST")
+    done = call(grpcurl, without_reflection, "SyncLinkage", rejected, *PROTO, *DETAILS)
     assert details(done.err)["ErrorInfo"]["reason"] == "WALLET_REJECTED"
 
 
@@ -106,14 +106,12 @@ def test_over_tls(grpcurl: Path, over_tls: Gateway, who: Identities) -> None:
     assert answer(done)["result"]
 
 
-def test_over_tls_with_a_name_that_dns_does_not_know(
-    grpcurl: Path, over_tls: Gateway, who: Identities
-) -> None:
+def test_over_tls_with_a_name_that_is_not_in_dns(grpcurl: Path, over_tls: Gateway, who: Identities) -> None:
     channel = ("-cacert", who.ca, "-authority", "gateway.internal")
     assert answer(call(grpcurl, over_tls, "SyncLinkage", sync_linkage(), channel=channel))["result"]
 
 
-def test_over_tls_another_ca_is_not_believed(grpcurl: Path, over_tls: Gateway, who: Identities) -> None:
+def test_over_tls_a_foreign_ca_is_not_trusted(grpcurl: Path, over_tls: Gateway, who: Identities) -> None:
     channel = ("-cacert", who.foreign_ca, "-connect-timeout", "5")
     done = call(grpcurl, over_tls, "SyncLinkage", sync_linkage(), channel=channel)
     assert done.status == 1
@@ -121,11 +119,13 @@ def test_over_tls_another_ca_is_not_believed(grpcurl: Path, over_tls: Gateway, w
 
 
 def mutual(who: Identities, name: str) -> Words:
-    certificate = {"loyalty": who.loyalty, "stranger": who.stranger}[name]
+    certificate = {"loyalty": who.loyalty, "unknown": who.unknown}[name]
     return ("-cacert", who.ca, "-cert", certificate.chain_file, "-key", certificate.key_file)
 
 
-def test_a_caller_is_known_by_its_certificate(grpcurl: Path, over_mtls: Gateway, who: Identities) -> None:
+def test_a_caller_is_identified_by_its_certificate(
+    grpcurl: Path, over_mtls: Gateway, who: Identities
+) -> None:
     request = sync_linkage()
     answer(call(grpcurl, over_mtls, "SyncLinkage", request, channel=mutual(who, "loyalty")))
     records = over_mtls.records()
@@ -139,12 +139,12 @@ def test_a_caller_is_known_by_its_certificate(grpcurl: Path, over_mtls: Gateway,
     [
         ("loyalty", "BindAccount", 64 + 7, "CALLER_NOT_ALLOWED", {}),
         (
-            *("stranger", "SyncLinkage", UNAUTHENTICATED, "CALLER_UNAUTHENTICATED"),
-            {"caller_names": "URI:spiffe://corp/stranger"},
+            *("unknown", "SyncLinkage", UNAUTHENTICATED, "CALLER_UNAUTHENTICATED"),
+            {"caller_names": "URI:spiffe://corp/unknown"},
         ),
     ],
 )
-def test_caller_that_is_not_allowed_is_told_why(
+def test_a_denied_caller_gets_the_reason(
     grpcurl: Path,
     over_mtls: Gateway,
     who: Identities,
@@ -162,7 +162,7 @@ def test_caller_that_is_not_allowed_is_told_why(
     assert reported["metadata"] == {"outcome": "not_sent", "retry": "operator", **names}
 
 
-def test_without_a_certificate_there_is_no_connection(
+def test_a_connection_without_a_certificate_fails(
     grpcurl: Path, over_mtls: Gateway, who: Identities
 ) -> None:
     channel = ("-cacert", who.ca, "-connect-timeout", "5")

@@ -1,4 +1,4 @@
-"""grpc-health-probe and `alipayhk-gateway health`: one question, one exit status."""
+"""grpc-health-probe and `alipayhk-gateway health` have the same exit statuses."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ OUR_FLAGS = {
 
 @dataclass(frozen=True)
 class Question:
-    """What a probe asks, and whom."""
+    """The arguments of one health check."""
 
     address: str
     service: str = ""
@@ -44,7 +44,7 @@ Ask = Callable[[Question], int]
 
 @pytest.fixture(params=["grpc-health-probe", "alipayhk-gateway health"])
 def ask(request: pytest.FixtureRequest) -> Ask:
-    """Return each of the two programs in turn, as a function from a question to an exit status."""
+    """Return each of the two programs, as a function from a question to an exit status."""
 
     def by_probe(question: Question) -> int:
         tls = ("-tls", *(word for flag, file in question.tls for word in (PROBE_FLAGS[flag], file)))
@@ -87,7 +87,7 @@ def test_no_connection(ask: Ask) -> None:
     assert ask(Question(f"127.0.0.1:{free_port()}", patience_s=2)) == NO_CONNECTION
 
 
-def test_while_draining_it_lives_but_wants_no_calls(ask: Ask, material: Material, alipayhk: str) -> None:
+def test_a_draining_gateway_is_live_and_not_serving(ask: Ask, material: Material, alipayhk: str) -> None:
     with gateway(material, alipayhk, DRAIN_DELAY_S="60") as draining:
         draining.running.send(signal.SIGTERM)
         draining.running.wait_until_says('"event": "stopping"')
@@ -110,7 +110,9 @@ def test_over_tls_with_a_client_certificate(ask: Ask, over_mtls: Gateway, who: I
 
 
 @pytest.mark.parametrize("flaw", ["plaintext", "foreign CA", "no certificate", "another name"])
-def test_whom_tls_stops_has_no_connection(ask: Ask, over_mtls: Gateway, who: Identities, flaw: str) -> None:
+def test_a_failed_handshake_is_no_connection(
+    ask: Ask, over_mtls: Gateway, who: Identities, flaw: str
+) -> None:
     tls = {
         "plaintext": (),
         "foreign CA": (("ca", who.foreign_ca), *certificate(who)),
@@ -120,7 +122,7 @@ def test_whom_tls_stops_has_no_connection(ask: Ask, over_mtls: Gateway, who: Ide
     assert ask(Question(over_mtls.address, tls=tls, patience_s=2)) == NO_CONNECTION
 
 
-def test_health_listen_needs_no_certificate_and_has_nothing_else(
+def test_health_listen_needs_no_certificate_and_serves_health_only(
     ask: Ask, over_mtls: Gateway, grpcurl: Path
 ) -> None:
     address = over_mtls.settings["HEALTH_LISTEN"]
@@ -150,7 +152,7 @@ def test_bad_arguments(health_probe: Path, probe: list[str], ours: list[str]) ->
     assert run(health_probe, *probe).status == BAD_ARGUMENTS
 
 
-def test_health_finds_its_gateway_by_the_settings(over_mtls: Gateway, plain: Gateway) -> None:
+def test_health_takes_the_address_from_the_settings(over_mtls: Gateway, plain: Gateway) -> None:
     at_health_listen = environment({"HEALTH_LISTEN": over_mtls.settings["HEALTH_LISTEN"]})
     assert run(GATEWAY, "health", env=at_health_listen).status == SERVING
     assert run(GATEWAY, "health", env=environment({"LISTEN": plain.address})).status == SERVING

@@ -1,4 +1,4 @@
-"""The API as tools learn it from the gateway itself, by reflection v1 and by v1alpha."""
+"""Tools get the API from the gateway by reflection, v1 and v1alpha."""
 
 from __future__ import annotations
 
@@ -24,8 +24,10 @@ SYMBOLS = (SERVICE, "alipayhk.linkage.v1.SyncLinkageRequest", "alipayhk.linkage.
 
 
 @pytest.fixture(params=[V1, V1ALPHA], ids=["v1", "v1alpha"])
-def asked(request: pytest.FixtureRequest, material: Material, alipayhk: str) -> Iterator[tuple[str, str]]:
-    """Return an address that takes one version only, and check in the end that it alone was used."""
+def reflected(
+    request: pytest.FixtureRequest, material: Material, alipayhk: str
+) -> Iterator[tuple[str, str]]:
+    """Return an address that accepts one version, and that version; check that no other was used."""
     with gateway(material, alipayhk) as serving:
         if request.param == V1:
             yield serving.address, "grpc-v1"
@@ -37,8 +39,8 @@ def asked(request: pytest.FixtureRequest, material: Material, alipayhk: str) -> 
         assert reflection == {request.param}
 
 
-def test_grpcurl_lists_and_describes(grpcurl: Path, asked: tuple[str, str]) -> None:
-    address, _ = asked
+def test_grpcurl_lists_and_describes(grpcurl: Path, reflected: tuple[str, str]) -> None:
+    address, _ = reflected
     services = run(grpcurl, "-plaintext", address, "list")
     assert services.status == 0, services.err
     assert {SERVICE, "grpc.health.v1.Health"} <= set(services.out.split())
@@ -51,14 +53,14 @@ def test_grpcurl_lists_and_describes(grpcurl: Path, asked: tuple[str, str]) -> N
     assert "string request_id = 1;" in message.out
 
 
-def test_grpcurl_calls(grpcurl: Path, asked: tuple[str, str]) -> None:
+def test_grpcurl_calls(grpcurl: Path, reflected: tuple[str, str]) -> None:
     data = ("-d", json.dumps(sync_linkage()))
-    done = run(grpcurl, "-plaintext", *data, asked[0], f"{SERVICE}/SyncLinkage")
+    done = run(grpcurl, "-plaintext", *data, reflected[0], f"{SERVICE}/SyncLinkage")
     assert done.status == 0, done.err
 
 
-def test_buf_lists_and_calls(buf_curl: Buf, asked: tuple[str, str]) -> None:
-    address, version = asked
+def test_buf_lists_and_calls(buf_curl: Buf, reflected: tuple[str, str]) -> None:
+    address, version = reflected
     reflection = ("--reflect-protocol", version)
     services = run(*buf_curl, *reflection, "--list-services", f"http://{address}")
     assert SERVICE in services.out.split(), services.err
@@ -69,7 +71,7 @@ def test_buf_lists_and_calls(buf_curl: Buf, asked: tuple[str, str]) -> None:
 
 
 @pytest.mark.parametrize("path", [V1, V1ALPHA], ids=["v1", "v1alpha"])
-def test_the_details_of_a_status_are_described_too(plain: Gateway, path: str) -> None:
+def test_reflection_describes_the_details_of_a_status(plain: Gateway, path: str) -> None:
     ask = reflection_pb2.ServerReflectionRequest
     questions = [
         ask(file_by_filename="google/rpc/error_details.proto"),

@@ -8,6 +8,7 @@ import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -59,6 +60,11 @@ class KeyRing:
             "merchant_public_key_files": f"1={self.merchant_file}",
             **changes,
         }
+
+    @cached_property
+    def usual(self) -> Options:
+        """The options without changes, read once: reading a private key takes longer than most tests."""
+        return self.options()
 
     def options(self, **changes: str) -> Options:
         """Read options as the command line does."""

@@ -27,7 +27,7 @@ def ring(tmp_path_factory: pytest.TempPathFactory) -> KeyRing:
 @pytest.fixture
 async def merchant(ring: KeyRing) -> AsyncIterator[Merchant]:
     """Return a caller of a running sandbox."""
-    async with running(ring.options()) as url, merchant_of(url, ring) as caller:
+    async with running(ring.usual) as url, merchant_of(url, ring) as caller:
         yield caller
 
 
@@ -48,5 +48,5 @@ def sleeps() -> Sleeps:
 @pytest.fixture
 async def sleepless(ring: KeyRing, sleeps: Sleeps) -> AsyncIterator[Merchant]:
     """Return a caller of a sandbox that records its sleeps."""
-    async with running(ring.options(), sleep=sleeps) as url, merchant_of(url, ring) as caller:
+    async with running(ring.usual, sleep=sleeps) as url, merchant_of(url, ring) as caller:
         yield caller

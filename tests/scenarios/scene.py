@@ -23,7 +23,6 @@ IN_DOUBT: Final = Expected(StatusCode.UNKNOWN, "OUTCOME_IN_DOUBT", "unknown", "o
 REUSED: Final = not_sent(StatusCode.FAILED_PRECONDITION, "REQUEST_ID_REUSED", "new_request_id")
 REUSED_OPERATOR: Final = not_sent(StatusCode.FAILED_PRECONDITION, "REQUEST_ID_REUSED", "operator")
 LEDGER_UNAVAILABLE: Final = not_sent(StatusCode.UNAVAILABLE, "LEDGER_UNAVAILABLE")
-SHORT_S: Final = 0.7
 
 
 def kept_in(file: Path) -> dict[str, str]:

@@ -5,54 +5,31 @@ from __future__ import annotations
 import asyncio
 import time
 
-import pytest
 from grpc import StatusCode
 
 from tests.e2e.caller import check, doubt
-from tests.e2e.samples import APIS, BIND, SYNC, Api, apart
+from tests.e2e.samples import APIS, BIND, apart
 from tests.e2e.upstream import hangs
 from tests.scenarios.conftest import Stage
-from tests.scenarios.scene import IN_DOUBT, held
+from tests.scenarios.scene import IN_DOUBT
 
 
-@pytest.mark.parametrize("api", APIS, ids=str)
-async def test_send_whose_caller_is_gone_is_finished_and_recorded(stage: Stage, api: Api) -> None:
-    request = apart(api)
-    async with stage({"UPSTREAM_TIMEOUT_S": "4"}) as scene, held(scene, api, request) as first:
-        first.calling.cancel()
-        await scene.gateway.logged(lambda line: line.get("code") == "CANCELLED")
-        scene.gateway.terminate()
-        await scene.gateway.logged(lambda line: line["event"] == "stopping")
-        await asyncio.sleep(0.2)
-        first.until.set()
-        assert await scene.gateway.ended() == 0
-    async with stage() as scene:
-        await scene.ok(api, request, replayed=True)
-        assert scene.sent(request) == 1
-
-
-@pytest.mark.parametrize("api", APIS, ids=str)
-async def test_send_that_nobody_answers_is_in_doubt_to_the_next(stage: Stage, api: Api) -> None:
-    request = apart(api)
+async def test_send_that_nobody_answers_is_in_doubt_to_the_next(stage: Stage) -> None:
+    request = apart(BIND)
     async with stage() as scene:
         scene.upstream.script = hangs
-        calling = asyncio.create_task(scene.call(api, request))
+        calling = asyncio.create_task(scene.call(BIND, request))
         await scene.upstream.request_came()
         scene.gateway.terminate()
         began = time.monotonic()
         assert await scene.gateway.ended() == 0
         assert time.monotonic() - began < 5
-        promised = api is SYNC
-        timed_out = doubt("UPSTREAM_TIMEOUT", promised=promised, code=StatusCode.DEADLINE_EXCEEDED)
+        timed_out = doubt("UPSTREAM_TIMEOUT", promised=False, code=StatusCode.DEADLINE_EXCEEDED)
         check(await calling, timed_out, request)
-        sent = scene.sent(request)
     async with stage() as scene:
         scene.upstream.script = scene.wallet.says()
-        if api is BIND:
-            await scene.reported(api, request, IN_DOUBT)
-        else:
-            await scene.ok(api, request)
-        assert scene.sent(request) == sent + (api is SYNC)
+        await scene.reported(BIND, request, IN_DOUBT)
+        assert scene.sent(request) == 1
 
 
 async def test_many_detached_sends_are_all_recorded(stage: Stage) -> None:

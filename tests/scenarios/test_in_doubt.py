@@ -12,11 +12,11 @@ from typing import Any, Final
 import pytest
 from grpc import StatusCode
 
-from tests.e2e.caller import Expected, alarm, doubt, rejected
+from tests.e2e.caller import Expected, doubt, rejected
 from tests.e2e.gateway import run as command
 from tests.e2e.samples import BIND, SYNC, apart, new_id
-from tests.e2e.upstream import Answer, Peer, Request, Script, answers, closes, hangs, resets
-from tests.e2e.wallet import Wallet, id_of, result
+from tests.e2e.upstream import Answer, Peer, Request, Script, answers, hangs, resets
+from tests.e2e.wallet import Wallet, id_of
 from tests.scenarios.scene import IN_DOUBT, Scene
 
 PAGE = Answer(503, (("Content-Type", "text/html"),), b"<html></html>")
@@ -26,10 +26,7 @@ ENDS: dict[str, tuple[Script, Expected]] = {
         doubt("UPSTREAM_TIMEOUT", promised=False, code=StatusCode.DEADLINE_EXCEEDED),
     ),
     "reset": (resets, doubt("CONNECTION_LOST", promised=False)),
-    "close": (closes, doubt("CONNECTION_LOST", promised=False)),
     "503": (answers(lambda _: PAGE), doubt("UPSTREAM_HTTP_ERROR", promised=False)),
-    "403": (answers(lambda _: PAGE.but(status=403)), alarm("UPSTREAM_HTTP_ERROR")),
-    "unsigned": (answers(lambda _: PAGE.but(status=200)), doubt("RESPONSE_UNSIGNED", promised=False)),
 }
 
 
@@ -54,13 +51,6 @@ async def looked_up(scene: Scene, request: object) -> None:
 @pytest.mark.parametrize("end", ENDS)
 async def test_bind_account_is_sent_once_and_then_in_doubt(scene: Scene, end: str) -> None:
     request = await in_doubt(scene, end)
-    await looked_up(scene, request)
-
-
-async def test_unknown_result_of_bind_account_is_in_doubt(scene: Scene) -> None:
-    scene.upstream.script, request = scene.wallet.says(result("U", "SYSTEM_ERROR")), BIND.request()
-    await scene.reported(BIND, request, doubt("WALLET_RESULT_UNKNOWN", promised=False))
-    scene.upstream.script = scene.wallet.says()
     await looked_up(scene, request)
 
 

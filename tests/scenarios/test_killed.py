@@ -70,15 +70,14 @@ async def test_lease_that_outlasts_the_caller_is_told(stage: Stage, wallet: Wall
         assert (scene.sent(newer), scene.sent(request)) == (1, 2)
 
 
-@pytest.mark.parametrize("api", APIS, ids=str)
-async def test_answer_that_was_told_is_replayed(stage: Stage, api: Api) -> None:
+async def test_answer_that_was_told_is_replayed(stage: Stage) -> None:
     """Killed as soon as the caller has its answer: it was recorded before."""
-    request = apart(api)
+    request = apart(BIND)
     async with stage() as scene:
-        reported = await scene.ok(api, request)
+        reported = await scene.ok(BIND, request)
         await scene.gateway.kill()
     async with stage() as scene:
-        again = await scene.ok(api, request, replayed=True)
+        again = await scene.ok(BIND, request, replayed=True)
         assert again.result == reported.result
         assert scene.sent(request) == 1
 
@@ -103,17 +102,16 @@ async def test_request_that_never_left_is_not_sent_blindly(stage: Stage, wallet:
             assert scene.sent(request) == 0
 
 
-@pytest.mark.parametrize("api", APIS, ids=str)
-async def test_call_that_was_refused_leaves_nothing_to_doubt(stage: Stage, api: Api) -> None:
+async def test_call_that_was_refused_leaves_nothing_to_doubt(stage: Stage) -> None:
     """No connection, told so, and killed: the claim was undone, and other content may come under the id."""
-    request = apart(api)
+    request = apart(BIND)
     unreachable = not_sent(StatusCode.UNAVAILABLE, "UPSTREAM_UNREACHABLE")
     async with stage({"BASE_URL": "http://127.0.0.1:1"}) as scene:
-        await scene.reported(api, request, unreachable, timeout_s=0.4)
+        await scene.reported(BIND, request, unreachable, timeout_s=0.4)
         await scene.gateway.kill()
     request.user_id = "2160000000000777"
     async with stage() as scene:
-        await scene.ok(api, request)
+        await scene.ok(BIND, request)
 
 
 async def test_many_calls_at_once(stage: Stage, upstream: Upstream, wallet: Wallet, run: Run) -> None:

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import resource
-import shutil
-import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
-from functools import partial
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,34 +23,6 @@ from tests.scenarios.conftest import QUICK, Stage
 from tests.scenarios.scene import LEDGER_UNAVAILABLE, Scene, held, kept_in
 
 HEALS_WITHIN_S = 6.0
-MEBIBYTE = 1 << 20
-
-
-@contextmanager
-def log_removed(file: Path) -> Iterator[None]:
-    """Move its write-ahead log away, and back again."""
-    with removed(file.with_name(f"{file.name}-wal")):
-        yield
-
-
-@contextmanager
-def replaced(file: Path) -> Iterator[None]:
-    """Put a copy in its place, as a careless restore would."""
-    away = file.with_name("away.db")
-    file.rename(away)
-    shutil.copy(away, file)
-    yield
-    away.rename(file)
-
-
-@contextmanager
-def stunted(file: Path, scene: Scene) -> Iterator[None]:
-    """Let no file of the gateway's grow, as on a disk that is full."""
-    pid = scene.gateway.process.pid
-    soft, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
-    resource.prlimit(pid, resource.RLIMIT_FSIZE, (file.stat().st_size, hard))
-    yield
-    resource.prlimit(pid, resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @contextmanager
@@ -75,8 +43,6 @@ Trouble = Callable[[Path], AbstractContextManager[Any]]
 TROUBLES: dict[str, Trouble] = {
     "locked": locked,
     "removed": removed,
-    "log removed": log_removed,
-    "replaced": replaced,
 }
 
 
@@ -125,15 +91,6 @@ async def test_trouble_with_the_file(stage: Stage, tmp_path: Path, trouble: str)
         for api in APIS:
             await refuses_before_sending(scene, TROUBLES[trouble], file, api)
             await tells_what_was_said(scene, TROUBLES[trouble], file, api)
-
-
-async def test_file_that_may_not_grow(stage: Stage, tmp_path: Path) -> None:
-    file = tmp_path / "ledger.db"
-    async with stage({"UPSTREAM_TIMEOUT_S": "4"}) as scene:
-        await scene.ok(APIS[0], apart(APIS[0]))
-        for api in APIS:
-            await refuses_before_sending(scene, partial(stunted, scene=scene), file, api)
-            await tells_what_was_said(scene, partial(stunted, scene=scene), file, api)
 
 
 @pytest.fixture
@@ -190,28 +147,8 @@ def garbage(file: Path) -> None:
     file.write_bytes(b"garbage" * 999)
 
 
-def foreign(file: Path) -> None:
-    """Make another program's database."""
-    with closing(sqlite3.connect(file)) as other:
-        other.execute("CREATE TABLE theirs (x)")
-        other.commit()
-
-
-def a_directory(file: Path) -> None:
-    """Put a directory there."""
-    file.mkdir()
-
-
-def other_key(file: Path) -> None:
-    """Give it a key that is none."""
-    file.with_name(f"{file.name}.key").write_bytes(b"too short")
-
-
 BROKEN: dict[str, Callable[[Path], None]] = {
     "garbage": garbage,
-    "another program's": foreign,
-    "directory": a_directory,
-    "key": other_key,
 }
 
 
@@ -228,15 +165,3 @@ async def test_ledger_that_cannot_be_opened_is_refused_at_the_start(
     heading, sentence = ended.err.splitlines()
     assert heading == "alipayhk-gateway: the configuration cannot be used:"
     assert str(file) in sentence or "the ledger" in sentence
-
-
-async def test_key_of_another_ledger_is_refused_at_the_start(
-    stage: Stage, settings: dict[str, str], tmp_path: Path
-) -> None:
-    async with stage():
-        pass
-    key = tmp_path / "ledger.db.key"
-    key.unlink()
-    ended = await command("serve", settings={**settings, **kept_in(tmp_path / "ledger.db")})
-    assert ended.status == 78, ended.err
-    assert "Traceback" not in ended.err

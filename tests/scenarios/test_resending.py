@@ -7,18 +7,15 @@ from grpc import StatusCode
 
 from tests.e2e.caller import Expected, doubt, rejected
 from tests.e2e.samples import APIS, BIND, SYNC, Api, apart
-from tests.e2e.upstream import Answer, Script, answers, closes, hangs, resets, sends
+from tests.e2e.upstream import Answer, Script, answers, hangs, resets
 from tests.e2e.wallet import Wallet, result
-from tests.scenarios.scene import IN_DOUBT, Scene, in_turn
+from tests.scenarios.scene import Scene, in_turn
 
 PAGE = Answer(503, (("Content-Type", "text/html"),), b"<html></html>")
 TROUBLES: dict[str, Script] = {
     "timeout": hangs,
     "reset": resets,
-    "close": closes,
-    "cut short": sends(Answer(200, (), b"{").head(("Content-Length", "99")) + b"{", then=closes),
     "503": answers(lambda _: PAGE),
-    "unsigned": answers(lambda _: PAGE.but(status=200)),
 }
 
 
@@ -34,26 +31,16 @@ async def test_trouble_then_success_is_ok(promising: Scene, api: Api, trouble: s
     assert promising.sent(request) == 2
 
 
-@pytest.mark.parametrize("api", APIS, ids=str)
-async def test_rate_limit_is_told_at_once_and_a_later_call_goes_through(promising: Scene, api: Api) -> None:
+async def test_rate_limit_is_told_at_once_and_a_later_call_goes_through(promising: Scene) -> None:
     limit = promising.wallet.says(result("U", "REQUEST_TRAFFIC_EXCEED_LIMIT"))
     promising.upstream.script = in_turn(limit, promising.wallet.says())
-    request = apart(api)
+    request = apart(SYNC)
     expected = doubt("WALLET_RATE_LIMITED", promised=True, code=StatusCode.RESOURCE_EXHAUSTED)
-    reported = await promising.reported(api, request, expected)
+    reported = await promising.reported(SYNC, request, expected)
     assert reported.metadata["attempts"] == "1"
     assert promising.sent(request) == 1
-    await promising.ok(api, request)
+    await promising.ok(SYNC, request)
     assert promising.sent(request) == 2
-
-
-async def test_rate_limit_without_a_promise_is_for_an_operator(scene: Scene) -> None:
-    scene.upstream.script = scene.wallet.says(result("U", "REQUEST_TRAFFIC_EXCEED_LIMIT"))
-    request = BIND.request()
-    expected = doubt("WALLET_RATE_LIMITED", promised=False, code=StatusCode.RESOURCE_EXHAUSTED)
-    await scene.reported(BIND, request, expected)
-    await scene.reported(BIND, request, IN_DOUBT)
-    assert scene.sent(request) == 1
 
 
 REFUSED_IN_DOUBT = Expected(StatusCode.INTERNAL, "GATEWAY_REFUSED", "unknown", "operator")
@@ -64,43 +51,31 @@ REJECTED_IN_DOUBT = Expected(StatusCode.FAILED_PRECONDITION, "WALLET_REJECTED", 
     ("code", "expected"),
     [("INVALID_SIGNATURE", REFUSED_IN_DOUBT), ("NEVER_HEARD_OF", REJECTED_IN_DOUBT)],
 )
-@pytest.mark.parametrize("api", APIS, ids=str)
 async def test_refusal_that_may_mean_anything_does_not_end_a_doubt(
-    promising: Scene, api: Api, code: str, expected: Expected
+    promising: Scene, code: str, expected: Expected
 ) -> None:
     refuses = promising.wallet.says(result("F", code))
-    promising.upstream.script, request = in_turn(hangs, refuses), apart(api)
-    reported = await promising.reported(api, request, expected)
+    promising.upstream.script, request = in_turn(hangs, refuses), apart(BIND)
+    reported = await promising.reported(BIND, request, expected)
     assert (reported.metadata["attempts"], promising.sent(request)) == ("2", 2)
     promising.upstream.script = promising.wallet.says()
-    await promising.ok(api, request)
+    await promising.ok(BIND, request)
     assert promising.sent(request) == 3
 
 
-@pytest.mark.parametrize("api", APIS, ids=str)
-async def test_refusal_that_is_known_ends_a_doubt(promising: Scene, api: Api) -> None:
+async def test_refusal_that_is_known_ends_a_doubt(promising: Scene) -> None:
     promising.upstream.script = in_turn(hangs, promising.wallet.says(result("F", "USER_NOT_EXIST")))
-    request = apart(api)
+    request = apart(BIND)
     for replayed in (False, True):
-        await promising.reported(api, request, rejected(StatusCode.NOT_FOUND), replayed=replayed)
+        await promising.reported(BIND, request, rejected(StatusCode.NOT_FOUND), replayed=replayed)
     assert promising.sent(request) == 2
 
 
-async def test_doubt_of_an_earlier_call_outlives_a_refusal_of_the_set_up(scene: Scene) -> None:
-    request = apart(SYNC)
-    scene.upstream.script = hangs
-    timed_out = doubt("UPSTREAM_TIMEOUT", promised=True, code=StatusCode.DEADLINE_EXCEEDED)
-    await scene.reported(SYNC, request, timed_out, timeout_s=1.4)
-    scene.upstream.script = scene.wallet.says(result("F", "INVALID_SIGNATURE"))
-    await scene.reported(SYNC, request, REFUSED_IN_DOUBT)
-
-
-@pytest.mark.parametrize("api", APIS, ids=str)
-async def test_every_attempt_is_sealed_anew(promising: Scene, wallet: Wallet, api: Api) -> None:
+async def test_every_attempt_is_sealed_anew(promising: Scene, wallet: Wallet) -> None:
     """A time apart, so that each has a Request-Time, and with it a signature, of its own."""
     waits = answers(lambda _: PAGE.setting("Retry-After", "1"))
-    promising.upstream.script, request = in_turn(waits, waits, wallet.says()), apart(api)
-    await promising.ok(api, request)
+    promising.upstream.script, request = in_turn(waits, waits, wallet.says()), apart(SYNC)
+    await promising.ok(SYNC, request)
     assert promising.sent(request) == 3
     raw = {(came.raw, came.body) for came in promising.upstream.requests}
     assert len(raw) == 3

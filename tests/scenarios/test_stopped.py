@@ -133,7 +133,7 @@ def slow(wallet: Wallet) -> Script:
 async def test_request_that_was_resolved_while_its_worker_was_stopped_is_never_sent(
     stage: Stage, wallet: Wallet
 ) -> None:
-    await stop_often(stage, wallet, 2)
+    await stop_often(stage, wallet, 1)
 
 
 @pytest.mark.full

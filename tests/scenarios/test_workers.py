@@ -16,7 +16,7 @@ import pytest
 from tests.e2e import caller
 from tests.e2e.caller import Reported
 from tests.e2e.gateway import PATIENCE_S, SCRIPT, Gateway, channel_to
-from tests.e2e.samples import APIS, SYNC, Api, apart, new_id
+from tests.e2e.samples import APIS, BIND, apart, new_id
 from tests.e2e.upstream import Peer, Request
 from tests.peers.processes import environment
 from tests.ports import free_port
@@ -31,8 +31,7 @@ async def both_serve(gateway: Gateway) -> None:
     await gateway.logged(lambda _: sum(line["event"] == "serving" for line in gateway.records) == 2)
 
 
-@pytest.mark.parametrize("api", APIS, ids=str)
-async def test_same_id_at_both_workers_is_sent_once(stage: Stage, api: Api) -> None:
+async def test_same_id_at_both_workers_is_sent_once(stage: Stage) -> None:
     more = {"WORKERS": "2", "LISTEN": f"127.0.0.1:{free_port()}", "UPSTREAM_TIMEOUT_S": "4"}
     async with stage(more) as scene, AsyncExitStack() as stack:
         await both_serve(scene.gateway)
@@ -47,39 +46,34 @@ async def test_same_id_at_both_workers_is_sent_once(stage: Stage, api: Api) -> N
             await stack.enter_async_context(channel_to(scene.gateway.address)) for _ in range(CHANNELS)
         ]
         for _ in range(3):
-            request = apart(api)
+            request = apart(BIND)
             answers: list[Any] = await asyncio.gather(
-                *(caller.call(channel, api, request) for channel in channels)
+                *(caller.call(channel, BIND, request) for channel in channels)
             )
             assert [answer for answer in answers if isinstance(answer, Reported)] == []
             assert scene.sent(request) == 1
             assert {answer.replayed for answer in answers} == {False, True}, "both workers were asked"
             for channel in channels:
-                await caller.refused(channel, api, changed(api, request), reused(api))
+                await caller.refused(channel, BIND, changed(BIND, request), reused(BIND))
             assert scene.sent(request) == 1
 
 
-@pytest.mark.parametrize("api", APIS, ids=str)
-async def test_worker_that_dies_leaves_its_requests_to_the_others(stage: Stage, api: Api) -> None:
+async def test_worker_that_dies_leaves_its_requests_to_the_others(stage: Stage) -> None:
     more = {"WORKERS": "2", "LISTEN": f"127.0.0.1:{free_port()}"}
-    request = apart(api)
+    request = apart(BIND)
     async with stage(more) as scene:
         await both_serve(scene.gateway)
-        async with held(scene, api, request):
+        async with held(scene, BIND, request):
             for worker in workers_of(scene.gateway):
                 os.kill(worker, signal.SIGKILL)
         scene.upstream.script = scene.wallet.says()
         async with asyncio.timeout(20):
-            while isinstance(answer := await scene.call(api, request), Reported):
+            while isinstance(answer := await scene.call(BIND, request), Reported):
                 if answer.status.details and answer.info.reason == IN_DOUBT.reason:
                     break  # else nobody listens yet, or the lease is not over
                 await asyncio.sleep(0.1)
-        if api is SYNC:
-            await scene.ok(api, request, replayed=True)
-            assert scene.sent(request) == 2
-        else:
-            await scene.reported(api, request, IN_DOUBT)
-            assert scene.sent(request) == 1
+        await scene.reported(BIND, request, IN_DOUBT)
+        assert scene.sent(request) == 1
 
 
 async def test_workers_that_have_only_just_begun_are_stopped_well(settings: dict[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""Supervisors that are told to stop at one moment after another: a process of its own, which may hang."""
+"""Stop a supervisor at one moment after another, in a separate process, because a bug can make it hang."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ STEPS = 100
 
 
 class Log(io.StringIO):
-    """Where the supervisor's first line is followed by SIGTERM, so many steps of Python later."""
+    """A log that sends SIGTERM a given number of Python's steps after the supervisor's first line."""
 
     def __init__(self, steps: int) -> None:
         super().__init__()
         self._left = steps
 
     def write(self, line: str) -> int:
-        """Begin to count."""
+        """Start to count."""
         sys.setprofile(self._step)
         return len(line)
 
@@ -34,7 +34,7 @@ class Log(io.StringIO):
 
 
 if __name__ == "__main__":
-    setattr(workers, "RESTART_DELAY_S", 0.01)  # noqa: B010  (which is constant to all others)
+    setattr(workers, "RESTART_DELAY_S", 0.01)  # noqa: B010  (mypy knows it as a constant)
     for steps in range(1, STEPS):
         set_up_logs("info", Log(steps))
         workers._Supervisor(["sleep", "60"], Path(sys.argv[1])).run(1)

@@ -1,4 +1,4 @@
-"""Keys and certificates that are made once, the smallest environment, and the log as it is written."""
+"""Keys and certificates for the whole session, the required settings, and a log in memory."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.service.files import KeyRing, TlsFiles
 
 @pytest.fixture(autouse=True)
 def log_lines() -> Iterator[LogStream]:
-    """Write the log to memory, and leave logging as it was found."""
+    """Write the log to memory, and restore the configuration of logging afterwards."""
     stream, root = LogStream(), logging.getLogger()
     handlers, level = root.handlers[:], root.level
     set_up_logs("debug", stream)
@@ -38,7 +38,7 @@ def log_lines() -> Iterator[LogStream]:
 
 @pytest.fixture(scope="session")
 def ring(tmp_path_factory: pytest.TempPathFactory) -> KeyRing:
-    """Return our key and AlipayHK's, in files of every accepted kind."""
+    """Return our key, AlipayHK's and another one, in files of every accepted kind."""
     directory = tmp_path_factory.mktemp("keys")
     ours, theirs, other = (rsa.generate_private_key(65537, 2048) for _ in range(3))
     return KeyRing(
@@ -64,7 +64,7 @@ def keys(ring: KeyRing) -> Keys:
 
 @pytest.fixture
 def environ(ring: KeyRing) -> dict[str, str]:
-    """Return the settings that are required, and no other ones."""
+    """Return the required settings only."""
     return {
         "ALIPAYHK_BASE_URL": "https://open.alipay.hk",
         "ALIPAYHK_CLIENT_ID": "4Q5Y8W0WSG45P907917",
@@ -77,7 +77,7 @@ def environ(ring: KeyRing) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def tls(tmp_path_factory: pytest.TempPathFactory) -> TlsFiles:
-    """Return a CA, a certificate of 127.0.0.1 and localhost with its key, and keys that do not fit it."""
+    """Return a CA, a certificate for 127.0.0.1 and localhost, its key, and keys that do not match it."""
     directory = tmp_path_factory.mktemp("tls")
     ca_key, key, other = (ec.generate_private_key(ec.SECP256R1()) for _ in range(3))
     ca = _certificate("test CA", ca_key, "test CA", ca_key, is_ca=True)

@@ -1,4 +1,4 @@
-"""What stands in for AlipayHK's client and for gRPC here, and requests to change in one place."""
+"""Fakes of AlipayHK's client and of gRPC, and valid requests for tests to change."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from service.server.rpcs import sync_linkage
 from service.telemetry.metrics import Metrics
 
 FIXTURES_ARE_FINE: Final = (HealthCheck.function_scoped_fixture, HealthCheck.too_slow)
-"""What hypothesis need not warn of: no fixture here remembers an example, and machines differ in speed."""
+"""Health checks of hypothesis to suppress: no fixture here keeps state, and machines differ in speed."""
 
 ANSWERED_AT: Final = datetime(2026, 3, 1, 8, 0, 1, tzinfo=UTC)
 
@@ -46,7 +46,7 @@ ANSWERED_AT: Final = datetime(2026, 3, 1, 8, 0, 1, tzinfo=UTC)
 def verified(
     *, status: str = "S", code: str = "SUCCESS", message: str = "", **body: object
 ) -> VerifiedResponse:
-    """Return a verified answer."""
+    """Return a verified response."""
     return VerifiedResponse(
         http_status=200,
         result=Result(status, code, message=message),
@@ -57,7 +57,7 @@ def verified(
 
 
 def refused(status: str, code: str = "", message: str = "") -> ResultError:
-    """Return how a call ends whose verified answer is not S."""
+    """Return the error of a call with a verified response other than S."""
     answer = verified(status=status, code=code, message=message)
     return ResultError(answer.result, http_status=answer.http_status, tracer_id=answer.tracer_id)
 
@@ -71,7 +71,7 @@ def known(
     replayed: bool = False,
     **more: bool,
 ) -> Circumstances:
-    """Return what is known of a call that has come as far as `sent` says, attempt by attempt."""
+    """Return the circumstances of a call; `sent` says for each attempt whether a byte was sent."""
     return Circumstances(api, idempotent, len(sent), any(sent), in_doubt, replayed, **more)
 
 
@@ -82,14 +82,14 @@ def call_of(
     left_s: float = 10.0,
     caller: Caller = ANYBODY,
 ) -> Call:
-    """Return a call of which nothing is known yet."""
+    """Return a new call."""
     return Call(time.monotonic() + left_s, known(api=api, idempotent=idempotent), caller, "req-1")
 
 
 def order_of(
     endpoint: Endpoint, request_id: str = "req-1", content: bytes = b"{}", **more: Any
 ) -> OutboundRequest:
-    """Return what a call wants delivered; without a linkage unless one is given."""
+    """Return an outbound request; it has a linkage only if one is given."""
     rpc = sync_linkage.RPC
     body = request_id.encode() + b" " + content
     return OutboundRequest(
@@ -98,7 +98,7 @@ def order_of(
 
 
 def vault_of(key: bytes = bytes(KEY_BYTES)) -> Vault:
-    """Return what hashes and seals, under a key that everybody knows."""
+    """Return a vault with a key of zeros."""
     return Vault(key, random_bytes=os.urandom)
 
 
@@ -110,7 +110,7 @@ def delivery_of(
     ledger: Ledger | None = None,
     chance: Callable[[], float] = lambda: 0.0,
 ) -> Delivery:
-    """Return a delivery over a ledger in memory, which waits no longer than it must between attempts."""
+    """Return a delivery with a ledger in memory and the shortest waits between attempts."""
     session = LedgerSession(
         ledger or MemoryLedger(), vault_of(), metrics, lease_s=5.0, biz_time_ahead_s=300.0
     )
@@ -130,7 +130,7 @@ Behaviour = Callable[[Attempt], Awaitable[VerifiedResponse]]
 
 
 class FakeClient(Client):
-    """Ends every attempt as a test says."""
+    """A client whose attempts end as `behaviour` decides."""
 
     def __init__(self, behaviour: Behaviour | None = None) -> None:
         self.behaviour = behaviour or succeed
@@ -147,7 +147,7 @@ class FakeClient(Client):
 
 
 async def succeed(attempt: Attempt) -> VerifiedResponse:
-    """Answer S, after a turn of the loop before and after the first byte."""
+    """Return S, with one turn of the event loop before and after the first byte."""
     await asyncio.sleep(0)
     attempt.sent = True
     await asyncio.sleep(0)
@@ -155,7 +155,7 @@ async def succeed(attempt: Attempt) -> VerifiedResponse:
 
 
 def fail(error: Exception, *, sent: bool = False) -> Behaviour:
-    """Return a behaviour that ends with an error."""
+    """Return a behaviour that raises an error."""
 
     async def behaviour(attempt: Attempt) -> VerifiedResponse:
         await asyncio.sleep(0)
@@ -166,7 +166,7 @@ def fail(error: Exception, *, sent: bool = False) -> Behaviour:
 
 
 class Gate:
-    """A behaviour that stops before the first byte, or after it, until a test lets it through."""
+    """A behaviour that waits before the first byte, or after it, until a test sets `open`."""
 
     def __init__(self, *, sent: bool) -> None:
         self.open = asyncio.Event()
@@ -184,7 +184,7 @@ class Gate:
 
 @lru_cache
 def certificate_of(sans: tuple[str, ...], *extensions: x509.ExtensionType) -> bytes:
-    """Return a certificate for DNS names and URIs, with more extensions, PEM."""
+    """Return a certificate for DNS names and URIs, with further extensions, as PEM."""
     key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([])
     names = [x509.UniformResourceIdentifier(san) if "://" in san else x509.DNSName(san) for san in sans]
     builder = (
@@ -199,7 +199,7 @@ def certificate_of(sans: tuple[str, ...], *extensions: x509.ExtensionType) -> by
 
 
 class FakeContext:
-    """What a handler sees of its call, as far as interceptors look at it."""
+    """The part of a call's context that interceptors use."""
 
     def __init__(
         self,
@@ -215,15 +215,15 @@ class FakeContext:
         self.code_given: object = None
 
     def time_remaining(self) -> float | None:
-        """Tell what the caller's deadline leaves."""
+        """Return the seconds until the caller's deadline."""
         return self.remaining_s
 
     def invocation_metadata(self) -> tuple[tuple[str, str | bytes], ...]:
-        """Tell what came along with the request."""
+        """Return the metadata of the request."""
         return self.metadata
 
     def auth_context(self) -> dict[str, tuple[bytes, ...]]:
-        """Tell which certificate the caller has shown."""
+        """Return the caller's certificate."""
         return {"x509_pem_cert": (certificate_of(self.sans),)} if self.sans else {}
 
     def code(self) -> object:
@@ -238,7 +238,7 @@ class FakeContext:
 
 
 class Details(grpc.HandlerCallDetails):  # type: ignore[misc, unused-ignore]
-    """The method that is called."""
+    """The details of a call: its method."""
 
     def __init__(self, method: str) -> None:
         self.method = method
@@ -246,7 +246,7 @@ class Details(grpc.HandlerCallDetails):  # type: ignore[misc, unused-ignore]
 
 
 class LogStream(io.StringIO):
-    """A stream of log lines that can be read as what they say."""
+    """A stream of log lines that returns them parsed."""
 
     @property
     def said(self) -> list[dict[str, Any]]:
@@ -261,7 +261,7 @@ class LogStream(io.StringIO):
 
 
 def sync_request(**changes: Any) -> pb.SyncLinkageRequest:
-    """Return a valid request; None takes a field away."""
+    """Return a valid request with changed fields; None removes a field."""
     fields: dict[str, Any] = {
         "request_id": "req-1",
         "biz_time": {"seconds": 1_700_000_000, "nanos": 123_456_789},
@@ -271,12 +271,11 @@ def sync_request(**changes: Any) -> pb.SyncLinkageRequest:
         "user_id": "2160000000000001",
         "binding_target_type": pb.BINDING_TARGET_TYPE_USER_ID,
     }
-    present = {name: value for name, value in (fields | changes).items() if value is not None}
-    return pb.SyncLinkageRequest(**present)
+    return pb.SyncLinkageRequest(**_present(fields | changes))
 
 
 def bind_request(**changes: Any) -> pb.BindAccountRequest:
-    """Return a valid request; None takes a field away."""
+    """Return a valid request with changed fields; None removes a field."""
     fields: dict[str, Any] = {
         "request_id": "req-1",
         "merchant_account_id": "2160400000002012",
@@ -286,5 +285,8 @@ def bind_request(**changes: Any) -> pb.BindAccountRequest:
         "user_id": "2160000000000001",
         "timestamp": {"seconds": 1_700_000_000, "nanos": 123_456_789},
     }
-    present = {name: value for name, value in (fields | changes).items() if value is not None}
-    return pb.BindAccountRequest(**present)
+    return pb.BindAccountRequest(**_present(fields | changes))
+
+
+def _present(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}

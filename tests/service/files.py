@@ -1,4 +1,4 @@
-"""The files that settings name, as the tests know them."""
+"""The key and certificate files that settings name in tests."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 @dataclass(frozen=True)
 class KeyRing:
-    """Both sides' keys, and files of them."""
+    """The keys of both sides, and their files."""
 
     ours: RSAPrivateKey = field(repr=False)
     theirs: RSAPrivateKey = field(repr=False)
@@ -25,7 +25,7 @@ class KeyRing:
 
 @dataclass(frozen=True)
 class TlsFiles:
-    """A certificate of this machine, and what goes with it."""
+    """A certificate for this machine, its CA, its key, and keys that do not match it."""
 
     ca: Path
     certificate: Path

@@ -1,4 +1,4 @@
-"""The operators' listener: few connections, none for long, and a reason where it cannot listen."""
+"""The operators' listener limits connections and their time, and reports why it cannot listen."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ async def start(host: str, port: int, metrics: Metrics | None = None) -> web.Ser
     )
 
 
-async def sent(port: int, data: bytes) -> Connection:
-    """Open a connection and send this."""
+async def connected(port: int, data: bytes) -> Connection:
+    """Open a connection and send the data."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(data)
     return reader, writer
 
 
 async def rest(connection: Connection) -> bytes:
-    """Read until the other side closes."""
+    """Return the rest of the data, until the other side closes the connection."""
     reader, writer = connection
     try:
         return await asyncio.wait_for(reader.read(), WAIT_S)
@@ -65,10 +65,10 @@ async def close(writer: asyncio.StreamWriter) -> None:
         await writer.wait_closed()
 
 
-async def asked(port: int, line: str) -> bytes:
-    """Ask, and return the status line."""
-    answer = await rest(await sent(port, f"{line} HTTP/1.1\r\nHost: x\r\n\r\n".encode()))
-    return answer.partition(b"\r\n")[0]
+async def status_line(port: int, line: str) -> bytes:
+    """Send a request, and return the status line of its response."""
+    response = await rest(await connected(port, f"{line} HTTP/1.1\r\nHost: x\r\n\r\n".encode()))
+    return response.partition(b"\r\n")[0]
 
 
 @pytest.mark.parametrize(
@@ -82,93 +82,93 @@ async def asked(port: int, line: str) -> bytes:
         ("POST /livez", b"405 Method Not Allowed"),
     ],
 )
-async def test_a_connection_is_closed_after_its_answer(line: str, status: bytes) -> None:
+async def test_a_connection_is_closed_after_its_response(line: str, status: bytes) -> None:
     async with listening() as port:
-        assert await asked(port, line) == b"HTTP/1.1 " + status
+        assert await status_line(port, line) == b"HTTP/1.1 " + status
 
 
 @pytest.mark.parametrize(
     "data", [b"", HALF, b"POST /livez HTTP/1.1\r\nContent-Length: 9\r\n\r\nhalf"], ids=["", "head", "body"]
 )
-async def test_a_request_that_is_never_whole_has_so_much_time(
+async def test_an_incomplete_request_is_closed_after_a_timeout(
     monkeypatch: pytest.MonkeyPatch, data: bytes
 ) -> None:
     monkeypatch.setattr(admin, "CONNECTION_S", 0.3, raising=False)
     async with listening() as port:
-        await rest(await sent(port, data))
+        await rest(await connected(port, data))
 
 
 class CountedMetrics(Metrics):
-    """Counts its renderings, which take a while, and how many there are at once."""
+    """Counts its renderings and the concurrent ones; each waits until a test sets `finish`."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.renderings = self.at_once = self.at_once_max = 0
-        self.began = threading.Event()
-        self.may_end = threading.Event()
+        self.renderings = self.concurrent = self.concurrent_max = 0
+        self.started = threading.Event()
+        self.finish = threading.Event()
 
     def exposed(self, *, shared: bool) -> bytes:
-        """Render when a test lets it."""
+        """Render after `finish` is set."""
         self.renderings += 1
-        self.at_once += 1
-        self.at_once_max = max(self.at_once_max, self.at_once)
-        self.began.set()
-        self.may_end.wait(WAIT_S)
-        self.at_once -= 1
+        self.concurrent += 1
+        self.concurrent_max = max(self.concurrent_max, self.concurrent)
+        self.started.set()
+        self.finish.wait(WAIT_S)
+        self.concurrent -= 1
         return super().exposed(shared=shared)
 
 
-async def test_scrapers_share_one_rendering_at_a_time_and_the_event_loop_goes_on() -> None:
+async def test_scrapers_share_one_rendering_that_does_not_block_the_event_loop() -> None:
     metrics = CountedMetrics()
     async with listening(metrics) as port:
-        first = asyncio.create_task(asked(port, "GET /metrics"))
-        assert await asyncio.to_thread(metrics.began.wait, WAIT_S)
-        others = [asyncio.create_task(asked(port, "GET /metrics")) for _ in range(20)]
-        assert await asked(port, "GET /livez") == b"HTTP/1.1 200 OK"
-        metrics.may_end.set()
+        first = asyncio.create_task(status_line(port, "GET /metrics"))
+        assert await asyncio.to_thread(metrics.started.wait, WAIT_S)
+        others = [asyncio.create_task(status_line(port, "GET /metrics")) for _ in range(20)]
+        assert await status_line(port, "GET /livez") == b"HTTP/1.1 200 OK"
+        metrics.finish.set()
         assert set(await asyncio.gather(first, *others)) == {b"HTTP/1.1 200 OK"}
-    # On a busy machine some of the others may come after the second rendering has begun.
+    # On a busy machine some of the others can arrive after the second rendering has started.
     assert 2 <= metrics.renderings < 10
-    assert metrics.at_once_max == 1
+    assert metrics.concurrent_max == 1
 
 
-async def test_renderings_are_a_while_apart() -> None:
+async def test_renderings_have_a_minimum_interval() -> None:
     metrics = CountedMetrics()
-    metrics.may_end.set()
+    metrics.finish.set()
     async with listening(metrics) as port:
-        began = time.monotonic()
+        started = time.monotonic()
         for _ in range(5):
-            await asked(port, "GET /metrics")
-        assert time.monotonic() - began >= 4 * admin.RENDER_EVERY_S
+            await status_line(port, "GET /metrics")
+        assert time.monotonic() - started >= 4 * admin.RENDER_EVERY_S
         assert metrics.renderings == 5
 
 
-async def test_a_scrape_shows_what_was_counted_before_it_was_asked_for() -> None:
+async def test_a_scrape_contains_everything_counted_before_it() -> None:
     metrics = Metrics()
     async with listening(metrics) as port:
         for count in range(1, 4):
             metrics.outcomes.labels("SyncLinkage", "OK", "").inc()
-            answer = await rest(await sent(port, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"))
+            response = await rest(await connected(port, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"))
             assert f'alipayhk_outcomes_total{{api="SyncLinkage",outcome="",reason="OK"}} {count}.0' in (
-                answer.decode()
+                response.decode()
             )
 
 
-async def test_a_scraper_that_goes_away_takes_the_rendering_from_nobody() -> None:
+async def test_a_disconnected_scraper_does_not_cancel_the_rendering_of_others() -> None:
     metrics = CountedMetrics()
     async with listening(metrics) as port:
-        _, gone = await sent(port, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert await asyncio.to_thread(metrics.began.wait, WAIT_S)
-        stays = asyncio.create_task(asked(port, "GET /metrics"))
-        gone.transport.abort()
-        metrics.may_end.set()
-        assert await stays == b"HTTP/1.1 200 OK"
+        _, disconnected = await connected(port, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert await asyncio.to_thread(metrics.started.wait, WAIT_S)
+        other = asyncio.create_task(status_line(port, "GET /metrics"))
+        disconnected.transport.abort()
+        metrics.finish.set()
+        assert await other == b"HTTP/1.1 200 OK"
 
 
-async def test_those_that_only_hold_connections_do_not_keep_others_out() -> None:
+async def test_idle_connections_do_not_block_other_clients() -> None:
     async with listening() as port:
-        held = [await sent(port, HALF) for _ in range(300)]
-        assert await asked(port, "GET /livez") == b"HTTP/1.1 200 OK"
+        held = [await connected(port, HALF) for _ in range(300)]
+        assert await status_line(port, "GET /livez") == b"HTTP/1.1 200 OK"
         for connection in held[:200]:
             assert await rest(connection) == b""
         last_reader, last_writer = held[-1]
@@ -188,9 +188,7 @@ async def test_those_that_only_hold_connections_do_not_keep_others_out() -> None
         ("127.0.0.1", "Address already in use"),
     ],
 )
-async def test_an_address_that_cannot_be_listened_on_is_told_with_the_reason(
-    host: str, reason: str
-) -> None:
+async def test_an_unusable_address_is_reported_with_the_reason(host: str, reason: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(

@@ -1,4 +1,4 @@
-"""The refusal of calls while the backlog is long: its details, its counts, and who is still served."""
+"""Admission refuses calls while the backlog is long: their details and counts, and the served calls."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DEADLINE_MAX_S: Final = 60.0
 
 
 class LongBacklog(Backlog):
-    """A backlog that is long as long as a test lasts."""
+    """A backlog that is always long."""
 
     def __init__(self, *, light: bool = False) -> None:
         super().__init__(lambda: 0)
@@ -41,7 +41,7 @@ class LongBacklog(Backlog):
 
 
 class PeerContext(FakeContext):
-    """A call of which its connection is known, and that may have ended before its status."""
+    """A call on a known connection; with `ended` it ends before it gets a status."""
 
     ended = False
 
@@ -55,7 +55,7 @@ class PeerContext(FakeContext):
 
 
 class Door:
-    """Admission before a handler that answers."""
+    """Admission in front of a handler that answers."""
 
     def __init__(self, backlog: Backlog) -> None:
         self.backlog = backlog
@@ -65,11 +65,11 @@ class Door:
         self.admission = Admission(backlog, self.metrics, idempotent, deadline_max_s=DEADLINE_MAX_S)
 
     async def handler(self, path: str, metadata: Any = ()) -> Any:
-        """Return what gRPC calls."""
+        """Return the handler that gRPC calls."""
         return await asyncio.create_task(self.accept(path, metadata))
 
     async def accept(self, path: str, metadata: Any = ()) -> Any:
-        """Accept a call, whose task is the current one."""
+        """Accept a call that runs in the current task."""
         details = Details(path)
         details.invocation_metadata = metadata
 
@@ -90,7 +90,7 @@ class Door:
         await asyncio.Event().wait()
 
     async def refused(self, path: str, request: bytes, context: PeerContext) -> Status:
-        """Make a call that is refused; return its status."""
+        """Make a call and check that it is refused; return its status."""
         with pytest.raises(grpc.aio.AbortError):
             await (await self.handler(path, context.metadata)).unary_unary(request, context)
         ((code, message, trailers),) = context.aborted
@@ -121,7 +121,7 @@ def pushback_ms(context: PeerContext) -> int:
 
 
 @pytest.mark.parametrize(("path", "request_"), [(SYNC, sync_request()), (BIND, bind_request())])
-async def test_refused_call_carries_the_details_of_any_other_refusal(path: str, request_: Any) -> None:
+async def test_a_refused_call_has_the_usual_details(path: str, request_: Any) -> None:
     door, context = Door(LongBacklog()), PeerContext()
     status = await door.refused(path, request_.SerializeToString(), context)
     info = detail(status, ErrorInfo)
@@ -133,14 +133,14 @@ async def test_refused_call_carries_the_details_of_any_other_refusal(path: str, 
 
 
 @pytest.mark.parametrize("request_", [b"\xff", sync_request(request_id="no id").SerializeToString(), b""])
-async def test_request_without_a_valid_id_is_refused_without_request_info(request_: bytes) -> None:
+async def test_a_refusal_has_no_request_info_without_a_valid_request_id(request_: bytes) -> None:
     status = await Door(LongBacklog()).refused(SYNC, request_, PeerContext())
     assert detail(status, RequestInfo) is None
     assert detail(status, ErrorInfo).reason == "OVERLOADED"
 
 
 @pytest.mark.parametrize(("left_s", "ms"), [(None, 1000), (1.6, 1000), (1.4, -1)])
-async def test_grpc_is_not_told_to_retry_when_the_wait_does_not_fit_into_the_deadline(
+async def test_pushback_forbids_a_retry_that_does_not_fit_into_the_deadline(
     left_s: float | None, ms: int
 ) -> None:
     context = PeerContext(remaining_s=left_s)
@@ -149,13 +149,13 @@ async def test_grpc_is_not_told_to_retry_when_the_wait_does_not_fit_into_the_dea
     assert detail(status, RetryInfo) is not None
 
 
-async def test_retried_call_is_not_told_that_nothing_was_sent() -> None:
+async def test_a_refused_retry_has_the_outcome_unknown() -> None:
     context = PeerContext(metadata=(("grpc-previous-rpc-attempts", "1"),))
     status = await Door(LongBacklog()).refused(SYNC, sync_request().SerializeToString(), context)
     assert detail(status, ErrorInfo).metadata["outcome"] == "unknown"
 
 
-async def test_call_of_a_light_connection_is_served() -> None:
+async def test_a_call_of_a_light_connection_is_served() -> None:
     door = Door(LongBacklog(light=True))
     handler = await door.handler(SYNC)
     assert await handler.unary_unary(b"request", PeerContext()) == b"answer"
@@ -163,44 +163,36 @@ async def test_call_of_a_light_connection_is_served() -> None:
 
 
 @pytest.mark.parametrize(("backlog", "path"), [(Backlog(lambda: 0), SYNC), (LongBacklog(), CHECK)])
-async def test_other_methods_and_all_calls_without_a_backlog_are_handed_on(
-    backlog: Backlog, path: str
-) -> None:
+async def test_other_methods_and_calls_without_a_backlog_are_served(backlog: Backlog, path: str) -> None:
     handler = await Door(backlog).handler(path)
     assert await handler.unary_unary("request", PeerContext()) == "answer"
 
 
-async def test_calls_beyond_what_the_memory_is_for_are_refused_without_their_messages() -> None:
-    door, context = Door(Backlog(lambda: 0)), PeerContext()
+@pytest.mark.parametrize(
+    ("path", "retried", "left_s", "ms"),
+    [(CHECK, False, 10.0, 1000), (SYNC, True, 1.4, -1), (CHECK, True, 1.4, -1), (SYNC, True, None, 1000)],
+)
+async def test_calls_beyond_the_memory_limit_are_refused_before_their_messages_are_read(
+    path: str, retried: bool, left_s: float | None, ms: int
+) -> None:
+    metadata = (("grpc-previous-rpc-attempts", "1"),) if retried else ()
+    door, context = Door(Backlog(lambda: 0)), PeerContext(remaining_s=left_s, metadata=metadata)
     door.backlog.open = OPEN_MAX
-    handler = await door.handler(CHECK)
+    handler = await door.handler(path, metadata)
     assert handler.request_streaming
     with pytest.raises(grpc.aio.AbortError):
         await handler.stream_stream(None, context)
     ((code, _, trailers),) = context.aborted
     assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
-    status = Status.FromString(dict(trailers)["grpc-status-details-bin"])
-    assert detail(status, ErrorInfo).reason == "OVERLOADED"
-
-
-@pytest.mark.parametrize(("path", "left_s", "ms"), [(SYNC, 1.4, -1), (CHECK, 1.4, -1), (SYNC, None, 1000)])
-async def test_retried_call_beyond_what_the_memory_is_for_is_not_told_that_nothing_was_sent(
-    path: str, left_s: float | None, ms: int
-) -> None:
-    retried = (("grpc-previous-rpc-attempts", "1"),)
-    door, context = Door(Backlog(lambda: 0)), PeerContext(remaining_s=left_s, metadata=retried)
-    door.backlog.open = OPEN_MAX
-    with pytest.raises(grpc.aio.AbortError):
-        await (await door.handler(path, retried)).stream_stream(None, context)
-    ((_, _, trailers),) = context.aborted
-    status = Status.FromString(dict(trailers)["grpc-status-details-bin"])
-    assert detail(status, ErrorInfo).metadata["outcome"] == "unknown"
+    info = detail(Status.FromString(dict(trailers)["grpc-status-details-bin"]), ErrorInfo)
+    outcome = "unknown" if retried else "not_sent"
+    assert (info.reason, info.metadata["outcome"]) == ("OVERLOADED", outcome)
     assert pushback_ms(context) == ms
-    outcome = {"api": "SyncLinkage", "reason": "OVERLOADED", "outcome": "unknown"}
-    assert door.counted("alipayhk_outcomes_total", **outcome) == (1 if path == SYNC else None)
+    labels = {"api": "SyncLinkage", "reason": "OVERLOADED", "outcome": outcome}
+    assert door.counted("alipayhk_outcomes_total", **labels) == (1 if path == SYNC else None)
 
 
-async def test_endless_calls_of_reflection_leave_room_for_calls() -> None:
+async def test_endless_reflection_calls_leave_capacity_for_calls() -> None:
     door = Door(Backlog(lambda: 0))
     held = [asyncio.create_task(door.hold(REFLECTION)) for _ in range(WATCHES_MAX)]
     await asyncio.sleep(0)
@@ -215,7 +207,7 @@ async def test_endless_calls_of_reflection_leave_room_for_calls() -> None:
         task.cancel()
 
 
-async def test_calls_whose_answers_are_not_read_are_cancelled_when_there_are_too_many(
+async def test_at_the_limit_calls_with_unread_responses_are_cancelled(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now_s = time.monotonic()
@@ -234,14 +226,14 @@ async def test_calls_whose_answers_are_not_read_are_cancelled_when_there_are_too
         task.cancel()
 
 
-async def test_accepted_call_counts_as_open_until_its_task_has_ended() -> None:
+async def test_an_accepted_call_counts_as_open_until_its_task_ends() -> None:
     door = Door(Backlog(lambda: 0))
     await door.handler(SYNC)
     await asyncio.sleep(0)
     assert door.backlog.open == 0
 
 
-async def test_refusals_are_counted_each_and_logged_together(log_lines: LogStream) -> None:
+async def test_refusals_are_counted_singly_and_logged_together(log_lines: LogStream) -> None:
     door = Door(LongBacklog())
     for _ in range(50):
         await door.refused(SYNC, sync_request().SerializeToString(), PeerContext())
@@ -259,7 +251,7 @@ async def test_refusals_are_counted_each_and_logged_together(log_lines: LogStrea
 
 
 @pytest.mark.parametrize(("left_s", "code"), [(0.0, "DEADLINE_EXCEEDED"), (5.0, "CANCELLED")])
-async def test_refusal_that_its_caller_did_not_get_is_counted_as_the_end_that_came_before(
+async def test_an_undelivered_refusal_is_counted_as_cancelled_or_deadline_exceeded(
     left_s: float, code: str
 ) -> None:
     door, context = Door(LongBacklog()), PeerContext(remaining_s=left_s)

@@ -1,4 +1,4 @@
-"""How long calls wait in gRPC's own queue: measured on a clock and a queue that the test moves."""
+"""The wait of calls in gRPC's own queue, measured with a clock and a queue that the test controls."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from service.server.backlog import WAIT_MAX_S, Backlog
 
 @dataclass
 class Queue:
-    """gRPC's queue of a server that accepts a call every so many seconds."""
+    """gRPC's queue of calls that the server has not accepted yet."""
 
     now_s: float = 100.0
     waiting: int = 0
@@ -20,7 +20,7 @@ class Queue:
         self.backlog = Backlog(lambda: self.waiting + self.open, lambda: self.now_s)
 
     def accept(self, count: int, *, every_s: float) -> list[bool]:
-        """Accept calls, each of which ends at once; return for each whether the wait was too long."""
+        """Accept and end calls at this interval; return for each whether the wait was too long."""
         reported = []
         for _ in range(count):
             self.now_s += every_s
@@ -32,20 +32,20 @@ class Queue:
         return reported
 
 
-def test_empty_queue_is_never_long_however_slow_the_calls_are() -> None:
+def test_an_empty_queue_is_not_long_however_slow_the_calls_are() -> None:
     queue = Queue()
     assert not any(queue.accept(100, every_s=0.05))
     assert not any(queue.accept(10, every_s=60.0))
 
 
-def test_queue_whose_wait_is_short_is_not_long_although_it_is_never_empty() -> None:
+def test_a_queue_with_a_short_wait_is_not_long_although_it_is_never_empty() -> None:
     queue = Queue(waiting=50)
     for _ in range(200):
         queue.waiting += 1
         assert queue.accept(1, every_s=0.005) == [False]
 
 
-def test_calls_are_refused_from_the_longest_wait_on_until_the_queue_has_drained() -> None:
+def test_calls_are_refused_from_the_maximum_wait_until_the_queue_is_drained() -> None:
     queue = Queue(waiting=300)
     reported = queue.accept(300, every_s=0.01)
     first = reported.index(True)
@@ -54,19 +54,19 @@ def test_calls_are_refused_from_the_longest_wait_on_until_the_queue_has_drained(
     assert not any(queue.accept(20, every_s=0.01)[5:])
 
 
-def test_wait_is_known_to_be_over_although_grpc_dropped_what_was_waited_for() -> None:
+def test_the_wait_ends_when_grpc_drops_the_waiting_calls() -> None:
     queue = Queue(waiting=1000)
     assert any(queue.accept(100, every_s=0.01))
     queue.waiting = 0
     assert not any(queue.accept(20, every_s=0.01)[5:])
 
 
-def test_calls_that_grpc_dropped_and_still_counts_are_found_out_once_nothing_comes() -> None:
+def test_dropped_calls_that_grpc_still_counts_are_detected_when_no_call_arrives() -> None:
     queue = Queue()
     dropped = 500
 
     def accept_slowly() -> bool:
-        """Accept a call, after which nothing comes for a second."""
+        """Accept a call after a second without calls."""
         queue.now_s += 1.0
         queue.open += 1
         reported = queue.backlog.accept()
@@ -78,26 +78,26 @@ def test_calls_that_grpc_dropped_and_still_counts_are_found_out_once_nothing_com
 
     queue.waiting = dropped
     assert sum(accept_slowly() for _ in range(10)) == 0
-    # What really waits is seen beside them.
+    # Calls that really wait are detected in addition to the dropped ones.
     queue.waiting = dropped + 300
     assert any(queue.accept(100, every_s=0.01))
 
 
-def test_call_that_was_accepted_later_proves_nothing_about_the_queue() -> None:
+def test_an_outdated_report_of_an_empty_queue_is_ignored() -> None:
     queue = Queue(waiting=1000)
     queue.accept(5, every_s=0.01)
     queue.backlog.nothing_came_after(3)
     assert any(queue.accept(100, every_s=0.01))
 
 
-def test_quiet_time_after_a_burst_is_no_wait() -> None:
+def test_idle_time_after_a_burst_is_no_wait() -> None:
     queue = Queue(waiting=30)
     assert not any(queue.accept(31, every_s=0.001))
     queue.now_s += 3600.0
     assert not any(queue.accept(3, every_s=0.001))
 
 
-def test_connection_that_brings_little_is_light_and_one_that_floods_is_not() -> None:
+def test_a_connection_with_few_calls_is_light_and_a_flooding_one_is_not() -> None:
     queue = Queue(waiting=100_000)
     queue.accept(400, every_s=0.002)
     light: list[bool] = []
@@ -111,7 +111,7 @@ def test_connection_that_brings_little_is_light_and_one_that_floods_is_not() -> 
     assert not flooding
 
 
-def test_connection_alone_and_connections_with_equal_shares_are_not_light() -> None:
+def test_a_single_connection_and_connections_with_equal_shares_are_not_light() -> None:
     for peers in (1, 7):
         queue = Queue(waiting=100_000)
         queue.accept(400, every_s=0.002)

@@ -1,4 +1,4 @@
-"""The command line: exit statuses, faults without a traceback, and keys that are made and inspected."""
+"""The command line: exit statuses, faults without a traceback, and keys generated and inspected."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 def configured(
     environ: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Callable[..., None]:
-    """Return what sets the environment, in a directory where a ledger may be made."""
+    """Return a function that sets the environment, in a directory where a ledger can be created."""
     monkeypatch.chdir(tmp_path)
 
     def configure(**changes: str) -> None:
@@ -66,14 +66,14 @@ COMMANDS: Final = (
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_there_is_help_everywhere(command: tuple[str, ...], capsys: Captured) -> None:
+def test_every_command_has_help(command: tuple[str, ...], capsys: Captured) -> None:
     with pytest.raises(SystemExit) as ended:
         main([*command, "--help"])
     assert ended.value.code == 0
     assert capsys.readouterr().out.startswith("usage: alipayhk-gateway")
 
 
-def test_the_version_is_told(capsys: Captured) -> None:
+def test_version_is_printed(capsys: Captured) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["--version"])
     assert ended.value.code == 0
@@ -93,7 +93,7 @@ def test_the_version_is_told(capsys: Captured) -> None:
         (["keys", "generate"], 64),
         (["keys", "generate", "x", "--bits", "many"], 64),
         (["config"], 64),
-        # grpc_health_probe's status for bad arguments.
+        # The exit status of grpc_health_probe for bad arguments.
         (["health", "--nonsense"], 1),
         (["health", "--timeout", "soon"], 1),
         (["health", "--timeout", "-1"], 1),
@@ -101,7 +101,7 @@ def test_the_version_is_told(capsys: Captured) -> None:
     ],
     ids=str,
 )
-def test_bad_usage_is_told_and_has_a_status_of_its_own(
+def test_bad_usage_prints_the_usage_and_has_its_own_status(
     arguments: list[str], status: int, capsys: Captured
 ) -> None:
     assert main(arguments) == status
@@ -117,7 +117,7 @@ FAULTY: Final = {"CLIENT_ID": "hunter two", "ENCRYPT": "maybe", "NONSENSE": "hun
 
 
 @pytest.mark.parametrize("command", [["serve"], ["config", "check"]], ids=" ".join)
-def test_every_fault_is_named_on_a_line_with_exit_78_and_no_traceback(
+def test_each_fault_has_one_line_with_exit_78_and_no_traceback(
     command: list[str], configured: Callable[..., None], capsys: Captured
 ) -> None:
     configured(**FAULTY)
@@ -132,19 +132,19 @@ def test_every_fault_is_named_on_a_line_with_exit_78_and_no_traceback(
     ]
 
 
-def test_faults_are_told_as_json(configured: Callable[..., None], capsys: Captured) -> None:
+def test_faults_are_printed_as_json(configured: Callable[..., None], capsys: Captured) -> None:
     configured(**FAULTY)
     assert main(["config", "check", "--json"]) == 78
     reported = json.loads(capsys.readouterr().out)
     assert [fault.split()[0] for fault in reported["faults"]] == ["CLIENT_ID", "ENCRYPT", "NONSENSE"]
 
 
-def test_a_config_file_that_is_absent_is_a_fault(tmp_path: Path, capsys: Captured) -> None:
+def test_a_missing_config_file_is_a_fault(tmp_path: Path, capsys: Captured) -> None:
     assert main(["config", "check", "--config", str(tmp_path / "absent.toml")]) == 78
     assert "  - --config cannot be read: No such file or directory\n" in capsys.readouterr().err
 
 
-def test_settings_in_force_are_shown(
+def test_effective_settings_are_shown(
     configured: Callable[..., None], tmp_path: Path, capsys: Captured
 ) -> None:
     configured(UPSTREAM_PROXY="http://user:hunter2@proxy:3128")
@@ -162,7 +162,7 @@ def test_settings_in_force_are_shown(
 @pytest.mark.parametrize(
     ("listener", "reason"), [("LISTEN", "it is in use, "), ("ADMIN_LISTEN", "Address already in use\n")]
 )
-def test_a_port_that_is_taken_is_told_with_exit_69(
+def test_a_port_in_use_is_reported_with_exit_69(
     listener: str, reason: str, configured: Callable[..., None], capsys: Captured
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -173,7 +173,7 @@ def test_a_port_that_is_taken_is_told_with_exit_69(
 
 
 @pytest.mark.parametrize("command", [["serve"], ["config", "check"]], ids=" ".join)
-def test_a_ledger_that_has_no_place_or_no_key_is_told_with_all_other_faults(
+def test_a_missing_ledger_directory_or_key_is_reported_with_all_other_faults(
     command: list[str], configured: Callable[..., None], capsys: Captured
 ) -> None:
     configured(LEDGER_URL="sqlite:////nowhere/ledger.db", LEDGER_KEY_FILE="/nowhere/key", ENCRYPT="maybe")
@@ -188,7 +188,7 @@ def test_a_ledger_that_has_no_place_or_no_key_is_told_with_all_other_faults(
 
 
 @pytest.mark.parametrize("workers", ["1", "3"])
-def test_a_ledger_that_cannot_be_opened_is_told_once_with_exit_78(
+def test_a_ledger_that_fails_to_open_is_reported_once_with_exit_78(
     workers: str, configured: Callable[..., None], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "ledger.db").mkdir()
@@ -203,7 +203,7 @@ def test_a_ledger_that_cannot_be_opened_is_told_once_with_exit_78(
 # -- keys
 
 
-def test_a_key_pair_is_made_in_three_files_that_fit(tmp_path: Path, capsys: Captured) -> None:
+def test_generate_writes_a_key_pair_to_three_files(tmp_path: Path, capsys: Captured) -> None:
     directory = tmp_path / "new" / "keys"
     assert main(["keys", "generate", str(directory), "--name", "ours", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
@@ -233,18 +233,18 @@ def test_a_key_is_never_overwritten(tmp_path: Path, capsys: Captured) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["signing.key.pem"]
 
 
-def test_a_directory_that_cannot_be_made_is_told(tmp_path: Path, capsys: Captured) -> None:
+def test_a_directory_that_fails_to_be_created_is_reported(tmp_path: Path, capsys: Captured) -> None:
     (tmp_path / "file").touch()
     assert main(["keys", "generate", str(tmp_path / "file" / "keys")]) == 73
     assert "Not a directory" in capsys.readouterr().err
 
 
-def test_a_disk_that_is_full_is_told_by_its_directory(tmp_path: Path) -> None:
-    # Where no file may grow, as on a full disk, the error of a write names no file.
+def test_a_full_disk_is_reported_with_the_directory(tmp_path: Path) -> None:
+    # With a file size limit of 0, as on a full disk, the error of a write names no file.
     words = ["keys", "generate", str(tmp_path)]
     limited = f"ulimit -f 0; exec {sys.executable} -m service {' '.join(words)}"
     done = subprocess.run(["sh", "-c", limited], capture_output=True, text=True, check=False)
-    reported = done.stderr.splitlines()[0]  # coverage cannot write either, and says so
+    reported = done.stderr.splitlines()[0]  # further lines are of coverage, which also fails to write
     assert (done.returncode, reported) == (73, f"alipayhk-gateway: {tmp_path}: File too large")
     assert not list(tmp_path.iterdir())
 
@@ -256,7 +256,7 @@ def test_a_key_has_2048_to_8192_bits(bits: str, tmp_path: Path, capsys: Captured
     assert not list(tmp_path.iterdir())
 
 
-def test_a_key_file_is_inspected_without_showing_what_is_private(ring: KeyRing, capsys: Captured) -> None:
+def test_inspect_shows_no_private_value_of_a_key(ring: KeyRing, capsys: Captured) -> None:
     reported = {}
     for path, kind in (
         (ring.private, "private key"),
@@ -275,7 +275,7 @@ def test_a_key_file_is_inspected_without_showing_what_is_private(ring: KeyRing, 
     assert shown == public_der(ring.ours.public_key())
 
 
-def test_a_file_that_holds_no_usable_key_is_told_with_exit_78(
+def test_an_unusable_key_file_is_reported_with_exit_78(
     ring: KeyRing, tmp_path: Path, capsys: Captured
 ) -> None:
     text, curve = tmp_path / "text", tmp_path / "curve.pem"
@@ -296,7 +296,7 @@ def test_a_file_that_holds_no_usable_key_is_told_with_exit_78(
         assert (captured.out, captured.err) == ("", f"alipayhk-gateway: {path} {reason}\n")
 
 
-def test_what_generate_makes_serve_can_read(
+def test_serve_accepts_generated_keys(
     configured: Callable[..., None], tmp_path: Path, capsys: Captured
 ) -> None:
     assert main(["keys", "generate", str(tmp_path), "--json"]) == 0

@@ -543,8 +543,9 @@ async def test_a_thousand_mixed_calls_leave_nothing_behind(make: Make, log_lines
     await turns()
     kinds = {type(end).__name__ for _, end in ends}
     sent = {"SyncLinkageResponse", "ConnectionLost", "ResultError", "KeyError"}
-    # A machine that stands still for a while lets callers' time run out as well.
-    assert kinds - {"Timeout"} == sent | {"Refusal", "CancelledError", "Unreachable"}
+    # A machine that stands still for a while lets callers' time run out: then some of these do not come up.
+    assert {"SyncLinkageResponse", "Refusal"} <= kinds
+    assert kinds <= sent | {"Refusal", "CancelledError", "Unreachable", "Timeout"}
     assert {call.circumstances.sent for call, end in ends if type(end).__name__ in sent} == {True}
     not_sent = Refusal | errors.NotSent
     assert {call.circumstances.sent for call, end in ends if isinstance(end, not_sent)} == {False}

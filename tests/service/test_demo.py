@@ -1,4 +1,4 @@
-"""What the demo does around its calls: it asks the gateway itself, and leaves nothing behind."""
+"""The demo calls its gateway directly, not through a proxy, and stops the processes that it started."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_call_does_not_go_through_the_environments_proxy(name: str) -> None:
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: row}),))
     address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     server.start()
-    # In a process of its own: gRPC reads these variables when its first channel is made.
+    # In a separate process, because gRPC reads these variables when it creates its first channel.
     environ = {key: value for key, value in environment().items() if key.lower() != "no_proxy"}
     environ |= {name: f"http://127.0.0.1:{free_port()}"}
     ended = run(sys.executable, "-c", CALL, address, env=environ)
@@ -53,24 +53,24 @@ def test_a_call_does_not_go_through_the_environments_proxy(name: str) -> None:
     assert "as it should be" in ended.out
 
 
-DEAF = """
+IGNORES_SIGTERM = """
 import signal, time
 
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
-print("deaf", flush=True)
+print("ready", flush=True)
 time.sleep(60)
 """
 Child = subprocess.Popen[bytes]
 
 
 @contextmanager
-def deaf(directory: Path, children: list[Child]) -> Iterator[None]:
-    """Run a child that does not listen to SIGTERM for as long as it takes to stop it."""
-    (directory / "sitecustomize.py").write_text(DEAF)
+def child_that_ignores_sigterm(directory: Path, children: list[Child]) -> Iterator[None]:
+    """Run a child that ignores SIGTERM, and stop it as the demo does."""
+    (directory / "sitecustomize.py").write_text(IGNORES_SIGTERM)
     log = directory / "log"
     with demo._child(log, ["serve"], {**environment(), "PYTHONPATH": str(directory)}) as process:
         children.append(process)
-        while "deaf" not in log.read_text():
+        while "ready" not in log.read_text():
             assert process.poll() is None
             time.sleep(0.01)
         yield
@@ -79,13 +79,13 @@ def deaf(directory: Path, children: list[Child]) -> Iterator[None]:
 def test_a_child_that_does_not_stop_is_killed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(demo, "STOP_S", 0.1)
     children: list[Child] = []
-    with deaf(tmp_path, children):
+    with child_that_ignores_sigterm(tmp_path, children):
         pass
     assert children[0].returncode == -signal.SIGKILL
 
 
-def test_a_second_ctrl_c_leaves_no_child(tmp_path: Path) -> None:
+def test_a_second_ctrl_c_kills_the_child(tmp_path: Path) -> None:
     children: list[Child] = []
-    with pytest.raises(KeyboardInterrupt), deaf(tmp_path, children):
+    with pytest.raises(KeyboardInterrupt), child_that_ignores_sigterm(tmp_path, children):
         Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
     assert children[0].returncode == -signal.SIGKILL

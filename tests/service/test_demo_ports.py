@@ -1,4 +1,4 @@
-"""The demo waits for a port that a connection holds, and says so where somebody listens."""
+"""The demo waits for a port that a connection holds, and fails if another program listens on it."""
 
 from __future__ import annotations
 
@@ -19,33 +19,35 @@ def listener() -> Iterator[socket.socket]:
         yield server
 
 
-def address_of(one: socket.socket) -> str:
-    host, port = one.getsockname()
+def address_of(bound: socket.socket) -> str:
+    host, port = bound.getsockname()
     return f"{host}:{port}"
 
 
-def test_a_free_port_is_taken_at_once(capsys: pytest.CaptureFixture[str], listener: socket.socket) -> None:
+def test_a_free_port_needs_no_wait(capsys: pytest.CaptureFixture[str], listener: socket.socket) -> None:
     address = address_of(listener)
     listener.close()
-    began = time.monotonic()
+    started = time.monotonic()
     wait_until_free(address)
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - started < 30
     assert capsys.readouterr().out == ""
 
 
-def test_somebody_who_listens_is_named(listener: socket.socket) -> None:
+def test_a_listener_on_the_port_is_an_error(listener: socket.socket) -> None:
     assert is_listening(address_of(listener))
     with pytest.raises(PortTakenError, match=f"something listens on {address_of(listener)} already"):
         wait_until_free(address_of(listener))
 
 
-def test_a_connection_is_waited_for(capsys: pytest.CaptureFixture[str], listener: socket.socket) -> None:
+def test_the_demo_waits_for_a_connection_to_end(
+    capsys: pytest.CaptureFixture[str], listener: socket.socket
+) -> None:
     connection = socket.create_connection(listener.getsockname())
     address = address_of(connection)
     accepted, _ = listener.accept()
 
     def end() -> None:
-        # Who closes first keeps its port for a minute: here the other side does.
+        # The side that closes first keeps its port for a minute (TIME_WAIT): here the other side.
         accepted.close()
         connection.close()
 
@@ -55,15 +57,15 @@ def test_a_connection_is_waited_for(capsys: pytest.CaptureFixture[str], listener
     assert capsys.readouterr().out == f"Another program's connection holds {address} still: waiting ...\n"
 
 
-def test_a_connection_that_stays_is_named(listener: socket.socket) -> None:
+def test_a_connection_that_does_not_end_is_an_error(listener: socket.socket) -> None:
     with closing(socket.create_connection(listener.getsockname())) as connection:
         address = address_of(connection)
         with pytest.raises(PortTakenError, match=f"another program's connection holds {address}"):
             wait_until_free(address, patience_s=0.3)
 
 
-def test_a_connection_that_ended_still_holds_its_port(listener: socket.socket) -> None:
-    """What the waiting is for; should it no longer be so, the waiting can go."""
+def test_a_closed_connection_still_holds_its_port(listener: socket.socket) -> None:
+    """The reason to wait. If this test fails because the port is free, the wait can be removed."""
     connection = socket.create_connection(listener.getsockname())
     address = address_of(connection)
     accepted, _ = listener.accept()

@@ -1,4 +1,4 @@
-"""The share of descriptors that callers get."""
+"""The number of file descriptors reserved for callers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROWS = [
 
 
 @pytest.mark.parametrize(("limit", "reserved", "callers", "low"), ROWS)
-def test_callers_get_what_others_do_not_need_but_at_least_a_quarter(
+def test_callers_get_the_descriptors_that_are_left_but_at_least_a_quarter(
     limit: int, reserved: int, callers: int, low: bool
 ) -> None:
     assert for_callers(limit, reserved) == callers

@@ -1,4 +1,4 @@
-"""The whole gateway in this process, from its first log line to its last; and what the demo asks of it."""
+"""The whole gateway in this process, from its first log line to its last, and the requests of the demo."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ NEW_LEDGER = "a new ledger was made, which knows of no earlier request"
 
 
 async def until(log_lines: LogStream, event: str) -> dict[str, Any]:
-    """Wait for a line of the log."""
+    """Wait for a log event; return its first line."""
     async with asyncio.timeout(WAIT_S):
-        while not log_lines.of(event):  # noqa: ASYNC110  (a stream has nobody to wake us)
+        while not log_lines.of(event):  # noqa: ASYNC110  (a stream has no event to wait for)
             await asyncio.sleep(0.01)
     return log_lines.of(event)[0]
 
 
 @pytest.fixture
 def serve(environ: dict[str, str], log_lines: LogStream, tmp_path: Path) -> Callable[..., Awaitable[None]]:
-    """Return what runs a gateway from its start to a signal."""
+    """Return a function that runs a gateway until it gets a signal."""
 
     async def serve(number: signal.Signals = signal.SIGTERM, **changes: str) -> None:
         quick = {"LISTEN": "127.0.0.1:0", "ADMIN_LISTEN": "127.0.0.1:0", "DRAIN_DELAY_S": "0"}
@@ -57,7 +57,7 @@ def serve(environ: dict[str, str], log_lines: LogStream, tmp_path: Path) -> Call
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-async def test_a_gateway_says_which_keys_it_has_and_stops_at_a_signal(
+async def test_a_gateway_logs_its_keys_and_stops_at_a_signal(
     serve: Callable[..., Awaitable[None]], ring: KeyRing, log_lines: LogStream, number: signal.Signals
 ) -> None:
     await serve(number, SIGNING_KEY_VERSION="7", PUBLIC_KEY_FILES=f"1={ring.public},2={ring.other_public}")
@@ -75,7 +75,7 @@ async def test_a_gateway_says_which_keys_it_has_and_stops_at_a_signal(
     assert all("dropped" not in line for line in log_lines.said)
 
 
-async def test_our_own_key_in_the_place_of_alipayhks_is_warned_of(
+async def test_our_own_key_in_place_of_alipayhks_is_logged_as_a_warning(
     serve: Callable[..., Awaitable[None]], ring: KeyRing, log_lines: LogStream
 ) -> None:
     await serve(SIGNING_KEY_FILE=str(ring.other_private), PUBLIC_KEY_FILES=f"1={ring.other_public}")
@@ -84,7 +84,7 @@ async def test_our_own_key_in_the_place_of_alipayhks_is_warned_of(
 
 
 @pytest.mark.parametrize("is_new", [True, False])
-async def test_a_gateway_says_where_its_ledger_is_and_whether_it_is_new(
+async def test_a_gateway_logs_the_path_of_its_ledger_and_whether_it_is_new(
     serve: Callable[..., Awaitable[None]],
     log_lines: LogStream,
     tmp_path: Path,
@@ -104,18 +104,18 @@ async def test_a_gateway_says_where_its_ledger_is_and_whether_it_is_new(
 
 
 @pytest.mark.parametrize(("url", "where"), [("off", "off"), ("memory:", "memory")])
-async def test_a_gateway_says_that_it_remembers_nothing_for_long(
+async def test_a_gateway_logs_that_its_ledger_does_not_outlive_it(
     serve: Callable[..., Awaitable[None]], log_lines: LogStream, url: str, where: str
 ) -> None:
     await serve(LEDGER_URL=url, BIND_ACCOUNT_WITHOUT_LEDGER="true")
     assert [line["where"] for line in log_lines.of("the ledger")] == [where]
 
 
-def test_what_is_old_is_forgotten_every_minute() -> None:
+def test_expired_rows_are_dropped_every_minute() -> None:
     assert gateway.FLUSH_EVERY_S * gateway.DROP_EVERY == 60
 
 
-def test_metrics_of_workers_that_have_counted_nothing_are_empty(
+def test_metrics_of_workers_are_empty_before_the_first_count(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
@@ -123,7 +123,7 @@ def test_metrics_of_workers_that_have_counted_nothing_are_empty(
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.title)
-def test_the_demo_makes_valid_requests_with_an_id_of_their_own(example: Any) -> None:
+def test_the_demo_makes_valid_requests_with_unique_ids(example: Any) -> None:
     rpc = next(rpc for rpc in RPCS.values() if rpc.name == example.method)
     first, second = example.request(1_700_000_000_000), example.request(1_700_000_000_001)
     assert violations(rpc.rules, first) == ()

@@ -1,4 +1,4 @@
-"""`alipayhk-gateway health` against a health service in this process, with grpc_health_probe's statuses."""
+"""`alipayhk-gateway health` has the exit statuses of grpc_health_probe, against a health service here."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STATUS: Final = health_pb2.HealthCheckResponse
 
 @pytest.fixture(scope="module")
 def addresses(tls: TlsFiles) -> Iterator[dict[str, str]]:
-    """Serve health in plaintext, with TLS, and with TLS that wants a certificate; return the addresses."""
+    """Serve health in plaintext, over TLS and over mutual TLS; return the addresses."""
     servicer: Any = health.HealthServicer()
     for service, status in (
         ("", STATUS.SERVING),
@@ -51,7 +51,7 @@ def addresses(tls: TlsFiles) -> Iterator[dict[str, str]]:
     ("service", "status", "name"),
     [("", 0, "SERVING"), ("draining", 4, "NOT_SERVING"), ("odd", 4, "UNKNOWN")],
 )
-def test_the_status_is_told_by_the_exit_status(
+def test_the_health_status_sets_the_exit_status(
     addresses: dict[str, str], service: str, status: int, name: str, capsys: Captured
 ) -> None:
     arguments = ["health", "--addr", addresses["plain"], "--service", service]
@@ -61,12 +61,12 @@ def test_the_status_is_told_by_the_exit_status(
     assert json.loads(capsys.readouterr().out) == {"status": name}
 
 
-def test_a_service_that_is_not_known_is_a_failed_rpc(addresses: dict[str, str], capsys: Captured) -> None:
+def test_an_unknown_service_is_a_failed_rpc(addresses: dict[str, str], capsys: Captured) -> None:
     assert main(["health", "--addr", addresses["plain"], "--service", "nonsense"]) == 3
     assert capsys.readouterr().err == "alipayhk-gateway: the health check failed: NOT_FOUND\n"
 
 
-def test_nobody_there_is_no_connection(capsys: Captured) -> None:
+def test_a_closed_port_is_no_connection(capsys: Captured) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{closed.getsockname()[1]}"
@@ -74,7 +74,7 @@ def test_nobody_there_is_no_connection(capsys: Captured) -> None:
     assert capsys.readouterr().err == f"alipayhk-gateway: no connection to {address} within 0.2 s\n"
 
 
-def test_the_address_is_the_gateways_own_by_default(
+def test_the_default_address_is_that_of_the_gateway(
     addresses: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ALIPAYHK_LISTEN", "127.0.0.1:1")
@@ -83,16 +83,16 @@ def test_the_address_is_the_gateways_own_by_default(
 
 
 @pytest.mark.parametrize("name", ["http_proxy", "https_proxy", "grpc_proxy"])
-def test_the_environments_proxy_is_not_asked(addresses: dict[str, str], tls: TlsFiles, name: str) -> None:
-    # In a process of its own: gRPC reads these variables when its first channel is made.
+def test_the_environments_proxy_is_not_used(addresses: dict[str, str], tls: TlsFiles, name: str) -> None:
+    # In a separate process, because gRPC reads these variables when it creates its first channel.
     environ = {key: value for key, value in environment().items() if key.lower() != "no_proxy"}
     environ |= {name: f"http://127.0.0.1:{free_port()}"}
     for kind, flags in (("plain", ()), ("tls", ("--tls-ca-file", tls.ca))):
-        ended = run(GATEWAY, "health", "--addr", addresses[kind], *flags, env=environ)
-        assert (ended.status, ended.said) == (0, "status: SERVING\n")
+        done = run(GATEWAY, "health", "--addr", addresses[kind], *flags, env=environ)
+        assert (done.status, done.said) == (0, "status: SERVING\n")
 
 
-def test_tls_is_spoken_where_a_ca_is_named(addresses: dict[str, str], tls: TlsFiles) -> None:
+def test_a_ca_file_turns_tls_on(addresses: dict[str, str], tls: TlsFiles) -> None:
     with_ca = ["--tls-ca-file", str(tls.ca)]
     with_pair = ["--tls-cert-file", str(tls.certificate), "--tls-key-file", str(tls.key)]
     assert main(["health", "--addr", addresses["tls"], *with_ca]) == 0
@@ -100,7 +100,7 @@ def test_tls_is_spoken_where_a_ca_is_named(addresses: dict[str, str], tls: TlsFi
     assert main(["health", "--addr", addresses["mutual"], *with_ca, *with_pair]) == 0
 
 
-def test_tls_that_does_not_fit_is_no_connection(addresses: dict[str, str], tls: TlsFiles) -> None:
+def test_a_tls_mismatch_is_no_connection(addresses: dict[str, str], tls: TlsFiles) -> None:
     with_ca = ["--tls-ca-file", str(tls.ca), "--timeout", "0.3"]
     other = ["--tls-server-name", "elsewhere.example"]
     assert main(["health", "--addr", addresses["tls"], *with_ca, *other]) == 2
@@ -117,18 +117,20 @@ def test_tls_that_does_not_fit_is_no_connection(addresses: dict[str, str], tls: 
         *(("--addr", text) for text in ("", " ", "127.0.0.1:1\n", "\udcff:1")),
     ],
 )
-def test_an_argument_that_cannot_be_is_bad_and_named(flag: str, text: str, capsys: Captured) -> None:
+def test_an_invalid_argument_is_named(flag: str, text: str, capsys: Captured) -> None:
     assert main(["health", f"{flag}={text}"]) == 1
     *_, reported = capsys.readouterr().err.splitlines()
     assert reported.startswith(f"alipayhk-gateway health: argument {flag}: must be ")
 
 
 @pytest.mark.parametrize("text", ["86400", "5.", "1e1"])
-def test_a_timeout_is_any_number_within_bounds(addresses: dict[str, str], text: str) -> None:
+def test_any_timeout_within_the_limits_is_accepted(addresses: dict[str, str], text: str) -> None:
     assert main(["health", "--addr", addresses["plain"], "--timeout", text]) == 0
 
 
-def test_arguments_that_do_not_go_together_are_bad(tls: TlsFiles, tmp_path: Path, capsys: Captured) -> None:
+def test_conflicting_or_unreadable_tls_arguments_are_bad(
+    tls: TlsFiles, tmp_path: Path, capsys: Captured
+) -> None:
     together = "--tls-cert-file, --tls-key-file and --tls-ca-file go together"
     absent = str(tmp_path / "absent")
     for arguments, reported in (

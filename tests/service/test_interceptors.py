@@ -1,4 +1,4 @@
-"""What surrounds a call: in which order, what its caller is told, and what is counted and logged of it."""
+"""The interceptors around a call: their order, the status for the caller, metrics and access log."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Handler = Any
 
 
 class Stack:
-    """The interceptors as the server puts them around a handler."""
+    """The interceptors in the order of the server."""
 
     def __init__(self, *, callers: Callers | None = None) -> None:
         self.metrics = Metrics()
@@ -50,7 +50,7 @@ class Stack:
         self._interceptors = [Around(surround) for surround in surrounds]
 
     async def handler(self, path: str, inner: Handler) -> Handler:
-        """Return what gRPC calls."""
+        """Return the handler that gRPC calls."""
         continuation = continuing(inner)
         for interceptor in reversed(self._interceptors):
             continuation = intercepting(interceptor, continuation)
@@ -72,7 +72,7 @@ class Stack:
         return self.metrics.registry.get_sample_value(name, labels) or 0.0
 
     def handled(self, path: str, code: str, kind: str = "unary") -> float:
-        """Return how many calls ended so, and check that all that began have ended."""
+        """Return the number of calls with this code, and check that all started calls have ended."""
         service, _, method = path[1:].partition("/")
         labels = {"grpc_type": kind, "grpc_service": service, "grpc_method": method}
         started = self.counted("grpc_server_started_total", **labels)
@@ -80,7 +80,7 @@ class Stack:
         return self.counted("grpc_server_handled_total", **labels, grpc_code=code)
 
     def outcomes(self, api: str, reason: str, outcome: str = "") -> float:
-        """Return how many calls were told so."""
+        """Return the number of calls with this reason and outcome."""
         return self.counted("alipayhk_outcomes_total", api=api, reason=reason, outcome=outcome)
 
 
@@ -145,19 +145,16 @@ async def test_a_wrapped_handler_keeps_its_codec() -> None:
     handler = await Stack().handler(SYNC, inner)
     assert handler.request_deserializer(b"bytes") == "bytes"
     assert handler.response_serializer is inner.response_serializer
+    without = await Stack().handler(SYNC, grpc.unary_unary_rpc_method_handler(answering))
+    assert (without.request_deserializer, without.response_serializer) == (None, None)
 
 
-async def test_a_wrapped_handler_without_a_codec_has_none() -> None:
-    handler = await Stack().handler(SYNC, grpc.unary_unary_rpc_method_handler(answering))
-    assert (handler.request_deserializer, handler.response_serializer) == (None, None)
-
-
-async def test_a_kind_that_nothing_here_has_is_not_wrapped_silently() -> None:
+async def test_an_unsupported_kind_of_handler_raises() -> None:
     with pytest.raises(NotImplementedError):
         await Stack().handler(SYNC, grpc.stream_unary_rpc_method_handler(answering))
 
 
-async def test_surrounds_run_from_the_outermost_in_and_back() -> None:
+async def test_the_outermost_interceptor_starts_first_and_ends_last() -> None:
     order: list[str] = []
 
     def noting(name: str) -> Around:
@@ -177,7 +174,7 @@ async def test_surrounds_run_from_the_outermost_in_and_back() -> None:
     assert order == [f"outer unary {SYNC}", f"inner unary {SYNC}", "inner ends", "outer ends"]
 
 
-# -- what is counted, by kind
+# -- metrics by kind
 
 
 async def test_a_unary_call_is_counted_by_its_code() -> None:
@@ -214,7 +211,7 @@ async def test_a_stream_is_counted_by_its_kind(make: Any, attribute: str, kind: 
     assert stack.handled(WATCH, "OK", kind) == 2
 
 
-async def test_a_stream_that_fails_tells_no_more_than_a_unary_call() -> None:
+async def test_a_failing_stream_reveals_no_more_than_a_unary_call() -> None:
     async def failing(_: Any, __: Any) -> AsyncIterator[int]:
         yield 1
         raise KeyError("SECRET")
@@ -229,7 +226,7 @@ async def test_a_stream_that_fails_tells_no_more_than_a_unary_call() -> None:
     assert stack.handled(REFLECT, "INTERNAL", "bidi_stream") == 1
 
 
-async def test_calls_that_are_not_of_this_service_have_no_outcome(log_lines: LogStream) -> None:
+async def test_calls_of_other_services_have_no_outcome(log_lines: LogStream) -> None:
     stack = Stack()
     handler = await stack.handler(WATCH, grpc.unary_stream_rpc_method_handler(yielding))
     assert [number async for number in handler.unary_stream(object(), FakeContext())] == [0, 1, 2]
@@ -237,10 +234,10 @@ async def test_calls_that_are_not_of_this_service_have_no_outcome(log_lines: Log
     assert [line["level"] for line in log_lines.of("call")] == ["debug"]
 
 
-# -- what the caller is told
+# -- the status for the caller
 
 
-ENDS: Final[dict[str, tuple[Exception, grpc.StatusCode, str]]] = {
+FAILURES: Final[dict[str, tuple[Exception, grpc.StatusCode, str]]] = {
     "a refusal": (
         Refusal(reasons.ERROR_REASON_OVERLOADED),
         grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -262,8 +259,8 @@ ENDS: Final[dict[str, tuple[Exception, grpc.StatusCode, str]]] = {
 }
 
 
-@pytest.mark.parametrize(("error", "code", "reason"), ENDS.values(), ids=ENDS.keys())
-async def test_every_end_is_told_counted_and_logged(
+@pytest.mark.parametrize(("error", "code", "reason"), FAILURES.values(), ids=FAILURES.keys())
+async def test_every_failure_is_reported_counted_and_logged(
     error: Exception, code: grpc.StatusCode, reason: str, log_lines: LogStream
 ) -> None:
     stack, context = Stack(), FakeContext()
@@ -284,7 +281,9 @@ async def test_every_end_is_told_counted_and_logged(
     assert "dropped" not in line
 
 
-async def test_a_cause_is_for_the_log_and_a_bug_leaves_its_place_and_no_text(log_lines: LogStream) -> None:
+async def test_a_cause_is_logged_and_a_bug_is_logged_with_its_stack_and_no_text(
+    log_lines: LogStream,
+) -> None:
     for error in (errors.ConnectionLost("ClientOSError"), KeyError("SECRET")):
         with pytest.raises(grpc.aio.AbortError):
             await Stack().unary(SYNC, raising(error), context := FakeContext())
@@ -299,9 +298,7 @@ async def test_a_cause_is_for_the_log_and_a_bug_leaves_its_place_and_no_text(log
 
 @pytest.mark.parametrize("level", ["debug", "info", "warning", "error"])
 @pytest.mark.parametrize("path", [SYNC, "/grpc.health.v1.Health/Check", REFLECT])
-async def test_a_bug_is_in_the_log_under_the_error_id_that_the_caller_is_told(
-    path: str, level: str
-) -> None:
+async def test_a_bug_is_logged_with_the_error_id_that_the_caller_gets(path: str, level: str) -> None:
     set_up_logs(level, stream := LogStream())
     with pytest.raises(grpc.aio.AbortError):
         await Stack().unary(path, raising(KeyError("SECRET")), context := FakeContext())
@@ -311,14 +308,14 @@ async def test_a_bug_is_in_the_log_under_the_error_id_that_the_caller_is_told(
     assert line["stack"]
 
 
-async def test_an_abort_passes_through_as_it_is(log_lines: LogStream) -> None:
+async def test_an_abort_passes_through_unchanged(log_lines: LogStream) -> None:
     async def aborting(_: Any, context: FakeContext) -> None:
-        await context.abort(grpc.StatusCode.NOT_FOUND, "its own words")
+        await context.abort(grpc.StatusCode.NOT_FOUND, "some text")
 
     stack, context = Stack(), FakeContext()
     with pytest.raises(grpc.aio.AbortError):
         await stack.unary(SYNC, aborting, context)
-    assert context.aborted == [(grpc.StatusCode.NOT_FOUND, "its own words", ())]
+    assert context.aborted == [(grpc.StatusCode.NOT_FOUND, "some text", ())]
     assert stack.handled(SYNC, "NOT_FOUND") == 1
     assert stack.outcomes("SyncLinkage", "NOT_FOUND") == 1
 
@@ -342,7 +339,7 @@ async def test_the_code_of_an_abort_is_counted_by_its_name(given: object, name: 
     ("remaining_s", "code"),
     [(5.0, "CANCELLED"), (0.0, "DEADLINE_EXCEEDED"), (-0.1, "DEADLINE_EXCEEDED"), (None, "CANCELLED")],
 )
-async def test_a_cancelled_call_is_counted_by_why(
+async def test_a_cancelled_call_is_counted_by_its_cause(
     remaining_s: float | None, code: str, log_lines: LogStream
 ) -> None:
     stack, context = Stack(), FakeContext(remaining_s=remaining_s)
@@ -354,7 +351,7 @@ async def test_a_cancelled_call_is_counted_by_why(
     assert [line["code"] for line in log_lines.of("call")] == [code]
 
 
-# -- bytes that are not the message
+# -- undecodable bytes
 
 
 def undecodable(_: bytes) -> None:
@@ -368,7 +365,7 @@ def undecodable(_: bytes) -> None:
         (grpc.unary_stream_rpc_method_handler, "unary_stream"),
     ],
 )
-async def test_a_request_that_does_not_decode_reaches_no_handler(make: Any, attribute: str) -> None:
+async def test_an_undecodable_request_does_not_reach_the_handler(make: Any, attribute: str) -> None:
     stack, context, reached = Stack(), FakeContext(), []
 
     async def reaching(_: Any, __: Any) -> None:
@@ -383,7 +380,7 @@ async def test_a_request_that_does_not_decode_reaches_no_handler(make: Any, attr
     assert "SECRET" not in repr(context.aborted)
 
 
-async def test_a_stream_that_does_not_decode_fails_where_it_is_read() -> None:
+async def test_an_undecodable_stream_fails_when_it_is_read() -> None:
     async def reading(requests: Any, _: Any) -> AsyncIterator[object]:
         async for request in requests:
             yield request
@@ -401,7 +398,7 @@ async def test_a_stream_that_does_not_decode_fails_where_it_is_read() -> None:
     assert stack.handled(REFLECT, "INVALID_ARGUMENT", "bidi_stream") == 1
 
 
-async def test_who_may_not_call_is_told_nothing_of_its_bytes() -> None:
+async def test_a_denied_caller_with_undecodable_bytes_gets_unauthenticated() -> None:
     with pytest.raises(grpc.aio.AbortError):
         await Stack(callers=CALLERS).unary(SYNC, answering, context := FakeContext(), Undecodable())
     assert info(context).reason == "CALLER_UNAUTHENTICATED"
@@ -421,14 +418,14 @@ async def recorded(request: Any, *, path: str = SYNC, **context: Any) -> Call:
     return call
 
 
-async def test_a_call_is_recorded_from_the_first_byte() -> None:
+async def test_a_new_call_has_its_request_id_caller_and_deadline() -> None:
     call = await recorded(sync_request())
     assert call.circumstances == Circumstances("SyncLinkage", idempotent=True)
     assert (call.request_id, call.caller, call.reported) == ("req-1", ANYBODY, {})
     assert 9.5 < call.left_s < 10.0
 
 
-async def test_bind_account_has_no_promise() -> None:
+async def test_bind_account_is_not_idempotent() -> None:
     call = await recorded(bind_request(), path=BIND)
     assert call.circumstances == Circumstances("BindAccount", idempotent=False)
 
@@ -450,17 +447,17 @@ async def test_bind_account_has_no_promise() -> None:
         ("grpc-trace-bin", b"1", False),
     ],
 )
-async def test_a_call_that_a_client_or_a_proxy_marked_is_recorded_as_retried(
+async def test_a_call_with_a_retry_mark_of_client_or_proxy_is_recorded_as_retried(
     name: str, value: str | bytes, retried: bool
 ) -> None:
     call = await recorded(sync_request(), metadata=(("user-agent", "x"), (name, value)))
     assert call.circumstances == Circumstances("SyncLinkage", idempotent=True, retried=retried)
 
 
-async def test_a_retried_call_that_is_refused_at_the_door_is_not_told_that_it_was_not_sent() -> None:
+async def test_an_unauthenticated_retry_has_the_outcome_unknown() -> None:
     reported = []
     for metadata in ((), (("grpc-previous-rpc-attempts", "1"),)):
-        context = FakeContext(sans=("stranger",), metadata=metadata)
+        context = FakeContext(sans=("unknown",), metadata=metadata)
         with pytest.raises(grpc.aio.AbortError):
             await Stack(callers=CALLERS).unary(SYNC, answering, context)
         reported.append((info(context).reason, info(context).metadata["outcome"]))
@@ -473,13 +470,15 @@ async def test_a_request_without_a_valid_id_is_recorded_without_it(request_: obj
 
 
 @pytest.mark.parametrize(("remaining_s", "left_s"), [(None, 10.0), (5.0, 5.0), (600.0, 60.0), (0.0, 0.0)])
-async def test_a_call_gets_the_callers_time_within_bounds(remaining_s: float | None, left_s: float) -> None:
+async def test_a_call_gets_the_callers_deadline_within_limits(
+    remaining_s: float | None, left_s: float
+) -> None:
     call = await recorded(sync_request(), remaining_s=remaining_s)
     assert left_s - 0.5 < call.left_s <= left_s
 
 
 @pytest.mark.parametrize(("sent", "outcome"), [(False, "not_sent"), (True, "unknown")])
-async def test_a_bug_is_told_by_what_the_record_knows(sent: bool, outcome: str) -> None:
+async def test_the_outcome_of_a_bug_depends_on_the_recorded_attempts(sent: bool, outcome: str) -> None:
     async def sending(_: Any, __: Any) -> None:
         CURRENT.get().circumstances = known(sent=(sent,))
         raise KeyError("SECRET")
@@ -498,7 +497,7 @@ CALLERS: Final = Callers({Name("URI", "spiffe://corp/loyalty"): LOYALTY})
 KNOWN: Final = ("unknown", "spiffe://corp/loyalty")
 
 
-async def test_a_caller_of_the_list_may_call_what_it_names(log_lines: LogStream) -> None:
+async def test_an_allowed_caller_reaches_its_methods(log_lines: LogStream) -> None:
     stack = Stack(callers=CALLERS)
 
     async def looking(_: Any, __: Any) -> Caller:
@@ -519,7 +518,7 @@ async def test_a_caller_of_the_list_may_call_what_it_names(log_lines: LogStream)
         (BIND, KNOWN, "PERMISSION_DENIED", "CALLER_NOT_ALLOWED"),
     ],
 )
-async def test_who_is_not_in_the_list_is_refused_and_reaches_nothing(
+async def test_a_caller_outside_the_list_is_denied_before_the_handler(
     path: str, sans: tuple[str, ...], code: str, reason: str
 ) -> None:
     stack, context, reached = Stack(callers=CALLERS), FakeContext(sans=sans), []
@@ -535,7 +534,7 @@ async def test_who_is_not_in_the_list_is_refused_and_reaches_nothing(
     assert stack.handled(path, code) == 1
 
 
-async def test_who_is_refused_a_method_is_named_in_the_log(log_lines: LogStream) -> None:
+async def test_a_caller_without_permission_for_a_method_is_logged_by_name(log_lines: LogStream) -> None:
     with pytest.raises(grpc.aio.AbortError):
         await Stack(callers=CALLERS).unary(BIND, answering, FakeContext(sans=KNOWN), bind_request())
     (line,) = log_lines.of("call")
@@ -543,7 +542,7 @@ async def test_who_is_refused_a_method_is_named_in_the_log(log_lines: LogStream)
 
 
 @pytest.mark.parametrize("path", [REFLECT, "/grpc.health.v1.Health/Check"])
-async def test_health_is_for_all_and_the_rest_for_every_known_caller(path: str) -> None:
+async def test_health_is_open_to_all_and_reflection_to_every_known_caller(path: str) -> None:
     assert (
         await Stack(callers=CALLERS).unary(path, answering, FakeContext(sans=KNOWN), object()) == "answer"
     )
@@ -551,6 +550,6 @@ async def test_health_is_for_all_and_the_rest_for_every_known_caller(path: str) 
         assert await Stack(callers=CALLERS).unary(path, answering, FakeContext(), object()) == "answer"
 
 
-async def test_without_a_list_anybody_may_call_everything() -> None:
+async def test_every_caller_reaches_everything_if_there_is_no_list() -> None:
     for path in (SYNC, BIND, REFLECT):
         assert await Stack().unary(path, answering, FakeContext(), object()) == "answer"

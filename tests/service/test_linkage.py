@@ -1,4 +1,4 @@
-"""The flow of one call: undecodable, invalid, too early, sent; and the handlers that gRPC dispatches on."""
+"""The flow of one call, from validation to the reply, and the handlers to which gRPC dispatches."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ Make = Callable[..., tuple[LinkageService, FakeClient]]
 
 @pytest.fixture(autouse=True)
 def call() -> Iterator[Call]:
-    """Return the call that the flow answers."""
+    """Return the current call."""
     current = call_of()
     token = CURRENT.set(current)
     yield current
@@ -49,7 +49,7 @@ def call() -> Iterator[Call]:
 
 @pytest.fixture
 def make(environ: dict[str, str], keys: Keys) -> Make:
-    """Return what makes a service over a fake client."""
+    """Return a function that creates a service with a fake client."""
     endpoints = endpoints_of(read_settings(environ))
 
     def service(behaviour: Any = None) -> tuple[LinkageService, FakeClient]:
@@ -66,9 +66,7 @@ async def refusal(answering: Any) -> Refusal:
 
 
 @pytest.mark.parametrize("rpc", RPCS.values(), ids=lambda rpc: rpc.name)
-async def test_a_valid_request_is_sent_once_and_its_answer_replied(
-    make: Make, call: Call, rpc: Rpc
-) -> None:
+async def test_a_valid_request_is_sent_once_and_gets_the_response(make: Make, call: Call, rpc: Rpc) -> None:
     service, client = make()
     request = REQUESTS[rpc]()
     response: Any = await service.unary(rpc, request)
@@ -80,7 +78,7 @@ async def test_a_valid_request_is_sent_once_and_its_answer_replied(
 
 
 @pytest.mark.parametrize("rpc", RPCS.values(), ids=lambda rpc: rpc.name)
-async def test_two_attempts_at_one_request_send_the_same_bytes(make: Make, rpc: Rpc) -> None:
+async def test_all_attempts_at_a_request_send_the_same_bytes(make: Make, rpc: Rpc) -> None:
     service, client = make(fail(errors.Unreachable("x")))
     for _ in range(2):
         with pytest.raises(errors.Unreachable):
@@ -93,11 +91,11 @@ CHANGES: Final[dict[Rpc, tuple[dict[str, Any], dict[str, Any]]]] = {
     sync_linkage.RPC: ({"biz_time": {"seconds": 1_700_000_000, "nanos": 123_999_999}}, {"user_id": "1"}),
     bind_account.RPC: ({"timestamp": {"seconds": 1_700_000_000, "nanos": 123_000_000}}, {"type": "t"}),
 }
-"""What AlipayHK cannot see, and what it can."""
+"""For each RPC, a change that does not change the body for AlipayHK, and a change that does."""
 
 
 @pytest.mark.parametrize("rpc", RPCS.values(), ids=lambda rpc: rpc.name)
-async def test_the_same_id_replays_the_same_content_and_refuses_another(make: Make, rpc: Rpc) -> None:
+async def test_a_used_id_replays_the_same_content_and_refuses_other_content(make: Make, rpc: Rpc) -> None:
     service, client = make()
     same, other = CHANGES[rpc]
     first: Any = await service.unary(rpc, REQUESTS[rpc]())
@@ -110,17 +108,17 @@ async def test_the_same_id_replays_the_same_content_and_refuses_another(make: Ma
     assert len(client.attempts) == 1
 
 
-async def test_the_same_news_under_a_new_id_is_sent_and_other_news_of_that_time_is_not(make: Make) -> None:
+async def test_an_update_with_a_used_biz_time_is_sent_only_with_the_same_content(make: Make) -> None:
     service, client = make()
     rpc = sync_linkage.RPC
     for request_id in ("a", "b"):
         await service.unary(rpc, sync_request(request_id=request_id))
-    refusals: dict[str, dict[str, Any]] = {
-        "tie": {"operate_type": pb.OPERATE_TYPE_UNBIND},
-        "another binding id is other content of the same linkage": {"external_binding_id": "b-1"},
-    }
-    for request_id, changes in refusals.items():
-        error = await refusal(service.unary(rpc, sync_request(request_id=request_id[:3], **changes)))
+    other_contents: tuple[dict[str, Any], ...] = (
+        {"operate_type": pb.OPERATE_TYPE_UNBIND},
+        {"external_binding_id": "b-1"},
+    )
+    for number, changes in enumerate(other_contents):
+        error = await refusal(service.unary(rpc, sync_request(request_id=f"tie-{number}", **changes)))
         assert error.reason == reasons.ERROR_REASON_BIZ_TIME_TIE
     error = await refusal(service.unary(rpc, sync_request(request_id="c", biz_time={"seconds": 1})))
     assert error.reason == reasons.ERROR_REASON_STALE_BIZ_TIME
@@ -128,7 +126,7 @@ async def test_the_same_news_under_a_new_id_is_sent_and_other_news_of_that_time_
     assert len(client.attempts) == 3
 
 
-async def test_one_request_id_may_be_used_once_for_each_rpc(make: Make) -> None:
+async def test_a_request_id_can_be_used_once_for_each_rpc(make: Make) -> None:
     service, client = make()
     for rpc, request in REQUESTS.items():
         response: Any = await service.unary(rpc, request())
@@ -137,7 +135,9 @@ async def test_one_request_id_may_be_used_once_for_each_rpc(make: Make) -> None:
 
 
 @pytest.mark.parametrize("rpc", RPCS.values(), ids=lambda rpc: rpc.name)
-async def test_what_is_not_valid_is_refused_with_every_violation_and_not_sent(make: Make, rpc: Rpc) -> None:
+async def test_an_invalid_request_is_refused_with_every_violation_and_not_sent(
+    make: Make, rpc: Rpc
+) -> None:
     service, client = make()
     error = await refusal(service.unary(rpc, rpc.request()))
     assert error.reason == reasons.ERROR_REASON_INVALID_REQUEST
@@ -161,20 +161,20 @@ async def test_a_biz_time_too_far_ahead_is_refused(make: Make, ahead_s: float, s
     assert len(client.attempts) == sent
 
 
-async def test_the_shape_is_looked_at_before_the_time(make: Make) -> None:
+async def test_the_fields_are_validated_before_the_biz_time(make: Make) -> None:
     service, _ = make()
     request = sync_request(biz_time={"seconds": int(time.time() + 1e6)}, user_id="")
     error = await refusal(service.unary(sync_linkage.RPC, request))
     assert error.reason == reasons.ERROR_REASON_INVALID_REQUEST
 
 
-async def test_a_bind_account_may_say_any_time(make: Make) -> None:
+async def test_a_bind_account_can_have_any_timestamp(make: Make) -> None:
     service, client = make()
     await service.unary(bind_account.RPC, bind_request(timestamp={"seconds": int(time.time() + 1e6)}))
     assert len(client.attempts) == 1
 
 
-async def test_grpc_finds_a_handler_for_each_rpc_and_for_nothing_else(make: Make) -> None:
+async def test_grpc_finds_a_handler_for_each_rpc_and_no_other_method(make: Make) -> None:
     handler: Any = make()[0].handler()
     for path, rpc in RPCS.items():
         row = handler.service(Details(path))

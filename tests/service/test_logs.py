@@ -1,4 +1,4 @@
-"""The log: JSON lines that hold the members that are listed and no others, whatever is logged."""
+"""The log consists of JSON lines with the allowed members only, whatever is logged."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ FORBIDDEN: Final = (
 
 
 class Secret:
-    """An object whose texts hold what nobody may see."""
+    """An object with a secret in its text."""
 
     def __repr__(self) -> str:
         return "hunter2"
 
 
-def test_a_line_holds_what_a_person_looks_for_first(log_lines: LogStream) -> None:
+def test_a_line_starts_with_time_level_and_event(log_lines: LogStream) -> None:
     log.info("call", request_id="req-1", code="OK")
     (line,) = log_lines.said
     assert tuple(line)[:3] == FIRST == ("time", "level", "event")
@@ -56,7 +56,7 @@ def test_a_line_holds_what_a_person_looks_for_first(log_lines: LogStream) -> Non
 
 
 @pytest.mark.parametrize("name", FORBIDDEN)
-def test_a_member_that_is_not_listed_is_dropped_and_named(log_lines: LogStream, name: str) -> None:
+def test_a_member_that_is_not_allowed_is_dropped_and_named(log_lines: LogStream, name: str) -> None:
     log.info("call", request_id="req-1", **{name: "hunter2"})
     (line,) = log_lines.said
     assert line["dropped"] == [name]
@@ -65,7 +65,7 @@ def test_a_member_that_is_not_listed_is_dropped_and_named(log_lines: LogStream, 
     assert name not in ALLOWED
 
 
-def test_members_that_were_bound_are_looked_at_as_well(log_lines: LogStream) -> None:
+def test_bound_members_are_checked_too(log_lines: LogStream) -> None:
     log.bind(api="SyncLinkage", zeta="hunter2", alpha=Secret()).warning("attempt")
     (line,) = log_lines.said
     assert line["api"] == "SyncLinkage"
@@ -73,21 +73,21 @@ def test_members_that_were_bound_are_looked_at_as_well(log_lines: LogStream) -> 
     assert "hunter2" not in log_lines.getvalue()
 
 
-def test_every_listed_member_is_written(log_lines: LogStream) -> None:
+def test_every_allowed_member_is_written(log_lines: LogStream) -> None:
     members = {name: name for name in ALLOWED - {"event", "level", "time", "dropped"}}
     log.error("all", **members)
     (line,) = log_lines.said
     assert {name: line[name] for name in members} == members
 
 
-def test_no_text_can_break_a_line(log_lines: LogStream) -> None:
+def test_a_text_with_line_breaks_and_quotes_stays_in_its_line(log_lines: LogStream) -> None:
     text = 'a\nb\r\n"c"\\\x00\u2028\u2029\x85語𠮷\ud83d'
     log.info("odd", cause=text)
     (line,) = log_lines.said
     assert line["cause"] == text
 
 
-def test_a_value_that_json_does_not_know_is_written_as_text(log_lines: LogStream) -> None:
+def test_a_value_of_no_json_type_is_written_as_text(log_lines: LogStream) -> None:
     log.info("odd", fault=ValueError("x"), listen=("a", 1), where={1})
     (line,) = log_lines.said
     assert (line["fault"], line["listen"], line["where"]) == ("x", ["a", 1], "{1}")
@@ -102,7 +102,7 @@ def test_a_value_that_json_does_not_know_is_written_as_text(log_lines: LogStream
     )
 )
 @settings(suppress_health_check=FIXTURES_ARE_FINE)
-def test_whatever_is_logged_is_one_line_of_json(log_lines: LogStream, members: dict[str, Any]) -> None:
+def test_every_event_is_one_line_of_json(log_lines: LogStream, members: dict[str, Any]) -> None:
     log_lines.truncate(0)
     log_lines.seek(0)
     members.pop("exc_info", None)
@@ -121,7 +121,7 @@ def test_whatever_is_logged_is_one_line_of_json(log_lines: LogStream, members: d
         ("error", ["error"]),
     ],
 )
-def test_what_is_below_the_level_is_not_written(level: str, written: list[str]) -> None:
+def test_events_below_the_level_are_not_written(level: str, written: list[str]) -> None:
     stream = LogStream()
     set_up_logs(level, stream)
     for record in (log.debug, log.info, log.warning, log.error):
@@ -133,7 +133,7 @@ def test_what_is_below_the_level_is_not_written(level: str, written: list[str]) 
 
 
 def library(stream: LogStream, level: str = "info") -> logging.Logger:
-    """Return a library's logger while ours are set up."""
+    """Configure our log, and return the logger of a library."""
     set_up_logs(level, stream)
     return logging.getLogger("some.library")
 
@@ -153,7 +153,7 @@ def test_a_librarys_record_is_written_without_its_text() -> None:
     assert "hunter2" not in stream.getvalue()
 
 
-def test_a_librarys_record_that_cannot_even_be_formatted_is_written() -> None:
+def test_a_malformed_record_of_a_library_is_written() -> None:
     stream = LogStream()
     library(stream).warning("%d %s", "not a number")
     library(stream).warning("x", exc_info=True)
@@ -161,7 +161,7 @@ def test_a_librarys_record_that_cannot_even_be_formatted_is_written() -> None:
 
 
 @pytest.mark.parametrize("number", [30, 31, 35, 39, 40, 45, 50, 51, 99, 1000])
-def test_a_library_may_log_at_any_level(number: int) -> None:
+def test_library_levels_map_to_warning_error_and_critical(number: int) -> None:
     stream = LogStream()
     library(stream).log(number, "hunter2")
     (line,) = stream.said
@@ -170,7 +170,7 @@ def test_a_library_may_log_at_any_level(number: int) -> None:
 
 
 @pytest.mark.parametrize("level", ["debug", "info", "warning"])
-def test_libraries_are_heard_from_warning_on(level: str) -> None:
+def test_library_records_below_warning_are_not_written(level: str) -> None:
     stream = LogStream()
     logger = library(stream, level)
     logger.debug("x")
@@ -179,7 +179,7 @@ def test_libraries_are_heard_from_warning_on(level: str) -> None:
     assert len(stream.said) == 1
 
 
-def test_flood_of_a_librarys_records_is_cut_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_flood_of_library_records_is_limited_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = LogStream()
     logger = library(stream)
 
@@ -196,11 +196,11 @@ def test_flood_of_a_librarys_records_is_cut_and_counted(monkeypatch: pytest.Monk
     assert counts == [1_000 - LIBRARY_RECORDS_MAX, None]
 
 
-# -- a stream that does not take it
+# -- broken streams
 
 
 class Broken(io.StringIO):
-    """A stream that fails as pipes, terminals and closed files do."""
+    """A stream that fails as pipes and terminals do."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__()
@@ -210,36 +210,29 @@ class Broken(io.StringIO):
         raise self._error
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        BrokenPipeError(),
-        OSError(28, "No space left on device"),
-        ValueError("I/O operation on closed file"),
-        UnicodeEncodeError("ascii", "語", 0, 1, "ordinal not in range"),
-    ],
-    ids=lambda error: type(error).__name__,
-)
-def test_a_broken_stream_never_breaks_a_call(error: Exception) -> None:
-    set_up_logs("info", Broken(error))
-    log.info("call", code="OK")
+BROKEN: Final = {
+    "pipe": Broken(BrokenPipeError()),
+    "disk": Broken(OSError(28, "No space left on device")),
+    "encoding": Broken(UnicodeEncodeError("ascii", "語", 0, 1, "ordinal not in range")),
+    "closed": io.StringIO(),
+}
+BROKEN["closed"].close()
+
+
+@pytest.mark.parametrize("stream", BROKEN.values(), ids=BROKEN.keys())
+def test_a_broken_stream_never_breaks_a_call(stream: io.StringIO) -> None:
+    set_up_logs("info", stream)
+    log.bind(api="SyncLinkage").info("call", code="OK")
     logging.getLogger("some.library").error("x")
 
 
-def test_a_closed_stream_never_breaks_a_call() -> None:
-    stream = io.StringIO()
-    set_up_logs("info", stream)
-    stream.close()
-    log.bind(api="SyncLinkage").error("call")
-
-
-def test_lines_go_to_stdout_as_it_is_when_they_are_written(capsys: pytest.CaptureFixture[str]) -> None:
+def test_lines_go_to_the_current_stdout(capsys: pytest.CaptureFixture[str]) -> None:
     set_up_logs("info")
     log.info("call")
     assert json.loads(capsys.readouterr().out)["event"] == "call"
 
 
-def test_logging_keeps_no_stream_that_was_replaced() -> None:
+def test_a_replaced_stream_gets_no_lines() -> None:
     first, second = LogStream(), LogStream()
     for stream in (first, second):
         set_up_logs("info", stream)
@@ -249,7 +242,7 @@ def test_logging_keeps_no_stream_that_was_replaced() -> None:
     assert structlog.get_config()["cache_logger_on_first_use"] is False
 
 
-# -- where it came from
+# -- stacks
 
 
 def test_a_stack_names_places_and_no_text() -> None:

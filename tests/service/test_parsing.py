@@ -1,4 +1,4 @@
-"""From the text of a setting to its value, each at its edges; no fault ever repeats the text."""
+"""The parsers of settings at the limits of their values. No fault repeats the text of a setting."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ def rows(table: dict[str, tuple[Parser, Any]]) -> list[Any]:
 
 
 @pytest.mark.parametrize(("parse", "text"), rows(ACCEPTED))
-def test_accepted(parse: Parser, text: str) -> None:
+def test_a_valid_text_is_parsed(parse: Parser, text: str) -> None:
     expected = next(cases[text] for parser, cases in ACCEPTED.values() if parser is parse and text in cases)
     value = parse(text)
     assert value == expected
@@ -194,7 +194,7 @@ def test_accepted(parse: Parser, text: str) -> None:
 
 
 @pytest.mark.parametrize(("parse", "text"), rows(REFUSED))
-def test_refused_with_a_reason_in_our_words(parse: Parser, text: str) -> None:
+def test_an_invalid_text_raises_value_error_with_our_reason(parse: Parser, text: str) -> None:
     with pytest.raises(ValueError, match=r"\A(must|needs|names) ") as failure:
         parse(text)
     assert failure.type is ValueError
@@ -211,20 +211,20 @@ def test_refused_with_a_reason_in_our_words(parse: Parser, text: str) -> None:
         ),
     ],
 )
-def test_loopback_is_what_nobody_else_can_be(host: str, loopback: bool) -> None:
+def test_loopback_addresses(host: str, loopback: bool) -> None:
     assert parsing.is_loopback(host) is loopback
     assert Address(host, 1).is_loopback is loopback
 
 
 @pytest.mark.parametrize("text", ["127.0.0.1:1", "[::1]:50051", "localhost:0"])
-def test_an_address_is_written_as_it_was_read(text: str) -> None:
+def test_the_text_of_an_address_is_unchanged(text: str) -> None:
     assert str(parsing.address(text)) == text
 
 
 # -- files
 
 
-def test_a_file_that_can_be_read_is_its_path(ring: KeyRing) -> None:
+def test_an_existing_file_is_parsed_as_its_path(ring: KeyRing) -> None:
     assert parsing.existing_file(str(ring.private)) == ring.private
 
 
@@ -238,7 +238,7 @@ def test_a_file_that_can_be_read_is_its_path(ring: KeyRing) -> None:
         result_codes_file,
     ],
 )
-def test_a_file_that_cannot_be_read_says_why(parse: Parser, tmp_path: Path) -> None:
+def test_an_unreadable_file_is_a_fault_with_the_reason(parse: Parser, tmp_path: Path) -> None:
     for path, reason in (
         (tmp_path / "secret", "No such file or directory"),
         (tmp_path, "Is a directory"),
@@ -248,7 +248,7 @@ def test_a_file_that_cannot_be_read_says_why(parse: Parser, tmp_path: Path) -> N
             parse(str(path))
 
 
-def test_keys_are_read_by_version_newest_first_in_pem_or_base64(ring: KeyRing) -> None:
+def test_key_files_are_sorted_newest_first_and_can_be_pem_or_base64(ring: KeyRing) -> None:
     text = f"1={ring.public}, 10={ring.public_base64},2={ring.other_public},beta={ring.public}"
     files = parsing.public_key_files(text)
     assert list(files) == ["10", "2", "1", "beta"]
@@ -256,13 +256,12 @@ def test_keys_are_read_by_version_newest_first_in_pem_or_base64(ring: KeyRing) -
     assert files["2"].path == ring.other_public
 
 
-def test_private_keys_are_read_by_version(ring: KeyRing) -> None:
+def test_private_key_files_are_sorted_newest_first(ring: KeyRing) -> None:
     files = parsing.private_key_files(f"1={ring.private},2={ring.other_private}")
-    assert [file.key for file in files.values()] != []
     assert list(files) == ["2", "1"]
 
 
-def test_a_key_is_not_shown_with_its_file(ring: KeyRing) -> None:
+def test_the_repr_of_a_key_file_does_not_show_the_key(ring: KeyRing) -> None:
     file = parsing.private_key_file(str(ring.private))
     assert "RSA" not in repr(file)
 
@@ -288,23 +287,22 @@ KEY_FILE_FAULTS: Final = {
 
 
 @pytest.mark.parametrize(("text", "fault"), KEY_FILE_FAULTS.items())
-def test_every_fault_of_key_files_is_named_once(ring: KeyRing, text: str, fault: str) -> None:
+def test_each_fault_of_key_files_is_named_once(ring: KeyRing, text: str, fault: str) -> None:
     with pytest.raises(ValueError, match=r"must|names|version") as failure:
         parsing.public_key_files(text.format(public=ring.public, private=ring.private))
     assert str(failure.value) == fault
 
 
-def test_a_public_key_is_no_private_one(ring: KeyRing) -> None:
-    with pytest.raises(ValueError, match="contains a public key, but a private key is needed"):
-        parsing.private_key_file(str(ring.public))
+def test_public_and_encrypted_keys_are_no_private_keys(ring: KeyRing) -> None:
+    for path, fault in (
+        (ring.public, "contains a public key, but a private key is needed"),
+        (ring.encrypted, "is encrypted with a passphrase, which is not supported"),
+    ):
+        with pytest.raises(ValueError, match=fault):
+            parsing.private_key_file(str(path))
 
 
-def test_an_encrypted_key_is_refused_without_asking_for_its_passphrase(ring: KeyRing) -> None:
-    with pytest.raises(ValueError, match="is encrypted with a passphrase, which is not supported"):
-        parsing.private_key_file(str(ring.encrypted))
-
-
-def test_a_ca_file_holds_certificates(tls: TlsFiles, ring: KeyRing, tmp_path: Path) -> None:
+def test_a_ca_file_contains_certificates(tls: TlsFiles, ring: KeyRing, tmp_path: Path) -> None:
     assert parsing.ca_file(str(tls.ca)) == tls.ca
     empty = tmp_path / "empty.pem"
     empty.touch()
@@ -313,7 +311,7 @@ def test_a_ca_file_holds_certificates(tls: TlsFiles, ring: KeyRing, tmp_path: Pa
             parsing.ca_file(str(path))
 
 
-# -- whatever comes
+# -- arbitrary texts and files
 
 
 PARSERS: Final[list[Parser]] = [
@@ -349,39 +347,25 @@ anything = (
 )
 
 
-@given(text=anything)
+@given(text=anything, after=st.text(max_size=20))
 @settings(suppress_health_check=FIXTURES_ARE_FINE)
-def test_any_text_is_read_or_refused_with_a_value_error(
-    text: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    for parse in PARSERS:
-        try:
-            parse(text)
-        except ValueError:
-            continue
-
-
-@given(before=st.text(max_size=20), after=st.text(max_size=20))
-@settings(suppress_health_check=FIXTURES_ARE_FINE)
-def test_no_fault_repeats_the_text(
-    before: str, after: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_any_text_is_parsed_or_raises_value_error_without_the_text(
+    text: str, after: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
     faults = []
     for parse in PARSERS:
-        try:
-            parse(before + MARK + after)
-        except ValueError as error:
-            faults.append(str(error))
+        for value in (text, text + MARK + after):
+            try:
+                parse(value)
+            except ValueError as error:
+                faults.append(str(error))
     assert "hunter2" not in " ".join(faults)
 
 
 @given(content=st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
 @settings(suppress_health_check=FIXTURES_ARE_FINE)
-def test_any_content_of_a_file_is_read_or_refused_with_a_value_error(
-    content: bytes, tmp_path: Path
-) -> None:
+def test_any_file_is_parsed_or_raises_value_error(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(content)
     for parse in (parsing.private_key_file, parsing.ca_file, callers_file, result_codes_file, key_file):

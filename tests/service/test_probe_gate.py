@@ -1,4 +1,4 @@
-"""The relay before HEALTH_LISTEN: it passes probes on, few bytes at a time, for few connections."""
+"""The relay in front of HEALTH_LISTEN limits the rate and the number of connections of probes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FLOOD_BYTES: Final = 1 << 20
 
 @dataclass
 class Gate:
-    """A gate before a server that echoes and counts."""
+    """A gate in front of a server that echoes and counts bytes."""
 
     port: int
     received: int = 0
@@ -34,7 +34,7 @@ class Gate:
         return reader, writer
 
     async def echo(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Count what comes, and send it back."""
+        """Count the received bytes, and send them back."""
         try:
             while data := await reader.read(4096):
                 self.received += len(data)
@@ -47,7 +47,7 @@ class Gate:
 
 @pytest.fixture
 def gated() -> Callable[[], AbstractAsyncContextManager[Gate]]:
-    """Return what runs a gate."""
+    """Return a context manager that runs a gate."""
 
     @asynccontextmanager
     async def run() -> AsyncIterator[Gate]:
@@ -70,7 +70,7 @@ Gated = Callable[[], AbstractAsyncContextManager[Gate]]
 
 
 async def answered(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
-    """Send a few bytes, and return what comes back: nothing from a connection that has ended."""
+    """Send a few bytes, and return the echo; it is empty if the connection was closed."""
     try:
         writer.write(b"ping")
         async with asyncio.timeout(WAIT_S):
@@ -79,14 +79,14 @@ async def answered(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
         return b""
 
 
-async def test_as_many_connections_as_there_may_be_are_served(gated: Gated) -> None:
+async def test_connections_up_to_the_limit_are_served(gated: Gated) -> None:
     async with gated() as gate:
         connections = [await gate.connect() for _ in range(CONNECTIONS_MAX)]
         for _ in range(2):
             assert [await answered(*each) for each in connections] == [b"ping"] * CONNECTIONS_MAX
 
 
-async def test_one_connection_more_ends_the_oldest(gated: Gated) -> None:
+async def test_a_connection_beyond_the_limit_closes_the_oldest(gated: Gated) -> None:
     async with gated() as gate:
         connections = [await gate.connect() for _ in range(CONNECTIONS_MAX)]
         assert [await answered(*each) for each in connections] == [b"ping"] * CONNECTIONS_MAX
@@ -96,17 +96,19 @@ async def test_one_connection_more_ends_the_oldest(gated: Gated) -> None:
         assert [await answered(*each) for each in connections[1:]] == [b"ping"] * CONNECTIONS_MAX
 
 
-async def test_what_comes_too_fast_waits_outside(gated: Gated) -> None:
+async def test_a_flooding_connection_is_read_slowly(gated: Gated) -> None:
     async with gated() as gate:
         _, writer = await gate.connect()
         writer.write(bytes(FLOOD_BYTES))
-        await asyncio.sleep(3)
+        await asyncio.sleep(1)
         assert BURST_BYTES <= gate.received < FLOOD_BYTES / 8
         assert await answered(*await gate.connect()) == b"ping", "others do not wait for it"
 
 
 @pytest.mark.parametrize("limit", ["FIRST_BYTES_S", "CONNECTION_S"])
-async def test_silent_connection_ends(gated: Gated, monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
+async def test_a_silent_connection_is_closed(
+    gated: Gated, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
     monkeypatch.setattr(probe_gate, limit, 1.0)
     async with gated() as gate:
         reader, _ = await gate.connect()

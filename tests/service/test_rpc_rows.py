@@ -1,4 +1,4 @@
-"""What is peculiar to each RPC: its command, the body in AlipayHK's names, and the reply."""
+"""The row of each RPC: its command, the body with AlipayHK's names, and the reply."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ def test_both_rpcs_are_found_by_their_paths() -> None:
     }
 
 
-def test_an_allow_list_may_name_each_of_them() -> None:
+def test_an_allow_list_can_name_each_rpc() -> None:
     assert {rpc.name for rpc in RPCS.values()} == set(METHODS)
 
 
-def test_only_sync_linkage_has_a_place_in_alipayhks_order_of_updates() -> None:
+def test_only_sync_linkage_has_a_biz_time_that_orders_updates() -> None:
     assert sync_linkage.RPC.biz_time_ms(sync_linkage.command(sync_request())) == 1_700_000_000_123
     assert bind_account.RPC.biz_time_ms(bind_account.command(bind_request())) is None
 
 
-# -- bodies, written out as they go over the wire
+# -- bodies, exactly as they are sent
 
 
 def form(values: dict[str, str], code: str = "F1") -> dict[str, Any]:
-    """Return the change from an account by its id to a form."""
+    """Return the changes that replace the account id by a form."""
     return {"account_id": None, "template_form": {"form_code": code, "form_values": values}}
 
 
@@ -56,7 +56,7 @@ SYNC_BODIES: Final[dict[str, tuple[dict[str, Any], str]]] = {
             '"bindingTargetType":"USER_ID"}'
         ),
     ),
-    "every member in its one order": (
+    "every member, in a fixed order": (
         {
             "operate_type": pb.OPERATE_TYPE_UNBIND,
             "external_identity_type": pb.EXTERNAL_IDENTITY_TYPE_PHONE,
@@ -71,7 +71,7 @@ SYNC_BODIES: Final[dict[str, tuple[dict[str, Any], str]]] = {
             '"userId":"2160000000000001","bindingTargetType":"CARD","bindingTarget":"6222","expiryTime":2999}'
         ),
     ),
-    "text is raw UTF-8, and nothing of it is changed": (
+    "text is unchanged UTF-8": (
         {"external_identity_value": ' 陳𠮷é"\\/ ', "binding_target_type": pb.BINDING_TARGET_TYPE_PHONE}
         | {"binding_target": "+852"},
         (
@@ -80,7 +80,7 @@ SYNC_BODIES: Final[dict[str, tuple[dict[str, Any], str]]] = {
             '"userId":"2160000000000001","bindingTargetType":"PHONE","bindingTarget":"+852"}'
         ),
     ),
-    "the first of all times is a time, not an absent one": (
+    "the time 0 is present, not absent": (
         {"biz_time": {}, "expiry_time": {}},
         (
             '{"requestId":"req-1","bizTime":0,"bizType":"BINDING_SYNC","operateType":"BIND",'
@@ -116,7 +116,7 @@ BIND_BODIES: Final[dict[str, tuple[dict[str, Any], str]]] = {
             '"userId":"2160000000000001","timestamp":"1700000000123"}'
         ),
     ),
-    "every member in its one order, extend_info verbatim": (
+    "every member, in a fixed order, extend_info unchanged": (
         {
             "sub_merchant_id": "s",
             "open_id": "o",
@@ -134,14 +134,14 @@ BIND_BODIES: Final[dict[str, tuple[dict[str, Any], str]]] = {
 
 
 @pytest.mark.parametrize(("changes", "text"), SYNC_BODIES.values(), ids=SYNC_BODIES.keys())
-def test_a_sync_linkage_is_written_like_this(changes: dict[str, Any], text: str) -> None:
+def test_the_body_of_a_sync_linkage(changes: dict[str, Any], text: str) -> None:
     request = sync_request(**changes)
     assert not violations(sync_linkage.RULES, request)
     assert write_json(sync_linkage.body(sync_linkage.command(request))).decode() == text
 
 
 @pytest.mark.parametrize(("changes", "text"), BIND_BODIES.values(), ids=BIND_BODIES.keys())
-def test_a_bind_account_is_written_like_this(changes: dict[str, Any], text: str) -> None:
+def test_the_body_of_a_bind_account(changes: dict[str, Any], text: str) -> None:
     request = bind_request(**changes)
     assert not violations(bind_account.RULES, request)
     assert write_json(bind_account.body(bind_account.command(request))).decode() == text
@@ -158,9 +158,7 @@ def test_a_bind_account_is_written_like_this(changes: dict[str, Any], text: str)
         (SECONDS_MAX, 999_999_999, 253_402_300_799_999),
     ],
 )
-def test_times_are_cut_to_milliseconds_and_never_rounded(
-    seconds: int, nanos: int, milliseconds: int
-) -> None:
+def test_times_are_truncated_to_milliseconds(seconds: int, nanos: int, milliseconds: int) -> None:
     time = {"seconds": seconds, "nanos": nanos}
     synced = sync_linkage.command(sync_request(biz_time=time, expiry_time=time))
     assert (synced.biz_time_ms, synced.expiry_time_ms) == (milliseconds, milliseconds)
@@ -225,7 +223,7 @@ binds = st.builds(
 
 
 def shuffled(request: Any) -> Any:
-    """Return an equal request whose map was filled in the opposite order."""
+    """Return an equal request with its map filled in the opposite order."""
     other = type(request).FromString(request.SerializeToString())
     if isinstance(other, pb.BindAccountRequest) and other.HasField("template_form"):
         values = dict(request.template_form.form_values)
@@ -236,7 +234,7 @@ def shuffled(request: Any) -> Any:
 
 
 @given(syncs | binds)
-def test_the_body_of_a_valid_request_is_the_same_bytes_at_every_attempt(request: Any) -> None:
+def test_equal_valid_requests_have_equal_bodies(request: Any) -> None:
     rpc = sync_linkage.RPC if isinstance(request, pb.SyncLinkageRequest) else bind_account.RPC
     assert not violations(rpc.rules, request)
     command = rpc.command(request)
@@ -252,7 +250,7 @@ def test_the_body_of_a_valid_request_is_the_same_bytes_at_every_attempt(request:
 # -- replies
 
 
-def test_a_success_of_sync_linkage_is_replied_verbatim() -> None:
+def test_the_reply_to_sync_linkage_contains_the_result_unchanged() -> None:
     answer = replace(verified(), result=Result("S", "SUCCESS", "0000", " 成功\n"))
     expected = pb.SyncLinkageResponse(
         result=pb.Result(status="S", code="SUCCESS", code_id="0000", message=" 成功\n"),
@@ -263,7 +261,7 @@ def test_a_success_of_sync_linkage_is_replied_verbatim() -> None:
 
 
 @pytest.mark.parametrize("rpc", RPCS.values(), ids=lambda rpc: rpc.name)
-def test_the_least_success_is_a_success(rpc: Rpc) -> None:
+def test_a_result_with_status_s_only_is_a_success(rpc: Rpc) -> None:
     answer = replace(verified(code=""), response_time=None, tracer_id="")
     response: Any = rpc.reply(answer)
     assert response == rpc.response(result=pb.Result(status="S"))
@@ -273,7 +271,7 @@ def test_the_least_success_is_a_success(rpc: Rpc) -> None:
 
 
 @pytest.mark.parametrize("rpc", RPCS.values(), ids=lambda rpc: rpc.name)
-def test_the_time_of_an_answer_is_told_in_utc(rpc: Rpc) -> None:
+def test_the_response_time_is_in_utc(rpc: Rpc) -> None:
     hong_kong = timezone(timedelta(hours=8))
     answer = replace(verified(), response_time=datetime(2026, 3, 1, 16, 0, 1, tzinfo=hong_kong))
     response: Any = rpc.reply(answer)
@@ -299,13 +297,10 @@ NEED_BIND: Final[list[tuple[object, bool | None]]] = [
 ]
 
 
-@pytest.mark.parametrize(("said", "read"), NEED_BIND, ids=[repr(said) for said, _ in NEED_BIND])
-def test_need_bind_is_set_where_alipayhk_said_true_or_false(said: object, read: bool | None) -> None:
-    response = bind_account.reply(verified(needBind=said))
+@pytest.mark.parametrize(("value", "read"), NEED_BIND, ids=[repr(value) for value, _ in NEED_BIND])
+def test_need_bind_is_set_only_for_true_and_false(value: object, read: bool | None) -> None:
+    response = bind_account.reply(verified(needBind=value))
     assert (response.need_bind if response.HasField("need_bind") else None) is read
-
-
-def test_need_bind_is_unset_where_alipayhk_said_nothing() -> None:
     assert not bind_account.reply(verified()).HasField("need_bind")
 
 
@@ -349,7 +344,7 @@ def text(value: object) -> str:
 
 ACCOUNTS: Final[dict[str, tuple[object, pb.Account | None]]] = {
     "an object, as in the sample": (ACCOUNT, WHOLE),
-    "a string that holds an object, as in the table": (text(ACCOUNT), WHOLE),
+    "a string with an object, as in the table": (text(ACCOUNT), WHOLE),
     "a merchant that is a string, too": (
         {"merchant": text(ACCOUNT["merchant"])},
         pb.Account(merchant=MERCHANT),
@@ -358,16 +353,16 @@ ACCOUNTS: Final[dict[str, tuple[object, pb.Account | None]]] = {
         {"merchant": {"merchantId": "m2"}},
         pb.Account(merchant=pb.Merchant(merchant_account_id="m2")),
     ),
-    "the deprecated name beside an empty new one": (
+    "the deprecated name and an empty new one": (
         {"merchant": {"merchantAccountId": "", "merchantId": "m2"}},
         pb.Account(merchant=pb.Merchant(merchant_account_id="m2")),
     ),
     "an empty object": ({}, pb.Account()),
-    "members of other kinds are no text": (
+    "members of other types are ignored": (
         {"accountId": 88701108, "type": None, "status": ["VALID"], "name": {"en": "x"}, "phone": True},
         pb.Account(),
     ),
-    "members that nobody knows": ({"accountId": "1", "new": {"a": [1]}}, pb.Account(account_id="1")),
+    "unknown members": ({"accountId": "1", "new": {"a": [1]}}, pb.Account(account_id="1")),
     "no merchant": ({"accountId": "1"}, pb.Account(account_id="1")),
     "a merchant that is neither object nor JSON": (
         {"accountId": "1", "merchant": "m1"},
@@ -378,17 +373,17 @@ ACCOUNTS: Final[dict[str, tuple[object, pb.Account | None]]] = {
     "a number": (1, None),
     "an empty string": ("", None),
     "a string that is no JSON": ("{", None),
-    "a string that holds an array": ("[]", None),
+    "a string with an array": ("[]", None),
     "a string with two members of one name": ('{"accountId":"1","accountId":"2"}', None),
     "a string nested too deeply": ('{"a":' * 40 + "1" + "}" * 40, None),
 }
 
 
-@pytest.mark.parametrize(("said", "read"), ACCOUNTS.values(), ids=ACCOUNTS.keys())
-def test_an_account_is_read_leniently_and_never_undoes_the_success(
-    said: object, read: pb.Account | None
+@pytest.mark.parametrize(("value", "read"), ACCOUNTS.values(), ids=ACCOUNTS.keys())
+def test_an_account_is_read_leniently_and_the_success_remains(
+    value: object, read: pb.Account | None
 ) -> None:
-    response = bind_account.reply(verified(accountInfo=said))
+    response = bind_account.reply(verified(accountInfo=value))
     assert response.result.status == "S"
     assert (response.account if response.HasField("account") else None) == read
 
@@ -410,7 +405,7 @@ json_values: st.SearchStrategy[Any] = st.recursive(
 
 
 @given(account=json_values, need_bind=json_values)
-def test_no_optional_member_undoes_a_success(account: object, need_bind: object) -> None:
+def test_a_success_remains_whatever_the_optional_members_are(account: object, need_bind: object) -> None:
     response = bind_account.reply(verified(accountInfo=account, needBind=need_bind))
     assert response.result.status == "S"
     assert response.SerializeToString()

@@ -1,4 +1,4 @@
-"""The server in this process: its ports, TLS, health and reflection, and a stop that loses no call."""
+"""The server in this process: its ports, TLS, health, reflection and a graceful stop."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ from tests.service.files import TlsFiles
 
 STATUS: Final = health_pb2.HealthCheckResponse
 NOTICED_S: Final = 10.0
-"""In which even a busy machine notices what takes 0.2 seconds."""
+"""Long enough for a busy machine to do something that normally takes 0.2 seconds."""
 SERVICE: Final = "alipayhk.linkage.v1.LinkageService"
 
 
 @dataclass
 class Running:
-    """A server that listens."""
+    """A running server."""
 
     server: Server
     metrics: Metrics
     address: str
 
     def channel(self, credentials: grpc.ChannelCredentials | None = None) -> Any:
-        """Connect."""
+        """Return a channel to the server."""
         if credentials is None:
             return grpc.aio.insecure_channel(self.address)
         return grpc.aio.secure_channel(self.address, credentials)
@@ -57,7 +57,7 @@ Serve = Callable[..., AbstractAsyncContextManager[Running]]
 
 @pytest.fixture
 def serve(environ: dict[str, str]) -> Serve:
-    """Return what starts a server over a fake client."""
+    """Return a context manager that runs a server with a fake client."""
 
     @asynccontextmanager
     async def serve(behaviour: Behaviour | None = None, **changes: str) -> AsyncIterator[Running]:
@@ -74,12 +74,12 @@ def serve(environ: dict[str, str]) -> Serve:
 
 
 def linkage(channel: Any) -> Any:
-    """Return a stub, which generated code leaves untyped."""
+    """Return a stub; the generated code is not typed."""
     return LinkageServiceStub(channel)  # type: ignore[no-untyped-call]
 
 
 async def refused(calling: Any) -> tuple[str, str]:
-    """Return the code and reason of a call that fails; no reason where it is not ours."""
+    """Return the code and reason of a failing call; the reason is empty if the status is not ours."""
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await calling
     info = ErrorInfo()
@@ -109,7 +109,7 @@ async def test_both_rpcs_are_served_and_counted(serve: Serve) -> None:
             assert running.metrics.registry.get_sample_value("grpc_server_handled_total", labels) == 1
 
 
-async def test_what_is_refused_arrives_with_its_details(serve: Serve) -> None:
+async def test_a_refused_call_has_its_details(serve: Serve) -> None:
     async with serve() as running, running.channel() as channel:
         stub = linkage(channel)
         assert await refused(stub.SyncLinkage(pb.SyncLinkageRequest())) == (
@@ -122,7 +122,7 @@ async def test_what_is_refused_arrives_with_its_details(serve: Serve) -> None:
         assert await refused(raw(b"\x00" * 70_000)) == ("RESOURCE_EXHAUSTED", "")
 
 
-async def test_health_is_told_for_everything_that_is_asked_for(serve: Serve) -> None:
+async def test_health_has_a_status_for_each_service(serve: Serve) -> None:
     async with serve() as running, running.channel() as channel:
         for service in ("", SERVICE, "liveness"):
             assert await health(channel, service) == STATUS.SERVING
@@ -161,7 +161,7 @@ async def test_reflection_can_be_turned_off(serve: Serve) -> None:
         assert failure.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
-async def test_a_stop_answers_what_is_under_way_and_refuses_what_comes(serve: Serve) -> None:
+async def test_a_stop_finishes_calls_in_flight_and_refuses_new_ones(serve: Serve) -> None:
     gate = Gate(sent=True)
     async with serve(gate, DRAIN_DELAY_S="0.5", STOP_GRACE_S="5") as running, running.channel() as channel:
         stub = linkage(channel)
@@ -181,9 +181,12 @@ async def test_a_stop_answers_what_is_under_way_and_refuses_what_comes(serve: Se
         await stopping
 
 
-async def test_a_stop_waits_no_longer_than_its_grace(serve: Serve, log_lines: Any) -> None:
+async def test_a_stop_waits_no_longer_than_the_grace_period(serve: Serve, log_lines: Any) -> None:
     gate = Gate(sent=True)
-    async with serve(gate, STOP_GRACE_S="0.1") as running, running.channel() as channel:
+    async with (
+        serve(gate, STOP_GRACE_S="0.1", UPSTREAM_TIMEOUT_S="1") as running,
+        running.channel() as channel,
+    ):
         stub = linkage(channel)
         call = asyncio.ensure_future(stub.SyncLinkage(sync_request(), timeout=0.5))
         await gate.reached.wait()
@@ -194,7 +197,7 @@ async def test_a_stop_waits_no_longer_than_its_grace(serve: Serve, log_lines: An
 
 
 @pytest.mark.parametrize("setting", ["LISTEN", "HEALTH_LISTEN"])
-async def test_listener_that_stops_by_itself_is_noticed(serve: Serve, setting: str) -> None:
+async def test_an_unexpected_stop_of_a_listener_is_noticed(serve: Serve, setting: str) -> None:
     async with serve(HEALTH_LISTEN="127.0.0.1:0") as running:
         noticing = asyncio.create_task(running.server.listener_stopped())
         done, _ = await asyncio.wait({noticing}, timeout=1)
@@ -206,7 +209,7 @@ async def test_listener_that_stops_by_itself_is_noticed(serve: Serve, setting: s
             assert (await noticing).setting == setting
 
 
-async def test_a_port_that_is_taken_is_named(serve: Serve) -> None:
+async def test_a_port_in_use_is_named(serve: Serve) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         for setting in ("LISTEN", "HEALTH_LISTEN"):
@@ -217,7 +220,9 @@ async def test_a_port_that_is_taken_is_named(serve: Serve) -> None:
                 await serve(**{setting: f"127.0.0.1:{port}"}).__aenter__()
 
 
-async def test_callers_are_known_by_their_certificates(serve: Serve, tls: TlsFiles, tmp_path: Path) -> None:
+async def test_callers_are_identified_by_their_certificates(
+    serve: Serve, tls: TlsFiles, tmp_path: Path
+) -> None:
     callers = tmp_path / "callers.toml"
     callers.write_text('[callers.loyalty]\nsan = ["spiffe://corp/loyalty"]\nmethods = ["SyncLinkage"]')
     ca, pair = tls.ca.read_bytes(), (tls.key.read_bytes(), tls.certificate.read_bytes())
@@ -242,7 +247,7 @@ async def test_callers_are_known_by_their_certificates(serve: Serve, tls: TlsFil
 # -- the operators' listener
 
 
-async def test_operators_see_metrics_and_whether_to_send_calls(serve: Serve) -> None:
+async def test_operators_get_metrics_and_readiness(serve: Serve) -> None:
     async with serve() as running, aiohttp.ClientSession() as session:
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]

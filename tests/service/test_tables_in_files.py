@@ -1,7 +1,8 @@
-"""CALLERS_FILE and RESULT_CODES_FILE: what they may hold, and every fault at once."""
+"""CALLERS_FILE and RESULT_CODES_FILE: their valid contents, and every fault in one error."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,7 +41,7 @@ methods = ["SyncLinkage", "BindAccount"]
 """
 
 
-def test_callers_have_the_names_that_the_file_gives_them(tmp_path: Path) -> None:
+def test_callers_have_the_names_of_the_file(tmp_path: Path) -> None:
     callers = callers_file(file(tmp_path, TWO))
     loyalty = Caller("loyalty", frozenset({"SyncLinkage"}), 50)
     billing = Caller("billing", frozenset({"SyncLinkage", "BindAccount"}), None)
@@ -87,15 +88,7 @@ NO_NAMES: Final = {
 }
 
 
-@pytest.mark.parametrize(("san", "what"), NO_NAMES.items())
-def test_what_can_name_no_caller_is_refused_without_its_text(tmp_path: Path, san: str, what: str) -> None:
-    text = f'[callers.a]\nsan = ["x", "{san}"]\nmethods = ["SyncLinkage"]'
-    with pytest.raises(ValueError, match=r".") as failure:
-        callers_file(file(tmp_path, text))
-    assert str(failure.value) == f"[callers.a] has as item 2 of san {what}{ONLY}"
-
-
-def test_anybody_may_call_everything_where_there_is_no_list() -> None:
+def test_every_caller_is_allowed_every_method_if_there_is_no_list() -> None:
     assert Caller("", frozenset(METHODS), None) == ANYBODY
 
 
@@ -149,20 +142,19 @@ CALLERS_FAULTS: Final = {
             NEEDS_METHODS.replace(".a", ".b"),
         ]
     ),
+    **{
+        f'[callers.a]\nsan = ["x", "{san}"]\nmethods = ["SyncLinkage"]': (
+            f"[callers.a] has as item 2 of san {fault}{ONLY}"
+        )
+        for san, fault in NO_NAMES.items()
+    },
 }
 
 
-def test_an_e_mail_address_that_is_given_twice_is_not_written_either(tmp_path: Path) -> None:
+def test_a_fault_about_a_duplicate_does_not_repeat_an_e_mail_address(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r".") as failure:
         callers_file(file(tmp_path, '[callers.a]\nsan = ["chan@x", "chan@x"]\nmethods = ["SyncLinkage"]'))
     assert "chan" not in str(failure.value)
-
-
-@pytest.mark.parametrize(("text", "fault"), CALLERS_FAULTS.items())
-def test_every_fault_of_callers_is_named(tmp_path: Path, text: str, fault: str) -> None:
-    with pytest.raises(ValueError, match=r".") as failure:
-        callers_file(file(tmp_path, text))
-    assert str(failure.value) == fault
 
 
 # -- result codes
@@ -188,8 +180,8 @@ def test_an_empty_file_adds_nothing(tmp_path: Path) -> None:
     assert result_codes_file(file(tmp_path, "")) == ResultCodes()
 
 
-def test_no_result_code_can_be_made_an_invitation_to_retry() -> None:
-    inviting = {
+def test_no_result_code_can_get_a_grpc_code_that_suggests_a_retry() -> None:
+    suggesting_retry = {
         StatusCode.OK,
         StatusCode.CANCELLED,
         StatusCode.UNKNOWN,
@@ -201,8 +193,8 @@ def test_no_result_code_can_be_made_an_invitation_to_retry() -> None:
         StatusCode.DATA_LOSS,
         StatusCode.UNAUTHENTICATED,
     }
-    assert not set(ALLOWED.values()) & inviting
-    assert set(ALLOWED.values()) | inviting == set(StatusCode)
+    assert not set(ALLOWED.values()) & suggesting_retry
+    assert set(ALLOWED.values()) | suggesting_retry == set(StatusCode)
 
 
 ONLY_RPCS: Final = "may hold the tables SyncLinkage and BindAccount only"
@@ -237,18 +229,26 @@ CODES_FAULTS: Final = {
 }
 
 
-@pytest.mark.parametrize(("text", "fault"), CODES_FAULTS.items())
-def test_every_fault_of_result_codes_is_named(tmp_path: Path, text: str, fault: str) -> None:
+@pytest.mark.parametrize(
+    ("read", "text", "fault"),
+    [
+        *((callers_file, *row) for row in CALLERS_FAULTS.items()),
+        *((result_codes_file, *row) for row in CODES_FAULTS.items()),
+    ],
+)
+def test_the_error_names_every_fault_without_values(
+    tmp_path: Path, read: Callable[[str], object], text: str, fault: str
+) -> None:
     with pytest.raises(ValueError, match=r".") as failure:
-        result_codes_file(file(tmp_path, text))
+        read(file(tmp_path, text))
     assert str(failure.value) == fault
 
 
-# -- whatever they hold
+# -- arbitrary tables
 
 
 def toml(value: Any) -> str:
-    """Write a value as TOML writes it in one line."""
+    """Return a value as TOML in one line."""
     if isinstance(value, dict):
         return "{" + ",".join(f"{toml(name)}={toml(item)}" for name, item in value.items()) + "}"
     if isinstance(value, list):
@@ -268,7 +268,7 @@ values: st.SearchStrategy[Any] = st.recursive(
 
 @given(tables=st.dictionaries(names, values, max_size=3))
 @settings(suppress_health_check=FIXTURES_ARE_FINE)
-def test_any_table_is_read_or_refused_with_a_value_error(tables: dict[str, Any], tmp_path: Path) -> None:
+def test_any_table_is_read_or_raises_value_error(tables: dict[str, Any], tmp_path: Path) -> None:
     path = file(tmp_path, "\n".join(f"{toml(name)} = {toml(value)}" for name, value in tables.items()))
     faults = []
     for read in (callers_file, result_codes_file):

@@ -1,4 +1,4 @@
-"""The supervisor of workers: it stops whenever it is told to, and ends as its workers do."""
+"""The supervisor of workers stops at a signal at any moment, and its exit status is that of its workers."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
 
@@ -25,98 +26,89 @@ from tests.peers.processes import run
 
 @pytest.fixture(autouse=True)
 def signals() -> Iterator[None]:
-    """Leave signals as they were found."""
+    """Restore the signal handlers after the test."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     yield
     for number, handler in handlers.items():
         signal.signal(number, handler)
 
 
-class Telling(io.StringIO):
-    """A log whose first line, with which the supervisor begins to wait, is answered by a signal."""
+class StoppingLog(io.StringIO):
+    """A log that sends a signal at the first line, which the supervisor writes when it starts to wait."""
 
     def __init__(self, number: signal.Signals) -> None:
         super().__init__()
         self._number = number
 
     def write(self, line: str) -> int:
-        """Tell the supervisor to stop."""
+        """Send the signal."""
         os.kill(os.getpid(), self._number)
         return len(line)
 
 
-def test_a_signal_may_come_at_any_moment(tmp_path: Path) -> None:
-    ended = run(sys.executable, "-m", "tests.service.any_moment", tmp_path, patience_s=30)
-    assert (ended.status, ended.said) == (0, "stopped each time\n")
+def test_a_signal_at_any_moment_stops_the_supervisor(tmp_path: Path) -> None:
+    done = run(sys.executable, "-m", "tests.service.any_moment", tmp_path, patience_s=30)
+    assert (done.status, done.said) == (0, "stopped each time\n")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_worker_that_does_not_listen_to_signals_yet_is_stopped_well(
+def test_a_worker_without_signal_handlers_is_stopped_with_status_0(
     number: signal.Signals, tmp_path: Path
 ) -> None:
-    set_up_logs("info", Telling(number))
+    set_up_logs("info", StoppingLog(number))
     assert _Supervisor(["sleep", "60"], tmp_path).run(2) == 0
 
 
-@pytest.mark.parametrize("worker", ["exit 3", "kill -KILL $$", "kill -INT $$"])
-def test_a_worker_that_stops_in_its_own_way_is_told_of(worker: str, tmp_path: Path) -> None:
-    ready = tmp_path / "ready"
-    words = f"trap '{worker}' TERM; touch {ready}; while :; do sleep 0.02; done"
+@contextmanager
+def sigterm_after(file: Path, delay_s: float = 0.0) -> Iterator[None]:
+    """Send SIGTERM to this process some seconds after a file exists."""
 
     def stop() -> None:
-        while not ready.exists():
+        while not file.exists():
             time.sleep(0.01)
+        time.sleep(delay_s)
         os.kill(os.getpid(), signal.SIGTERM)
 
     stopping = Thread(target=stop)
     stopping.start()
-    ended = _Supervisor(["sh", "-c", words], tmp_path).run(1)
+    yield
     stopping.join()
-    assert ended == {"exit 3": 3, "kill -KILL $$": signal.SIGKILL, "kill -INT $$": 0}[worker]
 
 
-def test_a_worker_that_would_end_the_same_way_again_ends_them_all(tmp_path: Path) -> None:
+@pytest.mark.parametrize("worker", ["exit 3", "kill -KILL $$", "kill -INT $$"])
+def test_the_status_of_a_stopped_worker_is_the_supervisors(worker: str, tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
+    words = f"trap '{worker}' TERM; touch {ready}; while :; do sleep 0.02; done"
+    with sigterm_after(ready):
+        status = _Supervisor(["sh", "-c", words], tmp_path).run(1)
+    assert status == {"exit 3": 3, "kill -KILL $$": signal.SIGKILL, "kill -INT $$": 0}[worker]
+
+
+def test_a_worker_with_a_permanent_error_stops_all_workers(tmp_path: Path) -> None:
     assert _Supervisor(["sh", "-c", "exit 78"], tmp_path).run(2) == 78
 
 
-def test_worker_whose_listener_stopped_is_replaced(tmp_path: Path) -> None:
+def test_a_worker_with_a_stopped_listener_is_replaced(tmp_path: Path) -> None:
     mark = tmp_path / "stopped"
     words = f"mkdir {mark} 2>/dev/null && exit {EX_SOFTWARE}; touch {tmp_path}/replaced; exec sleep 60"
-
-    def stop() -> None:
-        while not (tmp_path / "replaced").exists():
-            time.sleep(0.05)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    stopping = Thread(target=stop)
-    stopping.start()
-    assert _Supervisor(["sh", "-c", words], tmp_path).run(1) == 0
-    stopping.join()
+    with sigterm_after(tmp_path / "replaced"):
+        assert _Supervisor(["sh", "-c", words], tmp_path).run(1) == 0
 
 
-def test_a_hopeless_worker_ends_no_other_one_that_serves(
+def test_a_permanent_error_does_not_stop_a_serving_worker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file that was edited wrongly keeps it from starting again; the others have read the right one."""
+    """A wrongly edited file prevents a restart; the other workers have read the correct file."""
     monkeypatch.setattr(workers, "SERVES_AFTER_S", 0.5)
     mark = tmp_path / "first"
-    # The first to make the mark serves; the other one fails, and so does each that is to replace it.
-    words = f"mkdir {mark} 2>/dev/null && exec sleep 60; sleep 1; echo x >> {tmp_path}/failed; exit 78"
-
-    def stop() -> None:
-        while not (tmp_path / "failed").exists():
-            time.sleep(0.05)
-        time.sleep(3)  # in which it would be tried again
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    stopping = Thread(target=stop)
-    stopping.start()
-    assert _Supervisor(["sh", "-c", words], tmp_path).run(2) == 78
-    stopping.join()
-    assert (tmp_path / "failed").read_text() == "x\n", "it is tried again after a while, not at once"
+    # The first worker creates the mark and serves. The other one and each replacement fail.
+    words = f"mkdir {mark} 2>/dev/null && exec sleep 60; sleep 0.7; echo x >> {tmp_path}/failed; exit 78"
+    with sigterm_after(tmp_path / "failed", delay_s=2):  # long enough for a wrong second attempt
+        assert _Supervisor(["sh", "-c", words], tmp_path).run(2) == 78
+    assert (tmp_path / "failed").read_text() == "x\n", "the next attempt comes after a delay"
 
 
-def test_a_port_of_others_is_not_shared() -> None:
+def test_a_port_of_another_program_is_not_shared() -> None:
     with socket.socket() as other:
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         other.bind(("127.0.0.1", 0))

@@ -28,11 +28,11 @@ if _version_not_supported:
 class LinkageServiceStub(object):
     """Account linkage with the AlipayHK wallet.
 
-    OK means that AlipayHK said S in an answer whose signature was verified (or, with
-    resolved_by_operator, that a person recorded so). Every other status made by this service carries a
-    google.rpc.ErrorInfo with domain "linkage.alipayhk", a reason of ErrorReason, and metadata whose
-    "outcome" (not_sent, rejected, unknown) says what happened and whose "retry" (same_request_id,
-    new_request_id, never, operator) says what to do next. A status without it means: unknown.
+    OK means that AlipayHK returned S in a response with a valid signature, or, with resolved_by_operator,
+    that an operator recorded the success. Every other status of this service carries a
+    google.rpc.ErrorInfo with the domain "linkage.alipayhk" and a reason from ErrorReason. In its metadata,
+    "outcome" (not_sent, rejected, unknown) is what happened, and "retry" (same_request_id, new_request_id,
+    never, operator) is what to do next. Treat a status without ErrorInfo as unknown.
     """
 
     def __init__(self, channel):
@@ -56,18 +56,18 @@ class LinkageServiceStub(object):
 class LinkageServiceServicer(object):
     """Account linkage with the AlipayHK wallet.
 
-    OK means that AlipayHK said S in an answer whose signature was verified (or, with
-    resolved_by_operator, that a person recorded so). Every other status made by this service carries a
-    google.rpc.ErrorInfo with domain "linkage.alipayhk", a reason of ErrorReason, and metadata whose
-    "outcome" (not_sent, rejected, unknown) says what happened and whose "retry" (same_request_id,
-    new_request_id, never, operator) says what to do next. A status without it means: unknown.
+    OK means that AlipayHK returned S in a response with a valid signature, or, with resolved_by_operator,
+    that an operator recorded the success. Every other status of this service carries a
+    google.rpc.ErrorInfo with the domain "linkage.alipayhk" and a reason from ErrorReason. In its metadata,
+    "outcome" (not_sent, rejected, unknown) is what happened, and "retry" (same_request_id, new_request_id,
+    never, operator) is what to do next. Treat a status without ErrorInfo as unknown.
     """
 
     def SyncLinkage(self, request, context):
-        """Tell AlipayHK that a membership or card was bound to, or unbound from, a wallet user.
+        """Report to AlipayHK that a membership or card was bound to, or unbound from, a wallet user.
 
-        AlipayHK's "Synchronize Account Linkage Status" (BINDING_SYNC), header-signed. Idempotent by
-        request_id: the same request may be repeated with the same id and the same content.
+        AlipayHK's API "Synchronize Account Linkage Status" (BINDING_SYNC), header-signed. It is idempotent
+        by request_id: a caller can repeat a request with the same id and the same content.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -76,8 +76,9 @@ class LinkageServiceServicer(object):
     def BindAccount(self, request, context):
         """Bind a bill account to a wallet user.
 
-        AlipayHK's "Account Binding" (alipay.intl.merchant.account.bind), envelope-signed. AlipayHK makes
-        no promise of idempotency for it: it is sent once, and an unknown outcome is for an operator.
+        AlipayHK's API "Account Binding" (alipay.intl.merchant.account.bind), envelope-signed. AlipayHK does
+        not document it as idempotent. So a request is sent once, and an operator resolves an unknown
+        outcome.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -107,11 +108,11 @@ def add_LinkageServiceServicer_to_server(servicer, server):
 class LinkageService(object):
     """Account linkage with the AlipayHK wallet.
 
-    OK means that AlipayHK said S in an answer whose signature was verified (or, with
-    resolved_by_operator, that a person recorded so). Every other status made by this service carries a
-    google.rpc.ErrorInfo with domain "linkage.alipayhk", a reason of ErrorReason, and metadata whose
-    "outcome" (not_sent, rejected, unknown) says what happened and whose "retry" (same_request_id,
-    new_request_id, never, operator) says what to do next. A status without it means: unknown.
+    OK means that AlipayHK returned S in a response with a valid signature, or, with resolved_by_operator,
+    that an operator recorded the success. Every other status of this service carries a
+    google.rpc.ErrorInfo with the domain "linkage.alipayhk" and a reason from ErrorReason. In its metadata,
+    "outcome" (not_sent, rejected, unknown) is what happened, and "retry" (same_request_id, new_request_id,
+    never, operator) is what to do next. Treat a status without ErrorInfo as unknown.
     """
 
     @staticmethod
