@@ -1,4 +1,4 @@
-"""Repeated, early, late and unsolicited answers on real sockets: none of them answers another request."""
+"""Repeated, early, late and unsolicited responses on real sockets: none is matched to another request."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LOST: Final = (errors.ConnectionLost, True)
 
 
 def answer(body: str, *lines: str, signature: str = "same") -> bytes:
-    """Write an answer; without `lines` its body is its Tracer-Id too."""
+    """Return a response as bytes; without `lines` its body is also its Tracer-Id."""
     lines = lines or (f"Tracer-Id: {body}",)
     head = ["HTTP/1.1 200 OK", f"Content-Length: {len(body)}", f"Signature: {signature}", *lines, "", ""]
     return "\r\n".join(head).encode() + body.encode()
@@ -77,7 +77,7 @@ async def closed(wire: Wire) -> None:
 
 
 def counting(bend: Callable[[Wire, int], Awaitable[None]]) -> Callable[[Wire], Awaitable[None]]:
-    """Answer the n-th request, over all connections, with `n`; then do something else."""
+    """Respond to the n-th request, over all connections, with `n`; then run the test's own action."""
 
     async def script(wire: Wire) -> None:
         while True:
@@ -102,7 +102,7 @@ EXTRAS: Final = {
 
 @pytest.mark.parametrize("extra", EXTRAS.values(), ids=EXTRAS.keys())
 @pytest.mark.parametrize("after_s", [0.02, QUARANTINE_S + 0.2], ids=["in the quarantine", "while idle"])
-async def test_bytes_that_nobody_asked_for_close_the_connection(
+async def test_unexpected_bytes_close_the_connection(
     channel: Channel, extra: bytes, after_s: float
 ) -> None:
     ended = asyncio.Event()
@@ -124,7 +124,7 @@ async def test_bytes_that_nobody_asked_for_close_the_connection(
 
 
 @pytest.mark.parametrize("extra", EXTRAS.values(), ids=EXTRAS.keys())
-async def test_bytes_behind_an_answer_are_never_another_answer(channel: Channel, extra: bytes) -> None:
+async def test_bytes_after_a_response_are_never_another_response(channel: Channel, extra: bytes) -> None:
     async def script(wire: Wire) -> None:
         while True:
             await wire.request()
@@ -135,12 +135,12 @@ async def test_bytes_behind_an_answer_are_never_another_answer(channel: Channel,
         first = await ask(opened, upstream)
         await rested()
         second = await ask(opened, upstream)
-    # What is no HTTP may make a parser refuse the whole segment.
+    # If the bytes are not HTTP, a parser may refuse the whole segment.
     assert bodies(first) == [b"1"] or first.ending == LOST
     assert bodies(second) == [b"2"]
 
 
-async def test_a_second_answer_in_the_segment_of_the_first_closes_the_connection(channel: Channel) -> None:
+async def test_second_response_in_the_same_segment_closes_the_connection(channel: Channel) -> None:
     async def script(wire: Wire) -> None:
         while True:
             await wire.request()
@@ -153,7 +153,7 @@ async def test_a_second_answer_in_the_segment_of_the_first_closes_the_connection
     assert len(upstream.wires) == 3
 
 
-async def test_bytes_in_the_kernel_are_seen_before_the_next_request_is_written(channel: Channel) -> None:
+async def test_bytes_in_the_kernel_are_noticed_before_the_next_request_is_written(channel: Channel) -> None:
     pushed = asyncio.Event()
 
     async def bend(wire: Wire, number: int) -> None:
@@ -165,14 +165,14 @@ async def test_bytes_in_the_kernel_are_seen_before_the_next_request_is_written(c
         first = await ask(opened, upstream)
         await rested()
         pushed.set()
-        # The server writes in the next pass of the loop: the client's own loop has not read by then.
+        # The server writes in the next pass of the event loop, so the client has not read the bytes yet.
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         second = await ask(opened, upstream)
     assert bodies(first, second) == [b"1", b"2"]
 
 
-async def test_an_answer_before_any_request_means_that_nothing_was_sent() -> None:
+async def test_response_before_any_request_means_not_sent() -> None:
     theirs, ours = socket.socketpair()
     with theirs, ours:
         ours.setblocking(False)
@@ -184,7 +184,7 @@ async def test_an_answer_before_any_request_means_that_nothing_was_sent() -> Non
         made.abort()
 
 
-async def test_a_new_connection_that_ends_before_the_request_means_that_nothing_was_sent() -> None:
+async def test_new_connection_closed_before_the_request_means_not_sent() -> None:
     theirs, ours = socket.socketpair()
     with ours:
         ours.setblocking(False)
@@ -197,7 +197,7 @@ async def test_a_new_connection_that_ends_before_the_request_means_that_nothing_
 
 @pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")
 @pytest.mark.parametrize("reuse_connection", [True, False])
-async def test_an_answer_before_the_body_was_sent_is_no_answer(
+async def test_response_before_the_body_was_sent_is_not_accepted(
     channel: Channel, reuse_connection: bool
 ) -> None:
     async def script(wire: Wire) -> None:
@@ -212,7 +212,7 @@ async def test_an_answer_before_the_body_was_sent_is_no_answer(
     assert outcome.ending == LOST
 
 
-async def test_the_last_answer_again_is_not_believed_and_a_fresh_connection_gets_the_right_one(
+async def test_repeated_response_is_refused_and_a_new_connection_gets_the_right_one(
     channel: Channel,
 ) -> None:
     async def script(wire: Wire) -> None:
@@ -238,7 +238,7 @@ async def test_the_last_answer_again_is_not_believed_and_a_fresh_connection_gets
     ("since", "ending"),
     [(ANSWERS_REMEMBERED, (errors.Repeated, True)), (ANSWERS_REMEMBERED + 1, (None, True))],
 )
-async def test_the_last_64_answers_of_a_connection_are_remembered(
+async def test_last_64_responses_of_a_connection_are_remembered(
     since: int, ending: tuple[type[errors.CallError] | None, bool]
 ) -> None:
     async def script(wire: Wire) -> None:
@@ -255,7 +255,7 @@ async def test_the_last_64_answers_of_a_connection_are_remembered(
     assert len(upstream.wires) == 1
 
 
-async def test_equal_signatures_with_tracer_ids_of_their_own_are_two_answers(channel: Channel) -> None:
+async def test_equal_signatures_with_different_tracer_ids_are_two_responses(channel: Channel) -> None:
     async with (
         channel.upstream(counting(_nothing)) as upstream,
         transport(tls=channel.client) as opened,
@@ -268,7 +268,7 @@ async def test_equal_signatures_with_tracer_ids_of_their_own_are_two_answers(cha
     assert len(upstream.wires) == 1
 
 
-async def test_an_equal_tracer_id_with_another_signature_is_another_answer() -> None:
+async def test_equal_tracer_id_with_another_signature_is_another_response() -> None:
     async def script(wire: Wire) -> None:
         while True:
             await wire.request()
@@ -292,7 +292,7 @@ TRACERS: Final = {
 
 
 @pytest.mark.parametrize("lines", TRACERS.values(), ids=TRACERS.keys())
-async def test_an_answer_without_exactly_one_tracer_id_is_believed_and_its_connection_closed(
+async def test_response_without_exactly_one_tracer_id_is_accepted_and_its_connection_closed(
     channel: Channel, lines: tuple[str, ...]
 ) -> None:
     async def script(wire: Wire) -> None:
@@ -309,7 +309,7 @@ async def test_an_answer_without_exactly_one_tracer_id_is_believed_and_its_conne
     assert len(upstream.wires) == 2
 
 
-async def test_a_connection_is_not_reused_before_it_has_rested(channel: Channel) -> None:
+async def test_connection_is_not_reused_before_its_quarantine_is_over(channel: Channel) -> None:
     async with (
         channel.upstream(counting(_nothing)) as upstream,
         transport(tls=channel.client, quarantine_s=3600) as opened,
@@ -319,7 +319,7 @@ async def test_a_connection_is_not_reused_before_it_has_rested(channel: Channel)
     assert len(upstream.wires) == 3
 
 
-async def test_1xx_responses_before_an_answer_are_passed_over(channel: Channel) -> None:
+async def test_1xx_responses_before_a_response_are_skipped(channel: Channel) -> None:
     interim = b"HTTP/1.1 100 Continue\r\n\r\n" + b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
 
     async def script(wire: Wire) -> None:
@@ -336,7 +336,7 @@ async def test_1xx_responses_before_an_answer_are_passed_over(channel: Channel) 
     assert len(upstream.wires) == 1
 
 
-async def test_a_connection_that_the_other_side_closes_while_idle_is_not_used_again(
+async def test_connection_closed_by_the_other_side_while_idle_is_not_reused(
     channel: Channel,
 ) -> None:
     async def script(wire: Wire) -> None:
@@ -353,7 +353,7 @@ async def test_a_connection_that_the_other_side_closes_while_idle_is_not_used_ag
     assert len(upstream.wires) == 2
 
 
-async def test_nothing_is_reused_where_no_connection_may_be(channel: Channel) -> None:
+async def test_no_connection_is_reused_when_reuse_is_off(channel: Channel) -> None:
     async with (
         channel.upstream(counting(_nothing)) as upstream,
         transport(tls=channel.client, reuse_connections=False) as opened,
@@ -365,7 +365,7 @@ async def test_nothing_is_reused_where_no_connection_may_be(channel: Channel) ->
     assert all(request.values("Connection") == ["close"] for request in upstream.received)
 
 
-async def test_bytes_that_nobody_asked_for_close_a_tunnel(tls: Channel) -> None:
+async def test_unexpected_bytes_close_a_tunnel(tls: Channel) -> None:
     ended = asyncio.Event()
 
     async def bend(wire: Wire, number: int) -> None:
@@ -390,7 +390,7 @@ async def test_bytes_that_nobody_asked_for_close_a_tunnel(tls: Channel) -> None:
     assert len(upstream.wires) == len(proxy.wires) == 2
 
 
-async def test_many_calls_with_duplicates_at_random_get_their_own_answers(channel: Channel) -> None:
+async def test_many_calls_with_random_duplicates_get_their_own_responses(channel: Channel) -> None:
     """Each request names a number, and its answer must have that number."""
 
     async def script(wire: Wire) -> None:
@@ -421,4 +421,4 @@ async def test_many_calls_with_duplicates_at_random_get_their_own_answers(channe
 
 
 async def _nothing(_: Wire, __: int) -> None:
-    """Do nothing more."""
+    """Do nothing."""

@@ -1,4 +1,4 @@
-"""What goes out, byte for byte, over which connection, and through which proxy."""
+"""Sent requests: their exact bytes, their connection, and their proxy."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OK: Final = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 
 
 async def forever(wire: Wire) -> None:
-    """Answer every request on one connection."""
+    """Respond to every request on one connection."""
     while True:
         await wire.request()
         await wire.write(traced(OK))
@@ -36,7 +36,7 @@ async def forever(wire: Wire) -> None:
 
 @pytest.fixture
 def authority(tmp_path: Path) -> Authority:
-    """Return an authority that the client trusts."""
+    """Return a certificate authority that the client trusts."""
     return Authority(tmp_path, "known")
 
 
@@ -57,21 +57,21 @@ def authority(tmp_path: Path) -> Authority:
         "/a%3Fb%23c%25",
     ],
 )
-async def test_the_path_goes_out_byte_for_byte(path: str) -> None:
+async def test_path_is_sent_byte_for_byte(path: str) -> None:
     async with Upstream(replying(OK)) as upstream:
         await post_once(upstream.url, path=path)
     assert upstream.received[0].line == f"POST {path} HTTP/1.1"
 
 
 @pytest.mark.parametrize("path", ["/a?", "/a#b", "/a?b=c#d", "/a#"])
-async def test_a_path_that_cannot_go_out_as_it_was_signed_does_not_go_out(path: str) -> None:
+async def test_path_that_cannot_be_sent_as_signed_is_not_sent(path: str) -> None:
     async with Upstream(replying(OK)) as upstream:
         outcome = await post_once(upstream.url, path=path)
     lines = [request.line for request in upstream.received]
     assert (lines, outcome.sent) in [([], False), ([f"POST {path} HTTP/1.1"], True)]
 
 
-async def test_the_body_and_the_headers_go_out_as_they_were_sealed() -> None:
+async def test_body_and_headers_are_sent_as_sealed() -> None:
     body = '{"名":"陳",\r\n "b" : 1}'.encode() + b"\0\xff"
     headers = (
         ("Client-Id", "C"),
@@ -89,7 +89,7 @@ async def test_the_body_and_the_headers_go_out_as_they_were_sealed() -> None:
     assert request.values("Host") == [f"127.0.0.1:{upstream.port}"]
 
 
-async def test_no_request_says_what_it_was_made_with() -> None:
+async def test_no_request_names_aiohttp_or_python() -> None:
     async with Upstream(replying(OK)) as upstream:
         await post_once(upstream.url)
     (request,) = upstream.received
@@ -99,7 +99,7 @@ async def test_no_request_says_what_it_was_made_with() -> None:
     assert b"Python" not in request.head
 
 
-async def test_a_connection_is_kept_alive_where_it_may_be_reused() -> None:
+async def test_connection_is_kept_alive_when_reuse_is_allowed() -> None:
     async with Upstream(forever) as upstream, transport() as opened:
         for _ in range(3):
             assert (await post(opened, upstream.url, reuse_connection=True)).answer
@@ -108,7 +108,7 @@ async def test_a_connection_is_kept_alive_where_it_may_be_reused() -> None:
     assert all(request.values("Connection") != ["close"] for request in upstream.received)
 
 
-async def test_a_fresh_connection_is_taken_where_it_may_not() -> None:
+async def test_new_connection_is_used_when_reuse_is_not_allowed() -> None:
     async with Upstream(forever) as upstream, transport() as opened:
         assert (await post(opened, upstream.url, reuse_connection=True)).answer
         for _ in range(2):
@@ -117,11 +117,11 @@ async def test_a_fresh_connection_is_taken_where_it_may_not() -> None:
     assert [request.values("Connection") for request in upstream.received[1:]] == [["close"], ["close"]]
 
 
-async def test_a_kept_connection_that_died_is_not_mistaken_for_unsent() -> None:
+async def test_request_lost_on_a_dead_kept_connection_is_not_reported_as_unsent() -> None:
     async with Upstream(replying(traced(OK))) as upstream, transport() as opened:
         assert (await post(opened, upstream.url, reuse_connection=True)).answer
         again = await post(opened, upstream.url, reuse_connection=True)
-    # Either the close was noticed and a second connection served, or the loss counts as sent.
+    # Either the client noticed the close and used a new connection, or the request counts as sent.
     assert again.sent
     assert again.answer is not None or isinstance(again.error, errors.ConnectionLost)
 
@@ -146,7 +146,7 @@ async def test_no_cookie_is_ever_sent_back() -> None:
     assert [request.values("Cookie") for request in upstream.received] == [[], []]
 
 
-async def test_many_posts_at_once_do_not_wait_for_each_other() -> None:
+async def test_concurrent_posts_do_not_wait_for_each_other() -> None:
     gathered = asyncio.Event()
 
     async def meeting(wire: Wire) -> None:
@@ -162,7 +162,7 @@ async def test_many_posts_at_once_do_not_wait_for_each_other() -> None:
 
 
 @pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY"])
-async def test_the_proxy_of_the_environment_is_never_used(
+async def test_proxy_from_the_environment_is_never_used(
     name: str, monkeypatch: pytest.MonkeyPatch, authority: Authority
 ) -> None:
     async with Upstream(forever) as proxy, Upstream(forever, authority.server_context()) as secure:
@@ -173,7 +173,7 @@ async def test_the_proxy_of_the_environment_is_never_used(
         assert (len(upstream.received), len(secure.received), proxy.wires) == (1, 1, [])
 
 
-async def test_the_credentials_of_a_netrc_file_are_never_sent(
+async def test_credentials_from_a_netrc_file_are_never_sent(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login MARKED password MARKED\n")
@@ -198,7 +198,7 @@ async def test_a_tls_request_goes_through_a_tunnel_of_the_configured_proxy(autho
     assert outcome.answer is not None
     assert proxy.received[0].line == f"CONNECT 127.0.0.1:{upstream.port} HTTP/1.1"
     assert upstream.received[0].line == "POST /%7Eu?a=%2f HTTP/1.1"
-    # The proxy sees neither what is signed nor with what.
+    # The proxy sees neither the request nor its headers.
     assert not [name for name, _ in proxy.received[0].headers if name in {"Signature", "Client-Id"}]
 
 
@@ -236,7 +236,7 @@ async def test_a_proxy_that_hangs_means_not_sent(authority: Authority) -> None:
     assert outcome.ending == (errors.Unreachable, False)
 
 
-async def test_a_certificate_behind_a_tunnel_is_checked_too(authority: Authority, tmp_path: Path) -> None:
+async def test_certificate_behind_a_tunnel_is_checked(authority: Authority, tmp_path: Path) -> None:
     elsewhere = authority.server_context(host="elsewhere.example")
     async with Upstream(replying(OK), elsewhere) as upstream, Upstream(relaying) as proxy:
         outcome = await post_once(upstream.url, proxy=proxy.url, tls=authority.client_context())

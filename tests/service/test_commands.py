@@ -288,7 +288,7 @@ def test_an_unusable_key_file_is_reported_with_exit_78(
     for path, reason in (
         (tmp_path / "absent", "cannot be read: No such file or directory"),
         (text, "is neither PEM nor base64 DER"),
-        (curve, "holds a key that is not RSA"),
+        (curve, "contains a key that is not an RSA key"),
         (ring.encrypted, "is encrypted with a passphrase, which is not supported"),
     ):
         assert main(["keys", "inspect", str(path)]) == 78
