@@ -20,8 +20,9 @@ from clients.alipayhk.wire.messages import Headers, VerifiedRequest
 from clients.alipayhk.wire.protocols.header_signed import HeaderSigned
 from clients.alipayhk.wire.strict_json import member_bytes
 from tests.alipayhk.sides import REQUEST_ID, Sides, speaking
-from tests.alipayhk.upstream import Upstream, Wire, hanging, rested, transport
+from tests.alipayhk.upstream import Upstream, hanging, rested, transport
 from tests.ports import free_port
+from tests.raw_http import Peer
 
 BODY: Final = '{"requestId":"req-0001","userId":"2160000000000001","名":"陳大文 🧧"}'.encode()
 SUCCESS: Final[dict[str, object]] = {
@@ -45,7 +46,7 @@ class Wallet:
     answered_at: Callable[[], datetime] = now_utc
     opened: list[VerifiedRequest] = field(default_factory=list)
 
-    async def serve(self, wire: Wire) -> None:
+    async def serve(self, wire: Peer) -> None:
         """Respond to every request on one connection."""
         while True:
             received = await wire.request()
@@ -58,7 +59,7 @@ class Wallet:
             own = (("Tracer-Id", f"tracer-{len(self.opened)}"),)
             headers = own if self.headers is None else self.headers
             lines += [f"{name}: {value}" for name, value in (*sealed.headers, *headers)]
-            await wire.write("\r\n".join([*lines, "", ""]).encode() + body)
+            await wire.send("\r\n".join([*lines, "", ""]).encode() + body)
 
 
 @pytest.fixture(params=KINDS)
@@ -111,13 +112,13 @@ async def test_success_is_returned_verified(sides: Sides) -> None:
     assert verified.response_time is not None
     assert wallet.opened[0].body == json.loads(BODY)
     assert wallet.opened[0].encrypted is sides.encrypts
-    assert upstream.received[0].line == f"POST {sides.us.path} HTTP/1.1"
+    assert upstream.requests[0].line == f"POST {sides.us.path} HTTP/1.1"
 
 
 async def test_business_content_is_sent_unchanged(sides: Sides) -> None:
     async with Upstream(Wallet(sides).serve) as upstream:
         await call(sides, upstream)
-    (request,) = upstream.received
+    (request,) = upstream.requests
     if sides.encrypts:
         assert "陳".encode() not in request.body
     elif sides.us.protocol.name == HeaderSigned.name:
@@ -140,14 +141,14 @@ async def test_each_attempt_seals_the_same_content_again(sides: Sides) -> None:
         us = replace(sides.us, base_url=upstream.url)
         for _ in range(3):
             assert await client.call(us, REQUEST_ID, BODY, Attempt())
-    assert len({request.head + request.body for request in upstream.received}) == 3
+    assert len({request.raw + request.body for request in upstream.requests}) == 3
     assert [request.body for request in wallet.opened] == [json.loads(BODY)] * 3
-    times = [request.values("Request-Time") for request in upstream.received]
+    times = [request.values("Request-Time") for request in upstream.requests]
     times = times if times[0] else [[str(request.head["reqTime"])] for request in wallet.opened]
     assert len({time for (time,) in times}) == 3
     if sides.encrypts:
-        assert len({request.body for request in upstream.received}) == 3
-        assert len({request.values("Encrypt")[0] for request in upstream.received}) == 3
+        assert len({request.body for request in upstream.requests}) == 3
+        assert len({request.values("Encrypt")[0] for request in upstream.requests}) == 3
 
 
 async def test_configured_clock_and_random_source_are_used(header_sides: Sides) -> None:
@@ -160,7 +161,7 @@ async def test_configured_clock_and_random_source_are_used(header_sides: Sides) 
         us = replace(sides.us, base_url=upstream.url)
         for _ in range(2):
             assert await client.call(us, REQUEST_ID, BODY, Attempt())
-    first, second = upstream.received
+    first, second = upstream.requests
     assert first.body == second.body
     assert first.values("Signature") == second.values("Signature")
     assert first.values("Request-Time") == ["2024-05-22T01:12:21+00:00"]
@@ -169,7 +170,7 @@ async def test_configured_clock_and_random_source_are_used(header_sides: Sides) 
 async def test_connections_are_reused_for_idempotent_endpoints_only(sides: Sides) -> None:
     async with Upstream(Wallet(sides).serve) as upstream:
         await call(sides, upstream, times=3)
-    assert len(upstream.wires) == (1 if sides.us.idempotent else 3)
+    assert len(upstream.peers) == (1 if sides.us.idempotent else 3)
 
 
 @pytest.mark.parametrize("status", ["F", "U", "s", "", "X"])
@@ -211,10 +212,10 @@ async def test_malformed_response_has_http_status_and_tracer_id(sides: Sides) ->
 async def test_unsigned_response_has_its_unverified_code(sides: Sides) -> None:
     body = b'{"result":{"resultCode":"INVALID_SIGNATURE"}}'
 
-    async def refusing(wire: Wire) -> None:
+    async def refusing(wire: Peer) -> None:
         await wire.request()
         lines = ["HTTP/1.1 403 Forbidden", f"Content-Length: {len(body)}", "Retry-After: 9", "Tracer-Id: t"]
-        await wire.write("\r\n".join([*lines, "", ""]).encode() + body)
+        await wire.send("\r\n".join([*lines, "", ""]).encode() + body)
 
     async with Upstream(refusing) as upstream:
         with pytest.raises(errors.Unsigned) as caught:
@@ -232,9 +233,9 @@ async def test_unencrypted_response_is_refused_when_encryption_is_required(heade
 
 
 async def test_envelope_cut_by_the_end_of_the_connection_is_truncated(envelope_sides: Sides) -> None:
-    async def cutting(wire: Wire) -> None:
+    async def cutting(wire: Peer) -> None:
         await wire.request()
-        await wire.write(b'HTTP/1.1 200 OK\r\n\r\n{"response":{"head":{')
+        await wire.send(b'HTTP/1.1 200 OK\r\n\r\n{"response":{"head":{')
 
     async with Upstream(cutting) as upstream:
         with pytest.raises(errors.Truncated):

@@ -14,7 +14,8 @@ import pytest
 
 from clients.alipayhk.pairing import INTERIM_MAX
 from clients.alipayhk.wire import errors
-from tests.alipayhk.upstream import Upstream, Wire, post, replying, traced, transport
+from tests.alipayhk.upstream import Upstream, post, replying, traced, transport
+from tests.raw_http import Peer
 
 TIMEOUT_S: Final = 30.0
 SERVED_S: Final = 2.0
@@ -99,15 +100,15 @@ async def test_calls_proceed_while_others_get_endless_1xx_responses(
 async def test_at_most_64_1xx_responses_are_allowed_before_a_response(
     count: int, answered: bool, at_once: bool
 ) -> None:
-    async def script(wire: Wire) -> None:
+    async def script(wire: Peer) -> None:
         await wire.request()
         if at_once:
-            await wire.write(INTERIM * count)
+            await wire.send(INTERIM * count)
         else:
             for _ in range(count):
-                await wire.write(INTERIM)
+                await wire.send(INTERIM)
                 await asyncio.sleep(0)
-        await wire.write(OK)
+        await wire.send(OK)
 
     async with Upstream(script) as upstream, transport() as opened:
         outcome = await post(opened, upstream.url)

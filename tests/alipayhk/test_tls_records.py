@@ -11,7 +11,8 @@ import pytest
 
 from clients.alipayhk.tls_records import CountedRecords, count_records
 from tests.alipayhk.test_answer_pairing import answer, ask, bodies
-from tests.alipayhk.upstream import Authority, Upstream, Wire, rested, transport
+from tests.alipayhk.upstream import Authority, Upstream, rested, transport
+from tests.raw_http import Peer
 
 RECORD = b"\x17\x03\x03\x01\x02" + bytes(0x102)
 EMPTY_RECORD = b"\x17\x03\x03\x00\x00"
@@ -41,7 +42,7 @@ def test_a_transport_without_tls_has_no_records() -> None:
     assert count_records(asyncio.Transport()) is None
 
 
-def record(wire: Wire, data: bytes) -> tuple[bytes, asyncio.Transport]:
+def record(wire: Peer, data: bytes) -> tuple[bytes, asyncio.Transport]:
     """Encrypt bytes; return the record, not sent, and the transport below TLS."""
     protocol: Any = wire.writer.transport._ssl_protocol  # type: ignore[attr-defined]
     wire.writer.get_extra_info("ssl_object").write(data)
@@ -55,12 +56,12 @@ async def test_record_completed_after_the_next_request_is_not_its_response(
     authority = Authority(tmp_path, "known")
     pushed = asyncio.Event()
 
-    async def script(wire: Wire) -> None:
+    async def script(wire: Peer) -> None:
         await wire.request()
         if pushed.is_set():
-            await wire.write(answer("2"))
+            await wire.send(answer("2"))
             return
-        await wire.write(answer("1"))
+        await wire.send(answer("1"))
         await asyncio.sleep(pause_s)
         pushed_record, below = record(wire, answer("another's"))
         below.write(pushed_record[:-1])

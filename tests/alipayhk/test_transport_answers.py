@@ -20,13 +20,13 @@ from tests.alipayhk.upstream import (
     Authority,
     Script,
     Upstream,
-    Wire,
     hanging,
     post,
     post_once,
     replying,
     transport,
 )
+from tests.raw_http import Peer
 
 LOST: Final = (errors.ConnectionLost, True)
 CUT: Final = (errors.Truncated, True)
@@ -87,7 +87,7 @@ async def test_every_http_status_is_returned_and_no_redirect_is_followed(status:
         answer = sized(body, f"Location: {elsewhere.url}/x", status=f"{status} Status")
         async with Upstream(replying(answer, sized(b"second"))) as upstream:
             outcome = await post_once(upstream.url)
-        assert (len(upstream.received), elsewhere.wires) == (1, [])
+        assert (len(upstream.requests), elsewhere.peers) == (1, [])
     assert outcome.answer is not None
     assert (outcome.answer.http_status, outcome.answer.body) == (status, body)
 
@@ -174,9 +174,9 @@ async def test_broken_chunks_are_lost_or_truncated(body: bytes) -> None:
     "before", [b"", b"HTTP/1.1 200 OK\r\n", sized(b"{}" * 9)[:-9]], ids=["head", "line", "body"]
 )
 async def test_reset_is_a_lost_connection_or_a_truncated_response(before: bytes) -> None:
-    async def resetting(wire: Wire) -> None:
+    async def resetting(wire: Peer) -> None:
         await wire.request()
-        await wire.write(before)
+        await wire.send(before)
         await asyncio.sleep(0.05)
         wire.reset()
 
@@ -184,7 +184,7 @@ async def test_reset_is_a_lost_connection_or_a_truncated_response(before: bytes)
         assert (await post_once(upstream.url)).ending == (CUT if b"\r\n\r\n" in before else LOST)
 
 
-async def breaking_tls(wire: Wire) -> None:
+async def breaking_tls(wire: Peer) -> None:
     """Respond in plain HTTP on a TLS connection."""
     await wire.request()
     with socket.socket(fileno=os.dup(wire.writer.get_extra_info("socket").fileno())) as bare:
@@ -204,7 +204,7 @@ async def test_broken_tls_after_the_request_names_no_errno(tmp_path: Path) -> No
 async def test_hang_after_the_request_is_a_timeout_after_sending() -> None:
     async with Upstream(hanging) as upstream:
         outcome = await post_once(upstream.url, timeout_s=0.2)
-        assert len(upstream.received) == 1
+        assert len(upstream.requests) == 1
     assert outcome.ending == LATE
     assert outcome.took_s < 3
 
@@ -212,11 +212,11 @@ async def test_hang_after_the_request_is_a_timeout_after_sending() -> None:
 def dripping(answer: bytes, rest: bytes) -> Script:
     """Write the first bytes of a response, then the same few bytes endlessly, with pauses."""
 
-    async def script(wire: Wire) -> None:
+    async def script(wire: Peer) -> None:
         await wire.request()
-        await wire.write(answer)
+        await wire.send(answer)
         while True:
-            await wire.write(rest)
+            await wire.send(rest)
             await asyncio.sleep(0.01)
 
     return script
@@ -242,11 +242,11 @@ async def test_slow_response_is_ended_by_the_total_timeout(answer: bytes, rest: 
 def flooding(answer: bytes, rest: bytes) -> Script:
     """Write an endless response, as fast as the client reads."""
 
-    async def script(wire: Wire) -> None:
+    async def script(wire: Peer) -> None:
         await wire.request()
-        await wire.write(answer)
+        await wire.send(answer)
         while True:
-            await wire.write(rest)
+            await wire.send(rest)
 
     return script
 
@@ -292,9 +292,9 @@ async def test_randomly_garbled_responses_raise_call_errors_only() -> None:
     whole = [sized(b'{"a":1}', "Signature: x", "Client-Id: y"), chunked(b'{"a"', b":1}"), http(b'{"a":1}')]
     answer = b""
 
-    async def garbling(wire: Wire) -> None:
+    async def garbling(wire: Peer) -> None:
         await wire.request()
-        await wire.write(answer)
+        await wire.send(answer)
 
     async with Upstream(garbling) as upstream, transport(timeout_s=2) as opened:
         for _ in range(150):

@@ -16,7 +16,6 @@ from clients.alipayhk.wire.messages import SealedRequest
 from tests.alipayhk.upstream import (
     Authority,
     Upstream,
-    Wire,
     deaf,
     full_backlog,
     post,
@@ -26,6 +25,7 @@ from tests.alipayhk.upstream import (
     transport,
 )
 from tests.ports import free_port
+from tests.raw_http import Peer
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTracer-Id: t1\r\n\r\n{}"
 UNREACHABLE = (errors.Unreachable, False)
@@ -82,18 +82,18 @@ async def test_hanging_tls_handshake_is_unreachable(
     assert outcome.took_s < 5
 
 
-async def no_tls(wire: Wire) -> None:
+async def no_tls(wire: Peer) -> None:
     """Respond to a TLS ClientHello in plain HTTP."""
     await wire.reader.read(100)
-    await wire.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    await wire.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
 
-async def hanging_up(wire: Wire) -> None:
+async def hanging_up(wire: Peer) -> None:
     """Close the connection during the handshake."""
     await wire.reader.read(100)
 
 
-async def resetting(wire: Wire) -> None:
+async def resetting(wire: Peer) -> None:
     """Reset the connection during the handshake."""
     await wire.reader.read(100)
     wire.reset()
@@ -101,7 +101,7 @@ async def resetting(wire: Wire) -> None:
 
 @pytest.mark.parametrize("script", [no_tls, hanging_up, resetting])
 async def test_failed_tls_handshake_is_unreachable(
-    script: Callable[[Wire], object], authority: Authority
+    script: Callable[[Peer], object], authority: Authority
 ) -> None:
     async with Upstream(script) as upstream:  # type: ignore[arg-type]
         url = f"https://127.0.0.1:{upstream.port}"
@@ -132,13 +132,13 @@ async def test_an_expired_certificate_is_not_valid(authority: Authority) -> None
     tls = authority.server_context(lifetime=-timedelta(hours=1))
     async with Upstream(replying(OK), tls) as upstream:
         assert (await post_once(upstream.url, tls=authority.client_context())).ending == TLS_INVALID
-        assert upstream.received == []
+        assert upstream.requests == []
 
 
 async def test_a_certificate_for_another_host_is_not_valid(authority: Authority) -> None:
     async with Upstream(replying(OK), authority.server_context(host="elsewhere.example")) as upstream:
         assert (await post_once(upstream.url, tls=authority.client_context())).ending == TLS_INVALID
-        assert upstream.received == []
+        assert upstream.requests == []
 
 
 async def test_a_certificate_of_an_unknown_authority_is_not_valid(
@@ -147,7 +147,7 @@ async def test_a_certificate_of_an_unknown_authority_is_not_valid(
     stranger = Authority(tmp_path, "unknown")
     async with Upstream(replying(OK), stranger.server_context()) as upstream:
         assert (await post_once(upstream.url, tls=authority.client_context())).ending == TLS_INVALID
-        assert upstream.received == []
+        assert upstream.requests == []
 
 
 async def test_the_authorities_of_the_system_are_the_default(authority: Authority) -> None:
@@ -163,7 +163,7 @@ async def test_invalid_url_is_not_sent() -> None:
 async def test_request_cancelled_in_the_handshake_is_never_received(authority: Authority) -> None:
     seen = bytearray()
 
-    async def listening(wire: Wire) -> None:
+    async def listening(wire: Peer) -> None:
         while chunk := await wire.reader.read(65536):
             seen.extend(chunk)
 
@@ -190,7 +190,7 @@ async def test_request_received_by_the_server_is_marked_as_sent_whenever_it_is_c
     for steps in range(40):
         attempt, seen = Attempt(), bytearray()
 
-        async def listening(wire: Wire, seen: bytearray = seen) -> None:
+        async def listening(wire: Peer, seen: bytearray = seen) -> None:
             while chunk := await wire.reader.read(65536):
                 seen.extend(chunk)
 
@@ -275,11 +275,11 @@ async def test_no_byte_of_a_request_is_written_after_its_lease_expired(
 ) -> None:
     seen = bytearray()
 
-    async def listening(wire: Wire) -> None:
+    async def listening(wire: Peer) -> None:
         while chunk := await wire.reader.read(65536):
             seen.extend(chunk)
             if chunk.endswith(b"first"):
-                await wire.write(OK)
+                await wire.send(OK)
 
     tls = None if way == "plain" else authority.server_context()
     async with Upstream(listening, tls) as upstream, Upstream(relaying) as proxy:
@@ -291,5 +291,5 @@ async def test_no_byte_of_a_request_is_written_after_its_lease_expired(
                 await asyncio.sleep(0.01)  # wait until the connection may be reused
             assert await post_while(opened, upstream.url, holds=holds, reuse=reuse) == ending
         await asyncio.wait_for(asyncio.gather(*upstream.tasks), 5)
-    assert len(upstream.wires) == 1
+    assert len(upstream.peers) == 1
     assert b"MARKED" not in seen
