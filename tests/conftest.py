@@ -30,7 +30,7 @@ IN_ONE_LOOP: Final = {HERE / "e2e", HERE / "linkage", HERE / "scenarios"}
 LONGEST_FIRST: Final = (HERE / "docs", HERE / "chaos", HERE / "load", HERE / "scenarios", HERE / "e2e")
 """Directories of long files, in the order in which they start: long ones start first."""
 UNMEASURED: Final = {HERE / "chaos", HERE / "load", HERE / "scenarios"}
-"""Tests whose processes run without coverage, which costs a third more time; other tests cover their code."""
+"""Directories of long files, in the order in which they start: the longest start first."""
 
 
 @pytest.fixture(scope="module", autouse=True)
