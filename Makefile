@@ -21,9 +21,9 @@ OLDEST := .venv-oldest/bin
 LOCKED := install --quiet --require-hashes
 EDITABLE := install --quiet --no-index --no-deps --no-build-isolation --editable . --editable clients/linkage
 PROJECTS := pyproject.toml clients/linkage/pyproject.toml
-# The tests of a file run in one process: some share a server, and the page tests need the demo's ports. Many tests
-# wait, so there are more processes than the two cores of the target machine.
-PARALLEL := --numprocesses=3 --dist=loadfile
+# The tests of a file run in one process: some share a server. Many tests wait, so there are more processes than the two
+# cores of the target machine. tests/conftest.py orders the files.
+PARALLEL := --numprocesses=3 --dist=loadfile --no-loadscope-reorder
 # Arguments for pytest. They also turn coverage off: make test ARGS='-k replay -x'
 ARGS ?=
 

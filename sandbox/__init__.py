@@ -1,26 +1,28 @@
-"""A stand-in AlipayHK to develop against: it verifies, answers, remembers, and misbehaves on demand.
+"""A local server that plays AlipayHK, to develop and test against.
 
-One request, top to bottom; imports go down only:
+It verifies each request, applies it, remembers it, and responds as AlipayHK does. A suffix on the user id,
+or the console, makes it return an error or behave wrongly.
 
-    cli         flags in, one line out, a clean stop
+Its modules, in the order of one request. Imports go down only:
+
+    cli         parse the flags, print one line, stop cleanly
     server      the only listener: HTTP in, HTTP out
-    options     the flags, read once
-    console     what arrived, what is remembered, what to answer next, over HTTP
-    exchange    a raw request in, an answer out; no I/O
-    journal     the last requests and their answers
-    programme   the answers that were asked for in advance
-    opening     verify and read, or say precisely what is wrong
-    mistakes    recognise what was signed instead
-    claims      what a request says of itself before any of it is known to be true
-    faults      one row per way to misbehave
-    delivery    how an answer leaves, or does not
-    signatures  other signatures on a sealed answer
-    answers     what is sent back, and what it is sealed from
-    apis        one row per API
-    wallet      what AlipayHK remembers: linkages, accounts, request ids
-    validation  the members of a request, strictly
+    console     JSON pages: what was received, what is stored, which responses come next
+    exchange    one request in, one response out; no I/O
+    programme   the faults that the console has set for the next responses
+    opening     verify and read a request, or reject it with the exact reason
+    faults      one row for each way to respond with an error or wrongly
+    options     read and check the flags
+    apis        one row for each API
+    delivery    send a response: complete, late, slowly, in part, or not at all
+    signatures  replace the signature of a response
+    wallet      what AlipayHK stores: linkages, accounts, request ids
+    answers     the types of responses
+    journal     the last requests and their responses
+    validation  check the members of a request strictly
     results     AlipayHK's documented result codes
 
-It shares the wire protocols with `clients.alipayhk`, whose mirror direction it uses, and imports neither
-the client itself nor the service.
+Each protocol (`clients.alipayhk.wire`) seals and unseals in both directions: the client uses one, the
+sandbox the other. `clients.alipayhk.diagnosis` finds what a wrong signature covers. The sandbox imports
+neither the client's transport nor the service.
 """

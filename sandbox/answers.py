@@ -1,4 +1,4 @@
-"""What is sent back, and what it is sealed from."""
+"""The types of responses, before and after sealing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from clients.alipayhk.wire.messages import Headers, VerifiedRequest
 
 @dataclass(frozen=True, slots=True)
 class Sealing:
-    """What an answer is sealed with: whose keys, to which request, at what time."""
+    """The input for sealing a response: keys and protocol, the request, and the response's time."""
 
     endpoint: Endpoint
     request: VerifiedRequest
@@ -20,7 +20,7 @@ class Sealing:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer as it goes over the wire."""
+    """A response as sent."""
 
     headers: Headers
     body: bytes = field(repr=False)
@@ -30,6 +30,6 @@ class Answer:
 def text_answer(
     http_status: int, text: str, content_type: str = "text/plain", *headers: tuple[str, str]
 ) -> Answer:
-    """Answer with a page, as no API does."""
+    """Return a plain or HTML page, which no API returns."""
     lines = (("Content-Type", f"{content_type}; charset=UTF-8"), *headers)
     return Answer(headers=lines, body=text.encode(), http_status=http_status)

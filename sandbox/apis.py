@@ -1,4 +1,4 @@
-"""The APIs of AlipayHK that the sandbox serves: one row each."""
+"""The APIs that the sandbox plays: one row each."""
 
 from __future__ import annotations
 
@@ -7,12 +7,21 @@ from dataclasses import dataclass
 from typing import Final
 
 from clients.alipayhk.api import Api
+from clients.alipayhk.diagnosis import DIAGNOSES
+from clients.alipayhk.diagnosis.mistakes import Diagnosis
+from clients.alipayhk.wire.endpoint import WireProtocol
 from clients.alipayhk.wire.messages import VerifiedRequest
-from clients.alipayhk.wire.protocols import ENVELOPE_SIGNED, HEADER_SIGNED
+from clients.alipayhk.wire.protocols.envelope_signed import EnvelopeSigned
+from clients.alipayhk.wire.protocols.header_signed import HeaderSigned
 from clients.alipayhk.wire.result import Result, text_of
 
 from .results import bind_account_result, sync_linkage_result
-from .validation import bind_account_violations, head_violations, sync_linkage_violations
+from .validation import (
+    bind_account_violations,
+    head_violations,
+    header_violations,
+    sync_linkage_violations,
+)
 from .wallet import Outcome, Wallet
 
 Members = Mapping[str, object]
@@ -23,26 +32,30 @@ class ServedApi:
     """One API as the sandbox serves it."""
 
     name: Api
-    protocol: str
-    """A row of `clients.alipayhk.protocols.PROTOCOLS`."""
+    protocol: type[WireProtocol]
     path: str
-    """The path at which it is served, unless the flag `path_flag` gives another one."""
+    """The path, unless the flag `path_flag` gives another one."""
     path_help: str
     request_id: Callable[[Members, Members], str]
-    """Find the request id in head and body."""
+    """Return the request id, given the head and the body."""
     violations: Callable[[VerifiedRequest], list[str]]
     apply: Callable[[Wallet, str, Members], Outcome]
     result: Callable[[Result], dict[str, object]]
-    """Write a result in this API's members."""
+    """Return a result with the member names of this API."""
+
+    @property
+    def diagnosis(self) -> Diagnosis:
+        """The diagnosis of the API's protocol."""
+        return DIAGNOSES[self.protocol]
 
     @property
     def path_flag(self) -> str:
-        """The flag of its path, without the dashes in front."""
+        """The command line flag for the path, without the leading dashes."""
         return f"{self.name.name.lower().replace('_', '-')}-path"
 
 
 def magic_id(body: Members) -> tuple[str, str]:
-    """Return name and value of the member that may name a fault: userId, or openId when it is absent."""
+    """Return name and value of the member that can name a fault: userId, or openId if it is absent."""
     name = "userId" if body.get("userId") else "openId"
     return name, text_of(body.get(name))
 
@@ -50,19 +63,19 @@ def magic_id(body: Members) -> tuple[str, str]:
 _ROWS: Final = (
     ServedApi(
         name=Api.SYNC_LINKAGE,
-        protocol=HEADER_SIGNED,
+        protocol=HeaderSigned,
         path="/sandbox/binding/sync",
-        path_help="where BINDING_SYNC is, header-signed",
+        path_help="the path of BINDING_SYNC (header-signed)",
         request_id=lambda _, body: text_of(body.get("requestId")),
-        violations=lambda request: sync_linkage_violations(request.body),
+        violations=lambda request: header_violations(request.head) + sync_linkage_violations(request.body),
         apply=Wallet.sync_linkage,
         result=sync_linkage_result,
     ),
     ServedApi(
         name=Api.BIND_ACCOUNT,
-        protocol=ENVELOPE_SIGNED,
+        protocol=EnvelopeSigned,
         path="/sandbox/account/bind",
-        path_help="where account.bind is, envelope-signed",
+        path_help="the path of account.bind (envelope-signed)",
         request_id=lambda head, _: text_of(head.get("reqMsgId")),
         violations=lambda request: head_violations(request.head) + bind_account_violations(request.body),
         apply=Wallet.bind_account,

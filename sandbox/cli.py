@@ -1,4 +1,4 @@
-"""The command `sandbox`: flags in, one line out, a clean stop."""
+"""The command `sandbox`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EX_CONFIG: Final = 78
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the sandbox's flags; what they hold is checked in `run`, all faults at once."""
+    """Add the sandbox's flags; `run` checks their values and reports all faults together."""
     for flag, default, says in FLAGS:
         shown = f" (default: {default})" if default else ""
         parser.add_argument(f"--{flag}", default=default, help=f"{says}{shown}", metavar="…")
@@ -32,10 +32,10 @@ def run(args: argparse.Namespace) -> int:
         options = options_of(args)
         asyncio.run(_serve(options))
     except OptionsError as error:
-        sys.stderr.write(f"the sandbox cannot start:\n{error}\n")
+        sys.stderr.write(f"the sandbox cannot start: fix these flags\n{error}\n")
         return EX_CONFIG
     except (OSError, UnicodeError) as error:
-        cause = error.strerror if isinstance(error, OSError) else "the host is no name"
+        cause = error.strerror if isinstance(error, OSError) else "the host is not a valid name"
         sys.stderr.write(f"the sandbox cannot listen on {args.listen}: {cause}\n")
         return EX_CONFIG
     return 0
@@ -52,19 +52,27 @@ async def _serve(options: Options) -> None:
 
 
 FLAGS: Final = (
-    ("listen", "127.0.0.1:8089", "host and port; port 0 lets the system choose"),
+    ("listen", "127.0.0.1:8089", "host and port to listen on; with port 0 the system chooses a port"),
     *((api.path_flag, api.path, api.path_help) for api in APIS.values()),
     ("client-id", None, "the merchant's client id (required)"),
-    ("private-key-file", None, "AlipayHK's own key: signs answers, unwraps AES keys (required)"),
-    ("key-version", "1", "the version of that key"),
-    ("merchant-public-key-files", None, "the merchant's keys by version, 1=path,2=path (required)"),
-    ("function", "alipay.intl.merchant.account.bind", "the envelope's function"),
-    ("version", "1.0.0", "the envelope's version"),
-    ("aes-mode", "ECB", "how encrypted bodies are encrypted: ECB or CBC"),
-    ("aes-bits", "256", "the length of an AES key: 128 or 256"),
-    ("rsa-padding", "PKCS1V15", "how an AES key is wrapped: PKCS1V15 or OAEP_SHA256"),
-    ("encryption-key-version", "1", "which of the merchant's keys wraps the AES key of an answer"),
-    ("encryption-content-type", JSON_CONTENT_TYPE, "the Content-Type of an encrypted answer"),
-    ("tls-cert-file", None, "with --tls-key-file: serve HTTPS"),
-    ("tls-key-file", None, "the certificate's key"),
+    (
+        "private-key-file",
+        None,
+        "AlipayHK's private key, which signs responses and unwraps AES keys (required)",
+    ),
+    ("key-version", "1", "the version of AlipayHK's key"),
+    ("merchant-public-key-files", None, "the merchant's public keys by version: 1=path,2=path (required)"),
+    ("function", "alipay.intl.merchant.account.bind", "the function in the envelope's head"),
+    ("version", "1.0.0", "the version in the envelope's head"),
+    ("aes-mode", "ECB", "the AES mode of encrypted bodies: ECB or CBC"),
+    ("aes-bits", "256", "the length of AES keys in bits: 128 or 256"),
+    ("rsa-padding", "PKCS1V15", "the RSA padding that wraps AES keys: PKCS1V15 or OAEP_SHA256"),
+    (
+        "encryption-key-version",
+        "1",
+        "the version of the merchant's key that wraps the AES key of a response",
+    ),
+    ("encryption-content-type", JSON_CONTENT_TYPE, "the Content-Type of an encrypted response"),
+    ("tls-cert-file", None, "the certificate (PEM); together with --tls-key-file: serve HTTPS"),
+    ("tls-key-file", None, "the private key of the certificate (PEM)"),
 )

@@ -1,4 +1,4 @@
-"""The console: what arrived, what is remembered and what to answer next, as JSON under /__sandbox/."""
+"""The console: received requests, stored data and the next responses, as JSON under /__sandbox/."""
 
 from __future__ import annotations
 
@@ -17,15 +17,17 @@ from .programme import ProgrammeError
 
 PREFIX: Final = "/__sandbox/"
 OVERVIEW: Final = """\
-A stand-in AlipayHK, for development.
+A local AlipayHK, for development.
 
-GET  /__sandbox/requests   what arrived and what was answered, newest last;
-                           ?api=SyncLinkage and ?request_id=... filter
+GET  /__sandbox/requests   received requests and their responses, newest last;
+                           filters: ?api=SyncLinkage and ?request_id=...
 GET  /__sandbox/wallet     linkages, accounts, and effects by request id
-GET  /__sandbox/faults     every fault that a userId (or openId) can ask for: 2160000000000001+HANG
-POST /__sandbox/answers    the next answers, of one API or of any:
+GET  /__sandbox/faults     all faults; a suffix on the userId (or openId) makes the response
+                           have one: 2160000000000001+HANG
+POST /__sandbox/answers    set the faults of the next responses, for one API or for any;
+                           "" is a response without a fault:
                            {"answers":[{"fault":"SYSTEM_ERROR"},{"fault":""}],"api":"SyncLinkage"}
-POST /__sandbox/reset      forget everything
+POST /__sandbox/reset      delete all stored data and faults
 """
 FILTERS: Final = ("api", "request_id")
 
@@ -54,11 +56,11 @@ class Console:
         ]
 
     async def _no_page(self, request: web.Request) -> web.Response:
-        """Say what there is: a mistaken path or method of the console is no call of an API."""
+        """Reject an unknown path or method under /__sandbox/, so that no API handles it."""
         if request.path not in self._pages:
-            return _refused([f"{request.path}: no page is here; GET {PREFIX} lists them"], 404)
+            return _refused([f"{request.path}: there is no such page; GET {PREFIX} lists the pages"], 404)
         method, _ = self._pages[request.path]
-        return _refused([f"{request.method}: this page takes {method}"], 405, Allow=method)
+        return _refused([f"{request.method}: this page accepts {method} only"], 405, Allow=method)
 
     async def _overview(self, _: web.Request) -> web.Response:
         return web.Response(text=OVERVIEW)

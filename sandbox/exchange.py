@@ -1,16 +1,16 @@
-"""One exchange: a request as it came in, the answer and how it is to leave out. No I/O."""
+"""Handle one request: return the response, and how to send it. No I/O."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from clients.alipayhk.diagnosis.claims import CLAIMS, Claim
+from clients.alipayhk.diagnosis.claims import Claim
 from clients.alipayhk.wire.clock import Now, time_text
 from clients.alipayhk.wire.endpoint import Endpoint
-from clients.alipayhk.wire.messages import RawRequest, VerifiedRequest
-from clients.alipayhk.wire.protocols import HEADER_SIGNED, PROTOCOLS
+from clients.alipayhk.wire.messages import PlainResponse, RawRequest, VerifiedRequest
 
 from .answers import Answer, Sealing, text_answer
 from .apis import APIS, ServedApi, magic_id
@@ -31,7 +31,7 @@ _unsigned: Final = with_signatures()
 
 @dataclass(frozen=True, slots=True)
 class Exchanged:
-    """What came of a request."""
+    """The response to a request, how to send it, and the entry in the journal."""
 
     answer: Answer
     deliver: Deliver
@@ -40,7 +40,7 @@ class Exchanged:
 
 @dataclass(frozen=True, slots=True)
 class _Reply:
-    """An answer, how it is to leave, and why."""
+    """A response, how to send it, and the reason for it."""
 
     answer: Answer
     verdict: str
@@ -50,32 +50,29 @@ class _Reply:
 
 
 class Exchange:
-    """A stand-in AlipayHK without its listener."""
+    """AlipayHK without a listener."""
 
-    def __init__(
-        self, endpoints: Mapping[str, Endpoint], *, now: Now, random_bytes: Callable[[int], bytes]
-    ) -> None:
+    def __init__(self, endpoints: Mapping[str, Endpoint], *, now: Now) -> None:
         self.wallet = Wallet(now)
         self.journal = Journal()
         self.programme = Programme()
         self._endpoints = {endpoint.path: endpoint for endpoint in endpoints.values()}
         self._now = now
-        self._random_bytes = random_bytes
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Delete all stored data."""
         self.wallet.reset()
         self.journal.reset()
         self.programme.reset()
 
     def answer(self, method: str, raw: RawRequest) -> Exchanged:
-        """Answer a request, and journal both before anything is sent."""
+        """Handle a request, and record request and response in the journal before anything is sent."""
         endpoint = self._endpoints.get(raw.path)
         api = APIS[endpoint.api] if endpoint else None
-        claim = CLAIMS[endpoint.protocol](endpoint, raw) if endpoint else Claim()
+        claim = api.diagnosis.claim(endpoint, raw) if endpoint and api else Claim()
         if endpoint is None or api is None:
             served = ", ".join(self._endpoints)
-            reply = _page(404, f"no API is at this path; served are {served} and /__sandbox/")
+            reply = _page(404, f"no API has this path; the paths are {served} and /__sandbox/")
         elif len(raw.body) > REQUEST_BYTES_MAX:
             reply = _page(413, "the body is larger than 256 KiB")
         else:
@@ -112,22 +109,22 @@ class Exchange:
         try:
             request = open_request(api, endpoint, method, raw, claim)
             fault_name, fault = self._fault(api, request)
-        except RequestRejected as refused:
-            return self._refusal(api, endpoint, claim, refused)
+        except RequestRejected as rejection:
+            return self._refusal(api, endpoint, claim, rejection)
         outcome = self._outcome(api, request, fault)
         body = fault.body({"result": api.result(outcome.result), **outcome.members})
         sealing = fault.sealing(Sealing(endpoint, request, self._now()))
-        answer = fault.answer(api.protocol, self._seal(sealing, body))
+        answer = fault.answer(api.diagnosis, _seal(sealing, body))
         verdict = f"the signature matches; {outcome.note}"
         return _Reply(answer, verdict, verified=True, fault_name=fault_name, deliver=fault.deliver)
 
     def _outcome(self, api: ServedApi, request: VerifiedRequest, fault: Fault) -> Outcome:
         if not fault.takes_effect:
-            return Outcome(fault.result, "it takes no effect, as its fault asks")
+            return Outcome(fault.result, "it has no effect: its fault says so")
         return api.apply(self.wallet, api.request_id(request.head, request.body), request.body)
 
     def _fault(self, api: ServedApi, request: VerifiedRequest) -> tuple[str, Fault]:
-        """Find the fault that was asked for: in advance, else by the user's id."""
+        """Find the fault for this response: set on the console, or else the suffix of the user id."""
         member, value = magic_id(request.body)
         name = self.programme.take(api.name)
         if name is None:
@@ -141,27 +138,27 @@ class Exchange:
         return name, fault
 
     def _refusal(
-        self, api: ServedApi, endpoint: Endpoint, claim: Claim, refused: RequestRejected
+        self, api: ServedApi, endpoint: Endpoint, claim: Claim, rejection: RequestRejected
     ) -> _Reply:
-        """Answer F; unsigned, and so plain, where the request's signature did not verify."""
-        request = claim.believed()
-        if not refused.verified:
-            request = replace(request, encrypted=False)
-        result = documented(refused.code, refused.cause)
-        answer = self._seal(Sealing(endpoint, request, self._now()), {"result": api.result(result)})
-        if not refused.verified:
-            answer = _unsigned(api.protocol, answer)
-        return _Reply(answer, f"{refused.code}: {refused.cause}", verified=refused.verified)
+        """Respond with F; unsigned and not encrypted if the signature of the request did not verify.
 
-    def _seal(self, sealing: Sealing, body: Mapping[str, object]) -> Answer:
-        endpoint = sealing.endpoint
-        sealed = PROTOCOLS[endpoint.protocol].seal_response(
-            endpoint, sealing.request, body, now=sealing.time, random_bytes=self._random_bytes
-        )
-        headers = sealed.headers
-        if endpoint.protocol == HEADER_SIGNED:
-            headers += (("Tracer-Id", self._random_bytes(TRACER_BYTES).hex()),)
-        return Answer(headers=headers, body=sealed.body)
+        AlipayHK's sibling Antom documents that: https://docs.antom.com/ac/ams/digital_signature
+        """
+        request = claim.as_verified()
+        if not rejection.verified:
+            request = replace(request, encrypted=False)
+        result = documented(rejection.code, rejection.cause)
+        answer = _seal(Sealing(endpoint, request, self._now()), {"result": api.result(result)})
+        if not rejection.verified:
+            answer = _unsigned(api.diagnosis, answer)
+        return _Reply(answer, f"{rejection.code}: {rejection.cause}", verified=rejection.verified)
+
+
+def _seal(sealing: Sealing, body: Mapping[str, object]) -> Answer:
+    endpoint = sealing.endpoint
+    response = PlainResponse(body, sealing.time, tracer_id=os.urandom(TRACER_BYTES).hex())
+    sealed = endpoint.protocol.seal_response(endpoint, sealing.request, response)
+    return Answer(headers=sealed.headers, body=sealed.body)
 
 
 def _page(http_status: int, text: str) -> _Reply:

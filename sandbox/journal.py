@@ -1,4 +1,4 @@
-"""What arrived and what was answered: the last thousand requests, bodies cut to a bound."""
+"""The last 1000 requests and their responses, with bodies cut to 8 KiB."""
 
 from __future__ import annotations
 
@@ -14,38 +14,38 @@ BODY_BYTES_MAX: Final = 8 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One request and its answer."""
+    """One request and its response."""
 
     number: int
     time: str
     api: str
-    """Empty for a path where no API is."""
+    """The name of the API; empty if no API has this path."""
     request_id: str
     method: str
     path: str
     headers: Headers
     body: str
-    """As on the wire."""
+    """The body as received."""
     decrypted_body: str | None
-    """None for a body that came plain, or cannot be decrypted."""
+    """None if the body was not encrypted or cannot be decrypted."""
     content_to_sign: str
-    """The content that was expected to have been signed."""
+    """The content that the signature should cover."""
     verified: bool
     verdict: str
     fault: str
-    """The fault that the answer was asked to have; empty for the ordinary answer."""
+    """The name of the response's fault; empty if it has no fault."""
     http_status: int
     answer_headers: Headers
     answer_body: str
-    """As sealed: a fault in its delivery is not seen here."""
+    """The body as sealed. A fault in sending it is not visible here."""
 
     def log_text(self) -> str:
-        """Write one line; where the signature was refused, also what it should have covered."""
+        """Return one line; if the signature did not verify, also the content that it should cover."""
         fault = f" +{self.fault}" if self.fault else ""
         line = f"#{self.number} {self.api or self.path} {self.request_id or '-'}{fault}: {self.verdict}"
         if self.verified or not self.content_to_sign:
             return line
-        return f"{line}\nexpected to have been signed:\n{self.content_to_sign}"
+        return f"{line}\nthe signature should cover:\n{self.content_to_sign}"
 
 
 class Journal:
@@ -56,16 +56,16 @@ class Journal:
         self._arrived = 0
 
     def next_number(self) -> int:
-        """Count a request."""
+        """Return the number of the next request."""
         self._arrived += 1
         return self._arrived
 
     def record(self, entry: Entry) -> None:
-        """Keep an entry, and drop the oldest past the bound."""
+        """Add an entry; if there are too many, delete the oldest."""
         self._entries.append(entry)
 
     def entries(self, *, api: str | None = None, request_id: str | None = None) -> list[dict[str, object]]:
-        """Show the entries of an API, of a request id, or all."""
+        """Return the entries of an API, of a request id, or all of them."""
         return [
             asdict(entry)
             for entry in self._entries
@@ -73,11 +73,11 @@ class Journal:
         ]
 
     def reset(self) -> None:
-        """Forget everything; numbers go on, so that no two requests ever share one."""
+        """Delete all entries. Numbers continue, so that two requests never have the same number."""
         self._entries.clear()
 
 
 def body_text(body: bytes) -> str:
-    """Write a body for people, cut to the bound."""
+    """Return a body as text, cut to 8 KiB."""
     text = body[:BODY_BYTES_MAX].decode("utf-8", "replace")
     return text if len(body) <= BODY_BYTES_MAX else f"{text}… ({len(body)} bytes in all)"

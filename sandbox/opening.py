@@ -1,22 +1,18 @@
-"""Open a request: verify and read it, or refuse it and say precisely what is wrong."""
+"""Verify and read a request, or reject it with the exact reason."""
 
 from __future__ import annotations
 
 from clients.alipayhk.diagnosis.claims import Claim
 from clients.alipayhk.diagnosis.mistakes import mistake
-from clients.alipayhk.wire.clock import time_of
 from clients.alipayhk.wire.endpoint import Endpoint
 from clients.alipayhk.wire.errors import Malformed, SignatureInvalid
 from clients.alipayhk.wire.messages import RawRequest, VerifiedRequest, header_values
-from clients.alipayhk.wire.protocols import HEADER_SIGNED, PROTOCOLS
-from clients.alipayhk.wire.protocols.header_signed import REQUEST_TIME
-from clients.alipayhk.wire.strict_json import JsonError, read_object
 
 from .apis import ServedApi
 
 
 class RequestRejected(Exception):
-    """A request that is answered before the wallet sees it."""
+    """A request that is rejected before it reaches the wallet."""
 
     def __init__(self, code: str, cause: str, *, verified: bool = True) -> None:
         super().__init__(cause)
@@ -24,45 +20,48 @@ class RequestRejected(Exception):
         """One of `results.RESULT_CODES`."""
         self.cause = cause
         self.verified = verified
-        """Whether the signature verified; the answer to one that did not is itself unsigned."""
+        """Whether the signature verified. If not, the response is unsigned."""
 
 
 def open_request(
     api: ServedApi, endpoint: Endpoint, method: str, raw: RawRequest, claim: Claim
 ) -> VerifiedRequest:
-    """Return a request that is verified, in its right place, and whole; else raise Refused."""
+    """Return the request if its signature, its destination and its members are right.
+
+    Otherwise raise RequestRejected.
+    """
     if method != "POST":
         raise RequestRejected("METHOD_NOT_SUPPORTED", f"the method is {method}, not POST", verified=False)
     try:
-        request = _verified(endpoint, raw, claim)
+        request = _verified(api, endpoint, raw, claim)
     except Malformed as error:
-        raise RequestRejected("PARAM_ILLEGAL", _unreadable(raw, claim) or str(error)) from None
-    _check_meant_for_us(endpoint, raw, request)
-    violations = _time_violations(endpoint, raw) + api.violations(request)
+        raise RequestRejected("PARAM_ILLEGAL", claim.read_fault or str(error)) from None
+    _check_destination(endpoint, raw, request)
+    violations = api.violations(request)
     if violations:
         raise RequestRejected("PARAM_ILLEGAL", "; ".join(violations))
     return request
 
 
-def _check_meant_for_us(endpoint: Endpoint, raw: RawRequest, request: VerifiedRequest) -> None:
-    """Refuse a verified request that is meant for another client, API or media type."""
+def _check_destination(endpoint: Endpoint, raw: RawRequest, request: VerifiedRequest) -> None:
+    """Reject a verified request with another client id, media type, or API."""
     if request.client_id != endpoint.client_id:
         raise RequestRejected("INVALID_CLIENT", f"the client id is not {endpoint.client_id}")
     if not _is_text(raw):
         raise RequestRejected(
-            "MEDIA_TYPE_NOT_ACCEPTABLE", "the header Content-Type names neither JSON nor text"
+            "MEDIA_TYPE_NOT_ACCEPTABLE", "the header Content-Type is neither JSON nor text"
         )
-    for name, served in (("function", endpoint.function), ("version", endpoint.version)):
+    for name, served in endpoint.protocol.required_head.items():
         if request.head.get(name, served) != served:
             raise RequestRejected("INVALID_API", f"the {name} in the head is not {served}")
 
 
-def _verified(endpoint: Endpoint, raw: RawRequest, claim: Claim) -> VerifiedRequest:
-    """Verify the signature or raise Refused; raise Malformed when what it covers is no request."""
+def _verified(api: ServedApi, endpoint: Endpoint, raw: RawRequest, claim: Claim) -> VerifiedRequest:
+    """Return the verified request; raise RequestRejected, or Malformed if its body cannot be read."""
     if claim.cut_fault:
         raise RequestRejected("INVALID_SIGNATURE", claim.cut_fault, verified=False)
     try:
-        return PROTOCOLS[endpoint.protocol].unseal_request(endpoint, raw)
+        return endpoint.protocol.unseal_request(endpoint, raw)
     except SignatureInvalid as error:
         cause = str(error)
     known = endpoint.keys.verifying
@@ -73,35 +72,12 @@ def _verified(endpoint: Endpoint, raw: RawRequest, claim: Claim) -> VerifiedRequ
         raise RequestRejected(
             "KEY_NOT_FOUND", f"{cause}; known keyVersions: {', '.join(known)}", verified=False
         )
-    hint = mistake(endpoint, raw, claim)
+    hint = mistake(endpoint, claim, api.diagnosis.guesses(raw, claim))
     raise RequestRejected("INVALID_SIGNATURE", f"{cause}: {hint}" if hint else cause, verified=False)
 
 
-def _unreadable(raw: RawRequest, claim: Claim) -> str:
-    """Say why a body whose signature verified cannot be read; nothing when the protocol knows better."""
-    if len(header_values(raw.headers, "Encrypt")) > 1:
-        return "there is more than one header Encrypt"
-    if claim.encrypted and claim.decrypted is None:
-        return "the body cannot be decrypted: its Encrypt header, AES key, AES profile or base64 is wrong"
-    try:
-        read_object(claim.decrypted if claim.decrypted is not None else raw.body)
-    except JsonError as error:
-        return f"the body, {'decrypted' if claim.encrypted else 'as it came'}, cannot be read: {error}"
-    return ""
-
-
-def _time_violations(endpoint: Endpoint, raw: RawRequest) -> list[str]:
-    if endpoint.protocol != HEADER_SIGNED:
-        return []
-    try:
-        time_of(header_values(raw.headers, REQUEST_TIME)[0])
-    except ValueError:
-        return [f"{REQUEST_TIME}: must be an ISO-8601 time with an offset"]
-    return []
-
-
 def _is_text(raw: RawRequest) -> bool:
-    """Whether the body is said to be JSON or text: encrypted bodies travel as either."""
+    """Return whether the Content-Type is JSON or text: an encrypted body can have either."""
     value = next(iter(header_values(raw.headers, "Content-Type")), "")
     media_type = value.partition(";")[0].strip().lower()
     return media_type == "application/json" or media_type.startswith("text/")

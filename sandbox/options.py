@@ -1,4 +1,4 @@
-"""The options, read once; every fault in them at once."""
+"""Read and check the command line flags, and report all faults together."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from typing import Final, TypeVar, cast, get_args
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from clients.alipayhk.wire.crypto import AesMode, EncryptionProfile, RsaPadding
-from clients.alipayhk.wire.endpoint import Encryption, Endpoint
+from clients.alipayhk.wire.endpoint import Encryption, Endpoint, WireProtocol
 from clients.alipayhk.wire.keys import Keys, load_private_key, load_public_key, newest_first
+from clients.alipayhk.wire.protocols.envelope_signed import EnvelopeSigned
+from clients.alipayhk.wire.protocols.header_signed import HeaderSigned
 
 from .apis import APIS
 
@@ -27,22 +29,22 @@ Value = TypeVar("Value")
 
 
 class OptionsError(ValueError):
-    """Options that cannot be used; the message names every fault."""
+    """Some flags have invalid values. The message names all of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the sandbox is started with."""
+    """The configuration of the sandbox."""
 
     host: str
     port: int
-    """0 lets the system choose."""
+    """With 0 the system chooses a port."""
     endpoints: Mapping[str, Endpoint]
-    """By API; keys and profile are those of AlipayHK's side."""
+    """The endpoints by API, with the keys of AlipayHK's side."""
     tls: ssl.SSLContext | None
 
     def url(self, *, port: int) -> str:
-        """Return the base URL under the port that was bound."""
+        """Return the base URL, given the port that was bound."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{'https' if self.tls else 'http'}://{host}:{port}"
 
@@ -55,7 +57,7 @@ class _Flags:
         self.faults: list[str] = []
 
     def read(self, flag: str, parse: Callable[[str], Value]) -> Value:
-        """Parse one flag. What a bad one stands for is never seen: its fault is raised before use."""
+        """Parse one flag and note its fault. After a fault the value is unusable; `options_of` raises."""
         given = getattr(self._args, flag.replace("-", "_"))
         try:
             if not given:
@@ -67,12 +69,11 @@ class _Flags:
 
 
 def options_of(args: argparse.Namespace) -> Options:
-    """Read the options; raise OptionsError with every fault."""
+    """Read the flags; raise OptionsError with all faults."""
     flags = _Flags(args)
     listen = flags.read("listen", _listen)
     keys = _keys(flags)
-    encryption = _encryption(flags, keys)
-    endpoints = _endpoints(flags, keys, encryption)
+    endpoints = _endpoints(flags, keys)
     tls = _tls(flags, args.tls_cert_file, args.tls_key_file)
     if flags.faults:
         raise OptionsError("\n".join(flags.faults))
@@ -93,9 +94,9 @@ def _keys(flags: _Flags) -> Keys:
 
 def _encryption(flags: _Flags, keys: Keys) -> Encryption:
     def merchants(version: str) -> str:
-        # Without any key that fault has been named already.
+        # Without any key, the fault is reported for --merchant-public-key-files.
         if keys.verifying and version not in keys.verifying:
-            raise ValueError("is a version that --merchant-public-key-files does not have")
+            raise ValueError("has no key of this version in --merchant-public-key-files")
         return version
 
     return Encryption(
@@ -107,30 +108,31 @@ def _encryption(flags: _Flags, keys: Keys) -> Encryption:
             ),
         ),
         key_version=flags.read("encryption-key-version", merchants),
-        content_type=flags.read("encryption-content-type", _matching(_PRINTABLE, "printable ASCII")),
+        content_type=flags.read("encryption-content-type", _printable),
     )
 
 
-def _endpoints(flags: _Flags, keys: Keys, encryption: Encryption) -> dict[str, Endpoint]:
-    printable = _matching(_PRINTABLE, "printable ASCII")
-    client_id = flags.read("client-id", printable)
-    function, version = flags.read("function", printable), flags.read("version", printable)
+def _endpoints(flags: _Flags, keys: Keys) -> dict[str, Endpoint]:
+    header_signed = HeaderSigned(_encryption(flags, keys))
+    client_id = flags.read("client-id", _printable)
+    envelope_signed = EnvelopeSigned(flags.read("function", _printable), flags.read("version", _printable))
+    protocols: dict[type[WireProtocol], WireProtocol] = {
+        HeaderSigned: header_signed,
+        EnvelopeSigned: envelope_signed,
+    }
     endpoints: dict[str, Endpoint] = {}
     for api in APIS.values():
         path = flags.read(api.path_flag, _path)
         if path in [endpoint.path for endpoint in endpoints.values()] and path:
-            flags.faults.append(f"--{api.path_flag}: is another API's path already")
+            flags.faults.append(f"--{api.path_flag}: another API has the same path")
         endpoints[api.name] = Endpoint(
             api=api.name,
-            protocol=api.protocol,
+            protocol=protocols[api.protocol],
             base_url="",
             path=path,
             client_id=client_id,
             keys=keys,
             idempotent=False,
-            encryption=encryption,
-            function=function,
-            version=version,
         )
     return endpoints
 
@@ -139,11 +141,11 @@ def _tls(flags: _Flags, cert_file: str | None, key_file: str | None) -> ssl.SSLC
     if not cert_file and not key_file:
         return None
     if not cert_file or not key_file:
-        flags.faults.append("--tls-cert-file, --tls-key-file: one needs the other")
+        flags.faults.append("--tls-cert-file, --tls-key-file: give both or neither")
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
-        # An empty password, so that an encrypted key is refused and nobody is asked for one.
+        # An empty password, so that an encrypted key fails instead of prompting for a password.
         context.load_cert_chain(cert_file, key_file, password="")
     except OSError as error:
         flags.faults.append(f"--tls-cert-file, --tls-key-file: cannot be used: {error.strerror}")
@@ -159,7 +161,7 @@ def _listen(text: str) -> tuple[str, int]:
 
 def _path(text: str) -> str:
     if not _PATH.fullmatch(text) or text.startswith("/__sandbox/"):
-        raise ValueError("must begin with /, hold no space or #, and lie outside /__sandbox/")
+        raise ValueError("must start with / but not /__sandbox/, and have no space or #")
     return text
 
 
@@ -187,6 +189,10 @@ def _matching(pattern: re.Pattern[str], needed: str) -> Callable[[str], str]:
         return text
 
     return parse
+
+
+def _printable(text: str) -> str:
+    return _matching(_PRINTABLE, "printable ASCII")(text)
 
 
 def _one_of(text: str, values: tuple[str, ...]) -> str:

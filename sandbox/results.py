@@ -1,4 +1,8 @@
-"""AlipayHK's documented result codes, and how its APIs write a result."""
+"""AlipayHK's documented result codes, and the form of a result in each API.
+
+Source: AlipayHK's pages of its header-signed APIs, such as applyToken and codeConsult. Account.bind's page
+documents no failure codes.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +17,13 @@ BIND_ACCOUNT_SUCCESS: Final = Result(status="S", code="0000", code_id="0000", me
 
 
 def documented(code: str, message: str = "") -> Result:
-    """Return the result of a documented code, with its own sentence unless another is given."""
+    """Return the result with a documented code; without `message` it has the code's own sentence."""
     status, sentence = RESULT_CODES[code]
     return Result(status=status, code=code, code_id=code, message=message or sentence)
 
 
 def sync_linkage_result(result: Result) -> dict[str, object]:
-    """Write a result as BINDING_SYNC does."""
+    """Return a result in the form of BINDING_SYNC."""
     return {
         "resultCode": result.code,
         "resultStatus": result.status,
@@ -28,7 +32,7 @@ def sync_linkage_result(result: Result) -> dict[str, object]:
 
 
 def bind_account_result(result: Result) -> dict[str, object]:
-    """Write a result as account.bind does."""
+    """Return a result in the form of account.bind."""
     return {
         "resultStatus": result.status,
         "resultCode": result.code,

@@ -1,11 +1,10 @@
-"""The listener: HTTP in, HTTP out, and nothing decided in between."""
+"""The listener: pass requests to the exchange, and send its responses."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -20,7 +19,7 @@ from .exchange import REQUEST_BYTES_MAX, Exchange
 from .options import Options
 
 SHUTDOWN_S: Final = 0.5
-"""How long answers under way may take once it stops; a hanging one never ends by itself."""
+"""How long responses in progress may take after a stop, in seconds; one with HANG would take a minute."""
 _log: Final = logging.getLogger("sandbox")
 
 
@@ -29,17 +28,16 @@ async def running(
     options: Options,
     *,
     now: Now = now_utc,
-    random_bytes: Callable[[int], bytes] = os.urandom,
     sleep: Sleep = asyncio.sleep,
 ) -> AsyncIterator[str]:
-    """Listen for as long as the context lasts; yield the base URL."""
-    exchange = Exchange(options.endpoints, now=now, random_bytes=random_bytes)
+    """Listen while the context is open; yield the base URL."""
+    exchange = Exchange(options.endpoints, now=now)
     runner = web.AppRunner(
         application(exchange, sleep),
         access_log=None,
-        # A client that goes away ends a hanging or slow answer.
+        # If the client disconnects, cancel a hanging or slow response.
         handler_cancellation=True,
-        # The signature covers the bytes on the wire.
+        # The signature covers the bytes on the wire, so do not decompress them.
         auto_decompress=False,
         shutdown_timeout=SHUTDOWN_S,
     )
@@ -53,7 +51,7 @@ async def running(
 
 
 def application(exchange: Exchange, sleep: Sleep) -> web.Application:
-    """Route the console's paths to the console, and every other to the exchange."""
+    """Return the application: the console handles its own paths, the exchange all others."""
 
     async def serve(request: web.Request) -> web.StreamResponse:
         exchanged = exchange.answer(request.method, await _raw(request))
@@ -66,7 +64,7 @@ def application(exchange: Exchange, sleep: Sleep) -> web.Application:
 
 
 async def _raw(request: web.Request) -> RawRequest:
-    """Read a request byte for byte, its body to one byte past the limit."""
+    """Return the request byte for byte; the body is read up to one byte more than the limit."""
     body = bytearray()
     while len(body) <= REQUEST_BYTES_MAX and (chunk := await request.content.readany()):
         body += chunk

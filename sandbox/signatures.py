@@ -1,36 +1,36 @@
-"""Other signatures on a sealed answer: none, a wrong one, two.
+"""Replace the signature of a sealed response: by none, by a wrong one, or by two.
 
-An edit takes the signature's text, percent-encoded base64, and returns another; as many edits, so many
-signatures does the answer bear.
+An `Edit` turns the text of the correct signature into another text.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Final
 
-from clients.alipayhk.wire.messages import Headers
-from clients.alipayhk.wire.protocols import ENVELOPE_SIGNED, HEADER_SIGNED
+from clients.alipayhk.diagnosis.mistakes import Diagnosis, Edit
+from clients.alipayhk.wire.messages import SealedResponse
 
 from .answers import Answer
 
-Edit = Callable[[str], str]
-Resign = Callable[[str, Answer], Answer]
-"""Put other signatures on an answer of a protocol."""
-
-_MARK: Final = b',"signature":"'
+Resign = Callable[[Diagnosis, Answer], Answer]
+"""Replaces the signature of a response; the diagnosis is that of its protocol."""
 
 
 def with_signatures(*edits: Edit) -> Resign:
-    """Sign with every edit of the right signature, in order."""
-    return lambda protocol, answer: _RESIGN[protocol](answer, edits)
+    """Return a Resign that writes one signature for each edit, in order."""
+
+    def resign(diagnosis: Diagnosis, answer: Answer) -> Answer:
+        sealed = diagnosis.with_signatures(SealedResponse(answer.headers, answer.body), edits)
+        return replace(answer, headers=sealed.headers, body=sealed.body)
+
+    return resign
 
 
 def with_signature_pair(key: str, value: str) -> Resign:
-    """Name another `key=value` in the header Signature, whatever it was."""
+    """Return a Resign that changes the value of `key` in the header Signature."""
 
-    def resign(_: str, answer: Answer) -> Answer:
+    def resign(_: Diagnosis, answer: Answer) -> Answer:
         def edit(line: str) -> str:
             pairs = (pair.partition("=") for pair in line.split(","))
             return ",".join(f"{name}={value if name == key else text}" for name, _, text in pairs)
@@ -42,36 +42,15 @@ def with_signature_pair(key: str, value: str) -> Resign:
 
 
 def same(signature: str) -> str:
-    """Leave a signature as it is."""
+    """Return the signature unchanged."""
     return signature
 
 
 def empty(_: str) -> str:
-    """Leave nothing of a signature."""
+    """Return an empty signature."""
     return ""
 
 
-def spoilt(signature: str) -> str:
-    """Change one letter, so that it is still base64 of the right length and verifies nothing."""
+def corrupted(signature: str) -> str:
+    """Change the first letter: still base64 of the right length, but not a valid signature."""
     return ("B" if signature[0] == "A" else "A") + signature[1:]
-
-
-def _resign_headers(answer: Answer, edits: tuple[Edit, ...]) -> Answer:
-    headers: Headers = ()
-    for name, line in answer.headers:
-        if name != "Signature":
-            headers += ((name, line),)
-            continue
-        start, mark, signature = line.partition("signature=")
-        headers += tuple((name, start + mark + edit(signature)) for edit in edits)
-    return replace(answer, headers=headers)
-
-
-def _resign_envelope(answer: Answer, edits: tuple[Edit, ...]) -> Answer:
-    content, _, rest = answer.body.rpartition(_MARK)
-    signature = rest.removesuffix(b'"}').decode()
-    lines = b"".join(_MARK + edit(signature).encode() + b'"' for edit in edits)
-    return replace(answer, body=content + lines + b"}")
-
-
-_RESIGN: Final = {HEADER_SIGNED: _resign_headers, ENVELOPE_SIGNED: _resign_envelope}

@@ -1,6 +1,8 @@
-"""What AlipayHK remembers: linkages, bound accounts, and the first answer to every request id.
+"""AlipayHK's data: linkages, bound accounts, and the first result of each request id.
 
-Pure: no I/O, and the clock is an argument. Memory is bounded; the oldest of each kind goes first.
+There is no I/O, and the clock is an argument. At most REMEMBERED_MAX of each kind are kept; the oldest are
+deleted first. BINDING_SYNC's page promises both rules that are implemented here: `requestId` is idempotent,
+and `bizTime` determines the order of updates.
 """
 
 from __future__ import annotations
@@ -44,19 +46,19 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a request."""
+    """The outcome of a request."""
 
     result: Result
     note: str
-    """For people: what the wallet did and why."""
+    """A sentence for the log: what the wallet did, and why."""
     members: Members = field(default_factory=dict)
-    """What the answer's body has beside its result."""
+    """Members of the response's body in addition to the result."""
     effects: int = 0
 
 
 @dataclass(slots=True)
 class _Request:
-    """A request id that is spent."""
+    """A request id that was used."""
 
     outcome: Outcome
     content_sha256: bytes
@@ -65,7 +67,7 @@ class _Request:
 
 
 class Wallet:
-    """AlipayHK's memory."""
+    """AlipayHK's data."""
 
     def __init__(self, now: Now, *, remembered_max: int = REMEMBERED_MAX) -> None:
         self._now = now
@@ -83,12 +85,12 @@ class Wallet:
         return self._once(Api.BIND_ACCOUNT, request_id, body, partial(self._bind_account, request_id))
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Delete everything."""
         for remembered in (self._requests, self._linkages, self._accounts):
             remembered.clear()
 
     def snapshot(self) -> dict[str, object]:
-        """Show everything, in AlipayHK's names, oldest first."""
+        """Return all data with AlipayHK's names, oldest first."""
         requests: dict[str, dict[str, object]] = {}
         for (api, request_id), request in self._requests.items():
             counts = {"effects": request.effects, "repeats": request.repeats}
@@ -104,35 +106,35 @@ class Wallet:
     def _once(
         self, api: str, request_id: str, body: Members, apply: Callable[[Members], Outcome]
     ) -> Outcome:
-        """Apply a request whose id is new; to a known id give its first answer again."""
+        """Apply a request with a new id; for a known id, return the first outcome again."""
         body = {name: body[name] for name in sorted(body) if body[name] not in (None, "")}
         content = hashlib.sha256(write_json(body)).digest()
         known = self._requests.get((api, request_id))
         if known is not None:
             known.repeats += 1
-            other = "" if known.content_sha256 == content else ", although the content is another one"
-            note = f"the request id is known: its first answer is given again{other}"
+            other = "" if known.content_sha256 == content else ", although the content differs"
+            note = f"the request id is known, so its first result is returned{other}"
             return Outcome(known.outcome.result, note, known.outcome.members)
         outcome = apply(body)
         self._remember(self._requests, (api, request_id), _Request(outcome, content, outcome.effects))
         return outcome
 
     def _sync_linkage(self, body: Members) -> Outcome:
-        """Apply an update unless a newer one is known: bizTime, not arrival, orders updates."""
+        """Apply an update unless a newer one is known; bizTime decides which is newer."""
         linkage = tuple(body.get(name) for name in LINKAGE)
         known = self._linkages.get(linkage)
         if known is not None and _biz_time(known) > _biz_time(body):
-            note = "a newer bizTime is known for this linkage: nothing is overwritten"
+            note = "nothing is changed: an update with a newer bizTime is known for this linkage"
             return Outcome(SYNC_LINKAGE_SUCCESS, note)
         binding = body["operateType"] == "BIND"
         if not binding and (known is None or not self._is_bound(known)):
-            return Outcome(documented("PROCESS_FAIL"), "UNBIND of what is not bound")
+            return Outcome(documented("PROCESS_FAIL"), "UNBIND of a linkage that is not bound")
         self._remember(self._linkages, linkage, body)
         note = "the linkage is bound" if binding else "the linkage is unbound"
         return Outcome(SYNC_LINKAGE_SUCCESS, note, effects=1)
 
     def _bind_account(self, request_id: str, body: Members) -> Outcome:
-        """Bind an account; one that this user has bound already needs no binding."""
+        """Bind an account. `needBind` is "false" if this user has bound it before."""
         body = {**body, "accountId": body.get("accountId") or _account_id(str(body["accountInfo"]))}
         account = tuple(body.get(name) for name in ACCOUNT)
         known = account in self._accounts
@@ -141,7 +143,7 @@ class Wallet:
         self._remember(self._accounts, account, {"reqMsgId": request_id, **owner, **info})
         return Outcome(
             BIND_ACCOUNT_SUCCESS,
-            "the account was bound already and is bound anew" if known else "the account is bound",
+            "the account was bound before, and is bound again" if known else "the account is bound",
             {"needBind": "false" if known else "true", "accountInfo": info},
             effects=1,
         )
@@ -164,7 +166,7 @@ def _biz_time(linkage: Members) -> int:
 
 
 def _account_id(form: str) -> str:
-    """Find the account that a form describes: the same form, the same eight digits."""
+    """Return an account id for a form: eight digits, the same for the same form."""
     return str(int.from_bytes(hashlib.sha256(form.encode()).digest()) % 10**8).zfill(8)
 
 

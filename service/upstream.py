@@ -11,7 +11,8 @@ from clients.alipayhk.transport import Transport
 from clients.alipayhk.wire.crypto import EncryptionProfile
 from clients.alipayhk.wire.endpoint import Encryption, Endpoint
 from clients.alipayhk.wire.keys import Keys
-from clients.alipayhk.wire.protocols import ENVELOPE_SIGNED, HEADER_SIGNED
+from clients.alipayhk.wire.protocols.envelope_signed import EnvelopeSigned
+from clients.alipayhk.wire.protocols.header_signed import HeaderSigned
 
 from .config.settings import Settings
 
@@ -38,23 +39,24 @@ def transport_of(settings: Settings) -> Transport:
 def _sync_linkage(settings: Settings) -> Endpoint:
     return Endpoint(
         api=Api.SYNC_LINKAGE,
-        protocol=HEADER_SIGNED,
+        protocol=HeaderSigned(
+            encryption=Encryption(
+                profile=EncryptionProfile(
+                    aes_mode=settings.encryption_aes_mode,
+                    aes_bits=settings.encryption_aes_bits,
+                    rsa_padding=settings.encryption_rsa_padding,
+                ),
+                key_version=settings.encryption_key_version,
+                content_type=settings.encryption_content_type,
+            ),
+            encrypt_requests=settings.encrypt,
+            encrypted_answers_only=settings.require_encrypted_response,
+        ),
         base_url=settings.base_url,
         path=settings.sync_linkage.path,
         client_id=settings.client_id,
         keys=_keys(settings),
         idempotent=True,
-        encryption=Encryption(
-            profile=EncryptionProfile(
-                aes_mode=settings.encryption_aes_mode,
-                aes_bits=settings.encryption_aes_bits,
-                rsa_padding=settings.encryption_rsa_padding,
-            ),
-            key_version=settings.encryption_key_version,
-            content_type=settings.encryption_content_type,
-        ),
-        encrypt_requests=settings.encrypt,
-        encrypted_answers_only=settings.require_encrypted_response,
         response_time_window_s=settings.response_time_window_s,
     )
 
@@ -62,14 +64,14 @@ def _sync_linkage(settings: Settings) -> Endpoint:
 def _bind_account(settings: Settings) -> Endpoint:
     return Endpoint(
         api=Api.BIND_ACCOUNT,
-        protocol=ENVELOPE_SIGNED,
+        protocol=EnvelopeSigned(
+            function=settings.bind_account.function, version=settings.bind_account.version
+        ),
         base_url=settings.bind_account.base_url or settings.base_url,
         path=settings.bind_account.path,
         client_id=settings.bind_account.client_id or settings.client_id,
         keys=_keys(settings, for_bind_account=True),
         idempotent=settings.bind_account.idempotent,
-        function=settings.bind_account.function,
-        version=settings.bind_account.version,
         response_time_window_s=settings.response_time_window_s,
     )
 

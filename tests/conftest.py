@@ -1,9 +1,10 @@
-"""Settings of all tests: the profile of hypothesis (HYPOTHESIS_PROFILE), signals, and event loops."""
+"""Settings of all tests: the profile of hypothesis (HYPOTHESIS_PROFILE), signals, event loops, order."""
 
 from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -26,10 +27,30 @@ for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHU
 HERE: Final = Path(__file__).parent
 IN_ONE_LOOP: Final = {HERE / "e2e", HERE / "linkage", HERE / "scenarios"}
 """Tests that share processes and listeners, or that use gRPC, which can call back into a closed loop."""
+LONGEST_FIRST: Final = (HERE / "docs", HERE / "chaos", HERE / "load", HERE / "scenarios", HERE / "e2e")
+"""Directories of long files, in the order in which they start: long ones start first."""
+UNMEASURED: Final = {HERE / "chaos", HERE / "load", HERE / "scenarios"}
+"""Directories of long files, in the order in which they start: the longest start first."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _measured(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Start the processes of UNMEASURED tests without coverage."""
+    with pytest.MonkeyPatch.context() as patch:
+        if UNMEASURED.intersection((request.path, *request.path.parents)):
+            patch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+        yield
+
+
+def place(item: pytest.Item) -> int:
+    """Return the place of a test's directory in the order of the whole."""
+    found = (at for at, directory in enumerate(LONGEST_FIRST) if directory in item.path.parents)
+    return next(found, len(LONGEST_FIRST))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run every asynchronous test of IN_ONE_LOOP in the event loop of the session."""
+    """Start the longest files first; run the asynchronous tests of IN_ONE_LOOP in the session's loop."""
+    items.sort(key=place)
     for item in items:
         if IN_ONE_LOOP.intersection(item.path.parents) and pytest_asyncio.is_async_test(item):
             item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)

@@ -1,9 +1,19 @@
-"""The client of AlipayHK: two wire protocols over one HTTP transport.
+"""The client of AlipayHK: it signs and sends requests, and verifies the responses.
 
-It knows nothing of gRPC, of protobuf or of this project's service. Floors, top to bottom; imports
-go down only:
+It does not know gRPC, protobuf or the gateway's settings. Each layer imports only the layers below it:
 
-    client                       seal -> send -> unseal -> result
-    protocols | transport        bytes and meaning, without I/O | the only I/O
-    messages, endpoint, keys, crypto, strict_json, clock, result, errors
+    client                   one call: seal, send, unseal, result
+    transport                HTTP: sends one POST, and knows whether its first byte was sent
+    connections              the connection pool
+    pairing                  one connection: matches each response to its request
+    diagnosis                why a signature does not verify (used by the sandbox, not by the client)
+    wire.protocols           the two wire protocols: business content to bytes and back
+    wire.endpoint            one API as agreed at onboarding
+    wire.clock               AlipayHK's time format, and how old a response may be
+    wire.errors, messages    how a call can fail; the types of requests and responses
+    wire.crypto, keys, strict_json, result
+                             signatures and encryption, key files, JSON, AlipayHK's result
+
+transport, connections, pairing and tls_records do the network I/O, and keys reads files. Everything else is
+pure functions over bytes.
 """

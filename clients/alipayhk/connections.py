@@ -1,4 +1,4 @@
-"""A pool of connections whose answers are paired with their requests: see `pairing`."""
+"""A pool of connections that match each response to its request: see `pairing`."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from aiohttp.tracing import Trace
 
 KEEP_ALIVE_S: Final = 15.0
-"""Shorter than any front end is likely to close an idle connection after."""
+"""How long an idle connection is kept, in seconds: less than the idle timeout of most front ends."""
 QUARANTINE_S: Final = 0.1
-"""How long a connection that has answered waits before it is reused (docs/adr/0014)."""
+"""How long a connection waits after a response before it is reused, in seconds (docs/adr/0014)."""
 
 
 class PairingConnector(aiohttp.TCPConnector):
-    """A pool of `PairedProtocol`; without reuse, connections that are each used once."""
+    """A pool of `PairedProtocol` connections. With `reuse=False` each connection is used once."""
 
     def __init__(self, tls: ssl.SSLContext, *, reuse: bool, quarantine_s: float = QUARANTINE_S) -> None:
         if reuse:
@@ -43,8 +43,8 @@ class PairingConnector(aiohttp.TCPConnector):
         traces: list[Trace],
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109  (aiohttp's signature)
     ) -> Connection:
-        """Return a connection on which nothing has come that nobody asked for."""
-        self._pool_rested()
+        """Return a connection on which no unexpected bytes were received; raise NotReady otherwise."""
+        self._return_to_pool()
         while True:
             connection = await super().connect(req, traces, timeout)
             try:
@@ -57,12 +57,12 @@ class PairingConnector(aiohttp.TCPConnector):
                 raise
             connection.close()
             if is_new:
-                raise NotReady("the connection ended, or bytes came, before the request")
+                raise NotReady("the connection was closed, or bytes were received, before the request")
 
     def _release(
         self, key: ConnectionKey, protocol: ResponseHandler, *, should_close: bool = False
     ) -> None:
-        """Let a connection that has answered rest before the pool has it again."""
+        """Return a connection to the pool after `quarantine_s`, so that late bytes show before reuse."""
         if should_close or self.force_close or self.closed or protocol.should_close:
             super()._release(key, protocol, should_close=True)
         else:
@@ -71,31 +71,31 @@ class PairingConnector(aiohttp.TCPConnector):
             self._resting.append((self._loop.time() + self._quarantine_s, key, protocol))
 
     def _wake(self) -> None:
-        """Pool what has rested, so that it is dropped while nobody calls; one timer serves them all."""
-        self._pool_rested()
+        """Return connections to the pool even if there is no call; one timer serves them all."""
+        self._return_to_pool()
         if self._resting:
             self._loop.call_later(self._quarantine_s, self._wake)
 
-    def _pool_rested(self) -> None:
+    def _return_to_pool(self) -> None:
         while self._resting and self._resting[0][0] <= self._loop.time():
             _, key, protocol = self._resting.popleft()
             super()._release(key, protocol, should_close=not _paired(protocol).is_open)
 
 
 class PairedBody(aiohttp.BytesPayload):
-    """A request's body, which looks at the connection once more before its first byte is written.
+    """A request's body that checks the connection again before the first byte is written.
 
-    Up to Python 3.11 `aiohttp` writes in a task of its own, one pass of the event loop after `connect`.
+    Up to Python 3.11 aiohttp writes in a separate task, one pass of the event loop after `connect`.
     """
 
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
-        """Write the head and the body; raise NotReady where the connection is not ready any more."""
+        """Write the head and the body; raise NotReady if the connection is no longer ready."""
         if not await _paired(getattr(writer, "protocol", None)).ready():
-            raise NotReady("the connection ended, or bytes came, before the request")
+            raise NotReady("the connection was closed, or bytes were received, before the request")
         await super().write_with_length(writer, content_length)
 
 
 def _paired(protocol: object) -> PairedProtocol:
     if not isinstance(protocol, PairedProtocol):
-        raise TypeError("aiohttp made a connection that does not check its answers")
+        raise TypeError("aiohttp created a connection that does not check its responses")
     return protocol

@@ -1,23 +1,24 @@
-"""Connections on which every answer belongs to the request before it.
+"""Connections on which every response belongs to the request before it.
 
-Theory of operation. A header-signed answer does not name its request: the gateway pairs the two by their
-order on the connection. `aiohttp`'s pool does not check that order (aio-libs/aiohttp#13656), so it is
-checked here. A connection is in one of four states:
+Theory of operation. A header-signed response does not name its request: the gateway matches them by their
+order on the connection. aiohttp's pool does not check that order (aio-libs/aiohttp#13656), so this module
+does. A connection is in one of four states:
 
-    idle      no request is being written. Any byte closes the connection, also a part of a TLS record.
-    asked     the request's last byte was written. The next answer is the answer.
-    answered  the answer has begun; it is complete when its payload is at its end. Any later byte closes
-              the connection, and the complete answer is still believed.
-    resting   the answer is complete, and the pool does not have the connection yet (`QUARANTINE_S`).
-              Any byte closes it. Then it is idle.
+    idle      No request is being written. Any byte, even part of a TLS record, closes the connection.
+    asked     The request's last byte was written. The next response is the response to it.
+    answered  The head of the response was received. The response is complete when its payload has ended.
+              Any later byte closes the connection; the complete response is still accepted.
+    resting   The response is complete, and the connection waits `QUARANTINE_S` before it returns to the
+              pool. Any byte closes it. Then it is idle.
 
-A connection returns to the pool only after an answer with exactly one Tracer-Id: the header Signature
-alone cannot tell two honest answers of one second apart (docs/adr/0002). An answer whose Signature and
-Tracer-Id both equal those of one of the connection's last answers is that answer again.
+A connection returns to the pool only after a response with exactly one Tracer-Id, because the header
+Signature alone cannot tell two correct responses of the same second apart (docs/adr/0002). A response whose
+Signature and Tracer-Id both equal those of one of the connection's last responses is a repetition of it. A
+protocol whose responses have no Tracer-Id therefore gets a new connection for each request.
 
-Every check fails closed: when `aiohttp` stops calling one of the methods that are overridden here,
-connections are not reused, or no answer is believed. tests/alipayhk/test_connection_internals.py names
-what is used of `aiohttp` beyond its documentation.
+Every check fails closed: if aiohttp stops calling a method that is overridden here, connections are not
+reused, or no response is accepted. tests/alipayhk/test_connection_internals.py lists the undocumented parts
+of aiohttp that this module uses.
 """
 
 from __future__ import annotations
@@ -38,35 +39,35 @@ if TYPE_CHECKING:
 
 ANSWERS_REMEMBERED: Final = 64
 INTERIM_MAX: Final = 64
-"""How many 1xx responses may precede an answer."""
+"""How many 1xx responses are allowed before a response."""
 HEAD_BYTES_MAX: Final = 256 * 1024
-"""How many bytes may precede the end of an answer's head, 1xx responses included."""
+"""How many bytes are allowed up to the end of a response's head, including 1xx responses."""
 _SLICE_BYTES: Final = 4 * 1024
-"""How much is parsed at once before the answer's head is there: some 160 of the shortest 1xx responses."""
+"""How many bytes are parsed in one step before the head is complete: about 160 of the shortest 1xx."""
 _READ_PASSES: Final = 8
-"""How often the event loop is given the time to read what has come: twice is enough for honest peers."""
+"""How many passes of the event loop `ready` waits for received bytes to be read; two are usual."""
 _FIRST_FINAL_STATUS: Final = 200
 _SWITCHING_PROTOCOLS: Final = 101
 
 
-class Unasked(aiohttp.ClientConnectionError):
-    """Bytes came that are not the answer to a request on this connection."""
+class UnexpectedBytes(aiohttp.ClientConnectionError):
+    """Bytes were received that are not the response to a request on this connection."""
 
 
 class NotReady(aiohttp.ClientConnectionError):
-    """The connection ended before a request could be written to it."""
+    """The connection was closed, or bytes were received on it, before the request was written."""
 
 
 class TooManyInterimResponses(aiohttp.ClientConnectionError):
-    """More 1xx responses, or bytes, came before the answer than are allowed."""
+    """More 1xx responses, or more bytes, than allowed were received before the response."""
 
 
 class RepeatedAnswer(aiohttp.ClientError):
-    """The answer is an earlier one of the same connection again."""
+    """The response repeats an earlier response of the same connection."""
 
 
 class PairedProtocol(ResponseHandler):
-    """One connection, which knows what was asked on it."""
+    """One connection, with its state."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
@@ -82,28 +83,28 @@ class PairedProtocol(ResponseHandler):
 
     @property
     def is_new(self) -> bool:
-        """Whether no answer has come on this connection."""
+        """Whether no response was received on this connection."""
         return self._answer is None
 
     @property
     def should_close(self) -> bool:
-        """Whether the pool must not have this connection again."""
+        """Whether the connection must not return to the pool."""
         return not self._has_tracer_id or super().should_close
 
     @property
     def is_open(self) -> bool:
-        """Whether neither side has begun to close the connection."""
+        """Whether neither side is closing the connection."""
         return self.is_connected() and not self._half_closed
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Count the TLS records of the connection, which only its handshake has used so far."""
+        """Start to count the connection's TLS records; up to now only the handshake has used it."""
         self._records = count_records(transport)
         super().connection_made(transport)
 
     async def ready(self) -> bool:
-        """Read what has come already; return whether a request may be written now.
+        """Read received bytes; return whether a request may be written now.
 
-        Nothing is awaited between the last look at the socket and the return.
+        There is no await between the last check of the socket and the return.
         """
         for _ in range(_READ_PASSES):
             if not self.is_open or not (self._answer is None or self._has_tracer_id):
@@ -119,14 +120,14 @@ class PairedProtocol(ResponseHandler):
         return False
 
     def start_timeout(self) -> None:
-        """Note that the request's last byte was written: `aiohttp` calls this then."""
+        """Enter the state `asked`: aiohttp calls this when it has written the request's last byte."""
         self._asked = True
         super().start_timeout()
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes as an answer only if something was asked and is not answered yet."""
+        """Parse bytes only if a request is waiting for its response; otherwise close the connection."""
         if data and not self._may_answer():
-            self._refuse(Unasked("bytes came that nobody asked for"))
+            self._refuse(UnexpectedBytes("bytes were received without a request"))
             return
         start = 0
         while self._answer is None and len(data) - start > _SLICE_BYTES:
@@ -140,23 +141,23 @@ class PairedProtocol(ResponseHandler):
             super().data_received(data[start:])
 
     def feed_data(self, data: tuple[RawResponseMessage, StreamReader], size: int = 0) -> None:
-        """Take the parser's next message: count a 1xx response, keep an answer, refuse what follows it."""
+        """Handle one parsed message: count a 1xx response, accept one response, refuse a second one."""
         message, payload = data
         if self._answer is not None:
-            self._refuse(Unasked("more than one answer came"))
+            self._refuse(UnexpectedBytes("more than one response was received"))
         elif message.code < _FIRST_FINAL_STATUS and message.code != _SWITCHING_PROTOCOLS:
             self._interim += 1
             if self._interim > INTERIM_MAX:
-                self._refuse(TooManyInterimResponses("too many 1xx responses came before the answer"))
+                self._refuse(TooManyInterimResponses("too many 1xx responses before the response"))
         else:
             self._answer = payload
             if self._is_repeated(message):
-                self._refuse(RepeatedAnswer("an earlier answer of this connection came again"))
+                self._refuse(RepeatedAnswer("an earlier response of this connection was repeated"))
             else:
                 super().feed_data(data, size)
 
     def eof_received(self) -> None:
-        """Note that the other side sends nothing more: over TLS the connection is still open then."""
+        """Note that the other side will send nothing more; a TLS connection is still open then."""
         self._half_closed = True
         super().eof_received()
 
@@ -169,10 +170,10 @@ class PairedProtocol(ResponseHandler):
         self._head_bytes += len(data)
         super().data_received(data)
         if self._answer is None and self._head_bytes > HEAD_BYTES_MAX:
-            self._refuse(TooManyInterimResponses("too many bytes came before the answer"))
+            self._refuse(TooManyInterimResponses("too many bytes before the response"))
 
     def _is_repeated(self, message: RawResponseMessage) -> bool:
-        """Remember an answer by Signature and Tracer-Id; return whether it came before."""
+        """Remember a response by Signature and Tracer-Id; return whether it was received before."""
         tracer_ids, signatures = (
             tuple(value for key, value in message.raw_headers if key.lower() == name)
             for name in (b"tracer-id", b"signature")
@@ -186,26 +187,26 @@ class PairedProtocol(ResponseHandler):
         return repeated
 
     def _refuse(self, error: aiohttp.ClientError) -> None:
-        """Close the connection at once; a request that waits for its answer fails with the error."""
+        """Close the connection immediately; the request that waits on it fails with `error`."""
         self.set_exception(error)
         if self.transport is not None:
             self.transport.abort()
 
     def _has_unwritten_bytes(self) -> bool:
-        """Whether bytes of the request are still in this process, not in the kernel."""
-        # asyncio's TLS transport does not count what waits in the transport below it, nor name that one.
+        """Whether bytes of the request are still in this process and not in the kernel."""
+        # asyncio's TLS transport neither counts bytes that wait in the transport below it nor exposes it.
         below = getattr(getattr(self.transport, "_ssl_protocol", None), "_transport", None)
         transports = filter(None, (self.transport, below))
         return any(transport.get_write_buffer_size() for transport in transports)
 
     def _may_be_inside_record(self) -> bool:
-        """Whether a part of a TLS record was received, or that cannot be known."""
+        """Whether part of a TLS record was received, or this cannot be found out."""
         if self.transport is None or self.transport.get_extra_info("ssl_object") is None:
             return False
         return self._records is None or self._records.is_inside
 
     def _has_unread_bytes(self) -> bool:
-        """Whether the kernel has bytes, or the end of the connection, that were not read yet."""
+        """Whether the kernel has received bytes or the end of the connection, not yet read."""
         if self.transport is None:
             return False
         poll = select.poll()

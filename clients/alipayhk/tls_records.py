@@ -1,9 +1,10 @@
-"""Whether a TLS connection has received a part of a record.
+"""Find out whether a TLS connection has received part of a record.
 
-A TLS library hands out the bytes of a record when all of it has come. A record that comes in two parts,
-before and after a request, would look like an answer that came after it, so its first part must be seen.
-`ssl` does not tell (OpenSSL's SSL_has_pending has no counterpart there), so records are counted here by
-their heads, which are never encrypted: https://www.rfc-editor.org/rfc/rfc8446#section-5.1
+A TLS library returns the bytes of a record only when the whole record was received. If a record arrives in
+two parts, one before and one after a request, it looks like a response that was received after the request.
+To notice the first part, this module counts records by their headers, which are never encrypted:
+https://www.rfc-editor.org/rfc/rfc8446#section-5.1. Python's `ssl` has no counterpart of OpenSSL's
+SSL_has_pending, which would report it.
 """
 
 from __future__ import annotations
@@ -13,26 +14,26 @@ import ssl
 from typing import Any, Final
 
 _HEAD_BYTES: Final = 5
-"""Kind, version and length; the length is that of what follows."""
+"""Size of a record's header: type, version, and the length of the body after it."""
 
 
 class CountedRecords:
-    """The buffer of received bytes of one TLS connection: passes them on, and counts the records."""
+    """Replaces the buffer of received bytes of one TLS connection, and counts its records."""
 
     def __init__(self, received: ssl.MemoryBIO) -> None:
         self._received = received
         self._head = bytearray()
         self._body_left = 0
-        # What came behind the handshake begins with a record: OpenSSL reads no further than it needs.
+        # Bytes after the handshake start at a record boundary, because OpenSSL reads only what it needs.
         self.write(received.read())
 
     @property
     def is_inside(self) -> bool:
-        """Whether a record has begun and is not complete."""
+        """Whether a record is incomplete."""
         return bool(self._head or self._body_left)
 
     def write(self, data: bytes | memoryview) -> int:
-        """Pass on what was received."""
+        """Count the records in `data`, and pass it on."""
         at = 0
         while at < len(data):
             if self._body_left:
@@ -52,7 +53,7 @@ class CountedRecords:
 
 
 def count_records(transport: asyncio.BaseTransport) -> CountedRecords | None:
-    """Count the records of a transport from now on; return None where it is not one of asyncio's TLS."""
+    """Start to count the records of a transport; return None if it is not an asyncio TLS transport."""
     protocol: Any = getattr(transport, "_ssl_protocol", None)
     received = getattr(protocol, "_incoming", None)
     if not isinstance(received, ssl.MemoryBIO):

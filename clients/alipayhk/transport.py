@@ -1,4 +1,4 @@
-"""Send one POST; know whether a byte of it was sent."""
+"""Send one POST, and know whether its first byte was sent."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ _READ_BYTES: Final = 16 * 1024
 
 @dataclass(slots=True)
 class Attempt:
-    """One attempt at one request, as far as it has come."""
+    """The progress of one attempt at one request."""
 
     sent: bool = False
-    """Whether a byte may have left. Set before the first one is written, and never unset."""
+    """Whether the first byte may have been sent. Set before it is written, and never unset."""
     fresh_connection: bool = False
-    """Whether the request must not be sent on a connection that was used before."""
+    """Whether the request must be sent on a new connection."""
     skew_s: float | None = field(default=None, compare=False)
-    """AlipayHK's time minus ours, in seconds; None unless a verified answer told the time."""
+    """AlipayHK's time minus ours, in seconds; None unless a verified response contained the time."""
     may_send: Callable[[], bool] = field(default=lambda: True, compare=False, repr=False)
-    """Whether the first byte may still be written: asked as late as aiohttp allows.
+    """Whether the first byte may still be written. Called as late as aiohttp allows.
 
-    A process may be stopped, or its machine suspended, for any time between two of its statements.
+    A process can be stopped, or its machine suspended, for any time between two statements.
     """
 
 
 class Transport:
     """A pool of connections to AlipayHK.
 
-    Connections are kept alive only for requests that may safely be sent again: on a connection that
-    the other side is just closing, a request may or may not arrive. With `reuse_connections` off every
-    request takes a connection of its own. How many calls are under way is the caller's to limit; a limit
-    in here would make waiting for a connection look like connecting.
+    A connection is reused only for idempotent requests, because a request that is sent while the other side
+    closes the connection may or may not arrive. With `reuse_connections=False` every request has its own
+    connection. The number of calls in flight is not limited here: time spent waiting for a connection would
+    count as time spent connecting. The caller limits it.
     """
 
     def __init__(
@@ -82,16 +82,16 @@ class Transport:
     async def post(
         self, base_url: str, sealed: SealedRequest, attempt: Attempt, *, reuse_connection: bool
     ) -> RawResponse:
-        """Send one request; return whatever answer came, or raise Unreachable, TlsInvalid or NoAnswer."""
+        """Send one request; return the response, unverified, or raise NotSent, NoAnswer or Repeated."""
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await self._post(base_url, sealed, attempt, reuse_connection=reuse_connection)
         except TimeoutError:
-            raise (Timeout if attempt.sent else Unreachable)("no answer in time") from None
+            raise (Timeout if attempt.sent else Unreachable)("no response in time") from None
         except aiohttp.ClientConnectorCertificateError:
             raise TlsInvalid("the server's certificate is not valid") from None
         except RepeatedAnswer:
-            raise Repeated("the answer is an earlier one of this connection again") from None
+            raise Repeated("the response repeats an earlier response of this connection") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise (ConnectionLost if attempt.sent else Unreachable)(_cause_of(error)) from None
 
@@ -103,10 +103,10 @@ class Transport:
     async def _post(
         self, base_url: str, sealed: SealedRequest, attempt: Attempt, *, reuse_connection: bool
     ) -> RawResponse:
-        # encoded=True: the path goes out byte for byte as it was signed.
+        # encoded=True: send the path byte for byte as it was signed.
         url = URL(base_url + sealed.path, encoded=True)
         if url.raw_path_qs != sealed.path or url.raw_fragment:
-            raise Unreachable("the path cannot be sent as it is signed")
+            raise Unreachable("the path cannot be sent as it was signed")
         reuse = self._reuse_connections and reuse_connection and not attempt.fresh_connection
         async with self._sessions[reuse].post(
             url,
@@ -129,22 +129,22 @@ class Transport:
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
-    """Read the body up to its limit."""
+    """Read the body; raise Truncated if it is cut short or larger than BODY_BYTES_MAX."""
     body = bytearray()
     try:
         while chunk := await response.content.read(_READ_BYTES):
             body += chunk
             if len(body) > BODY_BYTES_MAX:
-                raise Truncated("the answer is larger than 256 KiB")
+                raise Truncated("the response is larger than 256 KiB")
     except (aiohttp.ClientError, OSError) as error:
         raise Truncated(_cause_of(error)) from None
     return bytes(body)
 
 
 def _cause_of(error: Exception) -> str:
-    """Name an error without its text, which may quote what was received."""
+    """Return the name of an error without its text, which may quote received bytes."""
     if any(isinstance(link, ssl.SSLError) for link in (error, error.__cause__)):
-        # Its errno is OpenSSL's kind of error: 1 would be named EPERM. aiohttp copies it from the cause.
+        # The errno of an SSLError, which aiohttp copies from the cause, is an OpenSSL code: 1 is not EPERM.
         return type(error).__name__
     number = getattr(getattr(error, "os_error", error), "errno", None)
     return " ".join(filter(None, (type(error).__name__, errno.errorcode.get(number or 0))))
@@ -155,26 +155,26 @@ async def _on_headers_sent(
     context: SimpleNamespace,
     __: aiohttp.TraceRequestHeadersSentParams,
 ) -> None:
-    """Note that a byte may leave. aiohttp calls this before it writes, or schedules, the first one.
+    """Set `sent`. aiohttp calls this before it writes, or schedules, the first byte of the request.
 
-    A CONNECT to a proxy and the TLS handshake are over by then, and carry nothing of the request.
+    A CONNECT to a proxy and the TLS handshake are complete by then, and contain nothing of the request.
     """
     attempt: Attempt = context.trace_request_ctx
-    _must_hold(attempt)
+    _check_lease(attempt)
     attempt.sent = True
 
 
 async def _on_body_sent(
     _: aiohttp.ClientSession, context: SimpleNamespace, __: aiohttp.TraceRequestChunkSentParams
 ) -> None:
-    """Check again: aiohttp writes headers and body together, on Python 3.11 in a later turn of the loop.
+    """Check the lease again: on Python 3.11 aiohttp writes the request in a later pass of the event loop.
 
-    What fails here counts as sent: the request may be cancelled between the two checks, and whoever
-    cancels reads `sent` at once.
+    A failure here counts as sent. The request can be cancelled between the two checks, and the code that
+    cancels it reads `sent` immediately.
     """
-    _must_hold(context.trace_request_ctx)
+    _check_lease(context.trace_request_ctx)
 
 
-def _must_hold(attempt: Attempt) -> None:
+def _check_lease(attempt: Attempt) -> None:
     if not attempt.may_send():
         raise LeaseExpired("the lease expired before the first byte was written")

@@ -1,4 +1,4 @@
-"""Repeated, early, late and unsolicited answers on real sockets: none of them answers another request."""
+"""Repeated, early, late and unsolicited responses on real sockets: none is matched to another request."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from tests.alipayhk.upstream import (
     Authority,
     Outcome,
     Upstream,
-    Wire,
     post,
     relaying,
     rested,
     transport,
 )
+from tests.raw_http import Peer
 
 LOST: Final = (errors.ConnectionLost, True)
 
 
 def answer(body: str, *lines: str, signature: str = "same") -> bytes:
-    """Write an answer; without `lines` its body is its Tracer-Id too."""
+    """Return a response as bytes; without `lines` its body is also its Tracer-Id."""
     lines = lines or (f"Tracer-Id: {body}",)
     head = ["HTTP/1.1 200 OK", f"Content-Length: {len(body)}", f"Signature: {signature}", *lines, "", ""]
     return "\r\n".join(head).encode() + body.encode()
@@ -42,7 +42,7 @@ class Channel:
     def __init__(self, server: ssl.SSLContext | None, client: ssl.SSLContext) -> None:
         self.server, self.client = server, client
 
-    def upstream(self, script: Callable[[Wire], Awaitable[None]]) -> Upstream:
+    def upstream(self, script: Callable[[Peer], Awaitable[None]]) -> Upstream:
         return Upstream(script, self.server)
 
 
@@ -66,7 +66,7 @@ def bodies(*outcomes: Outcome) -> list[bytes | None]:
     return [outcome.answer.body if outcome.answer else None for outcome in outcomes]
 
 
-async def closed(wire: Wire) -> None:
+async def closed(wire: Peer) -> None:
     """Wait until the client has closed the connection."""
     async with asyncio.timeout(10):
         try:
@@ -76,14 +76,14 @@ async def closed(wire: Wire) -> None:
             pass
 
 
-def counting(bend: Callable[[Wire, int], Awaitable[None]]) -> Callable[[Wire], Awaitable[None]]:
-    """Answer the n-th request, over all connections, with `n`; then do something else."""
+def counting(bend: Callable[[Peer, int], Awaitable[None]]) -> Callable[[Peer], Awaitable[None]]:
+    """Respond to the n-th request, over all connections, with `n`; then run the test's own action."""
 
-    async def script(wire: Wire) -> None:
+    async def script(wire: Peer) -> None:
         while True:
             await wire.request()
-            number = len(wire.received)
-            await wire.write(answer(str(number)))
+            number = len(wire.requests)
+            await wire.send(answer(str(number)))
             await bend(wire, number)
 
     return script
@@ -102,15 +102,15 @@ EXTRAS: Final = {
 
 @pytest.mark.parametrize("extra", EXTRAS.values(), ids=EXTRAS.keys())
 @pytest.mark.parametrize("after_s", [0.02, QUARANTINE_S + 0.2], ids=["in the quarantine", "while idle"])
-async def test_bytes_that_nobody_asked_for_close_the_connection(
+async def test_unexpected_bytes_close_the_connection(
     channel: Channel, extra: bytes, after_s: float
 ) -> None:
     ended = asyncio.Event()
 
-    async def bend(wire: Wire, number: int) -> None:
+    async def bend(wire: Peer, number: int) -> None:
         if number == 1:
             await asyncio.sleep(after_s)
-            await wire.write(extra)
+            await wire.send(extra)
             await closed(wire)
             ended.set()
 
@@ -120,59 +120,59 @@ async def test_bytes_that_nobody_asked_for_close_the_connection(
             await ended.wait()
         second = await ask(opened, upstream)
     assert bodies(first, second) == [b"1", b"2"]
-    assert len(upstream.wires) == 2
+    assert len(upstream.peers) == 2
 
 
 @pytest.mark.parametrize("extra", EXTRAS.values(), ids=EXTRAS.keys())
-async def test_bytes_behind_an_answer_are_never_another_answer(channel: Channel, extra: bytes) -> None:
-    async def script(wire: Wire) -> None:
+async def test_bytes_after_a_response_are_never_another_response(channel: Channel, extra: bytes) -> None:
+    async def script(wire: Peer) -> None:
         while True:
             await wire.request()
-            number = len(wire.received)
-            await wire.write(answer(str(number)) + (extra if number == 1 else b""))
+            number = len(wire.requests)
+            await wire.send(answer(str(number)) + (extra if number == 1 else b""))
 
     async with channel.upstream(script) as upstream, transport(tls=channel.client) as opened:
         first = await ask(opened, upstream)
         await rested()
         second = await ask(opened, upstream)
-    # What is no HTTP may make a parser refuse the whole segment.
+    # If the bytes are not HTTP, a parser may refuse the whole segment.
     assert bodies(first) == [b"1"] or first.ending == LOST
     assert bodies(second) == [b"2"]
 
 
-async def test_a_second_answer_in_the_segment_of_the_first_closes_the_connection(channel: Channel) -> None:
-    async def script(wire: Wire) -> None:
+async def test_second_response_in_the_same_segment_closes_the_connection(channel: Channel) -> None:
+    async def script(wire: Peer) -> None:
         while True:
             await wire.request()
-            number = len(wire.received)
-            await wire.write(answer(str(number)) + answer(f"smuggled {number}"))
+            number = len(wire.requests)
+            await wire.send(answer(str(number)) + answer(f"smuggled {number}"))
 
     async with channel.upstream(script) as upstream, transport(tls=channel.client) as opened:
         outcomes = [await ask(opened, upstream) for _ in range(3)]
     assert bodies(*outcomes) == [b"1", b"2", b"3"]
-    assert len(upstream.wires) == 3
+    assert len(upstream.peers) == 3
 
 
-async def test_bytes_in_the_kernel_are_seen_before_the_next_request_is_written(channel: Channel) -> None:
+async def test_bytes_in_the_kernel_are_noticed_before_the_next_request_is_written(channel: Channel) -> None:
     pushed = asyncio.Event()
 
-    async def bend(wire: Wire, number: int) -> None:
+    async def bend(wire: Peer, number: int) -> None:
         if number == 1:
             await pushed.wait()
-            await wire.write(answer("pushed"))
+            await wire.send(answer("pushed"))
 
     async with channel.upstream(counting(bend)) as upstream, transport(tls=channel.client) as opened:
         first = await ask(opened, upstream)
         await rested()
         pushed.set()
-        # The server writes in the next pass of the loop: the client's own loop has not read by then.
+        # The server writes in the next pass of the event loop, so the client has not read the bytes yet.
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         second = await ask(opened, upstream)
     assert bodies(first, second) == [b"1", b"2"]
 
 
-async def test_an_answer_before_any_request_means_that_nothing_was_sent() -> None:
+async def test_response_before_any_request_means_not_sent() -> None:
     theirs, ours = socket.socketpair()
     with theirs, ours:
         ours.setblocking(False)
@@ -184,7 +184,7 @@ async def test_an_answer_before_any_request_means_that_nothing_was_sent() -> Non
         made.abort()
 
 
-async def test_a_new_connection_that_ends_before_the_request_means_that_nothing_was_sent() -> None:
+async def test_new_connection_closed_before_the_request_means_not_sent() -> None:
     theirs, ours = socket.socketpair()
     with ours:
         ours.setblocking(False)
@@ -197,12 +197,12 @@ async def test_a_new_connection_that_ends_before_the_request_means_that_nothing_
 
 @pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")
 @pytest.mark.parametrize("reuse_connection", [True, False])
-async def test_an_answer_before_the_body_was_sent_is_no_answer(
+async def test_response_before_the_body_was_sent_is_not_accepted(
     channel: Channel, reuse_connection: bool
 ) -> None:
-    async def script(wire: Wire) -> None:
+    async def script(wire: Peer) -> None:
         await wire.reader.readuntil(b"\r\n\r\n")
-        await wire.write(answer("early"))
+        await wire.send(answer("early"))
         await asyncio.sleep(10)
 
     async with channel.upstream(script) as upstream, transport(tls=channel.client) as opened:
@@ -212,14 +212,14 @@ async def test_an_answer_before_the_body_was_sent_is_no_answer(
     assert outcome.ending == LOST
 
 
-async def test_the_last_answer_again_is_not_believed_and_a_fresh_connection_gets_the_right_one(
+async def test_repeated_response_is_refused_and_a_new_connection_gets_the_right_one(
     channel: Channel,
 ) -> None:
-    async def script(wire: Wire) -> None:
+    async def script(wire: Peer) -> None:
         while True:
             await wire.request()
-            number = len(wire.received)
-            await wire.write(answer(str(1 if number == 2 else number)))
+            number = len(wire.requests)
+            await wire.send(answer(str(1 if number == 2 else number)))
 
     async with channel.upstream(script) as upstream, transport(tls=channel.client) as opened:
         first = await ask(opened, upstream)
@@ -230,32 +230,32 @@ async def test_the_last_answer_again_is_not_believed_and_a_fresh_connection_gets
         third = await ask(opened, upstream, fresh_connection=True)
     assert bodies(first, third) == [b"1", b"3"]
     assert second.ending == (errors.Repeated, True)
-    assert len(upstream.wires) == 2
-    assert upstream.received[2].values("Connection") == ["close"]
+    assert len(upstream.peers) == 2
+    assert upstream.requests[2].values("Connection") == ["close"]
 
 
 @pytest.mark.parametrize(
     ("since", "ending"),
     [(ANSWERS_REMEMBERED, (errors.Repeated, True)), (ANSWERS_REMEMBERED + 1, (None, True))],
 )
-async def test_the_last_64_answers_of_a_connection_are_remembered(
+async def test_last_64_responses_of_a_connection_are_remembered(
     since: int, ending: tuple[type[errors.CallError] | None, bool]
 ) -> None:
-    async def script(wire: Wire) -> None:
+    async def script(wire: Peer) -> None:
         while True:
             await wire.request()
-            number = len(wire.received)
-            await wire.write(answer(str(number if number <= since else 1)))
+            number = len(wire.requests)
+            await wire.send(answer(str(number if number <= since else 1)))
 
     async with Upstream(script) as upstream, transport(quarantine_s=0) as opened:
         for number in range(1, since + 1):
             assert bodies(await ask(opened, upstream)) == [str(number).encode()]
             await asyncio.sleep(0.01)
         assert (await ask(opened, upstream)).ending == ending
-    assert len(upstream.wires) == 1
+    assert len(upstream.peers) == 1
 
 
-async def test_equal_signatures_with_tracer_ids_of_their_own_are_two_answers(channel: Channel) -> None:
+async def test_equal_signatures_with_different_tracer_ids_are_two_responses(channel: Channel) -> None:
     async with (
         channel.upstream(counting(_nothing)) as upstream,
         transport(tls=channel.client) as opened,
@@ -265,22 +265,22 @@ async def test_equal_signatures_with_tracer_ids_of_their_own_are_two_answers(cha
             outcomes.append(await ask(opened, upstream))
             await rested()
     assert bodies(*outcomes) == [b"1", b"2", b"3"]
-    assert len(upstream.wires) == 1
+    assert len(upstream.peers) == 1
 
 
-async def test_an_equal_tracer_id_with_another_signature_is_another_answer() -> None:
-    async def script(wire: Wire) -> None:
+async def test_equal_tracer_id_with_another_signature_is_another_response() -> None:
+    async def script(wire: Peer) -> None:
         while True:
             await wire.request()
-            number = len(wire.received)
-            await wire.write(answer(str(number), "Tracer-Id: t", signature=str(number)))
+            number = len(wire.requests)
+            await wire.send(answer(str(number), "Tracer-Id: t", signature=str(number)))
 
     async with Upstream(script) as upstream, transport() as opened:
         first = await ask(opened, upstream)
         await rested()
         second = await ask(opened, upstream)
     assert bodies(first, second) == [b"1", b"2"]
-    assert len(upstream.wires) == 1
+    assert len(upstream.peers) == 1
 
 
 TRACERS: Final = {
@@ -292,12 +292,12 @@ TRACERS: Final = {
 
 
 @pytest.mark.parametrize("lines", TRACERS.values(), ids=TRACERS.keys())
-async def test_an_answer_without_exactly_one_tracer_id_is_believed_and_its_connection_closed(
+async def test_response_without_exactly_one_tracer_id_is_accepted_and_its_connection_closed(
     channel: Channel, lines: tuple[str, ...]
 ) -> None:
-    async def script(wire: Wire) -> None:
+    async def script(wire: Peer) -> None:
         await wire.request()
-        await wire.write(answer("1", *lines))
+        await wire.send(answer("1", *lines))
         await closed(wire)
 
     async with channel.upstream(script) as upstream, transport(tls=channel.client) as opened:
@@ -306,42 +306,42 @@ async def test_an_answer_without_exactly_one_tracer_id_is_believed_and_its_conne
             outcomes.append(await ask(opened, upstream))
             await rested()
     assert bodies(*outcomes) == [b"1", b"1"]
-    assert len(upstream.wires) == 2
+    assert len(upstream.peers) == 2
 
 
-async def test_a_connection_is_not_reused_before_it_has_rested(channel: Channel) -> None:
+async def test_connection_is_not_reused_before_its_quarantine_is_over(channel: Channel) -> None:
     async with (
         channel.upstream(counting(_nothing)) as upstream,
         transport(tls=channel.client, quarantine_s=3600) as opened,
     ):
         outcomes = [await ask(opened, upstream) for _ in range(3)]
     assert bodies(*outcomes) == [b"1", b"2", b"3"]
-    assert len(upstream.wires) == 3
+    assert len(upstream.peers) == 3
 
 
-async def test_1xx_responses_before_an_answer_are_passed_over(channel: Channel) -> None:
+async def test_1xx_responses_before_a_response_are_skipped(channel: Channel) -> None:
     interim = b"HTTP/1.1 100 Continue\r\n\r\n" + b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
 
-    async def script(wire: Wire) -> None:
+    async def script(wire: Peer) -> None:
         while True:
             await wire.request()
-            await wire.write(interim)
-            await wire.write(interim + answer(str(len(wire.received))))
+            await wire.send(interim)
+            await wire.send(interim + answer(str(len(wire.requests))))
 
     async with channel.upstream(script) as upstream, transport(tls=channel.client) as opened:
         first = await ask(opened, upstream)
         await rested()
         second = await ask(opened, upstream)
     assert bodies(first, second) == [b"1", b"2"]
-    assert len(upstream.wires) == 1
+    assert len(upstream.peers) == 1
 
 
-async def test_a_connection_that_the_other_side_closes_while_idle_is_not_used_again(
+async def test_connection_closed_by_the_other_side_while_idle_is_not_reused(
     channel: Channel,
 ) -> None:
-    async def script(wire: Wire) -> None:
+    async def script(wire: Peer) -> None:
         await wire.request()
-        await wire.write(answer(str(len(wire.received))))
+        await wire.send(answer(str(len(wire.requests))))
         await asyncio.sleep(QUARANTINE_S + 0.1)
         wire.writer.close()  # over TLS: close_notify first, and the end when it is answered
 
@@ -350,10 +350,10 @@ async def test_a_connection_that_the_other_side_closes_while_idle_is_not_used_ag
         await asyncio.sleep(QUARANTINE_S + 0.3)
         second = await ask(opened, upstream)
     assert bodies(first, second) == [b"1", b"2"]
-    assert len(upstream.wires) == 2
+    assert len(upstream.peers) == 2
 
 
-async def test_nothing_is_reused_where_no_connection_may_be(channel: Channel) -> None:
+async def test_no_connection_is_reused_when_reuse_is_off(channel: Channel) -> None:
     async with (
         channel.upstream(counting(_nothing)) as upstream,
         transport(tls=channel.client, reuse_connections=False) as opened,
@@ -361,16 +361,16 @@ async def test_nothing_is_reused_where_no_connection_may_be(channel: Channel) ->
         for _ in range(3):
             await ask(opened, upstream)
             await rested()
-    assert len(upstream.wires) == 3
-    assert all(request.values("Connection") == ["close"] for request in upstream.received)
+    assert len(upstream.peers) == 3
+    assert all(request.values("Connection") == ["close"] for request in upstream.requests)
 
 
-async def test_bytes_that_nobody_asked_for_close_a_tunnel(tls: Channel) -> None:
+async def test_unexpected_bytes_close_a_tunnel(tls: Channel) -> None:
     ended = asyncio.Event()
 
-    async def bend(wire: Wire, number: int) -> None:
+    async def bend(wire: Peer, number: int) -> None:
         if number == 2:
-            await wire.write(answer("2"))
+            await wire.send(answer("2"))
             await closed(wire)
             ended.set()
 
@@ -387,20 +387,20 @@ async def test_bytes_that_nobody_asked_for_close_a_tunnel(tls: Channel) -> None:
             await ended.wait()
         outcomes.append(await ask(opened, upstream))
     assert bodies(*outcomes) == [b"1", b"2", b"3"]
-    assert len(upstream.wires) == len(proxy.wires) == 2
+    assert len(upstream.peers) == len(proxy.peers) == 2
 
 
-async def test_many_calls_with_duplicates_at_random_get_their_own_answers(channel: Channel) -> None:
+async def test_many_calls_with_random_duplicates_get_their_own_responses(channel: Channel) -> None:
     """Each request names a number, and its answer must have that number."""
 
-    async def script(wire: Wire) -> None:
+    async def script(wire: Peer) -> None:
         while True:
             request = await wire.request()
             number = request.body.decode()
-            await wire.write(answer(number))
+            await wire.send(answer(number))
             if int(number) % 3 == 0:
                 await asyncio.sleep(int(number) % 7 * 0.02)
-                await wire.write(answer(number))
+                await wire.send(answer(number))
 
     async def calling(first: int) -> None:
         for number in range(first, first + 20):
@@ -420,5 +420,5 @@ async def test_many_calls_with_duplicates_at_random_get_their_own_answers(channe
         await asyncio.gather(*(calling(first) for first in range(100, 1100, 100)))
 
 
-async def _nothing(_: Wire, __: int) -> None:
-    """Do nothing more."""
+async def _nothing(_: Peer, __: int) -> None:
+    """Do nothing."""

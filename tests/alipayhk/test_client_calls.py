@@ -1,9 +1,8 @@
-"""A whole call over real sockets: seal, send, unseal, result."""
+"""A whole call over real sockets: seal, send, unseal, read the result."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -16,12 +15,14 @@ from clients.alipayhk.transport import Attempt
 from clients.alipayhk.wire import errors
 from clients.alipayhk.wire.clock import now_utc
 from clients.alipayhk.wire.crypto import EncryptionProfile
-from clients.alipayhk.wire.messages import Headers, RawRequest, VerifiedRequest
-from clients.alipayhk.wire.protocols import HEADER_SIGNED, PROTOCOLS
+from clients.alipayhk.wire.endpoint import Encryption
+from clients.alipayhk.wire.messages import Headers, VerifiedRequest
+from clients.alipayhk.wire.protocols.header_signed import HeaderSigned
 from clients.alipayhk.wire.strict_json import member_bytes
-from tests.alipayhk.sides import REQUEST_ID, Sides
-from tests.alipayhk.upstream import Upstream, Wire, hanging, rested, transport
+from tests.alipayhk.sides import REQUEST_ID, Sides, speaking
+from tests.alipayhk.upstream import Upstream, hanging, rested, transport
 from tests.ports import free_port
+from tests.raw_http import Peer
 
 BODY: Final = '{"requestId":"req-0001","userId":"2160000000000001","名":"陳大文 🧧"}'.encode()
 SUCCESS: Final[dict[str, object]] = {
@@ -34,39 +35,36 @@ KINDS: Final = ["header-signed", "header-signed, encrypted", "envelope-signed"]
 
 @dataclass
 class Wallet:
-    """AlipayHK's end: opens each request, and answers with what it is told to."""
+    """AlipayHK's side: unseals each request, and responds as configured."""
 
     sides: Sides
     body: dict[str, object] = field(default_factory=lambda: dict(SUCCESS))
     http_status: int = 200
     headers: Headers | None = None
-    """More headers; by default a Tracer-Id of the answer's own, from tracer-1."""
+    """Additional headers; by default a Tracer-Id of its own for each response, starting with tracer-1."""
     alter: Callable[[bytes], bytes] = bytes
     answered_at: Callable[[], datetime] = now_utc
     opened: list[VerifiedRequest] = field(default_factory=list)
 
-    async def serve(self, wire: Wire) -> None:
-        """Answer every request on one connection."""
-        protocol = PROTOCOLS[self.sides.wallet.protocol]
+    async def serve(self, wire: Peer) -> None:
+        """Respond to every request on one connection."""
         while True:
             received = await wire.request()
-            raw = RawRequest(received.line.split(" ")[1], received.headers, received.body)
-            request = protocol.unseal_request(self.sides.wallet, raw)
+            path = received.line.split(" ")[1]
+            request = self.sides.receive(path, received.headers, received.body)
             self.opened.append(request)
-            sealed = protocol.seal_response(
-                self.sides.wallet, request, self.body, now=self.answered_at(), random_bytes=os.urandom
-            )
+            sealed = self.sides.reply(request, self.body, self.answered_at())
             body = self.alter(sealed.body)
             lines = [f"HTTP/1.1 {self.http_status} Status", f"Content-Length: {len(body)}"]
             own = (("Tracer-Id", f"tracer-{len(self.opened)}"),)
             headers = own if self.headers is None else self.headers
             lines += [f"{name}: {value}" for name, value in (*sealed.headers, *headers)]
-            await wire.write("\r\n".join([*lines, "", ""]).encode() + body)
+            await wire.send("\r\n".join([*lines, "", ""]).encode() + body)
 
 
 @pytest.fixture(params=KINDS)
 def sides(request: pytest.FixtureRequest, header_sides: Sides, envelope_sides: Sides) -> Sides:
-    """Return both ends of an API, over each protocol in turn, plain and encrypted."""
+    """Return both sides of an API, for each protocol in turn, plain and encrypted."""
     if request.param == "envelope-signed":
         return envelope_sides
     plain = header_sides.but(path="/%7Eu?a=%2f")
@@ -79,7 +77,7 @@ Calls = Callable[[Client, Sides], Awaitable[None]]
 async def call(
     sides: Sides, upstream: Upstream, *, times: int = 1, attempt: Attempt | None = None
 ) -> object:
-    """Call so many times; return the last answer, or raise what it ends in."""
+    """Make this many calls; return the last response, or raise its error."""
     us = replace(sides.us, base_url=upstream.url)
     verified = None
     async with transport(timeout_s=5) as opened:
@@ -92,7 +90,7 @@ async def call(
 
 
 async def fails(sides: Sides, wallet: Wallet) -> errors.CallError:
-    """Return the error that a call of this wallet ends in."""
+    """Return the error of a call to this wallet."""
     attempt = Attempt()
     async with Upstream(wallet.serve) as upstream:
         with pytest.raises(errors.CallError) as caught:
@@ -102,7 +100,7 @@ async def fails(sides: Sides, wallet: Wallet) -> errors.CallError:
     return caught.value
 
 
-async def test_a_success_comes_back_verified(sides: Sides) -> None:
+async def test_success_is_returned_verified(sides: Sides) -> None:
     wallet = Wallet(sides)
     async with Upstream(wallet.serve) as upstream, transport() as opened:
         us = replace(sides.us, base_url=upstream.url)
@@ -113,24 +111,24 @@ async def test_a_success_comes_back_verified(sides: Sides) -> None:
     assert (verified.http_status, verified.tracer_id, verified.body) == (200, "tracer-1", SUCCESS)
     assert verified.response_time is not None
     assert wallet.opened[0].body == json.loads(BODY)
-    assert wallet.opened[0].encrypted is sides.us.encrypt_requests
-    assert upstream.received[0].line == f"POST {sides.us.path} HTTP/1.1"
+    assert wallet.opened[0].encrypted is sides.encrypts
+    assert upstream.requests[0].line == f"POST {sides.us.path} HTTP/1.1"
 
 
-async def test_the_business_bytes_go_out_as_given(sides: Sides) -> None:
+async def test_business_content_is_sent_unchanged(sides: Sides) -> None:
     async with Upstream(Wallet(sides).serve) as upstream:
         await call(sides, upstream)
-    (request,) = upstream.received
-    if sides.us.encrypt_requests:
+    (request,) = upstream.requests
+    if sides.encrypts:
         assert "陳".encode() not in request.body
-    elif sides.us.protocol == HEADER_SIGNED:
+    elif sides.us.protocol.name == HeaderSigned.name:
         assert request.body == BODY
     else:
         content = dict(member_bytes(request.body))["request"]
         assert dict(member_bytes(content))["body"] == BODY
 
 
-async def test_each_attempt_is_sealed_anew_around_the_same_content(sides: Sides) -> None:
+async def test_each_attempt_seals_the_same_content_again(sides: Sides) -> None:
     moments = iter(range(100))
     start = datetime.now(UTC)
 
@@ -143,26 +141,27 @@ async def test_each_attempt_is_sealed_anew_around_the_same_content(sides: Sides)
         us = replace(sides.us, base_url=upstream.url)
         for _ in range(3):
             assert await client.call(us, REQUEST_ID, BODY, Attempt())
-    assert len({request.head + request.body for request in upstream.received}) == 3
+    assert len({request.raw + request.body for request in upstream.requests}) == 3
     assert [request.body for request in wallet.opened] == [json.loads(BODY)] * 3
-    times = [request.values("Request-Time") for request in upstream.received]
+    times = [request.values("Request-Time") for request in upstream.requests]
     times = times if times[0] else [[str(request.head["reqTime"])] for request in wallet.opened]
     assert len({time for (time,) in times}) == 3
-    if sides.us.encrypt_requests:
-        assert len({request.body for request in upstream.received}) == 3
-        assert len({request.values("Encrypt")[0] for request in upstream.received}) == 3
+    if sides.encrypts:
+        assert len({request.body for request in upstream.requests}) == 3
+        assert len({request.values("Encrypt")[0] for request in upstream.requests}) == 3
 
 
-async def test_randomness_and_clock_are_those_that_were_given(header_sides: Sides) -> None:
-    sides = header_sides.with_profile(EncryptionProfile("CBC", 128))
+async def test_configured_clock_and_random_source_are_used(header_sides: Sides) -> None:
+    encryption = Encryption(EncryptionProfile("CBC", 128), random_bytes=bytes)
+    sides = header_sides.speaking(encryption=encryption, encrypt_requests=True)
     moment = datetime(2024, 5, 22, 1, 12, 21, 999_999, UTC)
     wallet = Wallet(sides, answered_at=lambda: moment)
     async with Upstream(wallet.serve) as upstream, transport() as opened:
-        client = Client(opened, now=lambda: moment, random_bytes=bytes)
+        client = Client(opened, now=lambda: moment)
         us = replace(sides.us, base_url=upstream.url)
         for _ in range(2):
             assert await client.call(us, REQUEST_ID, BODY, Attempt())
-    first, second = upstream.received
+    first, second = upstream.requests
     assert first.body == second.body
     assert first.values("Signature") == second.values("Signature")
     assert first.values("Request-Time") == ["2024-05-22T01:12:21+00:00"]
@@ -171,11 +170,11 @@ async def test_randomness_and_clock_are_those_that_were_given(header_sides: Side
 async def test_connections_are_reused_for_idempotent_endpoints_only(sides: Sides) -> None:
     async with Upstream(Wallet(sides).serve) as upstream:
         await call(sides, upstream, times=3)
-    assert len(upstream.wires) == (1 if sides.us.idempotent else 3)
+    assert len(upstream.peers) == (1 if sides.us.idempotent else 3)
 
 
 @pytest.mark.parametrize("status", ["F", "U", "s", "", "X"])
-async def test_any_status_but_s_is_a_result_error(sides: Sides, status: str) -> None:
+async def test_any_status_except_s_is_a_result_error(sides: Sides, status: str) -> None:
     result: dict[str, object] = {"resultStatus": status, "resultCode": RATE_LIMITED, "resultMessage": "no"}
     error = await fails(sides, Wallet(sides, {"result": result}, http_status=500))
     assert isinstance(error, errors.ResultError)
@@ -190,33 +189,33 @@ def twisted(body: bytes) -> bytes:
     return body[:at] + bytes([body[at] ^ 1]) + body[at + 1 :]
 
 
-async def test_an_answer_error_carries_status_and_tracer_id(sides: Sides) -> None:
+async def test_answer_error_has_http_status_and_tracer_id(sides: Sides) -> None:
     wallet = Wallet(sides, http_status=502, alter=twisted)
     error = await fails(sides, wallet)
     assert isinstance(error, errors.AnswerError)
     assert (error.http_status, error.tracer_id) == (502, "tracer-1")
 
 
-async def test_a_replayed_answer_carries_them_too(sides: Sides) -> None:
+async def test_replayed_response_has_http_status_and_tracer_id(sides: Sides) -> None:
     wallet = Wallet(sides, answered_at=lambda: now_utc() - timedelta(hours=1))
     error = await fails(sides, wallet)
     assert isinstance(error, errors.Replayed)
     assert (error.http_status, error.tracer_id) == (200, "tracer-1")
 
 
-async def test_a_malformed_answer_carries_them_too(sides: Sides) -> None:
+async def test_malformed_response_has_http_status_and_tracer_id(sides: Sides) -> None:
     error = await fails(sides, Wallet(sides, {"no": "result"}, headers=()))
     assert isinstance(error, errors.Malformed)
     assert (error.http_status, error.tracer_id) == (200, "")
 
 
-async def test_an_unsigned_answer_carries_its_claims(sides: Sides) -> None:
+async def test_unsigned_response_has_its_unverified_code(sides: Sides) -> None:
     body = b'{"result":{"resultCode":"INVALID_SIGNATURE"}}'
 
-    async def refusing(wire: Wire) -> None:
+    async def refusing(wire: Peer) -> None:
         await wire.request()
         lines = ["HTTP/1.1 403 Forbidden", f"Content-Length: {len(body)}", "Retry-After: 9", "Tracer-Id: t"]
-        await wire.write("\r\n".join([*lines, "", ""]).encode() + body)
+        await wire.send("\r\n".join([*lines, "", ""]).encode() + body)
 
     async with Upstream(refusing) as upstream:
         with pytest.raises(errors.Unsigned) as caught:
@@ -226,24 +225,24 @@ async def test_an_unsigned_answer_carries_its_claims(sides: Sides) -> None:
     assert (error.claimed_code, error.retry_after_s) == ("INVALID_SIGNATURE", 9.0)
 
 
-async def test_a_plain_answer_is_refused_where_encryption_is_required(header_sides: Sides) -> None:
-    sides = Sides(replace(header_sides.us, encrypted_answers_only=True), header_sides.wallet)
+async def test_unencrypted_response_is_refused_when_encryption_is_required(header_sides: Sides) -> None:
+    sides = Sides(speaking(header_sides.us, encrypted_answers_only=True), header_sides.wallet)
     error = await fails(sides, Wallet(sides))
     assert isinstance(error, errors.NotEncrypted)
     assert error.tracer_id == "tracer-1"
 
 
-async def test_an_envelope_whose_connection_ends_too_early_is_truncated(envelope_sides: Sides) -> None:
-    async def cutting(wire: Wire) -> None:
+async def test_envelope_cut_by_the_end_of_the_connection_is_truncated(envelope_sides: Sides) -> None:
+    async def cutting(wire: Peer) -> None:
         await wire.request()
-        await wire.write(b'HTTP/1.1 200 OK\r\n\r\n{"response":{"head":{')
+        await wire.send(b'HTTP/1.1 200 OK\r\n\r\n{"response":{"head":{')
 
     async with Upstream(cutting) as upstream:
         with pytest.raises(errors.Truncated):
             await call(envelope_sides, upstream)
 
 
-async def test_what_fails_on_the_way_is_told_as_it_is(sides: Sides) -> None:
+async def test_transport_errors_reach_the_caller_unchanged(sides: Sides) -> None:
     attempt = Attempt()
     async with transport(timeout_s=0.3) as opened:
         client = Client(opened)
@@ -257,7 +256,7 @@ async def test_what_fails_on_the_way_is_told_as_it_is(sides: Sides) -> None:
         assert attempt.sent
 
 
-async def test_two_answers_of_one_second_with_the_same_bytes_are_both_a_success(sides: Sides) -> None:
+async def test_two_responses_in_one_second_with_equal_bytes_are_both_a_success(sides: Sides) -> None:
     moment = now_utc()
     wallet = Wallet(sides, answered_at=lambda: moment)
     async with Upstream(wallet.serve) as upstream:

@@ -1,6 +1,6 @@
-"""What `pairing` and `connections` use of aiohttp and asyncio beyond their documentation.
+"""The undocumented parts of aiohttp and asyncio that `pairing` and `connections` use.
 
-A release that changes one of these must not be used before the two modules fit it.
+If a release changes one of these parts, adapt the two modules before using it.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ PARAMETERS: Final[list[tuple[Callable[..., Any], list[str]]]] = [
 @pytest.mark.parametrize(
     ("function", "names"), PARAMETERS, ids=[function.__qualname__ for function, _ in PARAMETERS]
 )
-def test_the_methods_that_are_overridden_or_called_take_what_they_took(
+def test_overridden_and_called_methods_have_the_expected_parameters(
     function: Callable[..., Any], names: list[str]
 ) -> None:
     assert list(inspect.signature(function).parameters) == names
 
 
-async def test_the_pool_makes_its_connections_by_its_factory() -> None:
+async def test_pool_creates_connections_with_its_factory() -> None:
     async with aiohttp.TCPConnector() as plain:
         assert isinstance(plain._factory, functools.partial)
         assert plain._factory.func is ResponseHandler
@@ -54,12 +54,12 @@ async def test_the_pool_makes_its_connections_by_its_factory() -> None:
         assert isinstance(connector._factory(), PairedProtocol)
 
 
-def test_the_pool_asks_a_connection_whether_it_must_be_closed() -> None:
+def test_pool_asks_a_connection_whether_it_must_be_closed() -> None:
     assert isinstance(inspect.getattr_static(ResponseHandler, "should_close"), property)
     assert "protocol.should_close" in inspect.getsource(BaseConnector._release)
 
 
-def test_the_end_of_a_request_is_told_after_its_last_byte() -> None:
+def test_start_timeout_is_called_after_the_last_byte_of_a_request() -> None:
     source = inspect.getsource(ClientRequest.write_bytes)
     body, end, reported = (
         source.index(text)
@@ -68,18 +68,18 @@ def test_the_end_of_a_request_is_told_after_its_last_byte() -> None:
     assert body < end < reported
 
 
-def test_a_writer_names_its_connection() -> None:
+def test_writer_exposes_its_connection() -> None:
     assert isinstance(inspect.getattr_static(StreamWriter, "protocol"), property)
 
 
-async def test_a_connection_of_another_kind_is_never_written_to() -> None:
+async def test_other_kinds_of_connection_are_never_written_to() -> None:
     loop = asyncio.get_running_loop()
     writer = StreamWriter(ResponseHandler(loop), loop)
-    with pytest.raises(TypeError, match="does not check its answers"):
+    with pytest.raises(TypeError, match="does not check its responses"):
         await PairedBody(b"{}").write_with_length(writer, 2)
 
 
-async def test_a_tls_transport_names_the_one_below_it(tmp_path: Path) -> None:
+async def test_tls_transport_exposes_the_transport_below_it(tmp_path: Path) -> None:
     authority = Authority(tmp_path, "known")
     async with Upstream(deaf, authority.server_context()) as upstream:
         _, writer = await asyncio.open_connection(

@@ -1,4 +1,4 @@
-"""Encrypted bodies: every profile in both directions, and one error for everything that can be wrong."""
+"""Encrypted bodies: every profile in both directions, and the same error for every fault."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 from clients.alipayhk.wire import crypto, errors
 from clients.alipayhk.wire.crypto import AesMode, CryptoError, EncryptionProfile, RsaPadding
-from clients.alipayhk.wire.messages import RawRequest, RawResponse, VerifiedRequest
+from clients.alipayhk.wire.messages import RawResponse, VerifiedRequest
 from clients.alipayhk.wire.protocols import header_signed, header_text
 from tests.alipayhk.sides import (
-    NOW,
     OK_BODY,
     PATH,
     Sides,
@@ -35,62 +34,56 @@ PROFILES: Final = [
 
 @pytest.fixture(params=PROFILES)
 def sides(request: pytest.FixtureRequest, header_sides: Sides) -> Sides:
-    """Return both ends of a header-signed API that encrypts, under each profile in turn."""
+    """Return both sides of a header-signed API with encryption, for each profile in turn."""
     return header_sides.with_profile(request.param)
 
 
 @pytest.fixture
 def default_sides(header_sides: Sides) -> Sides:
-    """Return both ends under the default profile."""
+    """Return both sides with the default profile."""
     return header_sides.with_profile(EncryptionProfile())
 
 
-def test_an_encrypted_request_is_answered_encrypted(sides: Sides) -> None:
+def test_encrypted_request_gets_an_encrypted_response(sides: Sides) -> None:
     body = b'{"userId":"2160000000000001"}'
-    sealed = header_signed.seal_request(sides.us, "", body, now=NOW, random_bytes=os.urandom)
+    sealed = sides.seal(body)
     assert b"2160" not in sealed.body
-    request = header_signed.unseal_request(
-        sides.wallet, RawRequest(sealed.path, sealed.headers, sealed.body)
-    )
-    answer = header_signed.seal_response(
-        sides.wallet, request, {"result": {"resultStatus": "S"}}, now=NOW, random_bytes=os.urandom
-    )
+    request = sides.receive(sealed.path, sealed.headers, sealed.body)
+    answer = sides.reply(request, {"result": {"resultStatus": "S"}})
     assert (request.encrypted, request.body) == (True, {"userId": "2160000000000001"})
     assert b"result" not in answer.body
-    assert sides.open(RawResponse(200, answer.headers, answer.body)).result.status == "S"
+    assert sides.open(answer).result.status == "S"
 
 
-def test_a_plain_request_is_answered_plain(default_sides: Sides) -> None:
+def test_unencrypted_request_gets_an_unencrypted_response(default_sides: Sides) -> None:
     request = VerifiedRequest(client_id=default_sides.us.client_id, body={})
-    answer = header_signed.seal_response(
-        default_sides.wallet, request, {"result": {"resultStatus": "S"}}, now=NOW, random_bytes=os.urandom
-    )
+    answer = default_sides.reply(request, {"result": {"resultStatus": "S"}})
     assert "Encrypt" not in dict(answer.headers)
-    assert default_sides.open(RawResponse(200, answer.headers, answer.body)).result.status == "S"
+    assert default_sides.open(answer).result.status == "S"
 
 
-def test_every_message_has_a_fresh_key(default_sides: Sides) -> None:
+def test_every_message_has_a_new_key(default_sides: Sides) -> None:
     first, second = encrypted_answer(default_sides), encrypted_answer(default_sides)
     assert first.body != second.body
 
 
-def test_a_plain_answer_is_refused_where_encryption_is_required(default_sides: Sides) -> None:
-    strict = default_sides.but(encrypted_answers_only=True)
+def test_unencrypted_response_is_refused_when_encryption_is_required(default_sides: Sides) -> None:
+    strict = default_sides.speaking(encrypted_answers_only=True)
     assert strict.open(encrypted_answer(strict)).result.status == "S"
     with pytest.raises(errors.NotEncrypted):
         strict.open(header_answer(strict))
 
 
-def test_an_unencrypted_forgery_is_told_as_such_even_where_encryption_is_required(
+def test_unencrypted_forgery_is_signature_invalid_even_when_encryption_is_required(
     default_sides: Sides,
 ) -> None:
-    strict = default_sides.but(encrypted_answers_only=True)
+    strict = default_sides.speaking(encrypted_answers_only=True)
     with pytest.raises(errors.SignatureInvalid):
         strict.open(replace(header_answer(strict), body=b"{}"))
 
 
 def test_a_signature_over_the_decrypted_body_is_refused(sides: Sides) -> None:
-    value, text = header_signed.encrypt_body(sides.wallet, OK_BODY, os.urandom)
+    value, text = header_signed.encrypt_body(sides.encryption, sides.wallet.keys, OK_BODY)
     over_plaintext = header_answer(sides, OK_BODY, extra=(("Encrypt", value),))
     with pytest.raises(errors.SignatureInvalid):
         sides.open(replace(over_plaintext, body=text))
@@ -99,8 +92,8 @@ def test_a_signature_over_the_decrypted_body_is_refused(sides: Sides) -> None:
 def sealed_with(
     sides: Sides, *, body: bytes | None = None, wrapped: bytes | None = None, plaintext: bytes = OK_BODY
 ) -> RawResponse:
-    """Answer encrypted, with one layer replaced; the signature is always right."""
-    profile = sides.wallet.encryption.profile
+    """Return an encrypted response with one layer replaced; the signature is always valid."""
+    profile = sides.encryption.profile
     aes_key, iv = os.urandom(profile.key_bytes), os.urandom(crypto.AES_BLOCK_BYTES)
     if body is None:
         body = crypto.base64_text(crypto.encrypt(profile, aes_key, iv, plaintext)).encode()
@@ -111,13 +104,13 @@ def sealed_with(
 
 
 def wrapped_bytes(sides: Sides, plaintext: bytes) -> bytes:
-    """Wrap any bytes as if they were an AES key."""
-    return crypto.wrap_key(sides.wallet.encryption.profile, sides.wallet.keys.verifying["1"], plaintext)
+    """Wrap any bytes as an AES key is wrapped."""
+    return crypto.wrap_key(sides.encryption.profile, sides.wallet.keys.verifying["1"], plaintext)
 
 
 def wrong_padding(sides: Sides) -> RawResponse:
-    """Encrypt a whole block that is not padded: its last byte says zero."""
-    profile = sides.wallet.encryption.profile
+    """Encrypt one block without padding: its last byte is zero."""
+    profile = sides.encryption.profile
     aes_key, iv = os.urandom(profile.key_bytes), bytes(crypto.AES_BLOCK_BYTES)
     whole = crypto.encrypt(profile, aes_key, iv, bytes(16))
     cut = whole[: -crypto.AES_BLOCK_BYTES]
@@ -125,10 +118,10 @@ def wrong_padding(sides: Sides) -> RawResponse:
 
 
 def encrypt_line(template: str) -> Callable[[Sides], RawResponse]:
-    """Answer encrypted, with the header Encrypt in another form; no signature covers it."""
+    """Return an encrypted response with another header Encrypt, which no signature covers."""
 
     def build(sides: Sides) -> RawResponse:
-        value, text = header_signed.encrypt_body(sides.wallet, OK_BODY, os.urandom)
+        value, text = header_signed.encrypt_body(sides.encryption, sides.wallet.keys, OK_BODY)
         key = header_text.header_pairs(value)["symmetrickey"]
         return header_answer(sides, text, extra=(("Encrypt", template.format(key=key)),))
 
@@ -136,7 +129,7 @@ def encrypt_line(template: str) -> Callable[[Sides], RawResponse]:
 
 
 def two_encrypt_lines(sides: Sides) -> RawResponse:
-    """Answer with the header Encrypt twice."""
+    """Return a response with the header Encrypt twice."""
     raw = encrypted_answer(sides)
     value = dict(raw.headers)["Encrypt"]
     return with_header(raw, "Encrypt", value, value)
@@ -156,7 +149,7 @@ BROKEN: Final[dict[str, Callable[[Sides], RawResponse]]] = {
         sides, wrapped=wrapped_bytes(sides, b"k" * 24)
     ),
     "wrap: another key": lambda sides: sealed_with(
-        sides, wrapped=wrapped_bytes(sides, os.urandom(sides.us.encryption.profile.key_bytes))
+        sides, wrapped=wrapped_bytes(sides, os.urandom(sides.encryption.profile.key_bytes))
     ),
     "header: empty": encrypt_line(""),
     "header: no pairs": encrypt_line("RSA_AES"),
@@ -186,7 +179,7 @@ BROKEN: Final[dict[str, Callable[[Sides], RawResponse]]] = {
 
 
 @pytest.mark.parametrize("build", BROKEN.values(), ids=BROKEN.keys())
-def test_every_way_to_break_an_encrypted_answer_gives_the_same_error(
+def test_every_broken_encrypted_response_gives_the_same_error(
     build: Callable[[Sides], RawResponse], sides: Sides
 ) -> None:
     with pytest.raises(errors.CallError) as caught:
@@ -199,7 +192,7 @@ def test_every_way_to_break_an_encrypted_answer_gives_the_same_error(
 
 
 @pytest.mark.parametrize(("agreed", "used"), [(256, 128), (128, 256), (256, 192)])
-def test_a_key_of_another_length_than_agreed_is_refused_though_it_would_decrypt(
+def test_aes_key_of_another_length_than_agreed_is_refused(
     header_sides: Sides, agreed: int, used: int
 ) -> None:
     ours = header_sides.with_profile(EncryptionProfile(aes_bits=agreed))
@@ -218,11 +211,11 @@ ACCEPTED_ENCRYPT_LINES: Final = {
 
 
 @pytest.mark.parametrize("template", ACCEPTED_ENCRYPT_LINES.values(), ids=ACCEPTED_ENCRYPT_LINES.keys())
-def test_another_spelling_of_the_encrypt_header_is_accepted(template: str, default_sides: Sides) -> None:
+def test_other_spellings_of_the_encrypt_header_are_accepted(template: str, default_sides: Sides) -> None:
     assert default_sides.open(encrypt_line(template)(default_sides)).result.status == "S"
 
 
-def test_the_named_version_of_our_own_keys_decrypts(
+def test_own_key_with_the_named_version_decrypts(
     default_sides: Sides, ours: RSAPrivateKey, stranger: RSAPrivateKey
 ) -> None:
     raw = encrypted_answer(default_sides)
@@ -230,7 +223,7 @@ def test_the_named_version_of_our_own_keys_decrypts(
     assert Sides(replace(default_sides.us, keys=keys), default_sides.wallet).open(raw).result.status == "S"
 
 
-def test_without_any_key_an_encrypted_answer_is_malformed_and_not_a_crash(default_sides: Sides) -> None:
+def test_encrypted_response_without_any_key_is_malformed_and_does_not_crash(default_sides: Sides) -> None:
     keys = replace(default_sides.us.keys, decrypting={})
     keyless = Sides(replace(default_sides.us, keys=keys), default_sides.wallet)
     for template in ("keyVersion=1,symmetricKey={key}", "symmetricKey={key}"):
@@ -238,31 +231,33 @@ def test_without_any_key_an_encrypted_answer_is_malformed_and_not_a_crash(defaul
             keyless.open(encrypt_line(template)(default_sides))
 
 
-def test_a_broken_wrap_decrypts_to_noise_here(ours: RSAPrivateKey, theirs: RSAPrivateKey) -> None:
+def test_wrong_padding_decrypts_to_random_bytes_with_this_library(
+    ours: RSAPrivateKey, theirs: RSAPrivateKey
+) -> None:
     assert crypto.rejects_implicitly(ours)
     assert crypto.rejects_implicitly(theirs)
 
 
 class RaisingKey:
-    """A private key of a library that rejects a broken wrap openly."""
+    """A private key of a library without implicit rejection."""
 
     key_size = 2048
 
     def decrypt(self, ciphertext: bytes, padding: object) -> bytes:
-        """Refuse as OpenSSL before 3.2 does."""
+        """Raise ValueError, as OpenSSL before 3.2 does."""
         assert len(ciphertext) == self.key_size // 8
         raise ValueError("Decryption failed")
 
 
-def test_a_library_that_rejects_openly_is_noticed() -> None:
+def test_library_without_implicit_rejection_is_detected() -> None:
     assert not crypto.rejects_implicitly(RaisingKey())  # type: ignore[arg-type]
 
 
-def test_a_library_that_rejects_openly_gives_the_same_error_too() -> None:
+def test_library_without_implicit_rejection_gives_the_same_error() -> None:
     with pytest.raises(CryptoError, match=r"^the body cannot be decrypted$"):
         crypto.unwrap_key(EncryptionProfile(), RaisingKey(), bytes(256))  # type: ignore[arg-type]
 
 
-def test_the_path_that_is_sent_is_the_path_that_is_configured(default_sides: Sides) -> None:
-    sealed = header_signed.seal_request(default_sides.us, "", OK_BODY, now=NOW, random_bytes=os.urandom)
+def test_configured_path_is_sent(default_sides: Sides) -> None:
+    sealed = default_sides.seal(OK_BODY)
     assert sealed.path == PATH

@@ -1,4 +1,4 @@
-"""Envelope-signed answers, good and bad, each bad one named after the bug that would let it pass."""
+"""Envelope-signed responses; an invalid one is named after the bug that would accept it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 from clients.alipayhk.wire import crypto, errors
-from clients.alipayhk.wire.messages import RawRequest, RawResponse, VerifiedRequest
+from clients.alipayhk.wire.messages import RawResponse, VerifiedRequest
 from clients.alipayhk.wire.protocols import envelope_signed
 from tests.alipayhk.sides import (
     CLIENT_ID,
     FUNCTION,
-    NOW,
     OK_BODY,
     REQUEST_ID,
     SENT_AT,
@@ -32,12 +31,12 @@ from tests.alipayhk.sides import (
 
 @pytest.fixture
 def sides(envelope_sides: Sides) -> Sides:
-    """Return both ends of an envelope-signed API."""
+    """Return both sides of an envelope-signed API."""
     return envelope_sides
 
 
 def refuses(sides: Sides, raw: RawResponse, failure: type[errors.CallError]) -> errors.CallError:
-    """Open an answer that must fail with exactly `failure`, and return that."""
+    """Unseal a response that must fail with exactly this error class; return the error."""
     with pytest.raises(errors.CallError) as caught:
         sides.open(raw)
     assert type(caught.value) is failure
@@ -46,15 +45,15 @@ def refuses(sides: Sides, raw: RawResponse, failure: type[errors.CallError]) -> 
 
 
 def raw_body(template: bytes, sides: Sides, content: bytes | None = None) -> RawResponse:
-    """Write an envelope by hand: CONTENT, SIG (escaped) and PLAIN (not escaped) stand for its parts."""
+    """Fill a template of an envelope: CONTENT, SIG (escaped) and PLAIN (not escaped) are replaced."""
     content = envelope_content() if content is None else content
     plain = crypto.base64_text(crypto.sign(sides.wallet.keys.signing, content))
     parts = {b"CONTENT": content, b"PLAIN": plain.encode(), b"SIG": quoted(plain).encode()}
-    # All at once: now and then a signature holds one of these words itself.
+    # Replace all in one pass, because a signature can contain one of these words.
     return RawResponse(200, (), re.sub(b"CONTENT|PLAIN|SIG", lambda word: parts[word[0]], template))
 
 
-def test_an_honest_answer_opens(sides: Sides) -> None:
+def test_correct_response_is_accepted(sides: Sides) -> None:
     opened = sides.open(replace(envelope_answer(sides, http_status=500), headers=(("tracer-id", "t"),)))
     assert (opened.http_status, opened.tracer_id, opened.result.code) == (500, "t", "SUCCESS")
     assert opened.response_time is not None
@@ -70,7 +69,7 @@ ACCEPTED: Final = {
 
 
 @pytest.mark.parametrize("template", ACCEPTED.values(), ids=ACCEPTED.keys())
-def test_another_spelling_of_the_envelope_is_accepted(sides: Sides, template: bytes) -> None:
+def test_other_spellings_of_the_envelope_are_accepted(sides: Sides, template: bytes) -> None:
     assert sides.open(raw_body(template, sides)).result.status == "S"
 
 
@@ -85,7 +84,7 @@ def test_a_signature_with_json_escapes_is_accepted(sides: Sides) -> None:
     assert sides.open(replace(raw, body=before + b'"signature"' + signature.replace(b"/", b"\\/"))).body
 
 
-def test_the_signed_text_is_never_written_again(sides: Sides) -> None:
+def test_signed_text_is_never_serialised_again(sides: Sides) -> None:
     content = b' { "head" : ' + envelope_content()[8:].replace(b'"body":', b'\n"body" :\t')
     raw = raw_body(b'{"response":CONTENT,"signature":"SIG"}', sides, content.strip())
     assert sides.open(raw).result.status == "S"
@@ -93,7 +92,7 @@ def test_the_signed_text_is_never_written_again(sides: Sides) -> None:
     refuses(sides, replace(raw, body=rewritten), errors.SignatureInvalid)
 
 
-def test_every_bit_of_the_content_is_signed(sides: Sides) -> None:
+def test_flipped_bit_in_the_content_is_refused(sides: Sides) -> None:
     content = envelope_content()
     raw = envelope_answer(sides, content)
     start = raw.body.index(content)
@@ -102,7 +101,7 @@ def test_every_bit_of_the_content_is_signed(sides: Sides) -> None:
         body[at] ^= 1
         with pytest.raises(errors.CallError) as caught:
             sides.open(replace(raw, body=bytes(body)))
-        # A bit in a quote or bracket can also undo the JSON; no flipped bit is ever an answer.
+        # A flipped bit in a quote or bracket can also make the JSON invalid.
         assert isinstance(caught.value, errors.SignatureInvalid | errors.Unsigned), at
 
 
@@ -138,14 +137,14 @@ REFUSED_SIGNATURES: Final = {
 
 
 @pytest.mark.parametrize("value", REFUSED_SIGNATURES.values(), ids=REFUSED_SIGNATURES.keys())
-def test_a_signature_that_cannot_be_right_is_refused(sides: Sides, value: bytes) -> None:
+def test_impossible_signature_is_refused(sides: Sides, value: bytes) -> None:
     plain = crypto.base64_text(crypto.sign(sides.wallet.keys.signing, envelope_content()))
     value = value.replace(b"TWICE", quoted(quoted(plain)).encode())
     raw = raw_body(b'{"response":CONTENT,"signature":' + value + b"}", sides)
     refuses(sides, raw, errors.SignatureInvalid)
 
 
-def test_a_signature_nested_too_deeply_is_refused_and_not_a_crash(sides: Sides) -> None:
+def test_signature_nested_too_deeply_is_refused_and_does_not_crash(sides: Sides) -> None:
     value = b"[" * 100_000 + b"]" * 100_000
     raw = raw_body(b'{"response":CONTENT,"signature":' + value + b"}", sides)
     refuses(sides, raw, errors.SignatureInvalid)
@@ -160,12 +159,12 @@ def test_base64_with_spare_bits_is_not_canonical(sides: Sides) -> None:
     refuses(sides, replace(raw, body=raw.body[:-5] + spare + b'=="}'), errors.SignatureInvalid)
 
 
-def test_a_signature_without_what_it_signs_is_refused(sides: Sides) -> None:
+def test_signature_without_the_signed_member_is_refused(sides: Sides) -> None:
     for template in (b'{"signature":"SIG"}', b'{"request":CONTENT,"signature":"SIG"}'):
         refuses(sides, raw_body(template, sides), errors.SignatureInvalid)
 
 
-def test_an_answer_without_the_member_signature_is_unsigned(sides: Sides) -> None:
+def test_response_without_the_member_signature_is_unsigned(sides: Sides) -> None:
     error = refuses(sides, raw_body(b'{"response":CONTENT}', sides), errors.Unsigned)
     assert isinstance(error, errors.Unsigned)
     assert error.claimed_code == "SUCCESS"
@@ -181,7 +180,7 @@ TWICE: Final = {
 
 
 @pytest.mark.parametrize("template", TWICE.values(), ids=TWICE.keys())
-def test_a_second_member_of_one_name_is_refused(sides: Sides, template: bytes) -> None:
+def test_two_members_with_the_same_name_are_refused(sides: Sides, template: bytes) -> None:
     refuses(sides, raw_body(template, sides), errors.Malformed)
 
 
@@ -214,18 +213,18 @@ def test_duplicate_members_inside_the_signed_text_are_refused(sides: Sides) -> N
     ],
     ids=str,
 )
-def test_an_answer_to_another_request_is_refused(sides: Sides, changes: dict[str, object]) -> None:
+def test_a_response_to_another_request_is_refused(sides: Sides, changes: dict[str, object]) -> None:
     refuses(sides, envelope_answer(sides, envelope_content(**changes)), errors.Replayed)
 
 
 @pytest.mark.parametrize("time", ["2023-05-22T06:42:22+05:30", "2024-05-22T06:42:22Z"])
-def test_an_answer_of_another_time_is_refused_with_its_skew(sides: Sides, time: str) -> None:
+def test_response_outside_the_time_window_is_refused_with_its_skew(sides: Sides, time: str) -> None:
     error = refuses(sides, envelope_answer(sides, envelope_content(respTime=time)), errors.OutsideWindow)
     assert isinstance(error, errors.OutsideWindow)
     assert abs(error.skew_s - (datetime.fromisoformat(time) - SENT_AT).total_seconds()) <= 1
 
 
-def test_the_time_of_an_answer_to_another_request_is_not_believed(sides: Sides) -> None:
+def test_time_of_a_response_to_another_request_is_not_used(sides: Sides) -> None:
     content = envelope_content(reqMsgId="ANOTHER", respTime="2023-05-22T06:42:22+05:30")
     refuses(sides, envelope_answer(sides, content), errors.Replayed)
 
@@ -233,19 +232,19 @@ def test_the_time_of_an_answer_to_another_request_is_not_believed(sides: Sides) 
 @pytest.mark.parametrize(
     "changes", [{"respTime": 1716340342}, {"respTime": ""}, {"respTime": "soon"}], ids=str
 )
-def test_a_signed_time_that_is_no_time_is_malformed(sides: Sides, changes: dict[str, object]) -> None:
+def test_signed_time_that_is_not_a_time_is_malformed(sides: Sides, changes: dict[str, object]) -> None:
     refuses(sides, envelope_answer(sides, envelope_content(**changes)), errors.Malformed)
 
 
 @pytest.mark.parametrize(
     "changes", [{"respTime": None}, {"clientId": None}, {"version": "9", "x": [1]}], ids=str
 )
-def test_a_head_that_still_names_our_request_is_accepted(sides: Sides, changes: dict[str, object]) -> None:
+def test_head_that_names_our_request_is_accepted(sides: Sides, changes: dict[str, object]) -> None:
     opened = sides.open(envelope_answer(sides, envelope_content(**changes)))
     assert (opened.response_time is None) == ("respTime" in changes)
 
 
-def test_the_edges_of_the_time_window_are_those_of_whole_seconds(sides: Sides) -> None:
+def test_time_window_has_a_resolution_of_whole_seconds(sides: Sides) -> None:
     first = SENT_AT.replace(microsecond=0) - timedelta(seconds=300)
     for moment, accepted in ((first, True), (first - timedelta(seconds=1), False)):
         raw = envelope_answer(sides, envelope_content(respTime=moment.isoformat()))
@@ -256,13 +255,13 @@ def test_the_edges_of_the_time_window_are_those_of_whole_seconds(sides: Sides) -
 
 
 @pytest.mark.parametrize("body", [b"{}", b'{"result":{"resultStatus":"F"}}'], ids=bytes.decode)
-def test_an_old_answer_is_a_replay_even_without_a_result(sides: Sides, body: bytes) -> None:
+def test_old_response_is_replayed_even_without_a_result(sides: Sides, body: bytes) -> None:
     content = envelope_content(body, respTime="2023-05-22T06:42:22+05:30")
     refuses(sides, envelope_answer(sides, content), errors.OutsideWindow)
     refuses(sides, envelope_answer(sides, envelope_content(body)), errors.Malformed)
 
 
-def test_an_answer_without_a_head_is_an_answer_to_nobody(sides: Sides) -> None:
+def test_response_without_a_head_is_replayed(sides: Sides) -> None:
     refuses(sides, envelope_answer(sides, b'{"body":' + OK_BODY + b"}"), errors.Replayed)
 
 
@@ -284,18 +283,18 @@ def test_an_answer_without_a_head_is_an_answer_to_nobody(sides: Sides) -> None:
     ],
     ids=bytes.decode,
 )
-def test_signed_text_that_is_no_envelope_is_malformed(sides: Sides, content: bytes) -> None:
+def test_signed_text_that_is_not_an_envelope_is_malformed(sides: Sides, content: bytes) -> None:
     refuses(sides, envelope_answer(sides, content), errors.Malformed)
 
 
-def test_an_answer_to_us_signed_by_a_stranger_is_refused(sides: Sides, stranger: RSAPrivateKey) -> None:
+def test_response_signed_with_an_unknown_key_is_refused(sides: Sides, stranger: RSAPrivateKey) -> None:
     keys = replace(sides.wallet.keys, signing=stranger)
     refuses(
         sides, envelope_answer(Sides(sides.us, replace(sides.wallet, keys=keys))), errors.SignatureInvalid
     )
 
 
-def test_any_known_key_verifies_because_an_envelope_names_none(
+def test_any_known_key_verifies_an_envelope(
     sides: Sides, theirs: RSAPrivateKey, stranger: RSAPrivateKey
 ) -> None:
     raw = envelope_answer(sides)
@@ -309,7 +308,7 @@ def test_any_known_key_verifies_because_an_envelope_names_none(
 
 
 @pytest.mark.parametrize("end_announced", [True, False])
-def test_an_envelope_cut_anywhere_is_never_an_answer(sides: Sides, end_announced: bool) -> None:
+def test_envelope_cut_at_any_byte_is_never_accepted(sides: Sides, end_announced: bool) -> None:
     raw = envelope_answer(sides, end_announced=end_announced)
     for length in range(0, len(raw.body), 5):
         whole_text_missing = not end_announced and length > 0
@@ -317,7 +316,7 @@ def test_an_envelope_cut_anywhere_is_never_an_answer(sides: Sides, end_announced
         refuses(sides, replace(raw, body=raw.body[:length]), failure)
 
 
-def test_a_whole_body_that_ended_with_its_connection_opens(sides: Sides) -> None:
+def test_complete_body_that_ended_with_its_connection_is_accepted(sides: Sides) -> None:
     assert sides.open(envelope_answer(sides, end_announced=False)).result.status == "S"
 
 
@@ -338,7 +337,7 @@ def test_a_whole_body_that_ended_with_its_connection_opens(sides: Sides) -> None
     ids=repr,
 )
 @pytest.mark.parametrize("end_announced", [True, False])
-def test_a_body_that_is_no_object_is_unsigned(sides: Sides, body: bytes, end_announced: bool) -> None:
+def test_body_that_is_not_an_object_is_unsigned(sides: Sides, body: bytes, end_announced: bool) -> None:
     refuses(sides, RawResponse(502, (), body, end_announced), errors.Unsigned)
 
 
@@ -348,7 +347,7 @@ def test_text_after_the_envelope_is_refused(sides: Sides) -> None:
         refuses(sides, replace(raw, body=raw.body + rest), errors.Unsigned)
 
 
-def test_two_honest_answers_of_one_second_with_the_same_bytes_are_both_accepted(sides: Sides) -> None:
+def test_two_correct_responses_in_one_second_with_equal_bytes_are_both_accepted(sides: Sides) -> None:
     first, second = envelope_answer(sides), envelope_answer(sides)
     assert first == second
     assert [sides.open(raw).result.status for raw in (first, second)] == ["S", "S"]
@@ -367,31 +366,26 @@ REFUSED_REQUESTS: Final[dict[str, tuple[Callable[[bytes], bytes], type[errors.Ca
 def test_a_request_is_refused_by_the_same_rules(
     sides: Sides, alter: Callable[[bytes], bytes], failure: type[errors.CallError]
 ) -> None:
-    sealed = envelope_signed.seal_request(
-        sides.us, REQUEST_ID, b'{"merchantAccountId":"m-1"}', now=NOW, random_bytes=bytes
-    )
+    sealed = sides.seal(b'{"merchantAccountId":"m-1"}')
     with pytest.raises(failure):
-        envelope_signed.unseal_request(sides.wallet, RawRequest("/", (), alter(sealed.body)))
+        sides.receive("/", (), alter(sealed.body))
 
 
 def test_a_request_without_a_client_id_is_malformed(sides: Sides) -> None:
     content = envelope_content(clientId=None)
     body = envelope_signed.sealed_envelope("request", content, crypto.sign(sides.us.keys.signing, content))
     with pytest.raises(errors.Malformed):
-        envelope_signed.unseal_request(sides.wallet, RawRequest("/", (), body))
+        sides.receive("/", (), body)
 
 
-def test_an_answer_echoes_the_head_of_its_request(sides: Sides) -> None:
+def test_response_repeats_the_head_of_its_request(sides: Sides) -> None:
     request = VerifiedRequest(CLIENT_ID, {}, {"function": FUNCTION, "reqMsgId": "another"})
-    answer = envelope_signed.seal_response(
-        sides.wallet, request, {"result": {"resultStatus": "S"}}, now=NOW, random_bytes=bytes
-    )
-    raw = RawResponse(200, answer.headers, answer.body)
+    raw = sides.reply(request, {"result": {"resultStatus": "S"}})
     assert sides.open(raw, request_id="another").result.status == "S"
     refuses(sides, raw, errors.Replayed)
 
 
-def test_a_large_hostile_envelope_is_refused_quickly(sides: Sides) -> None:
+def test_large_hostile_envelope_is_refused_quickly(sides: Sides) -> None:
     size = 256 * 1024
     for body in (
         b"[" * size,

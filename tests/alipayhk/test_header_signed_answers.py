@@ -1,4 +1,4 @@
-"""Header-signed answers, good and bad, each bad one named after the bug that would let it pass."""
+"""Header-signed responses; an invalid one is named after the bug that would accept it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from clients.alipayhk.wire import crypto, errors
 from clients.alipayhk.wire.endpoint import Encryption, Endpoint
 from clients.alipayhk.wire.messages import RawRequest, RawResponse
-from clients.alipayhk.wire.protocols import header_signed
 from clients.alipayhk.wire.result import Result
 from tests.alipayhk.sides import (
     ANSWERED_AT,
@@ -34,7 +33,7 @@ from tests.alipayhk.sides import (
 
 @pytest.fixture
 def sides(header_sides: Sides) -> Sides:
-    """Return both ends of a header-signed API."""
+    """Return both sides of a header-signed API."""
     return header_sides
 
 
@@ -51,7 +50,7 @@ def flipped_bytes(data: bytes, bit: int) -> bytes:
 
 
 def refuses(sides: Sides, raw: RawResponse, failure: type[errors.CallError]) -> errors.CallError:
-    """Open an answer that must fail with exactly `failure`, and return that."""
+    """Unseal a response that must fail with exactly this error class; return the error."""
     with pytest.raises(errors.CallError) as caught:
         sides.open(raw)
     assert type(caught.value) is failure
@@ -59,7 +58,7 @@ def refuses(sides: Sides, raw: RawResponse, failure: type[errors.CallError]) -> 
     return caught.value
 
 
-def test_an_honest_answer_opens(sides: Sides) -> None:
+def test_correct_response_is_accepted(sides: Sides) -> None:
     raw = replace(header_answer(sides, extra=(("Tracer-Id", "t-1"),)), http_status=500)
     opened = sides.open(raw)
     assert (opened.http_status, opened.tracer_id) == (500, "t-1")
@@ -103,19 +102,19 @@ ALTERATIONS: dict[str, Alteration] = {
 
 
 @pytest.mark.parametrize("alter", ALTERATIONS.values(), ids=ALTERATIONS.keys())
-def test_an_answer_altered_on_its_way_is_refused(sides: Sides, alter: Alteration) -> None:
+def test_altered_response_is_refused(sides: Sides, alter: Alteration) -> None:
     refuses(sides, alter(header_answer(sides)), errors.SignatureInvalid)
 
 
-def test_the_dot_between_client_id_and_time_cannot_be_moved(sides: Sides) -> None:
+def test_dot_between_client_id_and_time_cannot_be_moved(sides: Sides) -> None:
     moved = header_answer(sides, client_id=CLIENT_ID + ".x", time=ANSWERED_AT)
     raw = with_header(with_header(moved, "Client-Id", CLIENT_ID), "Response-Time", "x." + ANSWERED_AT)
-    # The signed text is the same either way: what gives it away is that no time begins with `x.`.
+    # The signed text is the same in both cases. It is refused because `x.` cannot start a time.
     refuses(sides, raw, errors.Malformed)
 
 
 def signed(**pairs: str) -> Alteration:
-    """Write the header Signature with these pairs, `signature` from the answer unless given."""
+    """Return an edit of the header Signature: these pairs, with the response's signature unless given."""
 
     def alter(raw: RawResponse) -> RawResponse:
         values = {"signature": quoted(signature_text(raw))} | pairs
@@ -125,7 +124,7 @@ def signed(**pairs: str) -> Alteration:
 
 
 def spelled(template: str) -> Alteration:
-    """Write the header Signature in another spelling."""
+    """Return an edit that writes the header Signature in another spelling."""
     return lambda raw: with_header(
         raw, "Signature", template.format(quoted=quoted(signature_text(raw)), plain=signature_text(raw))
     )
@@ -163,7 +162,7 @@ REFUSED_SIGNATURES: dict[str, Alteration] = {
 
 
 @pytest.mark.parametrize("alter", REFUSED_SIGNATURES.values(), ids=REFUSED_SIGNATURES.keys())
-def test_a_signature_header_that_cannot_be_right_is_refused(sides: Sides, alter: Alteration) -> None:
+def test_impossible_signature_header_is_refused(sides: Sides, alter: Alteration) -> None:
     refuses(sides, alter(header_answer(sides)), errors.SignatureInvalid)
 
 
@@ -180,7 +179,7 @@ ACCEPTED_SIGNATURES: dict[str, Alteration] = {
 
 
 @pytest.mark.parametrize("alter", ACCEPTED_SIGNATURES.values(), ids=ACCEPTED_SIGNATURES.keys())
-def test_another_spelling_of_the_signature_header_is_accepted(sides: Sides, alter: Alteration) -> None:
+def test_other_spellings_of_the_signature_header_are_accepted(sides: Sides, alter: Alteration) -> None:
     assert sides.open(alter(header_answer(sides))).result.status == "S"
 
 
@@ -193,7 +192,7 @@ def test_percent_escapes_in_lower_case_are_accepted(sides: Sides) -> None:
 
 
 def answer_whose_signature_has(sides: Sides, characters: str) -> RawResponse:
-    """Return an honest answer whose signature holds all of these characters."""
+    """Return a correct response with a signature that contains all of these characters."""
     for number in range(1000):
         raw = header_answer(sides, OK_BODY + b" " * number)
         if all(character in signature_text(raw) for character in characters):
@@ -204,7 +203,7 @@ def answer_whose_signature_has(sides: Sides, characters: str) -> RawResponse:
 def test_a_plus_in_a_signature_is_not_a_space(sides: Sides) -> None:
     raw = answer_whose_signature_has(sides, "+")
     text = signature_text(raw)
-    # A plus that is not escaped, beside an escape that makes the reader percent-decode.
+    # An unescaped plus, and another character that is escaped, so that the text is percent-decoded.
     assert sides.open(with_signature(raw, text.replace("=", "%3D"))).result.status == "S"
     spaced = with_signature(raw, text.replace("+", " ").replace("=", "%3D"))
     refuses(sides, spaced, errors.SignatureInvalid)
@@ -220,7 +219,7 @@ def test_base64_with_spare_bits_is_not_canonical(sides: Sides) -> None:
 
 
 @pytest.mark.parametrize("change", ["{}=", "{}\n", " {}", "{}AAAA", "{}!"])
-def test_base64_with_anything_beside_it_is_refused(sides: Sides, change: str) -> None:
+def test_base64_with_additional_characters_is_refused(sides: Sides, change: str) -> None:
     raw = header_answer(sides)
     refuses(sides, with_signature(raw, quoted(change.format(signature_text(raw)))), errors.SignatureInvalid)
 
@@ -248,7 +247,7 @@ def test_header_names_are_read_in_any_case(sides: Sides) -> None:
 
 
 @pytest.mark.parametrize("http_status", [200, 302, 403, 500, 502])
-def test_an_unsigned_success_is_no_success(sides: Sides, http_status: int) -> None:
+def test_unsigned_success_is_refused(sides: Sides, http_status: int) -> None:
     raw = RawResponse(http_status, (("Client-Id", CLIENT_ID), ("Response-Time", ANSWERED_AT)), OK_BODY)
     error = refuses(sides, raw, errors.Unsigned)
     assert isinstance(error, errors.Unsigned)
@@ -261,22 +260,22 @@ def test_a_signature_over_another_path_is_refused(sides: Sides) -> None:
         refuses(sides, raw, errors.SignatureInvalid)
 
 
-def test_our_own_request_sent_back_is_no_answer(sides: Sides) -> None:
-    sealed = header_signed.seal_request(sides.us, "", OK_BODY, now=NOW, random_bytes=bytes)
+def test_own_request_sent_back_is_refused(sides: Sides) -> None:
+    sealed = sides.seal(OK_BODY)
     headers = tuple(
         (name.replace("Request-Time", "Response-Time"), value) for name, value in sealed.headers
     )
     refuses(sides, RawResponse(200, headers, sealed.body), errors.SignatureInvalid)
 
 
-def test_a_signature_of_a_stranger_is_refused(sides: Sides, stranger: RSAPrivateKey) -> None:
+def test_signature_with_an_unknown_key_is_refused(sides: Sides, stranger: RSAPrivateKey) -> None:
     keys = replace(sides.wallet.keys, signing=stranger)
     strange = Sides(sides.us, replace(sides.wallet, keys=keys))
     refuses(sides, header_answer(strange), errors.SignatureInvalid)
 
 
 def with_keys(endpoint: Endpoint, *private: RSAPrivateKey) -> Endpoint:
-    """Let an endpoint verify and decrypt with these keys, the newest first."""
+    """Return the endpoint with these keys to verify and decrypt, newest first."""
     versions = [str(len(private) - index) for index in range(len(private))]
     verifying = {version: key.public_key() for version, key in zip(versions, private, strict=True)}
     decrypting = dict(zip(versions, private, strict=True))
@@ -302,14 +301,14 @@ def test_an_absent_key_version_means_the_newest(
     refuses(older, raw, errors.SignatureInvalid)
 
 
-def test_without_any_key_a_signature_is_refused_and_not_a_crash(sides: Sides) -> None:
+def test_signature_without_any_key_is_refused_and_does_not_crash(sides: Sides) -> None:
     keyless = Sides(with_keys(sides.us), sides.wallet)
     raw = header_answer(sides)
     refuses(keyless, raw, errors.SignatureInvalid)
     refuses(keyless, spelled("signature={quoted}")(raw), errors.SignatureInvalid)
 
 
-def test_an_answer_to_another_client_id_is_refused(sides: Sides) -> None:
+def test_a_response_to_another_client_id_is_refused(sides: Sides) -> None:
     refuses(sides, header_answer(sides, client_id="ANOTHER"), errors.Replayed)
     refuses(sides, header_answer(sides, client_id=CLIENT_ID + " "), errors.Replayed)
 
@@ -339,12 +338,12 @@ def test_an_old_or_early_signed_success_is_refused(sides: Sides, time: datetime,
         assert abs(error.skew_s - (time - SENT_AT).total_seconds()) <= 1
 
 
-def test_the_time_of_an_answer_to_another_client_is_not_believed(sides: Sides) -> None:
+def test_time_of_a_response_to_another_client_is_not_used(sides: Sides) -> None:
     time = (SENT_AT - timedelta(days=365)).isoformat(timespec="seconds")
     refuses(sides, header_answer(sides, client_id="ANOTHER", time=time), errors.Replayed)
 
 
-def test_the_second_of_sending_is_accepted_without_any_window(sides: Sides) -> None:
+def test_second_of_sending_is_accepted_with_a_window_of_zero(sides: Sides) -> None:
     narrow = sides.but(response_time_window_s=0.0)
     raw = header_answer(sides, time=SENT_AT.isoformat(timespec="seconds"))
     assert narrow.open(raw).response_time == SENT_AT.replace(microsecond=0)
@@ -354,7 +353,7 @@ def test_the_second_of_sending_is_accepted_without_any_window(sides: Sides) -> N
     "time",
     ["2024-05-22", "2024-05-22T06:42:22", "1716340342", "yesterday", "2024-13-01T00:00:00Z", "0", "+08:00"],
 )
-def test_a_signed_time_that_is_no_time_is_malformed(sides: Sides, time: str) -> None:
+def test_signed_time_that_is_not_a_time_is_malformed(sides: Sides, time: str) -> None:
     refuses(sides, header_answer(sides, time=time), errors.Malformed)
 
 
@@ -367,28 +366,28 @@ def test_a_signed_time_that_is_no_time_is_malformed(sides: Sides, time: str) -> 
         "0001-01-01T00:00:00-23:59",
     ],
 )
-def test_a_signed_time_at_the_end_of_all_time_is_replayed(sides: Sides, time: str) -> None:
+def test_signed_time_at_the_limit_of_datetime_is_replayed(sides: Sides, time: str) -> None:
     refuses(sides, header_answer(sides, time=time), errors.OutsideWindow)
 
 
 @pytest.mark.parametrize(
     "time", ["2024-05-22T09:12:22+08:00", "2024-05-22T06:42:22+05:30", "2024-05-22T01:12:22Z"]
 )
-def test_one_moment_in_any_zone_is_accepted(sides: Sides, time: str) -> None:
+def test_same_moment_in_any_time_zone_is_accepted(sides: Sides, time: str) -> None:
     opened = sides.open(header_answer(sides, time=time))
     assert opened.response_time == datetime.fromisoformat(ANSWERED_AT)
 
 
-def test_two_honest_answers_of_one_second_with_the_same_bytes_are_both_accepted(sides: Sides) -> None:
+def test_two_correct_responses_in_one_second_with_equal_bytes_are_both_accepted(sides: Sides) -> None:
     first, second = header_answer(sides), header_answer(sides)
     assert first == second
     assert [sides.open(raw).result.status for raw in (first, second)] == ["S", "S"]
 
 
 def test_a_request_is_refused_by_the_same_rules(sides: Sides) -> None:
-    sealed = header_signed.seal_request(sides.us, "", OK_BODY, now=NOW, random_bytes=bytes)
+    sealed = sides.seal(OK_BODY)
     raw = RawRequest(sealed.path, sealed.headers, sealed.body)
-    assert header_signed.unseal_request(sides.wallet, raw).client_id == CLIENT_ID
+    assert sides.receive(raw.path, raw.headers, raw.body).client_id == CLIENT_ID
     for broken in (
         replace(raw, path=raw.path + "?"),
         replace(raw, body=raw.body + b" "),
@@ -396,16 +395,15 @@ def test_a_request_is_refused_by_the_same_rules(sides: Sides) -> None:
         replace(raw, headers=(*raw.headers, *raw.headers)),
     ):
         with pytest.raises(errors.SignatureInvalid):
-            header_signed.unseal_request(sides.wallet, broken)
+            sides.receive(broken.path, broken.headers, broken.body)
 
 
-def test_the_content_type_of_the_profile_goes_out_with_encrypted_requests_only(sides: Sides) -> None:
+def test_configured_content_type_is_sent_with_encrypted_requests_only(sides: Sides) -> None:
     encryption = Encryption(content_type="text/plain; charset=UTF-8")
     for encrypted, content_type in (
         (True, "text/plain; charset=UTF-8"),
         (False, "application/json; charset=UTF-8"),
     ):
-        us = replace(sides.us, encryption=encryption, encrypt_requests=encrypted)
-        sealed = header_signed.seal_request(us, "", OK_BODY, now=NOW, random_bytes=bytes)
+        sealed = sides.speaking(encryption=encryption, encrypt_requests=encrypted).seal(OK_BODY)
         assert ("Content-Type", content_type) in sealed.headers
         assert ("Encrypt" in dict(sealed.headers)) == encrypted

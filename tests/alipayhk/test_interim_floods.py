@@ -1,4 +1,4 @@
-"""Endless 1xx responses, from AlipayHK or from an egress proxy: one call ends, and the others go on."""
+"""Endless 1xx responses from AlipayHK or an egress proxy: one call fails, and the others proceed."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ import pytest
 
 from clients.alipayhk.pairing import INTERIM_MAX
 from clients.alipayhk.wire import errors
-from tests.alipayhk.upstream import Upstream, Wire, post, replying, traced, transport
+from tests.alipayhk.upstream import Upstream, post, replying, traced, transport
+from tests.raw_http import Peer
 
 TIMEOUT_S: Final = 30.0
 SERVED_S: Final = 2.0
-"""The longest that anything else waits; without limits it was 2.6 s and more, again and again."""
+"""The maximum delay of the event loop, in seconds; without limits it was repeatedly 2.6 s and more."""
 OK: Final = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 INTERIM: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 FLOODS: Final = {
@@ -33,7 +34,7 @@ FLOODS: Final = {
 
 @contextlib.contextmanager
 def flooding(flood: bytes) -> Iterator[int]:
-    """Send a flood on every connection from threads of its own, as fast as the other side reads."""
+    """A server that sends endless 1xx responses on every connection, as fast as the client reads."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=128)
 
     def serve(peer: socket.socket) -> None:
@@ -56,7 +57,7 @@ def flooding(flood: bytes) -> Iterator[int]:
 
 
 async def longest_wait() -> float:
-    """Measure until cancelled how long the event loop let a task wait that only wanted 5 ms."""
+    """Measure, until cancelled, how late the event loop wakes a task that sleeps 5 ms."""
     longest = 0.0
     try:
         while True:
@@ -69,7 +70,7 @@ async def longest_wait() -> float:
 
 @pytest.mark.parametrize("flood", FLOODS.values(), ids=FLOODS.keys())
 @pytest.mark.parametrize("through_a_proxy", [False, True])
-async def test_calls_go_on_while_others_get_endless_1xx_responses(
+async def test_calls_proceed_while_others_get_endless_1xx_responses(
     flood: bytes, through_a_proxy: bool
 ) -> None:
     async with Upstream(replying(traced(OK))) as good, transport() as others:
@@ -88,7 +89,7 @@ async def test_calls_go_on_while_others_get_endless_1xx_responses(
                 waited_s = await watch
     lost = (errors.Unreachable, False) if through_a_proxy else (errors.ConnectionLost, True)
     assert {outcome.ending for outcome in ended} == {lost}
-    # Long before the timeout: the limit ended them. The machine may be busy with other work.
+    # The limit ended them long before the timeout, even on a busy machine.
     assert max(outcome.took_s for outcome in ended) < TIMEOUT_S / 3
     assert served.answer is not None
     assert max(waited_s, served.took_s) < SERVED_S
@@ -96,18 +97,18 @@ async def test_calls_go_on_while_others_get_endless_1xx_responses(
 
 @pytest.mark.parametrize(("count", "answered"), [(INTERIM_MAX, True), (INTERIM_MAX + 1, False)])
 @pytest.mark.parametrize("at_once", [True, False])
-async def test_so_many_1xx_responses_and_no_more_may_precede_an_answer(
+async def test_at_most_64_1xx_responses_are_allowed_before_a_response(
     count: int, answered: bool, at_once: bool
 ) -> None:
-    async def script(wire: Wire) -> None:
+    async def script(wire: Peer) -> None:
         await wire.request()
         if at_once:
-            await wire.write(INTERIM * count)
+            await wire.send(INTERIM * count)
         else:
             for _ in range(count):
-                await wire.write(INTERIM)
+                await wire.send(INTERIM)
                 await asyncio.sleep(0)
-        await wire.write(OK)
+        await wire.send(OK)
 
     async with Upstream(script) as upstream, transport() as opened:
         outcome = await post(opened, upstream.url)

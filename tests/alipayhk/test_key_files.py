@@ -1,4 +1,4 @@
-"""Keys from files, in every form that is handed out, and the sentence for each fault."""
+"""Key files in every accepted format, and the error text for each fault."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ Write = Callable[[RSAPrivateKey], bytes]
 
 
 def private(encoding: Encoding, form: PrivateFormat) -> Write:
-    """Write a private key."""
+    """Return a writer of private keys."""
     return lambda key: key.private_bytes(encoding, form, NoEncryption())
 
 
 def public(encoding: Encoding, form: PublicFormat) -> Write:
-    """Write a public key."""
+    """Return a writer of public keys."""
     return lambda key: key.public_key().public_bytes(encoding, form)
 
 
 def certificate(encoding: Encoding) -> Write:
-    """Write a certificate that the key signs itself."""
+    """Return a self-signed certificate."""
 
     def write(key: RSAPrivateKey) -> bytes:
         name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "AlipayHK")])
@@ -60,19 +60,19 @@ def certificate(encoding: Encoding) -> Write:
 
 
 def one_line(write: Write) -> Write:
-    """Write bare base64 on one line."""
+    """Return base64 DER on one line."""
     return lambda key: base64.b64encode(write(key))
 
 
 def wrapped(write: Write, *, width: int = 64, end: str = "\n") -> Write:
-    """Write bare base64 in lines of `width`."""
+    """Return base64 DER in lines of `width`."""
     return lambda key: (
         end.join(textwrap.wrap(base64.b64encode(write(key)).decode(), width)) + end
     ).encode()
 
 
 def crlf(write: Write) -> Write:
-    """Write with the line ends of Windows."""
+    """Return the file with CR LF line ends."""
     return lambda key: write(key).replace(b"\n", b"\r\n")
 
 
@@ -114,56 +114,56 @@ PUBLIC: Final[dict[str, Write]] = {
 
 
 @pytest.mark.parametrize("write", PRIVATE.values(), ids=PRIVATE.keys())
-def test_a_private_key_is_read_in_this_form(write: Write, theirs: RSAPrivateKey, tmp_path: Path) -> None:
+def test_private_key_is_read_in_this_format(write: Write, theirs: RSAPrivateKey, tmp_path: Path) -> None:
     file = tmp_path / "key"
     file.write_bytes(write(theirs))
     assert keys.load_private_key(file).private_numbers() == theirs.private_numbers()
-    with pytest.raises(KeyFileError, match=r"^holds a private key where a public key is needed$"):
+    with pytest.raises(KeyFileError, match=r"^contains a private key, but a public key is needed$"):
         keys.load_public_key(file)
 
 
 @pytest.mark.parametrize("write", PUBLIC.values(), ids=PUBLIC.keys())
-def test_a_public_key_is_read_in_this_form(write: Write, theirs: RSAPrivateKey, tmp_path: Path) -> None:
+def test_public_key_is_read_in_this_format(write: Write, theirs: RSAPrivateKey, tmp_path: Path) -> None:
     file = tmp_path / "key"
     file.write_bytes(write(theirs))
     assert keys.load_public_key(file).public_numbers() == theirs.public_key().public_numbers()
-    with pytest.raises(KeyFileError, match=r"^holds a public key where a private key is needed$"):
+    with pytest.raises(KeyFileError, match=r"^contains a public key, but a private key is needed$"):
         keys.load_private_key(file)
 
 
 def encrypted(form: PrivateFormat, encoding: Encoding = Encoding.PEM) -> Write:
-    """Write a private key under a passphrase."""
+    """Return a writer of private keys with a passphrase."""
     return lambda key: key.private_bytes(encoding, form, BestAvailableEncryption(b"passphrase"))
 
 
 def public_of_bits(bits: int) -> bytes:
-    """Write a public key of exactly so many bits; nobody knows its factors."""
+    """Return a public key of exactly this many bits, with a random modulus."""
     numbers = rsa.RSAPublicNumbers(65537, (1 << bits) - 1)
     return numbers.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 
 def elliptic_private(_: RSAPrivateKey) -> bytes:
-    """Write a private key that is not RSA."""
+    """Return a private key that is not RSA."""
     key = ec.generate_private_key(ec.SECP256R1())
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
 def elliptic_public(_: RSAPrivateKey) -> bytes:
-    """Write a public key that is not RSA, as bare base64."""
+    """Return a public key that is not RSA, as base64 DER."""
     key = ec.generate_private_key(ec.SECP256R1()).public_key()
     return base64.b64encode(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
 
 
 def edwards_public(_: RSAPrivateKey) -> bytes:
-    """Write a public key that is not RSA."""
+    """Return a public key that is not RSA."""
     key = ed25519.Ed25519PrivateKey.generate().public_key()
     return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 
-NOT_PEM: Final = "is not a PEM key that can be read"
-NOT_DER: Final = "is base64, but not of a DER key that can be read"
+NOT_PEM: Final = "is PEM, but not a key that can be read"
+NOT_DER: Final = "is base64, but not a DER key that can be read"
 NEITHER: Final = "is neither PEM nor base64 DER"
-NOT_RSA: Final = "holds a key that is not RSA"
+NOT_RSA: Final = "contains a key that is not an RSA key"
 PASSPHRASE: Final = "is encrypted with a passphrase, which is not supported"
 
 REFUSED: Final[dict[str, tuple[Write, str]]] = {
@@ -203,10 +203,10 @@ REFUSED: Final[dict[str, tuple[Write, str]]] = {
     "Edwards": (edwards_public, NOT_RSA),
     "1024 bits": (
         lambda _: PKCS8(rsa.generate_private_key(65537, 1024)),
-        "holds a key of 1024 bits; 2048 to 8192 are needed",
+        "contains a key of 1024 bits; 2048 to 8192 are allowed",
     ),
-    "2047 bits": (lambda _: public_of_bits(2047), "holds a key of 2047 bits; 2048 to 8192 are needed"),
-    "8193 bits": (lambda _: public_of_bits(8193), "holds a key of 8193 bits; 2048 to 8192 are needed"),
+    "2047 bits": (lambda _: public_of_bits(2047), "contains a key of 2047 bits; 2048 to 8192 are allowed"),
+    "8193 bits": (lambda _: public_of_bits(8193), "contains a key of 8193 bits; 2048 to 8192 are allowed"),
     "64 KiB and one byte": (lambda _: b"A" * 65_537, "is larger than 65536 bytes"),
     "a key, and more than 64 KiB after it": (
         lambda key: PKCS8(key) + b"\n" * 65_536,
@@ -216,7 +216,7 @@ REFUSED: Final[dict[str, tuple[Write, str]]] = {
 
 
 @pytest.mark.parametrize(("write", "sentence"), REFUSED.values(), ids=REFUSED.keys())
-def test_what_is_no_usable_key_is_refused_with_its_sentence(
+def test_unusable_key_is_refused_with_its_error_text(
     write: Write, sentence: str, theirs: RSAPrivateKey, tmp_path: Path
 ) -> None:
     file = tmp_path / "key"
@@ -228,7 +228,7 @@ def test_what_is_no_usable_key_is_refused_with_its_sentence(
 
 
 @pytest.mark.parametrize("bits", [2048, 8192])
-def test_the_bounds_themselves_are_allowed(bits: int) -> None:
+def test_smallest_and_largest_key_sizes_are_allowed(bits: int) -> None:
     assert keys.parse_key(public_of_bits(bits)).key_size == bits
 
 
@@ -238,24 +238,24 @@ def test_a_file_of_exactly_64_kib_is_read(theirs: RSAPrivateKey) -> None:
 
 
 def nothing_there(directory: Path) -> Path:
-    """Return a path where there is no file."""
+    """Return the path of a file that does not exist."""
     return directory / "absent"
 
 
 def below_a_file(directory: Path) -> Path:
-    """Return a path whose directory is a file."""
+    """Return a path with a file as its directory."""
     (directory / "file").write_bytes(b"")
     return directory / "file" / "key"
 
 
 def circular(directory: Path) -> Path:
-    """Return a link to itself."""
+    """Return a symbolic link to itself."""
     (directory / "link").symlink_to(directory / "link")
     return directory / "link"
 
 
 def unnameable(directory: Path) -> Path:
-    """Return a path that no file can have."""
+    """Return a path that cannot exist."""
     return directory / "a\0b"
 
 
@@ -268,7 +268,7 @@ def unnameable(directory: Path) -> Path:
         (circular, "Too many levels of symbolic links"),
     ],
 )
-def test_a_file_that_cannot_be_read_says_why_and_not_where(
+def test_unreadable_file_error_names_the_reason_and_not_the_path(
     place: Callable[[Path], Path], reason: str, tmp_path: Path
 ) -> None:
     with pytest.raises(KeyFileError) as caught:
@@ -276,7 +276,7 @@ def test_a_file_that_cannot_be_read_says_why_and_not_where(
     assert str(caught.value) == f"cannot be read: {reason}"
 
 
-def test_a_path_that_no_file_can_have_is_a_key_file_error_too(tmp_path: Path) -> None:
+def test_impossible_path_is_a_key_file_error(tmp_path: Path) -> None:
     with pytest.raises(KeyFileError):
         keys.load_private_key(unnameable(tmp_path))
 
@@ -293,7 +293,7 @@ def test_a_path_that_no_file_can_have_is_a_key_file_error_too(tmp_path: Path) ->
     ],
     ids=str,
 )
-def test_versions_stand_newest_first(
+def test_versions_are_sorted_newest_first(
     versions: list[str], ordered: list[str], theirs: RSAPrivateKey
 ) -> None:
     for given in (versions, versions[::-1]):
@@ -304,7 +304,7 @@ def test_each_version_keeps_its_key(theirs: RSAPrivateKey, stranger: RSAPrivateK
     assert keys.newest_first({"1": theirs, "2": stranger}) == {"2": stranger, "1": theirs}
 
 
-def test_a_fingerprint_tells_keys_apart(theirs: RSAPrivateKey, stranger: RSAPrivateKey) -> None:
+def test_different_keys_have_different_fingerprints(theirs: RSAPrivateKey, stranger: RSAPrivateKey) -> None:
     prints = {keys.fingerprint(key.public_key()) for key in (theirs, theirs, stranger)}
     assert len(prints) == 2
     assert all(len(text) == 64 and int(text, 16) for text in prints)

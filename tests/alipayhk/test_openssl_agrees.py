@@ -1,4 +1,4 @@
-"""The `openssl` command reads what we write, and we read what it writes."""
+"""The `openssl` command reads what this code writes, and this code reads what `openssl` writes."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from clients.alipayhk.wire import crypto, keys
 from clients.alipayhk.wire.crypto import AesMode, EncryptionProfile, RsaPadding
 
 OPENSSL: Final = shutil.which("openssl") or "openssl"
-"""Where it is missing these tests fail, and are not passed over: they are the only second opinion."""
+"""Without the command these tests fail and are not skipped: they are the only independent check."""
 CONTENT: Final = 'POST /%7Eu?a=%2f\nC.2024-05-22T06:42:21+05:30.{"name":"陳大文"}'.encode()
 PLAINTEXTS: Final = {"empty": b"", "a block": b"x" * 16, "one less": b"y" * 15, "chinese": CONTENT}
 
 
 def openssl(*arguments: str | Path, given: bytes = b"") -> bytes:
-    """Run the command; return what it prints."""
+    """Run the command; return its output."""
     return subprocess.run([OPENSSL, *arguments], input=given, capture_output=True, check=True).stdout
 
 
 @pytest.fixture
 def private_file(theirs: RSAPrivateKey, tmp_path: Path) -> Path:
-    """Write a private key where the command finds it."""
+    """Write a private key to a file for the command."""
     file = tmp_path / "private.pem"
     file.write_bytes(
         theirs.private_bytes(
@@ -42,7 +42,7 @@ def private_file(theirs: RSAPrivateKey, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def public_file(private_file: Path, tmp_path: Path) -> Path:
-    """Let the command write the public key."""
+    """Make the command write the public key."""
     file = tmp_path / "public.pem"
     openssl("pkey", "-in", private_file, "-pubout", "-out", file)
     return file
@@ -69,7 +69,7 @@ def test_we_sign_what_openssl_signs_bit_for_bit(theirs: RSAPrivateKey, private_f
 @pytest.mark.parametrize("plaintext", PLAINTEXTS.values(), ids=PLAINTEXTS.keys())
 @pytest.mark.parametrize("bits", [128, 256])
 @pytest.mark.parametrize("mode", ["ECB", "CBC"])
-def test_openssl_and_we_encrypt_and_decrypt_each_others_bodies(
+def test_openssl_and_this_code_decrypt_each_others_bodies(
     mode: AesMode, bits: int, plaintext: bytes
 ) -> None:
     profile = EncryptionProfile(mode, bits)
@@ -96,7 +96,7 @@ PADDINGS: Final[dict[RsaPadding, list[str]]] = {
 
 @pytest.mark.parametrize("bits", [128, 256])
 @pytest.mark.parametrize("padding", PADDINGS)
-def test_openssl_and_we_unwrap_each_others_keys(
+def test_openssl_and_this_code_unwrap_each_others_keys(
     padding: RsaPadding, bits: int, theirs: RSAPrivateKey, private_file: Path, public_file: Path
 ) -> None:
     profile = EncryptionProfile("ECB", bits, padding)

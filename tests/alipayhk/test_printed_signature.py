@@ -1,4 +1,7 @@
-"""AlipayHK's own printed signature: what reproduces it, and what does not."""
+"""The signature that AlipayHK's documentation prints: which content and algorithm reproduce it.
+
+https://docs.alipay.hk/alipayhkdocs/hk/a_points_display/pre_sign_string_v1
+"""
 
 from __future__ import annotations
 
@@ -24,17 +27,17 @@ CONTENT: Final = PRINTED["content_to_sign"].encode()
 
 
 def sorted_keys(content: Any) -> bytes:
-    """Write compact JSON with its members sorted."""
+    """Return compact JSON with sorted members."""
     return json.dumps(content, separators=(",", ":"), sort_keys=True).encode()
 
 
 def spaced(content: Any) -> bytes:
-    """Write JSON as `json.dumps` does by default."""
+    """Return JSON as `json.dumps` writes it by default."""
     return json.dumps(content).encode()
 
 
 def outer(content: Any) -> bytes:
-    """Write the object around the one that is signed."""
+    """Return the outer object."""
     return b'{"request":' + CONTENT + b"}"
 
 
@@ -50,7 +53,7 @@ def test_we_verify_the_printed_signature(documentation_key: RSAPrivateKey) -> No
     assert crypto.verify(documentation_key.public_key(), signature, CONTENT) == CONTENT
 
 
-def test_the_sealed_envelope_carries_the_printed_signature(documentation_key: RSAPrivateKey) -> None:
+def test_sealed_envelope_has_the_printed_signature(documentation_key: RSAPrivateKey) -> None:
     signature = crypto.sign(documentation_key, CONTENT)
     members = dict(member_bytes(envelope_signed.sealed_envelope("request", CONTENT, signature)))
     assert members["request"] == CONTENT
@@ -58,7 +61,7 @@ def test_the_sealed_envelope_carries_the_printed_signature(documentation_key: RS
 
 
 @pytest.mark.parametrize("other_text", [sorted_keys, spaced, outer])
-def test_another_text_of_the_same_request_does_not_reproduce_it(
+def test_other_texts_of_the_same_request_do_not_reproduce_it(
     other_text: Callable[[Any], bytes], documentation_key: RSAPrivateKey
 ) -> None:
     content = other_text(json.loads(CONTENT))

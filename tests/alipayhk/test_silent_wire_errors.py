@@ -1,4 +1,4 @@
-"""No error, and nothing that is shown of a message, holds identity, key or body text."""
+"""No error and no repr of a message contains identity values, keys or body text."""
 
 from __future__ import annotations
 
@@ -14,8 +14,15 @@ from clients.alipayhk.client import Client
 from clients.alipayhk.transport import Attempt, Transport
 from clients.alipayhk.wire import clock, crypto, errors, keys, strict_json
 from clients.alipayhk.wire.crypto import CryptoError, EncryptionProfile
-from clients.alipayhk.wire.messages import RawRequest, RawResponse, SealedRequest, SealedResponse
-from clients.alipayhk.wire.protocols import PROTOCOLS, header_text
+from clients.alipayhk.wire.messages import (
+    PlainRequest,
+    PlainResponse,
+    RawRequest,
+    RawResponse,
+    SealedRequest,
+    SealedResponse,
+)
+from clients.alipayhk.wire.protocols import header_text
 from tests.alipayhk.sides import (
     NOW,
     OK_BODY,
@@ -38,7 +45,7 @@ Build = Callable[[Sides], RawResponse]
 
 
 def signed_body(body: bytes) -> Build:
-    """Answer with exactly this body, rightly signed."""
+    """Return a response with exactly this body and a valid signature."""
     return lambda sides: answer(sides, body)
 
 
@@ -104,7 +111,7 @@ ENVELOPE_SIGNED_ONLY: Final[dict[str, Build]] = {
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and all that it hangs on, shown or not."""
+    """Yield an error and all chained exceptions, also suppressed ones."""
     pending: list[BaseException | None] = [error]
     while pending:
         link = pending.pop()
@@ -114,9 +121,9 @@ def chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def is_silent(error: BaseException) -> None:
-    """Check that neither an error, nor how Python prints it, nor what it hangs on, shows the mark."""
+    """Check that neither the error, nor its traceback, nor a chained exception shows the mark."""
     shown = [str(error), repr(error), *traceback.format_exception_only(error)]
-    # Only the chain: a traceback quotes source lines, which here hold the word itself.
+    # Only the chain, because a traceback quotes source lines, and they contain the mark.
     for link in chain(error):
         shown += [f"{type(link).__name__}: {link!s} {link!r} {link.args!r} {vars(link)!r}"]
         shown += [repr(getattr(link, name, "")) for name in ("object", "doc")]
@@ -126,27 +133,27 @@ def is_silent(error: BaseException) -> None:
 
 
 def unsealing(sides: Sides, raw: RawResponse) -> errors.CallError:
-    """Return the error that an answer ends in."""
+    """Return the error that unsealing a response raises."""
     with pytest.raises(errors.CallError) as caught:
         sides.open(raw)
     return caught.value
 
 
 def shown_of(error: BaseException) -> str:
-    """Return what a log that prints whole tracebacks would print, less the lines of source."""
+    """Return a whole traceback as a log would print it, without source lines."""
     lines = "".join(traceback.format_exception(error)).splitlines()
     return "\n".join(line for line in lines if not line.startswith("    "))
 
 
 @pytest.mark.parametrize("build", EITHER_PROTOCOL.values(), ids=EITHER_PROTOCOL.keys())
-def test_no_traceback_of_a_bad_answer_shows_it(build: Build, sides: Sides) -> None:
+def test_no_traceback_of_a_bad_response_shows_it(build: Build, sides: Sides) -> None:
     shown = shown_of(unsealing(sides, build(sides)))
     assert "Error" in shown or "errors." in shown
     assert MARK not in shown
 
 
 class Answering(Transport):
-    """A transport that has the answer already."""
+    """A transport that returns a fixed response."""
 
     def __init__(self, raw: RawResponse) -> None:
         self.raw = raw
@@ -154,13 +161,13 @@ class Answering(Transport):
     async def post(
         self, base_url: str, sealed: SealedRequest, attempt: Attempt, *, reuse_connection: bool
     ) -> RawResponse:
-        """Answer at once."""
+        """Return the response."""
         attempt.sent = True
         return self.raw
 
 
 async def calling(sides: Sides, raw: RawResponse) -> errors.CallError:
-    """Return the error that a call ends in when this is its answer."""
+    """Return the error of a call with this response."""
     client = Client(Answering(raw), now=lambda: NOW)
     with pytest.raises(errors.CallError) as caught:
         await client.call(sides.us, REQUEST_ID, b"{}", Attempt())
@@ -168,21 +175,21 @@ async def calling(sides: Sides, raw: RawResponse) -> errors.CallError:
 
 
 @pytest.mark.parametrize("build", EITHER_PROTOCOL.values(), ids=EITHER_PROTOCOL.keys())
-async def test_nothing_that_the_error_of_a_call_hangs_on_holds_the_answer(
+async def test_no_exception_chained_to_a_call_error_contains_the_response(
     build: Build, sides: Sides
 ) -> None:
     is_silent(await calling(sides, build(sides)))
 
 
 @pytest.mark.parametrize("build", HEADER_SIGNED_ONLY.values(), ids=HEADER_SIGNED_ONLY.keys())
-async def test_nothing_that_the_error_of_a_call_hangs_on_holds_a_header(
+async def test_no_exception_chained_to_a_call_error_contains_a_header(
     build: Build, header_sides: Sides
 ) -> None:
     is_silent(await calling(header_sides, build(header_sides)))
 
 
 @pytest.mark.parametrize("build", ENVELOPE_SIGNED_ONLY.values(), ids=ENVELOPE_SIGNED_ONLY.keys())
-async def test_nothing_that_the_error_of_a_call_hangs_on_holds_the_envelope(
+async def test_no_exception_chained_to_a_call_error_contains_the_envelope(
     build: Build, envelope_sides: Sides
 ) -> None:
     is_silent(await calling(envelope_sides, build(envelope_sides)))
@@ -199,7 +206,7 @@ GARBAGE: Final = {
 
 
 @pytest.mark.parametrize("written", GARBAGE.values(), ids=GARBAGE.keys())
-async def test_nothing_that_a_lost_answer_hangs_on_holds_what_was_sent_or_received(
+async def test_no_exception_chained_to_a_lost_response_contains_sent_or_received_bytes(
     written: bytes, header_sides: Sides
 ) -> None:
     async with Upstream(replying(written)) as upstream, transport() as opened:
@@ -235,7 +242,7 @@ LOW_LEVEL: Final[dict[str, Callable[[], object]]] = {
 
 
 @pytest.mark.parametrize("act", LOW_LEVEL.values(), ids=LOW_LEVEL.keys())
-def test_no_low_level_error_shows_what_it_was_given(act: Callable[[], object]) -> None:
+def test_no_low_level_error_shows_its_input(act: Callable[[], object]) -> None:
     with pytest.raises((CryptoError, ValueError)) as caught:
         act()
     shown = shown_of(caught.value)
@@ -245,13 +252,14 @@ def test_no_low_level_error_shows_what_it_was_given(act: Callable[[], object]) -
 
 
 def test_no_message_shows_its_body(sides: Sides) -> None:
-    protocol = PROTOCOLS[sides.us.protocol]
     body = b'{"userId":"' + MARKED + b'","externalIdentityValue":"' + MARKED + b'"}'
-    sealed = protocol.seal_request(sides.us, "req-1", body, now=NOW, random_bytes=bytes)
-    request = protocol.unseal_request(sides.wallet, RawRequest(sealed.path, sealed.headers, sealed.body))
+    sealed = sides.seal(body, request_id="req-1")
+    request = sides.receive(sealed.path, sealed.headers, sealed.body)
     raw = answer(sides, BODY)
     messages = [
         sealed,
+        PlainRequest("req-1", body, NOW),
+        PlainResponse(request.body, NOW),
         SealedRequest("/", (), body),
         SealedResponse((), BODY),
         RawRequest("/", (), body),
@@ -264,14 +272,14 @@ def test_no_message_shows_its_body(sides: Sides) -> None:
         assert MARK not in repr(message) + str(message), type(message).__name__
 
 
-def test_an_error_that_carries_an_answer_does_not_show_it(sides: Sides) -> None:
+def test_error_with_a_response_does_not_show_it(sides: Sides) -> None:
     verified = sides.open(answer(sides, BODY.replace(b'"S"', b'"U"')))
     error = errors.ResultError(verified.result)
     assert verified.result.message == MARK
     assert MARK not in repr(error) + str(error) + repr(vars(error))
 
 
-def test_no_key_is_shown_by_what_holds_it(sides: Sides) -> None:
+def test_repr_of_a_key_holder_shows_no_key(sides: Sides) -> None:
     key = sides.us.keys.signing
     numbers = key.private_numbers()
     secrets = [str(numbers.d), hex(numbers.d), str(numbers.p), "PRIVATE", "RSAPrivateKey"]
@@ -284,7 +292,7 @@ def test_no_key_is_shown_by_what_holds_it(sides: Sides) -> None:
         assert secret not in shown
 
 
-def test_an_error_of_a_call_says_where_it_stands() -> None:
+def test_every_call_error_says_whether_the_request_was_sent() -> None:
     for failure, sent in (
         (errors.Unreachable, False),
         (errors.TlsInvalid, False),

@@ -1,4 +1,4 @@
-"""The strict reader of JSON, and the exact bytes of a member."""
+"""Reading JSON strictly, and the exact bytes of a member."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from clients.alipayhk.wire.strict_json import (
 
 
 def nested(levels: int) -> bytes:
-    """Write an object of so many levels in all."""
+    """Return an object with this many levels."""
     return b'{"a":' + b"[" * (levels - 1) + b"]" * (levels - 1) + b"}"
 
 
-def test_the_deepest_object_that_is_read() -> None:
+def test_object_of_32_levels_is_read_and_of_33_is_refused() -> None:
     assert read_object(nested(DEPTH_MAX))
     with pytest.raises(JsonError):
         read_object(nested(DEPTH_MAX + 1))
 
 
-def test_brackets_in_strings_are_not_depth() -> None:
+def test_brackets_in_strings_do_not_count_as_levels() -> None:
     text = '"[[[{{{' * 20 + '\\"'
     assert read_object(write_json({"a": text, text: [text, {text: text}]})) == {
         "a": text,
@@ -60,7 +60,7 @@ def test_brackets_in_strings_are_not_depth() -> None:
     ],
     ids=repr,
 )
-def test_what_is_not_one_object_in_utf8_is_refused(data: bytes) -> None:
+def test_text_that_is_not_one_object_in_utf8_is_refused(data: bytes) -> None:
     with pytest.raises(JsonError):
         read_object(data)
 
@@ -73,7 +73,7 @@ def test_a_lone_surrogate_is_read_as_one_replacement_character() -> None:
     }
 
 
-def test_a_backslash_before_ud_is_no_surrogate() -> None:
+def test_escaped_backslash_before_ud_is_not_a_surrogate() -> None:
     assert read_object(b'{"a":"\\\\ud800"}') == {"a": "\\ud800"}
 
 
@@ -92,7 +92,7 @@ HUGE: Final[dict[bytes, float]] = {
 
 
 @pytest.mark.parametrize("number", HUGE, ids=["1e999", "-1e999", "4301 digits", "-5000 digits"])
-def test_a_number_too_large_to_hold_is_refused_or_read_as_infinite_where_that_is_asked(
+def test_too_large_number_is_refused_or_read_as_infinite_on_request(
     number: bytes,
 ) -> None:
     for data in (b'{"a":' + number + b"}", b'{"a":[{"b":' + number + b"}]}"):
@@ -103,7 +103,7 @@ def test_a_number_too_large_to_hold_is_refused_or_read_as_infinite_where_that_is
 
 
 @pytest.mark.parametrize("huge_as_infinite", [False, True])
-def test_the_largest_numbers_that_can_be_held_are_read_as_they_are(huge_as_infinite: bool) -> None:
+def test_largest_numbers_are_read_exactly(huge_as_infinite: bool) -> None:
     data = b'{"a":1.7976931348623157e308,"b":' + b"9" * 4300 + b',"c":1e-999,"d":-0,"e":1}'
     value = read_object(data, huge_as_infinite=huge_as_infinite)
     assert value == {"a": sys.float_info.max, "b": 10**4300 - 1, "c": 0.0, "d": 0, "e": 1}
@@ -112,13 +112,13 @@ def test_the_largest_numbers_that_can_be_held_are_read_as_they_are(huge_as_infin
 
 
 @pytest.mark.parametrize("constant", [b"NaN", b"Infinity", b"-Infinity", b"nan", b"inf", b"1e", b"01"])
-def test_what_is_no_json_number_is_refused_in_either_way(constant: bytes) -> None:
+def test_invalid_number_is_refused_with_both_settings(constant: bytes) -> None:
     for huge_as_infinite in (False, True):
         with pytest.raises(JsonError):
             read_object(b'{"a":' + constant + b"}", huge_as_infinite=huge_as_infinite)
 
 
-def test_json_is_written_compact_in_raw_utf8_and_in_order() -> None:
+def test_json_is_written_compactly_in_raw_utf8_and_in_order() -> None:
     assert (
         write_json({"b": "陳🧧", "a": [1, None, True, 1.5], "": {}})
         == '{"b":"陳🧧","a":[1,null,true,1.5],"":{}}'.encode()
@@ -149,7 +149,7 @@ MEMBERS: Final[dict[str, tuple[bytes, list[tuple[str, bytes]]]]] = {
 
 
 @pytest.mark.parametrize(("data", "members"), MEMBERS.values(), ids=MEMBERS.keys())
-def test_members_are_cut_with_their_exact_bytes(data: bytes, members: list[tuple[str, bytes]]) -> None:
+def test_members_are_split_with_their_exact_bytes(data: bytes, members: list[tuple[str, bytes]]) -> None:
     assert member_bytes(data) == members
 
 
@@ -206,7 +206,7 @@ def test_text_that_ends_early_is_incomplete(data: bytes) -> None:
     ],
     ids=repr,
 )
-def test_text_that_is_no_object_is_refused_as_a_whole(data: bytes) -> None:
+def test_text_that_is_not_an_object_is_refused(data: bytes) -> None:
     with pytest.raises(JsonError) as caught:
         member_bytes(data)
     assert not isinstance(caught.value, IncompleteJson)
@@ -231,10 +231,10 @@ NASTY: Final[dict[str, bytes]] = {
 @pytest.mark.parametrize("parse", [member_bytes, read_object])
 @pytest.mark.parametrize("before", [b"", b'{"a":', b'{"a":"', b'{"a":["'], ids=repr)
 @pytest.mark.parametrize("unit", NASTY.values(), ids=NASTY.keys())
-def test_256_kib_of_a_nasty_text_take_no_time_to_speak_of(unit: bytes, before: bytes, parse: Any) -> None:
+def test_256_kib_of_hostile_text_are_read_quickly(unit: bytes, before: bytes, parse: Any) -> None:
     data = before + unit * (256 * 1024 // len(unit))
     started = time.perf_counter()
     with contextlib.suppress(JsonError):
         parse(data)
-    # A reader that went back over the text even once per character would take minutes.
+    # A parser with quadratic time would take minutes.
     assert time.perf_counter() - started < 10

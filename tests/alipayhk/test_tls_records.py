@@ -1,4 +1,4 @@
-"""A TLS record that comes in two parts, before and after a request, is not its answer."""
+"""A TLS record that arrives in two parts, before and after a request, is not the response to it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ import pytest
 
 from clients.alipayhk.tls_records import CountedRecords, count_records
 from tests.alipayhk.test_answer_pairing import answer, ask, bodies
-from tests.alipayhk.upstream import Authority, Upstream, Wire, rested, transport
+from tests.alipayhk.upstream import Authority, Upstream, rested, transport
+from tests.raw_http import Peer
 
 RECORD = b"\x17\x03\x03\x01\x02" + bytes(0x102)
 EMPTY_RECORD = b"\x17\x03\x03\x00\x00"
 
 
 @pytest.mark.parametrize("first", [1, 4, 5, 6, len(RECORD) - 1])
-def test_a_part_of_a_record_is_seen_wherever_it_ends(first: int) -> None:
+def test_part_of_a_record_is_noticed_wherever_it_ends(first: int) -> None:
     received = ssl.MemoryBIO()
     records = CountedRecords(received)
     inside = [records.is_inside]
@@ -29,7 +30,7 @@ def test_a_part_of_a_record_is_seen_wherever_it_ends(first: int) -> None:
     assert received.read() == EMPTY_RECORD + RECORD + RECORD
 
 
-def test_what_came_with_the_end_of_the_handshake_counts_and_is_kept() -> None:
+def test_bytes_received_with_the_end_of_the_handshake_are_counted_and_kept() -> None:
     received = ssl.MemoryBIO()
     received.write(RECORD[:-1])
     records = CountedRecords(received)
@@ -41,26 +42,26 @@ def test_a_transport_without_tls_has_no_records() -> None:
     assert count_records(asyncio.Transport()) is None
 
 
-def record(wire: Wire, data: bytes) -> tuple[bytes, asyncio.Transport]:
-    """Encrypt bytes; return the record, unsent, and the transport below TLS."""
+def record(wire: Peer, data: bytes) -> tuple[bytes, asyncio.Transport]:
+    """Encrypt bytes; return the record, not sent, and the transport below TLS."""
     protocol: Any = wire.writer.transport._ssl_protocol  # type: ignore[attr-defined]
     wire.writer.get_extra_info("ssl_object").write(data)
     return protocol._outgoing.read(), protocol._transport
 
 
 @pytest.mark.parametrize("pause_s", [0.0, 0.05, 0.2])
-async def test_a_record_that_is_complete_only_after_the_next_request_does_not_answer_it(
+async def test_record_completed_after_the_next_request_is_not_its_response(
     tmp_path: Path, pause_s: float
 ) -> None:
     authority = Authority(tmp_path, "known")
     pushed = asyncio.Event()
 
-    async def script(wire: Wire) -> None:
+    async def script(wire: Peer) -> None:
         await wire.request()
         if pushed.is_set():
-            await wire.write(answer("2"))
+            await wire.send(answer("2"))
             return
-        await wire.write(answer("1"))
+        await wire.send(answer("1"))
         await asyncio.sleep(pause_s)
         pushed_record, below = record(wire, answer("another's"))
         below.write(pushed_record[:-1])

@@ -1,4 +1,4 @@
-"""What comes back, whole or broken, over real sockets."""
+"""Complete and broken responses over real sockets."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from tests.alipayhk.upstream import (
     Authority,
     Script,
     Upstream,
-    Wire,
     hanging,
     post,
     post_once,
     replying,
     transport,
 )
+from tests.raw_http import Peer
 
 LOST: Final = (errors.ConnectionLost, True)
 CUT: Final = (errors.Truncated, True)
@@ -34,17 +34,17 @@ LATE: Final = (errors.Timeout, True)
 
 
 def http(body: bytes, *headers: str, status: str = "200 OK") -> bytes:
-    """Write an answer with exactly these headers."""
+    """Return a response with exactly these headers."""
     return "\r\n".join([f"HTTP/1.1 {status}", *headers, "", ""]).encode("latin-1") + body
 
 
 def sized(body: bytes, *headers: str, status: str = "200 OK") -> bytes:
-    """Write an answer that announces its length."""
+    """Return a response with a Content-Length."""
     return http(body, f"Content-Length: {len(body)}", *headers, status=status)
 
 
 def chunked(*chunks: bytes) -> bytes:
-    """Write an answer in chunks."""
+    """Return a chunked response."""
     body = b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in (*chunks, b""))
     return http(body, "Transfer-Encoding: chunked")
 
@@ -69,7 +69,7 @@ WHOLE: Final[dict[str, tuple[bytes, bytes, bool]]] = {
 
 
 @pytest.mark.parametrize(("written", "body", "end_announced"), WHOLE.values(), ids=WHOLE.keys())
-async def test_a_whole_answer_arrives(written: bytes, body: bytes, end_announced: bool) -> None:
+async def test_complete_response_is_returned(written: bytes, body: bytes, end_announced: bool) -> None:
     async with Upstream(replying(written)) as upstream:
         outcome = await post_once(upstream.url)
     assert outcome.sent
@@ -81,18 +81,18 @@ async def test_a_whole_answer_arrives(written: bytes, body: bytes, end_announced
 @pytest.mark.parametrize(
     "status", [200, 201, 204, 301, 302, 307, 308, 400, 401, 403, 407, 408, 429, 500, 503]
 )
-async def test_every_status_is_an_answer_and_no_redirect_is_followed(status: int) -> None:
+async def test_every_http_status_is_returned_and_no_redirect_is_followed(status: int) -> None:
     async with Upstream(hanging) as elsewhere:
         body = b"" if status == 204 else b"<html>"
         answer = sized(body, f"Location: {elsewhere.url}/x", status=f"{status} Status")
         async with Upstream(replying(answer, sized(b"second"))) as upstream:
             outcome = await post_once(upstream.url)
-        assert (len(upstream.received), elsewhere.wires) == (1, [])
+        assert (len(upstream.requests), elsewhere.peers) == (1, [])
     assert outcome.answer is not None
     assert (outcome.answer.http_status, outcome.answer.body) == (status, body)
 
 
-async def test_a_body_in_gzip_is_returned_as_it_came() -> None:
+async def test_gzip_body_is_returned_unchanged() -> None:
     for body in (gzip.compress(b"x" * 50_000_000, 1)[:200_000], gzip.compress(b"{}"), b"no gzip at all"):
         for encoding in ("gzip", "deflate", "br", "zstd", "nonsense"):
             answer = sized(body, f"Content-Encoding: {encoding}")
@@ -102,7 +102,7 @@ async def test_a_body_in_gzip_is_returned_as_it_came() -> None:
             assert outcome.answer.body == body
 
 
-async def test_duplicate_headers_stay_apart_and_in_order() -> None:
+async def test_duplicate_headers_are_kept_separate_and_in_order() -> None:
     lines = ("Signature: one", "X: 1", "signature: two", "SIGNATURE: three", "Set-Cookie: a=b")
     async with Upstream(replying(sized(b"{}", *lines))) as upstream:
         outcome = await post_once(upstream.url)
@@ -111,7 +111,7 @@ async def test_duplicate_headers_stay_apart_and_in_order() -> None:
     assert [name for name, _ in outcome.answer.headers][1:3] == ["Signature", "X"]
 
 
-async def test_header_values_arrive_as_their_bytes() -> None:
+async def test_header_values_are_returned_byte_for_byte() -> None:
     async with Upstream(replying(sized(b"{}", "X: caf\xe9", "Y:   spaced\t "))) as upstream:
         outcome = await post_once(upstream.url)
     assert outcome.answer is not None
@@ -145,7 +145,7 @@ BROKEN: Final[dict[str, tuple[bytes, tuple[type[errors.CallError], bool]]]] = {
 
 
 @pytest.mark.parametrize(("written", "ending"), BROKEN.values(), ids=BROKEN.keys())
-async def test_a_broken_answer_is_no_answer(
+async def test_broken_response_is_lost_or_truncated(
     written: bytes, ending: tuple[type[errors.CallError], bool]
 ) -> None:
     async with Upstream(replying(written)) as upstream:
@@ -163,20 +163,20 @@ async def test_a_broken_answer_is_no_answer(
     ],
     ids=repr,
 )
-async def test_broken_chunks_are_no_answer(body: bytes) -> None:
+async def test_broken_chunks_are_lost_or_truncated(body: bytes) -> None:
     async with Upstream(replying(http(body, "Transfer-Encoding: chunked"))) as upstream:
         failure, sent = (await post_once(upstream.url)).ending
-    # What is broken from the first byte on may be told before or after the head has been read.
+    # Depending on timing, aiohttp reports the fault before or after it has read the head.
     assert (failure in {errors.Truncated, errors.ConnectionLost}, sent) == (True, True)
 
 
 @pytest.mark.parametrize(
     "before", [b"", b"HTTP/1.1 200 OK\r\n", sized(b"{}" * 9)[:-9]], ids=["head", "line", "body"]
 )
-async def test_a_reset_is_a_lost_connection_or_a_cut_answer(before: bytes) -> None:
-    async def resetting(wire: Wire) -> None:
+async def test_reset_is_a_lost_connection_or_a_truncated_response(before: bytes) -> None:
+    async def resetting(wire: Peer) -> None:
         await wire.request()
-        await wire.write(before)
+        await wire.send(before)
         await asyncio.sleep(0.05)
         wire.reset()
 
@@ -184,39 +184,39 @@ async def test_a_reset_is_a_lost_connection_or_a_cut_answer(before: bytes) -> No
         assert (await post_once(upstream.url)).ending == (CUT if b"\r\n\r\n" in before else LOST)
 
 
-async def breaking_tls(wire: Wire) -> None:
-    """Answer in plain HTTP on a connection that speaks TLS."""
+async def breaking_tls(wire: Peer) -> None:
+    """Respond in plain HTTP on a TLS connection."""
     await wire.request()
     with socket.socket(fileno=os.dup(wire.writer.get_extra_info("socket").fileno())) as bare:
         bare.send(sized(b"{}"))
-    await wire.reader.read()  # until the client goes
+    await wire.reader.read()  # until the client disconnects
 
 
-async def test_tls_that_breaks_after_the_request_names_no_errno(tmp_path: Path) -> None:
+async def test_broken_tls_after_the_request_names_no_errno(tmp_path: Path) -> None:
     authority = Authority(tmp_path, "known")
     async with Upstream(breaking_tls, authority.server_context()) as upstream:
         outcome = await post_once(upstream.url, tls=authority.client_context())
     assert outcome.ending == LOST
-    # aiohttp makes an OSError of OpenSSL's, number and all: 1 would be named EPERM.
+    # aiohttp turns OpenSSL's error into an OSError with OpenSSL's code: 1 would be named EPERM.
     assert str(outcome.error) == "ClientOSError"
 
 
-async def test_a_hang_after_the_request_is_a_timeout_after_sending() -> None:
+async def test_hang_after_the_request_is_a_timeout_after_sending() -> None:
     async with Upstream(hanging) as upstream:
         outcome = await post_once(upstream.url, timeout_s=0.2)
-        assert len(upstream.received) == 1
+        assert len(upstream.requests) == 1
     assert outcome.ending == LATE
     assert outcome.took_s < 3
 
 
 def dripping(answer: bytes, rest: bytes) -> Script:
-    """Write the beginning of an answer, then the same few bytes for ever, with pauses."""
+    """Write the first bytes of a response, then the same few bytes endlessly, with pauses."""
 
-    async def script(wire: Wire) -> None:
+    async def script(wire: Peer) -> None:
         await wire.request()
-        await wire.write(answer)
+        await wire.send(answer)
         while True:
-            await wire.write(rest)
+            await wire.send(rest)
             await asyncio.sleep(0.01)
 
     return script
@@ -232,7 +232,7 @@ DRIPS: Final = {
 
 
 @pytest.mark.parametrize(("answer", "rest"), DRIPS.values(), ids=DRIPS.keys())
-async def test_a_slow_loris_ends_by_the_total_timeout(answer: bytes, rest: bytes) -> None:
+async def test_slow_response_is_ended_by_the_total_timeout(answer: bytes, rest: bytes) -> None:
     async with Upstream(dripping(answer, rest)) as upstream:
         outcome = await post_once(upstream.url, timeout_s=0.3)
     assert outcome.ending == LATE
@@ -240,13 +240,13 @@ async def test_a_slow_loris_ends_by_the_total_timeout(answer: bytes, rest: bytes
 
 
 def flooding(answer: bytes, rest: bytes) -> Script:
-    """Write an answer that never ends, as fast as the other side reads."""
+    """Write an endless response, as fast as the client reads."""
 
-    async def script(wire: Wire) -> None:
+    async def script(wire: Peer) -> None:
         await wire.request()
-        await wire.write(answer)
+        await wire.send(answer)
         while True:
-            await wire.write(rest)
+            await wire.send(rest)
 
     return script
 
@@ -264,7 +264,7 @@ FLOODS: Final = {
 
 
 @pytest.mark.parametrize(("answer", "rest"), FLOODS.values(), ids=FLOODS.keys())
-async def test_an_endless_answer_ends_soon_and_takes_no_memory(answer: bytes, rest: bytes) -> None:
+async def test_endless_response_is_cut_early_and_uses_little_memory(answer: bytes, rest: bytes) -> None:
     async with Upstream(flooding(answer, rest)) as upstream, transport(timeout_s=1) as opened:
         tracemalloc.start()
         try:
@@ -273,12 +273,12 @@ async def test_an_endless_answer_ends_soon_and_takes_no_memory(answer: bytes, re
         finally:
             tracemalloc.stop()
     assert outcome.ending in {CUT, LOST, LATE}
-    # Some times the limit: what was read, what waits in the parser, and what the server itself holds;
-    # in this time, several times as much comes in.
+    # A few times the limit: the body, the parser's buffer and the server's own buffer. The server sends
+    # several times as much in this time.
     assert peak < 32 * BODY_BYTES_MAX
 
 
-async def test_bytes_that_no_answer_asked_for_do_not_become_the_next_answer() -> None:
+async def test_bytes_after_a_response_do_not_become_the_next_response() -> None:
     smuggled = sized(b'{"first":1}') + sized(b'{"smuggled":1}')
     async with Upstream(replying(smuggled)) as upstream, transport() as opened:
         first = await post(opened, upstream.url, reuse_connection=True)
@@ -287,14 +287,14 @@ async def test_bytes_that_no_answer_asked_for_do_not_become_the_next_answer() ->
     assert b'{"smuggled":1}' not in bodies
 
 
-async def test_answers_garbled_at_random_raise_nothing_but_the_errors_of_a_call() -> None:
+async def test_randomly_garbled_responses_raise_call_errors_only() -> None:
     chance = random.Random(20240522)
     whole = [sized(b'{"a":1}', "Signature: x", "Client-Id: y"), chunked(b'{"a"', b":1}"), http(b'{"a":1}')]
     answer = b""
 
-    async def garbling(wire: Wire) -> None:
+    async def garbling(wire: Peer) -> None:
         await wire.request()
-        await wire.write(answer)
+        await wire.send(answer)
 
     async with Upstream(garbling) as upstream, transport(timeout_s=2) as opened:
         for _ in range(150):

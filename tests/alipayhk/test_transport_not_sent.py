@@ -1,4 +1,4 @@
-"""What fails before a byte of the request has left, and what proves that none did."""
+"""Failures before the first byte of the request was sent, with proof that nothing was sent."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from clients.alipayhk.wire.messages import SealedRequest
 from tests.alipayhk.upstream import (
     Authority,
     Upstream,
-    Wire,
     deaf,
     full_backlog,
     post,
@@ -26,6 +25,7 @@ from tests.alipayhk.upstream import (
     transport,
 )
 from tests.ports import free_port
+from tests.raw_http import Peer
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTracer-Id: t1\r\n\r\n{}"
 UNREACHABLE = (errors.Unreachable, False)
@@ -34,17 +34,17 @@ TLS_INVALID = (errors.TlsInvalid, False)
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    """Return an authority that the client trusts."""
+    """Return a certificate authority that the client trusts."""
     return Authority(tmp_path_factory.mktemp("authority"), "known")
 
 
-async def test_a_name_that_no_resolver_can_hold_is_unreachable() -> None:
-    # Longer than a name may be, so that it fails before anybody is asked.
+async def test_too_long_host_name_is_unreachable() -> None:
+    # Longer than a host name may be, so it fails without a DNS query.
     host = ".".join(["a" * 60] * 6)
     assert (await post_once(f"http://{host}")).ending == UNREACHABLE
 
 
-async def test_a_label_that_is_too_long_is_unreachable() -> None:
+async def test_too_long_label_is_unreachable() -> None:
     assert (await post_once(f"http://{'a' * 70}.example")).ending == UNREACHABLE
 
 
@@ -53,14 +53,14 @@ async def test_a_refused_connection_is_unreachable(scheme: str) -> None:
     assert (await post_once(f"{scheme}://127.0.0.1:{free_port()}")).ending == UNREACHABLE
 
 
-async def test_connecting_that_hangs_ends_by_its_own_timeout() -> None:
+async def test_hanging_connect_is_ended_by_the_connect_timeout() -> None:
     with full_backlog() as port:
         outcome = await post_once(f"http://127.0.0.1:{port}", connect_timeout_s=0.2, timeout_s=30)
     assert outcome.ending == UNREACHABLE
     assert outcome.took_s < 5
 
 
-async def test_connecting_that_hangs_ends_by_the_total_timeout() -> None:
+async def test_hanging_connect_is_ended_by_the_total_timeout() -> None:
     with full_backlog() as port:
         outcome = await post_once(f"http://127.0.0.1:{port}", connect_timeout_s=30, timeout_s=0.2)
     assert outcome.ending == UNREACHABLE
@@ -68,7 +68,7 @@ async def test_connecting_that_hangs_ends_by_the_total_timeout() -> None:
 
 
 @pytest.mark.parametrize(("connect_timeout_s", "timeout_s"), [(0.2, 30), (30, 0.2)])
-async def test_a_tls_handshake_that_hangs_is_unreachable(
+async def test_hanging_tls_handshake_is_unreachable(
     connect_timeout_s: float, timeout_s: float, authority: Authority
 ) -> None:
     async with Upstream(deaf) as upstream:
@@ -82,33 +82,33 @@ async def test_a_tls_handshake_that_hangs_is_unreachable(
     assert outcome.took_s < 5
 
 
-async def no_tls(wire: Wire) -> None:
-    """Answer a TLS greeting in plain HTTP."""
+async def no_tls(wire: Peer) -> None:
+    """Respond to a TLS ClientHello in plain HTTP."""
     await wire.reader.read(100)
-    await wire.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    await wire.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
 
-async def hanging_up(wire: Wire) -> None:
-    """Close in the middle of the handshake."""
+async def hanging_up(wire: Peer) -> None:
+    """Close the connection during the handshake."""
     await wire.reader.read(100)
 
 
-async def resetting(wire: Wire) -> None:
-    """Reset in the middle of the handshake."""
+async def resetting(wire: Peer) -> None:
+    """Reset the connection during the handshake."""
     await wire.reader.read(100)
     wire.reset()
 
 
 @pytest.mark.parametrize("script", [no_tls, hanging_up, resetting])
-async def test_a_tls_handshake_that_fails_is_unreachable(
-    script: Callable[[Wire], object], authority: Authority
+async def test_failed_tls_handshake_is_unreachable(
+    script: Callable[[Peer], object], authority: Authority
 ) -> None:
     async with Upstream(script) as upstream:  # type: ignore[arg-type]
         url = f"https://127.0.0.1:{upstream.port}"
         assert (await post_once(url, tls=authority.client_context())).ending == UNREACHABLE
 
 
-async def test_a_failed_handshake_names_no_errno_because_openssls_numbers_are_none(
+async def test_failed_handshake_names_no_errno(
     authority: Authority,
 ) -> None:
     async with Upstream(no_tls) as upstream:
@@ -121,7 +121,7 @@ async def test_a_refused_connection_names_its_errno() -> None:
     assert str(outcome.error) == "ClientConnectorError ECONNREFUSED"
 
 
-async def test_a_valid_certificate_is_served(authority: Authority) -> None:
+async def test_valid_certificate_is_accepted(authority: Authority) -> None:
     async with Upstream(replying(OK), authority.server_context()) as upstream:
         outcome = await post_once(upstream.url, tls=authority.client_context())
     assert outcome.answer is not None
@@ -132,13 +132,13 @@ async def test_an_expired_certificate_is_not_valid(authority: Authority) -> None
     tls = authority.server_context(lifetime=-timedelta(hours=1))
     async with Upstream(replying(OK), tls) as upstream:
         assert (await post_once(upstream.url, tls=authority.client_context())).ending == TLS_INVALID
-        assert upstream.received == []
+        assert upstream.requests == []
 
 
 async def test_a_certificate_for_another_host_is_not_valid(authority: Authority) -> None:
     async with Upstream(replying(OK), authority.server_context(host="elsewhere.example")) as upstream:
         assert (await post_once(upstream.url, tls=authority.client_context())).ending == TLS_INVALID
-        assert upstream.received == []
+        assert upstream.requests == []
 
 
 async def test_a_certificate_of_an_unknown_authority_is_not_valid(
@@ -147,7 +147,7 @@ async def test_a_certificate_of_an_unknown_authority_is_not_valid(
     stranger = Authority(tmp_path, "unknown")
     async with Upstream(replying(OK), stranger.server_context()) as upstream:
         assert (await post_once(upstream.url, tls=authority.client_context())).ending == TLS_INVALID
-        assert upstream.received == []
+        assert upstream.requests == []
 
 
 async def test_the_authorities_of_the_system_are_the_default(authority: Authority) -> None:
@@ -155,15 +155,15 @@ async def test_the_authorities_of_the_system_are_the_default(authority: Authorit
         assert (await post_once(upstream.url, tls=None)).ending == TLS_INVALID
 
 
-async def test_a_url_that_is_none_is_not_sent() -> None:
+async def test_invalid_url_is_not_sent() -> None:
     for base_url in ("ftp://127.0.0.1", "127.0.0.1", "http://", "http://127.0.0.1:99999"):
         assert (await post_once(base_url)).ending == UNREACHABLE, base_url
 
 
-async def test_what_is_cancelled_in_the_handshake_never_arrives(authority: Authority) -> None:
+async def test_request_cancelled_in_the_handshake_is_never_received(authority: Authority) -> None:
     seen = bytearray()
 
-    async def listening(wire: Wire) -> None:
+    async def listening(wire: Peer) -> None:
         while chunk := await wire.reader.read(65536):
             seen.extend(chunk)
 
@@ -176,21 +176,21 @@ async def test_what_is_cancelled_in_the_handshake_never_arrives(authority: Autho
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        # Only when its connection has ended has the server seen all that there will ever be.
+        # After its connection has ended, the server cannot receive anything more.
         await asyncio.wait_for(asyncio.gather(*upstream.tasks), 5)
     assert not attempt.sent
     assert b"MARKED" not in seen
 
 
 @pytest.mark.parametrize("reuse_connection", [True, False])
-async def test_whatever_the_moment_of_cancelling_what_arrives_was_marked_as_sent(
+async def test_request_received_by_the_server_is_marked_as_sent_whenever_it_is_cancelled(
     reuse_connection: bool,
 ) -> None:
     moments = []
     for steps in range(40):
         attempt, seen = Attempt(), bytearray()
 
-        async def listening(wire: Wire, seen: bytearray = seen) -> None:
+        async def listening(wire: Peer, seen: bytearray = seen) -> None:
             while chunk := await wire.reader.read(65536):
                 seen.extend(chunk)
 
@@ -211,18 +211,18 @@ async def test_whatever_the_moment_of_cancelling_what_arrives_was_marked_as_sent
                     await task
                 assert task.cancelled()
                 sent_at_cancel = attempt.sent
-            # The transport is closed: every connection that reached the server now ends.
+            # The transport is closed, so every connection to the server ends now.
             await asyncio.sleep(0.002)
             await asyncio.wait_for(asyncio.gather(*upstream.tasks), 5)
         assert attempt.sent or not seen
         assert attempt.sent is sent_at_cancel
         moments.append((attempt.sent, bool(seen)))
-    # The sweep began before the sending and went on past it, or it would have shown nothing.
+    # The moments of cancelling must include some before and some after sending.
     assert moments[0] == (False, False)
     assert moments[-1] == (True, True)
 
 
-async def test_an_attempt_stays_sent_when_it_is_tried_again() -> None:
+async def test_attempt_stays_sent_when_it_is_used_again() -> None:
     attempt = Attempt(sent=True)
     async with transport() as opened:
         with pytest.raises(errors.ConnectionLost):
@@ -234,7 +234,7 @@ async def test_an_attempt_stays_sent_when_it_is_tried_again() -> None:
             )
 
 
-async def test_an_error_names_a_class_and_nothing_that_was_received() -> None:
+async def test_error_names_a_class_and_quotes_no_received_bytes() -> None:
     garbage = b"HTTP/1.1 200 MARKED\r\nMARKED MARKED\x00: MARKED\r\n\r\n"
     async with Upstream(replying(garbage)) as upstream, transport() as opened:
         outcome = await post(opened, upstream.url, path="/MARKED")
@@ -247,13 +247,13 @@ MARKED = SealedRequest("/MARKED", (("MARKED", "MARKED"),), b"MARKED")
 
 
 def holding(times: int) -> Callable[[], bool]:
-    """Let a lease hold each of so many times that it is asked for."""
+    """Return a `may_send` that is true for the first calls only."""
     left = [True] * times
     return lambda: bool(left) and left.pop()
 
 
 async def post_while(opened: Transport, url: str, *, holds: int, reuse: bool) -> tuple[object, bool]:
-    """Post under a lease that holds so many times; return its error, and whether it counts as sent."""
+    """Post with a lease that expires after some checks; return the error, and whether it counts as sent."""
     attempt = Attempt(may_send=holding(holds))
     with pytest.raises(errors.CallError) as caught:
         await opened.post(url, MARKED, attempt, reuse_connection=reuse)
@@ -264,22 +264,22 @@ async def post_while(opened: Transport, url: str, *, holds: int, reuse: bool) ->
     ("holds", "ending"),
     [
         pytest.param(0, (errors.LeaseExpired, False), id="before the headers"),
-        # aiohttp has queued the headers by then, so that the request must count as sent.
+        # aiohttp has queued the headers by then, so the request must count as sent.
         pytest.param(1, (errors.ConnectionLost, True), id="between headers and body"),
     ],
 )
 @pytest.mark.parametrize("reuse", [True, False], ids=["reused", "fresh"])
 @pytest.mark.parametrize("way", ["plain", "TLS", "tunnel"])
-async def test_no_byte_of_a_request_is_written_after_its_lease(
+async def test_no_byte_of_a_request_is_written_after_its_lease_expired(
     way: str, reuse: bool, holds: int, ending: tuple[type[errors.CallError], bool], authority: Authority
 ) -> None:
     seen = bytearray()
 
-    async def listening(wire: Wire) -> None:
+    async def listening(wire: Peer) -> None:
         while chunk := await wire.reader.read(65536):
             seen.extend(chunk)
             if chunk.endswith(b"first"):
-                await wire.write(OK)
+                await wire.send(OK)
 
     tls = None if way == "plain" else authority.server_context()
     async with Upstream(listening, tls) as upstream, Upstream(relaying) as proxy:
@@ -288,8 +288,8 @@ async def test_no_byte_of_a_request_is_written_after_its_lease(
             if reuse:
                 first = SealedRequest("/", (), b"first")
                 await opened.post(upstream.url, first, Attempt(), reuse_connection=True)
-                await asyncio.sleep(0.01)  # the connection rests before it is reused
+                await asyncio.sleep(0.01)  # wait until the connection may be reused
             assert await post_while(opened, upstream.url, holds=holds, reuse=reuse) == ending
         await asyncio.wait_for(asyncio.gather(*upstream.tasks), 5)
-    assert len(upstream.wires) == 1
+    assert len(upstream.peers) == 1
     assert b"MARKED" not in seen

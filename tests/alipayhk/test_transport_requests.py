@@ -1,4 +1,4 @@
-"""What goes out, byte for byte, over which connection, and through which proxy."""
+"""Sent requests: their exact bytes, their connection, and their proxy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from clients.alipayhk.wire import errors
 from tests.alipayhk.upstream import (
     Authority,
     Upstream,
-    Wire,
     deaf,
     post,
     post_once,
@@ -23,20 +22,21 @@ from tests.alipayhk.upstream import (
     transport,
 )
 from tests.ports import free_port
+from tests.raw_http import Peer
 
 OK: Final = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 
 
-async def forever(wire: Wire) -> None:
-    """Answer every request on one connection."""
+async def forever(wire: Peer) -> None:
+    """Respond to every request on one connection."""
     while True:
         await wire.request()
-        await wire.write(traced(OK))
+        await wire.send(traced(OK))
 
 
 @pytest.fixture
 def authority(tmp_path: Path) -> Authority:
-    """Return an authority that the client trusts."""
+    """Return a certificate authority that the client trusts."""
     return Authority(tmp_path, "known")
 
 
@@ -57,21 +57,21 @@ def authority(tmp_path: Path) -> Authority:
         "/a%3Fb%23c%25",
     ],
 )
-async def test_the_path_goes_out_byte_for_byte(path: str) -> None:
+async def test_path_is_sent_byte_for_byte(path: str) -> None:
     async with Upstream(replying(OK)) as upstream:
         await post_once(upstream.url, path=path)
-    assert upstream.received[0].line == f"POST {path} HTTP/1.1"
+    assert upstream.requests[0].line == f"POST {path} HTTP/1.1"
 
 
 @pytest.mark.parametrize("path", ["/a?", "/a#b", "/a?b=c#d", "/a#"])
-async def test_a_path_that_cannot_go_out_as_it_was_signed_does_not_go_out(path: str) -> None:
+async def test_path_that_cannot_be_sent_as_signed_is_not_sent(path: str) -> None:
     async with Upstream(replying(OK)) as upstream:
         outcome = await post_once(upstream.url, path=path)
-    lines = [request.line for request in upstream.received]
+    lines = [request.line for request in upstream.requests]
     assert (lines, outcome.sent) in [([], False), ([f"POST {path} HTTP/1.1"], True)]
 
 
-async def test_the_body_and_the_headers_go_out_as_they_were_sealed() -> None:
+async def test_body_and_headers_are_sent_as_sealed() -> None:
     body = '{"名":"陳",\r\n "b" : 1}'.encode() + b"\0\xff"
     headers = (
         ("Client-Id", "C"),
@@ -80,7 +80,7 @@ async def test_the_body_and_the_headers_go_out_as_they_were_sealed() -> None:
     )
     async with Upstream(replying(OK)) as upstream, transport() as opened:
         await post(opened, upstream.url, body=body, headers=headers)
-    (request,) = upstream.received
+    (request,) = upstream.requests
     assert request.body == body
     assert [line for line in request.headers if line in headers] == [*headers]
     assert request.values("Content-Type") == ["text/plain; charset=UTF-8"]
@@ -89,52 +89,52 @@ async def test_the_body_and_the_headers_go_out_as_they_were_sealed() -> None:
     assert request.values("Host") == [f"127.0.0.1:{upstream.port}"]
 
 
-async def test_no_request_says_what_it_was_made_with() -> None:
+async def test_no_request_names_aiohttp_or_python() -> None:
     async with Upstream(replying(OK)) as upstream:
         await post_once(upstream.url)
-    (request,) = upstream.received
+    (request,) = upstream.requests
     assert request.values("User-Agent") == ["alipayhk-gateway"]
     assert request.values("Accept-Encoding") == ["identity"]
-    assert b"aiohttp" not in request.head
-    assert b"Python" not in request.head
+    assert b"aiohttp" not in request.raw
+    assert b"Python" not in request.raw
 
 
-async def test_a_connection_is_kept_alive_where_it_may_be_reused() -> None:
+async def test_connection_is_kept_alive_when_reuse_is_allowed() -> None:
     async with Upstream(forever) as upstream, transport() as opened:
         for _ in range(3):
             assert (await post(opened, upstream.url, reuse_connection=True)).answer
             await rested()
-    assert (len(upstream.wires), len(upstream.received)) == (1, 3)
-    assert all(request.values("Connection") != ["close"] for request in upstream.received)
+    assert (len(upstream.peers), len(upstream.requests)) == (1, 3)
+    assert all(request.values("Connection") != ["close"] for request in upstream.requests)
 
 
-async def test_a_fresh_connection_is_taken_where_it_may_not() -> None:
+async def test_new_connection_is_used_when_reuse_is_not_allowed() -> None:
     async with Upstream(forever) as upstream, transport() as opened:
         assert (await post(opened, upstream.url, reuse_connection=True)).answer
         for _ in range(2):
             assert (await post(opened, upstream.url, reuse_connection=False)).answer
-    assert (len(upstream.wires), len(upstream.received)) == (3, 3)
-    assert [request.values("Connection") for request in upstream.received[1:]] == [["close"], ["close"]]
+    assert (len(upstream.peers), len(upstream.requests)) == (3, 3)
+    assert [request.values("Connection") for request in upstream.requests[1:]] == [["close"], ["close"]]
 
 
-async def test_a_kept_connection_that_died_is_not_mistaken_for_unsent() -> None:
+async def test_request_lost_on_a_dead_kept_connection_is_not_reported_as_unsent() -> None:
     async with Upstream(replying(traced(OK))) as upstream, transport() as opened:
         assert (await post(opened, upstream.url, reuse_connection=True)).answer
         again = await post(opened, upstream.url, reuse_connection=True)
-    # Either the close was noticed and a second connection served, or the loss counts as sent.
+    # Either the client noticed the close and used a new connection, or the request counts as sent.
     assert again.sent
     assert again.answer is not None or isinstance(again.error, errors.ConnectionLost)
 
 
 async def test_a_lost_post_is_never_sent_a_second_time() -> None:
-    async def closing(wire: Wire) -> None:
+    async def closing(wire: Peer) -> None:
         await wire.request()
 
     async with Upstream(closing) as upstream, transport() as opened:
         for reuse_connection in (True, False):
             outcome = await post(opened, upstream.url, reuse_connection=reuse_connection)
             assert outcome.ending == (errors.ConnectionLost, True)
-    assert len(upstream.received) == 2
+    assert len(upstream.requests) == 2
 
 
 async def test_no_cookie_is_ever_sent_back() -> None:
@@ -143,18 +143,18 @@ async def test_no_cookie_is_ever_sent_back() -> None:
         for _ in range(2):
             await post(opened, upstream.url, reuse_connection=True)
             await rested()
-    assert [request.values("Cookie") for request in upstream.received] == [[], []]
+    assert [request.values("Cookie") for request in upstream.requests] == [[], []]
 
 
-async def test_many_posts_at_once_do_not_wait_for_each_other() -> None:
+async def test_concurrent_posts_do_not_wait_for_each_other() -> None:
     gathered = asyncio.Event()
 
-    async def meeting(wire: Wire) -> None:
+    async def meeting(wire: Peer) -> None:
         await wire.request()
-        if len(wire.received) == 150:
+        if len(wire.requests) == 150:
             gathered.set()
         await gathered.wait()
-        await wire.write(OK)
+        await wire.send(OK)
 
     async with Upstream(meeting) as upstream, transport(timeout_s=60.0, connect_timeout_s=30.0) as opened:
         outcomes = await asyncio.gather(*(post(opened, upstream.url) for _ in range(150)))
@@ -162,7 +162,7 @@ async def test_many_posts_at_once_do_not_wait_for_each_other() -> None:
 
 
 @pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY"])
-async def test_the_proxy_of_the_environment_is_never_used(
+async def test_proxy_from_the_environment_is_never_used(
     name: str, monkeypatch: pytest.MonkeyPatch, authority: Authority
 ) -> None:
     async with Upstream(forever) as proxy, Upstream(forever, authority.server_context()) as secure:
@@ -170,24 +170,24 @@ async def test_the_proxy_of_the_environment_is_never_used(
         async with Upstream(forever) as upstream:
             assert (await post_once(upstream.url)).answer
             assert (await post_once(secure.url, tls=authority.client_context())).answer
-        assert (len(upstream.received), len(secure.received), proxy.wires) == (1, 1, [])
+        assert (len(upstream.requests), len(secure.requests), proxy.peers) == (1, 1, [])
 
 
-async def test_the_credentials_of_a_netrc_file_are_never_sent(
+async def test_credentials_from_a_netrc_file_are_never_sent(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login MARKED password MARKED\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     async with Upstream(forever) as upstream:
         assert (await post_once(upstream.url)).answer
-    assert upstream.received[0].values("Authorization") == []
+    assert upstream.requests[0].values("Authorization") == []
 
 
 async def test_a_plain_request_goes_to_the_configured_proxy_in_absolute_form() -> None:
     async with Upstream(replying(OK)) as proxy:
         outcome = await post_once("http://upstream.example:8080", path="/%7Eu?a=%2f", proxy=proxy.url)
     assert outcome.answer is not None
-    assert proxy.received[0].line == "POST http://upstream.example:8080/%7Eu?a=%2f HTTP/1.1"
+    assert proxy.requests[0].line == "POST http://upstream.example:8080/%7Eu?a=%2f HTTP/1.1"
 
 
 async def test_a_tls_request_goes_through_a_tunnel_of_the_configured_proxy(authority: Authority) -> None:
@@ -196,10 +196,10 @@ async def test_a_tls_request_goes_through_a_tunnel_of_the_configured_proxy(autho
             upstream.url, path="/%7Eu?a=%2f", proxy=proxy.url, tls=authority.client_context()
         )
     assert outcome.answer is not None
-    assert proxy.received[0].line == f"CONNECT 127.0.0.1:{upstream.port} HTTP/1.1"
-    assert upstream.received[0].line == "POST /%7Eu?a=%2f HTTP/1.1"
-    # The proxy sees neither what is signed nor with what.
-    assert not [name for name, _ in proxy.received[0].headers if name in {"Signature", "Client-Id"}]
+    assert proxy.requests[0].line == f"CONNECT 127.0.0.1:{upstream.port} HTTP/1.1"
+    assert upstream.requests[0].line == "POST /%7Eu?a=%2f HTTP/1.1"
+    # The proxy sees neither the request nor its headers.
+    assert not [name for name, _ in proxy.requests[0].headers if name in {"Signature", "Client-Id"}]
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
@@ -224,7 +224,7 @@ async def test_a_tunnel_that_the_proxy_refuses_means_not_sent(answer: bytes, aut
         outcome = await post_once(
             "https://upstream.example", path="/MARKED", proxy=proxy.url, tls=authority.client_context()
         )
-        assert b"MARKED" not in b"".join(request.head + request.body for request in proxy.received)
+        assert b"MARKED" not in b"".join(request.raw + request.body for request in proxy.requests)
     assert outcome.ending == (errors.Unreachable, False)
 
 
@@ -236,11 +236,11 @@ async def test_a_proxy_that_hangs_means_not_sent(authority: Authority) -> None:
     assert outcome.ending == (errors.Unreachable, False)
 
 
-async def test_a_certificate_behind_a_tunnel_is_checked_too(authority: Authority, tmp_path: Path) -> None:
+async def test_certificate_behind_a_tunnel_is_checked(authority: Authority, tmp_path: Path) -> None:
     elsewhere = authority.server_context(host="elsewhere.example")
     async with Upstream(replying(OK), elsewhere) as upstream, Upstream(relaying) as proxy:
         outcome = await post_once(upstream.url, proxy=proxy.url, tls=authority.client_context())
-        assert upstream.received == []
+        assert upstream.requests == []
     assert outcome.ending == (errors.TlsInvalid, False)
 
 

@@ -1,4 +1,4 @@
-"""What holds for every input: nothing but the errors that are documented, and what is sealed opens."""
+"""Properties for every input: only documented errors are raised, and sealed messages unseal."""
 
 from __future__ import annotations
 
@@ -15,12 +15,10 @@ from hypothesis import strategies as st
 from clients.alipayhk.wire import crypto, errors
 from clients.alipayhk.wire.crypto import AesMode, CryptoError, EncryptionProfile, RsaPadding
 from clients.alipayhk.wire.keys import KeyFileError, newest_first, parse_key, public_der
-from clients.alipayhk.wire.messages import RawRequest, RawResponse
-from clients.alipayhk.wire.protocols import PROTOCOLS
+from clients.alipayhk.wire.messages import RawResponse
 from clients.alipayhk.wire.protocols.header_text import header_pairs
 from clients.alipayhk.wire.strict_json import JsonError, member_bytes, read_object, write_json
 from tests.alipayhk.sides import (
-    NOW,
     OK_BODY,
     SENT_AT,
     Sides,
@@ -51,7 +49,7 @@ JSON_LIKE: Final = st.lists(
 
 @st.composite
 def spelled(draw: st.DrawFn, value: object) -> str:
-    """Write JSON with arbitrary whitespace and escapes."""
+    """Return JSON with arbitrary white space and escapes."""
     space = st.text(" \t\r\n", max_size=2)
 
     def gap() -> str:
@@ -86,7 +84,7 @@ DOCUMENTS: Final = OBJECTS.flatmap(lambda value: st.tuples(st.just(value), spell
 
 @modest(80)
 @given(DOCUMENTS)
-def test_read_object_agrees_with_json_on_every_honest_document(
+def test_read_object_agrees_with_json_on_every_valid_document(
     document: tuple[dict[str, Any], str],
 ) -> None:
     value, text = document
@@ -96,13 +94,13 @@ def test_read_object_agrees_with_json_on_every_honest_document(
 
 @modest(80)
 @given(OBJECTS)
-def test_what_is_written_is_read_back(value: dict[str, Any]) -> None:
+def test_written_json_is_read_back(value: dict[str, Any]) -> None:
     assert read_object(write_json(value)) == value
 
 
 @modest(80)
 @given(DOCUMENTS)
-def test_the_bytes_of_a_member_are_its_value(document: tuple[dict[str, Any], str]) -> None:
+def test_bytes_of_a_member_are_its_value(document: tuple[dict[str, Any], str]) -> None:
     value, text = document
     members = member_bytes(text.encode())
     assert [name for name, _ in members] == [*value]
@@ -114,7 +112,7 @@ def test_the_bytes_of_a_member_are_its_value(document: tuple[dict[str, Any], str
 
 @modest(80)
 @given(DOCUMENTS, st.data())
-def test_a_document_that_is_cut_short_is_never_read(
+def test_document_cut_short_is_never_read(
     document: tuple[dict[str, Any], str], data: st.DataObject
 ) -> None:
     text = document[1].encode().rstrip()
@@ -133,7 +131,7 @@ def test_a_document_that_is_cut_short_is_never_read(
 def test_arbitrary_bytes_are_an_object_or_a_json_error(data: bytes) -> None:
     with contextlib.suppress(JsonError):
         value = read_object(data)
-        # Whatever was read can be written: no NaN, no infinity, no surrogate is inside.
+        # Every object that was read can be written: it has no NaN, infinity or surrogate.
         assert read_object(write_json(value)) == value
     with contextlib.suppress(JsonError):
         members = member_bytes(data)
@@ -142,7 +140,7 @@ def test_arbitrary_bytes_are_an_object_or_a_json_error(data: bytes) -> None:
 
 @modest(300)
 @given(JSON_LIKE.map(lambda inner: b"{" + inner + b"}"))
-def test_both_readers_see_the_same_members(data: bytes) -> None:
+def test_read_object_and_member_bytes_find_the_same_members(data: bytes) -> None:
     with contextlib.suppress(JsonError):
         value = read_object(data)
         names = [name.encode("utf-8", "surrogatepass") for name, _ in member_bytes(data)]
@@ -198,7 +196,7 @@ PROFILES: Final = st.builds(
 
 @modest(100)
 @given(PROFILES, st.binary(max_size=100))
-def test_what_is_encrypted_decrypts(profile: EncryptionProfile, plaintext: bytes) -> None:
+def test_encrypted_text_decrypts(profile: EncryptionProfile, plaintext: bytes) -> None:
     key = os.urandom(profile.key_bytes)
     ciphertext = crypto.encrypt(profile, key, os.urandom(16), plaintext)
     assert crypto.decrypt(profile, key, ciphertext) == plaintext
@@ -215,23 +213,19 @@ def test_arbitrary_ciphertext_decrypts_or_is_a_crypto_error(
 
 @modest(60)
 @given(OBJECTS, OBJECTS, st.none() | PROFILES, st.text("abcXYZ019-_.", min_size=1, max_size=64))
-def test_what_one_side_seals_the_other_opens(
+def test_each_side_unseals_what_the_other_sealed(
     sides: Sides,
     asked: dict[str, Any],
     answered: dict[str, Any],
     profile: EncryptionProfile | None,
     request_id: str,
 ) -> None:
-    sides = sides.with_profile(profile) if profile else sides
-    protocol = PROTOCOLS[sides.us.protocol]
-    sealed = protocol.seal_request(
-        sides.us, request_id, write_json(asked), now=SENT_AT, random_bytes=os.urandom
-    )
-    request = protocol.unseal_request(sides.wallet, RawRequest(sealed.path, sealed.headers, sealed.body))
+    sides = sides.with_profile(profile) if profile and sides.us.protocol.encryption else sides
+    sealed = sides.seal(write_json(asked), request_id=request_id, time=SENT_AT)
+    request = sides.receive(sealed.path, sealed.headers, sealed.body)
     assert request.body == asked
     answered = {**answered, "result": {"resultStatus": "S"}}
-    reply = protocol.seal_response(sides.wallet, request, answered, now=NOW, random_bytes=os.urandom)
-    opened = sides.open(RawResponse(200, reply.headers, reply.body), request_id=request_id)
+    opened = sides.open(sides.reply(request, answered), request_id=request_id)
     assert (opened.body, opened.result.status) == (answered, "S")
 
 
@@ -259,7 +253,7 @@ ENVELOPES: Final = st.tuples(JSON_LIKE, JSON_LIKE).map(
 
 @modest(250)
 @given(st.integers(100, 599), HEADER_LINES, st.binary(max_size=64) | JSON_LIKE | ENVELOPES, st.booleans())
-def test_an_arbitrary_answer_raises_nothing_but_the_errors_of_a_call(
+def test_arbitrary_response_raises_call_errors_only(
     sides: Sides, status: int, headers: tuple[tuple[str, str], ...], body: bytes, end_announced: bool
 ) -> None:
     raw = RawResponse(status, headers, body, end_announced)
@@ -271,9 +265,7 @@ def test_an_arbitrary_answer_raises_nothing_but_the_errors_of_a_call(
 
 @modest(120)
 @given(JSON_LIKE | st.binary(max_size=64) | DOCUMENTS.map(lambda document: document[1].encode()))
-def test_arbitrary_text_that_is_rightly_signed_raises_nothing_but_the_errors_of_a_call(
-    sides: Sides, body: bytes
-) -> None:
+def test_arbitrary_text_with_a_valid_signature_raises_call_errors_only(sides: Sides, body: bytes) -> None:
     with contextlib.suppress(errors.CallError):
         assert sides.open(answer(sides, body)).result.status is not None
     with contextlib.suppress(errors.CallError):
@@ -282,9 +274,9 @@ def test_arbitrary_text_that_is_rightly_signed_raises_nothing_but_the_errors_of_
 
 @modest(200)
 @given(st.data())
-def test_no_change_of_what_is_signed_goes_unnoticed(sides: Sides, data: st.DataObject) -> None:
+def test_every_change_of_signed_content_is_refused(sides: Sides, data: st.DataObject) -> None:
     raw = answer(sides)
-    # Of an envelope the signature's own text may be spelled in other ways; what it signs may not.
+    # The signature of an envelope may have another spelling; the signed content may not change.
     start = raw.body.index(OK_BODY)
     at = start + data.draw(st.integers(0, len(OK_BODY) - 1))
     new = data.draw(st.binary(max_size=3).filter(lambda new: new != raw.body[at : at + 1]))
@@ -296,9 +288,7 @@ def test_no_change_of_what_is_signed_goes_unnoticed(sides: Sides, data: st.DataO
 
 @modest(100)
 @given(st.data())
-def test_no_change_of_an_encrypt_header_raises_anything_but_malformed(
-    header_sides: Sides, data: st.DataObject
-) -> None:
+def test_every_change_of_an_encrypt_header_is_malformed(header_sides: Sides, data: st.DataObject) -> None:
     raw = encrypted_answer(header_sides)
     value = dict(raw.headers)["Encrypt"]
     at = data.draw(st.integers(0, 10_000)) % len(value)
@@ -313,7 +303,7 @@ def test_no_change_of_an_encrypt_header_raises_anything_but_malformed(
 @example(b"-----BEGIN CERTIFICATE-----")
 @example(b"-----BEGIN PRIVATE KEY-----\n-----END PRIVATE KEY-----")
 @example(b"MA==")
-def test_arbitrary_bytes_are_no_key(data: bytes) -> None:
+def test_arbitrary_bytes_are_not_a_key(data: bytes) -> None:
     with pytest.raises(KeyFileError):
         parse_key(data)
 
@@ -323,7 +313,7 @@ def test_arbitrary_bytes_are_no_key(data: bytes) -> None:
     st.sampled_from(["PRIVATE KEY", "RSA PRIVATE KEY", "PUBLIC KEY", "RSA PUBLIC KEY", "CERTIFICATE", "X"]),
     st.binary(max_size=200),
 )
-def test_arbitrary_bytes_in_pem_are_no_key(label: str, data: bytes) -> None:
+def test_arbitrary_bytes_in_pem_are_not_a_key(label: str, data: bytes) -> None:
     pem = f"-----BEGIN {label}-----\n{base64.b64encode(data).decode()}\n-----END {label}-----\n"
     with pytest.raises(KeyFileError):
         parse_key(pem.encode())
@@ -341,13 +331,13 @@ def test_a_broken_key_is_a_key_or_a_key_file_error(sides: Sides, data: st.DataOb
 
 
 def _der_of(sides: Sides) -> bytes:
-    """Write a public key as AlipayHK hands it out."""
+    """Return a public key in the format that AlipayHK gives out."""
     return base64.b64encode(public_der(sides.us.keys.verifying["1"]))
 
 
 @modest(100)
 @given(st.dictionaries(st.text(max_size=6), st.integers()))
-def test_ordering_versions_loses_none(versions: dict[str, int]) -> None:
+def test_sorting_versions_keeps_all(versions: dict[str, int]) -> None:
     ordered = newest_first(versions)
     assert ordered == versions
     numbers = [int(version) for version in ordered if version.isascii() and version.isdigit()]

@@ -1,4 +1,4 @@
-"""S, F and everything else: what a verified answer means, and what an unsigned one may claim."""
+"""The meaning of the statuses S, F and others in a verified response, and codes in unsigned ones."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ ODD: Final[list[Any]] = [None, 0, 1.5, True, [], {}, ["x"], {"x": "y"}]
 
 @pytest.mark.parametrize("odd", ODD, ids=repr)
 @pytest.mark.parametrize("name", ["resultCode", "resultCodeId", "resultMessage", "resultMsg"])
-def test_an_odd_optional_member_never_undoes_an_s(sides: Sides, name: str, odd: object) -> None:
+def test_odd_optional_member_never_undoes_a_success(sides: Sides, name: str, odd: object) -> None:
     body = write_json({"result": {"resultStatus": "S", name: odd}, "accountInfo": odd, "needBind": odd})
     assert sides.open(answer(sides, body)).result == Result("S")
 
 
-def test_an_s_alone_is_an_s(sides: Sides) -> None:
+def test_status_s_alone_is_a_success(sides: Sides) -> None:
     assert sides.open(answer(sides, b'{"result":{"resultStatus":"S"}}')).result == Result("S")
 
 
 @pytest.mark.parametrize("code", ["SUCCESS", "0000", "00000000", "PROCESS_FAIL", "anything"])
-def test_the_status_decides_whatever_the_code_says(sides: Sides, code: str) -> None:
+def test_status_decides_whatever_the_code_is(sides: Sides, code: str) -> None:
     body = write_json({"result": {"resultStatus": "S", "resultCode": code}})
     assert sides.open(answer(sides, body)).result == Result("S", code)
 
@@ -78,7 +78,7 @@ SPELLINGS: Final[dict[str, tuple[dict[str, object], Result]]] = {
 
 
 @pytest.mark.parametrize(("body", "result"), SPELLINGS.values(), ids=SPELLINGS.keys())
-def test_a_result_is_read_in_every_spelling_of_the_pages(body: dict[str, object], result: Result) -> None:
+def test_result_is_read_in_every_documented_spelling(body: dict[str, object], result: Result) -> None:
     assert result_of(body) == result
 
 
@@ -89,7 +89,7 @@ def test_an_f_without_a_code_is_malformed(sides: Sides, code: object) -> None:
             sides.open(answer(sides, write_json({"result": members})))
 
 
-def test_an_empty_code_beside_an_f_is_no_code() -> None:
+def test_empty_code_with_status_f_is_malformed() -> None:
     with pytest.raises(errors.Malformed):
         result_of({"result": {"resultStatus": "F", "resultCode": ""}})
 
@@ -111,7 +111,7 @@ def test_an_empty_code_beside_an_f_is_no_code() -> None:
     ],
     ids=bytes.decode,
 )
-def test_a_signed_answer_without_a_result_is_malformed(sides: Sides, body: bytes) -> None:
+def test_a_signed_response_without_a_result_is_malformed(sides: Sides, body: bytes) -> None:
     with pytest.raises(errors.Malformed):
         sides.open(answer(sides, body))
 
@@ -137,9 +137,7 @@ BAD_JSON: Final = {
 
 
 @pytest.mark.parametrize("body", BAD_JSON.values(), ids=BAD_JSON.keys())
-def test_a_signed_answer_that_two_readers_could_read_differently_is_malformed(
-    sides: Sides, body: bytes
-) -> None:
+def test_ambiguous_signed_response_is_malformed(sides: Sides, body: bytes) -> None:
     with pytest.raises(errors.Malformed):
         sides.open(answer(sides, body))
 
@@ -158,7 +156,7 @@ def test_a_byte_order_mark_or_text_after_the_object_is_malformed(header_sides: S
             header_sides.open(answer(header_sides, body))
 
 
-def test_a_lone_surrogate_does_not_undo_an_s(sides: Sides) -> None:
+def test_lone_surrogate_does_not_undo_a_success(sides: Sides) -> None:
     body = b'{"result":{"resultStatus":"S","resultMessage":"a\\ud800b"},"c\\uDFFF":["\\ud83e\\udde7"]}'
     opened = sides.open(answer(sides, body))
     assert opened.result.status == "S"
@@ -171,19 +169,19 @@ HUGE: Final = [b"1e999", b"-1e999", b"1" * 4301, b"-" + b"9" * 5000]
 
 
 @pytest.mark.parametrize("huge", HUGE, ids=["1e999", "-1e999", "4301 digits", "-5000 digits"])
-def test_a_number_too_large_to_hold_does_not_undo_an_s(sides: Sides, huge: bytes) -> None:
+def test_too_large_number_does_not_undo_a_success(sides: Sides, huge: bytes) -> None:
     members = (
         b'"resultCode":HUGE,"resultMessage":HUGE,"x":[HUGE]},"needBind":HUGE,"accountInfo":{"a":HUGE}}'
     )
     body = b'{"result":{"resultStatus":"S",' + members.replace(b"HUGE", huge)
     opened = sides.open(answer(sides, body))
     assert opened.result == Result("S")
-    # Of an integer that is too long, Python could not even write the text again.
+    # Python cannot write an integer with so many digits.
     assert "inf" in str(opened.body["needBind"])
 
 
 @pytest.mark.parametrize("huge", HUGE, ids=["1e999", "-1e999", "4301 digits", "-5000 digits"])
-def test_a_number_too_large_to_hold_is_no_status_no_code_and_no_result(sides: Sides, huge: bytes) -> None:
+def test_too_large_number_is_not_a_status_code_or_result(sides: Sides, huge: bytes) -> None:
     for body in (
         b'{"result":HUGE}',
         b'{"result":{"resultStatus":HUGE}}',
@@ -217,7 +215,7 @@ CLAIMS: Final = {
 
 
 @pytest.mark.parametrize(("body", "claimed"), CLAIMS.values(), ids=CLAIMS.keys())
-def test_an_unsigned_body_claims_a_code_and_no_more(sides: Sides, body: bytes, claimed: str) -> None:
+def test_unsigned_body_gives_an_unverified_code_only(sides: Sides, body: bytes, claimed: str) -> None:
     with pytest.raises(errors.Unsigned) as caught:
         sides.open(RawResponse(403, (("Retry-After", "7"),), body))
     error = caught.value
@@ -253,6 +251,6 @@ TRACER_IDS: Final = {
 
 
 @pytest.mark.parametrize(("value", "shown"), TRACER_IDS.values(), ids=TRACER_IDS.keys())
-def test_a_tracer_id_is_made_safe_to_show(value: str, shown: str) -> None:
+def test_tracer_id_is_reduced_to_printable_ascii(value: str, shown: str) -> None:
     assert RawResponse(200, (("Tracer-ID", value),), b"").tracer_id == shown
     assert RawResponse(200, (), b"").tracer_id == ""

@@ -1,4 +1,4 @@
-"""AlipayHK's times, to the second and with an offset."""
+"""AlipayHK's time format: to the second, with an offset."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LIKE_A_TIME: Final = (
     ],
     ids=str,
 )
-def test_a_time_is_written_to_the_second_with_its_offset(zone: timezone, text: str) -> None:
+def test_time_is_written_to_the_second_with_its_offset(zone: timezone, text: str) -> None:
     assert clock.time_text(MOMENT.replace(tzinfo=zone)) == text
     assert clock.time_of(text) == MOMENT.replace(microsecond=0, tzinfo=zone)
 
@@ -38,25 +38,25 @@ def test_a_time_is_written_to_the_second_with_its_offset(zone: timezone, text: s
 @pytest.mark.parametrize(
     "text", ["2024-05-22T01:12:21Z", "2024-05-22T09:12:21+08:00", "2024-05-22T06:42:21.000+05:30"]
 )
-def test_one_moment_is_read_from_every_zone(text: str) -> None:
+def test_same_moment_is_read_from_every_time_zone(text: str) -> None:
     assert clock.time_of(text) == datetime(2024, 5, 22, 1, 12, 21, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
     "text", ["", "now", "2024-05-22T06:42:21", "2024-02-30T00:00:00Z", "2024-05-22T06:42:21+25:00"]
 )
-def test_what_is_no_time_with_an_offset_is_refused(text: str) -> None:
+def test_text_that_is_not_a_time_with_an_offset_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="time"):
         clock.time_of(text)
 
 
-def test_the_clock_says_its_offset() -> None:
+def test_clock_has_an_offset() -> None:
     assert clock.now_utc().utcoffset() == timedelta(0)
 
 
 @modest(200)
 @given(st.text() | st.from_regex(LIKE_A_TIME, fullmatch=True))
-def test_arbitrary_text_gives_a_time_or_a_constant_error(text: str) -> None:
+def test_arbitrary_text_is_a_time_or_a_constant_error(text: str) -> None:
     said = ""
     try:
         assert clock.time_of(text).tzinfo is not None
@@ -67,8 +67,8 @@ def test_arbitrary_text_gives_a_time_or_a_constant_error(text: str) -> None:
 
 @modest(100)
 @given(st.datetimes(timezones=st.timezones() | st.just(UTC)))
-def test_every_time_that_is_written_is_read_back(time: datetime) -> None:
-    # Offsets of history have seconds, which ISO-8601 does not know but both ends here do.
+def test_every_written_time_is_read_back(time: datetime) -> None:
+    # Historical offsets have seconds; ISO-8601 has no form for them, but Python reads and writes them.
     offset = time.utcoffset()
     assert offset is not None
     written = time.replace(microsecond=0, tzinfo=timezone(offset))

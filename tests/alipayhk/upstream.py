@@ -8,13 +8,12 @@ import ipaddress
 import itertools
 import socket
 import ssl
-import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -25,6 +24,7 @@ from clients.alipayhk.connections import QUARANTINE_S
 from clients.alipayhk.transport import Attempt, Transport
 from clients.alipayhk.wire.errors import CallError
 from clients.alipayhk.wire.messages import Headers, RawResponse, SealedRequest
+from tests.raw_http import Listener, Peer
 
 NO_AUTHORITIES: Final = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """Trusts nobody, and is quickly made: reading those of the system takes longer than most tests."""
@@ -43,91 +43,38 @@ async def rested() -> None:
     await asyncio.sleep(QUARANTINE_S + 0.05)
 
 
-@dataclass(frozen=True)
-class Received:
-    """One request, as its bytes came."""
-
-    head: bytes
-    body: bytes
-
-    @property
-    def line(self) -> str:
-        """The request line."""
-        return self.head.split(b"\r\n", 1)[0].decode("latin-1")
-
-    @property
-    def headers(self) -> Headers:
-        """The header lines."""
-        lines = self.head.decode("latin-1").split("\r\n")[1:]
-        pairs = (line.partition(": ") for line in lines)
-        return tuple((name, value) for name, _, value in pairs)
-
-    def values(self, name: str) -> list[str]:
-        """Return every value of a header."""
-        return [value for key, value in self.headers if key.lower() == name.lower()]
-
-
-@dataclass
-class Wire:
-    """One connection that was accepted."""
-
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
-    received: list[Received]
-    written: int = 0
-
-    async def request(self) -> Received:
-        """Read one request; raise IncompleteReadError when the connection ends first."""
-        head = (await self.reader.readuntil(b"\r\n\r\n"))[:-4]
-        length = int(dict(Received(head, b"").headers).get("Content-Length", "0"))
-        request = Received(head, await self.reader.readexactly(length))
-        self.received.append(request)
-        return request
-
-    async def write(self, data: bytes) -> None:
-        """Write, and wait until the other side keeps up."""
-        self.writer.write(data)
-        await self.writer.drain()
-        self.written += len(data)
-
-    def reset(self) -> None:
-        """Close with a reset."""
-        sock: socket.socket = self.writer.get_extra_info("socket")
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.writer.transport.abort()
-
-
-Script = Callable[[Wire], Awaitable[None]]
+Upstream = Listener
+Script = Callable[[Peer], Awaitable[None]]
 
 
 def replying(*answers: bytes) -> Script:
     """Answer one request after another on one connection, then close it."""
 
-    async def script(wire: Wire) -> None:
+    async def script(wire: Peer) -> None:
         for answer in answers:
             await wire.request()
-            await wire.write(answer)
+            await wire.send(answer)
 
     return script
 
 
-async def hanging(wire: Wire) -> None:
+async def hanging(wire: Peer) -> None:
     """Read a request and say nothing."""
     await wire.request()
     await asyncio.Event().wait()
 
 
-async def deaf(wire: Wire) -> None:
+async def deaf(wire: Peer) -> None:
     """Accept the connection, and neither read nor write."""
     await asyncio.Event().wait()
 
 
-async def relaying(wire: Wire) -> None:
+async def relaying(wire: Peer) -> None:
     """Tunnel to wherever CONNECT says, as an egress proxy does."""
     request = await wire.request()
     host, _, port = request.line.split(" ")[1].partition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
-    await wire.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+    await wire.send(b"HTTP/1.1 200 Connection established\r\n\r\n")
 
     async def copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
@@ -142,59 +89,6 @@ async def relaying(wire: Wire) -> None:
         writer.close()
         with contextlib.suppress(OSError):
             await writer.wait_closed()
-
-
-@dataclass
-class Upstream:
-    """A server that follows a script on every connection."""
-
-    script: Script
-    tls: ssl.SSLContext | None = None
-    received: list[Received] = field(default_factory=list)
-    wires: list[Wire] = field(default_factory=list)
-    accepted: asyncio.Event = field(default_factory=asyncio.Event)
-    tasks: list[asyncio.Task[None]] = field(default_factory=list)
-    server: asyncio.Server | None = None
-    port: int = 0
-
-    @property
-    def url(self) -> str:
-        """Its base URL."""
-        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}"
-
-    @property
-    def written(self) -> int:
-        """How many bytes it wrote, over all connections."""
-        return sum(wire.written for wire in self.wires)
-
-    async def __aenter__(self) -> Self:
-        self.server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self.tls)
-        self.port = self.server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        assert self.server is not None
-        self.server.close()
-        for task in self.tasks:
-            task.cancel()
-        await asyncio.gather(*self.tasks, return_exceptions=True)
-        await self.server.wait_closed()
-
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        wire = Wire(reader, writer, self.received)
-        self.wires.append(wire)
-        self.accepted.set()
-        self.tasks.append(asyncio.create_task(self._follow(wire)))
-
-    async def _follow(self, wire: Wire) -> None:
-        try:
-            await self.script(wire)
-        except (OSError, asyncio.IncompleteReadError):
-            pass  # the client went first
-        finally:
-            wire.writer.close()
-            with contextlib.suppress(OSError):
-                await wire.writer.wait_closed()
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from clients.alipayhk.wire.endpoint import Endpoint
 from clients.alipayhk.wire.errors import CallError
 from clients.alipayhk.wire.keys import Keys
 from clients.alipayhk.wire.messages import VerifiedResponse
-from clients.alipayhk.wire.protocols import ENVELOPE_SIGNED, HEADER_SIGNED
+from clients.alipayhk.wire.protocols.envelope_signed import EnvelopeSigned
+from clients.alipayhk.wire.protocols.header_signed import HeaderSigned
 from service.credentials.callers import ANYBODY, Caller
 from service.delivery.clock_skew import ClockSkew
 from service.delivery.delivery import Delivery, Limits
@@ -325,11 +326,14 @@ class World:
             skew=ClockSkew(self.metrics, clock=clock),
             chance=chance,
         )
-        keys = cast("Keys", None)  # not used: nothing is signed
-        one = Endpoint("SyncLinkage", HEADER_SIGNED, "https://h", "/s", "C", keys, idempotent=True)
+        keys = cast("Keys", None)  # nothing here signs
+        one = Endpoint("SyncLinkage", HeaderSigned(), "https://h", "/s", "C", keys, idempotent=True)
         self._sync = one
         self._bind = replace(
-            one, api="BindAccount", protocol=ENVELOPE_SIGNED, idempotent=bind_account_idempotent
+            one,
+            api="BindAccount",
+            protocol=EnvelopeSigned("f", "1.0.0"),
+            idempotent=bind_account_idempotent,
         )
 
     @property

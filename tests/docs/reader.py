@@ -1,39 +1,37 @@
-"""Simulates a reader who pastes the commands of a page into a terminal, one after another."""
+"""Runs the commands of a page one after another, like a reader who pastes them into a terminal."""
 
 from __future__ import annotations
 
 import re
 import shutil
-import socket
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-from service.commands.demo.calls import ENCRYPTED, PLAIN
-from service.commands.demo.ports import wait_until_free
 from tests.docs.expected import Row, not_run
 from tests.docs.pages import Block
 from tests.peers.processes import GATEWAY, PATIENCE_S, ROOT, environment, run, running
 from tests.peers.tools import BIN, check
+from tests.ports import free_port
 
 CALLERS_PAGES: Final = tuple(f"docs/clients/{language}.md" for language in ("go", "java", "node"))
-"""Pages with commands that need another language's toolchain: `make callers` runs them."""
-DEMO_PAGES: Final = (
-    "README.md",
-    "docs/examples.md",
-    "docs/clients/python.md",
-    "docs/load.md",
-    *CALLERS_PAGES,
-)
-"""Pages with commands that need a running `make demo`."""
+"""Pages whose commands need another language's toolchain: `make callers` runs them."""
+DEMO_PAGES: Final = ("README.md", "docs/clients/python.md", "docs/load.md", *CALLERS_PAGES)
+"""Pages whose commands are for a machine on which `make demo` runs."""
 CLIENT: Final = GATEWAY.parent / "alipayhk-client"
+PORTS: Final = ("50051", "50052", "8089", "9464", "9465")
+"""The ports in the pages. A demo may be using them, so the commands run with free ports instead."""
+_WITHOUT_ADDRESS: Final = {
+    "bin/alipayhk-gateway sandbox ": "bin/alipayhk-gateway sandbox --listen 127.0.0.1:8089 ",
+    ".venv/bin/alipayhk-client ": "ALIPAYHK_CLIENT_TARGET=127.0.0.1:50051 .venv/bin/alipayhk-client ",
+}
+_PORT: Final = re.compile(rf"\b({'|'.join(PORTS)})\b")
 
 
 def copy_of_the_repository(to: Path) -> None:
-    """Copy the files of a clone, and link the environment and the tools that make targets install."""
+    """Copy the committed files, and link the environment and the tools that make targets install."""
     for name in run("git", "ls-files").out.splitlines():
         source, target = ROOT / name, to / name
         if source.is_file():
@@ -42,24 +40,10 @@ def copy_of_the_repository(to: Path) -> None:
     (programs := to / ".venv" / "bin").mkdir(parents=True)
     for program in (GATEWAY, CLIENT, check("buf")):
         (programs / program.name).symlink_to(program)
-    # A symbolic link would start the interpreter without its environment.
+    # A link would be an interpreter without its environment.
     (programs / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n', "utf-8")
     (programs / "python").chmod(0o755)
     (to / ".tools").symlink_to(BIN.parent)
-
-
-@contextmanager
-def _reserved(address: str) -> Iterator[None]:
-    """Reserve a port, so that no outgoing connection of a parallel test gets it.
-
-    A bound socket that does not listen reserves the port. SO_REUSEADDR lets another socket listen on it.
-    """
-    host, _, port = address.partition(":")
-    with socket.socket() as holder:
-        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        wait_until_free(address)
-        holder.bind((host, int(port)))
-        yield
 
 
 class Reader:
@@ -68,43 +52,53 @@ class Reader:
     def __init__(self, directory: Path, stack: ExitStack) -> None:
         self._directory = directory
         self._stack = stack
-        self._environment = environment()
-        for address in (PLAIN, ENCRYPTED):
-            stack.enter_context(_reserved(address))
+        self._ports = {port: str(free_port()) for port in PORTS}
+        listens = {"LISTEN": self._moved("127.0.0.1:50051"), "ADMIN_LISTEN": self._moved("127.0.0.1:9464")}
+        self._environment = environment(listens)
 
     def start_the_demo(self) -> str:
         """Start the demo as `make demo` does; return its output up to the last line of its start."""
-        demo = self._stack.enter_context(running(GATEWAY, "demo", cwd=self._directory))
+        words = ("tests.docs.demo_elsewhere", *(f"{port}={other}" for port, other in self._ports.items()))
+        demo = self._stack.enter_context(running(sys.executable, "-m", *words))
         return demo.wait_until_says("Everything stays up until Ctrl-C.")
 
     def save(self, name: str, text: str) -> None:
         """Write a file with the content of a block."""
-        (self._directory / name).write_text(text, "utf-8")
+        (self._directory / name).write_text(self._moved(text), "utf-8")
 
     def paste(self, block: Block, row: Row) -> str:
         """Run a block and check it against its row; return its output."""
-        script = "\n".join(command for command in block.commands if not not_run(command))
-        return self._start(script, row) if row.stays_up else self._run(block, script, row)
+        script = self._moved("\n".join(command for command in block.commands if not not_run(command)))
+        return self._keep_up(script, row) if row.stays_up else self._to_its_end(block, script, row)
 
-    def _run(self, block: Block, script: str, row: Row) -> str:
+    def _to_its_end(self, block: Block, script: str, row: Row) -> str:
         # The variables that one block exports are set for the next ones, as in one terminal.
-        saved = self._directory.parent / "environment"
-        save = f"trap 'env --null > {saved}' EXIT"
-        done = run("bash", "-e", "-c", f"{save}\n{script}", env=self._environment, cwd=self._directory)
-        assert done.status in (row.status, *row.when_busy), f"{block}: {done.said}"
-        missing = [pattern for pattern in row.says if not re.search(pattern, done.said, re.MULTILINE)]
-        assert missing == [], f"{block}: {done.said}"
-        members = (member.partition("=") for member in saved.read_text("utf-8").split("\0") if member)
+        kept = self._directory.parent / "environment"
+        keep = f"trap 'env --null > {kept}' EXIT"
+        ended = run("bash", "-e", "-c", f"{keep}\n{script}", env=self._environment, cwd=self._directory)
+        assert ended.status in (row.status, *row.when_busy), f"{block}: {ended.said}"
+        missing = [words for words in row.says if not self._says(ended.said, words)]
+        assert missing == [], f"{block}: {ended.said}"
+        members = (member.partition("=") for member in kept.read_text("utf-8").split("\0") if member)
         self._environment = {name: value for name, _, value in members}
-        return done.out
+        return ended.out
 
-    def _start(self, script: str, row: Row) -> str:
+    def _keep_up(self, script: str, row: Row) -> str:
         process = self._stack.enter_context(
             running("bash", "-e", "-c", f"exec {script}", env=self._environment, cwd=self._directory)
         )
         give_up = time.monotonic() + PATIENCE_S
-        while not all(re.search(pattern, process.said(), re.MULTILINE) for pattern in row.says):
+        while not all(self._says(process.said(), words) for words in row.says):
             assert process.process.poll() is None, process.said()
             assert time.monotonic() < give_up, process.said()
             time.sleep(0.05)
         return process.said()
+
+    def _says(self, said: str, words: str) -> bool:
+        return re.search(self._moved(words), said, re.MULTILINE) is not None
+
+    def _moved(self, text: str) -> str:
+        # Without an address, the sandbox and the client use ports of the pages; the gateway has settings.
+        for words, reported in _WITHOUT_ADDRESS.items():
+            text = text.replace(words, reported)
+        return _PORT.sub(lambda found: self._ports[found[0]], text)

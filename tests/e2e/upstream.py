@@ -5,48 +5,16 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import dataclass, replace
 from typing import Final
 
+from tests.raw_http import Listener, Peer, Request
+
+__all__ = ["Peer", "Request"]
+
 PATIENCE_S: Final = 10.0
-
-
-@dataclass(frozen=True)
-class Request:
-    """One HTTP request, exactly as it came."""
-
-    raw: bytes
-    """The head, up to and with the empty line."""
-    body: bytes
-
-    @cached_property
-    def line(self) -> str:
-        """The request line."""
-        return self.raw.split(b"\r\n", 1)[0].decode("latin-1")
-
-    @cached_property
-    def target(self) -> str:
-        """Path and query."""
-        return self.line.split(" ")[1]
-
-    @cached_property
-    def headers(self) -> tuple[tuple[str, str], ...]:
-        """Header lines in the order sent."""
-        lines = self.raw.decode("latin-1").split("\r\n")[1:-2]
-        return tuple((name, value.strip()) for name, _, value in (line.partition(":") for line in lines))
-
-    def header(self, name: str) -> str:
-        """Return the one value of a header."""
-        (value,) = (value for key, value in self.headers if key.lower() == name.lower())
-        return value
-
-    def has(self, name: str) -> bool:
-        """Whether a header is there."""
-        return any(key.lower() == name.lower() for key, _ in self.headers)
 
 
 @dataclass(frozen=True)
@@ -91,37 +59,6 @@ class Answer:
         return head + f"{len(self.body):x}\r\n".encode() + self.body + b"\r\n"
 
 
-@dataclass
-class Peer:
-    """The gateway's connection, for a script to do with as it likes."""
-
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
-
-    async def send(self, data: bytes) -> None:
-        """Write bytes."""
-        self.writer.write(data)
-        await self.writer.drain()
-
-    async def gone(self) -> None:
-        """Wait until the gateway has closed the connection."""
-        try:
-            while await self.reader.read(4096):
-                pass
-        except OSError:
-            pass
-
-    def close(self) -> None:
-        """Close the connection in order."""
-        self.writer.close()
-
-    def reset(self) -> None:
-        """Close the connection with a RST."""
-        linger = struct.pack("ii", 1, 0)
-        self.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-        self.writer.transport.abort()
-
-
 Script = Callable[[Request, Peer], Awaitable[None]]
 
 
@@ -162,31 +99,27 @@ def answers(make: Callable[[Request], Answer]) -> Script:
     return script
 
 
-@dataclass
-class Upstream:
-    """The listener. One script at a time; a test sets it before it calls."""
+class Upstream(Listener):
+    """The listener. One script at a time, for each request; a test sets it before it calls."""
 
-    tls: ssl.SSLContext | None = None
-    script: Script = hangs
-    requests: list[Request] = field(default_factory=list)
-    connections: int = 0
-    port: int = 0
-    faults: list[BaseException] = field(default_factory=list)
-    """What went wrong in scripts, which is the test's own fault."""
-    _came: asyncio.Condition = field(default_factory=asyncio.Condition)
-    _serving: set[asyncio.Task[None]] = field(default_factory=set)
-    _answering: set[asyncio.Task[None]] = field(default_factory=set)
+    def __init__(self, tls: ssl.SSLContext | None = None, bound: socket.socket | None = None) -> None:
+        super().__init__(self._answer_all, tls, bound)
+        self.script: Script = hangs
+        self.faults: list[BaseException] = []
+        """What went wrong in scripts, which is the test's own fault."""
+        self._came = asyncio.Condition()
+        self._answering: set[asyncio.Task[None]] = set()
 
     @property
-    def url(self) -> str:
-        """The base URL."""
-        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}"
+    def connections(self) -> int:
+        """How many there were."""
+        return len(self.peers)
 
     def reset(self, script: Script) -> None:
         """Forget what came, and answer so from now on."""
         self.script = script
         self.requests.clear()
-        self.connections = 0
+        self.peers.clear()
 
     async def request_came(self, count: int = 1) -> Request:
         """Wait for a whole request; return the last one of so many."""
@@ -196,52 +129,28 @@ class Upstream:
 
     async def let_go(self) -> None:
         """End every connection in the middle of an answer; those that are idle may be used again."""
-        await _cancelled(self._answering)
+        ending = list(self._answering)
+        for task in ending:
+            task.cancel()
+        await asyncio.gather(*ending, return_exceptions=True)
 
-    async def close(self) -> None:
-        """End every connection."""
-        await _cancelled(self._serving)
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve one connection."""
+    async def _answer_all(self, peer: Peer) -> None:
         task = asyncio.current_task()
         assert task is not None
-        self._serving.add(task)
-        task.add_done_callback(self._serving.discard)
-        self.connections += 1
         try:
-            while (request := await _read(reader)) is not None:
+            while True:
+                request = await peer.request()
                 async with self._came:
-                    self.requests.append(request)
                     self._came.notify_all()
                 self._answering.add(task)
-                await self.script(request, Peer(reader, writer))
+                await self.script(request, peer)
                 self._answering.discard(task)
-        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            pass  # the gateway, or the end of the test, ended it
+        except (OSError, asyncio.IncompleteReadError):
+            raise
         except Exception as error:  # noqa: BLE001  (told at the end of the test)
             self.faults.append(error)
         finally:
             self._answering.discard(task)
-            writer.close()
-
-
-async def _cancelled(tasks: set[asyncio.Task[None]]) -> None:
-    ending = list(tasks)
-    for task in ending:
-        task.cancel()
-    await asyncio.gather(*ending, return_exceptions=True)
-
-
-async def _read(reader: asyncio.StreamReader) -> Request | None:
-    try:
-        head = await reader.readuntil(b"\r\n\r\n")
-    except asyncio.IncompleteReadError:
-        return None
-    request = Request(head, b"")
-    if not request.has("Content-Length"):
-        return request
-    return Request(head, await reader.readexactly(int(request.header("Content-Length"))))
 
 
 @asynccontextmanager
@@ -249,14 +158,6 @@ async def listening(
     tls: ssl.SSLContext | None = None, *, bound: socket.socket | None = None
 ) -> AsyncIterator[Upstream]:
     """Listen on a port of its own, or on a socket that is bound already."""
-    upstream = Upstream(tls)
-    bound = bound or socket.create_server(("127.0.0.1", 0))
-    server = await asyncio.start_server(upstream.serve, sock=bound, ssl=tls)
-    upstream.port = server.sockets[0].getsockname()[1]
-    try:
+    async with Upstream(tls, bound) as upstream:
         yield upstream
-    finally:
-        server.close()
-        await upstream.close()
-        await server.wait_closed()
     assert upstream.faults == []

@@ -21,8 +21,9 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPubl
 
 from clients.alipayhk.wire.endpoint import Endpoint
 from clients.alipayhk.wire.keys import Keys
-from clients.alipayhk.wire.messages import RawRequest
-from clients.alipayhk.wire.protocols import ENVELOPE_SIGNED, HEADER_SIGNED, PROTOCOLS
+from clients.alipayhk.wire.messages import PlainResponse, RawRequest
+from clients.alipayhk.wire.protocols.envelope_signed import EnvelopeSigned
+from clients.alipayhk.wire.protocols.header_signed import HeaderSigned
 from tests.e2e.samples import BIND, CLIENT_ID, FUNCTION, PATHS, SYNC, Api
 from tests.e2e.upstream import Answer, Request, Script, answers
 
@@ -107,26 +108,23 @@ class Wallet:
     def right(self, request: Request, body: Mapping[str, object] | None = None) -> Answer:
         """Answer as AlipayHK would; without a body, with success."""
         api = api_of(request)
-        endpoint, protocol = self.endpoint(api, request.target), PROTOCOLS[self.endpoint(api).protocol]
-        asked = protocol.unseal_request(endpoint, RawRequest(request.target, request.headers, request.body))
-        sealed = protocol.seal_response(
-            endpoint, asked, body or api.success, now=datetime.now(UTC), random_bytes=os.urandom
-        )
+        endpoint = self.endpoint(api, request.target)
+        raw = RawRequest(request.target, request.headers, request.body)
+        asked = endpoint.protocol.unseal_request(endpoint, raw)
+        response = PlainResponse(body or api.success, datetime.now(UTC))
+        sealed = endpoint.protocol.seal_response(endpoint, asked, response)
         return Answer(200, (*sealed.headers, tracer_line()), sealed.body)
 
     def endpoint(self, api: Api, path: str = "") -> Endpoint:
         """Describe an API as AlipayHK has it."""
-        enveloped = api is BIND
         return Endpoint(
             api=api.name,
-            protocol=ENVELOPE_SIGNED if enveloped else HEADER_SIGNED,
+            protocol=EnvelopeSigned(FUNCTION, "1.0.0") if api is BIND else HeaderSigned(),
             base_url="",
             path=path,
             client_id=self.client_id,
             keys=Keys(self.key, self.key_version, {"1": self.merchant}, {"1": self.key}),
             idempotent=False,
-            function=FUNCTION if enveloped else "",
-            version="1.0.0" if enveloped else "",
         )
 
     def says(self, body: Mapping[str, object] | None = None, *, status: int = 200) -> Script:

@@ -18,7 +18,6 @@ import pytest
 from alipayhk_linkage.load.comparison import read_base
 from tests.load.runs import CLIENT, load
 from tests.peers.processes import PATIENCE_S, ROOT, environment, run
-from tests.ports import free_port
 
 QUICK = ("--rate", "100", "--duration", "500ms", "--warm-up", "100ms")
 
@@ -78,13 +77,6 @@ def test_what_cannot_be_is_misuse(flags: tuple[str, ...], words: str) -> None:
     assert words in ended.err
 
 
-def test_a_gateway_that_is_not_there_is_said_to_be_unreachable() -> None:
-    ended = run(*CLIENT, "--target", f"127.0.0.1:{free_port()}", env=environment())
-    assert ended.status == 69
-    assert "no gateway can be reached at 127.0.0.1:" in ended.err
-    assert "Traceback" not in ended.err
-
-
 def test_ctrl_c_ends_it_with_a_report(tmp_path: Path, answering: str) -> None:
     written, page = tmp_path / "report.json", tmp_path / "report.html"
     words = (*CLIENT, "--target", answering, "--rate", "50", "--duration", "60s", "--warm-up", "0s")
@@ -126,7 +118,7 @@ def test_ctrl_c_before_the_start_ends_it_too(answering: str) -> None:
 def test_a_terminal_is_shown_what_goes_on(answering: str) -> None:
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
-        (*CLIENT, "--target", answering, "--rate", "60", "--duration", "2500ms", "--warm-up", "100ms"),
+        (*CLIENT, "--target", answering, "--rate", "60", "--duration", "1500ms", "--warm-up", "100ms"),
         env=environment(),
         cwd=ROOT,
         stdout=subprocess.PIPE,
@@ -180,7 +172,7 @@ def test_gates_pass_and_fail(tmp_path: Path, answering: str) -> None:
 
 def test_a_base_run_is_compared_with(tmp_path: Path, answering: str, slow: str, refusing: str) -> None:
     (bases := tmp_path / "bases").mkdir()
-    flags = ("--rate", "150", "--duration", "2s", "--warm-up", "100ms")
+    flags = ("--rate", "150", "--duration", "1s", "--warm-up", "100ms")
     assert load(bases, answering, *flags).status == 0
     base = str((bases / "report.json").rename(bases / "base.json"))
     # Against itself on any machine: what is tolerated is out of all proportion.

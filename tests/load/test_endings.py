@@ -101,6 +101,8 @@ def test_without_standard_error_it_runs_all_the_same(answering: str) -> None:
 def test_a_run_that_never_was_leaves_no_empty_report(tmp_path: Path) -> None:
     ran = load(tmp_path, f"127.0.0.1:{free_port()}", *QUICK, "--html", str(tmp_path / "report.html"))
     assert ran.status == 69
+    assert "no gateway can be reached at 127.0.0.1:" in ran.err
+    assert "Traceback" not in ran.err
     assert list(tmp_path.iterdir()) == []
 
 

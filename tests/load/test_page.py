@@ -21,6 +21,22 @@ def html(mixed: tuple[Any, str]) -> str:
     return mixed[1]
 
 
+def test_real_gateways_do_as_they_say(mixed: tuple[Any, str]) -> None:
+    ran, _ = mixed
+    assert ran.status == 0, ran.out
+    assert re.search(r"passed  --verify: \d{3} request ids, all as callers were told", ran.out)
+    asked = {end["asked"] for end in ran.report["outcomes"]}
+    assert asked == {"plain", "duplicate", "out of order", "cancelled", "short deadline", "fault"}
+    ended = {(end["rpc"], end["asked"], end["reason"], end["outcome"]) for end in ran.report["outcomes"]}
+    assert ("SyncLinkage", "out of order", "STALE_BIZ_TIME", "not_sent") in ended
+    assert ("SyncLinkage", "fault", "WALLET_REJECTED", "rejected") in ended
+    # A gateway on a busy machine may refuse calls as too many; nothing else is an error here.
+    errors = [end for end in ran.report["outcomes"] if end["group"] == "error"]
+    overloaded = sum(end["count"] for end in errors if end["reason"] == "OVERLOADED")
+    assert ran.report["error"]["count"] == overloaded, ran.out
+    assert ran.report["verification"]["sends"]["BindAccount"].keys() <= {"0", "1"}
+
+
 class Outline(HTMLParser):
     """Which elements there are, what they point to, and whether each is closed."""
 

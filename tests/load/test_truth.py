@@ -30,17 +30,17 @@ def test_a_stall_shows_in_an_open_loop_and_hides_in_a_closed_one(tmp_path: Path,
 
 
 def test_a_capped_server_is_saturated_and_the_dropped_are_counted(tmp_path: Path, capped: str) -> None:
-    flags = (*ALWAYS, "--rate", "200", "--duration", "3s", "--max-in-flight", "20")
+    flags = (*ALWAYS, "--rate", "200", "--duration", "2s", "--max-in-flight", "20")
     ran = load(tmp_path, capped, *flags)
     assert ran.status == 0, ran.out
     arrivals = ran.report["arrivals"]
     assert ran.report["verdict"]["saturated"]
     assert ran.report["verdict"]["kept_up"]
-    assert arrivals["due"] == 600 == arrivals["started"] + arrivals["dropped"]
-    # 50 a second for 3 s, and the 20 that were under way.
-    assert 350 <= arrivals["dropped"] <= 470
-    assert 40 <= ran.report["success"]["count"] / 3.2 <= 60
-    assert f"THE SERVER IS SATURATED: {arrivals['dropped']} of 600 arrivals" in ran.out
+    assert arrivals["due"] == 400 == arrivals["started"] + arrivals["dropped"]
+    # 50 a second for 2 s, and the 20 that were under way.
+    assert 220 <= arrivals["dropped"] <= 320
+    assert 40 <= ran.report["success"]["count"] / 2.3 <= 65
+    assert f"THE SERVER IS SATURATED: {arrivals['dropped']} of 400 arrivals" in ran.out
     assert sum(second["dropped"] for second in ran.report["seconds"]) == arrivals["dropped"]
 
 
@@ -88,12 +88,12 @@ def test_latency_counts_from_the_intended_start_and_service_from_the_actual_one(
 
 
 def test_a_process_that_is_lost_is_no_secret(tmp_path: Path, answering: str) -> None:
-    flags = ("--rate", "50", "--duration", "6s", "--warm-up", "0s", "--processes", "2", *NOISE)
+    flags = ("--rate", "50", "--duration", "4s", "--warm-up", "0s", "--processes", "2", *NOISE)
     words = (*CLIENT, "--target", answering, *flags)
     process = subprocess.Popen(
         words, env=environment(), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
-    time.sleep(4)
+    time.sleep(2.5)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     workers = [pid for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
     os.kill(int(workers[0]), signal.SIGKILL)
@@ -116,10 +116,10 @@ def test_several_processes_make_one_load(tmp_path: Path, answering: str, arrival
 
 
 def test_a_profile_is_followed(tmp_path: Path, answering: str) -> None:
-    ran = load(tmp_path, answering, "--profile", "hold:20/1s,hold:80/1s,hold:40/1s", "--warm-up", "300ms")
+    ran = load(tmp_path, answering, "--profile", "hold:20/1s,hold:80/1s", "--warm-up", "100ms")
     assert ran.status == 0, ran.out
     # One that is due at the very end of a second may fall into the next by the last bit of a float.
-    assert [second["due"] for second in ran.report["seconds"]][:3] == pytest.approx([20, 80, 40], abs=1)
+    assert [second["due"] for second in ran.report["seconds"]][:2] == pytest.approx([20, 80], abs=1)
 
 
 def test_errors_are_told_by_reason_and_outcome_apart_from_successes(tmp_path: Path, refusing: str) -> None:
@@ -153,6 +153,6 @@ def test_shares_are_set_apart(tmp_path: Path) -> None:
 
 
 def test_the_warm_up_is_left_out(tmp_path: Path, answering: str) -> None:
-    ran = load(tmp_path, answering, "--rate", "50", "--duration", "1s", "--warm-up", "1s")
+    ran = load(tmp_path, answering, "--rate", "50", "--duration", "1s", "--warm-up", "500ms")
     assert ran.report["arrivals"]["due"] == 50 == ran.report["success"]["count"]
     assert ran.report["run"]["measured_s"] == 1

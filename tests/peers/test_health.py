@@ -84,7 +84,7 @@ def test_unknown_service(ask: Ask, plain: Gateway) -> None:
 
 
 def test_no_connection(ask: Ask) -> None:
-    assert ask(Question(f"127.0.0.1:{free_port()}", patience_s=2)) == NO_CONNECTION
+    assert ask(Question(f"127.0.0.1:{free_port()}", patience_s=1)) == NO_CONNECTION
 
 
 def test_a_draining_gateway_is_live_and_not_serving(ask: Ask, material: Material, alipayhk: str) -> None:
@@ -119,7 +119,7 @@ def test_a_failed_handshake_is_no_connection(
         "no certificate": (("ca", who.ca),),
         "another name": (("ca", who.ca), ("name", "elsewhere.internal"), *certificate(who)),
     }[flaw]
-    assert ask(Question(over_mtls.address, tls=tls, patience_s=2)) == NO_CONNECTION
+    assert ask(Question(over_mtls.address, tls=tls, patience_s=1)) == NO_CONNECTION
 
 
 def test_health_listen_needs_no_certificate_and_serves_health_only(

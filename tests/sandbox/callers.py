@@ -20,10 +20,11 @@ from yarl import URL
 from clients.alipayhk.client import Client
 from clients.alipayhk.transport import Attempt, Transport
 from clients.alipayhk.wire.clock import now_utc
-from clients.alipayhk.wire.endpoint import Endpoint
+from clients.alipayhk.wire.endpoint import Encryption, Endpoint, WireProtocol
 from clients.alipayhk.wire.keys import Keys
-from clients.alipayhk.wire.messages import Headers, SealedRequest, VerifiedResponse
-from clients.alipayhk.wire.protocols import PROTOCOLS
+from clients.alipayhk.wire.messages import Headers, PlainRequest, SealedRequest, VerifiedResponse
+from clients.alipayhk.wire.protocols.envelope_signed import EnvelopeSigned
+from clients.alipayhk.wire.protocols.header_signed import HeaderSigned
 from clients.alipayhk.wire.strict_json import write_json
 from sandbox import cli
 from sandbox.apis import APIS
@@ -31,10 +32,14 @@ from sandbox.options import Options, options_of
 
 CLIENT_ID: Final = "4Q5Y8W0WSG45P907917"
 FUNCTION: Final = "alipay.intl.merchant.account.bind"
+PROTOCOLS: Final[dict[type[WireProtocol], WireProtocol]] = {
+    HeaderSigned: HeaderSigned(),
+    EnvelopeSigned: EnvelopeSigned(FUNCTION, "1.0.0"),
+}
 PATHS: Final = {"SyncLinkage": "/sandbox/binding/sync", "BindAccount": "/sandbox/account/bind"}
 USER_ID: Final = "2160000000000001"
 NO_AUTHORITY: Final = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-"""Trusts nobody, and is made once: loading the system's authorities takes longer than a test."""
+"""Trusts no authority. Created once, because loading the system's authorities takes longer than a test."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,7 @@ class KeyRing:
     merchant_file: Path
 
     def flags(self, **changes: str) -> dict[str, str]:
-        """Return the flags that are required, with changes."""
+        """Return the required flags, with changes."""
         return {
             "listen": "127.0.0.1:0",
             "client_id": CLIENT_ID,
@@ -94,7 +99,7 @@ def write_public(path: Path, key: RSAPublicKey) -> Path:
 
 
 def sync_body(request_id: str = "req-1", **changes: object) -> dict[str, object]:
-    """Return the body of a BINDING_SYNC; None takes a member away."""
+    """Return the body of a BINDING_SYNC with changes; None removes a member."""
     members: dict[str, object] = {
         "requestId": request_id,
         "bizTime": 1_716_331_341_000,
@@ -109,7 +114,7 @@ def sync_body(request_id: str = "req-1", **changes: object) -> dict[str, object]
 
 
 def bind_body(**changes: object) -> dict[str, object]:
-    """Return the body of an account.bind; None takes a member away."""
+    """Return the body of an account.bind with changes; None removes a member."""
     members: dict[str, object] = {
         "merchantAccountId": "2160400000002012",
         "type": "TELECOM",
@@ -129,50 +134,56 @@ def body_of(api: str, request_id: str = "req-1", **changes: object) -> dict[str,
 
 @dataclass(frozen=True)
 class Reply:
-    """An HTTP answer."""
+    """An HTTP response."""
 
     status: int
     headers: Headers
     body: bytes
 
     def json(self) -> Any:
-        """Read the body."""
+        """Return the body as JSON."""
         return json.loads(self.body)
 
     def header(self, name: str) -> str | None:
-        """Return one header."""
+        """Return the value of a header, or None."""
         return next((value for key, value in self.headers if key.lower() == name.lower()), None)
 
 
 @dataclass(frozen=True)
 class Merchant:
-    """Whoever calls a running sandbox."""
+    """A caller of a running sandbox."""
 
     url: str
     endpoints: Mapping[str, Endpoint]
     session: aiohttp.ClientSession
     tls: ssl.SSLContext = NO_AUTHORITY
 
+    def encrypting(self, encryption: Encryption | None = None, *, strictly: bool = False) -> Merchant:
+        """Return a merchant that encrypts requests; if `strictly`, it also requires encrypted responses."""
+        protocol = HeaderSigned(
+            encryption or Encryption(), encrypt_requests=True, encrypted_answers_only=strictly
+        )
+        endpoints = {
+            **self.endpoints,
+            "SyncLinkage": replace(self.endpoints["SyncLinkage"], protocol=protocol),
+        }
+        return replace(self, endpoints=endpoints)
+
     def but(self, **changes: Any) -> Merchant:
-        """Return a merchant whose endpoints are otherwise."""
+        """Return a merchant with changes to both endpoints."""
         changed = {api: replace(endpoint, **changes) for api, endpoint in self.endpoints.items()}
         return replace(self, endpoints=changed)
 
     def seal(self, api: str, body: Mapping[str, object], request_id: str = "req-1") -> SealedRequest:
         """Seal a request as the client does."""
         endpoint = self.endpoints[api]
-        return PROTOCOLS[endpoint.protocol].seal_request(
-            endpoint,
-            request_id,
-            write_json(body),
-            now=now_utc(),
-            random_bytes=lambda count: b"\x07" * count,
-        )
+        request = PlainRequest(request_id, write_json(body), now_utc())
+        return endpoint.protocol.seal_request(endpoint, request)
 
     async def call(
         self, api: str, body: Mapping[str, object], request_id: str = "req-1", *, timeout_s: float = 5.0
     ) -> VerifiedResponse:
-        """Call as the gateway does; raise what its client raises."""
+        """Call as the gateway does; raise the errors of its client."""
         transport = Transport(timeout_s=timeout_s, connect_timeout_s=2.0, tls=self.tls)
         try:
             return await Client(transport).call(
@@ -182,7 +193,7 @@ class Merchant:
             await transport.close()
 
     async def send(self, sealed: SealedRequest, *, method: str = "POST", **changes: Any) -> Reply:
-        """Send exact bytes."""
+        """Send a sealed request, or other headers or another body instead."""
         headers = changes.get("headers", list(sealed.headers))
         return await self.http(method, sealed.path, data=changes.get("body", sealed.body), headers=headers)
 
@@ -194,7 +205,7 @@ class Merchant:
             return Reply(response.status, tuple(raw), await response.read())
 
     async def console(self, path: str) -> Any:
-        """Read from the console."""
+        """Return the JSON of a page of the console."""
         return (await self.http("GET", f"/__sandbox/{path}")).json()
 
     async def latest(self) -> Any:
@@ -202,31 +213,29 @@ class Merchant:
         return (await self.console("requests"))["requests"][-1]
 
     async def effects(self, api: str, request_id: str = "req-1") -> int:
-        """Count the effects of a request id."""
+        """Return the number of effects of a request id."""
         requests = (await self.console("wallet"))["requests"]
         return int(requests.get(api, {}).get(request_id, {"effects": 0})["effects"])
 
     async def programme(self, *faults: str, **more: object) -> Reply:
-        """Ask for the next answers."""
+        """Set the faults of the next responses."""
         answers = [{"fault": fault} for fault in faults]
         return await self.http("POST", "/__sandbox/answers", json={"answers": answers, **more})
 
 
 @asynccontextmanager
 async def merchant_of(url: str, ring: KeyRing) -> AsyncIterator[Merchant]:
-    """Stand ready to call a sandbox."""
+    """Yield a merchant that calls the sandbox at `url`."""
     keys = Keys(ring.merchant, "1", {"1": ring.wallet.public_key()}, {"1": ring.merchant})
     endpoints: dict[str, Endpoint] = {
         api.name: Endpoint(
             api=api.name,
-            protocol=api.protocol,
+            protocol=PROTOCOLS[api.protocol],
             base_url=url,
             path=PATHS[api.name],
             client_id=CLIENT_ID,
             keys=keys,
             idempotent=False,
-            function=FUNCTION,
-            version="1.0.0",
         )
         for api in APIS.values()
     }

@@ -1,4 +1,4 @@
-"""Keys made once, and a sandbox on a port of its own for each test."""
+"""Fixtures: keys, generated once, and a sandbox on its own port for each test."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ def ring(tmp_path_factory: pytest.TempPathFactory) -> KeyRing:
 
 @pytest.fixture
 async def merchant(ring: KeyRing) -> AsyncIterator[Merchant]:
-    """Return a caller of a sandbox that runs."""
+    """Return a caller of a running sandbox."""
     async with running(ring.usual) as url, merchant_of(url, ring) as caller:
         yield caller
 
 
 class Sleeps(list[float]):
-    """The sleeps that were asked for; none takes time."""
+    """Records the requested sleeps, and does not sleep."""
 
     async def __call__(self, delay_s: float) -> None:
-        """Note a sleep."""
+        """Record a sleep."""
         self.append(delay_s)
 
 
@@ -47,6 +47,6 @@ def sleeps() -> Sleeps:
 
 @pytest.fixture
 async def sleepless(ring: KeyRing, sleeps: Sleeps) -> AsyncIterator[Merchant]:
-    """Return a caller of a sandbox that never waits."""
+    """Return a caller of a sandbox that records its sleeps."""
     async with running(ring.usual, sleep=sleeps) as url, merchant_of(url, ring) as caller:
         yield caller

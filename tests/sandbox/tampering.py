@@ -1,4 +1,4 @@
-"""Requests that are not as they should be, and what an unsigned refusal of them must look like."""
+"""Tamper with requests, and check the unsigned rejection of them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BIND = "BindAccount"
 
 
 def with_header(sealed: SealedRequest, name: str, *values: str) -> SealedRequest:
-    """Return a request with exactly these lines of one header."""
+    """Return a request with exactly these values of one header."""
     others: Headers = tuple(line for line in sealed.headers if line[0] != name)
     return replace(sealed, headers=(*others, *((name, value) for value in values)))
 
@@ -26,12 +26,12 @@ def signature_line(sealed: SealedRequest) -> str:
 
 
 def result_of(api: str, reply: Reply) -> Any:
-    """Return the result in an answer."""
+    """Return the result in a response."""
     return reply.json()["result"] if api == SYNC else reply.json()["response"]["body"]["result"]
 
 
 async def refused(merchant: Merchant, api: str, sealed: SealedRequest, code: str) -> str:
-    """Send what is refused without a signature; return the verdict, which the answer says too."""
+    """Send a request that must get an unsigned rejection with this code; return its resultMessage."""
     reply = await merchant.send(sealed)
     result, entry = result_of(api, reply), await merchant.latest()
     assert (reply.status, result["resultStatus"], result["resultCode"]) == (200, "F", code)
@@ -44,12 +44,12 @@ async def refused(merchant: Merchant, api: str, sealed: SealedRequest, code: str
 
 
 def sealed_content(ring: KeyRing, content: bytes) -> bytes:
-    """Sign any content of an envelope; return the whole body."""
+    """Return an envelope with any content and its valid signature."""
     return envelope_signed.sealed_envelope("request", content, crypto.sign(ring.merchant, content))
 
 
 def signed(merchant: Merchant, ring: KeyRing, body: bytes, *more: tuple[str, str]) -> SealedRequest:
-    """Sign any body over headers."""
+    """Return a header-signed request with any body and a valid signature."""
     sealed = merchant.seal(SYNC, sync_body())
     time = header_values(sealed.headers, "Request-Time")[0]
     content = header_signed.content_to_sign(sealed.path, CLIENT_ID, time, body)

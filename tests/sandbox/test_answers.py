@@ -1,4 +1,4 @@
-"""What AlipayHK answers when nothing is wrong, as the client reads it."""
+"""Responses without a fault, as the client reads them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def test_an_account_is_bound(merchant: Merchant) -> None:
     assert await merchant.effects("BindAccount", "m-1") == 1
 
 
-async def test_an_envelope_echoes_the_head(merchant: Merchant) -> None:
+async def test_envelope_response_repeats_the_head(merchant: Merchant) -> None:
     reply = await merchant.send(merchant.seal("BindAccount", bind_body(), "m-1"))
     head = reply.json()["response"]["head"]
     assert (head["clientId"], head["function"], head["reqMsgId"]) == (CLIENT_ID, FUNCTION, "m-1")
@@ -47,7 +47,7 @@ async def test_an_envelope_echoes_the_head(merchant: Merchant) -> None:
     assert reply.header("Tracer-Id") is None
 
 
-async def test_the_headers_of_an_answer_are_the_documented_ones(merchant: Merchant) -> None:
+async def test_response_has_the_documented_headers(merchant: Merchant) -> None:
     reply = await merchant.send(merchant.seal("SyncLinkage", sync_body()))
     for name in ("Client-Id", "Content-Type", "Response-Time", "Signature", "Tracer-Id"):
         assert reply.header(name)
@@ -64,7 +64,7 @@ async def test_a_business_failure_is_signed(merchant: Merchant) -> None:
 @pytest.mark.parametrize("aes_mode", ["ECB", "CBC"])
 @pytest.mark.parametrize("aes_bits", [128, 256])
 @pytest.mark.parametrize("rsa_padding", ["PKCS1V15", "OAEP_SHA256"])
-async def test_an_encrypted_request_is_answered_encrypted_under_each_profile(
+async def test_encrypted_request_gets_an_encrypted_response_with_each_profile(
     ring: KeyRing, aes_mode: str, aes_bits: int, rsa_padding: str
 ) -> None:
     options = ring.options(
@@ -75,9 +75,7 @@ async def test_an_encrypted_request_is_answered_encrypted_under_each_profile(
     )
     profile = EncryptionProfile(aes_mode, aes_bits, rsa_padding)  # type: ignore[arg-type]
     async with running(options) as url, merchant_of(url, ring) as merchant:
-        caller = merchant.but(
-            encryption=Encryption(profile), encrypt_requests=True, encrypted_answers_only=True
-        )
+        caller = merchant.encrypting(Encryption(profile), strictly=True)
         assert (await caller.call("SyncLinkage", sync_body())).result.status == "S"
         entry = await merchant.latest()
         assert '"requestId":"req-1"' in entry["decrypted_body"]
@@ -86,7 +84,7 @@ async def test_an_encrypted_request_is_answered_encrypted_under_each_profile(
         assert ["Content-Type", "text/plain; charset=UTF-8"] in entry["answer_headers"]
 
 
-async def test_keys_of_several_versions_verify_and_the_chosen_one_wraps(ring: KeyRing) -> None:
+async def test_keys_of_all_versions_verify_and_the_configured_one_wraps(ring: KeyRing) -> None:
     files = f"1={ring.merchant_file},2={ring.merchant_file}"
     options = ring.options(merchant_public_key_files=files, encryption_key_version="2", key_version="3")
     async with running(options) as url, merchant_of(url, ring) as merchant:
@@ -95,14 +93,14 @@ async def test_keys_of_several_versions_verify_and_the_chosen_one_wraps(ring: Ke
             verifying={"3": ring.wallet.public_key()},
             decrypting={"2": ring.merchant},
         )
-        caller = merchant.but(keys=keys, encrypt_requests=True, encryption=Encryption(key_version="3"))
+        caller = merchant.but(keys=keys).encrypting(Encryption(key_version="3"))
         assert (await caller.call("SyncLinkage", sync_body())).result.status == "S"
         assert (await caller.call("BindAccount", bind_body())).result.status == "S"
 
 
-async def test_a_repeated_request_gets_the_first_answer_sealed_anew(merchant: Merchant) -> None:
+async def test_repeated_request_gets_the_first_result_with_a_new_seal(merchant: Merchant) -> None:
     first = await merchant.call("BindAccount", bind_body(), "m-1")
     again = await merchant.call("BindAccount", bind_body(), "m-1")
     assert again.body == first.body
     assert await merchant.effects("BindAccount", "m-1") == 1
-    assert "first answer is given again" in (await merchant.latest())["verdict"]
+    assert "its first result is returned" in (await merchant.latest())["verdict"]

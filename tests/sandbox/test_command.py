@@ -1,4 +1,4 @@
-"""The command itself: its flags, its one line, its faults and its end, in a process of its own."""
+"""The command in its own process: flags, output, faults and exit."""
 
 from __future__ import annotations
 
@@ -21,7 +21,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
+from clients.alipayhk.wire.crypto import EncryptionProfile
+from clients.alipayhk.wire.endpoint import Encryption
 from clients.alipayhk.wire.errors import ConnectionLost, Truncated
+from clients.alipayhk.wire.protocols.envelope_signed import EnvelopeSigned
+from clients.alipayhk.wire.protocols.header_signed import HeaderSigned
 from sandbox import cli
 from sandbox.options import OptionsError
 from service.config import values as parsing
@@ -41,6 +45,10 @@ ROOT = Path(__file__).resolve().parents[2]
 MISSING = "cannot be read: No such file or directory"
 PROGRAM = """
 import argparse, sys
+from clients.alipayhk.wire.crypto import EncryptionProfile
+from clients.alipayhk.wire.endpoint import Encryption
+from clients.alipayhk.wire.protocols.envelope_signed import EnvelopeSigned
+from clients.alipayhk.wire.protocols.header_signed import HeaderSigned
 from sandbox import cli
 parser = argparse.ArgumentParser()
 cli.configure(parser)
@@ -70,13 +78,13 @@ async def started(flags: dict[str, str]) -> AsyncIterator[asyncio.subprocess.Pro
 
 
 async def line_of(process: asyncio.subprocess.Process) -> str:
-    """Return the line that tells it is ready."""
+    """Return the line that is printed when the sandbox is ready."""
     assert process.stdout is not None
     return (await asyncio.wait_for(process.stdout.readline(), 20)).decode()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_it_says_where_it_listens_and_stops_cleanly(ring: KeyRing, number: signal.Signals) -> None:
+async def test_it_prints_its_address_and_stops_cleanly(ring: KeyRing, number: signal.Signals) -> None:
     async with started(ring.flags()) as process:
         line = await line_of(process)
         assert line.startswith("sandbox AlipayHK listening on http://127.0.0.1:")
@@ -117,13 +125,13 @@ async def test_it_serves_tls(ring: KeyRing, tmp_path: Path) -> None:
                     await caller.call("SyncLinkage", sync_body(suffix, userId=f"1+{suffix}"))
 
 
-async def test_bad_flags_end_it_with_78_and_no_traceback(ring: KeyRing) -> None:
+async def test_bad_flags_exit_with_78_and_no_traceback(ring: KeyRing) -> None:
     async with started({"listen": "nowhere"}) as process:
         out, err = await asyncio.wait_for(process.communicate(), 20)
     assert process.returncode == 78
     assert out == b""
     assert err.decode().splitlines() == [
-        "the sandbox cannot start:",
+        "the sandbox cannot start: fix these flags",
         "--listen: must be host:port",
         "--private-key-file: is required",
         "--merchant-public-key-files: is required",
@@ -131,14 +139,14 @@ async def test_bad_flags_end_it_with_78_and_no_traceback(ring: KeyRing) -> None:
     ]
 
 
-async def test_a_host_that_is_no_name_ends_it_with_78(ring: KeyRing) -> None:
+async def test_invalid_host_exits_with_78(ring: KeyRing) -> None:
     async with started(ring.flags(listen="a..b:1")) as process:
         out, err = await asyncio.wait_for(process.communicate(), 20)
     assert (process.returncode, out) == (78, b"")
-    assert err.decode() == "the sandbox cannot listen on a..b:1: the host is no name\n"
+    assert err.decode() == "the sandbox cannot listen on a..b:1: the host is not a valid name\n"
 
 
-async def test_a_port_that_is_taken_ends_it_with_78(ring: KeyRing) -> None:
+async def test_port_in_use_exits_with_78(ring: KeyRing) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -171,23 +179,23 @@ async def test_a_port_that_is_taken_ends_it_with_78(ring: KeyRing) -> None:
         ),
         (
             {"encryption_key_version": "2"},
-            "--encryption-key-version: is a version that --merchant-public-key-files does not have",
+            "--encryption-key-version: has no key of this version in --merchant-public-key-files",
         ),
         ({"aes_mode": "GCM"}, "--aes-mode: must be ECB or CBC"),
         ({"aes_bits": "192"}, "--aes-bits: must be 128 or 256"),
         ({"rsa_padding": "NONE"}, "--rsa-padding: must be PKCS1V15 or OAEP_SHA256"),
         ({"encryption_content_type": "a\nb"}, "--encryption-content-type: must be printable ASCII"),
         ({"function": ""}, "--function: is required"),
-        ({"bind_account_path": PATHS["SyncLinkage"]}, "--bind-account-path: is another API's path already"),
+        ({"bind_account_path": PATHS["SyncLinkage"]}, "--bind-account-path: another API has the same path"),
         *(
             (
                 {"sync_linkage_path": path},
-                "--sync-linkage-path: must begin with /, hold no space or #, and lie outside /__sandbox/",
+                "--sync-linkage-path: must start with / but not /__sandbox/, and have no space or #",
             )
             for path in ("binding", "/a b", "/a#b", "/__sandbox/wallet")
         ),
-        ({"tls_cert_file": "c"}, "--tls-cert-file, --tls-key-file: one needs the other"),
-        ({"tls_key_file": "k"}, "--tls-cert-file, --tls-key-file: one needs the other"),
+        ({"tls_cert_file": "c"}, "--tls-cert-file, --tls-key-file: give both or neither"),
+        ({"tls_key_file": "k"}, "--tls-cert-file, --tls-key-file: give both or neither"),
         (
             {"tls_cert_file": "/nowhere", "tls_key_file": "/nowhere"},
             "--tls-cert-file, --tls-key-file: cannot be used: No such file or directory",
@@ -201,7 +209,7 @@ def test_a_bad_flag_is_named(ring: KeyRing, changes: dict[str, str], says: str) 
 
 
 @pytest.mark.parametrize("version", ["2026-07.hk_A", "9" * 32])
-def test_a_key_version_that_the_gateway_takes_is_taken_here(ring: KeyRing, version: str) -> None:
+def test_key_version_that_the_gateway_accepts_is_accepted(ring: KeyRing, version: str) -> None:
     assert parsing.key_version(version) == version
     options = ring.options(
         key_version=version,
@@ -220,19 +228,19 @@ def test_keys_of_the_wrong_kind_are_named(ring: KeyRing, tmp_path: Path) -> None
             merchant_public_key_files=f"1={small},2={ring.wallet_file}",
         )
     first, second = str(raised.value).splitlines()
-    assert first == "--private-key-file: holds a public key where a private key is needed"
+    assert first == "--private-key-file: contains a public key, but a private key is needed"
     small_fault, _, kind_fault = second.partition("; version 2 ")
-    assert small_fault.startswith("--merchant-public-key-files: version 1 holds a key of 1024 bits")
-    assert kind_fault == "holds a private key where a public key is needed"
+    assert small_fault.startswith("--merchant-public-key-files: version 1 contains a key of 1024 bits")
+    assert kind_fault == "contains a private key, but a public key is needed"
 
 
-def test_an_encrypted_tls_key_is_refused_and_nobody_is_asked(ring: KeyRing, tmp_path: Path) -> None:
+def test_encrypted_tls_key_is_refused_without_a_prompt(ring: KeyRing, tmp_path: Path) -> None:
     cert_file, key_file = certificate(tmp_path, password=b"secret")
     with pytest.raises(OptionsError, match="cannot be used"):
         ring.options(tls_cert_file=str(cert_file), tls_key_file=str(key_file))
 
 
-def test_the_defaults_are_the_documented_ones(ring: KeyRing) -> None:
+def test_defaults_are_the_documented_ones(ring: KeyRing) -> None:
     flags = ring.flags()
     del flags["listen"]
     args = parsed(flags)
@@ -241,10 +249,10 @@ def test_the_defaults_are_the_documented_ones(ring: KeyRing) -> None:
     assert (options.host, options.port, options.tls) == ("::1", 0, None)
     assert options.url(port=7) == "http://[::1]:7"
     assert {api: endpoint.path for api, endpoint in options.endpoints.items()} == PATHS
-    endpoint = options.endpoints["BindAccount"]
-    assert (endpoint.client_id, endpoint.function, endpoint.version) == (CLIENT_ID, FUNCTION, "1.0.0")
-    profile = endpoint.encryption.profile
-    assert (profile.aes_mode, profile.aes_bits, profile.rsa_padding) == ("ECB", 256, "PKCS1V15")
+    sync, bind = options.endpoints["SyncLinkage"], options.endpoints["BindAccount"]
+    assert sync.client_id == bind.client_id == CLIENT_ID
+    assert bind.protocol == EnvelopeSigned(FUNCTION, "1.0.0")
+    assert sync.protocol == HeaderSigned(Encryption(EncryptionProfile("ECB", 256, "PKCS1V15"), "1"))
 
 
 def test_every_flag_is_in_the_documentation() -> None:
@@ -254,7 +262,7 @@ def test_every_flag_is_in_the_documentation() -> None:
 
 
 def certificate(directory: Path, *, password: bytes | None = None) -> tuple[Path, Path]:
-    """Write a certificate for 127.0.0.1, signed by itself, and its key."""
+    """Write a self-signed certificate for 127.0.0.1, and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "sandbox")])
     now = datetime.now(UTC)

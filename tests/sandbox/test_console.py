@@ -1,4 +1,4 @@
-"""The console over HTTP: what it shows, what can be asked of it, and what it refuses."""
+"""The console over HTTP: its pages, its commands, and what it refuses."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from sandbox.programme import ANSWERS_MAX, Programme, ProgrammeError
 from tests.sandbox.callers import CLIENT_ID, PATHS, Merchant, bind_body, sync_body
 
 
-async def test_the_overview_names_every_page(merchant: Merchant) -> None:
+async def test_overview_names_every_page(merchant: Merchant) -> None:
     reply = await merchant.http("GET", "/__sandbox/")
     for page in ("requests", "wallet", "faults", "answers", "reset"):
         assert f"/__sandbox/{page}" in reply.body.decode()
 
 
-async def test_a_request_is_shown_whole(merchant: Merchant) -> None:
+async def test_request_is_shown_with_all_its_details(merchant: Merchant) -> None:
     sealed = merchant.seal("SyncLinkage", sync_body())
     await merchant.send(sealed)
     entry = await merchant.latest()
@@ -52,7 +52,7 @@ async def test_requests_are_filtered(merchant: Merchant) -> None:
     assert await found("?request_id=c") == []
 
 
-async def test_bad_filters_are_named_at_once(merchant: Merchant) -> None:
+async def test_all_bad_filters_are_named(merchant: Merchant) -> None:
     reply = await merchant.http("GET", "/__sandbox/requests?api=Other&id=1&request_id=a&request_id=b")
     assert reply.status == 400
     assert reply.json() == {
@@ -82,7 +82,7 @@ async def test_the_faults_are_listed(merchant: Merchant) -> None:
     assert "DELAY_<ms>" in names
 
 
-async def test_reset_forgets_everything_but_goes_on_counting(merchant: Merchant) -> None:
+async def test_reset_deletes_everything_except_the_request_count(merchant: Merchant) -> None:
     await merchant.programme("HANG")
     await merchant.http("POST", "/elsewhere")
     assert (await merchant.http("POST", "/__sandbox/reset")).status == 200
@@ -92,7 +92,7 @@ async def test_reset_forgets_everything_but_goes_on_counting(merchant: Merchant)
     assert (await merchant.latest())["number"] == 2
 
 
-async def test_answers_are_programmed_one_a_request(merchant: Merchant) -> None:
+async def test_each_request_uses_one_programmed_fault(merchant: Merchant) -> None:
     reply = await merchant.programme("UNKNOWN_EXCEPTION", "DELAY_1", "")
     assert reply.json() == {"waiting": 3}
     with pytest.raises(ResultError) as raised:
@@ -104,20 +104,20 @@ async def test_answers_are_programmed_one_a_request(merchant: Merchant) -> None:
     assert await merchant.effects("SyncLinkage") == 1
 
 
-async def test_a_programmed_answer_comes_before_the_users_suffix(merchant: Merchant) -> None:
+async def test_programmed_fault_takes_precedence_over_the_users_suffix(merchant: Merchant) -> None:
     await merchant.programme("")
     body = sync_body(userId="1+USER_NOT_EXIST")
     assert (await merchant.call("SyncLinkage", body)).result.status == "S"
 
 
-async def test_answers_of_one_api_wait_for_it(merchant: Merchant) -> None:
+async def test_programmed_fault_of_one_api_waits_for_that_api(merchant: Merchant) -> None:
     await merchant.programme("UNSIGNED", api="BindAccount")
     assert (await merchant.call("SyncLinkage", sync_body())).result.status == "S"
     with pytest.raises(Unsigned):
         await merchant.call("BindAccount", bind_body())
 
 
-async def test_a_programmed_fault_waits_for_an_api_that_it_applies_to(merchant: Merchant) -> None:
+async def test_programmed_fault_waits_for_an_api_that_it_applies_to(merchant: Merchant) -> None:
     await merchant.programme("PLAIN", "UNSIGNED")
     with pytest.raises(Unsigned):
         await merchant.call("BindAccount", bind_body())
@@ -126,7 +126,7 @@ async def test_a_programmed_fault_waits_for_an_api_that_it_applies_to(merchant: 
     assert (await merchant.latest())["fault"] == "PLAIN"
 
 
-async def test_a_refused_request_uses_up_no_answer(merchant: Merchant) -> None:
+async def test_rejected_request_uses_no_programmed_fault(merchant: Merchant) -> None:
     await merchant.programme("UNSIGNED")
     with pytest.raises(ResultError):
         await merchant.call("SyncLinkage", sync_body(bizTime=None))
@@ -137,18 +137,18 @@ async def test_a_refused_request_uses_up_no_answer(merchant: Merchant) -> None:
 @pytest.mark.parametrize(
     ("members", "faults"),
     [
-        ({}, ["answers: must be a list that is not empty"]),
-        ({"answers": []}, ["answers: must be a list that is not empty"]),
+        ({}, ["answers: must be a list with at least one member"]),
+        ({"answers": []}, ["answers: must be a list with at least one member"]),
         (
             {"answers": [{}, {"fault": 1}, "HANG", {"fault": "HANG", "more": 1}]},
-            [f"answers[{at}].fault: a string, is the one member of an answer" for at in range(4)],
+            [f"answers[{at}].fault: must be a string, and the only member" for at in range(4)],
         ),
         (
             {"answers": [{"fault": "HTTP_200"}, {"fault": ""}], "api": "Other", "more": 1},
             [
                 "more: not a member",
                 "api: must be SyncLinkage or BindAccount",
-                "answers[0].fault: HTTP_<status> takes a status from 300 to 599",
+                "answers[0].fault: HTTP_<status>: the status must be from 300 to 599",
             ],
         ),
         (
@@ -159,10 +159,13 @@ async def test_a_refused_request_uses_up_no_answer(merchant: Merchant) -> None:
             {"answers": [{"fault": "HANG"}], "api": ["BindAccount"]},
             ["api: must be SyncLinkage or BindAccount"],
         ),
-        ({"answers": [{"fault": ""}] * (ANSWERS_MAX + 1)}, ["answers: more than 1000 would wait"]),
+        (
+            {"answers": [{"fault": ""}] * (ANSWERS_MAX + 1)},
+            ["answers: the queue would have more than 1000"],
+        ),
     ],
 )
-async def test_bad_answers_are_refused_with_every_fault_named(
+async def test_bad_programme_is_refused_and_every_fault_is_named(
     merchant: Merchant, members: dict[str, Any], faults: list[str]
 ) -> None:
     reply = await merchant.http("POST", "/__sandbox/answers", json=members)
@@ -170,20 +173,20 @@ async def test_bad_answers_are_refused_with_every_fault_named(
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b'{"answers":[],"answers":[]}', bytes(300 * 1024)])
-async def test_answers_that_are_no_json_object_are_refused(merchant: Merchant, body: bytes) -> None:
+async def test_programme_that_is_not_a_json_object_is_refused(merchant: Merchant, body: bytes) -> None:
     reply = await merchant.http("POST", "/__sandbox/answers", data=body)
     assert reply.status == 400
     assert reply.json()["faults"][0].startswith("the body: ")
 
 
-def test_a_refused_programme_leaves_nothing_waiting() -> None:
+def test_refused_programme_queues_nothing() -> None:
     programme = Programme()
     with pytest.raises(ProgrammeError, match="answers"):
         programme.add({"answers": [{"fault": "HANG"}, {"fault": "NOWHERE"}]})
     assert programme.take("SyncLinkage") is None
 
 
-async def test_the_journal_keeps_the_last_thousand(merchant: Merchant) -> None:
+async def test_journal_keeps_the_last_1000_requests(merchant: Merchant) -> None:
     for _ in range(1_003):
         await merchant.http("POST", "/elsewhere")
     entries = (await merchant.console("requests"))["requests"]
@@ -196,21 +199,26 @@ def test_a_long_body_is_cut() -> None:
     assert body_text(b"\xff") == "\N{REPLACEMENT CHARACTER}"
 
 
-def test_an_empty_journal_shows_nothing() -> None:
+def test_empty_journal_has_no_entries() -> None:
     assert Journal().entries() == []
 
 
 @pytest.mark.parametrize(
     ("method", "path", "status", "fault"),
     [
-        ("GET", "/__sandbox/reset", 405, "GET: this page takes POST"),
-        ("PUT", "/__sandbox/answers", 405, "PUT: this page takes POST"),
-        ("POST", "/__sandbox/wallet", 405, "POST: this page takes GET"),
-        ("GET", "/__sandbox", 404, "/__sandbox: no page is here; GET /__sandbox/ lists them"),
-        ("GET", "/__sandbox/nope", 404, "/__sandbox/nope: no page is here; GET /__sandbox/ lists them"),
+        ("GET", "/__sandbox/reset", 405, "GET: this page accepts POST only"),
+        ("PUT", "/__sandbox/answers", 405, "PUT: this page accepts POST only"),
+        ("POST", "/__sandbox/wallet", 405, "POST: this page accepts GET only"),
+        ("GET", "/__sandbox", 404, "/__sandbox: there is no such page; GET /__sandbox/ lists the pages"),
+        (
+            "GET",
+            "/__sandbox/nope",
+            404,
+            "/__sandbox/nope: there is no such page; GET /__sandbox/ lists the pages",
+        ),
     ],
 )
-async def test_a_mistake_at_the_console_is_no_call_of_an_api(
+async def test_unknown_console_path_or_method_is_not_an_api_call(
     merchant: Merchant, method: str, path: str, status: int, fault: str
 ) -> None:
     reply = await merchant.http(method, path)

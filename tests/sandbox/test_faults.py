@@ -1,4 +1,4 @@
-"""Every row of the table of faults, by nothing but a request, over each way to speak."""
+"""Every row of the table of faults, caused by a request in each protocol, plain and encrypted."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Failure = type[CallError] | None
 
 @dataclass(frozen=True)
 class Case:
-    """What the client makes of a fault, over each way to speak; None is a success."""
+    """The client's error for a fault in each protocol; None is a success."""
 
     suffix: str
     plain: Failure
@@ -37,7 +37,7 @@ class Case:
 
 
 def alike(suffix: str, failure: Failure) -> Case:
-    """Expect the same over every way to speak."""
+    """Expect the same error in every protocol."""
     return Case(suffix, failure, failure, failure)
 
 
@@ -74,15 +74,15 @@ CASES: Final = {
 
 
 def speaking(merchant: Merchant, way: str) -> tuple[str, Merchant]:
-    """Return the API and the merchant that speak so."""
+    """Return the API and the merchant for a protocol."""
     if way == "encrypted":
-        return "SyncLinkage", merchant.but(encrypt_requests=True, encrypted_answers_only=True)
+        return "SyncLinkage", merchant.encrypting(strictly=True)
     return ("BindAccount" if way == "envelope" else "SyncLinkage"), merchant
 
 
 @pytest.mark.parametrize("way", ["plain", "encrypted", "envelope"])
 @pytest.mark.parametrize("row", FAULTS)
-async def test_each_fault_is_what_the_client_takes_it_for_and_takes_effect_as_its_row_says(
+async def test_each_fault_gives_the_expected_client_error_and_effect(
     merchant: Merchant, row: str, way: str
 ) -> None:
     case, fault = CASES[row], FAULTS[row]
@@ -90,9 +90,9 @@ async def test_each_fault_is_what_the_client_takes_it_for_and_takes_effect_as_it
     api, caller = speaking(merchant, way)
     body = body_of(api, userId=f"{USER_ID}+{case.suffix}")
     expecting = nullcontext() if expected is None else pytest.raises(expected)
-    patience_s = 0.3 if expected is errors.Timeout else 5.0
+    timeout_s = 0.3 if expected is errors.Timeout else 5.0
     with expecting as raised:
-        await caller.call(api, body, timeout_s=patience_s)
+        await caller.call(api, body, timeout_s=timeout_s)
     if expected is not None:
         assert type(raised.value) is expected  # type: ignore[union-attr]
     takes_effect = fault.takes_effect and fault.applies_to(APIS[api])
@@ -100,15 +100,13 @@ async def test_each_fault_is_what_the_client_takes_it_for_and_takes_effect_as_it
     assert (await merchant.latest())["fault"] == (case.suffix if fault.applies_to(APIS[api]) else "")
 
 
-def test_no_case_is_left_of_a_row_that_is_gone() -> None:
+def test_every_case_belongs_to_a_row() -> None:
     assert list(CASES) == list(FAULTS)
 
 
 @pytest.mark.parametrize("api", APIS)
 @pytest.mark.parametrize("code", RESULT_CODES)
-async def test_a_documented_code_comes_with_its_documented_status(
-    merchant: Merchant, code: str, api: str
-) -> None:
+async def test_documented_code_has_its_documented_status(merchant: Merchant, code: str, api: str) -> None:
     with pytest.raises(ResultError) as raised:
         await merchant.call(api, body_of(api, userId=f"{USER_ID}+{code}"))
     result = raised.value.result
@@ -117,7 +115,7 @@ async def test_a_documented_code_comes_with_its_documented_status(
 
 
 @pytest.mark.parametrize("api", APIS)
-async def test_an_odd_status_is_given_verbatim(merchant: Merchant, api: str) -> None:
+async def test_odd_status_is_returned_verbatim(merchant: Merchant, api: str) -> None:
     with pytest.raises(ResultError) as raised:
         await merchant.call(api, body_of(api, userId=f"{USER_ID}+STATUS_P"))
     assert raised.value.result.status == "P"
@@ -142,9 +140,7 @@ async def test_an_odd_status_is_given_verbatim(merchant: Merchant, api: str) -> 
     ],
 )
 @pytest.mark.parametrize("api", APIS)
-async def test_a_suffix_that_is_in_no_row_is_an_illegal_parameter(
-    merchant: Merchant, api: str, suffix: str
-) -> None:
+async def test_unknown_suffix_is_an_illegal_parameter(merchant: Merchant, api: str, suffix: str) -> None:
     with pytest.raises(ResultError) as raised:
         await merchant.call(api, body_of(api, userId=f"{USER_ID}+{suffix}"))
     result = raised.value.result
@@ -154,29 +150,29 @@ async def test_a_suffix_that_is_in_no_row_is_an_illegal_parameter(
     assert await merchant.effects(api) == 0
 
 
-async def test_a_misspelt_fault_is_told_the_nearest_one(merchant: Merchant) -> None:
+async def test_misspelt_fault_gets_the_most_similar_name(merchant: Merchant) -> None:
     with pytest.raises(ResultError, match="not S") as raised:
         await merchant.call("SyncLinkage", body_of("SyncLinkage", userId="1+USER_NOT_EXITS"))
     assert "USER_NOT_EXIST" in raised.value.result.message
 
 
-async def test_the_open_id_names_the_fault_when_there_is_no_user_id(merchant: Merchant) -> None:
+async def test_open_id_names_the_fault_without_a_user_id(merchant: Merchant) -> None:
     with pytest.raises(ResultError) as raised:
         await merchant.call("BindAccount", body_of("BindAccount", userId=None, openId="o+USER_NOT_EXIST"))
     assert raised.value.result.code == "USER_NOT_EXIST"
 
 
-async def test_the_open_id_names_no_fault_beside_a_user_id(merchant: Merchant) -> None:
+async def test_open_id_names_no_fault_with_a_user_id(merchant: Merchant) -> None:
     answer = await merchant.call("BindAccount", body_of("BindAccount", openId="o+USER_NOT_EXIST"))
     assert answer.result.status == "S"
 
 
-async def test_an_empty_suffix_asks_for_nothing(merchant: Merchant) -> None:
+async def test_empty_suffix_causes_no_fault(merchant: Merchant) -> None:
     answer = await merchant.call("SyncLinkage", body_of("SyncLinkage", userId=f"{USER_ID}+"))
     assert answer.result.status == "S"
 
 
-async def test_a_magic_user_is_otherwise_an_ordinary_one(merchant: Merchant) -> None:
+async def test_user_with_a_suffix_is_stored_like_any_other(merchant: Merchant) -> None:
     await merchant.call("SyncLinkage", body_of("SyncLinkage", userId=f"{USER_ID}+DELAY_0"))
     (linkage,) = (await merchant.console("wallet"))["linkages"]
     assert linkage["userId"] == f"{USER_ID}+DELAY_0"
@@ -184,7 +180,7 @@ async def test_a_magic_user_is_otherwise_an_ordinary_one(merchant: Merchant) -> 
 
 @pytest.mark.parametrize("api", APIS)
 @pytest.mark.parametrize("status", ["300", "302", "304", "400", "403", "408", "429", "500", "503", "599"])
-async def test_an_http_status_comes_with_an_unsigned_page(
+async def test_http_status_fault_returns_an_unsigned_page(
     merchant: Merchant, api: str, status: str
 ) -> None:
     sealed = merchant.seal(api, body_of(api, userId=f"{USER_ID}+HTTP_{status}"))
@@ -196,12 +192,12 @@ async def test_an_http_status_comes_with_an_unsigned_page(
     assert reply.header("Content-Type") == "text/html; charset=UTF-8"
 
 
-async def test_a_delay_is_as_long_as_asked(sleepless: Merchant, sleeps: Sleeps) -> None:
+async def test_delay_is_as_long_as_requested(sleepless: Merchant, sleeps: Sleeps) -> None:
     await sleepless.call("SyncLinkage", body_of("SyncLinkage", userId=f"{USER_ID}+DELAY_60000"))
     assert sleeps == [60.0]
 
 
-async def test_a_hanging_answer_ends_after_a_minute_without_a_byte(
+async def test_hanging_response_closes_after_60_s_without_a_byte(
     sleepless: Merchant, sleeps: Sleeps
 ) -> None:
     body = body_of("SyncLinkage", userId=f"{USER_ID}+HANG")
@@ -209,14 +205,14 @@ async def test_a_hanging_answer_ends_after_a_minute_without_a_byte(
     assert sleeps == [60.0]
 
 
-async def test_a_slow_answer_waits_a_second_for_every_byte(sleepless: Merchant, sleeps: Sleeps) -> None:
+async def test_slow_response_waits_one_second_for_each_byte(sleepless: Merchant, sleeps: Sleeps) -> None:
     answer = await sleepless.call("SyncLinkage", body_of("SyncLinkage", userId=f"{USER_ID}+SLOW"))
     assert answer.result.status == "S"
     assert set(sleeps) == {1.0}
     assert len(sleeps) == len((await sleepless.latest())["answer_body"])
 
 
-async def test_a_slow_answer_is_slow(merchant: Merchant) -> None:
+async def test_a_slow_response_is_slow(merchant: Merchant) -> None:
     sealed = merchant.seal("SyncLinkage", body_of("SyncLinkage", userId=f"{USER_ID}+SLOW"))
     began = time.monotonic()
     reader, writer = await connected(merchant, sealed)
@@ -227,7 +223,7 @@ async def test_a_slow_answer_is_slow(merchant: Merchant) -> None:
     await writer.wait_closed()
 
 
-async def test_a_reset_is_a_reset_and_a_close_is_a_close(merchant: Merchant) -> None:
+async def test_reset_sends_rst_and_close_sends_fin(merchant: Merchant) -> None:
     closing = merchant.seal("SyncLinkage", body_of("SyncLinkage", userId=f"{USER_ID}+CLOSE"))
     assert await received(merchant, closing) == b""
     resetting = merchant.seal("SyncLinkage", body_of("SyncLinkage", userId=f"{USER_ID}+RESET"))
@@ -235,20 +231,20 @@ async def test_a_reset_is_a_reset_and_a_close_is_a_close(merchant: Merchant) -> 
         await received(merchant, resetting)
 
 
-async def test_a_truncated_answer_announces_more_than_it_sends(merchant: Merchant) -> None:
+async def test_truncated_response_announces_more_than_it_sends(merchant: Merchant) -> None:
     sealed = merchant.seal("SyncLinkage", body_of("SyncLinkage", userId=f"{USER_ID}+TRUNCATE"))
     head, _, body = (await received(merchant, sealed)).partition(b"\r\n\r\n")
     (announced,) = (line for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:"))
     assert 0 < len(body) < int(announced.split(b":")[1])
 
 
-async def test_two_signatures_are_two_lines(merchant: Merchant) -> None:
+async def test_two_signatures_are_two_headers(merchant: Merchant) -> None:
     sealed = merchant.seal("SyncLinkage", body_of("SyncLinkage", userId=f"{USER_ID}+TWO_SIGNATURES"))
     reply = await merchant.send(sealed)
     assert [name for name, _ in reply.headers].count("Signature") == 2
 
 
-async def test_a_huge_answer_is_signed_and_over_the_limit(merchant: Merchant) -> None:
+async def test_huge_response_is_signed_and_over_the_limit(merchant: Merchant) -> None:
     reply = await merchant.send(merchant.seal("BindAccount", body_of("BindAccount", userId="1+HUGE")))
     assert len(reply.body) > 256 * 1024
     assert reply.json()["signature"]
@@ -256,7 +252,7 @@ async def test_a_huge_answer_is_signed_and_over_the_limit(merchant: Merchant) ->
 
 @pytest.mark.parametrize("api", APIS)
 @pytest.mark.parametrize("suffix", ["HANG", "RESET", "CLOSE", "TRUNCATE", "UNSIGNED", "BAD_SIGNATURE"])
-async def test_after_doubt_the_same_id_learns_the_first_answer_and_nothing_happens_twice(
+async def test_repeat_after_a_lost_response_gets_the_first_result_with_one_effect(
     merchant: Merchant, api: str, suffix: str
 ) -> None:
     body = body_of(api, userId=f"{USER_ID}+{suffix}")
@@ -269,7 +265,7 @@ async def test_after_doubt_the_same_id_learns_the_first_answer_and_nothing_happe
     assert await merchant.effects(api) == 1
 
 
-async def test_a_reset_works_over_many_connections_at_once(merchant: Merchant) -> None:
+async def test_reset_works_on_many_connections_concurrently(merchant: Merchant) -> None:
     async def one(number: int) -> Any:
         body = body_of("SyncLinkage", f"req-{number}", userId=f"{USER_ID}+RESET")
         return await merchant.call("SyncLinkage", body)
@@ -278,36 +274,36 @@ async def test_a_reset_works_over_many_connections_at_once(merchant: Merchant) -
     assert {type(outcome) for outcome in outcomes} == {errors.ConnectionLost}
 
 
-def test_the_table_tells_where_a_row_applies() -> None:
+def test_table_names_the_apis_of_each_row() -> None:
     rows = {row["name"]: row for row in table()}
     assert rows["PLAIN"]["apis"] == ["SyncLinkage"]
     assert rows["HANG"] == {
         "name": "HANG",
-        "does": "never answers; closes after 60 s",
+        "does": "sends no response; closes the connection after 60 s",
         "takes_effect": True,
         "apis": ["SyncLinkage", "BindAccount"],
     }
 
 
-def test_the_documentation_shows_the_table_row_by_row() -> None:
+def test_documentation_has_every_row_of_the_table() -> None:
     page = PAGE.read_text("utf-8")
     for name, fault in FAULTS.items():
         if name not in RESULT_CODES:
-            applies = "SyncLinkage" if fault.header_signed_only else "both"
+            applies = "both" if fault.applies_to(APIS["BindAccount"]) else "SyncLinkage"
             effect = "yes" if fault.takes_effect else "no"
             assert f"| `+{name}` | {fault.does} | {effect} | {applies} |" in page
     for code, (status, _) in RESULT_CODES.items():
-        assert f"| `+{code}` | answers {status} {code} | no | both |" in page
+        assert f"| `+{code}` | returns {status} {code} | no | both |" in page
 
 
-def test_the_ordinary_answer_has_no_name() -> None:
+def test_response_without_a_fault_has_no_name() -> None:
     assert find_fault("").takes_effect
 
 
 async def connected(
     merchant: Merchant, sealed: SealedRequest
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """Send a request over a socket of one's own."""
+    """Send a request on a new socket."""
     host, _, port = merchant.url.removeprefix("http://").partition(":")
     reader, writer = await asyncio.open_connection(host, int(port), family=socket.AF_INET)
     headers = (*sealed.headers, ("Host", host), ("Content-Length", str(len(sealed.body))))
@@ -318,7 +314,7 @@ async def connected(
 
 
 async def received(merchant: Merchant, sealed: SealedRequest) -> bytes:
-    """Return all that comes until the other side closes."""
+    """Return all received bytes until the other side closes."""
     reader, writer = await connected(merchant, sealed)
     try:
         return await reader.read()

@@ -1,4 +1,4 @@
-"""What was signed instead of what should have been is recognised, and said."""
+"""The sandbox recognises which wrong content was signed, and names it."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from tests.sandbox.callers import (
 from tests.sandbox.tampering import BIND, SYNC, refused, result_of, signature_line, with_header
 
 
-async def test_what_was_signed_instead_is_recognised_over_headers(
+async def test_wrong_signed_content_of_a_header_signed_request_is_recognised(
     merchant: Merchant, ring: KeyRing
 ) -> None:
     sealed = merchant.seal(SYNC, sync_body())
     time = header_values(sealed.headers, "Request-Time")[0]
     content = header_signed.content_to_sign(sealed.path, CLIENT_ID, time, sealed.body)
     for instead, says in (
-        (sealed.body, "it covers the body alone"),
+        (sealed.body, "it covers the body only"),
         (content + b"\n", "it covers a line break after the content"),
-        (content.replace(b"\n", b"\r\n"), "it covers CR LF in place of the line feed"),
+        (content.replace(b"\n", b"\r\n"), "it covers CR LF instead of LF"),
     ):
         line = header_text.signature_header("1", crypto.sign(ring.merchant, instead))
         message = await refused(merchant, SYNC, with_header(sealed, "Signature", line), "INVALID_SIGNATURE")
@@ -43,7 +43,7 @@ async def test_what_was_signed_instead_is_recognised_over_headers(
 
 async def test_signing_before_encrypting_is_recognised(merchant: Merchant, ring: KeyRing) -> None:
     body = sync_body()
-    sealed = merchant.but(encrypt_requests=True).seal(SYNC, body)
+    sealed = merchant.encrypting().seal(SYNC, body)
     plain = write_json(body)
     time = header_values(sealed.headers, "Request-Time")[0]
     content = header_signed.content_to_sign(sealed.path, CLIENT_ID, time, plain)
@@ -65,7 +65,7 @@ async def test_signing_the_path_without_its_query_is_recognised(ring: KeyRing) -
         assert result_of(SYNC, reply)["resultMessage"].endswith("it covers the path without its query")
 
 
-async def test_the_key_of_another_version_is_recognised(ring: KeyRing, tmp_path: Path) -> None:
+async def test_key_of_another_version_is_recognised(ring: KeyRing, tmp_path: Path) -> None:
     other = write_public(tmp_path / "other.pem", rsa.generate_private_key(65537, 2048).public_key())
     files = f"2={other},1={ring.merchant_file}"
     async with (
@@ -78,15 +78,13 @@ async def test_the_key_of_another_version_is_recognised(ring: KeyRing, tmp_path:
         assert result_of(SYNC, reply)["resultMessage"].endswith("made with the key of keyVersion 1")
 
 
-async def test_what_was_signed_instead_is_recognised_in_an_envelope(
-    merchant: Merchant, ring: KeyRing
-) -> None:
+async def test_wrong_signed_content_of_an_envelope_is_recognised(merchant: Merchant, ring: KeyRing) -> None:
     sealed = merchant.seal(BIND, bind_body(merchantAccountId="商戶"))
     request = json.loads(sealed.body)["request"]
     content = write_json(request)
     spaced = json.dumps(request)
     for sent, instead, says in (
-        (content, b'{"request":' + content + b"}", "it covers the object around request"),
+        (content, b'{"request":' + content + b"}", "it covers the outer object"),
         (content, write_json(request["body"]), "it covers the body without the head"),
         (spaced.encode(), content, "it covers compact JSON"),
         (content, spaced.encode(), "it covers JSON with spaces"),

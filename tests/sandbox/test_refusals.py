@@ -1,4 +1,4 @@
-"""What is refused before the wallet sees it, and how precisely the sandbox says why."""
+"""Requests that are rejected before they reach the wallet, and the exact reasons."""
 
 from __future__ import annotations
 
@@ -15,8 +15,18 @@ from clients.alipayhk.wire.endpoint import Encryption
 from clients.alipayhk.wire.errors import ResultError, Unsigned
 from clients.alipayhk.wire.messages import header_values
 from clients.alipayhk.wire.protocols import header_signed, header_text
+from clients.alipayhk.wire.protocols.envelope_signed import EnvelopeSigned
 from sandbox.apis import APIS
-from tests.sandbox.callers import CLIENT_ID, PATHS, KeyRing, Merchant, bind_body, body_of, sync_body
+from tests.sandbox.callers import (
+    CLIENT_ID,
+    FUNCTION,
+    PATHS,
+    KeyRing,
+    Merchant,
+    bind_body,
+    body_of,
+    sync_body,
+)
 from tests.sandbox.tampering import (
     BIND,
     SYNC,
@@ -34,15 +44,13 @@ from tests.sandbox.tampering import (
     [
         (lambda line: line + "=", "not base64"),
         (lambda line: "nonsense", "the header Signature is not key=value pairs"),
-        (lambda line: line.replace("RSA256", "ECC224"), "another algorithm than RSA256"),
+        (lambda line: line.replace("RSA256", "ECC224"), "an algorithm other than RSA256"),
         (lambda line: line.partition("signature=")[0] + "signature=%21", "not base64"),
         (lambda line: line.partition("signature=")[0] + "signature=QUJD", "length of the key's modulus"),
         (lambda line: line.partition(",signature=")[0], "length of the key's modulus"),
     ],
 )
-async def test_a_bad_signature_header_is_told_what_is_wrong_with_it(
-    merchant: Merchant, edit: Any, says: str
-) -> None:
+async def test_fault_of_a_bad_signature_header_is_named(merchant: Merchant, edit: Any, says: str) -> None:
     sealed = merchant.seal(SYNC, sync_body())
     sealed = with_header(sealed, "Signature", edit(signature_line(sealed)))
     message = await refused(merchant, SYNC, sealed, "INVALID_SIGNATURE")
@@ -50,8 +58,8 @@ async def test_a_bad_signature_header_is_told_what_is_wrong_with_it(
 
 
 @pytest.mark.parametrize("name", ["Client-Id", "Request-Time", "Signature"])
-@pytest.mark.parametrize(("count", "says"), [(0, "absent"), (2, "there more than once")])
-async def test_a_header_that_is_not_there_once_is_named(
+@pytest.mark.parametrize(("count", "says"), [(0, "absent"), (2, "repeated")])
+async def test_absent_or_repeated_header_is_named(
     merchant: Merchant, name: str, count: int, says: str
 ) -> None:
     sealed = merchant.seal(SYNC, sync_body())
@@ -62,15 +70,17 @@ async def test_a_header_that_is_not_there_once_is_named(
         assert f"<{name}>" in (await merchant.latest())["content_to_sign"]
 
 
-async def test_an_unknown_key_version_is_no_key_and_the_known_ones_are_named(merchant: Merchant) -> None:
+async def test_unknown_key_version_is_key_not_found_and_the_known_ones_are_named(
+    merchant: Merchant,
+) -> None:
     sealed = merchant.seal(SYNC, sync_body())
     line = signature_line(sealed).replace("keyVersion=1", "keyVersion=7")
     message = await refused(merchant, SYNC, with_header(sealed, "Signature", line), "KEY_NOT_FOUND")
-    assert message.endswith("a keyVersion that is not known; known keyVersions: 1")
+    assert message.endswith("an unknown keyVersion; known keyVersions: 1")
 
 
 @pytest.mark.parametrize("api", APIS)
-async def test_a_changed_body_does_not_match_and_the_expected_content_is_shown(
+async def test_changed_body_does_not_match_and_the_expected_content_is_logged(
     merchant: Merchant, api: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "sandbox")
@@ -85,7 +95,9 @@ async def test_a_changed_body_does_not_match_and_the_expected_content_is_shown(
 
 
 @pytest.mark.parametrize("api", APIS)
-async def test_the_client_reads_a_refused_signature_as_a_claim(merchant: Merchant, api: str) -> None:
+async def test_client_reads_the_rejection_of_a_signature_as_an_unverified_code(
+    merchant: Merchant, api: str
+) -> None:
     strangers = replace(merchant.endpoints[api].keys, signing=rsa.generate_private_key(65537, 2048))
     with pytest.raises(Unsigned) as raised:
         await merchant.but(keys=strangers).call(api, body_of(api))
@@ -93,7 +105,7 @@ async def test_the_client_reads_a_refused_signature_as_a_claim(merchant: Merchan
 
 
 @pytest.mark.parametrize("api", APIS)
-async def test_another_client_id_is_refused_signed_when_its_signature_verifies(
+async def test_other_client_id_gets_a_signed_rejection_if_its_signature_verifies(
     merchant: Merchant, api: str
 ) -> None:
     with pytest.raises(ResultError) as raised:
@@ -103,7 +115,7 @@ async def test_another_client_id_is_refused_signed_when_its_signature_verifies(
 
 
 @pytest.mark.parametrize("api", APIS)
-async def test_another_client_id_is_refused_unsigned_when_its_signature_does_not(
+async def test_other_client_id_gets_an_unsigned_rejection_if_its_signature_does_not_verify(
     merchant: Merchant, api: str
 ) -> None:
     sealed = merchant.but(client_id="SOMEBODY").seal(api, body_of(api))
@@ -115,12 +127,15 @@ async def test_another_client_id_is_refused_unsigned_when_its_signature_does_not
 @pytest.mark.parametrize(
     ("body", "says"),
     [
-        (b"", "the body cannot be cut into members"),
-        (b"[]", "the body cannot be cut into members"),
+        (b"", "the body cannot be split into members"),
+        (b"[]", "the body cannot be split into members"),
         (b"{}", "the envelope has no member request"),
         (b'{"request":{}}', "the envelope has no member signature"),
         (b'{"signature":"QUJD"}', "the envelope has no member request"),
-        (b'{"request":{},"request":{},"signature":"QUJD"}', "two members of the envelope have one name"),
+        (
+            b'{"request":{},"request":{},"signature":"QUJD"}',
+            "two members of the envelope have the same name",
+        ),
         (b'{"request":{},"signature":"!"}', "the signature is not base64"),
         (b'{"request":{},"signature":7}', "the signature is not base64"),
         (b'{"request":{},"signature":tru}', "the signature is not base64"),
@@ -128,7 +143,7 @@ async def test_another_client_id_is_refused_unsigned_when_its_signature_does_not
         (b'{"request":{"head":[]},"signature":"QUJD"}', "length of the key's modulus"),
     ],
 )
-async def test_an_envelope_that_cannot_be_verified_is_told_why(
+async def test_reason_for_an_unverifiable_envelope_is_named(
     merchant: Merchant, body: bytes, says: str
 ) -> None:
     sealed = replace(merchant.seal(BIND, bind_body()), body=body)
@@ -136,11 +151,12 @@ async def test_an_envelope_that_cannot_be_verified_is_told_why(
 
 
 @pytest.mark.parametrize("changes", [{"function": "alipay.intl.other"}, {"version": "9.0.0"}])
-async def test_another_function_or_version_is_another_api(
+async def test_other_function_or_version_is_invalid_api(
     merchant: Merchant, changes: dict[str, str]
 ) -> None:
-    # The client cannot take such an answer for its own, so the bytes are looked at.
-    reply = await merchant.send(merchant.but(**changes).seal(BIND, bind_body()))
+    # The client refuses such a response, so check its bytes.
+    protocol = replace(EnvelopeSigned(FUNCTION, "1.0.0"), **changes)
+    reply = await merchant.send(merchant.but(protocol=protocol).seal(BIND, bind_body()))
     assert reply.json()["signature"]
     assert result_of(BIND, reply)["resultCode"] == "INVALID_API"
     (name,) = changes
@@ -174,7 +190,7 @@ async def test_json_and_text_are_acceptable(merchant: Merchant, media_type: str)
     assert result_of(SYNC, await merchant.send(sealed))["resultStatus"] == "S"
 
 
-async def test_a_path_without_an_api_is_not_found_and_those_with_one_are_named(merchant: Merchant) -> None:
+async def test_path_without_an_api_is_not_found_and_the_served_paths_are_named(merchant: Merchant) -> None:
     reply = await merchant.http("POST", "/sandbox/binding/sync?x=1", data=b"{}")
     assert reply.status == 404
     assert all(path in reply.body.decode() for path in PATHS.values())
@@ -182,9 +198,7 @@ async def test_a_path_without_an_api_is_not_found_and_those_with_one_are_named(m
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT"])
-async def test_a_path_under_the_console_without_a_page_is_not_found(
-    merchant: Merchant, method: str
-) -> None:
+async def test_console_path_without_a_page_is_not_found(merchant: Merchant, method: str) -> None:
     assert (await merchant.http(method, "/__sandbox/nothing")).status == 404
 
 
@@ -202,7 +216,9 @@ async def test_a_body_of_256_kib_is_read_and_one_byte_more_is_too_large(
 
 
 @pytest.mark.parametrize("api", APIS)
-async def test_a_violation_is_answered_signed_and_names_every_member(merchant: Merchant, api: str) -> None:
+async def test_violations_get_a_signed_response_that_names_every_member(
+    merchant: Merchant, api: str
+) -> None:
     body = body_of(api, userId="2" * 65, nickname="Tai Man")
     with pytest.raises(ResultError) as raised:
         await merchant.call(api, body)
@@ -227,11 +243,11 @@ async def test_a_request_time_without_offset_is_an_illegal_parameter(
 @pytest.mark.parametrize(
     ("body", "says"),
     [
-        (b"[]", "the body, as it came, cannot be read: not a JSON object"),
-        (b'{"a":1,"a":2}', "the body, as it came, cannot be read: two members have one name"),
+        (b"[]", "the body, as received, cannot be read: not a JSON object"),
+        (b'{"a":1,"a":2}', "the body, as received, cannot be read: two members have the same name"),
     ],
 )
-async def test_a_signed_body_that_cannot_be_read_is_told_why(
+async def test_reason_for_an_unreadable_signed_body_is_named(
     merchant: Merchant, ring: KeyRing, body: bytes, says: str
 ) -> None:
     reply = await merchant.send(signed(merchant, ring, body))
@@ -243,10 +259,10 @@ HUGE = {"1e999": b"1e999", "-1e999": b"-1e999", "5000 digits": b"1" * 5000}
 
 
 @pytest.mark.parametrize("huge", HUGE.values(), ids=HUGE)
-async def test_a_signed_number_that_is_too_large_is_told_so(
+async def test_signed_number_that_is_too_large_is_named_as_the_reason(
     merchant: Merchant, ring: KeyRing, huge: bytes
 ) -> None:
-    says = "the body, as it came, cannot be read: a number is too large"
+    says = "the body, as received, cannot be read: a number is too large"
     bodies = [signed(merchant, ring, b'{"requestId":' + huge + b"}")]
     envelopes = (b'{"head":{"reqMsgId":HUGE},"body":{}}', b'{"head":{"function":"f"},"body":{"a":[HUGE]}}')
     for content in envelopes:
@@ -261,14 +277,16 @@ async def test_a_signed_number_that_is_too_large_is_told_so(
 
 
 @pytest.mark.parametrize("huge", HUGE.values(), ids=HUGE)
-async def test_a_number_that_is_too_large_beside_a_bad_signature_is_a_bad_signature(
+async def test_too_large_number_with_a_bad_signature_is_invalid_signature(
     merchant: Merchant, huge: bytes
 ) -> None:
     body = b'{"request":{"head":{"reqMsgId":' + huge + b'},"body":{}},"signature":"QUJD"}'
     await refused(merchant, BIND, replace(merchant.seal(BIND, bind_body()), body=body), "INVALID_SIGNATURE")
 
 
-async def test_a_signed_envelope_without_a_body_is_told_so(merchant: Merchant, ring: KeyRing) -> None:
+async def test_signed_envelope_without_a_body_is_named_as_the_reason(
+    merchant: Merchant, ring: KeyRing
+) -> None:
     content = json.dumps({"head": {"clientId": CLIENT_ID, "reqMsgId": "m"}}).encode()
     body = sealed_content(ring, content)
     reply = await merchant.send(replace(merchant.seal(BIND, bind_body()), body=body))
@@ -276,26 +294,26 @@ async def test_a_signed_envelope_without_a_body_is_told_so(merchant: Merchant, r
     assert reply.json()["response"]["head"]["reqMsgId"] == "m"
 
 
-async def test_an_encrypted_refusal_is_encrypted_when_it_is_signed(merchant: Merchant) -> None:
-    caller = merchant.but(encrypt_requests=True, encrypted_answers_only=True)
+async def test_signed_rejection_of_an_encrypted_request_is_encrypted(merchant: Merchant) -> None:
+    caller = merchant.encrypting(strictly=True)
     with pytest.raises(ResultError) as raised:
         await caller.call(SYNC, sync_body(bizTime="soon"))
     assert raised.value.result.message == "bizTime: must be a number of milliseconds"
 
 
-async def test_a_body_that_cannot_be_decrypted_is_told_so(merchant: Merchant) -> None:
+async def test_undecryptable_body_is_named_as_the_reason(merchant: Merchant) -> None:
     other = Encryption(profile=EncryptionProfile(aes_mode="CBC"))
-    reply = await merchant.send(
-        merchant.but(encrypt_requests=True, encryption=other).seal(SYNC, sync_body())
-    )
+    reply = await merchant.send(merchant.encrypting(other).seal(SYNC, sync_body()))
     entry = await merchant.latest()
     assert entry["verdict"].startswith("PARAM_ILLEGAL: the body")
     assert reply.header("Encrypt")
 
 
-async def test_a_body_that_decrypts_to_no_json_is_told_so(merchant: Merchant, ring: KeyRing) -> None:
-    endpoint = merchant.endpoints[SYNC]
-    line, text = header_signed.encrypt_body(endpoint, b"not JSON", lambda count: b"\x07" * count)
+async def test_body_that_does_not_decrypt_to_json_is_named_as_the_reason(
+    merchant: Merchant, ring: KeyRing
+) -> None:
+    keys = merchant.endpoints[SYNC].keys
+    line, text = header_signed.encrypt_body(Encryption(), keys, b"not JSON")
     await merchant.send(signed(merchant, ring, text, ("Encrypt", line)))
     entry = await merchant.latest()
     assert entry["verdict"] == ("PARAM_ILLEGAL: the body, decrypted, cannot be read: not JSON in UTF-8")
@@ -309,14 +327,14 @@ async def test_a_body_that_decrypts_to_no_json_is_told_so(merchant: Merchant, ri
         (("a=b", "a=b"), "there is more than one header Encrypt"),
     ],
 )
-async def test_a_bad_encrypt_header_is_told_so(
+async def test_bad_encrypt_header_is_named_as_the_reason(
     merchant: Merchant, ring: KeyRing, lines: tuple[str, ...], says: str
 ) -> None:
     await merchant.send(signed(merchant, ring, b"QUJD", *(("Encrypt", line) for line in lines)))
     assert says in (await merchant.latest())["verdict"]
 
 
-async def test_the_bytes_that_came_are_verified_even_when_they_say_they_are_packed(
+async def test_received_bytes_are_verified_without_decompression(
     merchant: Merchant,
 ) -> None:
     sealed = merchant.seal(SYNC, sync_body())

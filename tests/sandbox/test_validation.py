@@ -1,4 +1,4 @@
-"""The strict check of members: each violation names its member, and never a value."""
+"""The strict check of members: each violation names its member and quotes no value."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ HEAD_MEMBERS = {
 }
 
 
-def test_what_is_documented_is_accepted() -> None:
+def test_documented_members_are_accepted() -> None:
     assert sync_linkage_violations(sync_body()) == []
     every: dict[str, Any] = {"bindingTargetType": "PHONE", "bindingTarget": "85291234567", "expiryTime": 0}
     assert sync_linkage_violations(sync_body(externalBindingId="b", **every)) == []
@@ -124,21 +124,21 @@ def test_a_violation_of_a_linkage_names_the_member(changes: dict[str, object], s
             {"source": "BY_TEMPLATE"},
             [
                 "accountInfo: required when source is BY_TEMPLATE",
-                "accountId: has no value when source is BY_TEMPLATE",
+                "accountId: must be absent when source is BY_TEMPLATE",
             ],
         ),
-        ({"accountInfo": {}}, ["accountInfo: must be a string that holds a JSON object"]),
-        ({"accountInfo": "[]"}, ["accountInfo: must be a string that holds a JSON object"]),
-        ({"accountInfo": "{}"}, ["accountInfo: must hold formCode, a string, and formValue, an object"]),
+        ({"accountInfo": {}}, ["accountInfo: must be a string that contains a JSON object"]),
+        ({"accountInfo": "[]"}, ["accountInfo: must be a string that contains a JSON object"]),
+        ({"accountInfo": "{}"}, ["accountInfo: must contain formCode, a string, and formValue, an object"]),
         (
             {"accountInfo": '{"formCode":"","formValue":{"a":1}}'},
-            ["accountInfo: formValue must hold strings"],
+            ["accountInfo: formValue must contain strings only"],
         ),
         ({"userId": None}, ["openId, userId: one of them is required"]),
         ({"timestamp": 1780849297416}, ["timestamp: must be a string of milliseconds"]),
         ({"timestamp": "253402300800000"}, ["timestamp: must be a string of milliseconds"]),
         ({"timestamp": "-1"}, ["timestamp: must be a string of milliseconds"]),
-        ({"extendInfo": "[]"}, ["extendInfo: must be a string that holds a JSON object"]),
+        ({"extendInfo": "[]"}, ["extendInfo: must be a string that contains a JSON object"]),
         ({"merchantId": "1"}, ["merchantId: not a member"]),
     ],
 )
@@ -153,5 +153,5 @@ def test_a_time_of_a_head_has_an_offset(time: object) -> None:
     ]
 
 
-def test_every_violation_is_found_at_once() -> None:
+def test_all_violations_are_found() -> None:
     assert len(sync_linkage_violations({})) == len([rule for rule in SYNC_LINKAGE if rule.required]) + 1

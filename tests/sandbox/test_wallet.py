@@ -1,4 +1,4 @@
-"""What the wallet remembers: once per request id, in the order of bizTime, within bounds."""
+"""The wallet's data: one effect per request id, updates in the order of bizTime, bounded memory."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ T0 = 1_716_331_341_000
 
 
 class Clock:
-    """A clock that is set by hand."""
+    """A clock that the test sets."""
 
     def __init__(self) -> None:
         self.time = datetime.fromtimestamp(T0 / 1000, UTC)
 
     def __call__(self) -> datetime:
-        """Tell the time."""
+        """Return the time."""
         return self.time
 
 
@@ -56,7 +56,7 @@ def test_bind_binds_and_unbind_unbinds(wallet: Wallet) -> None:
     assert counts(wallet)["SyncLinkage"]["2"] == {"effects": 1, "repeats": 0}
 
 
-def test_unbind_of_what_is_not_bound_fails(wallet: Wallet) -> None:
+def test_unbind_of_an_unbound_linkage_fails(wallet: Wallet) -> None:
     assert code(wallet, "1", operateType="UNBIND") == "PROCESS_FAIL"
     code(wallet, "2")
     code(wallet, "3", operateType="UNBIND")
@@ -64,34 +64,34 @@ def test_unbind_of_what_is_not_bound_fails(wallet: Wallet) -> None:
     assert counts(wallet)["SyncLinkage"]["4"] == {"effects": 0, "repeats": 0}
 
 
-def test_a_repeated_request_id_gets_its_first_answer_and_has_one_effect(wallet: Wallet) -> None:
+def test_repeated_request_id_gets_its_first_result_and_has_one_effect(wallet: Wallet) -> None:
     first = wallet.sync_linkage("1", sync_body("1"))
     code(wallet, "2", operateType="UNBIND", bizTime=T0 + 1)
     again = wallet.sync_linkage("1", sync_body("1"))
     assert again.result == first.result
-    assert again.note == "the request id is known: its first answer is given again"
+    assert again.note == "the request id is known, so its first result is returned"
     assert [linkage["bound"] for linkage in linkages(wallet)] == [False]
     assert counts(wallet)["SyncLinkage"]["1"] == {"effects": 1, "repeats": 1}
 
 
-def test_a_failure_is_repeated_too(wallet: Wallet) -> None:
+def test_repeated_request_id_gets_its_first_failure(wallet: Wallet) -> None:
     code(wallet, "1", operateType="UNBIND")
     code(wallet, "2")
     assert code(wallet, "1", operateType="UNBIND") == "PROCESS_FAIL"
 
 
-def test_a_known_request_id_with_other_content_is_noticed_and_has_no_effect(wallet: Wallet) -> None:
+def test_known_request_id_with_other_content_is_noted_and_has_no_effect(wallet: Wallet) -> None:
     code(wallet, "1")
     again = wallet.sync_linkage("1", sync_body("1", userId="2160000000000002"))
     assert again.result.status == "S"
-    assert again.note.endswith("although the content is another one")
+    assert again.note.endswith("although the content differs")
     assert len(linkages(wallet)) == 1
 
 
-def test_the_order_of_members_is_not_other_content(wallet: Wallet) -> None:
+def test_other_order_of_members_is_the_same_content(wallet: Wallet) -> None:
     code(wallet, "1")
     again = wallet.sync_linkage("1", dict(reversed(sync_body("1").items())))
-    assert again.note == "the request id is known: its first answer is given again"
+    assert again.note == "the request id is known, so its first result is returned"
 
 
 def test_the_two_apis_have_their_own_request_ids(wallet: Wallet) -> None:
@@ -99,7 +99,7 @@ def test_the_two_apis_have_their_own_request_ids(wallet: Wallet) -> None:
     assert wallet.sync_linkage("1", sync_body("1")).effects == 1
 
 
-def test_an_older_biz_time_is_answered_s_and_overwrites_nothing(wallet: Wallet) -> None:
+def test_older_biz_time_gets_s_and_changes_nothing(wallet: Wallet) -> None:
     code(wallet, "1", bizTime=T0 + 1, externalBindingId="new")
     assert code(wallet, "2", bizTime=T0, externalBindingId="old", operateType="UNBIND") == "SUCCESS"
     (linkage,) = linkages(wallet)
@@ -122,13 +122,13 @@ def test_the_same_biz_time_overwrites(wallet: Wallet) -> None:
         {"bindingTargetType": "CARD", "bindingTarget": "1"},
     ],
 )
-def test_each_part_of_a_linkage_makes_another_one(wallet: Wallet, changes: dict[str, object]) -> None:
+def test_each_part_of_a_linkage_distinguishes_linkages(wallet: Wallet, changes: dict[str, object]) -> None:
     code(wallet, "1")
     code(wallet, "2", **changes)
     assert len(linkages(wallet)) == 2
 
 
-def test_the_external_binding_id_and_an_empty_target_make_no_other_linkage(wallet: Wallet) -> None:
+def test_external_binding_id_and_empty_target_do_not_distinguish_linkages(wallet: Wallet) -> None:
     code(wallet, "1")
     code(wallet, "2", externalBindingId="b", bindingTarget="")
     assert len(linkages(wallet)) == 1
@@ -167,14 +167,14 @@ def test_an_account_without_a_sub_merchant_names_none(wallet: Wallet) -> None:
     assert "subMerchantId" not in info["merchant"]
 
 
-def test_a_repeated_message_id_gets_its_first_answer(wallet: Wallet) -> None:
+def test_repeated_message_id_gets_its_first_result(wallet: Wallet) -> None:
     first = wallet.bind_account("m-1", bind_body())
     again = wallet.bind_account("m-1", bind_body())
     assert (again.result, again.members) == (first.result, first.members)
     assert counts(wallet)["BindAccount"]["m-1"] == {"effects": 1, "repeats": 1}
 
 
-def test_an_account_that_is_bound_already_needs_no_binding(wallet: Wallet) -> None:
+def test_account_bound_before_has_need_bind_false(wallet: Wallet) -> None:
     wallet.bind_account("m-1", bind_body())
     assert wallet.bind_account("m-2", bind_body()).members["needBind"] == "false"
     assert wallet.bind_account("m-3", bind_body(userId="2")).members["needBind"] == "true"
@@ -190,7 +190,7 @@ def test_the_same_form_finds_the_same_account(wallet: Wallet) -> None:
     assert second.members["needBind"] == "false"
 
 
-def test_memory_is_bounded_and_the_oldest_goes_first(clock: Clock) -> None:
+def test_memory_is_bounded_and_the_oldest_entries_are_deleted_first(clock: Clock) -> None:
     wallet = Wallet(clock, remembered_max=3)
     for number in range(5):
         code(wallet, f"r-{number}", userId=f"u-{number}")
@@ -200,7 +200,7 @@ def test_memory_is_bounded_and_the_oldest_goes_first(clock: Clock) -> None:
     assert sum(len(ids) for ids in counts(wallet).values()) == 3
 
 
-def test_reset_forgets_everything(wallet: Wallet) -> None:
+def test_reset_deletes_everything(wallet: Wallet) -> None:
     code(wallet, "1")
     wallet.bind_account("m-1", bind_body())
     wallet.reset()

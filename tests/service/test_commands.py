@@ -224,13 +224,14 @@ def test_generate_writes_a_key_pair_to_three_files(tmp_path: Path, capsys: Captu
     assert one_line.count(b"\n") == 1
 
 
-def test_a_key_is_never_overwritten(tmp_path: Path, capsys: Captured) -> None:
-    path = tmp_path / "signing.key.pem"
+@pytest.mark.parametrize("name", ["signing.key.pem", "signing.pub.b64"])
+def test_a_key_is_never_overwritten(tmp_path: Path, capsys: Captured, name: str) -> None:
+    path = tmp_path / name
     path.write_text("precious")
     assert main(["keys", "generate", str(tmp_path)]) == 73
     assert path.read_text() == "precious"
     assert capsys.readouterr().err == f"alipayhk-gateway: {path}: File exists\n"
-    assert [file.name for file in tmp_path.iterdir()] == ["signing.key.pem"]
+    assert [file.name for file in tmp_path.iterdir()] == [name], "the pair is not half made"
 
 
 def test_a_directory_that_fails_to_be_created_is_reported(tmp_path: Path, capsys: Captured) -> None:
@@ -288,7 +289,7 @@ def test_an_unusable_key_file_is_reported_with_exit_78(
     for path, reason in (
         (tmp_path / "absent", "cannot be read: No such file or directory"),
         (text, "is neither PEM nor base64 DER"),
-        (curve, "holds a key that is not RSA"),
+        (curve, "contains a key that is not an RSA key"),
         (ring.encrypted, "is encrypted with a passphrase, which is not supported"),
     ):
         assert main(["keys", "inspect", str(path)]) == 78

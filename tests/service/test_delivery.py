@@ -19,7 +19,7 @@ from clients.alipayhk.wire import errors
 from clients.alipayhk.wire.endpoint import Endpoint
 from clients.alipayhk.wire.keys import Keys
 from clients.alipayhk.wire.messages import VerifiedResponse
-from clients.alipayhk.wire.protocols import HEADER_SIGNED
+from clients.alipayhk.wire.protocols.header_signed import HeaderSigned
 from service.credentials.callers import Caller
 from service.ledger import State
 from service.outcomes.call import Call
@@ -94,7 +94,7 @@ def make(keys: Keys) -> Make:
     """Return a function that makes a Sender."""
     endpoint = Endpoint(
         api="SyncLinkage",
-        protocol=HEADER_SIGNED,
+        protocol=HeaderSigned(),
         base_url="https://open.alipay.hk",
         path="/sync",
         client_id="C",

@@ -274,13 +274,13 @@ KEY_FILE_FAULTS: Final = {
     "1={public},": "must be version=path,version=path",
     "1 ={public}": "must be version=path,version=path",
     "1={public},1={public}": "names version 1 twice",
-    "1={private}": "version 1 holds a private key where a public key is needed",
+    "1={private}": "version 1 contains a private key, but a public key is needed",
     "1=/nowhere,2=/nowhere": (
         "version 1 cannot be read: No such file or directory; "
         "version 2 cannot be read: No such file or directory"
     ),
     "x,y,1={private},1={public},1={public}": (
-        "must be version=path,version=path; version 1 holds a private key where a public key is needed; "
+        "must be version=path,version=path; version 1 contains a private key, but a public key is needed; "
         "names version 1 twice"
     ),
 }
@@ -295,7 +295,7 @@ def test_each_fault_of_key_files_is_named_once(ring: KeyRing, text: str, fault: 
 
 def test_public_and_encrypted_keys_are_no_private_keys(ring: KeyRing) -> None:
     for path, fault in (
-        (ring.public, "holds a public key where a private key is needed"),
+        (ring.public, "contains a public key, but a private key is needed"),
         (ring.encrypted, "is encrypted with a passphrase, which is not supported"),
     ):
         with pytest.raises(ValueError, match=fault):

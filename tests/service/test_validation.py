@@ -228,7 +228,7 @@ BIND_ROWS: Final[dict[str, tuple[dict[str, Any], Faults]]] = {
     "extend_info is followed by something": ({"extend_info": "{} {}"}, [not_json("not JSON in UTF-8")]),
     "extend_info has two members of one name": (
         {"extend_info": '{"a":1,"a":2}'},
-        [not_json("two members have one name")],
+        [not_json("two members have the same name")],
     ),
     "extend_info has NaN": ({"extend_info": '{"a":NaN}'}, [not_json("NaN and infinities are not JSON")]),
     "extend_info has a number that is too large": (

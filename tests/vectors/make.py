@@ -1,8 +1,13 @@
-"""Write the golden vectors beside this file: `python tests/vectors/make.py [directory]`.
+"""Write the golden vectors into this directory: `python tests/vectors/make.py [directory]`.
 
-Nothing of `clients` is imported: every step is computed here a second time, from the two protocols'
-descriptions and the primitives alone. One file per case, its members in the order of the steps. A
-wrapped AES key is random under both paddings, so one that is already written stays as long as it opens.
+This module does not import `clients`: it computes every step independently, from the descriptions of the
+two protocols and cryptographic primitives. Each case is one file, with its members in the order of the
+steps. A wrapped AES key is random with both paddings, so an existing one is kept as long as it can be
+unwrapped.
+
+Sources: https://docs.antom.com/ac/ams/digital_signature (header-signed),
+https://docs.alipay.hk/alipayhkdocs/hk/auto_earn/Encrypt_and_decrypt (encryption) and
+https://docs.alipay.hk/alipayhkdocs/hk/a_points_display/pre_sign_string_v1 (envelope-signed).
 """
 
 from __future__ import annotations
@@ -21,7 +26,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 HERE: Final = Path(__file__).resolve().parent
 RANDOM_STEPS: Final = ("wrapped_key", "encrypt_header", "headers")
-"""The steps that differ from one making to the next, in the cases that encrypt."""
+"""The members that are different each time in the encrypted cases."""
 
 Case = dict[str, object]
 
@@ -45,7 +50,7 @@ SUCCESS: Final = '{"result":{"resultCode":"SUCCESS","resultStatus":"S","resultMe
 
 @dataclass(frozen=True)
 class Profile:
-    """How one case is encrypted."""
+    """How a case is encrypted."""
 
     aes_mode: str = "ECB"
     aes_bits: int = 256
@@ -53,7 +58,7 @@ class Profile:
 
 
 def documentation_key() -> rsa.RSAPrivateKey:
-    """Build the key that AlipayHK's pages print from its numbers."""
+    """Return the key that AlipayHK's documentation prints, built from its numbers."""
     numbers = json.loads((HERE / "shared" / "documentation_key.json").read_text("utf-8"))
     n, d, p, q = (int(numbers[name], 16) for name in "ndpq")
     public = rsa.RSAPublicNumbers(numbers["e"], n)
@@ -67,12 +72,12 @@ KEY: Final = documentation_key()
 
 
 def signature_of(content: str) -> str:
-    """Sign as both protocols do, in base64."""
+    """Return the signature of both protocols in base64."""
     return base64.b64encode(KEY.sign(content.encode(), padding.PKCS1v15(), hashes.SHA256())).decode()
 
 
 def encrypted(profile: Profile, plaintext: str) -> str:
-    """Encrypt with the fixed AES key and IV; return the text on the wire."""
+    """Encrypt with the fixed AES key and IV; return the body on the wire."""
     data = plaintext.encode()
     pad = 16 - len(data) % 16
     data += bytes([pad]) * pad
@@ -91,7 +96,7 @@ def key_padding(profile: Profile) -> padding.AsymmetricPadding:
 
 
 def wrapped_key(profile: Profile, written: object) -> str:
-    """Return the wrapped AES key that is already written, or make one."""
+    """Return the wrapped AES key of the existing file, or a new one."""
     aes_key = AES_KEY[: profile.aes_bits // 8]
     if isinstance(written, str):
         try:
@@ -147,7 +152,10 @@ def envelope_signed(
     envelope: str = '{{"{kind}":{content},"signature":"{quoted}"}}',
     opened: str | None = None,
 ) -> Case:
-    """Compute every step of one envelope-signed case; `content` and `envelope` are others' spelling."""
+    """Compute every step of one envelope-signed case.
+
+    `content` and `envelope` are other spellings of the signed content and of the whole body.
+    """
     time_name = "reqTime" if kind == "request" else "respTime"
     head = {"clientId": CLIENT_ID, "function": FUNCTION, "reserve": "{}", time_name: time}
     head |= {"version": VERSION, "reqMsgId": REQ_MSG_ID}
@@ -289,7 +297,7 @@ ENVELOPE_SIGNED: Final[dict[str, dict[str, str]]] = {
 
 
 def make(directory: Path) -> None:
-    """Write both directories of vectors under `directory`."""
+    """Write the vectors of both protocols under `directory`."""
     for protocol, rows in (("header_signed", HEADER_SIGNED), ("envelope_signed", ENVELOPE_SIGNED)):
         (directory / protocol).mkdir(parents=True, exist_ok=True)
         for name, row in rows.items():

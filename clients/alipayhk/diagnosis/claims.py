@@ -1,120 +1,54 @@
-"""What a request says of itself before anything in it is known to be true."""
+"""Read what a received request says about itself, before its signature is verified."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
 
-from ..wire.crypto import CryptoError
-from ..wire.endpoint import Endpoint
-from ..wire.messages import RawRequest, VerifiedRequest, header_values
-from ..wire.protocols import ENVELOPE_SIGNED, HEADER_SIGNED
-from ..wire.protocols.header_signed import REQUEST_TIME, content_to_sign, decrypt_body
-from ..wire.protocols.header_text import header_pairs
-from ..wire.strict_json import JsonError, member_bytes, read_object
+from ..wire.messages import VerifiedRequest
+from ..wire.strict_json import JsonError, read_object
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A request as far as it can be read; empty where it cannot."""
+    """The parts of a request that could be read; a part that could not be read is empty."""
 
     client_id: str = ""
     content: bytes = b""
-    """The exact bytes that its signature should cover."""
+    """The exact bytes that the signature should cover."""
     signature: str = ""
-    """Its signature as it came: base64, perhaps percent-encoded."""
+    """The signature as received: base64, which may be percent-encoded."""
     key_version: str | None = None
-    """The keyVersion that it names; None where it names none."""
+    """The keyVersion in the request; None if it has none."""
     body: Mapping[str, object] = field(default_factory=dict)
     head: Mapping[str, object] = field(default_factory=dict)
     encrypted: bool = False
     decrypted: bytes | None = None
-    """The body in the clear, where it came encrypted and can be decrypted."""
+    """The decrypted body; None if the body is not encrypted or cannot be decrypted."""
     cut_fault: str = ""
-    """Why an envelope cannot be cut into what is signed and its signature; empty when it can."""
+    """Why an envelope cannot be split into signed content and signature; empty if it can."""
+    read_fault: str = ""
+    """Why the body cannot be decrypted or read as a JSON object; empty if it can."""
 
-    def believed(self) -> VerifiedRequest:
-        """Pass for verified, so that a request which is refused can be answered in its own terms."""
+    def as_verified(self) -> VerifiedRequest:
+        """Return the claim as if it were verified: the response to a rejected request repeats its data."""
         return VerifiedRequest(
             client_id=self.client_id, body=self.body, head=self.head, encrypted=self.encrypted
         )
 
 
-def header_signed_claim(endpoint: Endpoint, raw: RawRequest) -> Claim:
-    """Read the headers, and the body under them; a header that is missing shows as `<Its-Name>`."""
-    client_id = next(iter(header_values(raw.headers, "Client-Id")), "")
-    time = next(iter(header_values(raw.headers, REQUEST_TIME)), "") or f"<{REQUEST_TIME}>"
-    pairs = _pairs(next(iter(header_values(raw.headers, "Signature")), ""))
-    encrypt_lines = header_values(raw.headers, "Encrypt")
-    decrypted = _decrypted(endpoint, encrypt_lines[0], raw.body) if encrypt_lines else None
-    return Claim(
-        client_id=client_id,
-        content=content_to_sign(raw.path, client_id or "<Client-Id>", time, raw.body),
-        signature=pairs.get("signature", ""),
-        key_version=pairs.get("keyversion"),
-        body=_object((decrypted or b"") if encrypt_lines else raw.body),
-        encrypted=bool(encrypt_lines),
-        decrypted=decrypted,
-    )
-
-
-def envelope_signed_claim(_: Endpoint, raw: RawRequest) -> Claim:
-    """Cut the envelope, and read what is in it."""
-    try:
-        members = member_bytes(raw.body)
-    except JsonError as error:
-        return Claim(cut_fault=f"the body cannot be cut into members: {error}")
-    cut = dict(members)
-    fault = "two members of the envelope have one name" if len(cut) != len(members) else ""
-    for name in ("signature", "request"):
-        fault = fault if name in cut else f"the envelope has no member {name}"
-    content = cut.get("request", b"")
-    envelope = _object(content)
-    head, body = envelope.get("head"), envelope.get("body")
-    head = head if isinstance(head, dict) else {}
-    client_id = head.get("clientId")
-    return Claim(
-        client_id=client_id if isinstance(client_id, str) else "",
-        content=content,
-        signature=_text(cut.get("signature", b"")),
-        body=body if isinstance(body, dict) else {},
-        head=head,
-        cut_fault=fault,
-    )
-
-
-def _pairs(value: str) -> dict[str, str]:
-    try:
-        return header_pairs(value)
-    except ValueError:
-        return {}
-
-
-def _decrypted(endpoint: Endpoint, encrypt_line: str, body: bytes) -> bytes | None:
-    try:
-        return decrypt_body(endpoint, encrypt_line, body)
-    except CryptoError:
-        return None
-
-
-def _object(data: bytes) -> dict[str, object]:
+def object_or_empty(data: bytes) -> dict[str, object]:
+    """Return the JSON object in `data`, or an empty one if it cannot be read."""
     try:
         return read_object(data)
     except JsonError:
         return {}
 
 
-def _text(data: bytes) -> str:
+def body_fault(data: bytes, state: str) -> str:
+    """Return why `data` is not a JSON object; empty if it is. `state`: `as received` or `decrypted`."""
     try:
-        text = json.loads(data)
-    except ValueError:
-        return ""
-    return text if isinstance(text, str) else ""
-
-
-CLAIMS: Final[dict[str, Callable[[Endpoint, RawRequest], Claim]]] = {
-    HEADER_SIGNED: header_signed_claim,
-    ENVELOPE_SIGNED: envelope_signed_claim,
-}
+        read_object(data)
+    except JsonError as error:
+        return f"the body, {state}, cannot be read: {error}"
+    return ""

@@ -1,27 +1,43 @@
-"""Recognise what was signed instead of what should have been: the mistakes that people make."""
+"""Find out what a wrong signature covers, and describe each protocol to the sandbox and to diagnosis."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from ..wire import crypto
 from ..wire.crypto import CryptoError
 from ..wire.endpoint import Endpoint
-from ..wire.messages import RawRequest
-from ..wire.protocols import ENVELOPE_SIGNED, HEADER_SIGNED
-from ..wire.strict_json import write_json
+from ..wire.messages import RawRequest, SealedResponse, VerifiedRequest
 from .claims import Claim
 
 Guess = tuple[str, bytes]
-"""A mistake, and what is signed when it is made."""
+"""A common mistake as a sentence, and the content that the signer signs when making it."""
+Edit = Callable[[str], str]
+"""Takes the text of a signature, percent-encoded base64, and returns another text."""
 
 
-def mistake(endpoint: Endpoint, raw: RawRequest, claim: Claim) -> str:
-    """Say what the signature is of, when that can be told; else nothing."""
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """One protocol, as diagnosis and the sandbox use it: everything except sealing and unsealing."""
+
+    claim: Callable[[Endpoint, RawRequest], Claim]
+    """Read a request before its signature is verified."""
+    guesses: Callable[[RawRequest, Claim], Iterator[Guess]]
+    """Yield the mistakes to look for, in order."""
+    with_signatures: Callable[[SealedResponse, tuple[Edit, ...]], SealedResponse]
+    """Replace a response's signature by one signature for each edit, in order."""
+    to_another_request: Callable[[VerifiedRequest], VerifiedRequest]
+    """Change what a response repeats of its request, so that it does not belong to the request."""
+    has_encryption: bool
+    names_key: bool
+    """Whether a message names the algorithm and the key version of its signature."""
+
+
+def mistake(endpoint: Endpoint, claim: Claim, guesses: Iterable[Guess]) -> str:
+    """Return a sentence about what the signature covers, or nothing if no guess is right."""
     try:
         signature = crypto.url_base64_bytes(claim.signature)
     except CryptoError:
@@ -31,42 +47,10 @@ def mistake(endpoint: Endpoint, raw: RawRequest, claim: Claim) -> str:
     for version, key in keys.items():
         if version != named and _is_signature(key, signature, claim.content):
             return f"it is made with the key of keyVersion {version}"
-    for sentence, content in GUESSES[endpoint.protocol](raw, claim):
+    for sentence, content in guesses:
         if any(_is_signature(key, signature, content) for key in keys.values()):
             return sentence
     return ""
-
-
-def header_signed_guesses(raw: RawRequest, claim: Claim) -> Iterator[Guess]:
-    """Guess at a header-signed request."""
-    yield "it covers the body alone", raw.body
-    yield "it covers a line break after the content", claim.content + b"\n"
-    yield "it covers CR LF in place of the line feed", claim.content.replace(b"\n", b"\r\n", 1)
-    path, query, _ = raw.path.partition("?")
-    if query:
-        yield (
-            "it covers the path without its query",
-            claim.content.replace(raw.path.encode(), path.encode(), 1),
-        )
-    if claim.decrypted is not None:
-        unencrypted = claim.content.removesuffix(raw.body) + claim.decrypted
-        yield "it covers the body before encryption: encrypt first, then sign", unencrypted
-
-
-def envelope_signed_guesses(_: RawRequest, claim: Claim) -> Iterator[Guess]:
-    """Guess at an envelope-signed request."""
-    envelope = {"head": dict(claim.head), "body": dict(claim.body)}
-    yield (
-        "it covers the object around request, not the value of request",
-        b'{"request":' + claim.content + b"}",
-    )
-    yield "it covers the body without the head", write_json(envelope["body"])
-    yield "it covers compact JSON, and what was sent is written otherwise", write_json(envelope)
-    for ascii_only in (True, False):
-        spaced = json.dumps(envelope, ensure_ascii=ascii_only)
-        yield "it covers JSON with spaces, and what was sent is written otherwise", spaced.encode()
-        compact = json.dumps(envelope, ensure_ascii=ascii_only, sort_keys=True, separators=(",", ":"))
-        yield "it covers JSON with sorted members, and what was sent is in another order", compact.encode()
 
 
 def _is_signature(key: RSAPublicKey, signature: bytes, content: bytes) -> bool:
@@ -75,9 +59,3 @@ def _is_signature(key: RSAPublicKey, signature: bytes, content: bytes) -> bool:
     except CryptoError:
         return False
     return True
-
-
-GUESSES: Final[dict[str, Callable[[RawRequest, Claim], Iterator[Guess]]]] = {
-    HEADER_SIGNED: header_signed_guesses,
-    ENVELOPE_SIGNED: envelope_signed_guesses,
-}

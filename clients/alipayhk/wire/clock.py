@@ -1,4 +1,8 @@
-"""AlipayHK's times: ISO-8601 to the second, with offset."""
+"""AlipayHK's times: ISO-8601 to the second, with the offset from UTC.
+
+Request-Time and Response-Time: https://docs.alipay.hk/alipayhkdocs/hk/gcmc/apifund. `reqTime` and
+`respTime`: https://docs.alipay.hk/alipayhkdocs/hk/a_points_display/api_structure_v1
+"""
 
 from __future__ import annotations
 
@@ -10,30 +14,30 @@ from typing import Final
 from .errors import Malformed, OutsideWindow
 
 Now = Callable[[], datetime]
-"""Tells the time, always with an offset."""
+"""Returns the current time, always with an offset."""
 
 
 _SINCE_BOOT: Final = getattr(system, "CLOCK_BOOTTIME", system.CLOCK_MONOTONIC)
-"""CLOCK_BOOTTIME also counts while the machine is suspended. Only Linux has it."""
+"""CLOCK_BOOTTIME also counts while the machine is suspended; only Linux has it."""
 
 
 def now_utc() -> datetime:
-    """Tell the time."""
+    """Return the current time in UTC."""
     return datetime.now(UTC)
 
 
 def since_boot_s() -> float:
-    """Return the seconds since this machine started; no change of the wall clock moves them."""
+    """Return the seconds since this machine started; changes of the wall clock do not affect them."""
     return system.clock_gettime(_SINCE_BOOT)
 
 
 def time_text(time: datetime) -> str:
-    """Write a time as `2024-05-22T06:42:21+05:30`."""
+    """Format a time as `2024-05-22T06:42:21+05:30`."""
     return time.isoformat(timespec="seconds")
 
 
 def time_of(text: str) -> datetime:
-    """Read a time that says its offset; raise ValueError, without the text, for anything else."""
+    """Parse a time with an offset; otherwise raise a ValueError that does not quote the text."""
     try:
         time = datetime.fromisoformat(text)
     except ValueError:
@@ -44,11 +48,13 @@ def time_of(text: str) -> datetime:
 
 
 def response_time_of(text: str, *, sent_at: datetime, now: datetime, window_s: float) -> datetime:
-    """Read the time of an answer, which must lie between sending and now, give or take the window.
+    """Parse a response's time; raise Malformed, or OutsideWindow if it is too early or too late.
 
-    The signature of an answer is not bound to our request, so an old signed success verifies: its
-    age is what gives it away. No cache of seen signatures stands here, because two honest answers of
-    one second carry the same one.
+    It may be up to `window_s` before the request was sealed or after now.
+
+    The signature of a response does not cover our request, so the signature of an old success verifies.
+    Only its time shows that it is old. A cache of seen signatures would not work: two correct responses of
+    the same second have the same signature. AlipayHK documents no window; its size is a setting.
     """
     try:
         time = time_of(text)
@@ -62,10 +68,10 @@ def response_time_of(text: str, *, sent_at: datetime, now: datetime, window_s: f
 
 
 def skew_s(time: datetime, *, sent_at: datetime, now: datetime) -> float:
-    """Return the time of an answer minus ours, in seconds; 0 where it lies between sending and now.
+    """Return a response's time minus ours, in seconds; 0 if it is between sending and now.
 
-    Such a time proves no difference. Any other is compared with the middle of the call, and taken for the
-    middle of its second, since it is cut to whole seconds.
+    A time between the two is no evidence of clock skew. Any other time is compared with the middle of the
+    call. It was cut to whole seconds, so half a second is added.
     """
     earliest, latest = _between(sent_at, now)
     if earliest <= time <= latest:
@@ -74,5 +80,5 @@ def skew_s(time: datetime, *, sent_at: datetime, now: datetime) -> float:
 
 
 def _between(sent_at: datetime, now: datetime) -> tuple[datetime, datetime]:
-    """Return both in order, the earlier one cut to its second: the clock may be set back during a call."""
+    """Return both times in order, the first cut to whole seconds: a clock can be set back during a call."""
     return min(sent_at, now).replace(microsecond=0), max(sent_at, now)

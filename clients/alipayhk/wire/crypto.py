@@ -1,7 +1,9 @@
 """The cryptography of both wire protocols: pure functions over bytes.
 
-RSASSA-PKCS1-v1_5 with SHA-256 for signatures; AES with PKCS#7 padding for bodies, and RSA for the AES
-key of each message, as an `EncryptionProfile` says.
+Signatures are RSASSA-PKCS1-v1_5 with SHA-256: https://docs.alipay.hk/alipayhkdocs/hk/gcmc/sig and
+https://docs.alipay.hk/alipayhkdocs/hk/a_points_display/pre_sign_string_v1. Bodies are encrypted with AES
+and PKCS#7 padding, and the AES key of each message with RSA:
+https://docs.alipay.hk/alipayhkdocs/hk/auto_earn/Encrypt_and_decrypt
 """
 
 from __future__ import annotations
@@ -33,15 +35,15 @@ _KEY_PADDINGS: Final[dict[RsaPadding, rsa_padding.AsymmetricPadding]] = {
 
 
 class CryptoError(Exception):
-    """Something does not verify, decode or decrypt. The message holds none of the data."""
+    """Data cannot be verified, decoded or decrypted. The message contains none of the data."""
 
 
 @dataclass(frozen=True, slots=True)
 class EncryptionProfile:
-    """What was agreed with AlipayHK at onboarding about encrypted bodies.
+    """The parameters of encryption, agreed with AlipayHK at onboarding: its pages do not print them.
 
-    The default is what every implementation of the family uses. ECB shows an observer which blocks
-    of one message are equal; each message has a fresh key, so it shows nothing across messages.
+    The default is what the SDKs of the gateway family use. ECB shows an observer which 16-byte blocks of
+    one message are equal. Each message has a new key, so nothing shows across messages.
     """
 
     aes_mode: AesMode = "ECB"
@@ -50,19 +52,19 @@ class EncryptionProfile:
 
     @property
     def key_bytes(self) -> int:
-        """How many random bytes an AES key takes."""
+        """The length of an AES key in bytes."""
         return self.aes_bits // 8
 
 
 def sign(key: RSAPrivateKey, content: bytes) -> bytes:
-    """Sign `content`."""
+    """Return the signature of `content`."""
     return key.sign(content, _SIGNATURE_PADDING, _SHA256)
 
 
 def verify(key: RSAPublicKey, signature: bytes, content: bytes) -> bytes:
-    """Return `content` if `signature` is its signature; else raise CryptoError."""
+    """Return `content` if `signature` is its signature; otherwise raise CryptoError."""
     if len(signature) != (key.key_size + 7) // 8:
-        raise CryptoError("the signature has not the length of the key's modulus")
+        raise CryptoError("the signature does not have the length of the key's modulus")
     try:
         key.verify(signature, content, _SIGNATURE_PADDING, _SHA256)
     except InvalidSignature:
@@ -71,7 +73,7 @@ def verify(key: RSAPublicKey, signature: bytes, content: bytes) -> bytes:
 
 
 def encrypt(profile: EncryptionProfile, key: bytes, iv: bytes, plaintext: bytes) -> bytes:
-    """Encrypt one body; `iv` is used in CBC only, where it stands before the ciphertext."""
+    """Encrypt one body; `iv` (16 bytes) is used in CBC only, where the result is IV and ciphertext."""
     padder = PKCS7(AES_BLOCK_BYTES * 8).padder()
     padded = padder.update(plaintext) + padder.finalize()
     encryptor = _cipher(profile, key, iv).encryptor()
@@ -80,7 +82,7 @@ def encrypt(profile: EncryptionProfile, key: bytes, iv: bytes, plaintext: bytes)
 
 
 def decrypt(profile: EncryptionProfile, key: bytes, ciphertext: bytes) -> bytes:
-    """Decrypt one body. Every way to fail raises the same CryptoError."""
+    """Decrypt one body. Every failure raises the same CryptoError, so that it reveals nothing."""
     iv_bytes = AES_BLOCK_BYTES if profile.aes_mode == "CBC" else 0
     iv, ciphertext = ciphertext[:iv_bytes], ciphertext[iv_bytes:]
     try:
@@ -93,12 +95,12 @@ def decrypt(profile: EncryptionProfile, key: bytes, ciphertext: bytes) -> bytes:
 
 
 def wrap_key(profile: EncryptionProfile, key: RSAPublicKey, aes_key: bytes) -> bytes:
-    """Encrypt the AES key of one message for the one who is to read it."""
+    """Encrypt the AES key of one message with the recipient's public key."""
     return key.encrypt(aes_key, _KEY_PADDINGS[profile.rsa_padding])
 
 
 def unwrap_key(profile: EncryptionProfile, key: RSAPrivateKey, wrapped: bytes) -> bytes:
-    """Decrypt the AES key of one message. Every way to fail raises the same CryptoError."""
+    """Decrypt the AES key of one message. Every failure raises the same CryptoError."""
     try:
         aes_key = key.decrypt(wrapped, _KEY_PADDINGS[profile.rsa_padding])
     except ValueError:
@@ -109,12 +111,12 @@ def unwrap_key(profile: EncryptionProfile, key: RSAPrivateKey, wrapped: bytes) -
 
 
 def base64_text(data: bytes) -> str:
-    """Write standard base64 with padding, on one line."""
+    """Encode as standard base64 with padding, on one line."""
     return base64.b64encode(data).decode("ascii")
 
 
 def base64_bytes(text: str) -> bytes:
-    """Read strict, canonical base64: what `base64_text` would have written, and nothing else."""
+    """Decode canonical base64, exactly as `base64_text` writes it; otherwise raise CryptoError."""
     try:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
@@ -125,20 +127,20 @@ def base64_bytes(text: str) -> bytes:
 
 
 def url_base64_text(data: bytes) -> str:
-    """Write percent-encoded base64, as signatures and wrapped keys travel."""
+    """Encode as percent-encoded base64: the form of signatures and wrapped keys on the wire."""
     return quote(base64_text(data), safe="")
 
 
 def url_base64_bytes(text: str) -> bytes:
-    """Read base64 that may be percent-encoded (a `+` is a plus, never a space)."""
+    """Decode base64 that may be percent-encoded. A `+` is a plus, never a space."""
     return base64_bytes(unquote(text) if "%" in text else text)
 
 
 def rejects_implicitly(key: RSAPrivateKey) -> bool:
-    """Whether a broken PKCS#1 v1.5 wrap decrypts to noise instead of failing (OpenSSL 3.2 and later).
+    """Return whether a wrong PKCS#1 v1.5 padding decrypts to random bytes instead of an error.
 
-    Without that, the time and shape of a failure tell an attacker about the plaintext. The probe is 1
-    as a whole number: its padding is wrong under every key.
+    OpenSSL 3.2 and later do so ("implicit rejection"). Otherwise an attacker can learn about the plaintext
+    from errors and their timing. The probe is the integer 1, whose padding is wrong under every key.
     """
     probe = (1).to_bytes((key.key_size + 7) // 8, "big")
     try:
@@ -151,5 +153,5 @@ def rejects_implicitly(key: RSAPrivateKey) -> bool:
 def _cipher(profile: EncryptionProfile, key: bytes, iv: bytes) -> Cipher[modes.ECB] | Cipher[modes.CBC]:
     if profile.aes_mode == "CBC":
         return Cipher(algorithms.AES(key), modes.CBC(iv))
-    # ECB is the family's documented practice; the profile, not this line, is the choice.
+    # The profile chooses ECB; it is what the gateway family uses.
     return Cipher(algorithms.AES(key), modes.ECB())  # noqa: S305

@@ -1,7 +1,7 @@
-"""The ways a call to AlipayHK can end without a verified S.
+"""How a call to AlipayHK can fail to get a verified response with status S.
 
-A class says *when* the call failed and so whether it may have taken effect (`sent`). The text of an
-error is for the log: it names the cause and holds no identity value, key or body.
+The class says *when* the call failed, and so whether the request may have taken effect (`sent`). The text
+is for the log: it names the cause, and contains no identity value, key or body.
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ from .result import Result
 
 
 class CallError(Exception):
-    """A call that did not end with a verified S."""
+    """A call that did not get a verified response with status S."""
 
     sent: bool
-    """Whether a byte of the request may have left."""
+    """Whether the first byte of the request may have been sent."""
 
 
 class NotSent(CallError):
-    """No byte of the request left."""
+    """No byte of the request was sent."""
 
     sent = False
 
 
 class Unreachable(NotSent):
-    """DNS, connecting or the TLS handshake failed or took too long."""
+    """DNS, connecting or the TLS handshake failed or timed out."""
 
 
 class TlsInvalid(NotSent):
@@ -35,25 +35,25 @@ class LeaseExpired(NotSent):
 
 
 class NoAnswer(CallError):
-    """The request may have been sent, and no whole answer came."""
+    """The request may have been sent, and no complete response was received."""
 
     sent = True
 
 
 class Timeout(NoAnswer):
-    """No whole answer came in time."""
+    """No complete response was received in time."""
 
 
 class ConnectionLost(NoAnswer):
-    """The connection was lost, or spoke no HTTP, before an answer began."""
+    """The connection was lost, or its bytes were not HTTP, before a response was received."""
 
 
 class Truncated(NoAnswer):
-    """The answer was cut short, or was larger than allowed."""
+    """The response was cut short, or is larger than allowed."""
 
 
 class AnswerError(CallError):
-    """An answer came that does not say what happened."""
+    """A response was received that does not show whether the request took effect."""
 
     sent = True
     http_status: int = 0
@@ -61,7 +61,7 @@ class AnswerError(CallError):
 
 
 class Unsigned(AnswerError):
-    """The answer carries no signature: an HTTP error page, or a body that anybody may have written."""
+    """The response has no signature: an HTTP error page, or a body that anyone could have written."""
 
     def __init__(
         self, cause: str, *, http_status: int, claimed_code: str = "", retry_after_s: float = 0.0
@@ -69,42 +69,42 @@ class Unsigned(AnswerError):
         super().__init__(cause)
         self.http_status = http_status
         self.claimed_code = claimed_code
-        """The result code in the unverified body; empty when it claims none."""
+        """The result code in the unverified body; empty if the body has no code."""
         self.retry_after_s = retry_after_s
-        """The header Retry-After; 0 when absent."""
+        """The header Retry-After, in seconds; 0 if it is absent."""
 
 
 class SignatureInvalid(AnswerError):
-    """There is a signature, and it does not verify."""
+    """The response has a signature that does not verify."""
 
 
 class Replayed(AnswerError):
-    """The signature verifies, but the answer cannot be to this request."""
+    """The signature verifies, but the response cannot belong to this request."""
 
 
 class Repeated(AnswerError):
-    """The answer is an earlier one of the same connection again, so it is not to this request."""
+    """The response repeats an earlier one of the same connection, so it does not belong to this request."""
 
 
 class OutsideWindow(Replayed):
-    """The signature verifies, but the answer's time is too far from ours: a replay, or a wrong clock."""
+    """The signature verifies, but the response's time is too far from ours: a replay, or clock skew."""
 
     def __init__(self, skew_s: float) -> None:
-        super().__init__("the answer's time is outside the window")
+        super().__init__("the response's time is outside the window")
         self.skew_s = skew_s
-        """AlipayHK's time minus ours."""
+        """AlipayHK's time minus ours, in seconds."""
 
 
 class Malformed(AnswerError):
-    """The signature verifies, but the answer cannot be decrypted or read."""
+    """The signature verifies, but the response cannot be decrypted or read."""
 
 
 class NotEncrypted(AnswerError):
-    """The signature verifies, but the answer is plain where encryption is required."""
+    """The signature verifies, but the response is not encrypted, and encryption is required."""
 
 
 class ResultError(CallError):
-    """A verified answer whose status is not S."""
+    """A verified response with another status than S."""
 
     sent = True
 

@@ -1,7 +1,8 @@
-"""RSA keys: read from files, checked and bounded once.
+"""Read RSA keys from files, and check their size.
 
-Accepted are PEM (PKCS#1, PKCS#8, SubjectPublicKeyInfo, X.509 certificate) and the bare base64 DER that
-AlipayHK hands out, on one line or many.
+Accepted formats: PEM (PKCS#1, PKCS#8, SubjectPublicKeyInfo, X.509 certificate), and base64 DER without PEM
+lines, on one line or many, which is what AlipayHK gives out. AlipayHK's keys have 2048 bits:
+https://docs.alipay.hk/alipayhkdocs/hk/gcmc/sig
 """
 
 from __future__ import annotations
@@ -28,23 +29,23 @@ Versioned = TypeVar("Versioned")
 
 
 class KeyFileError(ValueError):
-    """A file does not hold the key that is needed. The message says why and holds none of it."""
+    """A file does not contain the required key. The message says why, and quotes nothing of the file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """One side's keys: its own private ones, and the other side's public ones, by version."""
+    """One side's keys: its own private keys, and the other side's public keys by version."""
 
     signing: RSAPrivateKey = field(repr=False)
     signing_version: str
     verifying: Mapping[str, RSAPublicKey] = field(repr=False)
-    """The other side's keys by version, newest first; the AES keys are wrapped with one of them."""
+    """The other side's keys by version, newest first. One of them wraps the AES keys."""
     decrypting: Mapping[str, RSAPrivateKey] = field(repr=False)
-    """Our own keys by version, newest first, with which AES keys are unwrapped."""
+    """Our own keys by version, newest first. They unwrap AES keys."""
 
 
 def newest_first(keys: Mapping[str, Versioned]) -> dict[str, Versioned]:
-    """Order by version, whole numbers by their value and before anything else."""
+    """Sort by version, descending: numbers by value and first, then all others by text."""
 
     def rank(version: str) -> tuple[bool, int, str]:
         number = version.isascii() and version.isdigit()
@@ -57,7 +58,7 @@ def load_private_key(path: Path) -> RSAPrivateKey:
     """Read an RSA private key of 2048 to 8192 bits; raise KeyFileError."""
     key = read_key(path)
     if isinstance(key, RSAPublicKey):
-        raise KeyFileError("holds a public key where a private key is needed")
+        raise KeyFileError("contains a public key, but a private key is needed")
     return key
 
 
@@ -65,12 +66,12 @@ def load_public_key(path: Path) -> RSAPublicKey:
     """Read an RSA public key of 2048 to 8192 bits; raise KeyFileError."""
     key = read_key(path)
     if isinstance(key, RSAPrivateKey):
-        raise KeyFileError("holds a private key where a public key is needed")
+        raise KeyFileError("contains a private key, but a public key is needed")
     return key
 
 
 def read_key(path: Path) -> RSAPrivateKey | RSAPublicKey:
-    """Read an RSA key of either kind, in any accepted form; raise KeyFileError."""
+    """Read a private or public RSA key in any accepted format; raise KeyFileError."""
     try:
         with path.open("rb") as file:
             data = file.read(FILE_BYTES_MAX + 1)
@@ -82,26 +83,26 @@ def read_key(path: Path) -> RSAPrivateKey | RSAPublicKey:
 
 
 def parse_key(data: bytes) -> RSAPrivateKey | RSAPublicKey:
-    """Read an RSA key of either kind from the bytes of a file; raise KeyFileError."""
+    """Parse a private or public RSA key from the contents of a file; raise KeyFileError."""
     if len(data) > FILE_BYTES_MAX:
         raise KeyFileError(f"is larger than {FILE_BYTES_MAX} bytes")
     if not data.strip():
         raise KeyFileError("is empty")
     key = _parse_pem(data) if b"-----BEGIN" in data else _parse_der(_base64_der(data))
     if not isinstance(key, RSAPrivateKey | RSAPublicKey):
-        raise KeyFileError("holds a key that is not RSA")
+        raise KeyFileError("contains a key that is not an RSA key")
     if not BITS_MIN <= key.key_size <= BITS_MAX:
-        raise KeyFileError(f"holds a key of {key.key_size} bits; {BITS_MIN} to {BITS_MAX} are needed")
+        raise KeyFileError(f"contains a key of {key.key_size} bits; {BITS_MIN} to {BITS_MAX} are allowed")
     return key
 
 
 def fingerprint(key: RSAPublicKey) -> str:
-    """Return the SHA-256 of the SubjectPublicKeyInfo in hex: how two people compare a key."""
+    """Return the SHA-256 of the SubjectPublicKeyInfo in hex, for two people to compare a key."""
     return hashlib.sha256(public_der(key)).hexdigest()
 
 
 def public_der(key: RSAPublicKey) -> bytes:
-    """Write a SubjectPublicKeyInfo."""
+    """Return the key as a DER SubjectPublicKeyInfo."""
     return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
@@ -115,7 +116,7 @@ def _parse_pem(data: bytes) -> object:
     except TypeError:
         raise KeyFileError("is encrypted with a passphrase, which is not supported") from None
     except (ValueError, UnsupportedAlgorithm):
-        raise KeyFileError("is not a PEM key that can be read") from None
+        raise KeyFileError("is PEM, but not a key that can be read") from None
 
 
 def _parse_der(data: bytes) -> object:
@@ -124,7 +125,7 @@ def _parse_der(data: bytes) -> object:
             return load(data)
         except (ValueError, TypeError, UnsupportedAlgorithm):
             continue
-    raise KeyFileError("is base64, but not of a DER key that can be read")
+    raise KeyFileError("is base64, but not a DER key that can be read")
 
 
 def _load_der_private(data: bytes) -> object:

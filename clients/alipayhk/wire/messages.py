@@ -1,4 +1,8 @@
-"""What travels: three types for three states, so that unverified bytes cannot pass for verified ones."""
+"""Requests and responses before sealing, on the wire, and after verification: one type for each state.
+
+A function that needs verified content takes a `VerifiedRequest` or `VerifiedResponse`, so nothing
+unverified can be passed to it by mistake.
+"""
 
 from __future__ import annotations
 
@@ -14,17 +18,39 @@ TRACER_ID_MAX: Final = 128
 RETRY_AFTER_DIGITS_MAX: Final = 6
 
 Headers = tuple[tuple[str, str], ...]
-"""Header lines in the order sent, as name and value; a name may stand more than once."""
+"""Header lines in the order sent, as name and value. A name may occur more than once."""
 
 
 def header_values(headers: Headers, name: str) -> list[str]:
-    """Return every value of a header, whatever the case of its name."""
+    """Return all values of a header; the case of its name does not matter."""
     return [value for key, value in headers if key.lower() == name.lower()]
 
 
 @dataclass(frozen=True, slots=True)
+class PlainRequest:
+    """A request before it is sealed."""
+
+    request_id: str
+    body: bytes = field(repr=False)
+    """The business content as JSON."""
+    time: datetime
+    """When the request is sealed, written into it as Request-Time or reqTime."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlainResponse:
+    """A response before it is sealed."""
+
+    body: Mapping[str, object] = field(repr=False)
+    time: datetime
+    """When the response is sealed, written into it as Response-Time or respTime."""
+    tracer_id: str = ""
+    """The header Tracer-Id, in protocols that have one; empty: no header."""
+
+
+@dataclass(frozen=True, slots=True)
 class SealedRequest:
-    """A request as it goes over the wire: encrypted where asked, and signed."""
+    """A request to send: signed, and encrypted if the protocol is set to do so."""
 
     path: str
     headers: Headers
@@ -33,7 +59,7 @@ class SealedRequest:
 
 @dataclass(frozen=True, slots=True)
 class SealedResponse:
-    """A response as it goes over the wire: encrypted where the request was, and signed."""
+    """A response to send: signed, and encrypted if the request was."""
 
     headers: Headers
     body: bytes = field(repr=False)
@@ -41,33 +67,37 @@ class SealedResponse:
 
 @dataclass(frozen=True, slots=True)
 class RawRequest:
-    """A request as it came; nothing in it is known to be true."""
+    """A received request, not verified."""
 
     path: str
-    """Path and query, byte for byte as on the request line."""
+    """Path and query, byte for byte as in the request line."""
     headers: Headers
     body: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class RawResponse:
-    """An answer as it came; nothing in it is known to be true."""
+    """A received response, not verified."""
 
     http_status: int
     headers: Headers
     body: bytes = field(repr=False)
     end_announced: bool = True
-    """Whether HTTP said where the body ends; else it ended because the connection did."""
+    """Whether HTTP announced where the body ends. If not, the body ended when the connection closed."""
 
     @property
     def tracer_id(self) -> str:
-        """The header Tracer-Id, which no signature covers: printable ASCII, bounded, for people."""
+        """The header Tracer-Id, reduced to printable ASCII and 128 characters; empty if it is absent.
+
+        "An ID for tracing this request": https://docs.alipay.hk/alipayhkdocs/hk/gcmc/apifund. No signature
+        covers it.
+        """
         value = next(iter(header_values(self.headers, "Tracer-Id")), "")
         return "".join(character for character in value if " " <= character <= "~")[:TRACER_ID_MAX]
 
     @property
     def retry_after_s(self) -> float:
-        """The header Retry-After in its form of whole seconds; 0 when absent or in another form."""
+        """The header Retry-After in seconds; 0 if it is absent or is not a whole number of seconds."""
         value = next(iter(header_values(self.headers, "Retry-After")), "").strip()
         return (
             float(value)
@@ -78,18 +108,18 @@ class RawResponse:
 
 @dataclass(frozen=True, slots=True)
 class VerifiedRequest:
-    """A request whose signature verified."""
+    """A request with a valid signature."""
 
     client_id: str
     body: Mapping[str, object] = field(repr=False)
     head: Mapping[str, object] = field(default_factory=dict)
-    """The head of an envelope; empty for a header-signed request."""
+    """The metadata that the signature covers: the head of an envelope, or the signed headers."""
     encrypted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class VerifiedResponse:
-    """An answer whose signature verified, and which is an answer to our request."""
+    """A response with a valid signature that belongs to our request."""
 
     http_status: int
     result: Result

@@ -1,4 +1,8 @@
-"""AlipayHK's result: S success, F final failure, anything else unknown."""
+"""AlipayHK's result: status S is success, F is a final failure, and any other status is unknown.
+
+Sources: AlipayHK's pages "Synchronize Account Linkage Status" and "9. Account Binding", received for this
+project. They name the statuses S, F and U.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ FAILURE: Final = "F"
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """AlipayHK's words, verbatim; empty where it gave none."""
+    """The members of a result, verbatim; an absent member is empty."""
 
     status: str
     code: str = ""
@@ -20,5 +24,5 @@ class Result:
 
 
 def text_of(value: object) -> str:
-    """Return `value` if it is text, else nothing: how every optional member of an answer is read."""
+    """Return `value` if it is a string, otherwise an empty one. Every optional member is read this way."""
     return value if isinstance(value, str) else ""

@@ -1,7 +1,7 @@
-"""One strict way to read JSON, one compact way to write it, and the exact bytes of a member.
+"""Read JSON strictly, write it compactly, and cut an object into the exact bytes of its members.
 
-`json.loads` alone keeps the last of two members of one name, accepts NaN, and raises RecursionError
-on deep nesting: each of them lets two readers of one text disagree.
+`json.loads` alone keeps the last of two members with the same name, accepts NaN, and raises RecursionError
+on deep nesting. With each of these, two readers can understand the same text differently.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 class JsonError(ValueError):
-    """The text is not the JSON that is accepted here. The message holds none of it."""
+    """The text is not JSON, or is JSON that is not accepted. The message quotes nothing of it."""
 
 
 class IncompleteJson(JsonError):
-    """The text ends before its value does."""
+    """The text ends inside a value."""
 
 
 def write_json(value: object) -> bytes:
-    """Write compact JSON in raw UTF-8, members in the order given."""
+    """Return compact JSON in raw UTF-8, with members in the given order."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
 def read_object(data: bytes, *, huge_as_infinite: bool = False) -> dict[str, object]:
-    """Read one JSON object; raise JsonError for anything that two readers might read differently.
+    """Parse one JSON object; raise JsonError for anything that two readers could understand differently.
 
-    Refused: duplicate members, NaN and infinities, more than 32 levels, bad UTF-8, a byte order mark,
-    text after the object. A lone surrogate escape, which no UTF-8 can hold, is read as U+FFFD.
+    Refused: duplicate members, NaN and infinities, more than 32 levels, invalid UTF-8, a byte order mark,
+    and text after the object. A lone surrogate escape, which UTF-8 cannot represent, becomes U+FFFD.
 
-    A number too large to hold (1e999, or an integer of more digits than Python reads, 4,300) is
-    refused too: it could not be written again. `huge_as_infinite` is for AlipayHK's answers, where it
-    must not undo a verified S: there it is read as infinite, as by readers that know doubles only. So
-    it stays a number, and passes for no text and no absent member; no number of an answer is used.
+    A number that is too large (1e999, or an integer with more than Python's limit of 4,300 digits) is
+    refused too, because it cannot be written again. `huge_as_infinite` reads it as infinite instead. This
+    is for AlipayHK's responses: no number in them is used, and an odd number must not undo a verified
+    success. Infinity is still a number, so it is not mistaken for a string or an absent member.
     """
     number = _number if huge_as_infinite else _held_number
     try:
@@ -60,7 +60,7 @@ def read_object(data: bytes, *, huge_as_infinite: bool = False) -> dict[str, obj
     except JsonError:
         raise
     except ValueError:
-        # Not chained on purpose: a JSONDecodeError carries the whole document.
+        # `from None`, because a JSONDecodeError contains the whole document.
         raise JsonError("not JSON in UTF-8") from None
     if not isinstance(value, dict):
         raise JsonError("not a JSON object")
@@ -68,10 +68,10 @@ def read_object(data: bytes, *, huge_as_infinite: bool = False) -> dict[str, obj
 
 
 def member_bytes(data: bytes) -> list[tuple[str, bytes]]:
-    """Cut an object into its members, in order: each name with the exact bytes of its value.
+    """Split an object into its members, in order: each name with the exact bytes of its value.
 
-    Values are not checked beyond finding where they end: read what was cut with `read_object`, after
-    its signature has been verified. Two members of one name are the caller's to refuse.
+    Values are scanned only to find where they end. Parse them with `read_object` after the signature has
+    been verified. The caller must refuse two members with the same name.
     """
     members: list[tuple[str, bytes]] = []
     at = _skip(data, 0, b"{")
@@ -100,7 +100,7 @@ def _name(data: bytes, at: int) -> tuple[str, int]:
 
 
 def _skip(data: bytes, at: int, mark: bytes) -> int:
-    """Pass over `mark` and the space on both sides of it."""
+    """Return the position after `mark` and the white space on both sides of it."""
     at = _space_end(data, at)
     _check_more(data, at)
     if data[at : at + 1] != mark:
@@ -164,7 +164,7 @@ def _check_depth(data: bytes) -> None:
 def _members_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
     members = dict(pairs)
     if len(members) != len(pairs):
-        raise JsonError("two members have one name")
+        raise JsonError("two members have the same name")
     return members
 
 
@@ -176,7 +176,7 @@ def _number(kind: Callable[[str], float], text: str) -> float:
     try:
         return kind(text)
     except ValueError:
-        # The grammar has been checked: only Python's limit on the digits of an int ends here.
+        # json checked the grammar, so this is an integer beyond Python's limit of digits.
         return float(text)
 
 

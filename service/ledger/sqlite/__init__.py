@@ -1,10 +1,12 @@
 """The ledger in one SQLite file: durable, and shared by the processes of one host.
 
-Theory of operation ------------------- **Threads.** Each process has one writer thread with one connection
-(`writer`). The event loop puts operations into its queue. The thread takes all that have queued up, at most
-256, and runs them in one transaction. The operations that arrive during its commit share the next
-transaction. A caller gets its result after the commit. `find` and `rows` read over read-only connections of
-their own, in other threads: in WAL mode a reader and the writer do not wait for each other.
+Theory of operation
+-------------------
+**Threads.** Each process has one writer thread with one connection (`writer`). The event loop puts
+operations into its queue. The thread takes all that have queued up, at most 256, and runs them in one
+transaction. The operations that arrive during its commit share the next transaction. A caller gets its
+result after the commit. `find` and `rows` read over read-only connections of their own, in other threads:
+in WAL mode a reader and the writer do not wait for each other.
 
 **Durability.** The journal is a write-ahead log with synchronous=FULL: COMMIT returns after an fsync of the
 log (https://sqlite.org/wal.html, https://sqlite.org/pragma.html#pragma_synchronous). So a result that a

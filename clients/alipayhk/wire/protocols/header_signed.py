@@ -1,26 +1,32 @@
-r"""The header-signed protocol ("API structure v2"): metadata in HTTP headers, RSA_AES encryption.
+r"""The header-signed protocol ("API structure v2"): metadata in HTTP headers, bodies optionally encrypted.
+
+Headers: https://docs.alipay.hk/alipayhkdocs/hk/gcmc/apifund. The signature covers
 
     POST <path[?query]>\n<client-id>.<time>.<body as on the wire>
 
-is what is signed, for a request with Request-Time and for a response with Response-Time (and still
-the path of the request). Encryption comes first, so that the signature covers the ciphertext.
+The time is Request-Time in a request and Response-Time in a response; the path is the request's in both.
+AlipayHK's pages do not print this text, those of its sibling do:
+https://docs.antom.com/ac/ams/digital_signature
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final
+from typing import ClassVar, Final
 
 from .. import crypto
 from ..clock import response_time_of, time_text
 from ..crypto import CryptoError
-from ..endpoint import Endpoint
+from ..endpoint import Encryption, Endpoint
 from ..errors import Malformed, NotEncrypted, Replayed, SignatureInvalid
-from ..keys import Key
+from ..keys import Key, Keys
 from ..messages import (
     JSON_CONTENT_TYPE,
     Headers,
+    PlainRequest,
+    PlainResponse,
     RawRequest,
     RawResponse,
     SealedRequest,
@@ -44,152 +50,159 @@ REQUEST_TIME: Final = "Request-Time"
 RESPONSE_TIME: Final = "Response-Time"
 
 
+@dataclass(frozen=True, slots=True)
+class HeaderSigned:
+    """The protocol with its settings."""
+
+    encryption: Encryption = field(default_factory=Encryption)
+    encrypt_requests: bool = False
+    encrypted_answers_only: bool = False
+    """Whether a response that is not encrypted is refused."""
+
+    name: ClassVar[str] = "header-signed"
+
+    @property
+    def required_head(self) -> Mapping[str, str]:
+        """Return nothing: the metadata is in headers."""
+        return {}
+
+    def seal_request(self, endpoint: Endpoint, request: PlainRequest) -> SealedRequest:
+        """Encrypt the request if `encrypt_requests` is set, and sign it."""
+        headers, body = self._seal(
+            endpoint,
+            request.body,
+            client_id=endpoint.client_id,
+            time_line=(REQUEST_TIME, time_text(request.time)),
+            encrypted=self.encrypt_requests,
+        )
+        return SealedRequest(path=endpoint.path, headers=headers, body=body)
+
+    def unseal_response(
+        self, endpoint: Endpoint, request: PlainRequest, raw: RawResponse, *, now: datetime
+    ) -> VerifiedResponse:
+        """Verify the received bytes, decrypt and read them; raise an error of `errors` otherwise."""
+        if not header_values(raw.headers, "Signature"):
+            raise unsigned(raw, "the response has no header Signature")
+        client_id, time = _verify(endpoint.keys, raw.headers, raw.body, endpoint.path, RESPONSE_TIME)
+        if client_id != endpoint.client_id:
+            raise Replayed("the response belongs to another client id")
+        response_time = response_time_of(
+            time, sent_at=request.time, now=now, window_s=endpoint.response_time_window_s
+        )
+        if self.encrypted_answers_only and not header_values(raw.headers, "Encrypt"):
+            raise NotEncrypted("the response has no header Encrypt")
+        body = self._read(endpoint.keys, raw.headers, raw.body, huge_as_infinite=True)
+        return VerifiedResponse(
+            http_status=raw.http_status,
+            result=result_of(body),
+            body=body,
+            response_time=response_time,
+            tracer_id=raw.tracer_id,
+        )
+
+    def unseal_request(self, endpoint: Endpoint, raw: RawRequest) -> VerifiedRequest:
+        """Verify, decrypt and read a request; raise SignatureInvalid or Malformed otherwise."""
+        client_id, time = _verify(endpoint.keys, raw.headers, raw.body, raw.path, REQUEST_TIME)
+        return VerifiedRequest(
+            client_id=client_id,
+            body=self._read(endpoint.keys, raw.headers, raw.body),
+            head={REQUEST_TIME: time},
+            encrypted=bool(header_values(raw.headers, "Encrypt")),
+        )
+
+    def seal_response(
+        self, endpoint: Endpoint, request: VerifiedRequest, response: PlainResponse
+    ) -> SealedResponse:
+        """Encrypt the response if the request was encrypted, and sign it; no signature covers Tracer-Id."""
+        headers, body = self._seal(
+            endpoint,
+            write_json(response.body),
+            client_id=request.client_id,
+            time_line=(RESPONSE_TIME, time_text(response.time)),
+            encrypted=request.encrypted,
+        )
+        tracer_line = (("Tracer-Id", response.tracer_id),) if response.tracer_id else ()
+        return SealedResponse(headers=(*headers, *tracer_line), body=body)
+
+    def _seal(
+        self,
+        endpoint: Endpoint,
+        body: bytes,
+        *,
+        client_id: str,
+        time_line: tuple[str, str],
+        encrypted: bool,
+    ) -> tuple[Headers, bytes]:
+        """Encrypt first, then sign the ciphertext; return the headers and the body.
+
+        https://docs.alipay.hk/alipayhkdocs/hk/auto_earn/Encrypt_and_decrypt
+        """
+        content_type = JSON_CONTENT_TYPE
+        encrypt_lines: Headers = ()
+        if encrypted:
+            value, body = encrypt_body(self.encryption, endpoint.keys, body)
+            content_type, encrypt_lines = self.encryption.content_type, (("Encrypt", value),)
+        content = content_to_sign(endpoint.path, client_id, time_line[1], body)
+        signature = crypto.sign(endpoint.keys.signing, content)
+        headers: Headers = (
+            ("Client-Id", client_id),
+            ("Content-Type", content_type),
+            time_line,
+            *encrypt_lines,
+            ("Signature", signature_header(endpoint.keys.signing_version, signature)),
+        )
+        return headers, body
+
+    def _read(
+        self, keys: Keys, headers: Headers, body: bytes, *, huge_as_infinite: bool = False
+    ) -> dict[str, object]:
+        """Decrypt the body if it has a header Encrypt, and read it; every failure is the same error."""
+        encrypt_lines = header_values(headers, "Encrypt")
+        try:
+            if len(encrypt_lines) > 1:
+                raise CryptoError("there is more than one header Encrypt")
+            if encrypt_lines:
+                body = decrypt_body(self.encryption, keys, encrypt_lines[0], body)
+            return read_object(body, huge_as_infinite=huge_as_infinite)
+        except (CryptoError, JsonError):
+            raise Malformed("the body cannot be decrypted or read") from None
+
+
 def content_to_sign(path: str, client_id: str, time: str, body: bytes) -> bytes:
-    """Return the exact bytes that are signed."""
+    """Return the exact bytes that are signed: `time` is the header's text, `body` is as on the wire."""
     return f"POST {path}\n{client_id}.{time}.".encode() + body
 
 
-def seal_request(
-    endpoint: Endpoint,
-    request_id: str,  # noqa: ARG001  (it stands in the body already)
-    body: bytes,
-    *,
-    now: datetime,
-    random_bytes: Callable[[int], bytes],
-) -> SealedRequest:
-    """Encrypt where asked, and sign; `body` is the business content as JSON."""
-    headers, body = _seal(
-        endpoint,
-        body,
-        time_header=REQUEST_TIME,
-        time=time_text(now),
-        client_id=endpoint.client_id,
-        encrypted=endpoint.encrypt_requests,
-        random_bytes=random_bytes,
-    )
-    return SealedRequest(path=endpoint.path, headers=headers, body=body)
+def encrypt_body(encryption: Encryption, keys: Keys, plaintext: bytes) -> tuple[str, bytes]:
+    """Encrypt a body with a new AES key; return the value of the header Encrypt and the body as base64.
 
-
-def unseal_response(
-    endpoint: Endpoint,
-    request_id: str,  # noqa: ARG001  (this protocol's answers do not echo it)
-    raw: RawResponse,
-    *,
-    sent_at: datetime,
-    now: datetime,
-) -> VerifiedResponse:
-    """Verify the very bytes, then decrypt, then read; raise an error of `errors` otherwise."""
-    if not header_values(raw.headers, "Signature"):
-        raise unsigned(raw, "the answer has no header Signature")
-    client_id, time = _verify(endpoint, raw.headers, raw.body, endpoint.path, RESPONSE_TIME)
-    if client_id != endpoint.client_id:
-        raise Replayed("the answer is to another client id")
-    response_time = response_time_of(
-        time, sent_at=sent_at, now=now, window_s=endpoint.response_time_window_s
-    )
-    if endpoint.encrypted_answers_only and not header_values(raw.headers, "Encrypt"):
-        raise NotEncrypted("the answer has no header Encrypt")
-    body = _read(endpoint, raw.headers, raw.body, huge_as_infinite=True)
-    return VerifiedResponse(
-        http_status=raw.http_status,
-        result=result_of(body),
-        body=body,
-        response_time=response_time,
-        tracer_id=raw.tracer_id,
-    )
-
-
-def unseal_request(endpoint: Endpoint, raw: RawRequest) -> VerifiedRequest:
-    """Verify, decrypt and read a request; raise SignatureInvalid or Malformed otherwise."""
-    client_id, _ = _verify(endpoint, raw.headers, raw.body, raw.path, REQUEST_TIME)
-    return VerifiedRequest(
-        client_id=client_id,
-        body=_read(endpoint, raw.headers, raw.body),
-        encrypted=bool(header_values(raw.headers, "Encrypt")),
-    )
-
-
-def seal_response(
-    endpoint: Endpoint,
-    request: VerifiedRequest,
-    body: Mapping[str, object],
-    *,
-    now: datetime,
-    random_bytes: Callable[[int], bytes],
-) -> SealedResponse:
-    """Encrypt if the request was, and sign."""
-    headers, sealed = _seal(
-        endpoint,
-        write_json(body),
-        time_header=RESPONSE_TIME,
-        time=time_text(now),
-        client_id=request.client_id,
-        encrypted=request.encrypted,
-        random_bytes=random_bytes,
-    )
-    return SealedResponse(headers=headers, body=sealed)
-
-
-def encrypt_body(
-    endpoint: Endpoint, plaintext: bytes, random_bytes: Callable[[int], bytes]
-) -> tuple[str, bytes]:
-    """Encrypt a body under a fresh AES key; return the header Encrypt and the text on the wire."""
-    encryption = endpoint.encryption
-    aes_key = random_bytes(encryption.profile.key_bytes)
-    iv = random_bytes(crypto.AES_BLOCK_BYTES)
+    https://docs.alipay.hk/alipayhkdocs/hk/auto_earn/Encrypt_and_decrypt. It does not name mode and padding:
+    they are agreed at onboarding, and the default is what the SDKs of the gateway family use.
+    """
+    aes_key = encryption.random_bytes(encryption.profile.key_bytes)
+    iv = encryption.random_bytes(crypto.AES_BLOCK_BYTES)
     ciphertext = crypto.encrypt(encryption.profile, aes_key, iv, plaintext)
-    reader = endpoint.keys.verifying[encryption.key_version]
-    wrapped = crypto.wrap_key(encryption.profile, reader, aes_key)
+    wrapped = crypto.wrap_key(encryption.profile, keys.verifying[encryption.key_version], aes_key)
     return encrypt_header(encryption.key_version, wrapped), crypto.base64_text(ciphertext).encode()
 
 
-def decrypt_body(endpoint: Endpoint, encrypt_header_value: str, body: bytes) -> bytes:
-    """Decrypt a body that came with a header Encrypt; every way to fail is the same CryptoError."""
-    profile = endpoint.encryption.profile
+def decrypt_body(encryption: Encryption, keys: Keys, encrypt_header_value: str, body: bytes) -> bytes:
+    """Decrypt a body that has a header Encrypt; every failure raises the same CryptoError."""
     try:
         pairs = header_pairs(encrypt_header_value)
         if pairs.get("algorithm", ENCRYPTION_ALGORITHM).upper() != ENCRYPTION_ALGORITHM:
             raise CryptoError("the body cannot be decrypted")
-        key = _by_version(endpoint.keys.decrypting, pairs)
+        key = _by_version(keys.decrypting, pairs)
         wrapped = crypto.url_base64_bytes(pairs["symmetrickey"])
-        aes_key = crypto.unwrap_key(profile, key, wrapped)
+        aes_key = crypto.unwrap_key(encryption.profile, key, wrapped)
         ciphertext = crypto.base64_bytes(body.decode("ascii"))
-        return crypto.decrypt(profile, aes_key, ciphertext)
+        return crypto.decrypt(encryption.profile, aes_key, ciphertext)
     except (CryptoError, KeyError, ValueError):
         raise CryptoError("the body cannot be decrypted") from None
 
 
-def _seal(
-    endpoint: Endpoint,
-    body: bytes,
-    *,
-    time_header: str,
-    time: str,
-    client_id: str,
-    encrypted: bool,
-    random_bytes: Callable[[int], bytes],
-) -> tuple[Headers, bytes]:
-    content_type = JSON_CONTENT_TYPE
-    encrypt_lines: Headers = ()
-    if encrypted:
-        value, body = encrypt_body(endpoint, body, random_bytes)
-        content_type, encrypt_lines = endpoint.encryption.content_type, (("Encrypt", value),)
-    content = content_to_sign(endpoint.path, client_id, time, body)
-    signature = crypto.sign(endpoint.keys.signing, content)
-    headers: Headers = (
-        ("Client-Id", client_id),
-        ("Content-Type", content_type),
-        (time_header, time),
-        *encrypt_lines,
-        ("Signature", signature_header(endpoint.keys.signing_version, signature)),
-    )
-    return headers, body
-
-
-def _verify(
-    endpoint: Endpoint, headers: Headers, body: bytes, path: str, time_header: str
-) -> tuple[str, str]:
-    """Verify a signature over the bytes as they came; return the client id and time it covers."""
+def _verify(keys: Keys, headers: Headers, body: bytes, path: str, time_header: str) -> tuple[str, str]:
+    """Verify the signature over the received bytes; return the client id and the time that it covers."""
     client_id = _only(headers, "Client-Id")
     time = _only(headers, time_header)
     try:
@@ -197,11 +210,11 @@ def _verify(
     except ValueError as error:
         raise SignatureInvalid(f"the header Signature is {error}") from None
     if pairs.get("algorithm", SIGNATURE_ALGORITHM).upper() != SIGNATURE_ALGORITHM:
-        raise SignatureInvalid("the header Signature names another algorithm than RSA256")
+        raise SignatureInvalid("the header Signature names an algorithm other than RSA256")
     try:
-        key = _by_version(endpoint.keys.verifying, pairs)
+        key = _by_version(keys.verifying, pairs)
     except KeyError:
-        raise SignatureInvalid("the header Signature names a keyVersion that is not known") from None
+        raise SignatureInvalid("the header Signature names an unknown keyVersion") from None
     try:
         signature = crypto.url_base64_bytes(pairs.get("signature", ""))
         crypto.verify(key, signature, content_to_sign(path, client_id, time, body))
@@ -210,29 +223,15 @@ def _verify(
     return client_id, time
 
 
-def _read(
-    endpoint: Endpoint, headers: Headers, body: bytes, *, huge_as_infinite: bool = False
-) -> dict[str, object]:
-    """Decrypt if and only if Encrypt is present, and read; one public error for every failure."""
-    encrypt_lines = header_values(headers, "Encrypt")
-    try:
-        if len(encrypt_lines) > 1:
-            raise CryptoError("there is more than one header Encrypt")
-        if encrypt_lines:
-            body = decrypt_body(endpoint, encrypt_lines[0], body)
-        return read_object(body, huge_as_infinite=huge_as_infinite)
-    except (CryptoError, JsonError):
-        raise Malformed("the body cannot be decrypted or read") from None
-
-
 def _by_version(keys: Mapping[str, Key], pairs: Mapping[str, str]) -> Key:
-    """Return the key that `keyVersion` names, or the newest where it is absent; else KeyError."""
+    """Return the key that `keyVersion` names, or the newest key if it is absent; else raise KeyError."""
     return keys[pairs.get("keyversion", next(iter(keys), ""))]
 
 
 def _only(headers: Headers, name: str) -> str:
+    """Return the value of a header that must be present once and not be empty."""
     values = header_values(headers, name)
     if len(values) != 1 or not values[0]:
-        count = "empty" if len(values) == 1 else "absent" if not values else "there more than once"
+        count = "empty" if len(values) == 1 else "absent" if not values else "repeated"
         raise SignatureInvalid(f"the header {name} is {count}")
     return values[0]

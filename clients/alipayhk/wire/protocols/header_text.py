@@ -1,4 +1,10 @@
-"""The text of the headers Signature and Encrypt: `key=value,key=value`."""
+"""The values of the headers Signature and Encrypt: `key=value,key=value`.
+
+    Signature: algorithm=RSA256,keyVersion=1,signature=<percent-encoded base64>
+    Encrypt: algorithm=RSA_AES,keyVersion=1,symmetricKey=<percent-encoded base64>
+
+Source: https://docs.alipay.hk/alipayhkdocs/hk/gcmc/apifund
+"""
 
 from __future__ import annotations
 
@@ -11,22 +17,22 @@ ENCRYPTION_ALGORITHM: Final = "RSA_AES"
 
 
 def signature_header(key_version: str, signature: bytes) -> str:
-    """Write the value of the header Signature."""
+    """Return the value of the header Signature."""
     text = crypto.url_base64_text(signature)
     return f"algorithm={SIGNATURE_ALGORITHM},keyVersion={key_version},signature={text}"
 
 
 def encrypt_header(key_version: str, wrapped_key: bytes) -> str:
-    """Write the value of the header Encrypt."""
+    """Return the value of the header Encrypt."""
     text = crypto.url_base64_text(wrapped_key)
     return f"algorithm={ENCRYPTION_ALGORITHM},keyVersion={key_version},symmetricKey={text}"
 
 
 def header_pairs(value: str) -> dict[str, str]:
-    """Read `key=value,key=value`; raise ValueError for anything else, or for a key given twice.
+    """Parse `key=value,key=value`; raise ValueError for anything else, or if a key occurs twice.
 
-    Space around a pair is trimmed, the first `=` splits it, and the case of a key does not matter:
-    some of AlipayHK's pages print spaces, some of its siblings other cases.
+    Spaces around a pair are removed, because some of AlipayHK's pages print them. The first `=` separates
+    key and value. Keys are returned in lower case, because siblings of AlipayHK write them in other cases.
     """
     pairs: dict[str, str] = {}
     for part in value.split(","):

@@ -1,4 +1,4 @@
-"""Read the result in a verified response body."""
+"""Read the result from a verified response body."""
 
 from __future__ import annotations
 
@@ -12,20 +12,22 @@ _RESULT_NAMES: Final = ("result", "resultInfo")
 
 
 def result_of(body: Mapping[str, object]) -> Result:
-    """Read `result` (or `resultInfo`) of a verified body.
+    """Return the result in a verified body, from its member `result` or `resultInfo`.
 
-    The status decides first. Beside an S, an odd or missing member never undoes the success; beside
-    an F the code decides what the failure means, so an F without one is malformed. Where the pages
-    know two names of a member, the first that holds what it should counts.
+    The status alone decides about success: a success with an odd or missing code is still a success. If the
+    status is F, the code says what the failure means, so F without a code is malformed.
+
+    AlipayHK's page "9. Account Binding" contradicts itself about names. It has `result` and `resultInfo`,
+    and `resultMessage` and `resultMsg`: the first that is present and has the right type is used.
     """
     members = next((value for name in _RESULT_NAMES if isinstance(value := body.get(name), dict)), None)
     if members is None:
-        raise Malformed("the answer has no result")
+        raise Malformed("the response has no result")
     status, code = members.get("resultStatus"), members.get("resultCode")
     if not isinstance(status, str):
         raise Malformed("the result has no status")
     if status == FAILURE and not text_of(code):
-        raise Malformed("the result is F and has no code")
+        raise Malformed("the result has status F and no code")
     return Result(
         status=status,
         code=text_of(code),

@@ -1,4 +1,8 @@
-"""An answer without a signature: what may still be told of it, as a claim and no more."""
+"""Responses without a signature: report their result code as unverified.
+
+AlipayHK's sibling Antom does not sign the response to a request whose signature it refused:
+https://docs.antom.com/ac/ams/digital_signature. So an unsigned response can explain a misconfiguration.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ _CODE: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 def unsigned(raw: RawResponse, cause: str) -> Unsigned:
-    """Describe an unsigned answer; never a success, and never a definite failure."""
+    """Return the error for an unsigned response: it proves neither success nor failure."""
     return Unsigned(
         cause,
         http_status=raw.http_status,
@@ -24,7 +28,7 @@ def unsigned(raw: RawResponse, cause: str) -> Unsigned:
 
 
 def _claimed_code(body: bytes) -> str:
-    """Find the result code that the body claims, header-signed or in an envelope; else nothing."""
+    """Return the result code in the body, header-signed or in an envelope; empty if it has no code."""
     try:
         members: object = read_object(body, huge_as_infinite=True)
     except JsonError:
