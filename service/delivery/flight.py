@@ -179,9 +179,12 @@ class Flight:
         failure = self.failure
         if self.state is FlightState.AWAITING_ANSWER:
             return Timeout("cancelled after the first byte" if self.cancelled else "the deadline expired")
-        if failure is not None and (failure.error.sent or self.state is FlightState.BACKING_OFF):
+        ended = self.state is FlightState.BACKING_OFF or (
+            self.state is FlightState.RECORDING and not self.sent
+        )
+        if failure is not None and (failure.error.sent or ended):
             return failure.error
-        # The attempt is connecting, or it was not sent, or it ended in an unhandled exception.
+        # The attempt is connecting, or failed although it began to send, or met an unhandled exception.
         return Timeout("no result") if self.sent else Unreachable("the deadline expired")
 
     def cancel(self) -> None:

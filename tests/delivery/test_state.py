@@ -97,7 +97,7 @@ AFTER: Final[dict[str, tuple[FlightState, errors.CallError | None, bool, type[er
     "backing off": (S.BACKING_OFF, errors.Truncated("x"), True, errors.Truncated),
     "backing off, not sent": (S.BACKING_OFF, errors.Unreachable("x"), False, errors.Unreachable),
     "recording": (S.RECORDING, errors.Malformed("x"), True, errors.Malformed),
-    "recording, not sent": (S.RECORDING, errors.TlsInvalid("x"), False, errors.Unreachable),
+    "recording, not sent": (S.RECORDING, errors.TlsInvalid("x"), False, errors.TlsInvalid),
     "recording, not sent although it began to": (
         S.RECORDING, errors.LeaseExpired("x"), True, errors.Timeout),
 }  # fmt: skip
