@@ -48,7 +48,7 @@ def test_the_commands_of_a_page_work(page: str, tmp_path: Path) -> None:
             assert run("make", "stubs").status == 0
             shutil.copytree(ROOT / "build" / "stubs", directory / "build" / "stubs")
         if page in DEMO_PAGES:
-            assert reader.start_the_demo().count("as it should be") == 4
+            assert reader.start_the_demo().count(" as expected\n") == 4
         for block in blocks(page):
             if (name := saved_as(block)) is not None:
                 reader.save(name, block.text)
