@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from clients.alipayhk.api import Api
 from clients.alipayhk.diagnosis import DIAGNOSES
 from clients.alipayhk.diagnosis.mistakes import Diagnosis
 from clients.alipayhk.wire.endpoint import WireProtocol
@@ -27,14 +28,14 @@ Members = Mapping[str, object]
 
 
 @dataclass(frozen=True, slots=True)
-class Api:
-    """One API."""
+class ServedApi:
+    """One API as the sandbox serves it."""
 
-    name: str
-    """The name of the RPC that calls it."""
+    name: Api
     protocol: type[WireProtocol]
-    path_flag: str
-    """The command line flag for its path."""
+    path: str
+    """The path at which it is served, unless the flag `path_flag` gives another one."""
+    path_help: str
     request_id: Callable[[Members, Members], str]
     """Return the request id, given the head and the body."""
     violations: Callable[[VerifiedRequest], list[str]]
@@ -47,6 +48,11 @@ class Api:
         """The diagnosis of the API's protocol."""
         return DIAGNOSES[self.protocol]
 
+    @property
+    def path_flag(self) -> str:
+        """The flag of its path, without the dashes in front."""
+        return f"{self.name.name.lower().replace('_', '-')}-path"
+
 
 def magic_id(body: Members) -> tuple[str, str]:
     """Return name and value of the member that can name a fault: userId, or openId if it is absent."""
@@ -54,23 +60,26 @@ def magic_id(body: Members) -> tuple[str, str]:
     return name, text_of(body.get(name))
 
 
-APIS: Final[dict[str, Api]] = {
-    "SyncLinkage": Api(
-        name="SyncLinkage",
+_ROWS: Final = (
+    ServedApi(
+        name=Api.SYNC_LINKAGE,
         protocol=HeaderSigned,
-        path_flag="sync-linkage-path",
+        path="/sandbox/binding/sync",
+        path_help="the path of BINDING_SYNC (header-signed)",
         request_id=lambda _, body: text_of(body.get("requestId")),
         violations=lambda request: header_violations(request.head) + sync_linkage_violations(request.body),
         apply=Wallet.sync_linkage,
         result=sync_linkage_result,
     ),
-    "BindAccount": Api(
-        name="BindAccount",
+    ServedApi(
+        name=Api.BIND_ACCOUNT,
         protocol=EnvelopeSigned,
-        path_flag="bind-account-path",
+        path="/sandbox/account/bind",
+        path_help="the path of account.bind (envelope-signed)",
         request_id=lambda head, _: text_of(head.get("reqMsgId")),
         violations=lambda request: head_violations(request.head) + bind_account_violations(request.body),
         apply=Wallet.bind_account,
         result=bind_account_result,
     ),
-}
+)
+APIS: Final[Mapping[str, ServedApi]] = {api.name: api for api in _ROWS}

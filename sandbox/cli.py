@@ -11,6 +11,7 @@ from typing import Final
 
 from clients.alipayhk.wire.messages import JSON_CONTENT_TYPE
 
+from .apis import APIS
 from .options import Options, OptionsError, options_of
 from .server import running
 
@@ -52,8 +53,7 @@ async def _serve(options: Options) -> None:
 
 FLAGS: Final = (
     ("listen", "127.0.0.1:8089", "host and port to listen on; with port 0 the system chooses a port"),
-    ("sync-linkage-path", "/sandbox/binding/sync", "the path of BINDING_SYNC (header-signed)"),
-    ("bind-account-path", "/sandbox/account/bind", "the path of account.bind (envelope-signed)"),
+    *((api.path_flag, api.path, api.path_help) for api in APIS.values()),
     ("client-id", None, "the merchant's client id (required)"),
     (
         "private-key-file",

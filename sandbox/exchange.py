@@ -13,7 +13,7 @@ from clients.alipayhk.wire.endpoint import Endpoint
 from clients.alipayhk.wire.messages import PlainResponse, RawRequest, VerifiedRequest
 
 from .answers import Answer, Sealing, text_answer
-from .apis import APIS, Api, magic_id
+from .apis import APIS, ServedApi, magic_id
 from .delivery import Deliver, whole
 from .faults import Fault, UnknownFault, find_fault
 from .journal import Entry, Journal, body_text
@@ -81,7 +81,9 @@ class Exchange:
         self.journal.record(entry)
         return Exchanged(reply.answer, reply.deliver, entry)
 
-    def _entry(self, api: Api | None, method: str, raw: RawRequest, claim: Claim, reply: _Reply) -> Entry:
+    def _entry(
+        self, api: ServedApi | None, method: str, raw: RawRequest, claim: Claim, reply: _Reply
+    ) -> Entry:
         return Entry(
             number=self.journal.next_number(),
             time=time_text(self._now()),
@@ -101,7 +103,9 @@ class Exchange:
             answer_body=body_text(reply.answer.body),
         )
 
-    def _reply(self, api: Api, endpoint: Endpoint, method: str, raw: RawRequest, claim: Claim) -> _Reply:
+    def _reply(
+        self, api: ServedApi, endpoint: Endpoint, method: str, raw: RawRequest, claim: Claim
+    ) -> _Reply:
         try:
             request = open_request(api, endpoint, method, raw, claim)
             fault_name, fault = self._fault(api, request)
@@ -114,12 +118,12 @@ class Exchange:
         verdict = f"the signature matches; {outcome.note}"
         return _Reply(answer, verdict, verified=True, fault_name=fault_name, deliver=fault.deliver)
 
-    def _outcome(self, api: Api, request: VerifiedRequest, fault: Fault) -> Outcome:
+    def _outcome(self, api: ServedApi, request: VerifiedRequest, fault: Fault) -> Outcome:
         if not fault.takes_effect:
             return Outcome(fault.result, "it has no effect: its fault says so")
         return api.apply(self.wallet, api.request_id(request.head, request.body), request.body)
 
-    def _fault(self, api: Api, request: VerifiedRequest) -> tuple[str, Fault]:
+    def _fault(self, api: ServedApi, request: VerifiedRequest) -> tuple[str, Fault]:
         """Find the fault for this response: set on the console, or else the suffix of the user id."""
         member, value = magic_id(request.body)
         name = self.programme.take(api.name)
@@ -133,7 +137,9 @@ class Exchange:
             raise RequestRejected("PARAM_ILLEGAL", f"{member}: this fault does not apply to {api.name}")
         return name, fault
 
-    def _refusal(self, api: Api, endpoint: Endpoint, claim: Claim, rejection: RequestRejected) -> _Reply:
+    def _refusal(
+        self, api: ServedApi, endpoint: Endpoint, claim: Claim, rejection: RequestRejected
+    ) -> _Reply:
         """Respond with F; unsigned and not encrypted if the signature of the request did not verify.
 
         AlipayHK's sibling Antom documents that: https://docs.antom.com/ac/ams/digital_signature

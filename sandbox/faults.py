@@ -14,7 +14,7 @@ from clients.alipayhk.diagnosis.mistakes import Diagnosis
 from clients.alipayhk.wire.result import FAILURE, SUCCESS, Result
 
 from .answers import Sealing, text_answer
-from .apis import APIS, Api
+from .apis import APIS, ServedApi
 from .delivery import Deliver, close, delayed, hang, reset, slowly, truncated, whole
 from .results import RESULT_CODES, documented
 from .signatures import Resign, corrupted, empty, same, with_signature_pair, with_signatures
@@ -49,7 +49,7 @@ class Fault:
     given: Callable[[Fault, str], Fault] | None = None
     """For a row whose name ends in `<…>`: apply the argument; raise UnknownFault if it is invalid."""
 
-    def applies_to(self, api: Api) -> bool:
+    def applies_to(self, api: ServedApi) -> bool:
         """Whether a response of `api` can have this fault."""
         return self.needs(api.diagnosis)
 

@@ -8,7 +8,7 @@ from clients.alipayhk.wire.endpoint import Endpoint
 from clients.alipayhk.wire.errors import Malformed, SignatureInvalid
 from clients.alipayhk.wire.messages import RawRequest, VerifiedRequest, header_values
 
-from .apis import Api
+from .apis import ServedApi
 
 
 class RequestRejected(Exception):
@@ -24,7 +24,7 @@ class RequestRejected(Exception):
 
 
 def open_request(
-    api: Api, endpoint: Endpoint, method: str, raw: RawRequest, claim: Claim
+    api: ServedApi, endpoint: Endpoint, method: str, raw: RawRequest, claim: Claim
 ) -> VerifiedRequest:
     """Return the request if its signature, its destination and its members are right.
 
@@ -56,7 +56,7 @@ def _check_destination(endpoint: Endpoint, raw: RawRequest, request: VerifiedReq
             raise RequestRejected("INVALID_API", f"the {name} in the head is not {served}")
 
 
-def _verified(api: Api, endpoint: Endpoint, raw: RawRequest, claim: Claim) -> VerifiedRequest:
+def _verified(api: ServedApi, endpoint: Endpoint, raw: RawRequest, claim: Claim) -> VerifiedRequest:
     """Return the verified request; raise RequestRejected, or Malformed if its body cannot be read."""
     if claim.cut_fault:
         raise RequestRejected("INVALID_SIGNATURE", claim.cut_fault, verified=False)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, TypeVar
 
+from clients.alipayhk.api import Api
 from clients.alipayhk.wire.clock import Now
 from clients.alipayhk.wire.result import Result
 from clients.alipayhk.wire.strict_json import write_json
@@ -77,11 +78,11 @@ class Wallet:
 
     def sync_linkage(self, request_id: str, body: Members) -> Outcome:
         """Bind or unbind, once per requestId."""
-        return self._once("SyncLinkage", request_id, body, self._sync_linkage)
+        return self._once(Api.SYNC_LINKAGE, request_id, body, self._sync_linkage)
 
     def bind_account(self, request_id: str, body: Members) -> Outcome:
         """Bind a bill account, once per reqMsgId."""
-        return self._once("BindAccount", request_id, body, partial(self._bind_account, request_id))
+        return self._once(Api.BIND_ACCOUNT, request_id, body, partial(self._bind_account, request_id))
 
     def reset(self) -> None:
         """Delete everything."""

@@ -1,20 +1,21 @@
-"""The inbound side: gRPC in, gRPC out.
+"""The gateway: callers speak gRPC to it, and it speaks HTTP to AlipayHK.
 
-Floors, top to bottom; imports go down only:
+Packages and modules, top to bottom. Imports go down only; `.importlinter` enforces that:
 
-    cli, serve       which command runs; one process, or `workers` of them
-    gateway          composition root: Settings -> Ledger -> Bookkeeping -> Client -> Delivery -> Server
-    server, admin    ports, TLS, health, reflection, drain | /metrics, /livez, /readyz
-    interceptors     access log and metrics, error -> status, caller allow-list
-    linkage          one row per RPC, and `unary`, the whole flow
-    rpcs             all that is peculiar to one RPC: rules, command, body, reply
-    delivery, turns  one flight per request id, one at a time per linkage, within the callers' deadlines
-    attempts         when to try, by `pacing`, and `observing` each attempt
-    bookkeeping      what the ledger is told of a flight, and what its answers mean for one
-    ledger           what was sent, and what came of it
-    validation, status, details, callers, call, refusal, settings, logs, metrics
+    __main__              `python -m service`
+    commands              the command line: serve, workers, config, health, keys, ledger, demo
+    gateway               builds one process from the settings, runs it, and shuts it down
+    upstream              the endpoint of each AlipayHK API, and the transport, from the settings
+    server                the listeners: gRPC with interceptors and RPCs, health, operators' HTTP
+    delivery | config     sends each request once, in order, within its deadline | reads the settings
+    outcomes              what callers get: codes, reasons, details
+    credentials           callers, their certificates, our keys and certificate
+    ledger | telemetry    the record of requests and results | logs and metrics
 
-One call: interceptors -> linkage.unary -> validation -> rpcs (command, body) -> delivery -> bookkeeping
-(claim) -> clients.alipayhk.client (seal, send, unseal) -> bookkeeping (what came of it) -> rpcs (reply),
-or an error that `status` alone turns into what the caller is told.
+Below all of them is `clients.alipayhk`, the client of AlipayHK.
+
+The path of one call: interceptors, `linkage_service`, `validation`, an RPC's command and body, `delivery`
+(which claims the request id in the ledger), `clients.alipayhk.client` (seal, send, unseal), the ledger
+(which records the result), and the RPC's reply. For every error, `outcomes` chooses the status that the
+caller gets.
 """

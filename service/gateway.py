@@ -1,9 +1,10 @@
-"""The gateway as one process: everything put together, run until a signal, taken apart in order."""
+"""One gateway process: build its parts from the settings, run until a signal, shut down in order."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -13,6 +14,7 @@ from clients.alipayhk.client import Client
 from clients.alipayhk.wire.keys import fingerprint
 
 from .config.settings import Settings
+from .credentials.keyring import Credentials, Keyring, ServerCertificate
 from .delivery.clock_skew import ClockSkew
 from .delivery.delivery import Delivery, Limits
 from .delivery.ledger_monitor import LedgerMonitor
@@ -26,7 +28,6 @@ from .outcomes.result_codes import ResultCodes
 from .server.admin import start_admin
 from .server.linkage_service import LinkageService
 from .server.server import ListenerStopped, Server
-from .signals import stop_signals
 from .telemetry.logs import log, stack_of
 from .telemetry.metrics import Metrics
 from .upstream import endpoints_of, transport_of
@@ -36,18 +37,15 @@ DROP_EVERY: Final = 60
 """Old results are dropped once in so many rounds of `_maintain`."""
 
 
-async def run(settings: Settings, *, shared: bool) -> None:
+async def run(settings: Settings, *, shared: bool, keyring: Keyring | None = None) -> None:
     """Serve until SIGTERM, SIGINT or SIGHUP, then drain; raise CannotListen or LedgerFault.
 
-    If a listener stops by itself, finish the calls in progress and raise ListenerStopped.
-    `shared` says that this is one of several workers, on ports that all of them listen on.
+    If a listener stops unexpectedly, finish the calls in progress and raise ListenerStopped. `shared` means
+    that this process is one of several workers on the same ports. A caller that replaces keys or the
+    certificate while the gateway runs passes the `keyring`; without it they are those of the settings.
     """
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in stop_signals():
-        loop.add_signal_handler(number, stopping.set)
-    if shared:
-        _end_with_supervisor(stopping)
+    keyring = keyring or Keyring(credentials_of(settings))
+    stopping = _stopping(shared=shared)
     metrics = Metrics()
     async with AsyncExitStack() as stack:
         skew = ClockSkew(metrics, window_s=settings.response_time_window_s)
@@ -56,7 +54,7 @@ async def run(settings: Settings, *, shared: bool) -> None:
         stack.push_async_callback(transport.close)
         endpoints = endpoints_of(settings)
         delivery = Delivery(
-            Client(transport),
+            Client(transport, keys_of=keyring.keys_of),
             session,
             metrics,
             apis=endpoints,
@@ -64,21 +62,48 @@ async def run(settings: Settings, *, shared: bool) -> None:
             limits=Limits(settings.max_in_flight, settings.attempts_max),
             skew=skew,
         )
-        server = Server(settings, LinkageService(endpoints, delivery), metrics, shared=shared)
+        server = Server(settings, LinkageService(endpoints, delivery), metrics, keyring, shared=shared)
         admin = await start_admin(settings.admin_listen, metrics, server.health, skew, shared=shared)
         stack.push_async_callback(admin.cleanup)
         address = await server.start()
         _log_start(settings, str(address))
         fault = await _until_stopping(stopping, server)
-        log.info("stopping")
+        log.info("shutdown started")
         await server.stop(listener_stopped=fault is not None)
-    log.info("stopped")
+    log.info("shutdown finished")
     if fault:
         raise fault
 
 
+def credentials_of(settings: Settings) -> Credentials:
+    """Return the keys for each API, and the listener's certificate, from the files of the settings."""
+    chain, key = settings.tls_cert_file, settings.tls_key_file
+    return Credentials(
+        keys={api: endpoint.keys for api, endpoint in endpoints_of(settings).items()},
+        certificate=ServerCertificate.read(chain, key, settings.tls_client_ca_file)
+        if chain and key
+        else None,
+    )
+
+
+def stop_signals() -> list[signal.Signals]:
+    """Return the signals that stop a gateway; a closed terminal sends SIGHUP, which nohup ignores."""
+    stopping = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
+    return stopping if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN else stopping[:-1]
+
+
+def _stopping(*, shared: bool) -> asyncio.Event:
+    """Return an event that is set when the gateway must stop."""
+    stopping, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in stop_signals():
+        loop.add_signal_handler(number, stopping.set)
+    if shared:
+        _end_with_supervisor(stopping)
+    return stopping
+
+
 async def _until_stopping(stopping: asyncio.Event, server: Server) -> ListenerStopped | None:
-    """Wait for a signal, or for a listener that stops by itself, which is logged and returned."""
+    """Wait for a signal; if a listener stops unexpectedly first, log and return that."""
     signalled = asyncio.create_task(stopping.wait())
     watching = asyncio.create_task(server.listener_stopped())
     await asyncio.wait({signalled, watching}, return_when=asyncio.FIRST_COMPLETED)
@@ -90,7 +115,7 @@ async def _until_stopping(stopping: asyncio.Event, server: Server) -> ListenerSt
         return None
     cause = fault.__cause__ or fault
     log.error(
-        "listener stopped by itself",
+        "listener stopped unexpectedly",
         where=fault.setting,
         error_class=type(cause).__name__,
         stack=stack_of(cause),
@@ -99,17 +124,18 @@ async def _until_stopping(stopping: asyncio.Event, server: Server) -> ListenerSt
 
 
 def _end_with_supervisor(stopping: asyncio.Event) -> None:
-    """Stop when the supervisor is gone, whose end of the pipe that is this worker's input is closed then.
+    """Stop this worker when its supervisor exits, which closes the pipe at this worker's standard input.
 
-    Nobody would stop this worker otherwise, and it would serve beside those of the next supervisor.
+    Otherwise nothing would stop this worker, and it would share the port with the next supervisor's
+    workers.
     """
     loop, pipe = asyncio.get_running_loop(), sys.stdin.fileno()
 
-    def gone() -> None:
+    def exited() -> None:
         loop.remove_reader(pipe)
         stopping.set()
 
-    loop.add_reader(pipe, gone)
+    loop.add_reader(pipe, exited)
 
 
 @asynccontextmanager
@@ -185,12 +211,12 @@ async def _maintain(
 
 
 def _log_start(settings: Settings, listen: str) -> None:
-    """Say what serves, and which keys: an operator who rotates them looks here first."""
+    """Log the address and the keys; an operator who rotates keys compares their fingerprints here."""
     public = settings.signing_key_file.key.public_key()
-    log.info("our signing key", version=settings.signing_key_version, sha256=fingerprint(public))
+    log.info("signing key loaded", version=settings.signing_key_version, sha256=fingerprint(public))
     for version, file in settings.public_key_files.items():
-        log.info("AlipayHK's key", version=version, sha256=fingerprint(file.key))
+        log.info("AlipayHK public key loaded", version=version, sha256=fingerprint(file.key))
     theirs = [fingerprint(file.key) for file in settings.public_key_files.values()]
     if fingerprint(public) in theirs:
-        log.warning("PUBLIC_KEY_FILES holds our own public key where AlipayHK's is needed")
-    log.info("serving", listen=listen)
+        log.warning("own public key in PUBLIC_KEY_FILES")
+    log.info("gateway started", listen=listen)

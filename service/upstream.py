@@ -1,11 +1,12 @@
-"""AlipayHK as the settings describe it: an endpoint behind each RPC, and the transport to them."""
+"""The endpoint of each AlipayHK API, and the transport to them, from the settings."""
 
 from __future__ import annotations
 
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
+from clients.alipayhk.api import Api
 from clients.alipayhk.transport import Transport
 from clients.alipayhk.wire.crypto import EncryptionProfile
 from clients.alipayhk.wire.endpoint import Encryption, Endpoint
@@ -14,14 +15,13 @@ from clients.alipayhk.wire.protocols.envelope_signed import EnvelopeSigned
 from clients.alipayhk.wire.protocols.header_signed import HeaderSigned
 
 from .config.settings import Settings
-from .server.rpcs import bind_account, sync_linkage
 
 CONNECT_TIMEOUT_S: Final = 2.0
 
 
 def endpoints_of(settings: Settings) -> Mapping[str, Endpoint]:
-    """Describe AlipayHK's API behind each RPC, by the RPC's name."""
-    return {endpoint.api: endpoint for endpoint in (_sync_linkage(settings), _bind_account(settings))}
+    """Return the endpoint of each API of AlipayHK, by the API's name."""
+    return {api: ENDPOINTS[api](settings) for api in Api}
 
 
 def transport_of(settings: Settings) -> Transport:
@@ -38,7 +38,7 @@ def transport_of(settings: Settings) -> Transport:
 
 def _sync_linkage(settings: Settings) -> Endpoint:
     return Endpoint(
-        api=sync_linkage.RPC.name,
+        api=Api.SYNC_LINKAGE,
         protocol=HeaderSigned(
             encryption=Encryption(
                 profile=EncryptionProfile(
@@ -53,7 +53,7 @@ def _sync_linkage(settings: Settings) -> Endpoint:
             encrypted_answers_only=settings.require_encrypted_response,
         ),
         base_url=settings.base_url,
-        path=settings.sync_linkage_path,
+        path=settings.sync_linkage.path,
         client_id=settings.client_id,
         keys=_keys(settings),
         idempotent=True,
@@ -63,21 +63,21 @@ def _sync_linkage(settings: Settings) -> Endpoint:
 
 def _bind_account(settings: Settings) -> Endpoint:
     return Endpoint(
-        api=bind_account.RPC.name,
+        api=Api.BIND_ACCOUNT,
         protocol=EnvelopeSigned(
-            function=settings.bind_account_function, version=settings.bind_account_version
+            function=settings.bind_account.function, version=settings.bind_account.version
         ),
-        base_url=settings.bind_account_base_url or settings.base_url,
-        path=settings.bind_account_path,
-        client_id=settings.bind_account_client_id or settings.client_id,
+        base_url=settings.bind_account.base_url or settings.base_url,
+        path=settings.bind_account.path,
+        client_id=settings.bind_account.client_id or settings.client_id,
         keys=_keys(settings, for_bind_account=True),
-        idempotent=settings.bind_account_idempotent,
+        idempotent=settings.bind_account.idempotent,
         response_time_window_s=settings.response_time_window_s,
     )
 
 
 def _keys(settings: Settings, *, for_bind_account: bool = False) -> Keys:
-    own = settings.bind_account_signing_key_file if for_bind_account else None
+    own = settings.bind_account.signing_key_file if for_bind_account else None
     signing = (own or settings.signing_key_file).key
     decrypting = settings.decryption_key_files
     return Keys(
@@ -88,3 +88,9 @@ def _keys(settings: Settings, *, for_bind_account: bool = False) -> Keys:
         if decrypting
         else {settings.signing_key_version: signing},
     )
+
+
+ENDPOINTS: Final[Mapping[Api, Callable[[Settings], Endpoint]]] = {
+    Api.SYNC_LINKAGE: _sync_linkage,
+    Api.BIND_ACCOUNT: _bind_account,
+}

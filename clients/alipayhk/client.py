@@ -5,19 +5,34 @@ The endpoint's protocol does the sealing and unsealing, so nothing here depends 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 from .transport import Attempt, Transport
 from .wire.clock import Now, now_utc, skew_s
 from .wire.endpoint import Endpoint
 from .wire.errors import AnswerError, CallError, OutsideWindow, ResultError
+from .wire.keys import Keys
 from .wire.messages import PlainRequest, VerifiedResponse
 from .wire.result import SUCCESS
 
 
 class Client:
-    """Calls AlipayHK's APIs over one transport."""
+    """Calls AlipayHK's APIs over one transport.
 
-    def __init__(self, transport: Transport, *, now: Now = now_utc) -> None:
+    `keys_of` returns the keys in use for an API, by its name, and is asked in each call. Without it a call
+    uses the keys of its endpoint.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        keys_of: Callable[[str], Keys] | None = None,
+        now: Now = now_utc,
+    ) -> None:
         self._transport = transport
+        self._keys_of = keys_of
         self._now = now
 
     async def call(
@@ -28,6 +43,8 @@ class Client:
         `body` is the business content as JSON. It is the same in every attempt at one request; the time,
         the AES key and the signature are new each time. `attempt.sent` can be read at any time.
         """
+        if self._keys_of is not None:
+            endpoint = replace(endpoint, keys=self._keys_of(endpoint.api))
         request = PlainRequest(request_id, body, self._now())
         sealed = endpoint.protocol.seal_request(endpoint, request)
         try:

@@ -1,1 +1,1 @@
-"""What a person starts: the command line and its commands."""
+"""The command line and its commands."""

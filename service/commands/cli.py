@@ -1,7 +1,7 @@
 """The command line, `alipayhk-gateway`.
 
-Exit statuses are sysexits': 0 done, 64 bad usage, 69 a port is taken, 78 bad configuration; `health`
-has grpc_health_probe's.
+Exit statuses are those of sysexits.h: 0 success, 64 wrong usage, 69 a port is taken, 78 wrong
+configuration. `health` uses the exit statuses of grpc_health_probe.
 """
 
 from __future__ import annotations
@@ -18,18 +18,21 @@ from .exit_codes import BAD_ARGUMENTS, EX_USAGE
 
 COMMANDS: Final = {
     "serve": ("service.commands.serve", "serve gRPC until SIGTERM"),
-    "sandbox": ("sandbox.cli", "run a stand-in AlipayHK to develop against"),
-    "demo": ("service.commands.demo.demo", "make keys, start sandbox and gateways, make calls"),
-    "keys": ("service.commands.keys", "make or inspect keys"),
-    "ledger": ("service.commands.ledger.ledger", "show and resolve requests; init, backup, restore"),
+    "sandbox": ("sandbox.cli", "run a local AlipayHK for development"),
+    "demo": ("service.commands.demo.demo", "create keys, start sandbox and gateways, make calls"),
+    "keys": ("service.commands.keys", "create or inspect keys"),
+    "ledger": (
+        "service.commands.ledger.ledger",
+        "list and resolve requests; create, back up and restore the ledger",
+    ),
     "config": ("service.commands.config", "check the settings"),
-    "health": ("service.commands.health", "ask a gateway whether it is serving"),
+    "health": ("service.commands.health", "check whether a gateway is serving"),
 }
-"""Each command's module, with `configure(parser)` and `run(args) -> exit status`, and what it is for."""
+"""Each command's module, with `configure(parser)` and `run(args) -> exit status`, and its help text."""
 
 
 class _BadUsage(Exception):
-    """The words of the command line are off; argparse's own exit status would be 2."""
+    """The command line is wrong; argparse itself would exit with status 2."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -51,12 +54,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser(command: str) -> argparse.ArgumentParser:
-    """Know every command, and load one: a health probe runs every few seconds, and needs little."""
+    """Add every command, but import only one: `health` runs every few seconds and must start fast."""
     parser = _Parser(prog="alipayhk-gateway", description="A gRPC gateway to AlipayHK's account linkage.")
     parser.add_argument("--version", action="version", version=version("alipayhk-gateway"))
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, (module, purpose) in COMMANDS.items():
-        # The production image has no sandbox, and so nothing to demonstrate with.
+        # The production image contains no sandbox, which the demo needs.
         if name not in {"sandbox", "demo"} or find_spec("sandbox") is not None:
             of_command = commands.add_parser(name, help=purpose)
             if name == command:

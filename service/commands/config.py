@@ -1,4 +1,4 @@
-"""`alipayhk-gateway config check`: name every fault of the settings, or show those in force."""
+"""`alipayhk-gateway config check`: list all errors in the settings, or show the effective settings."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import argparse
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import fields
 
+from ..config.declaration import values_of
 from ..config.settings import Settings, SettingsError, read_from_environment
 from ..config.values import KeyFile
 from ..credentials.callers import Callers
@@ -20,7 +20,7 @@ from .options import add_config, refuse
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the subcommand."""
     check = parser.add_subparsers(required=True, metavar="COMMAND").add_parser(
-        "check", help="name every fault, or show the settings in force"
+        "check", help="list all errors, or show the effective settings"
     )
     add_config(check)
     check.add_argument("--json", action="store_true", help="write JSON")
@@ -47,9 +47,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def described(settings: Settings) -> dict[str, str]:
-    """Show every setting as a person would write it; keys by their files."""
-    rows = {setting.name.upper(): _shown(getattr(settings, setting.name)) for setting in fields(Settings)}
-    # A proxy's password is for the proxy.
+    """Return every setting as the environment would contain it; a key is the path of its file."""
+    rows = {name.upper(): _shown(value) for name, value in values_of(settings)}
+    # The password of the proxy is not shown.
     return rows | {"UPSTREAM_PROXY": re.sub(r"//.*@", "//", rows["UPSTREAM_PROXY"])}
 
 

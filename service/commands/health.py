@@ -1,4 +1,4 @@
-"""`alipayhk-gateway health`: ask a gateway whether it is serving, with grpc_health_probe's exit codes."""
+"""`alipayhk-gateway health`: check whether a gateway is serving; exit codes as in grpc_health_probe."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Final
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from ..config.settings import probed_address
+from ..config.environment import probed_address
 from .exit_codes import BAD_ARGUMENTS
 
 DEFAULT_ADDRESS: Final = "127.0.0.1:50051"
@@ -33,27 +33,29 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default=probed_address(DEFAULT_ADDRESS),
         help="host:port (default: ALIPAYHK_HEALTH_LISTEN or ALIPAYHK_LISTEN, here %(default)s)",
     )
-    parser.add_argument("--service", default="", help="a service's name, or liveness; default: readiness")
+    parser.add_argument("--service", default="", help="name of a service, or liveness (default: readiness)")
     parser.add_argument(
         "--timeout",
         type=_timeout_s,
         default=3.0,
         metavar="SECONDS",
-        help=f"for each of connection and answer; at most {TIMEOUT_MAX_S:g} (default: %(default)g)",
+        help=f"for connection and response each; at most {TIMEOUT_MAX_S:g} (default: %(default)g)",
     )
-    parser.add_argument("--tls-ca-file", type=Path, help="CA of the gateway's certificate; turns TLS on")
-    parser.add_argument("--tls-cert-file", type=Path, help="a client certificate")
-    parser.add_argument("--tls-key-file", type=Path, help="its private key")
-    parser.add_argument("--tls-server-name", help="the name in the gateway's certificate")
+    parser.add_argument("--tls-ca-file", type=Path, help="CA of the gateway's certificate; enables TLS")
+    parser.add_argument("--tls-cert-file", type=Path, help="client certificate")
+    parser.add_argument("--tls-key-file", type=Path, help="private key of the client certificate")
+    parser.add_argument("--tls-server-name", help="expected name in the gateway's certificate")
     parser.add_argument("--json", action="store_true", help="write JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Ask once."""
+    """Check once."""
     if (args.tls_cert_file is None) != (args.tls_key_file is None) or (
         args.tls_cert_file is not None and args.tls_ca_file is None
     ):
-        return _fail("--tls-cert-file, --tls-key-file and --tls-ca-file go together", BAD_ARGUMENTS)
+        return _fail(
+            "give --tls-cert-file and --tls-key-file together, and with --tls-ca-file", BAD_ARGUMENTS
+        )
     try:
         credentials = _credentials(args)
     except OSError as error:
@@ -84,13 +86,13 @@ def _timeout_s(text: str) -> float:
         timeout_s = float(text)
     except ValueError:
         timeout_s = 0.0
-    if not 0 < timeout_s <= TIMEOUT_MAX_S:  # which is no number is not above 0 either
+    if not 0 < timeout_s <= TIMEOUT_MAX_S:  # also false for NaN
         raise argparse.ArgumentTypeError(f"must be above 0 and at most {TIMEOUT_MAX_S:g} seconds")
     return timeout_s
 
 
 def _channel(args: argparse.Namespace, credentials: grpc.ChannelCredentials | None) -> grpc.Channel:
-    # A probe asks the gateway itself, whatever proxy the environment has for others.
+    # A probe connects to the gateway directly, even if the environment names a proxy.
     options: list[tuple[str, str | int]] = [("grpc.enable_http_proxy", 0)]
     if credentials is None:
         return grpc.insecure_channel(args.addr, options=options)

@@ -1,4 +1,4 @@
-"""`alipayhk-gateway keys`: make a key pair to hand over to AlipayHK, or see what a file holds."""
+"""`alipayhk-gateway keys`: create a key pair for AlipayHK, or show the content of a key file."""
 
 from __future__ import annotations
 
@@ -23,16 +23,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     make = commands.add_parser(
         "generate",
-        help="make an RSA key pair",
+        help="create an RSA key pair",
         description="Write NAME.key.pem (private, for SIGNING_KEY_FILE), NAME.pub.pem, and NAME.pub.b64 "
-        "(the same public key as bare base64 DER, as AlipayHK's portal takes it).",
+        "(the same public key as bare base64 DER, as AlipayHK's portal expects it).",
     )
     make.add_argument("directory", type=Path, metavar="DIR")
-    make.add_argument("--name", default="signing", help="what the files are called (default: signing)")
-    make.add_argument("--bits", type=int, default=BITS_MIN, help=f"{BITS_MIN} to {BITS_MAX}")
+    make.add_argument("--name", default="signing", help="name of the files (default: signing)")
+    make.add_argument(
+        "--bits", type=int, default=BITS_MIN, help=f"{BITS_MIN} to {BITS_MAX} (default: {BITS_MIN})"
+    )
     make.add_argument("--json", action="store_true", help="write JSON")
     make.set_defaults(act=_generate)
-    inspect = commands.add_parser("inspect", help="tell what a key file holds, and its fingerprint")
+    inspect = commands.add_parser("inspect", help="show the content of a key file, and its fingerprint")
     inspect.add_argument("file", type=Path, metavar="FILE")
     inspect.add_argument("--json", action="store_true", help="write JSON")
     inspect.set_defaults(act=_inspect)
@@ -50,14 +52,14 @@ def _generate(args: argparse.Namespace) -> int:
     try:
         facts = generate(args.directory, args.name, args.bits)
     except OSError as error:
-        # A write that fails, as on a full disk, names no file.
+        # The error of a failed write, for example on a full disk, has no file name.
         return _fail(f"{error.filename or args.directory}: {error.strerror}", EX_CANTCREAT)
     _show(facts, as_json=args.json)
     return 0
 
 
 def generate(directory: Path, name: str, bits: int = BITS_MIN) -> dict[str, str]:
-    """Write a new key pair; return where it is, and its fingerprint. Never overwrites a file."""
+    """Write a new key pair; return its files and fingerprint. Never overwrite a file."""
     key = rsa.generate_private_key(public_exponent=65537, key_size=bits)
     private_pem = key.private_bytes(
         serialization.Encoding.PEM,
@@ -88,7 +90,7 @@ def generate(directory: Path, name: str, bits: int = BITS_MIN) -> dict[str, str]
 
 
 def _write_new(files: Mapping[Path, tuple[bytes, int]]) -> None:
-    """Write all of these files with their modes, or none of them where one is there already."""
+    """Create all of these files with their modes; on an error, such as an existing file, create none."""
     written: list[Path] = []
     try:
         for path, (data, mode) in files.items():

@@ -1,4 +1,4 @@
-"""What several commands share: the option --config, and how faults of the settings are printed."""
+"""The option --config, and the report of errors in the settings, for several commands."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from .exit_codes import EX_CONFIG
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
-    """Add the option that names a settings file, for every command that reads settings."""
+    """Add the option --config."""
     parser.add_argument(
-        "--config", type=Path, metavar="FILE", help="settings in TOML; the environment wins"
+        "--config", type=Path, metavar="FILE", help="settings in TOML; the environment overrides them"
     )
 
 
 def refuse(faults: Sequence[str]) -> int:
-    """Name every fault; return the exit status."""
+    """Print the errors; return the exit status."""
     print("alipayhk-gateway: the configuration cannot be used:", file=sys.stderr)
     for fault in faults:
         print(f"  - {fault}", file=sys.stderr)

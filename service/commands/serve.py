@@ -1,4 +1,4 @@
-"""`alipayhk-gateway serve`: the composition root."""
+"""`alipayhk-gateway serve`: run the gateway, in this process or in several workers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .options import add_config, refuse
 from .workers import must_be_free, supervise
 
 THREADS_S: Final = 1.0
-"""How long a thread that is still at work is waited for when everything else has stopped."""
+"""Maximum wait, in seconds, for busy threads after everything else has stopped."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -54,26 +54,26 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _try_ledger(settings: Settings) -> None:
-    """Open the ledger once before the workers do, each of which would tell the same fault."""
+    """Open the ledger once, so that an error is reported once and not by every worker."""
     ledger, _ = open_ledger(settings.ledger_url, settings.ledger_key_file, random_bytes=os.urandom)
     await ledger.close()
 
 
 async def _serve(settings: Settings, *, shared: bool) -> int:
-    """Serve, and then end, even if a thread waits for a resolver that never answers; return the status."""
+    """Serve; exit even if a thread hangs, for example in a DNS lookup. Return the exit status."""
     threads = ThreadPoolExecutor(thread_name_prefix="asyncio")
     asyncio.get_running_loop().set_default_executor(threads)
     status = 0
     try:
         await gateway.run(settings, shared=shared)
     except ListenerStopped as error:
-        print(f"alipayhk-gateway: {error}: the process must be started again", file=sys.stderr)
+        print(f"alipayhk-gateway: {error}: restart the process", file=sys.stderr)
         status = EX_SOFTWARE
-    ending = Thread(target=threads.shutdown, daemon=True)
-    ending.start()
-    ending.join(THREADS_S)
-    if ending.is_alive():
-        # Nothing can stop a thread, and both asyncio and Python would wait for it without end.
+    shutdown = Thread(target=threads.shutdown, daemon=True)
+    shutdown.start()
+    shutdown.join(THREADS_S)
+    if shutdown.is_alive():
+        # A thread cannot be stopped, and both asyncio and Python would wait for it forever.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)

@@ -1,8 +1,8 @@
 """Several worker processes on one port: the kernel spreads connections over them (SO_REUSEPORT).
 
-The parent only starts them, tells them to stop, and replaces one that died; a worker whose parent is gone
-stops by itself. Each worker serves the admin port too; its metrics are those of all workers, kept in files
-that they share.
+The supervisor only starts workers, stops them, and restarts those that exit. A worker stops when its
+supervisor has exited. Each worker also serves the admin port; its metrics are those of all workers, which
+share them in files.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ from typing import Final
 
 from prometheus_client import multiprocess
 
-from ..config.settings import environment_of_worker
+from ..config.environment import environment_of_worker
 from ..config.values import Address
+from ..gateway import stop_signals
 from ..server.ports import cause_of, try_to_bind
 from ..server.server import CannotListen
-from ..signals import stop_signals
 from ..telemetry.logs import log
 from .exit_codes import EX_CONFIG, EX_UNAVAILABLE
 
 RESTART_DELAY_S: Final = 1.0
-"""So that a worker that dies at once does not keep the machine busy."""
-HOPELESS: Final = frozenset({EX_CONFIG, EX_UNAVAILABLE})
-"""How a worker ends that would end the same way again."""
-SERVES_AFTER_S: Final = 10.0
-"""A worker that has lived so long has served: what ends another one is not in what they share."""
-HOPELESS_AGAIN_S: Final = 30.0
-"""How long after its beginning a hopeless one is tried again, while others serve."""
+"""Minimum time between restarts, so that a worker that cannot start does not keep the machine busy."""
+PERMANENT: Final = frozenset({EX_CONFIG, EX_UNAVAILABLE})
+"""Exit statuses of a worker that cannot start; a restart would exit in the same way."""
+HAS_SERVED_S: Final = 10.0
+"""A worker that runs for longer has served, so the shared configuration is usable."""
+PERMANENT_RETRY_S: Final = 30.0
+"""Minimum time between the starts of a worker that exits with a PERMANENT status, while others serve."""
 STOPPED: Final = frozenset({-signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP})
-"""How a worker ends that is told to stop before it has begun to listen to signals."""
+"""Exit statuses of a worker that gets a signal before it has installed its signal handlers."""
 
 
 def must_be_free(addresses: Iterable[Address]) -> None:
-    """Raise CannotListen where somebody listens: it may be another gateway's workers, which would share."""
+    """Raise CannotListen if a port is in use: workers would share it with those of another gateway."""
     for address in addresses:
         try:
             try_to_bind(address.host, address.port)
@@ -50,7 +50,7 @@ def must_be_free(addresses: Iterable[Address]) -> None:
 
 
 def supervise(count: int, serve_arguments: Sequence[str]) -> int:
-    """Run workers until a signal; return 0 if each of them then ended well."""
+    """Run workers until a signal; return 0 if all of them then exit normally."""
     command = [sys.executable, "-P", "-m", "service", "serve", *serve_arguments, "--worker"]
     with tempfile.TemporaryDirectory(prefix="alipayhk-metrics-") as metrics_directory:
         return _Supervisor(command, Path(metrics_directory)).run(count)
@@ -59,12 +59,12 @@ def supervise(count: int, serve_arguments: Sequence[str]) -> int:
 @dataclass(slots=True)
 class _Worker:
     process: subprocess.Popen[bytes]
-    began_s: float
-    is_told_of: bool = False
-    """Whether its end stands in the log."""
+    started_s: float
+    is_logged: bool = False
+    """Whether its exit has been logged."""
 
-    def end(self) -> int:
-        """Wait for its end, and close its pipe; return its exit status."""
+    def exit_status(self) -> int:
+        """Wait for its exit, and close its pipe."""
         with self.process:
             return self.process.wait()
 
@@ -74,32 +74,32 @@ class _Supervisor:
         self._command = command
         self._metrics_directory = metrics_directory
         self._workers: list[_Worker] = []
-        # An Event's lock may be held by the very thread that a signal interrupts; this has none.
+        # Not an Event: a signal handler can interrupt the thread that holds its lock. This has no lock.
         self._stopping: SimpleQueue[int] = SimpleQueue()
 
     def run(self, count: int) -> int:
         for number in stop_signals():
             signal.signal(number, lambda received, _: self._stopping.put(received))
         self._workers = [self._start() for _ in range(count)]
-        log.info("supervising", workers=count)
+        log.info("workers started", workers=count)
         while not self._is_stopping(RESTART_DELAY_S):
             self._replace_dead()
         for worker in self._workers:
             worker.process.terminate()
-        ends = [worker.end() for worker in self._workers]
-        return max(0 if end in STOPPED else abs(end) for end in ends)
+        statuses = [worker.exit_status() for worker in self._workers]
+        return max(0 if status in STOPPED else abs(status) for status in statuses)
 
-    def _is_stopping(self, patience_s: float) -> bool:
+    def _is_stopping(self, timeout_s: float) -> bool:
         try:
-            self._stopping.get(timeout=patience_s)
+            self._stopping.get(timeout=timeout_s)
         except Empty:
             return False
         return True
 
     def _start(self) -> _Worker:
         environment = environment_of_worker(self._metrics_directory)
-        # The pipe is closed when this process ends, however it ends.
-        process = subprocess.Popen(  # noqa: S603  (our own words)
+        # The system closes the pipe when this process exits for any reason.
+        process = subprocess.Popen(  # noqa: S603  (the arguments are our own)
             self._command, env=environment, stdin=subprocess.PIPE
         )
         return _Worker(process, time.monotonic())
@@ -109,24 +109,24 @@ class _Supervisor:
             code = worker.process.poll()
             if code is None:
                 continue
-            self._tell_of(worker)
-            if code in HOPELESS:
+            self._log_exit(worker)
+            if code in PERMANENT:
                 if not self._any_serves():
                     self._stopping.put(code)
                     return
-                if time.monotonic() - worker.began_s < HOPELESS_AGAIN_S:
+                if time.monotonic() - worker.started_s < PERMANENT_RETRY_S:
                     continue
             self._workers[place] = self._start()
 
-    def _tell_of(self, worker: _Worker) -> None:
-        if not worker.is_told_of:
-            worker.is_told_of = True
-            log.error("a worker died", code=worker.end())
+    def _log_exit(self, worker: _Worker) -> None:
+        if not worker.is_logged:
+            worker.is_logged = True
+            log.error("worker exited", code=worker.exit_status())
             multiprocess.mark_process_dead(worker.process.pid, str(self._metrics_directory))  # type: ignore[no-untyped-call]
 
     def _any_serves(self) -> bool:
         now_s = time.monotonic()
         return any(
-            worker.process.poll() is None and now_s - worker.began_s > SERVES_AFTER_S
+            worker.process.poll() is None and now_s - worker.started_s > HAS_SERVED_S
             for worker in self._workers
         )

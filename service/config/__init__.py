@@ -1,1 +1,1 @@
-"""Settings and the files they name: parsed, checked against each other, every fault reported."""
+"""Settings and the files that they name: parse them, compare them with each other, report every error."""

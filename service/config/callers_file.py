@@ -1,4 +1,4 @@
-"""Read CALLERS_FILE: who may call which methods, by the names in their certificates."""
+"""Read CALLERS_FILE: the callers, the names in their certificates, and the methods each is allowed."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, cast
 
+from clients.alipayhk.api import API_NAMES
+
 from ..credentials.callers import Caller, Callers, Name, _fault_of, _name_of
-from ..methods import METHODS
 from .toml import read_toml
 
 _MEMBERS: Final = frozenset({"san", "methods", "max_in_flight"})
@@ -16,13 +17,13 @@ _MEMBERS: Final = frozenset({"san", "methods", "max_in_flight"})
 def callers_file(text: str) -> Callers:
     """Read `[callers.NAME] san = […], methods = […], max_in_flight = N` from a TOML file.
 
-    `san` holds DNS names or URIs (with `://`) of the certificate's SubjectAltName. Raises ValueError with
-    every fault.
+    `san` lists DNS names or URIs (with `://`) of the certificate's SubjectAltName. Raise ValueError with
+    every error.
     """
     data = read_toml(Path(text))
     tables = data.get("callers")
     if set(data) != {"callers"} or not isinstance(tables, dict) or not tables:
-        raise ValueError("must hold tables [callers.NAME] and nothing else")
+        raise ValueError("must contain tables [callers.NAME] and nothing else")
     faults: list[str] = []
     by_name: dict[Name, Caller] = {}
     named: set[Name] = set()
@@ -47,22 +48,22 @@ def _faults(table: object) -> Iterable[str]:
         yield "must be a table"
         return
     if unknown := sorted(set(table) - _MEMBERS):
-        yield f"has members that are not known: {', '.join(unknown)}"
+        yield f"has unknown members: {', '.join(unknown)}"
     if not _is_texts(table.get("san")):
         yield "needs san, a list of DNS names or URIs"
     for place, san in enumerate(_sans(table), 1):
         if fault := _fault_of(san):
-            yield f"has as item {place} of san {fault}; only DNS names and URIs name a caller"
+            yield f"has {fault} as item {place} of san; use DNS names or URIs"
     methods = table.get("methods")
-    if not isinstance(methods, list) or not methods or not all(name in METHODS for name in methods):
-        yield f"needs methods, a list of {' and '.join(METHODS)}"
+    if not isinstance(methods, list) or not methods or not all(name in API_NAMES for name in methods):
+        yield f"needs methods, a list of {' and '.join(API_NAMES)}"
     quota = table.get("max_in_flight", 1)
     if not isinstance(quota, int) or isinstance(quota, bool) or quota < 1:
-        yield "has a max_in_flight that is not a whole number from 1"
+        yield "needs max_in_flight as a whole number of at least 1"
 
 
 def _sans(table: object) -> list[str]:
-    """Return the names of a caller, whatever else is wrong with it."""
+    """Return the names of a caller, even if its table has other errors."""
     sans = table.get("san") if isinstance(table, dict) else None
     return cast("list[str]", sans) if _is_texts(sans) else []
 

@@ -1,4 +1,4 @@
-"""What can be wrong between settings that are each right."""
+"""Errors in the combination of settings that are valid one by one."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from ..ledger.levels import level_of
 
 
 def faults_between(values: Mapping[str, Any]) -> Iterator[str]:
-    """Name what does not fit together; settings that are at fault already are absent from `values`."""
+    """Yield every contradiction between settings; `values` contains only valid ones."""
     certificate, key = values.get("tls_cert_file"), values.get("tls_key_file")
     listen, has_no_tls = values.get("listen"), values.get("tls_cert_file", "") is None
     if (certificate is None) != (key is None) and {"tls_cert_file", "tls_key_file"} <= values.keys():
-        yield "TLS_CERT_FILE and TLS_KEY_FILE need each other"
+        yield "TLS_CERT_FILE and TLS_KEY_FILE must be set together"
     elif certificate is not None and key is not None and (fault := _pair_fault(certificate, key)):
         yield fault
     if values.get("tls_client_ca_file") is not None and has_no_tls:
         yield "TLS_CLIENT_CA_FILE needs TLS_CERT_FILE and TLS_KEY_FILE"
     if values.get("callers_file") is not None and values.get("tls_client_ca_file", "") is None:
-        yield "CALLERS_FILE needs TLS_CLIENT_CA_FILE: without it no caller has a name"
+        yield "CALLERS_FILE needs TLS_CLIENT_CA_FILE: callers are identified by their certificates"
     plaintext_beyond = listen is not None and not listen.is_loopback and has_no_tls
     if plaintext_beyond and values.get("allow_plaintext") is False:
-        yield "LISTEN is beyond loopback: it needs TLS_CERT_FILE, or ALLOW_PLAINTEXT=true"
+        yield "LISTEN beyond loopback needs TLS_CERT_FILE and TLS_KEY_FILE, or ALLOW_PLAINTEXT=true"
     if values.get("workers", 1) > 1:
         yield from _port_faults(values)
     yield from _ledger_faults(values)
@@ -34,7 +34,7 @@ def faults_between(values: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _port_faults(values: Mapping[str, Any]) -> Iterator[str]:
-    """Name the ports that workers cannot share; one process would fail to listen on another's."""
+    """Yield the ports that several workers cannot share."""
     names_by_address: dict[Any, str] = {}
     for name in ("LISTEN", "ADMIN_LISTEN", "HEALTH_LISTEN"):
         address = values.get(name.lower())
@@ -42,9 +42,9 @@ def _port_faults(values: Mapping[str, Any]) -> Iterator[str]:
             continue
         other = names_by_address.setdefault(address, name)
         if address.port == 0:
-            yield f"{name} needs a port where WORKERS is more than 1"
+            yield f"{name} needs a fixed port, not 0, if WORKERS is more than 1"
         elif other != name:
-            yield f"{name} needs a port other than that of {other}"
+            yield f"{name} needs another port than {other}"
 
 
 def _ledger_faults(values: Mapping[str, Any]) -> Iterator[str]:
@@ -61,11 +61,11 @@ def _ledger_faults(values: Mapping[str, Any]) -> Iterator[str]:
 def _encryption_faults(values: Mapping[str, Any]) -> Iterator[str]:
     keys, version = values.get("public_key_files"), values.get("encryption_key_version")
     if values.get("encrypt") and keys is not None and version is not None and version not in keys:
-        yield "ENCRYPTION_KEY_VERSION names none of PUBLIC_KEY_FILES"
+        yield "ENCRYPTION_KEY_VERSION is not a version in PUBLIC_KEY_FILES"
     signing = values.get("signing_key_file")
     wraps_with_pkcs1 = values.get("encryption_rsa_padding") == "PKCS1V15"
     if wraps_with_pkcs1 and signing is not None and not rejects_implicitly(signing.key):
-        yield "ENCRYPTION_RSA_PADDING PKCS1V15 needs OpenSSL 3.2 or later under cryptography"
+        yield "ENCRYPTION_RSA_PADDING PKCS1V15 needs a cryptography package with OpenSSL 3.2 or later"
 
 
 def _pair_fault(certificate: Path, key: Path) -> str | None:
@@ -74,7 +74,7 @@ def _pair_fault(certificate: Path, key: Path) -> str | None:
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
             return "TLS_KEY_FILE is not the key of TLS_CERT_FILE"
-        return "TLS_CERT_FILE and TLS_KEY_FILE do not hold a PEM certificate and its PEM key"
+        return "TLS_CERT_FILE and TLS_KEY_FILE must contain a PEM certificate and its PEM key"
     except ValueError:
         return "TLS_KEY_FILE is encrypted with a passphrase, which is not supported"
     return None

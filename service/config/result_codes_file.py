@@ -1,4 +1,4 @@
-"""Read RESULT_CODES_FILE: result codes of AlipayHK that this release does not know."""
+"""Read RESULT_CODES_FILE: gRPC codes for result codes of AlipayHK that this release does not know."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Final
 
 from grpc import StatusCode
 
-from ..methods import METHODS
+from clients.alipayhk.api import API_NAMES
+
 from ..outcomes.result_codes import CONFIGURATION_CODES, RATE_LIMITED, ResultCodes
 from .toml import read_toml
 
@@ -25,7 +26,7 @@ ALLOWED: Final[Mapping[str, StatusCode]] = {
         StatusCode.UNIMPLEMENTED,
     )
 }
-"""What RESULT_CODES_FILE may choose: codes that no client takes for an invitation to retry."""
+"""The gRPC codes that RESULT_CODES_FILE can choose: those that clients do not retry automatically."""
 
 _CODE: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
@@ -33,7 +34,7 @@ _CODE: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 def result_codes_file(text: str) -> ResultCodes:
     """Read `[SyncLinkage]` and `[BindAccount]` tables of `CODE = "GRPC_CODE"` from a TOML file.
 
-    Raises ValueError with every fault.
+    Raise ValueError with every error.
     """
     tables = read_toml(Path(text))
     if faults := list(_faults(tables)):
@@ -45,13 +46,13 @@ def result_codes_file(text: str) -> ResultCodes:
 
 def _faults(tables: Mapping[str, object]) -> Iterator[str]:
     for api, rows in tables.items():
-        if api not in METHODS or not isinstance(rows, dict):
-            yield f"may hold the tables {' and '.join(METHODS)} only"
+        if api not in API_NAMES or not isinstance(rows, dict):
+            yield f"can contain the tables {' and '.join(API_NAMES)} only"
             continue
         for code, name in rows.items():
             if not _CODE.fullmatch(code):
-                yield f"[{api}] has a name that is no result code"
+                yield f"[{api}] has a name that is not a result code"
             elif code in CONFIGURATION_CODES or code == RATE_LIMITED:
-                yield f"[{api}] {code} has a meaning of its own that cannot be changed"
+                yield f"[{api}] {code} has a fixed meaning and cannot be changed"
             elif not isinstance(name, str) or name not in ALLOWED:
                 yield f"[{api}] {code} must be one of {', '.join(ALLOWED)}"

@@ -1,17 +1,15 @@
-"""Every setting, read once: from the environment (`ALIPAYHK_<NAME>`), else from a TOML file (`<name>`).
+"""Every setting, from the environment (`ALIPAYHK_<NAME>`) or else from a TOML file (`<name>`).
 
-All faults are told in one error: names that are not known, settings that are missing, values that
-cannot be used, files that do not hold what they should. The only reader of the environment.
+One SettingsError reports all errors: unknown names, missing settings, invalid values, and files
+with the wrong content.
 """
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Final, cast
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 
@@ -28,176 +26,180 @@ from ..outcomes.result_codes import ResultCodes
 from . import values
 from .callers_file import callers_file
 from .cross_checks import faults_between
+from .declaration import REQUIRED, built, declared, group, setting
+from .environment import process_environment, settings_texts
 from .result_codes_file import result_codes_file
 from .settings_file import Unusable, texts_of_file
 from .values import Address, KeyFile
 
-PREFIX: Final = "ALIPAYHK_"
-METRICS_DIRECTORY: Final = "PROMETHEUS_MULTIPROC_DIR"
-"""Where prometheus_client finds the files that workers share."""
-_KUBERNETES: Final = re.compile(r".*(_SERVICE_HOST|_SERVICE_PORT.*|_PORT|_PORT_.*)")
-"""What Kubernetes sets in every container for a service named alipayhk-…; not ours."""
-ANYWHERE: Final = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104
-"""Where to reach what listens on every address."""
-REQUIRED: Final = object()
 LEDGER_URL_DEFAULT: Final = url_of("alipayhk-ledger.db")
 _LOST_IN_A_CRASH: Final = forms(tuple(level for level in LEVELS if not level.outlives_process), "and")
 
 
 class SettingsError(Exception):
-    """The settings cannot be used; `faults` holds a line each."""
+    """The settings are invalid; `faults` has one line for each error."""
 
     def __init__(self, faults: list[str]) -> None:
         super().__init__("; ".join(faults))
         self.faults = faults
 
 
-def _setting(parse: Callable[[str], object], default: object, meaning: str) -> Any:
-    return field(metadata={"parse": parse, "default": default, "meaning": meaning})
+# fmt: off
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyncLinkageSettings:
+    """Settings of SyncLinkage alone."""
+
+    path: str = setting(values.url_path, REQUIRED,
+        "The path of BINDING_SYNC, sent and signed byte for byte.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BindAccountSettings:
+    """Settings of BindAccount alone."""
+
+    path: str = setting(values.url_path, REQUIRED,
+        "The path of account.bind, sent and signed byte for byte.")
+    base_url: str | None = setting(values.base_url, None,
+        "BASE_URL for BindAccount, if it differs.")
+    client_id: str | None = setting(values.visible(64), None,
+        "CLIENT_ID for BindAccount, if it differs.")
+    signing_key_file: KeyFile[RSAPrivateKey] | None = setting(values.private_key_file, None,
+        "SIGNING_KEY_FILE for BindAccount, if it differs.")
+    function: str = setting(values.visible(128), "alipay.intl.merchant.account.bind",
+        "The function in BindAccount's envelope.")
+    version: str = setting(values.visible(8), "1.0.0",
+        "The version in BindAccount's envelope.")
+    idempotent: bool = setting(values.boolean, "false",
+        "Whether AlipayHK promises that BindAccount is idempotent for the same reqMsgId.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The settings. docs/settings.md has the same defaults and meanings; a test compares them."""
+    """All settings. docs/settings.md repeats defaults and meanings; a test compares them."""
 
-    # fmt: off
-    listen: Address = _setting(values.address, "127.0.0.1:50051",
+    listen: Address = setting(values.address, "127.0.0.1:50051",
         "Address of the gRPC server; beyond loopback it needs TLS or ALLOW_PLAINTEXT.")
-    admin_listen: Address = _setting(values.address, "127.0.0.1:9464",
+    admin_listen: Address = setting(values.address, "127.0.0.1:9464",
         "Address of /metrics, /livez and /readyz, over plain HTTP.")
-    health_listen: Address | None = _setting(values.address, None,
+    health_listen: Address | None = setting(values.address, None,
         "Address for gRPC health only, in plaintext, for probes without a certificate.")
-    base_url: str = _setting(values.base_url, REQUIRED,
+    base_url: str = setting(values.base_url, REQUIRED,
         "AlipayHK's host, https://host[:port] without a path.")
-    upstream_ca_file: Path | None = _setting(values.ca_file, None,
+    upstream_ca_file: Path | None = setting(values.ca_file, None,
         "PEM certificates to trust for AlipayHK instead of the system's.")
-    upstream_proxy: str | None = _setting(values.proxy_url, None,
+    upstream_proxy: str | None = setting(values.proxy_url, None,
         "The egress proxy; the proxy variables of the environment are ignored.")
-    client_id: str = _setting(values.visible(64), REQUIRED,
+    client_id: str = setting(values.visible(64), REQUIRED,
         "The client id that AlipayHK assigned.")
-    signing_key_file: KeyFile[RSAPrivateKey] = _setting(values.private_key_file, REQUIRED,
+    signing_key_file: KeyFile[RSAPrivateKey] = setting(values.private_key_file, REQUIRED,
         "Our private key: PEM or bare base64 DER, at least 2048 bits.")
-    signing_key_version: str = _setting(values.key_version, "1",
+    signing_key_version: str = setting(values.key_version, "1",
         "AlipayHK's version number for the public half of SIGNING_KEY_FILE.")
-    public_key_files: Mapping[str, KeyFile[RSAPublicKey]] = _setting(values.public_key_files, REQUIRED,
+    public_key_files: Mapping[str, KeyFile[RSAPublicKey]] = setting(values.public_key_files, REQUIRED,
         "AlipayHK's public keys by version, 1=path,2=path; an envelope names none: newest first.")
-    decryption_key_files: Mapping[str, KeyFile[RSAPrivateKey]] | None = _setting(
+    decryption_key_files: Mapping[str, KeyFile[RSAPrivateKey]] | None = setting(
         values.private_key_files, None,
         "Our private keys by version for encrypted responses; the signing key when absent.")
-    sync_linkage_path: str = _setting(values.url_path, REQUIRED,
-        "The path of BINDING_SYNC, sent and signed byte for byte.")
-    bind_account_path: str = _setting(values.url_path, REQUIRED,
-        "The path of account.bind, sent and signed byte for byte.")
-    bind_account_base_url: str | None = _setting(values.base_url, None,
-        "BASE_URL for BindAccount, if it differs.")
-    bind_account_client_id: str | None = _setting(values.visible(64), None,
-        "CLIENT_ID for BindAccount, if it differs.")
-    bind_account_signing_key_file: KeyFile[RSAPrivateKey] | None = _setting(values.private_key_file, None,
-        "SIGNING_KEY_FILE for BindAccount, if it differs.")
-    bind_account_function: str = _setting(values.visible(128), "alipay.intl.merchant.account.bind",
-        "The function in BindAccount's envelope.")
-    bind_account_version: str = _setting(values.visible(8), "1.0.0",
-        "The version in BindAccount's envelope.")
-    bind_account_idempotent: bool = _setting(values.boolean, "false",
-        "Whether AlipayHK promises that BindAccount is idempotent for the same reqMsgId.")
-    encrypt: bool = _setting(values.boolean, "false",
+    sync_linkage: SyncLinkageSettings = group(SyncLinkageSettings)
+    bind_account: BindAccountSettings = group(BindAccountSettings)
+    encrypt: bool = setting(values.boolean, "false",
         "Whether SyncLinkage bodies are encrypted.")
-    encryption_key_version: str = _setting(values.key_version, "1",
+    encryption_key_version: str = setting(values.key_version, "1",
         "The key of PUBLIC_KEY_FILES that wraps the AES keys of requests.")
-    encryption_aes_mode: AesMode = _setting(values.choice("ECB", "CBC"), "ECB",
+    encryption_aes_mode: AesMode = setting(values.choice("ECB", "CBC"), "ECB",
         "The AES mode, ECB or CBC; CBC puts its IV before the ciphertext.")
-    encryption_aes_bits: int = _setting(values.choice("128", "256"), "256",
+    encryption_aes_bits: int = setting(values.choice("128", "256"), "256",
         "The AES key size, 128 or 256.")
-    encryption_rsa_padding: RsaPadding = _setting(values.choice("PKCS1V15", "OAEP_SHA256"), "PKCS1V15",
+    encryption_rsa_padding: RsaPadding = setting(values.choice("PKCS1V15", "OAEP_SHA256"), "PKCS1V15",
         "The padding that wraps AES keys, PKCS1V15 or OAEP_SHA256.")
-    encryption_content_type: str = _setting(values.header_text, JSON_CONTENT_TYPE,
+    encryption_content_type: str = setting(values.header_text, JSON_CONTENT_TYPE,
         "The Content-Type of an encrypted body.")
-    require_encrypted_response: bool = _setting(values.boolean, "false",
+    require_encrypted_response: bool = setting(values.boolean, "false",
         "Whether a plaintext response to SyncLinkage is refused.")
-    upstream_timeout_s: float = _setting(values.seconds(0.1, UPSTREAM_TIMEOUT_MAX_S), "4",
+    upstream_timeout_s: float = setting(values.seconds(0.1, UPSTREAM_TIMEOUT_MAX_S), "4",
         "Time limit of one attempt, from connecting to the last byte of the response.")
-    upstream_connections: str = _setting(values.choice("reuse", "fresh"), "reuse",
+    upstream_connections: str = setting(values.choice("reuse", "fresh"), "reuse",
         "Whether requests to AlipayHK share connections (reuse) or each gets a new one (fresh).")
-    default_deadline_s: float = _setting(values.seconds(0.1, 600), "10",
+    default_deadline_s: float = setting(values.seconds(0.1, 600), "10",
         "The deadline of a call that sets none.")
-    deadline_max_s: float = _setting(values.seconds(0.1, 600), "60",
+    deadline_max_s: float = setting(values.seconds(0.1, 600), "60",
         "The longest deadline; longer ones are cut to it.")
-    attempts_max: int = _setting(values.integer(1, 1_000), "5",
+    attempts_max: int = setting(values.integer(1, 1_000), "5",
         "Maximum number of attempts per call, including the first.")
-    response_time_window_s: float = _setting(values.seconds(0, 86_400), "300",
+    response_time_window_s: float = setting(values.seconds(0, 86_400), "300",
         "Maximum clock skew allowed for a response's timestamp.")
-    biz_time_ahead_s: float = _setting(values.seconds(0, 86_400), "300",
+    biz_time_ahead_s: float = setting(values.seconds(0, 86_400), "300",
         "Maximum time that biz_time may be ahead of the gateway's clock.")
-    ledger_url: str = _setting(url_in_place, LEDGER_URL_DEFAULT,
+    ledger_url: str = setting(url_in_place, LEDGER_URL_DEFAULT,
         f"Where requests are recorded: {forms(LEVELS)}.")
-    ledger_key_file: Path | None = _setting(key_file, None,
+    ledger_key_file: Path | None = setting(key_file, None,
         "The key that hashes and seals the ledger; made next to a new SQLite file when absent.")
-    ledger_retention_h: int = _setting(values.integer(1, 87_600), "720",
+    ledger_retention_h: int = setting(values.integer(1, 87_600), "720",
         "Minimum time that final outcomes are kept; outcomes in doubt are kept forever.")
-    bind_account_without_ledger: bool = _setting(values.boolean, "false",
+    bind_account_without_ledger: bool = setting(values.boolean, "false",
         f"Whether BindAccount is served with {_LOST_IN_A_CRASH}, which lose requests in a crash.")
-    sync_linkage_without_ledger: bool = _setting(values.boolean, "false",
+    sync_linkage_without_ledger: bool = setting(values.boolean, "false",
         "Whether SyncLinkage is sent, without its checks, while the ledger is unavailable.")
-    workers: int = _setting(values.integer(1, 256), "1",
+    workers: int = setting(values.integer(1, 256), "1",
         "Number of processes that share the port.")
-    max_in_flight: int = _setting(values.integer(1, 100_000), "512",
+    max_in_flight: int = setting(values.integer(1, 100_000), "512",
         "Maximum number of requests to AlipayHK in flight, per worker.")
-    tls_cert_file: Path | None = _setting(values.existing_file, None,
+    tls_cert_file: Path | None = setting(values.existing_file, None,
         "Our certificate chain, PEM; with TLS_KEY_FILE it turns TLS on.")
-    tls_key_file: Path | None = _setting(values.existing_file, None,
+    tls_key_file: Path | None = setting(values.existing_file, None,
         "The private key of TLS_CERT_FILE, PEM.")
-    tls_client_ca_file: Path | None = _setting(values.ca_file, None,
+    tls_client_ca_file: Path | None = setting(values.ca_file, None,
         "The CA of callers' certificates, PEM; with it every caller needs one.")
-    allow_plaintext: bool = _setting(values.boolean, "false",
+    allow_plaintext: bool = setting(values.boolean, "false",
         "Whether LISTEN is allowed beyond loopback without TLS.")
-    callers_file: Callers | None = _setting(callers_file, None,
+    callers_file: Callers | None = setting(callers_file, None,
         "Callers and their methods, TOML; without it every certificate of the client CA can call both.")
-    result_codes_file: ResultCodes | None = _setting(result_codes_file, None,
+    result_codes_file: ResultCodes | None = setting(result_codes_file, None,
         "More result codes and their gRPC codes, per RPC, TOML.")
-    reflection: bool = _setting(values.boolean, "true",
+    reflection: bool = setting(values.boolean, "true",
         "Whether gRPC reflection is served.")
-    log_level: str = _setting(values.choice("debug", "info", "warning", "error"), "info",
+    log_level: str = setting(values.choice("debug", "info", "warning", "error"), "info",
         "The lowest level that is logged: debug, info, warning or error.")
-    drain_delay_s: float = _setting(values.seconds(0, 300), "2",
+    drain_delay_s: float = setting(values.seconds(0, 300), "2",
         "How long calls are still accepted after SIGTERM, until load balancers react.")
-    stop_grace_s: float = _setting(values.seconds(0, 600), "20",
+    stop_grace_s: float = setting(values.seconds(0, 600), "20",
         "Time limit after that for calls in flight; at least UPSTREAM_TIMEOUT_S.")
-    # fmt: on
+# fmt: on
 
 
 def read_settings(environ: Mapping[str, str], config_file: Path | None = None) -> Settings:
-    """Read and check every setting; raise SettingsError with every fault."""
+    """Read and check every setting; raise SettingsError with every error."""
     faults: list[str] = []
-    texts = texts_of_file(config_file, faults) | _environment_texts(environ)
+    texts = texts_of_file(config_file, faults) | settings_texts(environ)
     values: dict[str, object] = {}
-    for setting in fields(Settings):
-        text = texts.pop(setting.name, setting.metadata["default"])
+    for name, declaration in declared(Settings):
+        text = texts.pop(name, declaration.metadata["default"])
         if text is REQUIRED:
-            faults.append(f"{setting.name.upper()} is required")
+            faults.append(f"{name.upper()} is required")
         elif text is None:
-            values[setting.name] = None
+            values[name] = None
         else:
             try:
-                values[setting.name] = _parsed(setting.metadata["parse"], text)
+                values[name] = _parsed(declaration.metadata["parse"], text)
             except ValueError as error:
-                faults.append(f"{setting.name.upper()} {error}")
+                faults.append(f"{name.upper()} {error}")
     faults += [f"{name.upper()} is not a setting" for name in sorted(texts)]
     faults += faults_between(values)
     if faults:
         raise SettingsError(faults)
     values["encryption_aes_bits"] = int(cast("str", values["encryption_aes_bits"]))
-    return Settings(**cast("dict[str, Any]", values))
+    return built(Settings, values)
 
 
 def read_from_environment(config_file: Path | None = None) -> Settings:
     """Read the settings of this process."""
-    return read_settings(os.environ, config_file)
+    return read_settings(process_environment(), config_file)
 
 
 def read_ledger_settings(config_file: Path | None = None) -> tuple[str, Path | None]:
-    """Read where the ledger of this process is, and its key; whatever else is wrong is not asked."""
+    """Read the ledger's URL and key file of this process; the other settings are not checked."""
     faults: list[str] = []
-    texts = texts_of_file(config_file, faults) | _environment_texts(os.environ)
+    texts = texts_of_file(config_file, faults) | settings_texts(process_environment())
     url, key = texts.get("ledger_url", LEDGER_URL_DEFAULT), texts.get("ledger_key_file")
     values: dict[str, object] = {"LEDGER_KEY_FILE": None}
     for name, parse, text in (("LEDGER_URL", check_url, url), ("LEDGER_KEY_FILE", key_file, key)):
@@ -213,29 +215,5 @@ def read_ledger_settings(config_file: Path | None = None) -> tuple[str, Path | N
 
 def _parsed(parse: Callable[[str], object], text: str | Unusable) -> object:
     if isinstance(text, Unusable):
-        raise ValueError(text.why)  # noqa: TRY004  (it is a fault of the settings as the others are)
+        raise ValueError(text.why)  # noqa: TRY004  (a ValueError like those of the parsers)
     return parse(text)
-
-
-def environment_for_children(**values: str) -> dict[str, str]:
-    """Return this process's environment with these settings and no other ones."""
-    rest = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
-    return rest | {PREFIX + name: value for name, value in values.items()}
-
-
-def environment_of_worker(metrics_directory: Path) -> dict[str, str]:
-    """Return this process's environment for one of several workers that share their metrics."""
-    return {**os.environ, METRICS_DIRECTORY: str(metrics_directory)}
-
-
-def probed_address(default: str) -> str:
-    """Tell where the gateway of this environment answers health checks, as seen from its own host."""
-    listens = (os.environ.get(PREFIX + name) for name in ("HEALTH_LISTEN", "LISTEN"))
-    listen = next(filter(None, listens), default)
-    host, _, port = listen.rpartition(":")
-    return f"{ANYWHERE.get(host, host)}:{port}"
-
-
-def _environment_texts(environ: Mapping[str, str]) -> dict[str, str | Unusable]:
-    names = (name for name in environ if name.startswith(PREFIX) and not _KUBERNETES.fullmatch(name))
-    return {name.removeprefix(PREFIX).lower(): environ[name] for name in names if environ[name]}

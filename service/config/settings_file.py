@@ -1,4 +1,4 @@
-"""The settings' TOML file: its members as the environment would hold them."""
+"""Read the settings from a TOML file, as the texts that the environment would contain."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Final
 from .toml import read_toml
 
 PAIRED: Final = ("public_key_files", "decryption_key_files")
-"""Settings that hold `version=path,version=path`, and may be tables."""
+"""Settings of the form `version=path,version=path`, which can also be TOML tables."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unusable:
-    """What the environment could not hold: a list, a date, a table where none is meant."""
+    """A value that no setting can have, such as a list, a date, or an unexpected table."""
 
     why: str
 
 
 def texts_of_file(path: Path | None, faults: list[str]) -> dict[str, str | Unusable]:
-    """Read the file's settings by name; add what is wrong with the file to the faults."""
+    """Return the settings in the file by name; append the errors of the file to `faults`."""
     if path is None:
         return {}
     try:
@@ -32,7 +32,7 @@ def texts_of_file(path: Path | None, faults: list[str]) -> dict[str, str | Unusa
     for written, value in members.items():
         name = written.lower()
         if name != written:
-            faults.append(f"{name.upper()} is written in lower case in --config")
+            faults.append(f"{name.upper()} must be in lower case in --config")
         if value != "":
             texts[name] = _pairs(value) if name in PAIRED and isinstance(value, dict) else _text(value)
     return texts
@@ -49,5 +49,5 @@ def _text(value: object) -> str | Unusable:
         return Unusable("must be text, a number, true or false")
     try:
         return str(value).lower() if isinstance(value, bool) else str(value)
-    except ValueError:  # Python writes no whole number of thousands of digits
-        return Unusable("is too large a number")
+    except ValueError:  # Python refuses to convert an integer of thousands of digits to text
+        return Unusable("is too large")

@@ -1,4 +1,4 @@
-"""Reading TOML: the settings, who may call, and more result codes."""
+"""Read TOML files: settings, callers and result codes."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file; raise ValueError with what is wrong with it."""
+    """Read a TOML file; raise ValueError with the reason if it cannot be read."""
     try:
-        text = path.read_text(encoding="utf-8-sig")  # editors of Windows begin with a byte order mark
+        text = path.read_text(encoding="utf-8-sig")  # Windows editors write a byte order mark first
     except OSError as error:
         raise ValueError(f"cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
@@ -21,10 +21,10 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        # The place alone: the rest may quote what stands there.
+        # Report the position only: the rest of the message can quote the file, which may contain secrets.
         place = re.search(r" \((at line \d+, column \d+|at end of document)\)$", str(error))
         raise ValueError(f"is not TOML{place[0] if place else ''}") from None
-    except ValueError:  # of a whole number that is too long, too, which is none of its own errors
+    except ValueError:  # also raised for an integer of too many digits, which is not a TOMLDecodeError
         raise ValueError("is not TOML") from None
     except RecursionError:
         raise ValueError("is nested too deeply") from None

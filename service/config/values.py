@@ -1,6 +1,6 @@
-"""From the text of a setting to its value, checked once: every function raises ValueError with a reason.
+"""Parse the text of a setting into its value; every function raises ValueError with the reason.
 
-No message repeats the text it was given: a value may have been pasted into the wrong setting.
+No message repeats the text, because a secret can be pasted into the wrong setting.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PORT_MAX: Final = 65_535
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A host and a port to listen on."""
+    """A host and a TCP port to listen on."""
 
     host: str
     port: int
@@ -41,20 +41,20 @@ class Address:
 
     @property
     def is_loopback(self) -> bool:
-        """Whether only this machine can reach it."""
+        """Return whether only this machine can reach the address."""
         return is_loopback(self.host)
 
 
 @dataclass(frozen=True, slots=True)
 class KeyFile(Generic[Key]):
-    """A key and the file that it came from."""
+    """A key and its file."""
 
     path: Path
     key: Key = field(repr=False)
 
 
 def address(text: str) -> Address:
-    """Read `host:port`, an IPv6 host in brackets."""
+    """Parse `host:port`, with an IPv6 host in brackets."""
     match = _ADDRESS.fullmatch(text)
     if match is None or int(match["port"]) > PORT_MAX:
         raise ValueError("must be host:port, with an IPv6 host in brackets")
@@ -62,7 +62,7 @@ def address(text: str) -> Address:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is this machine and nobody else can be it."""
+    """Return whether a host is a loopback address or `localhost`."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -70,14 +70,14 @@ def is_loopback(host: str) -> bool:
 
 
 def boolean(text: str) -> bool:
-    """Read `true` or `false`."""
+    """Parse `true` or `false`."""
     if text.lower() not in {"true", "false"}:
         raise ValueError("must be true or false")
     return text.lower() == "true"
 
 
 def integer(low: int, high: int) -> Callable[[str], int]:
-    """Read a whole number within bounds."""
+    """Return a parser of whole numbers from `low` to `high`."""
 
     def parse(text: str) -> int:
         if not re.fullmatch(r"[0-9]{1,12}", text) or not low <= int(text) <= high:
@@ -88,7 +88,7 @@ def integer(low: int, high: int) -> Callable[[str], int]:
 
 
 def seconds(low: float, high: float) -> Callable[[str], float]:
-    """Read a number of seconds within bounds."""
+    """Return a parser of seconds from `low` to `high`."""
 
     def parse(text: str) -> float:
         if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text) or not low <= float(text) <= high:
@@ -99,7 +99,7 @@ def seconds(low: float, high: float) -> Callable[[str], float]:
 
 
 def choice(*values: str) -> Callable[[str], str]:
-    """Read one of a few words."""
+    """Return a parser that accepts these values only."""
 
     def parse(text: str) -> str:
         if text not in values:
@@ -110,7 +110,7 @@ def choice(*values: str) -> Callable[[str], str]:
 
 
 def visible(length_max: int) -> Callable[[str], str]:
-    """Read printable ASCII without space, as it may stand in a header or an envelope's head."""
+    """Return a parser of printable ASCII without space, safe in a header and in an envelope's head."""
 
     def parse(text: str) -> str:
         if len(text) > length_max or not _VISIBLE.fullmatch(text):
@@ -121,33 +121,33 @@ def visible(length_max: int) -> Callable[[str], str]:
 
 
 def header_text(text: str) -> str:
-    """Read the value of a header."""
+    """Parse the value of an HTTP header."""
     if not _HEADER_TEXT.fullmatch(text):
         raise ValueError("must be printable ASCII")
     return text
 
 
 def base_url(text: str) -> str:
-    """Read `https://host[:port]`, or `http://` for loopback."""
+    """Parse `https://host[:port]`; for a loopback host, `http://` is allowed."""
     match = _URL.fullmatch(text)
     if match is None or not _has_port(text):
         raise ValueError("must be https://host[:port], without user, path, query or fragment")
     if match["scheme"] == "http" and not is_loopback(match["host"].strip("[]")):
-        raise ValueError("must begin with https:// (http:// is for loopback only)")
+        raise ValueError("must use https:// (http:// is allowed for loopback only)")
     return text
 
 
 def proxy_url(text: str) -> str:
-    """Read `http://[user:password@]host:port`, the egress proxy."""
+    """Parse `http://[user:password@]host:port`, the egress proxy."""
     if not _PROXY_URL.fullmatch(text) or set("/?#") & set(text.removeprefix("http://").rstrip("/")):
         raise ValueError("must be http://[user:password@]host:port, with /, ? and # percent-encoded")
     if not _has_port(text):
-        raise ValueError("must have a port up to 65535")
+        raise ValueError("must have a port from 1 to 65535")
     return text
 
 
 def _has_port(url: str) -> bool:
-    """Whether the port of a URL, if it has one, is one."""
+    """Return whether the port of a URL is valid or absent."""
     try:
         urlsplit(url).port  # noqa: B018  (reading it is the check)
     except ValueError:
@@ -156,22 +156,24 @@ def _has_port(url: str) -> bool:
 
 
 def url_path(text: str) -> str:
-    """Read the path and query that are sent and signed byte for byte."""
+    """Parse a path with its query, which are sent and signed byte for byte."""
     odd = text.startswith("//") or text.endswith("?") or "#" in text
     if odd or not text.startswith("/") or not _VISIBLE.fullmatch(text):
-        raise ValueError("must begin with one /, be printable ASCII without space or #, and not end with ?")
+        raise ValueError(
+            "must start with a single /, be printable ASCII without space or #, and not end with ?"
+        )
     return text
 
 
 def key_version(text: str) -> str:
-    """Read the version of a key."""
+    """Parse the version of a key."""
     if not _KEY_VERSION.fullmatch(text):
         raise ValueError("must be 1 to 32 letters, digits, dots, dashes or underscores")
     return text
 
 
 def existing_file(text: str) -> Path:
-    """Read the path of a file that can be read."""
+    """Parse the path of a file, which must be readable."""
     path = Path(text)
     try:
         with path.open("rb"):
@@ -183,28 +185,28 @@ def existing_file(text: str) -> Path:
 
 
 def private_key_file(text: str) -> KeyFile[RSAPrivateKey]:
-    """Read a private key from the file of this path."""
+    """Parse the path of a private key's file, and load the key."""
     path = Path(text)
     return KeyFile(path, load_private_key(path))
 
 
 def public_key_files(text: str) -> dict[str, KeyFile[RSAPublicKey]]:
-    """Read `1=path,2=path` into public keys by version, newest first."""
+    """Parse `1=path,2=path`, and load the public keys by version, newest first."""
     return _by_version(text, load_public_key)
 
 
 def private_key_files(text: str) -> dict[str, KeyFile[RSAPrivateKey]]:
-    """Read `1=path,2=path` into private keys by version, newest first."""
+    """Parse `1=path,2=path`, and load the private keys by version, newest first."""
     return _by_version(text, load_private_key)
 
 
 def ca_file(text: str) -> Path:
-    """Read the path of PEM certificates to trust."""
+    """Parse the path of a file of trusted PEM certificates."""
     path = existing_file(text)
     try:
         ssl.create_default_context(cafile=str(path))
     except (ssl.SSLError, ValueError):
-        raise ValueError("holds no PEM certificate that can be read") from None
+        raise ValueError("contains no valid PEM certificate") from None
     return path
 
 

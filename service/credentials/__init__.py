@@ -1,1 +1,1 @@
-"""Who callers are and what proves it."""
+"""Keys and certificates: our own, AlipayHK's, and those of callers with the names that they prove."""

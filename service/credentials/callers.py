@@ -1,4 +1,4 @@
-"""Who may call: certificates' names, the callers they stand for, and the methods each may call."""
+"""The allowed callers: the names in their certificates, and the methods that each can call."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
-from ..methods import METHODS
+from clients.alipayhk.api import API_NAMES
 
 _DNS: Final = re.compile(r"[A-Za-z0-9_*.-]+")
 _URI: Final = re.compile(r"[!-~]+")
 
 
 class Name(NamedTuple):
-    """One name of a SubjectAltName that can be a caller's."""
+    """A name of a SubjectAltName that can identify a caller."""
 
     kind: Literal["DNS", "URI"]
     text: str
 
     @property
     def key(self) -> Name:
-        """The name as it is compared: DNS names without regard to case, URIs to the letter."""
+        """The name in the form that is compared: DNS names in lower case, URIs unchanged."""
         return Name("DNS", self.text.lower()) if self.kind == "DNS" else self
 
 
@@ -33,24 +33,24 @@ class Caller:
     name: str
     methods: frozenset[str]
     max_in_flight: int | None = None
-    """How many of its calls may be under way at once in one worker; None for no quota of its own."""
+    """Maximum number of its calls in flight in one worker; None for no limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Callers:
-    """The allow-list: what is not in it is refused."""
+    """The allow-list."""
 
     by_name: Mapping[Name, Caller]
-    """Callers by the keys of their names."""
+    """Callers by the `key` of each of their names."""
 
     def find(self, names: Iterable[Name]) -> tuple[Caller, ...]:
-        """Return every caller that a certificate with these names belongs to; a good one belongs to one."""
+        """Return the callers of these names; a valid certificate identifies exactly one caller."""
         found = {caller.name: caller for name in names if (caller := self.by_name.get(name.key))}
         return tuple(found.values())
 
 
-ANYBODY: Final = Caller(name="", methods=frozenset(METHODS))
-"""Who calls where no allow-list is configured."""
+ANYBODY: Final = Caller(name="", methods=frozenset(API_NAMES))
+"""The caller of every call if there is no allow-list."""
 
 
 def _name_of(san: str) -> Name:
@@ -58,14 +58,14 @@ def _name_of(san: str) -> Name:
 
 
 def _fault_of(san: str) -> str:
-    """Say what a name is that can name no caller, without its text, which may be personal data."""
+    """Return why a name cannot identify a caller, else ""; without its text, which can be personal data."""
     if "@" in san:
         return "an e-mail address or a URI with an @"
     if _is_ip_address(san):
         return "an IP address"
     name = _name_of(san)
     pattern = _URI if name.kind == "URI" else _DNS
-    return "" if pattern.fullmatch(name.text) else f"what cannot be a {name.kind} name"
+    return "" if pattern.fullmatch(name.text) else f"an invalid {name.kind} name"
 
 
 def _is_ip_address(text: str) -> bool:

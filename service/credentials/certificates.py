@@ -1,7 +1,7 @@
-"""The names in a caller's certificate, read from the certificate itself.
+"""Read the names in a caller's certificate from the certificate itself.
 
-gRPC's auth context is not enough: it cuts each name at a NUL: `loyalty.internal<NUL>.evil.com` reads
-as `loyalty.internal`. Nor does it say which kind of name each of them is.
+gRPC's auth context does not distinguish the kinds of names, and cuts each name at a NUL:
+`loyalty.internal<NUL>.evil.com` becomes `loyalty.internal`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from cryptography import x509
 from .callers import Name
 
 CACHED_MAX: Final = 256
-"""How many certificates are kept parsed, by their PEM text."""
+"""Maximum number of parsed certificates in the cache, by their PEM text."""
 SHOWN_CHARACTERS_MAX: Final = 512
 _COUNTED: Final = ((x509.RFC822Name, "e-mail"), (x509.IPAddress, "IP"))
 
@@ -25,17 +25,17 @@ class CertificateNames:
     """The SubjectAltName of one certificate."""
 
     names: tuple[Name, ...] = ()
-    """DNS names and URIs as they are in the certificate, in its order."""
+    """DNS names and URIs, unchanged and in the order of the certificate."""
     counted: tuple[tuple[str, int], ...] = ()
-    """How many names of each other kind there are. Their texts may be personal data."""
+    """Each other kind and its number of names. Their texts can be personal data, so they are not kept."""
 
     @property
     def are_clean(self) -> bool:
-        """Whether every name is printable ASCII; with a NUL or a control character in one, none counts."""
+        """Whether every name is printable ASCII. If one is not, the certificate identifies no caller."""
         return all(name.text.isascii() and name.text.isprintable() for name in self.names)
 
     def __str__(self) -> str:
-        """Write `DNS:a, URI:b, 1 e-mail name`, with control characters escaped."""
+        """Format as `DNS:a, URI:b, 1 e-mail name`, with control characters escaped."""
         shown = [f"{kind}:{text.encode('unicode_escape').decode()}" for kind, text in self.names]
         counted = [f"{count} {kind} name{'s' if count > 1 else ''}" for kind, count in self.counted]
         return ", ".join(shown + counted)[:SHOWN_CHARACTERS_MAX]
@@ -43,11 +43,11 @@ class CertificateNames:
 
 @lru_cache(CACHED_MAX)
 def names_of(pem: bytes) -> CertificateNames:
-    """Return the names of a certificate; none where it has no SubjectAltName that can be read."""
+    """Return the names of a certificate; no names if it has no readable SubjectAltName."""
     try:
         extensions = x509.load_pem_x509_certificate(pem).extensions
         sans = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except Exception:  # noqa: BLE001  (x509 raises many kinds, TypeError for an empty TLSFeature among them)
+    except Exception:  # noqa: BLE001  (x509 raises many types, such as TypeError for an empty TLSFeature)
         return CertificateNames()
     names, counts = [], dict[str, int]()
     for san in sans:

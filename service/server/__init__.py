@@ -1,1 +1,1 @@
-"""The listeners: gRPC with its interceptors and RPCs, health, and the operators' HTTP."""
+"""The listeners: gRPC with its interceptors and RPCs, gRPC health for probes, and HTTP for operators."""

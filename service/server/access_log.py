@@ -1,4 +1,4 @@
-"""The access log: one line and the metrics of every call."""
+"""The access log: one line, and the metrics, for every call."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ FIRST_TRIES: Final[Mapping[str, tuple[str, ...]]] = {
     "grpc-previous-rpc-attempts": ("0",),
     "x-envoy-attempt-count": ("0", "1"),
 }
-"""What gRPC clients and Envoy write of a first try; whatever else they write there marks a retry."""
+"""The values that gRPC clients and Envoy send with a first try; any other value marks a retry."""
 
 
 @dataclass(frozen=True, slots=True)
 class AccessLog:
-    """Begins the call's record, and writes the access log and metrics when it has ended."""
+    """Starts the record of a call (`CURRENT`), and writes the access log and metrics when it completes."""
 
     metrics: Metrics
     idempotent: Mapping[str, bool]
-    """Whether each RPC's request may be sent again without harm, by the RPC's name."""
+    """By RPC name, whether AlipayHK promises that the RPC is idempotent."""
     default_deadline_s: float
     deadline_max_s: float
 
     @asynccontextmanager
     async def __call__(self, method: Method, request: object, context: Context) -> AsyncIterator[None]:
-        """Observe one call."""
+        """Run one call, and log it."""
         began, left_s = time.monotonic(), certain_s(context.time_remaining())
         rpc = RPCS.get(method.path)
         call = Call(
@@ -57,7 +57,7 @@ class AccessLog:
             code = _code_name(context.code())
             raise
         except (asyncio.CancelledError, grpc.aio.InternalError):
-            # InternalError: the call had ended before its status could be sent; its caller did not get it.
+            # InternalError: the call was over before its status could be sent; the caller did not get it.
             call.reported = call.reported if "error_id" in call.reported else {}
             code = code_of_end(context.time_remaining())
             raise
@@ -73,7 +73,7 @@ class AccessLog:
 
     def _log(self, method: str, call: Call, code: str, seconds: float) -> None:
         api = call.circumstances.api
-        # Whoever is told an error id must find it here, whatever the method and LOG_LEVEL.
+        # A caller that got an error id must be able to find it in the log, at every LOG_LEVEL.
         record = log.error if "error_id" in call.reported else log.info if api else log.debug
         record(
             "call",
@@ -91,7 +91,7 @@ class AccessLog:
 
 
 def is_retried(metadata: Iterable[tuple[str, str | bytes]]) -> bool:
-    """Whether a client or a proxy says that it tried before, which its caller may not know of."""
+    """Return whether a client or proxy reports an earlier try; its caller may not know about it."""
     return any(value not in FIRST_TRIES.get(name, (value,)) for name, value in metadata)
 
 

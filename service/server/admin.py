@@ -18,16 +18,16 @@ from .ports import cause_of
 from .server import CannotListen, Health
 
 CONNECTION_S: Final = 10.0
-"""How long a connection may last, for its request and the answer; each is for one request."""
+"""Time limit of a connection in seconds; a connection serves one request."""
 RENDER_EVERY_S: Final = 0.25
-"""The least time between two renderings of the metrics, in seconds."""
+"""Minimum time between two renderings of the metrics, in seconds."""
 _STOP_S: Final = 1.0
 
 
 async def start_admin(
     address: Address, metrics: Metrics, health: Health, skew: ClockSkew, *, shared: bool
 ) -> web.ServerRunner:
-    """Listen, where asked on a port shared by all workers; return what is to be cleaned up at the end."""
+    """Start the listener, on a shared port if `shared`. The caller must clean up the runner."""
     rendering = Rendering(lambda: metrics.exposed(shared=shared))
 
     async def show_metrics() -> web.Response:
@@ -54,46 +54,46 @@ async def start_admin(
 
 
 class Rendering:
-    """Renders a page for all who wait for it: once at a time, at most once in RENDER_EVERY_S, in a thread.
+    """Renders a page in a thread: one rendering for all waiting requests, at most one in RENDER_EVERY_S.
 
-    Nobody gets a page whose rendering began before the request came, so that what a caller has just caused
-    is in it.
+    The rendering for a request starts after the request has arrived, so the page includes every event
+    before the request.
     """
 
     def __init__(self, render: Callable[[], bytes]) -> None:
         self._render = render
         self._one_at_a_time = asyncio.Lock()
         self._waited_for: asyncio.Task[bytes] | None = None
-        self._may_begin_at = 0.0
+        self._next_start_s = 0.0
 
     async def next(self) -> bytes:
-        """Wait for the next rendering; a caller that goes away leaves it to the others."""
+        """Wait for the next rendering; a cancelled caller does not cancel it for the others."""
         if self._waited_for is None:
             self._waited_for = asyncio.create_task(self._rendered())
         return await asyncio.shield(self._waited_for)
 
     async def _rendered(self) -> bytes:
         async with self._one_at_a_time:
-            await asyncio.sleep(self._may_begin_at - time.monotonic())
+            await asyncio.sleep(self._next_start_s - time.monotonic())
             self._waited_for = None
             try:
                 return await asyncio.to_thread(self._render)
             finally:
-                self._may_begin_at = time.monotonic() + RENDER_EVERY_S
+                self._next_start_s = time.monotonic() + RENDER_EVERY_S
 
 
 class _Listener(web.Server):
-    """Serves pages to few connections at a time, and to none of them for long."""
+    """Serves pages; limits the number of connections, and the duration of each."""
 
     def __init__(self, pages: Mapping[str, Callable[[], Awaitable[web.Response]]]) -> None:
         super().__init__(self._answer, access_log=None)
         self._pages = pages
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
-        """Close it when its time is up, whatever it waits for then."""
+        """Limit the duration of the connection, and close the oldest ones beyond OPERATORS_MAX."""
         super().connection_made(handler, transport)
         asyncio.get_running_loop().call_later(CONNECTION_S, transport.abort)
-        # Who asks and reads is gone within milliseconds: those that came first mean to stay.
+        # A normal request takes milliseconds, so the oldest connections are those that hold on.
         for oldest in self.connections[:-OPERATORS_MAX]:
             if oldest.transport is not None:
                 oldest.transport.abort()

@@ -1,7 +1,8 @@
 """Refuses calls of both RPCs with OVERLOADED while calls wait too long in gRPC's queue.
 
-A refusal must cost far less than a served call, or no time is left to serve any. So it happens before the
-chain of interceptors is built, its status is prepared once, and one log line a second counts all of them.
+A refusal must cost far less than a served call; otherwise refusals use up all the time. So a refusal
+happens before the chain of interceptors is built, its status is prepared once, and one log line per second
+counts them.
 """
 
 from __future__ import annotations
@@ -36,15 +37,15 @@ from .linkage_service import RPCS
 from .rpcs import SERVICE, Rpc
 
 OPEN_MAX: Final = 16_000
-"""Calls that are accepted and not ended, whether their message came or not: each takes about 25 KiB."""
+"""Maximum number of open calls, with or without their message; each takes about 25 KiB."""
 WATCHES_MAX: Final = 1_000
-"""Calls of reflection and Health/Watch, which last as long as their callers like."""
+"""Maximum number of streaming calls (reflection, Health/Watch), which have no time limit."""
 SEND_S: Final = 5.0
-"""In which a caller reads its answer; with a flow-control window of 0 it never does."""
+"""Time for a caller to read its response; with a flow-control window of 0 it never reads it."""
 CHECK_S: Final = 0.05
-"""In which gRPC has certainly handed over the first call of its queue."""
+"""Delay after which gRPC has certainly delivered the first call of its queue."""
 TURNS: Final = 5
-"""Turns of the event loop in which a call from gRPC surely reaches its interceptors; it takes three."""
+"""Event loop iterations within which a delivered call reaches its interceptors; it takes three."""
 LOG_EVERY_S: Final = 1.0
 REQUEST_INFO: Final = f"type.googleapis.com/{RequestInfo.DESCRIPTOR.full_name}"
 
@@ -52,7 +53,7 @@ Details = grpc.HandlerCallDetails
 
 
 class Admission(grpc.aio.ServerInterceptor):  # type: ignore[misc, unused-ignore]
-    """Counts accepted calls, and refuses those that are too many: the outermost interceptor."""
+    """Counts accepted calls and refuses excess calls; the outermost interceptor."""
 
     def __init__(
         self, backlog: Backlog, metrics: Metrics, idempotent: Mapping[str, bool], *, deadline_max_s: float
@@ -62,7 +63,7 @@ class Admission(grpc.aio.ServerInterceptor):  # type: ignore[misc, unused-ignore
         self._check_is_due = False
         self._watches = set[asyncio.Task[object]]()
         self._unary: dict[asyncio.Task[object], float] = {}
-        """When each call that must end by itself was accepted, on the monotonic clock; oldest first."""
+        """When each unary call was accepted, in seconds on the monotonic clock; oldest first."""
         self._refusals = {
             path: Refusals(rpc, metrics, idempotent=idempotent[rpc.name]) for path, rpc in RPCS.items()
         }
@@ -70,7 +71,7 @@ class Admission(grpc.aio.ServerInterceptor):  # type: ignore[misc, unused-ignore
     async def intercept_service(
         self, continuation: Callable[[Details], Awaitable[Handler]], handler_call_details: Details
     ) -> Handler:
-        """Hand a call on, or return a handler that refuses it unless its connection is a light one."""
+        """Pass a call on, or return a handler that refuses it unless its connection is light."""
         is_long, began_s = self._backlog.accept(), time.monotonic()
         task, number = cast("asyncio.Task[object]", asyncio.current_task()), self._backlog.accepted
         self._unary[task] = began_s
@@ -111,7 +112,7 @@ class Admission(grpc.aio.ServerInterceptor):  # type: ignore[misc, unused-ignore
         return grpc.unary_unary_rpc_method_handler(behaviour)
 
     def _end_unread(self, now_s: float) -> None:
-        """Cancel the calls whose answers were due long ago: their callers do not read them."""
+        """Cancel the calls that are open for longer than a call can take: their callers do not read."""
         late = list(takewhile(lambda task: now_s - self._unary[task] > self._call_s, self._unary))
         for task in late:
             del self._unary[task]
@@ -121,7 +122,7 @@ class Admission(grpc.aio.ServerInterceptor):  # type: ignore[misc, unused-ignore
         self._backlog.end()
         self._unary.pop(task, None)
         self._watches.discard(task)
-        # gRPC is asked for the next call before it is asked for the message of this one.
+        # grpc.aio requests the next call from gRPC before it requests the message of this one.
         if self._backlog.is_waiting:
             self._check(number)
 
@@ -130,7 +131,7 @@ class Admission(grpc.aio.ServerInterceptor):  # type: ignore[misc, unused-ignore
         self._check(number)
 
     def _check(self, number: int, turns: int = TURNS) -> None:
-        """Wait for so many turns of the loop whether a call comes after this one."""
+        """Report to the backlog if no call arrives after this one within `turns` event loop iterations."""
         if number != self._backlog.accepted:
             return
         if turns:
@@ -140,7 +141,7 @@ class Admission(grpc.aio.ServerInterceptor):  # type: ignore[misc, unused-ignore
 
 
 class Refusals:
-    """Refuses calls of one RPC, and counts them."""
+    """Refuses calls of one RPC, and counts the refusals."""
 
     def __init__(self, rpc: Rpc, metrics: Metrics, *, idempotent: bool) -> None:
         labels = ("unary", SERVICE, rpc.name)
@@ -165,7 +166,7 @@ class Refusals:
         try:
             await context.abort(verdict.code, verdict.sentence, trailers)
         except (asyncio.CancelledError, grpc.aio.InternalError):
-            # The call had ended before: its deadline had passed, or its caller had gone.
+            # The call was over already: its deadline had passed, or its caller had disconnected.
             code = reason = code_of_end(context.time_remaining())
             outcome = ""
             raise
@@ -180,7 +181,7 @@ class Refusals:
     def _request_id(self, request: bytes) -> str:
         try:
             return self._rpc.valid_request_id(self._rpc.request.FromString(request))
-        except Exception:  # noqa: BLE001  (bytes that are not the message have no id)
+        except Exception:  # noqa: BLE001  (bytes that do not parse have no id)
             return ""
 
     def _count(self, code: str, reason: str, outcome: str, seconds: float) -> None:
@@ -195,7 +196,7 @@ class Refusals:
 
 
 def _refused_unread(refusals: Refusals | None, details: Details, began_s: float) -> Handler:
-    """Return a handler that does not read the call's message, so that messages do not fill the memory."""
+    """Return a handler that refuses a call without reading its message, to save memory."""
     retried = is_retried(details.invocation_metadata or ())
 
     async def behaviour(_: object, context: Context) -> None:
@@ -211,9 +212,9 @@ def _refused_unread(refusals: Refusals | None, details: Details, began_s: float)
 
 
 def _request_info(request_id: str) -> bytes:
-    """Return the bytes which, appended to those of a google.rpc.Status, add RequestInfo to its details.
+    """Return bytes that add RequestInfo to the details of a serialized google.rpc.Status when appended.
 
-    Protobuf promises that concatenated messages are merged: https://protobuf.dev/programming-guides/encoding/
+    Protobuf merges concatenated messages: https://protobuf.dev/programming-guides/encoding/
     """
     info = RequestInfo(request_id=request_id).SerializeToString()
     data: bytes = Status(details=[Any(type_url=REQUEST_INFO, value=info)]).SerializeToString()

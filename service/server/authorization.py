@@ -1,4 +1,4 @@
-"""Which caller a certificate belongs to, and whether that caller is allowed the method."""
+"""Identify the caller by its certificate, and check that it is allowed the method."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from .rpcs import SERVICE
 
 HEALTH: Final = "/grpc.health.v1.Health/"
 PEM: Final = "x509_pem_cert"
-"""gRPC's name for the certificate that the caller's side of the connection has shown."""
+"""The caller's certificate in gRPC's auth context."""
 
 
 @dataclass(frozen=True, slots=True)
 class Authorization:
-    """Lets through whom the allow-list names, for the methods that it names; health is for all."""
+    """Allows the callers of the allow-list their methods; health checks are allowed for every caller."""
 
     callers: Callers | None
     open_prefixes: tuple[str, ...] = field(default=(HEALTH,))
 
     @asynccontextmanager
     async def __call__(self, method: Method, request: object, context: Context) -> AsyncIterator[None]:
-        """Allow one call, or refuse it."""
+        """Run one call if it is allowed; else raise Refusal."""
         if self.callers is not None and not method.path.startswith(self.open_prefixes):
             caller = CURRENT.get().caller = _caller_of(context, self.callers)
             service, name = service_and_name(method)
@@ -42,15 +42,15 @@ class Authorization:
 
 
 def _caller_of(context: Context, callers: Callers) -> Caller:
-    """Return the one caller that the certificate of this connection belongs to; else raise Refusal."""
+    """Return the caller that the connection's certificate identifies; else raise Refusal."""
     (pem,) = context.auth_context().get(PEM) or (b"",)
     shown = names_of(pem)
     found = callers.find(shown.names) if shown.are_clean else ()
     if len(found) == 1:
         return found[0]
-    cause = "no name of the certificate is a caller's"
+    cause = "no name in the certificate belongs to a caller"
     if not shown.are_clean:
-        cause = "a name of the certificate holds a character that is not printable ASCII"
+        cause = "a name in the certificate contains a character that is not printable ASCII"
     elif found:
         cause = "the certificate names more than one caller"
     raise Refusal(

@@ -1,15 +1,15 @@
-"""How long calls wait in gRPC's own queue, before this process accepts them.
+"""Measure how long calls wait in gRPC's own queue before this process accepts them.
 
-Theory of operation. grpc.aio accepts one call per turn of the event loop. The calls that came meanwhile
-wait in gRPC's own queue, first come first served, which no metric of ours sees; beyond capacity the seconds
-are spent there. Its length is the number of calls that gRPC has begun and not ended (from channelz) minus
-those that this process has accepted and not ended. The wait is measured, not estimated: a mark is set at
-the last call in the queue, and the time is taken until it is accepted. As in CoDel, the wait decides and
-not the length. A wait above WAIT_MAX_S makes the backlog long. The calls that are refused then cost little,
-so the queue becomes short within a fraction of a second, and calls are served again.
+Theory of operation. grpc.aio accepts one call per iteration of the event loop. Other calls wait in gRPC's
+own FIFO queue, which our metrics do not include; under overload the waiting time is spent there. The length
+of the queue is the number of calls that are open in gRPC (from channelz) minus the number that are open in
+this process. The wait is measured, not estimated: a mark is set at the last call in the queue, and the time
+until that call is accepted is the wait. As in CoDel, the wait decides, not the length. A wait above
+WAIT_MAX_S makes the backlog long, and then calls are refused. A refusal costs little, so the queue becomes
+short within a fraction of a second, and calls are served again.
 
-gRPC drops some calls, such as those with the method GET, and channelz counts them as in progress for ever.
-They are found out when nothing comes although something seems to wait.
+gRPC drops some calls, such as those with the method GET, and channelz counts them as open for ever. Such
+lost calls are detected when the queue seems to contain calls but none arrives.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from typing import Final
 from grpc._cython import cygrpc  # type: ignore[attr-defined, unused-ignore]  # grpcio-channelz reads it there too
 
 WAIT_MAX_S: Final = 0.3
-"""The wait from which on calls are refused."""
+"""Above this wait the backlog becomes long, and calls are refused."""
 WAIT_SHORT_S: Final = 0.1
-"""The wait below which calls are no longer refused."""
+"""Below this wait a long backlog becomes short again."""
 LOOK_EVERY_S: Final = 0.02
-"""How often gRPC is asked, at most: one look costs about a tenth of a served call."""
+"""Minimum time between two queries of channelz; a query costs about a tenth of a served call."""
 WINDOW_S: Final = 1.0
-"""How long the calls of each connection are counted before the count starts anew."""
+"""Period after which the counts of calls per connection restart at 0."""
 LIGHT: Final = 4
-"""A light connection brings less than an equal share of the calls divided by this."""
+"""The share of the calls of a light connection is less than an equal share divided by this."""
 
 
 def newest_server() -> int:
-    """Return channelz's number of the gRPC server that was created last in this process."""
+    """Return the channelz id of the newest gRPC server in this process."""
     newest, last_page = 0, False
     while not last_page:
         page = json.loads(cygrpc.channelz_get_servers(newest + 1 if newest else 0))
@@ -45,34 +45,36 @@ def newest_server() -> int:
 
 
 def calls_in_progress(server: int) -> int:
-    """Return how many calls gRPC has begun and not ended on a server, by channelz's number of it."""
+    """Return the number of calls that are open in gRPC on the server with this channelz id."""
     data = json.loads(cygrpc.channelz_get_server(server))["server"]["data"]
-    begun, *ended = (int(data.get(name, 0)) for name in ("callsStarted", "callsSucceeded", "callsFailed"))
-    return begun - sum(ended)
+    started, *finished = (
+        int(data.get(name, 0)) for name in ("callsStarted", "callsSucceeded", "callsFailed")
+    )
+    return started - sum(finished)
 
 
 class Backlog:
-    """Measures the wait of one server, and counts the calls of each connection while it is long."""
+    """Measures the wait of one server, and counts the calls of each connection while the wait is long."""
 
     def __init__(self, in_progress: Callable[[], int], now_s: Callable[[], float] = time.monotonic) -> None:
         self._in_progress = in_progress
         self._now_s = now_s
         self.open = 0
-        """How many calls this process has accepted and not ended."""
+        """The number of accepted calls that are still open."""
         self.accepted = 0
-        """How many calls this process has accepted; the number of the newest one."""
+        """The number of calls accepted so far, which is the number of the newest one."""
         self._lost = 0
-        """How many calls channelz counts as in progress that this process will never be given."""
+        """The number of calls that channelz counts as open and that gRPC will never deliver."""
         self._looked_s = self._marked_s = now_s()
         self._mark: int | None = None
-        """The number of the call that was last in the queue when the mark was set."""
+        """The number of the last call in the queue at the time `_marked_s`; None if the queue was empty."""
         self._is_long = False
         self._window_s = 0.0
         self._came = 0
         self._by_peer: Counter[str] = Counter()
 
     def accept(self) -> bool:
-        """Count a call that this process has just accepted; return whether the wait is too long."""
+        """Count an accepted call; return whether the wait is too long."""
         self.open += 1
         self.accepted += 1
         self._came += 1
@@ -85,18 +87,18 @@ class Backlog:
         return self._is_long
 
     def end(self) -> None:
-        """Count an accepted call that has ended."""
+        """Count an accepted call that has completed."""
         self.open -= 1
 
     @property
     def is_waiting(self) -> bool:
-        """Whether calls seem to wait in gRPC's queue."""
+        """Whether gRPC's queue seems to contain calls."""
         return self._mark is not None
 
     def nothing_came_after(self, number: int) -> None:
-        """Take the queue for empty unless a call was accepted after this one.
+        """Treat the queue as empty unless a call was accepted after this one.
 
-        Only to be called when gRPC has had the time to hand over a call that was in its queue.
+        Call this only after gRPC had the time to deliver a call from its queue.
         """
         if self.is_waiting and number == self.accepted:
             self._lost = max(self._in_progress() - self.open, 0)
@@ -104,9 +106,9 @@ class Backlog:
             self._judge(0.0)
 
     def is_light(self, peer: str) -> bool:
-        """Count a call of a connection; return whether its share of the calls is far below an equal one."""
+        """Count a call of a connection; return whether its share is far below an equal share."""
         self._by_peer[peer] += 1
-        # One share more is for connections whose calls never get as far as to be counted here.
+        # The additional share is for connections whose calls are refused before they are counted here.
         return self._by_peer[peer] * LIGHT * (len(self._by_peer) + 1) < self._came
 
     def _look(self, now_s: float) -> None:
@@ -115,7 +117,7 @@ class Backlog:
         self._lost = min(self._lost, not_accepted)
         waiting = not_accepted - self._lost
         if self._mark is None or not waiting:
-            # gRPC itself may have refused what was waited for: an empty queue always ends the wait.
+            # gRPC itself can refuse the marked call, so an empty queue always completes the measurement.
             self._mark, self._marked_s = (self.accepted + waiting if waiting else None), now_s
             if not waiting:
                 self._judge(0.0)

@@ -1,7 +1,7 @@
-"""File descriptors: the process's limit, and how many of them callers' connections may take.
+"""File descriptors: the limit of the process, and the share of it for callers' connections.
 
-A connection that does nothing costs its sender nothing and the gateway a descriptor. When strangers hold
-all of them, connections to AlipayHK, the admin port and the ledger fail, so callers get a share only.
+An idle connection costs its sender nothing, but costs the gateway a descriptor. If callers could use all
+descriptors, connections to AlipayHK, the admin port and the ledger would fail.
 """
 
 from __future__ import annotations
@@ -11,30 +11,30 @@ from contextlib import suppress
 from typing import Final
 
 LIMIT_MAX: Final = 1 << 20
-"""The most that is asked for: a limit without end costs time in programs that close every descriptor."""
+"""Upper bound of the limit: an unlimited one slows programs that close every possible descriptor."""
 CALLERS_MAX: Final = 10_000
-"""The most connections of callers, whatever the limit."""
+"""Maximum number of callers' connections, even if the limit allows more."""
 OWN: Final = 128
-"""What the process needs itself: the ledger, logs, event loops, resolvers, files that are being read."""
+"""Descriptors for the process itself: the ledger, logs, event loops, resolvers, and open files."""
 
 
 def raise_limit() -> None:
-    """Raise the limit of this process, and of those that it starts, as far as it may."""
+    """Raise the limit of this process and its future children to the hard limit or LIMIT_MAX."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = LIMIT_MAX if hard == resource.RLIM_INFINITY else min(hard, LIMIT_MAX)
     if soft != resource.RLIM_INFINITY and soft < wanted:
-        with suppress(OSError, ValueError):  # a system may allow less than its hard limit
+        with suppress(OSError, ValueError):  # some systems allow less than the hard limit
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def limit() -> int:
-    """Return how many descriptors this process may have."""
+    """Return the maximum number of descriptors of this process."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return LIMIT_MAX if soft == resource.RLIM_INFINITY else soft
 
 
 def for_callers(limit: int, reserved: int) -> int:
-    """Return how many connections callers may hold; `reserved` are for AlipayHK, operators and probes.
+    """Return the maximum number of callers' connections; `reserved` is for AlipayHK, operators and probes.
 
     If the limit is too low for that, callers get a quarter of it.
     """
@@ -42,5 +42,5 @@ def for_callers(limit: int, reserved: int) -> int:
 
 
 def is_low(limit: int, reserved: int) -> bool:
-    """Return whether callers can take descriptors that are meant for AlipayHK, operators or probes."""
+    """Return whether the limit is too low to reserve that many descriptors."""
     return limit - reserved - OWN < limit // 4

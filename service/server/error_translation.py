@@ -1,4 +1,4 @@
-"""Translate every exception of a call into the status that its caller gets."""
+"""Translate every exception of a call into the status that the caller gets."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from .interceptors import Context, Method
 
 @dataclass(frozen=True, slots=True)
 class ErrorTranslation:
-    """Turns whatever a call ended with into what its caller is told."""
+    """Translates the exception of a call into its status and details."""
 
     codes: ResultCodes
 
     @asynccontextmanager
     async def __call__(self, _: Method, __: object, context: Context) -> AsyncIterator[None]:
-        """Tell the caller of one call."""
+        """Run one call; abort it with a status if it raises."""
         try:
             yield
         except grpc.aio.AbortError:
@@ -44,7 +44,7 @@ class ErrorTranslation:
 
 
 def _reported(verdict: Verdict, error: Exception) -> dict[str, Any]:
-    """Keep for the log what the caller is told, and the cause that the caller is not."""
+    """Return members of the log line: the details for the caller, and the cause, which stays in the log."""
     reported: dict[str, Any] = {
         "reason": verdict.reason_name,
         "outcome": str(verdict.outcome),

@@ -1,10 +1,10 @@
-"""Read the request of a unary call here: grpc.aio never answers a call that ends without a message.
+"""Read the message of each unary call here, because grpc.aio never answers a call without a message.
 
-grpc.aio reads the one message of a unary call itself. If the stream ends without one (END_STREAM on
-HEADERS), its handler returns and no status is ever sent; if neither a message nor the end comes, it
-waits as long as the connection lasts. Registered as a call that streams its request, the same call
-reaches this module first, which waits for a limited time and hands `Undecodable` on in place of the
-message, so that the caller gets INVALID_ARGUMENT.
+grpc.aio reads the single message of a unary call itself. If the stream closes without a message (END_STREAM
+on HEADERS), grpc.aio never sends a status; if the stream stays open without a message, grpc.aio waits as
+long as the connection is open. So each unary call is registered as one that streams its request. This
+module then waits a limited time for the message, and passes `Undecodable` on instead of a missing one, so
+that the caller gets INVALID_ARGUMENT.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ import grpc
 from ..outcomes.call import Undecodable
 
 MESSAGE_S: Final = 10.0
-"""How long a call waits for its message when its deadline allows more."""
+"""Maximum wait for the message of a call with a later deadline."""
 CANCEL_S: Final = 0.05
-"""In which gRPC cancels a call whose message it refused itself, as one that is too large."""
+"""Delay after which gRPC has cancelled a call whose message it rejected itself, such as a too large one."""
 
-# gRPC's own context and handlers are only loosely typed.
+# gRPC's stubs do not type contexts and handlers.
 Context = Any
 Handler = Any
 
 
 class FirstMessage(grpc.aio.ServerInterceptor):  # type: ignore[misc, unused-ignore]
-    """Waits for the message of each call that has exactly one, then calls the handler with it."""
+    """Waits for the message of each call with exactly one, then calls the handler with it."""
 
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler:
-        """Return a handler that streams its request, in place of one that does not."""
+        """Replace a handler of single requests by one of streamed requests."""
         handler = await continuation(handler_call_details)
         if handler is None or handler.request_streaming:
             return handler
@@ -72,6 +72,6 @@ async def _first_message(context: Context) -> object:
         return Undecodable()
     if message is not grpc.aio.EOF:
         return message
-    # If gRPC ended the call itself, this task is cancelled now, and the caller has its status already.
+    # If gRPC itself closed the call, it cancels this task now, and the caller already has a status.
     await asyncio.sleep(CANCEL_S)
     return Undecodable()

@@ -1,8 +1,7 @@
-"""What surrounds every call, one purpose each, outermost first: observe, tell; `authorization` comes next.
+"""Make gRPC interceptors from async context managers that surround every call.
 
-Each is an async context manager around the call; `Around` makes a gRPC interceptor of it. The map of
-errors to statuses stands outside everything that can fail, because gRPC hands an uncaught exception to
-the caller together with its text.
+From the outside in they are `access_log`, `error_translation` and `authorization`. gRPC sends the text of
+an uncaught exception to the caller, so `error_translation` surrounds everything that can fail.
 """
 
 from __future__ import annotations
@@ -20,9 +19,9 @@ from alipayhk.linkage.v1 import error_reason_pb2 as reasons
 from ..outcomes.call import Undecodable
 from ..outcomes.refusal import Refusal
 
-UNDECODABLE: Final = "the bytes are not the message"
+UNDECODABLE: Final = "the request does not parse"
 
-# gRPC's own context and handlers are only loosely typed.
+# gRPC's stubs do not type contexts and handlers.
 Context = Any
 Handler = Any
 
@@ -33,14 +32,14 @@ class Method:
 
     path: str
     kind: str
-    """As metrics name it: unary, server_stream or bidi_stream."""
+    """The `grpc_type` of the metrics: unary, server_stream or bidi_stream."""
 
 
 Surround = Callable[[Method, Any, Context], AbstractAsyncContextManager[None]]
 
 
 class Around(grpc.aio.ServerInterceptor):  # type: ignore[misc, unused-ignore]
-    """Puts a context manager around every call of every registered method."""
+    """Surrounds every call of every registered method with a context manager."""
 
     def __init__(self, surround: Surround) -> None:
         self._surround = surround
@@ -50,7 +49,7 @@ class Around(grpc.aio.ServerInterceptor):  # type: ignore[misc, unused-ignore]
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler:
-        """Wrap the handler; an unregistered method has none, and is gRPC's own to refuse."""
+        """Wrap the handler of a registered method; gRPC itself refuses an unregistered method."""
         handler = await continuation(handler_call_details)
         if handler is None:
             return None
@@ -87,12 +86,12 @@ class Around(grpc.aio.ServerInterceptor):  # type: ignore[misc, unused-ignore]
 
 
 def _deserializer(handler: Handler) -> Callable[[bytes], object] | None:
-    """Have gRPC never see a deserializer fail; a stream's fails within Tell, where the stream is read."""
+    """Wrap a deserializer so that gRPC never handles its errors; `error_translation` handles a Refusal."""
 
     def deserialize(data: bytes) -> object:
         try:
             return handler.request_deserializer(data)
-        except Exception:  # noqa: BLE001  (whatever it was, its text must not reach the caller)
+        except Exception:  # noqa: BLE001  (the text of the error must not reach the caller)
             if handler.request_streaming:
                 raise Refusal(reasons.ERROR_REASON_INVALID_REQUEST, cause=UNDECODABLE) from None
             return Undecodable()

@@ -1,4 +1,4 @@
-"""LinkageService: one row per RPC, and the whole flow of a call."""
+"""LinkageService: one row per RPC, and the path of a call through them."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from .rpcs import SERVICE, Rpc, bind_account, sync_linkage
 from .validation import violations
 
 REQUEST_ID: Final = "requestId"
-"""The only member of a body that is not content: two requests may say the same under two ids."""
+"""The only member of a body that is not content: two ids can have the same content."""
 
 RPCS: Final[Mapping[str, Rpc]] = {rpc.path: rpc for rpc in (sync_linkage.RPC, bind_account.RPC)}
 
 
 @dataclass(frozen=True, slots=True)
 class LinkageService:
-    """What answers both RPCs."""
+    """Serves both RPCs."""
 
     endpoints: Mapping[str, Endpoint]
-    """AlipayHK's API behind each RPC, by the RPC's name."""
+    """The endpoint that each RPC calls, by the RPC's name."""
     delivery: Delivery
 
     async def unary(self, rpc: Rpc, request: Message) -> Message:
-        """Answer one call; raise Refusal or CallError, which `status` knows."""
+        """Serve one call; raise Refusal or CallError, which `outcomes` translates."""
         if found := violations(rpc.rules, request):
             raise Refusal(reasons.ERROR_REASON_INVALID_REQUEST, found)
         command = rpc.command(request)
@@ -53,8 +53,8 @@ class LinkageService:
         return await self.delivery.deliver(outbound, CURRENT.get())
 
     def handler(self) -> grpc.GenericRpcHandler:
-        """Return what a gRPC server dispatches on."""
-        rows = {rpc.name: self._row(rpc) for rpc in RPCS.values()}
+        """Return the handlers for a gRPC server."""
+        rows = {str(rpc.name): self._row(rpc) for rpc in RPCS.values()}
         return grpc.method_handlers_generic_handler(SERVICE, rows)
 
     def _row(self, rpc: Rpc) -> grpc.RpcMethodHandler[Message, Message]:

@@ -1,4 +1,4 @@
-"""Addresses to listen on: whether that can be done, and why not."""
+"""Check whether an address can be listened on, and describe why not."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import socket
 
 
 def try_to_bind(host: str, port: int) -> None:
-    """Bind it as a listener would, and let it go; raise OSError or UnicodeError."""
+    """Bind the address as a listener does, and release it; raise OSError or UnicodeError."""
     for family, kind, protocol, _, place in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
         with socket.socket(family, kind, protocol) as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -16,9 +16,9 @@ def try_to_bind(host: str, port: int) -> None:
 
 
 def cause_of(error: OSError | UnicodeError) -> str:
-    """Say what the system says; asyncio puts words of its own around it."""
+    """Return the operating system's message, which asyncio wraps in one of its own."""
     if isinstance(error, UnicodeError):
-        return "this is no host name"
+        return "this is not a host name"
     number = error.errno or 0
-    # Those of names that cannot be resolved are of another kind, and asyncio leaves them alone.
+    # The numbers of resolver errors are not in errno; asyncio does not change their messages.
     return os.strerror(number) if number in errno.errorcode else str(error.strerror)

@@ -1,9 +1,9 @@
-"""The listener that probes reach: it relays few bytes a second to gRPC's health service.
+"""The listener of HEALTH_LISTEN: a relay to gRPC's health service that limits the rate of each connection.
 
-Anybody may connect to HEALTH_LISTEN, and gRPC cannot be made to limit what one connection costs: headers
-that never end take tens of MiB (docs/upstream-bugs.md). So gRPC listens on loopback, and this relay before
-it gives each connection a number of bytes that grows slowly with time. What comes faster waits in the
-sender's socket. Each connection ends after a minute, and one more than `CONNECTIONS_MAX` ends the oldest.
+Anyone can connect to HEALTH_LISTEN, and gRPC cannot limit the cost of a connection: endless headers take
+tens of MiB (docs/upstream-bugs.md). So gRPC listens on loopback, and this relay in front of it forwards a
+limited number of bytes per second. Faster data stays in the sender's socket. Each connection is closed
+after CONNECTION_S, and a connection beyond `CONNECTIONS_MAX` closes the oldest one.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from ..config.values import Address
 
 CONNECTIONS_MAX: Final = 64
 CONNECTION_S: Final = 60.0
-"""How long a connection may last; gRPC says GOAWAY before."""
+"""Time limit of a connection; gRPC sends GOAWAY earlier."""
 FIRST_BYTES_S: Final = 10.0
-"""How long a connection may be silent at first."""
+"""Time limit for the first bytes of a connection."""
 BURST_BYTES: Final = 16 * 1024
 BYTES_PER_S: Final = 2 * 1024
-"""About 20 Checks a second on one connection."""
+"""Enough for about 20 Checks per second on one connection."""
 CHUNK_BYTES: Final = 2 * 1024
 
 
 class ProbeGate:
-    """Listens for probes, and relays what they send to a gRPC server on loopback."""
+    """Listens for probes, and relays their bytes to a gRPC server on loopback."""
 
     def __init__(self, backend: Address) -> None:
         self._backend = backend
@@ -35,7 +35,7 @@ class ProbeGate:
         self._open: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     async def start(self, address: Address, *, shared: bool) -> None:
-        """Listen; raise OSError or UnicodeError where that cannot be done."""
+        """Listen; raise OSError or UnicodeError if the address cannot be used."""
         self._server = await asyncio.start_server(
             self._accept, address.host, address.port, limit=CHUNK_BYTES, reuse_port=shared
         )
@@ -57,12 +57,12 @@ class ProbeGate:
             oldest.transport.abort()
 
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Relay one connection until it ends, at either side or by its time."""
+        """Relay one connection until either side closes it or its time limit."""
         try:
             async with asyncio.timeout(CONNECTION_S):
                 async with asyncio.timeout(FIRST_BYTES_S):
                     first = await reader.read(CHUNK_BYTES)
-                # A connection that never says anything costs one descriptor, not three.
+                # A silent connection costs one descriptor instead of three.
                 if first:
                     await self._to_backend(first, reader, writer)
         except (OSError, TimeoutError):
@@ -93,13 +93,13 @@ class ProbeGate:
 
 @dataclass(slots=True)
 class _Allowance:
-    """How many bytes a connection may still send."""
+    """The number of bytes that a connection can send now."""
 
     left: float = BURST_BYTES
     at_s: float = field(default_factory=time.monotonic)
 
     async def take(self, count: int) -> None:
-        """Wait until so many bytes are allowed."""
+        """Wait until `count` bytes are allowed."""
         now_s = time.monotonic()
         self.left = min(self.left + (now_s - self.at_s) * BYTES_PER_S, BURST_BYTES) - count
         self.at_s = now_s
@@ -113,7 +113,7 @@ async def _pump(
     writer: asyncio.StreamWriter,
     allowance: _Allowance | None,
 ) -> None:
-    """Write `data` and whatever is read after it, until the reader's end."""
+    """Write `data`, then everything from the reader until EOF."""
     while data or not reader.at_eof():
         if data and allowance is not None:
             await allowance.take(len(data))

@@ -1,4 +1,4 @@
-"""The asyncio gRPC server: ports, TLS, health, reflection, and a stop that loses no call."""
+"""The asyncio gRPC servers: ports, TLS, health, reflection, and a graceful stop."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from grpc_reflection.v1alpha.reflection import aio as reflection_aio
 
 from ..config.settings import Settings
 from ..config.values import Address
+from ..credentials.keyring import Keyring
 from ..delivery.delivery import Delivery
 from ..outcomes.result_codes import ResultCodes
 from ..telemetry.logs import log
@@ -31,38 +32,39 @@ from .linkage_service import LinkageService
 from .ports import cause_of
 from .probe_gate import ProbeGate
 from .rpcs import SERVICE
+from .tls import server_credentials
 
 LOOPBACK: Final = "127.0.0.1"
 LIVENESS: Final = "liveness"
-"""The health service's name for "this process runs", which draining does not change."""
+"""The health service's name for liveness, which stays SERVING while the gateway drains."""
 READINESS: Final = ("", SERVICE)
 _REFLECTION: Final = ("grpc.reflection.v1alpha.ServerReflection", "grpc.reflection.v1.ServerReflection")
 _CLOSE_GRACE_S: Final = 1.0
 _WATCH_EVERY_S: Final = 0.2
-"""How often each listener is asked whether it stopped by itself."""
+"""Interval of the check whether a listener has stopped unexpectedly."""
 
 
 class CannotListen(Exception):
-    """An address cannot be listened on."""
+    """The gateway cannot listen on an address."""
 
 
 class ListenerStopped(Exception):
-    """A listener stopped although nobody asked it to; `setting` names it."""
+    """A listener stopped unexpectedly; `setting` is the setting of its address."""
 
     def __init__(self, setting: str) -> None:
-        super().__init__(f"the listener of {setting} stopped by itself")
+        super().__init__(f"the listener of {setting} stopped unexpectedly")
         self.setting = setting
 
 
 @dataclass(slots=True)
 class Health:
-    """What health checks are told."""
+    """The status that health checks get."""
 
     servicer: health_aio.HealthServicer
     ready: bool = False
 
     async def set_ready(self, *, ready: bool) -> None:
-        """Say whether calls are wanted here; the process is alive either way."""
+        """Set readiness for new calls; liveness is always SERVING."""
         self.ready = ready
         status = health_pb2.HealthCheckResponse
         for service in READINESS:
@@ -71,28 +73,32 @@ class Health:
 
 
 class Server:
-    """The gateway's listeners, from ready to stopped."""
+    """The gateway's gRPC listeners, from start to stop."""
 
     def __init__(
-        self, settings: Settings, linkage: LinkageService, metrics: Metrics, *, shared: bool
+        self,
+        settings: Settings,
+        linkage: LinkageService,
+        metrics: Metrics,
+        keyring: Keyring,
+        *,
+        shared: bool,
     ) -> None:
         self._settings = settings
+        self._keyring = keyring
         self._shared = shared
         self._delivery: Delivery = linkage.delivery
         self.health = Health(health_aio.HealthServicer())
         idempotent = {name: endpoint.idempotent for name, endpoint in linkage.endpoints.items()}
-        observe = AccessLog(metrics, idempotent, settings.default_deadline_s, settings.deadline_max_s)
-        tell = ErrorTranslation(settings.result_codes_file or ResultCodes())
+        access_log = AccessLog(metrics, idempotent, settings.default_deadline_s, settings.deadline_max_s)
+        translation = ErrorTranslation(settings.result_codes_file or ResultCodes())
         backlog = Backlog(lambda: calls_in_progress(number))
         admission = Admission(backlog, metrics, idempotent, deadline_max_s=settings.deadline_max_s)
         self._server = grpc.aio.server(
-            interceptors=_interceptors(admission, observe, tell, Authorization(settings.callers_file)),
-            options=[
-                *limits.of_both(shared=shared),
-                *limits.of_callers(settings.max_in_flight),
-                ("grpc.keepalive_permit_without_calls", 1),
-                ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-            ],
+            interceptors=_interceptors(
+                admission, access_log, translation, Authorization(settings.callers_file)
+            ),
+            options=[*limits.of_both(shared=shared), *limits.of_callers(settings.max_in_flight)],
         )
         number = newest_server()
         self._server.add_generic_rpc_handlers((linkage.handler(),))
@@ -102,17 +108,17 @@ class Server:
         self._health_server: grpc.aio.Server | None = None
         self._gate: ProbeGate | None = None
         if settings.health_listen is not None:
-            # Probes hold no certificate, and are told of their mistakes as callers are.
+            # Probes have no certificate; they get the same error statuses as callers.
             self._health_server = grpc.aio.server(
-                interceptors=_interceptors(observe, tell, Authorization(None)),
+                interceptors=_interceptors(access_log, translation, Authorization(None)),
                 options=[*limits.of_both(shared=False), *limits.OF_PROBES],
             )
             self._health_server.add_generic_rpc_handlers((_health_handler(self.health.servicer),))
 
     async def start(self) -> Address:
-        """Listen; return the address, whose port may have been chosen by the system."""
+        """Listen; return the address, with the port that the system has chosen if it was 0."""
         settings = self._settings
-        port = _add_port(self._server, "LISTEN", settings.listen, _credentials(settings))
+        port = _add_port(self._server, "LISTEN", settings.listen, server_credentials(self._keyring))
         if settings.health_listen is not None and self._health_server is not None:
             self._gate = await _start_gate(self._health_server, settings.health_listen, shared=self._shared)
         await self._server.start()
@@ -120,7 +126,7 @@ class Server:
         return Address(settings.listen.host, port)
 
     async def listener_stopped(self) -> ListenerStopped:
-        """Wait until a listener stops by itself; return which one, with gRPC's exception as its cause."""
+        """Wait until a listener stops unexpectedly; gRPC's exception is the cause of the returned one."""
         servers = {"LISTEN": self._server, "HEALTH_LISTEN": self._health_server}
         watches = [
             asyncio.create_task(_termination(setting, server))
@@ -135,21 +141,21 @@ class Server:
                 watch.cancel()
 
     async def stop(self, *, listener_stopped: bool = False) -> None:
-        """Drain: say not ready, take calls for a while, refuse them, finish what is in progress."""
-        # A watcher that does not read must not hold up the stop.
+        """Report not ready, accept calls for DRAIN_DELAY_S, then refuse them and finish those in flight."""
+        # A Health/Watch caller that does not read must not delay the stop.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_GRACE_S):
                 await self.health.set_ready(ready=False)
-        # Load balancers need no time to notice a listener that is closed already.
+        # If a listener has stopped, load balancers already see the closed port.
         await asyncio.sleep(0 if listener_stopped else self._settings.drain_delay_s)
         self._delivery.close()
-        # An attempt that has begun gets its whole time, however short the grace.
+        # An attempt that has started runs to completion or timeout, even if STOP_GRACE_S is shorter.
         done = await self._delivery.idle(
             max(self._settings.stop_grace_s, self._settings.upstream_timeout_s)
         )
         if not done:
-            log.warning("calls were still under way at the end of the grace")
-        # What was answered just now is still on its way to its callers.
+            log.warning("calls in flight at the end of the grace period")
+        # The last responses may still be in gRPC's send buffers.
         await self._server.stop(_CLOSE_GRACE_S)
         if self._gate is not None:
             await self._gate.stop()
@@ -157,28 +163,17 @@ class Server:
             await self._health_server.stop(None)
 
 
-def _credentials(settings: Settings) -> grpc.ServerCredentials | None:
-    if settings.tls_cert_file is None or settings.tls_key_file is None:
-        return None
-    client_ca = settings.tls_client_ca_file
-    return grpc.ssl_server_credentials(
-        [(settings.tls_key_file.read_bytes(), settings.tls_cert_file.read_bytes())],
-        root_certificates=client_ca.read_bytes() if client_ca else None,
-        require_client_auth=client_ca is not None,
-    )
-
-
 async def _termination(setting: str, server: grpc.aio.Server) -> ListenerStopped:
     """Return when the server has stopped, or when its main loop has failed.
 
-    After such a failure gRPC ends the wait only when the last call has ended, and one Health/Watch lasts
-    for ever. A wait with a timeout raises the exception of the main loop as soon as there is one.
+    After such a failure, a wait without a timeout returns only after the last call has completed, and a
+    Health/Watch never completes. A wait with a timeout raises the exception of the main loop immediately.
     """
     stopped = ListenerStopped(setting)
     try:
         while await server.wait_for_termination(_WATCH_EVERY_S):
             pass
-    except Exception as error:  # noqa: BLE001  (whatever ended the main loop)
+    except Exception as error:  # noqa: BLE001  (the main loop can fail with any exception)
         stopped.__cause__ = error
     return stopped
 
@@ -196,7 +191,7 @@ def _add_port(
             return server.add_insecure_port(str(address))
         return server.add_secure_port(str(address), credentials)
     except RuntimeError:
-        # gRPC tells why on stderr alone.
+        # gRPC writes the reason to stderr only.
         why = "it is in use, is not an address of this machine, or cannot be resolved"
         raise CannotListen(f"cannot listen on {address} ({setting}): {why}") from None
 
@@ -216,7 +211,7 @@ async def _start_gate(server: grpc.aio.Server, address: Address, *, shared: bool
 
 
 def _health_handler(servicer: health_aio.HealthServicer) -> grpc.GenericRpcHandler:
-    """Serve Check and Watch; newer protos have List, which the servicer does not implement."""
+    """Serve Check and Watch; newer protos also have List, which the servicer does not implement."""
     codec = {
         "request_deserializer": health_pb2.HealthCheckRequest.FromString,
         "response_serializer": health_pb2.HealthCheckResponse.SerializeToString,

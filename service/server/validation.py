@@ -1,7 +1,7 @@
-"""Rules for the shape of a request: every violation at once, and never a value in one.
+"""Rules for the fields of a request. A violation never contains a value.
 
-Limits are counted in code points, as AlipayHK counts them. Control characters are refused everywhere:
-they have no place in an identifier, and let two texts that look alike differ.
+Lengths are in code points, as at AlipayHK. Control characters are refused in every text: identifiers do not
+contain them, and they make two texts look the same that are not.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ SECONDS_MAX: Final = 253_402_300_799
 NANOS_MAX: Final = 999_999_999
 _REQUEST_ID: Final = re.compile(r"[!-~]+")
 
-# A generated message has its fields as attributes, which only Any can say.
+# The fields of generated messages are attributes, which mypy does not know.
 Rule = Callable[[Any], Iterator[Violation]]
 
 
 def violations(rules: Iterable[Rule], request: Message) -> tuple[Violation, ...]:
-    """Return every violation, in the order of the rules."""
+    """Return all violations, in the order of the rules."""
     return tuple(violation for rule in rules for violation in rule(request))
 
 
 def is_request_id(text: str, length_max: int) -> bool:
-    """Whether a text is 1 to `length_max` printable ASCII characters without space."""
+    """Return whether a text is 1 to `length_max` printable ASCII characters without space."""
     return len(text) <= length_max and bool(_REQUEST_ID.fullmatch(text))
 
 
@@ -49,7 +49,7 @@ def request_id(length_max: int) -> Rule:
 
 
 def required(name: str) -> Rule:
-    """Require a text."""
+    """Require a non-empty text."""
 
     def rule(request: Any) -> Iterator[Violation]:
         if not getattr(request, name):
@@ -59,7 +59,7 @@ def required(name: str) -> Rule:
 
 
 def text(name: str, length_max: int | None = None) -> Rule:
-    """Limit a text."""
+    """Limit the length of a text, and refuse control characters."""
 
     def rule(request: Any) -> Iterator[Violation]:
         value: str = getattr(request, name)
@@ -72,7 +72,7 @@ def text(name: str, length_max: int | None = None) -> Rule:
 
 
 def any_of(*names: str) -> Rule:
-    """Require at least one of several texts."""
+    """Require at least one of several non-empty texts."""
 
     def rule(request: Any) -> Iterator[Violation]:
         if not any(getattr(request, name) for name in names):
@@ -82,7 +82,7 @@ def any_of(*names: str) -> Rule:
 
 
 def choice(name: str, wire_names: Mapping[Any, str]) -> Rule:
-    """Require an enum's value that has a name on the wire."""
+    """Require a value of an enum that has a name on the wire."""
 
     def rule(request: Any) -> Iterator[Violation]:
         value: int = getattr(request, name)
@@ -95,7 +95,7 @@ def choice(name: str, wire_names: Mapping[Any, str]) -> Rule:
 
 
 def required_moment(name: str) -> Rule:
-    """Require a Timestamp of the years 1970 to 9999."""
+    """Require a Timestamp from 1970 to 9999."""
 
     def rule(request: Any) -> Iterator[Violation]:
         if not request.HasField(name):
@@ -106,7 +106,7 @@ def required_moment(name: str) -> Rule:
 
 
 def moment(name: str) -> Rule:
-    """Limit a Timestamp, where it is given, to the years 1970 to 9999."""
+    """Limit an optional Timestamp to the years 1970 to 9999."""
 
     def rule(request: Any) -> Iterator[Violation]:
         value: Timestamp = getattr(request, name)
@@ -117,7 +117,7 @@ def moment(name: str) -> Rule:
 
 
 def json_object(name: str, bytes_max: int) -> Rule:
-    """Limit a text to one JSON object."""
+    """Require an optional text to be one JSON object of at most `bytes_max` bytes in UTF-8."""
 
     def rule(request: Any) -> Iterator[Violation]:
         data = getattr(request, name).encode()
@@ -135,7 +135,7 @@ def json_object(name: str, bytes_max: int) -> Rule:
 
 
 def when(condition: Callable[[Any], bool], *rules: Rule) -> Rule:
-    """Apply rules to the requests that they are for."""
+    """Apply rules to requests that meet a condition."""
 
     def rule(request: Any) -> Iterator[Violation]:
         if condition(request):
@@ -145,5 +145,5 @@ def when(condition: Callable[[Any], bool], *rules: Rule) -> Rule:
 
 
 def has_control(value: str) -> bool:
-    """Whether a text has a control character (Unicode's category Cc)."""
+    """Return whether a text contains a control character (Unicode category Cc)."""
     return not value.isprintable() and any(unicodedata.category(char) == "Cc" for char in value)

@@ -1,7 +1,7 @@
-"""JSON log lines that can hold no personal data: only the members that are listed here are written.
+"""JSON log lines without personal data: only the members in ALLOWED are written.
 
-A new member is added to ALLOWED on purpose. Libraries' own records are written without their text,
-which may quote what they were working on: their place in the code and the exception's class stay.
+To log a new member, add it to ALLOWED. The records of libraries are written without their text, because it
+can quote a request; the position in the code and the class of the exception are written.
 """
 
 from __future__ import annotations
@@ -61,14 +61,14 @@ ALLOWED: Final = frozenset(
 FIRST: Final = ("time", "level", "event")
 LIBRARY_PERIOD_S: Final = 10.0
 LIBRARY_RECORDS_MAX: Final = 3
-"""How many records of a library are written in each period, from one place in its code."""
+"""Maximum number of records in each period from one position in a library's code."""
 
 Log = structlog.typing.FilteringBoundLogger
 log: Final[Log] = structlog.get_logger()
 
 
 def set_up_logs(level: str, stream: TextIO | None = None) -> None:
-    """Write log lines of this level and above, our own and those of libraries, to stdout."""
+    """Write the log lines of this level and above, including those of libraries, to stdout."""
     number = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
         processors=[
@@ -86,19 +86,19 @@ def set_up_logs(level: str, stream: TextIO | None = None) -> None:
 
 
 def only_allowed(_: object, __: str, members: MutableMapping[str, Any]) -> Mapping[str, Any]:
-    """Drop every member that is not listed, and name what was dropped: a bug, found by its name."""
+    """Drop members that are not in ALLOWED, and list their names in `dropped`: logging them is a bug."""
     dropped = sorted(members.keys() - ALLOWED)
     kept = {name: value for name, value in members.items() if name in ALLOWED}
     return kept | {"dropped": dropped} if dropped else kept
 
 
 def _in_order(_: object, __: str, members: MutableMapping[str, Any]) -> Mapping[str, Any]:
-    """Put first what a person looks for first."""
+    """Move the members in FIRST to the front of the line."""
     return {name: members[name] for name in FIRST if name in members} | dict(members)
 
 
 def stack_of(error: BaseException) -> list[str]:
-    """Tell where an exception came from, without its text: files, lines and functions."""
+    """Return the stack of an exception, without its text: file, line and function of each frame."""
     return [
         f"{frame.filename.rpartition('/')[2]}:{frame.lineno} {frame.name}"
         for frame in traceback.extract_tb(error.__traceback__)
@@ -106,7 +106,7 @@ def stack_of(error: BaseException) -> list[str]:
 
 
 class _Lines:
-    """Writes lines, and never lets a broken stream break a call."""
+    """Writes lines, and ignores a broken stream, so that logging never fails a call."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -122,10 +122,10 @@ class _Lines:
 
 
 class _Libraries(logging.Handler):
-    """Hands libraries' records on without their text: few in each period from one place in the code.
+    """Writes the records of libraries without their text, and limits their rate per position in the code.
 
-    Strangers can make a library log with every packet that they send; the line after such a flood has
-    the number of records that were not written as its `count`.
+    A peer on the network can make a library log with every packet. After such a flood, `count` in the next
+    line is the number of records that were dropped.
     """
 
     def __init__(self) -> None:
@@ -144,8 +144,8 @@ class _Libraries(logging.Handler):
         if place.dropped:
             more["count"], place.dropped = place.dropped, 0
         log.log(
-            min(record.levelno // 10 * 10, logging.CRITICAL),  # structlog knows no levels between
-            "a library logged something",
+            min(record.levelno // 10 * 10, logging.CRITICAL),  # structlog has only these levels
+            "library log record",
             logger=record.name,
             where=where,
             **more,
@@ -154,14 +154,14 @@ class _Libraries(logging.Handler):
 
 @dataclass(slots=True)
 class _Place:
-    """A place in a library from which records come."""
+    """The records of one position in a library's code in the current period."""
 
     began_s: float = -math.inf
     written: int = 0
     dropped: int = 0
 
     def may_write(self, now_s: float) -> bool:
-        """Return whether one more record may be written in this period; count it either way."""
+        """Return whether one more record can be written in this period; count it in either case."""
         if now_s - self.began_s >= LIBRARY_PERIOD_S:
             self.began_s, self.written = now_s, 0
         if self.written >= LIBRARY_RECORDS_MAX:

@@ -1,4 +1,4 @@
-"""What is counted, and under which names; labels hold no text from outside."""
+"""The Prometheus metrics. Labels never contain text from callers or from AlipayHK."""
 
 from __future__ import annotations
 
@@ -22,36 +22,36 @@ class Metrics:
     """The metrics of one process."""
 
     def __init__(self) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more a counter, for nothing
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the series of every counter
         self.registry = CollectorRegistry()
-        self.grpc_started = Counter("grpc_server_started", "RPCs begun.", _GRPC, registry=self.registry)
+        self.grpc_started = Counter("grpc_server_started", "RPCs started.", _GRPC, registry=self.registry)
         self.grpc_handled = Counter(
-            "grpc_server_handled", "RPCs ended, by code.", (*_GRPC, "grpc_code"), registry=self.registry
+            "grpc_server_handled", "RPCs completed, by code.", (*_GRPC, "grpc_code"), registry=self.registry
         )
         self.grpc_seconds = Histogram(
             "grpc_server_handling_seconds",
-            "How long RPCs took, in seconds.",
+            "Duration of RPCs in seconds.",
             _GRPC,
             buckets=_SECONDS,
             registry=self.registry,
         )
         self.outcomes = Counter(
             "alipayhk_outcomes",
-            "RPCs ended, by what their callers were told; reason OK for success.",
+            "RPCs completed, by the reason and outcome that callers got; reason OK for success.",
             ("api", "reason", "outcome"),
             registry=self.registry,
         )
         self._add_upstream()
         self.ledger_usable = Gauge(
             "alipayhk_ledger_usable",
-            "Whether the ledger can be used; 0 where one worker cannot use it.",
+            "Whether the ledger is usable; 0 if any worker cannot use it.",
             multiprocess_mode="livemin",
             registry=self.registry,
         )
 
         self.clock_skew = Gauge(
             "alipayhk_clock_skew_seconds",
-            "AlipayHK's time minus this clock's, from verified answers; 0 until there is one.",
+            "AlipayHK's clock minus the gateway's, from verified responses; 0 before the first one.",
             multiprocess_mode="livemostrecent",
             registry=self.registry,
         )
@@ -59,33 +59,33 @@ class Metrics:
     def _add_upstream(self) -> None:
         self.ledger_unrecorded = Gauge(
             "alipayhk_ledger_unrecorded",
-            "Endings that the ledger could not take yet.",
+            "Outcomes that the ledger has not stored yet.",
             multiprocess_mode="livesum",
             registry=self.registry,
         )
         self.upstream_attempts = Counter(
             "alipayhk_upstream_attempts",
-            "Attempts at AlipayHK's APIs, by how they ended.",
+            "Attempts at AlipayHK's APIs, by result.",
             ("api", "end"),
             registry=self.registry,
         )
         self.upstream_seconds = Histogram(
             "alipayhk_upstream_seconds",
-            "How long attempts at AlipayHK's APIs took, in seconds.",
+            "Duration of attempts at AlipayHK's APIs in seconds.",
             ("api",),
             buckets=_SECONDS,
             registry=self.registry,
         )
         self.upstream_in_flight = Gauge(
             "alipayhk_upstream_in_flight",
-            "Attempts at AlipayHK's APIs that are under way.",
+            "Attempts at AlipayHK's APIs in flight.",
             ("api",),
             multiprocess_mode="livesum",
             registry=self.registry,
         )
 
     def exposed(self, *, shared: bool) -> bytes:
-        """Write the metrics in Prometheus' text format; those of all workers where they share them."""
+        """Return the metrics in Prometheus' text format; if `shared`, those of all workers."""
         if not shared:
             return generate_latest(self.registry)
         together = CollectorRegistry()

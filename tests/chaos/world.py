@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from service.commands.keys import generate
-from service.config.settings import environment_for_children
+from service.config.environment import environment_for_children
 from tests.chaos.clock import Clock
 from tests.chaos.history import UPSTREAM_TIMEOUT_S, FaultWindow, History
 from tests.chaos.proxy import Proxy
@@ -138,7 +138,7 @@ class Gateway:
         async for line in stream:
             text = line.decode("utf-8", "replace").rstrip()
             self.logs.append((time.monotonic(), text))
-            if '"serving"' in text:
+            if '"gateway started"' in text:
                 self._serving.set()
 
 

@@ -132,7 +132,7 @@ ROWS: Final = (
     ),
     Row("docs/backup-and-restore.md", "ledger init --new", ("^created the ledger .*/my-ledger.db",)),
     Row("docs/sandbox.md", "config check", ("^BASE_URL = http://127.0.0.1:8089$", "^WORKERS = 1$")),
-    Row("docs/sandbox.md", "alipayhk-gateway serve", ('"event": "serving"',), stays_up=True),
+    Row("docs/sandbox.md", "alipayhk-gateway serve", ('"event": "gateway started"',), stays_up=True),
     Row("docs/sandbox.md", "/__sandbox/answers", ('"waiting": 1',)),
     Row("docs/clients/python.md", "one_call.py 127.0.0.1:50051 2160000000000001\n", ("^OK$",)),
     Row(

@@ -62,7 +62,7 @@ def test_the_steps_build_a_gateway_without_a_sandbox(tmp_path: Path) -> None:
     health = image.words["HEALTHCHECK"]
     assert run(*health, env=inside, cwd=image.workdir).status == 2
     with running(*program, *image.words["CMD"], env=inside, cwd=image.workdir) as serving:
-        serving.wait_until_says('"event": "serving"')
+        serving.wait_until_says('"event": "gateway started"')
         assert run(*health, env=inside, cwd=image.workdir).status == 0
         assert serving.end() == 0
     assert files(image.root) == made

@@ -181,7 +181,7 @@ async def running(
         asyncio.create_task(gateway.collect(process.stderr, gateway.err)),
     ]
     try:
-        serving = await gateway.logged(lambda record: record["event"] == "serving")
+        serving = await gateway.logged(lambda record: record["event"] == "gateway started")
         gateway.address = serving["listen"]
         async with channel_to(gateway.address, credentials) as gateway.channel:
             yield gateway

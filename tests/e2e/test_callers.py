@@ -128,8 +128,8 @@ async def test_certificate_that_is_not_listed_may_ask_for_health_alone(
     assert door.upstream.requests == []
 
 
-UNCLEAN = "a name of the certificate holds a character that is not printable ASCII"
-NO_CALLER = "no name of the certificate is a caller's"
+UNCLEAN = "a name in the certificate contains a character that is not printable ASCII"
+NO_CALLER = "no name in the certificate belongs to a caller"
 TWO_CALLERS = "the certificate names more than one caller"
 IMPOSTORS: dict[str, tuple[tuple[San, ...], str, str]] = {
     "a DNS name with a NUL": (

@@ -34,7 +34,9 @@ async def packet_stops_a_server() -> bool:
 
 async def serving(gateway: Gateway, times: int) -> None:
     """Wait until so many workers have begun to serve."""
-    await gateway.logged(lambda _: sum(line["event"] == "serving" for line in gateway.records) == times)
+    await gateway.logged(
+        lambda _: sum(line["event"] == "gateway started" for line in gateway.records) == times
+    )
 
 
 async def test_each_worker_that_a_packet_stops_is_replaced(run: Run) -> None:
@@ -46,7 +48,7 @@ async def test_each_worker_that_a_packet_stops_is_replaced(run: Run) -> None:
         for address, replaced in ((gateway.address, 3), (listens["HEALTH_LISTEN"], 4)):
             await send(address, HOSTILE[PATH])
             await serving(gateway, replaced)
-        deaths = [line["code"] for line in gateway.records if line["event"] == "a worker died"]
+        deaths = [line["code"] for line in gateway.records if line["event"] == "worker exited"]
         assert deaths == [EX_SOFTWARE, EX_SOFTWARE]
         async with asyncio.timeout(PATIENCE_S), channel_to(gateway.address) as channel:
             assert await health(channel) == SERVING

@@ -85,7 +85,7 @@ async def test_silent_connections_leave_descriptors_to_callers_operators_and_pro
 
 async def test_limit_that_leaves_too_few_descriptors_is_warned_of(run: Run) -> None:
     async with run(program=limited("ulimit -n 300")) as gateway:
-        warned = await gateway.logged(lambda line: line["event"] == "file descriptor limit is low")
+        warned = await gateway.logged(lambda line: line["event"] == "low file descriptor limit")
         assert (warned["level"], warned["count"]) == ("warning", 300)
         assert await health(gateway.channel) == SERVING
 

@@ -25,14 +25,14 @@ async def test_gateway_whose_listener_stops_is_not_ready_and_exits_with_70(
         gateway.ends_with = EX_SOFTWARE
         assert (await get(gateway.admin, "/readyz"))[0] == 200
         gateway.process.send_signal(signal.SIGUSR1)
-        noticed = await gateway.logged(lambda record: record["event"] == "listener stopped by itself")
-        await gateway.logged(lambda record: record["event"] == "stopping")
+        noticed = await gateway.logged(lambda record: record["event"] == "listener stopped unexpectedly")
+        await gateway.logged(lambda record: record["event"] == "shutdown started")
         assert (await get(gateway.admin, "/readyz"))[0] == 503
         assert (await get(gateway.admin, "/livez"))[0] == 200
         first.until.set()
         assert await gateway.ended() == EX_SOFTWARE
         await asyncio.gather(first.calling, return_exceptions=True)
     assert (noticed["level"], noticed["where"]) == ("error", "LISTEN")
-    assert "the listener of LISTEN stopped by itself" in "".join(gateway.err)
+    assert "the listener of LISTEN stopped unexpectedly" in "".join(gateway.err)
     ends = [record["end"] for record in gateway.records if record["event"] == "attempt"]
     assert ends == ["success"], "the attempt in progress was finished and recorded"

@@ -166,7 +166,12 @@ async def test_log_level_is_a_setting(run: Run, upstream: object) -> None:
         await health(gateway.channel)
         await gateway.logged(lambda record: record.get("method") == "/grpc.health.v1.Health/Check")
         await caller.refused(gateway.channel, SYNC, SYNC.request(request_id=""), expected)
-    assert {record["event"] for record in gateway.records} >= {"serving", "call", "stopping", "stopped"}
+    assert {record["event"] for record in gateway.records} >= {
+        "gateway started",
+        "call",
+        "shutdown started",
+        "shutdown finished",
+    }
 
 
 async def test_invalid_request_is_logged_without_its_id(sync: Way) -> None:

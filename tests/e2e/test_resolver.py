@@ -40,5 +40,5 @@ async def test_resolver_that_hangs_does_not_hold_up_the_end(
         began = time.monotonic()
         assert await gateway.ended() == 0
         assert time.monotonic() - began < 10
-    assert gateway.records[-1]["event"] == "stopped"
+    assert gateway.records[-1]["event"] == "shutdown finished"
     assert gateway.err == []

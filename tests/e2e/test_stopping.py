@@ -51,7 +51,7 @@ async def test_stop_loses_no_call(run: Run, upstream: Upstream, wallet: Wallet) 
         answer = await first.let_go()
         assert answer.result.status == "S"
         assert await gateway.ended() == 0
-    assert gateway.records[-1]["event"] == "stopped"
+    assert gateway.records[-1]["event"] == "shutdown finished"
 
 
 async def test_attempt_whose_caller_is_gone_is_finished_before_the_end(
@@ -61,7 +61,7 @@ async def test_attempt_whose_caller_is_gone_is_finished_before_the_end(
         first.calling.cancel()
         await gateway.logged(lambda record: record.get("code") == "CANCELLED")
         gateway.terminate()
-        await gateway.logged(lambda record: record["event"] == "stopping")
+        await gateway.logged(lambda record: record["event"] == "shutdown started")
         first.until.set()
         assert await gateway.ended() == 0
     ends = [record["end"] for record in gateway.records if record["event"] == "attempt"]
@@ -88,7 +88,7 @@ async def test_idle_gateway_stops_at_once(run: Run, number: signal.Signals) -> N
         gateway.process.send_signal(number)
         assert await gateway.ended() == 0
     assert gateway.err == []
-    assert gateway.records[-1]["event"] == "stopped"
+    assert gateway.records[-1]["event"] == "shutdown finished"
 
 
 async def test_nohup_keeps_a_gateway_up_when_its_terminal_closes(run: Run) -> None:
@@ -108,6 +108,6 @@ async def test_second_signal_does_not_cut_the_stop_short(
     async with run() as gateway, held(gateway.channel, SYNC, upstream, wallet) as first:
         for _ in range(2):
             gateway.terminate()
-            await gateway.logged(lambda record: record["event"] == "stopping")
+            await gateway.logged(lambda record: record["event"] == "shutdown started")
         assert (await first.let_go()).result.status == "S"
         assert await gateway.ended() == 0

@@ -68,7 +68,7 @@ def gateway(material: Material, base_url: str, **settings: str) -> Iterator[Gate
         **settings,
     }
     with running(GATEWAY, "serve", env=environment(settings)) as process:
-        said = process.wait_until_says('"event": "serving"')
+        said = process.wait_until_says('"event": "gateway started"')
         found = re.search(r'"listen": "([^"]+)"', said)
         assert found is not None
         yield Gateway(found[1], process, settings)

@@ -90,7 +90,7 @@ def test_no_connection(ask: Ask) -> None:
 def test_a_draining_gateway_is_live_and_not_serving(ask: Ask, material: Material, alipayhk: str) -> None:
     with gateway(material, alipayhk, DRAIN_DELAY_S="60") as draining:
         draining.running.send(signal.SIGTERM)
-        draining.running.wait_until_says('"event": "stopping"')
+        draining.running.wait_until_says('"event": "shutdown started"')
         assert ask(Question(draining.address)) == NOT_SERVING
         assert ask(Question(draining.address, SERVICE)) == NOT_SERVING
         assert ask(Question(draining.address, "liveness")) == SERVING

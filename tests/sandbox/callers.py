@@ -227,7 +227,7 @@ class Merchant:
 async def merchant_of(url: str, ring: KeyRing) -> AsyncIterator[Merchant]:
     """Yield a merchant that calls the sandbox at `url`."""
     keys = Keys(ring.merchant, "1", {"1": ring.wallet.public_key()}, {"1": ring.merchant})
-    endpoints = {
+    endpoints: dict[str, Endpoint] = {
         api.name: Endpoint(
             api=api.name,
             protocol=PROTOCOLS[api.protocol],

@@ -48,7 +48,7 @@ async def test_many_detached_sends_are_all_recorded(stage: Stage) -> None:
         for calling in calls:
             calling.cancel()
         scene.gateway.terminate()
-        await scene.gateway.logged(lambda line: line["event"] == "stopping")
+        await scene.gateway.logged(lambda line: line["event"] == "shutdown started")
         until.set()
         assert await scene.gateway.ended() == 0
     async with stage() as scene:

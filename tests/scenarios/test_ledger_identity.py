@@ -192,7 +192,9 @@ async def test_first_start_with_two_workers(stage: Stage, file: Path) -> None:
     requests = [apart(BIND) for _ in range(8)]
     async with stage(more()) as scene, AsyncExitStack() as stack:
         gateway = scene.gateway
-        await gateway.logged(lambda _: sum(line["event"] == "serving" for line in gateway.records) == 2)
+        await gateway.logged(
+            lambda _: sum(line["event"] == "gateway started" for line in gateway.records) == 2
+        )
         for request in requests:
             channel = await stack.enter_async_context(channel_to(gateway.address))
             answer = await caller.call(channel, BIND, request)

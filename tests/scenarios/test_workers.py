@@ -28,7 +28,7 @@ CHANNELS = 16
 
 async def both_serve(gateway: Gateway) -> None:
     """Wait until both workers listen."""
-    await gateway.logged(lambda _: sum(line["event"] == "serving" for line in gateway.records) == 2)
+    await gateway.logged(lambda _: sum(line["event"] == "gateway started" for line in gateway.records) == 2)
 
 
 async def test_same_id_at_both_workers_is_sent_once(stage: Stage) -> None:
@@ -86,7 +86,7 @@ async def test_workers_that_have_only_just_begun_are_stopped_well(settings: dict
     )
     assert process.stdout is not None
     async with asyncio.timeout(PATIENCE_S):
-        assert json.loads(await process.stdout.readline())["event"] == "supervising"
+        assert json.loads(await process.stdout.readline())["event"] == "workers started"
         process.terminate()
         _, err = await process.communicate()
     assert (process.returncode, err) == (0, b"")
@@ -106,7 +106,7 @@ async def test_workers_share_their_port_with_nobody_and_end_with_their_superviso
         async with asyncio.timeout(3 * PATIENCE_S):
             serving = 0
             while serving < 2:
-                serving += json.loads(await process.stdout.readline())["event"] == "serving"
+                serving += json.loads(await process.stdout.readline())["event"] == "gateway started"
             other = await asyncio.create_subprocess_exec(*words, env=environ, stdout=PIPE, stderr=PIPE)
             _, err = await other.communicate()
             assert (other.returncode, b"cannot listen on" in err) == (69, True), err
@@ -116,7 +116,7 @@ async def test_workers_share_their_port_with_nobody_and_end_with_their_superviso
     finally:
         if process.returncode is None:
             process.kill()
-    assert out.count(b'"stopped"') == 2
+    assert out.count(b'"shutdown finished"') == 2
     assert process.returncode == (-number if number is signal.SIGKILL else 0)
 
 

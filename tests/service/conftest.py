@@ -78,7 +78,16 @@ def environ(ring: KeyRing) -> dict[str, str]:
 @pytest.fixture(scope="session")
 def tls(tmp_path_factory: pytest.TempPathFactory) -> TlsFiles:
     """Return a CA, a certificate for 127.0.0.1 and localhost, its key, and keys that do not match it."""
-    directory = tmp_path_factory.mktemp("tls")
+    return _tls_files(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture(scope="session")
+def other_tls(tmp_path_factory: pytest.TempPathFactory) -> TlsFiles:
+    """Return the same from another CA."""
+    return _tls_files(tmp_path_factory.mktemp("other-tls"))
+
+
+def _tls_files(directory: Path) -> TlsFiles:
     ca_key, key, other = (ec.generate_private_key(ec.SECP256R1()) for _ in range(3))
     ca = _certificate("test CA", ca_key, "test CA", ca_key, is_ca=True)
     leaf = _certificate("localhost", key, "test CA", ca_key, is_ca=False)

@@ -181,8 +181,8 @@ async def test_idle_connections_do_not_block_other_clients() -> None:
 @pytest.mark.parametrize(
     ("host", "reason"),
     [
-        ("a..b", "this is no host name"),
-        ("x" * 64, "this is no host name"),
+        ("a..b", "this is not a host name"),
+        ("x" * 64, "this is not a host name"),
         ("192.0.2.1", "Cannot assign requested address"),
         ("nohost.invalid", "(?!None).*(?<!in use)"),
         ("127.0.0.1", "Address already in use"),

@@ -50,7 +50,7 @@ def test_a_call_does_not_go_through_the_environments_proxy(name: str) -> None:
     ended = run(sys.executable, "-c", CALL, address, env=environ)
     server.stop(None).wait()
     assert ended.status == 0, ended.said
-    assert "as it should be" in ended.out
+    assert "as expected" in ended.out
 
 
 IGNORES_SIGTERM = """

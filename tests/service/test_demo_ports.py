@@ -35,7 +35,7 @@ def test_a_free_port_needs_no_wait(capsys: pytest.CaptureFixture[str], listener:
 
 def test_a_listener_on_the_port_is_an_error(listener: socket.socket) -> None:
     assert is_listening(address_of(listener))
-    with pytest.raises(PortTakenError, match=f"something listens on {address_of(listener)} already"):
+    with pytest.raises(PortTakenError, match=f"another program listens on {address_of(listener)}"):
         wait_until_free(address_of(listener))
 
 
@@ -54,14 +54,14 @@ def test_the_demo_waits_for_a_connection_to_end(
     threading.Timer(0.5, end).start()
     wait_until_free(address)
     assert connection.fileno() == -1
-    assert capsys.readouterr().out == f"Another program's connection holds {address} still: waiting ...\n"
+    assert capsys.readouterr().out == f"A connection of another program still uses {address}: waiting ...\n"
 
 
 def test_a_connection_that_does_not_end_is_an_error(listener: socket.socket) -> None:
     with closing(socket.create_connection(listener.getsockname())) as connection:
         address = address_of(connection)
-        with pytest.raises(PortTakenError, match=f"another program's connection holds {address}"):
-            wait_until_free(address, patience_s=0.3)
+        with pytest.raises(PortTakenError, match=f"a connection of another program uses {address}"):
+            wait_until_free(address, timeout_s=0.3)
 
 
 def test_a_closed_connection_still_holds_its_port(listener: socket.socket) -> None:
@@ -71,5 +71,5 @@ def test_a_closed_connection_still_holds_its_port(listener: socket.socket) -> No
     accepted, _ = listener.accept()
     connection.close()
     accepted.close()
-    with pytest.raises(PortTakenError, match="another program's connection"):
-        wait_until_free(address, patience_s=0.3)
+    with pytest.raises(PortTakenError, match="a connection of another program"):
+        wait_until_free(address, timeout_s=0.3)

@@ -45,7 +45,7 @@ def serve(environ: dict[str, str], log_lines: LogStream, tmp_path: Path) -> Call
         quick |= {"LEDGER_URL": f"sqlite:///{tmp_path}/ledger.db", **changes}
         settings = read_settings({**environ, **{f"ALIPAYHK_{name}": text for name, text in quick.items()}})
         running = asyncio.create_task(gateway.run(settings, shared=False))
-        serving = asyncio.create_task(until(log_lines, "serving"))
+        serving = asyncio.create_task(until(log_lines, "gateway started"))
         await asyncio.wait({running, serving}, return_when=asyncio.FIRST_COMPLETED)
         assert not running.done(), running
         async with grpc.aio.insecure_channel((await serving)["listen"]) as channel:
@@ -65,12 +65,12 @@ async def test_a_gateway_logs_its_keys_and_stops_at_a_signal(
     assert events == [
         ("ledger opened", None, None),
         (NEW_LEDGER, None, None),
-        ("our signing key", "7", fingerprint(ring.ours.public_key())),
-        ("AlipayHK's key", "2", fingerprint(ring.other.public_key())),
-        ("AlipayHK's key", "1", fingerprint(ring.theirs.public_key())),
-        ("serving", None, None),
-        ("stopping", None, None),
-        ("stopped", None, None),
+        ("signing key loaded", "7", fingerprint(ring.ours.public_key())),
+        ("AlipayHK public key loaded", "2", fingerprint(ring.other.public_key())),
+        ("AlipayHK public key loaded", "1", fingerprint(ring.theirs.public_key())),
+        ("gateway started", None, None),
+        ("shutdown started", None, None),
+        ("shutdown finished", None, None),
     ]
     assert all("dropped" not in line for line in log_lines.said)
 
@@ -80,7 +80,7 @@ async def test_our_own_key_in_place_of_alipayhks_is_logged_as_a_warning(
 ) -> None:
     await serve(SIGNING_KEY_FILE=str(ring.other_private), PUBLIC_KEY_FILES=f"1={ring.other_public}")
     warned = [line["event"] for line in log_lines.said if line["level"] == "warning"]
-    assert warned == [NEW_LEDGER, "PUBLIC_KEY_FILES holds our own public key where AlipayHK's is needed"]
+    assert warned == [NEW_LEDGER, "own public key in PUBLIC_KEY_FILES"]
 
 
 @pytest.mark.parametrize("is_new", [True, False])

@@ -131,7 +131,7 @@ def test_any_timeout_within_the_limits_is_accepted(addresses: dict[str, str], te
 def test_conflicting_or_unreadable_tls_arguments_are_bad(
     tls: TlsFiles, tmp_path: Path, capsys: Captured
 ) -> None:
-    together = "--tls-cert-file, --tls-key-file and --tls-ca-file go together"
+    together = "give --tls-cert-file and --tls-key-file together, and with --tls-ca-file"
     absent = str(tmp_path / "absent")
     for arguments, reported in (
         (["--tls-cert-file", str(tls.certificate)], together),

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alipayhk.linkage.v1 import linkage_service_pb2 as pb
+from clients.alipayhk.api import API_NAMES
 from clients.alipayhk.wire.result import Result
 from clients.alipayhk.wire.strict_json import write_json
-from service.methods import METHODS
 from service.server.linkage_service import RPCS
 from service.server.rpcs import Rpc, bind_account, sync_linkage
 from service.server.validation import SECONDS_MAX, violations
@@ -31,7 +31,7 @@ def test_both_rpcs_are_found_by_their_paths() -> None:
 
 
 def test_an_allow_list_can_name_each_rpc() -> None:
-    assert {rpc.name for rpc in RPCS.values()} == set(METHODS)
+    assert {rpc.name for rpc in RPCS.values()} == set(API_NAMES)
 
 
 def test_only_sync_linkage_has_a_biz_time_that_orders_updates() -> None:

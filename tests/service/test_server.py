@@ -22,7 +22,9 @@ from alipayhk.linkage.v1 import linkage_service_pb2 as pb
 from alipayhk.linkage.v1.linkage_service_pb2_grpc import LinkageServiceStub
 from service.config.settings import read_settings
 from service.config.values import Address
+from service.credentials.keyring import Keyring
 from service.delivery.clock_skew import ClockSkew
+from service.gateway import credentials_of
 from service.server.admin import start_admin
 from service.server.linkage_service import LinkageService
 from service.server.server import CannotListen, Server
@@ -65,7 +67,7 @@ def serve(environ: dict[str, str]) -> Serve:
         settings = read_settings({**environ, **{f"ALIPAYHK_{name}": text for name, text in quick.items()}})
         metrics = Metrics()
         service = LinkageService(endpoints_of(settings), delivery_of(FakeClient(behaviour), metrics))
-        server = Server(settings, service, metrics, shared=False)
+        server = Server(settings, service, metrics, Keyring(credentials_of(settings)), shared=False)
         address = await server.start()
         yield Running(server, metrics, str(address))
         await server.stop()
@@ -191,7 +193,7 @@ async def test_a_stop_waits_no_longer_than_the_grace_period(serve: Serve, log_li
         call = asyncio.ensure_future(stub.SyncLinkage(sync_request(), timeout=0.5))
         await gate.reached.wait()
         await running.server.stop()
-        assert log_lines.of("calls were still under way at the end of the grace")
+        assert log_lines.of("calls in flight at the end of the grace period")
         await refused(call)
         gate.open.set()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
-from dataclasses import FrozenInstanceError, fields
+from dataclasses import FrozenInstanceError
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,12 +14,11 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from service.commands.config import described
+from service.config.declaration import declared
+from service.config.environment import environment_for_children, environment_of_worker, probed_address
 from service.config.settings import (
     Settings,
     SettingsError,
-    environment_for_children,
-    environment_of_worker,
-    probed_address,
     read_from_environment,
     read_ledger_settings,
     read_settings,
@@ -126,13 +125,13 @@ def test_only_the_settings_that_the_contract_requires_are_required() -> None:
 
 
 def test_every_name_of_the_contract_is_a_setting() -> None:
-    names = {setting.name.upper() for setting in fields(Settings)}
+    names = {name.upper() for name, _ in declared(Settings)}
     assert names >= REQUIRED | set(DEFAULTS)
     assert names - REQUIRED - set(DEFAULTS) == {"HEALTH_LISTEN", "SYNC_LINKAGE_WITHOUT_LEDGER"}
 
 
 def test_every_setting_has_a_description() -> None:
-    for setting in fields(Settings):
+    for _, setting in declared(Settings):
         meaning = setting.metadata["meaning"]
         assert meaning[0].isupper()
         assert meaning.endswith(".")
@@ -289,7 +288,7 @@ def test_a_fault_names_the_setting_and_does_not_repeat_the_value(
 def test_one_error_names_every_fault(environ: dict[str, str]) -> None:
     bad = but(environ, **dict(BAD), NONSENSE="x", MORE_NONSENSE="x")
     named = [fault.split()[0] for fault in faults(bad)]
-    settings = [setting.name.upper() for setting in fields(Settings)]
+    settings = [name.upper() for name, _ in declared(Settings)]
     assert sorted(settings) == sorted(name for name, _ in BAD), "every setting has a bad value above"
     assert sorted(named) == sorted([*settings, "NONSENSE", "MORE_NONSENSE"])
     assert [name for name in named if name in settings] == settings
@@ -301,7 +300,7 @@ MARK: Final = "hunter2"
 @given(text=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=40))
 @hypothesis_settings(suppress_health_check=FIXTURES_ARE_FINE, max_examples=30)
 def test_no_fault_repeats_a_value(environ: dict[str, str], text: str) -> None:
-    names = [setting.name.upper() for setting in fields(Settings)]
+    names = [name.upper() for name, _ in declared(Settings)]
     bad = {f"ALIPAYHK_{name}": f"{text}⟪{MARK}⟫{text}" for name in names}
     named = faults(bad)
     assert MARK not in " ".join(named)
@@ -474,10 +473,10 @@ FILE_FAULTS: Final = {
     "bind_account_client_id = ['hunter2']": [
         "BIND_ACCOUNT_CLIENT_ID must be text, a number, true or false"
     ],
-    "max_in_flight = 0x" + "f" * 5000: ["MAX_IN_FLIGHT is too large a number"],
-    "ENCRYPT = false": ["ENCRYPT is written in lower case in --config"],
+    "max_in_flight = 0x" + "f" * 5000: ["MAX_IN_FLIGHT is too large"],
+    "ENCRYPT = false": ["ENCRYPT must be in lower case in --config"],
     "Encrypt = 'hunter2'": [
-        "ENCRYPT is written in lower case in --config",
+        "ENCRYPT must be in lower case in --config",
         "ENCRYPT must be true or false",
     ],
     "= hunter2": ["--config is not TOML (at line 1, column 1)"],
@@ -553,7 +552,7 @@ def test_matching_tls_settings_are_accepted(environ: dict[str, str], tls: TlsFil
 
 def test_plaintext_beyond_loopback_must_be_allowed(environ: dict[str, str]) -> None:
     for listen in ("0.0.0.0:1", "[::]:1", "10.0.0.1:1", "gateway:1"):
-        fault = "LISTEN is beyond loopback: it needs TLS_CERT_FILE, or ALLOW_PLAINTEXT=true"
+        fault = "LISTEN beyond loopback needs TLS_CERT_FILE and TLS_KEY_FILE, or ALLOW_PLAINTEXT=true"
         assert more_faults(but(environ, LISTEN=listen)) == [fault]
         assert more_faults(but(environ, LISTEN=listen, ALLOW_PLAINTEXT="true")) == []
     for listen in ("127.0.0.1:1", "[::1]:1", "localhost:1"):
@@ -565,10 +564,10 @@ def test_every_fault_between_tls_files_is_named(
 ) -> None:
     callers = tmp_path / "callers.toml"
     callers.write_text('[callers.a]\nsan = ["a"]\nmethods = ["SyncLinkage"]')
-    each_other = "TLS_CERT_FILE and TLS_KEY_FILE need each other"
-    neither = "TLS_CERT_FILE and TLS_KEY_FILE do not hold a PEM certificate and its PEM key"
+    each_other = "TLS_CERT_FILE and TLS_KEY_FILE must be set together"
+    neither = "TLS_CERT_FILE and TLS_KEY_FILE must contain a PEM certificate and its PEM key"
     no_pair = "TLS_CLIENT_CA_FILE needs TLS_CERT_FILE and TLS_KEY_FILE"
-    no_ca = "CALLERS_FILE needs TLS_CLIENT_CA_FILE: without it no caller has a name"
+    no_ca = "CALLERS_FILE needs TLS_CLIENT_CA_FILE: callers are identified by their certificates"
     rows: list[tuple[dict[str, str | None], list[str]]] = [
         (pair(tls, TLS_KEY_FILE=None), [each_other]),
         (pair(tls, TLS_CERT_FILE=None), [each_other]),
@@ -603,7 +602,7 @@ def test_an_unreadable_tls_file_causes_only_one_fault(environ: dict[str, str], t
 
 
 def test_the_encryption_key_version_must_be_in_public_key_files(environ: dict[str, str]) -> None:
-    fault = "ENCRYPTION_KEY_VERSION names none of PUBLIC_KEY_FILES"
+    fault = "ENCRYPTION_KEY_VERSION is not a version in PUBLIC_KEY_FILES"
     assert faults(but(environ, ENCRYPT="true", ENCRYPTION_KEY_VERSION="2")) == [fault]
     assert not read_settings(but(environ, ENCRYPTION_KEY_VERSION="2")).encrypt
 
@@ -667,7 +666,7 @@ LISTENERS: Final = ("LISTEN", "ADMIN_LISTEN", "HEALTH_LISTEN")
 def test_several_workers_need_fixed_ports(environ: dict[str, str]) -> None:
     anywhere = dict.fromkeys(LISTENERS, "127.0.0.1:0")
     assert more_faults(but(environ, WORKERS="2", **anywhere)) == [
-        f"{name} needs a port where WORKERS is more than 1" for name in LISTENERS
+        f"{name} needs a fixed port, not 0, if WORKERS is more than 1" for name in LISTENERS
     ]
     assert more_faults(but(environ, WORKERS="1", **anywhere)) == []
     assert read_settings(but(environ, WORKERS="2")).workers == 2
@@ -676,8 +675,8 @@ def test_several_workers_need_fixed_ports(environ: dict[str, str]) -> None:
 def test_several_workers_need_a_different_port_for_each_listener(environ: dict[str, str]) -> None:
     same = dict.fromkeys(LISTENERS, "127.0.0.1:1")
     assert more_faults(but(environ, WORKERS="2", **same)) == [
-        "ADMIN_LISTEN needs a port other than that of LISTEN",
-        "HEALTH_LISTEN needs a port other than that of LISTEN",
+        "ADMIN_LISTEN needs another port than LISTEN",
+        "HEALTH_LISTEN needs another port than LISTEN",
     ]
     apart = same | {"ADMIN_LISTEN": "127.0.0.1:2", "HEALTH_LISTEN": "127.0.0.2:1"}
     assert more_faults(but(environ, WORKERS="2", **apart)) == []
@@ -701,7 +700,7 @@ def test_described_shows_every_setting_in_a_form_that_can_be_read_back(
     }
     rows = described(read_settings(but(environ, **given)))
     assert {name: rows[name] for name in given} == given
-    assert list(rows) == [setting.name.upper() for setting in fields(Settings)]
+    assert list(rows) == [name.upper() for name, _ in declared(Settings)]
     again = read_settings({f"ALIPAYHK_{name}": value for name, value in rows.items()})
     assert described(again) == rows
 

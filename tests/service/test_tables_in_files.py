@@ -11,11 +11,11 @@ from grpc import StatusCode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clients.alipayhk.api import API_NAMES
 from clients.alipayhk.wire.strict_json import write_json
 from service.config.callers_file import callers_file
 from service.config.result_codes_file import ALLOWED, result_codes_file
 from service.credentials.callers import ANYBODY, Caller, Callers, Name
-from service.methods import METHODS
 from service.outcomes.result_codes import CONFIGURATION_CODES, RATE_LIMITED, ResultCodes
 from tests.service.fakes import FIXTURES_ARE_FINE
 
@@ -71,7 +71,7 @@ def test_callers_are_found_by_kind_and_name(tmp_path: Path, names: list[Name], f
     assert [caller.name for caller in callers.find(names)] == found
 
 
-ONLY: Final = "; only DNS names and URIs name a caller"
+ONLY: Final = "as item 2 of san; use DNS names or URIs"
 NO_NAMES: Final = {
     "10.0.0.1": "an IP address",
     "::1": "an IP address",
@@ -79,23 +79,23 @@ NO_NAMES: Final = {
     "a@corp.example": "an e-mail address or a URI with an @",
     "mailto:a@corp.example": "an e-mail address or a URI with an @",
     "spiffe://a@corp/x": "an e-mail address or a URI with an @",
-    "loyalty.internal\\u0000.evil.com": "what cannot be a DNS name",
-    "loyalty internal": "what cannot be a DNS name",
-    "loyalty.internal:443": "what cannot be a DNS name",
-    "會員.internal": "what cannot be a DNS name",
-    "spiffe://corp/a b": "what cannot be a URI name",
-    "spiffe://corp/\\u0000": "what cannot be a URI name",
+    "loyalty.internal\\u0000.evil.com": "an invalid DNS name",
+    "loyalty internal": "an invalid DNS name",
+    "loyalty.internal:443": "an invalid DNS name",
+    "會員.internal": "an invalid DNS name",
+    "spiffe://corp/a b": "an invalid URI name",
+    "spiffe://corp/\\u0000": "an invalid URI name",
 }
 
 
 def test_every_caller_is_allowed_every_method_if_there_is_no_list() -> None:
-    assert Caller("", frozenset(METHODS), None) == ANYBODY
+    assert Caller("", frozenset(API_NAMES), None) == ANYBODY
 
 
 NEEDS_SAN: Final = "[callers.a] needs san, a list of DNS names or URIs"
 NEEDS_METHODS: Final = "[callers.a] needs methods, a list of SyncLinkage and BindAccount"
-BAD_QUOTA: Final = "[callers.a] has a max_in_flight that is not a whole number from 1"
-NOTHING_ELSE: Final = "must hold tables [callers.NAME] and nothing else"
+BAD_QUOTA: Final = "[callers.a] needs max_in_flight as a whole number of at least 1"
+NOTHING_ELSE: Final = "must contain tables [callers.NAME] and nothing else"
 GOOD: Final = 'san = ["x"]\nmethods = ["SyncLinkage"]\n'
 
 CALLERS_FAULTS: Final = {
@@ -119,7 +119,7 @@ CALLERS_FAULTS: Final = {
     f"[callers.a]\n{GOOD}max_in_flight = 1.0": BAD_QUOTA,
     f"[callers.a]\n{GOOD}max_in_flight = true": BAD_QUOTA,
     f'[callers.a]\n{GOOD}max_in_flight = "1"': BAD_QUOTA,
-    f"[callers.a]\n{GOOD}sans = 1\nquota = 2": "[callers.a] has members that are not known: quota, sans",
+    f"[callers.a]\n{GOOD}sans = 1\nquota = 2": "[callers.a] has unknown members: quota, sans",
     f"[callers.a]\n{GOOD}[callers.b]\n{GOOD}": "[callers.b] names x a second time",
     '[callers.a]\nsan = ["x", "X"]\nmethods = ["SyncLinkage"]': "[callers.a] names X a second time",
     '[callers.a]\nsan = ["x", "x"]\nmethods = ["SyncLinkage"]': "[callers.a] names x a second time",
@@ -134,7 +134,7 @@ CALLERS_FAULTS: Final = {
     ),
     "[callers.a]\nmore = 1\nmax_in_flight = -1\n[callers.b]\nsan = 1": "; ".join(
         [
-            "[callers.a] has members that are not known: more",
+            "[callers.a] has unknown members: more",
             NEEDS_SAN,
             NEEDS_METHODS,
             BAD_QUOTA,
@@ -143,9 +143,7 @@ CALLERS_FAULTS: Final = {
         ]
     ),
     **{
-        f'[callers.a]\nsan = ["x", "{san}"]\nmethods = ["SyncLinkage"]': (
-            f"[callers.a] has as item 2 of san {fault}{ONLY}"
-        )
+        f'[callers.a]\nsan = ["x", "{san}"]\nmethods = ["SyncLinkage"]': (f"[callers.a] has {fault} {ONLY}")
         for san, fault in NO_NAMES.items()
     },
 }
@@ -197,8 +195,8 @@ def test_no_result_code_can_get_a_grpc_code_that_suggests_a_retry() -> None:
     assert set(ALLOWED.values()) | suggesting_retry == set(StatusCode)
 
 
-ONLY_RPCS: Final = "may hold the tables SyncLinkage and BindAccount only"
-OF_ITS_OWN: Final = "has a meaning of its own that cannot be changed"
+ONLY_RPCS: Final = "can contain the tables SyncLinkage and BindAccount only"
+OF_ITS_OWN: Final = "has a fixed meaning and cannot be changed"
 ONE_OF: Final = f"must be one of {', '.join(ALLOWED)}"
 
 CODES_FAULTS: Final = {
@@ -207,9 +205,9 @@ CODES_FAULTS: Final = {
     "[[SyncLinkage]]": ONLY_RPCS,
     '[Other]\nA = "NOT_FOUND"': ONLY_RPCS,
     '[syncLinkage]\nA = "NOT_FOUND"': ONLY_RPCS,
-    '[SyncLinkage]\n"a b" = "NOT_FOUND"': "[SyncLinkage] has a name that is no result code",
-    '[SyncLinkage]\n"" = "NOT_FOUND"': "[SyncLinkage] has a name that is no result code",
-    f'[SyncLinkage]\n{"A" * 65} = "NOT_FOUND"': "[SyncLinkage] has a name that is no result code",
+    '[SyncLinkage]\n"a b" = "NOT_FOUND"': "[SyncLinkage] has a name that is not a result code",
+    '[SyncLinkage]\n"" = "NOT_FOUND"': "[SyncLinkage] has a name that is not a result code",
+    f'[SyncLinkage]\n{"A" * 65} = "NOT_FOUND"': "[SyncLinkage] has a name that is not a result code",
     '[SyncLinkage]\nA = "not_found"': f"[SyncLinkage] A {ONE_OF}",
     '[SyncLinkage]\nA = "OK"': f"[SyncLinkage] A {ONE_OF}",
     '[SyncLinkage]\nA = "UNAVAILABLE"': f"[SyncLinkage] A {ONE_OF}",

@@ -99,7 +99,7 @@ def test_a_permanent_error_does_not_stop_a_serving_worker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A wrongly edited file prevents a restart; the other workers have read the correct file."""
-    monkeypatch.setattr(workers, "SERVES_AFTER_S", 0.5)
+    monkeypatch.setattr(workers, "HAS_SERVED_S", 0.5)
     mark = tmp_path / "first"
     # The first worker creates the mark and serves. The other one and each replacement fail.
     words = f"mkdir {mark} 2>/dev/null && exec sleep 60; sleep 0.7; echo x >> {tmp_path}/failed; exit 78"

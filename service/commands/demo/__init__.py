@@ -1,1 +1,1 @@
-"""`alipayhk-gateway demo`: sandbox, gateways and calls on this machine."""
+"""`alipayhk-gateway demo`: run a sandbox, two gateways and example calls on this machine."""

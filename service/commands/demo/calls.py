@@ -1,4 +1,4 @@
-"""The calls that the demo makes, and how each must end."""
+"""The calls that the demo makes, and the expected result of each."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ ENCRYPTED: Final = "127.0.0.1:50052"
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One call to make, and how it must end."""
+    """One call, and its expected result."""
 
     title: str
     address: str
     method: str
     request: Callable[[int], Message]
-    """Makes the request from a number that no earlier demo used."""
+    """Make the request from a number that is new in each run."""
     expected: str
 
 

@@ -1,7 +1,7 @@
-"""`alipayhk-gateway demo`: everything at once on this machine, for a first look.
+"""`alipayhk-gateway demo`: try the gateway on this machine, without configuration.
 
-It makes keys, starts the sandbox AlipayHK and two gateways (the second one encrypts), makes four calls,
-and tells what happened to each.
+It creates keys, starts the sandbox and two gateways (the second one encrypts), makes four calls, and prints
+the result of each.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from google.protobuf.json_format import MessageToJson
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 
-from ...config.settings import environment_for_children
+from clients.alipayhk.api import Api
+
+from ...config.environment import environment_for_children
 from ...ledger.sqlite.opening import url_of
 from ...server.linkage_service import RPCS
 from ..keys import generate
@@ -34,36 +36,35 @@ PLAIN_ADMIN: Final = "127.0.0.1:9464"
 ENCRYPTED_ADMIN: Final = "127.0.0.1:9465"
 SANDBOX: Final = "127.0.0.1:8089"
 CLIENT_ID: Final = "SANDBOX_CLIENT_1"
-SYNC_LINKAGE_PATH: Final = "/sandbox/binding/sync"
-BIND_ACCOUNT_PATH: Final = "/sandbox/account/bind"
+PATHS: Final = {Api.SYNC_LINKAGE: "/sandbox/binding/sync", Api.BIND_ACCOUNT: "/sandbox/account/bind"}
 START_S: Final = 30.0
 STOP_S: Final = 30.0
 INTERRUPTED: Final = 130
 
 
 class DemoError(Exception):
-    """The demo cannot go on."""
+    """The demo has failed."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument(
-        "--once", action="store_true", help="end after the calls; 0 if each did as it should"
+        "--once", action="store_true", help="exit after the calls; status 0 if all results are as expected"
     )
 
 
 def run(args: argparse.Namespace) -> int:
     """Start everything, make the calls, and stay up until Ctrl-C."""
-    # However it ends, what it started ends with it.
+    # SIGTERM must stop the child processes too.
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         with tempfile.TemporaryDirectory(prefix="alipayhk-demo-") as directory, ExitStack() as stack:
             _start_all(Path(directory), stack)
-            ended_well = [_make(example) for example in EXAMPLES]
+            as_expected = [_make(example) for example in EXAMPLES]
             print(_HINTS, flush=True)
             if not args.once:
                 _wait_for_ctrl_c()
-            return 0 if all(ended_well) else 1
+            return 0 if all(as_expected) else 1
     except (DemoError, PortTakenError) as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
@@ -85,7 +86,7 @@ def _start_all(directory: Path, stack: ExitStack) -> None:
         *("sandbox", "--listen", SANDBOX, "--client-id", CLIENT_ID),
         *("--private-key-file", theirs["private_key_file"]),
         *("--merchant-public-key-files", f"1={ours['public_key_file']}"),
-        *("--sync-linkage-path", SYNC_LINKAGE_PATH, "--bind-account-path", BIND_ACCOUNT_PATH),
+        *(f"--{api.name.lower().replace('_', '-')}-path={path}" for api, path in PATHS.items()),
     ]
     _start(stack, SANDBOX, sandbox, directory / "sandbox.log")
     common = {
@@ -93,8 +94,7 @@ def _start_all(directory: Path, stack: ExitStack) -> None:
         "CLIENT_ID": CLIENT_ID,
         "SIGNING_KEY_FILE": ours["private_key_file"],
         "PUBLIC_KEY_FILES": f"1={theirs['public_key_file']}",
-        "SYNC_LINKAGE_PATH": SYNC_LINKAGE_PATH,
-        "BIND_ACCOUNT_PATH": BIND_ACCOUNT_PATH,
+        **{f"{api.name}_PATH": path for api, path in PATHS.items()},
         "DRAIN_DELAY_S": "0",
         "LEDGER_URL": url_of(directory / "ledger.db"),
     }
@@ -118,9 +118,9 @@ def _start(stack: ExitStack, address: str, arguments: list[str], log: Path, **se
 def _child(
     log: Path, arguments: list[str], environment: dict[str, str]
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run another command of this program; stop it at the end."""
+    """Run another command of this program; stop it on exit."""
     with log.open("wb") as output:
-        process = subprocess.Popen(  # noqa: S603  (our own interpreter and our own words)
+        process = subprocess.Popen(  # noqa: S603  (our own interpreter and arguments)
             [sys.executable, "-P", "-m", "service", *arguments],
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -135,7 +135,7 @@ def _child(
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(timeout=STOP_S)
             finally:
-                # Too slow, or a second Ctrl-C: it must not outlive this program.
+                # After STOP_S or a second Ctrl-C; the child must not outlive this program.
                 process.kill()
                 process.wait()
 
@@ -146,15 +146,15 @@ def _wait_until_listening(address: str, process: subprocess.Popen[bytes], log: P
         if is_listening(address):
             return
         time.sleep(0.05)
-    raise DemoError(f"nothing came up on {address}:\n{log.read_text()}")
+    raise DemoError(f"nothing listens on {address}; its log:\n{log.read_text()}")
 
 
 def _make(example: Example) -> bool:
-    """Make one call and tell what happened to it; return whether that is what should happen."""
+    """Make one call and print its result; return whether it is as expected."""
     rpc = next(rpc for rpc in RPCS.values() if rpc.name == example.method)
     request = example.request(time.time_ns() // 1_000_000)
     print(f"== {example.title}\n   {example.method} on {example.address}, request id {_id(request)}")
-    # Not through the environment's proxy, which cannot reach this machine's loopback.
+    # A proxy in the environment cannot reach the loopback of this machine.
     with grpc.insecure_channel(example.address, options=[("grpc.enable_http_proxy", 0)]) as channel:
         call = channel.unary_unary(
             rpc.path,
@@ -164,12 +164,12 @@ def _make(example: Example) -> bool:
         try:
             response = call(request, timeout=10, wait_for_ready=True)
         except grpc.RpcError as error:
-            ended, words = _refusal(error)
+            result, text = _refusal(error)
         else:
-            ended, words = "OK", MessageToJson(response, indent=None, ensure_ascii=False)
-    well = ended == example.expected
-    print(f"   {words}\n   {'as it should be' if well else f'NOT as it should be: {example.expected}'}\n")
-    return well
+            result, text = "OK", MessageToJson(response, indent=None, ensure_ascii=False)
+    is_expected = result == example.expected
+    print(f"   {text}\n   {'as expected' if is_expected else f'NOT as expected: {example.expected}'}\n")
+    return is_expected
 
 
 def _id(request: Any) -> str:
@@ -177,7 +177,7 @@ def _id(request: Any) -> str:
 
 
 def _refusal(error: Any) -> tuple[str, str]:
-    """Read the details of a status: reason, outcome, and what to do next."""
+    """Return the code and reason of a status, and a line with its message and details."""
     trailers = dict(error.trailing_metadata() or ())
     status, info = Status.FromString(trailers.get("grpc-status-details-bin", b"")), ErrorInfo()
     for detail in status.details:

@@ -1,4 +1,4 @@
-"""The ports that the demo needs: free ones are waited for."""
+"""Wait until the ports of the demo are free."""
 
 from __future__ import annotations
 
@@ -9,33 +9,35 @@ from typing import Final
 from ...server.ports import try_to_bind
 
 LINGERING_S: Final = 65.0
-"""How long a connection that ended may hold its port: Linux keeps TIME-WAIT for 60 s."""
+"""A closed connection holds its port for less than this: Linux keeps TIME-WAIT for 60 s."""
 
 
 class PortTakenError(Exception):
-    """A port that the demo needs is somebody else's."""
+    """Another program uses a port that the demo needs."""
 
 
-def wait_until_free(address: str, patience_s: float = LINGERING_S) -> None:
-    """Wait until this port can be listened on.
+def wait_until_free(address: str, timeout_s: float = LINGERING_S) -> None:
+    """Wait until this port is free.
 
-    Linux gives the ports of the demo's gateways to outgoing connections too: one that ended a moment ago
-    is waited for. Raises PortTakenError where somebody listens, or a connection holds the port for longer.
+    Linux also uses the ports of the demo's gateways for outgoing connections, so wait for one that has just
+    been closed. Raise PortTakenError if a program listens on the port, or a connection holds it for longer.
     """
-    reported, give_up = False, time.monotonic() + patience_s
+    reported, give_up = False, time.monotonic() + timeout_s
     while not _is_free(address):
         if is_listening(address):
-            raise PortTakenError(f"something listens on {address} already; the demo needs that port")
+            raise PortTakenError(f"another program listens on {address}: stop it, the demo needs that port")
         if time.monotonic() > give_up:
-            raise PortTakenError(f"another program's connection holds {address}; the demo needs that port")
+            raise PortTakenError(
+                f"a connection of another program uses {address}: stop it, the demo needs that port"
+            )
         if not reported:
-            print(f"Another program's connection holds {address} still: waiting ...", flush=True)
+            print(f"A connection of another program still uses {address}: waiting ...", flush=True)
             reported = True
         time.sleep(0.2)
 
 
 def is_listening(address: str) -> bool:
-    """Tell whether somebody takes connections on this port."""
+    """Return whether a program listens on this port."""
     host, _, port = address.partition(":")
     try:
         socket.create_connection((host, int(port)), timeout=1).close()

@@ -19,9 +19,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
+from clients.alipayhk.api import API_NAMES
+
 from ...ledger import Ending, Ledger, LedgerFault, LedgerUnavailable, Row, State
 from ...ledger.opening import open_ledger
-from ...methods import METHODS
 from ..exit_codes import EX_CONFIG, EX_UNAVAILABLE
 
 NOT_DONE: Final = 1
@@ -58,7 +59,7 @@ def configure(
     outcome.add_argument("--applied", action="store_true", help="AlipayHK applied it")
     outcome.add_argument("--rejected", action="store_true", help="AlipayHK did not apply it, and will not")
     resolve.add_argument("--reason", required=True, type=_words, help="the evidence, no personal data")
-    resolve.add_argument("--api", choices=METHODS, help="the API, if several have this id")
+    resolve.add_argument("--api", choices=API_NAMES, help="the API, if several have this id")
     resolve.add_argument("--client-id", help="the client id, if several have this id")
     resolve.add_argument(
         "--who", type=_words, default=_os_user(), help="who found the outcome (default: %(default)s)"

@@ -1,7 +1,7 @@
-"""The shape of a row: all that is peculiar to one RPC, in the order in which a call meets it.
+"""The functions and data that differ between RPCs, in the order of their use.
 
-`protobuf request -> rules -> command -> body -> (AlipayHK) -> reply -> protobuf response`. A command
-is frozen and free of protobuf; AlipayHK's names stand in `body` and `reply` only.
+`protobuf request -> rules -> command -> body -> (AlipayHK) -> reply -> protobuf response`. A command is
+frozen and contains no protobuf. Only `body` and `reply` use AlipayHK's names.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, Final
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from clients.alipayhk.api import Api
 from clients.alipayhk.wire.messages import VerifiedResponse
 
 from ..validation import Rule, is_request_id
@@ -24,31 +25,31 @@ SERVICE: Final = "alipayhk.linkage.v1.LinkageService"
 class Rpc:
     """One RPC."""
 
-    name: str
+    name: Api
     request: type[Message]
     response: type[Message]
     request_id_max: int
     rules: tuple[Rule, ...]
-    # A command is what its own RPC's functions agree on; nobody else looks inside.
+    # Only the functions of the RPC itself know the type of its command.
     command: Callable[[Any], Any]
     body: Callable[[Any], Mapping[str, object]]
     reply: Callable[[VerifiedResponse], Message]
     linkage: Callable[[Any], tuple[str, ...] | None]
-    """What the command changes, for APIs that keep an order of changes."""
+    """The linkage that the command changes; None if AlipayHK does not order changes for this API."""
     biz_time_ms: Callable[[Any], int | None]
-    """The command's place in AlipayHK's order of updates; None where it keeps none."""
+    """The position in AlipayHK's order of changes, in ms since 1970; None if there is no order."""
 
     @property
     def path(self) -> str:
-        """The method as HTTP/2 carries it."""
+        """The HTTP/2 path of the method."""
         return f"/{SERVICE}/{self.name}"
 
     def valid_request_id(self, request: object) -> str:
-        """Return the request's id if it is a valid one, whatever else is wrong; else nothing."""
+        """Return the id of a request if the id is valid, else ""; other fields are not checked."""
         text = getattr(request, "request_id", "")
         return text if is_request_id(text, self.request_id_max) else ""
 
 
 def milliseconds(time: Timestamp) -> int:
-    """Cut a time to AlipayHK's milliseconds."""
+    """Convert to milliseconds since 1970, rounded down."""
     return time.seconds * 1000 + time.nanos // 1_000_000

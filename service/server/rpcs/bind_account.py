@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from alipayhk.linkage.v1 import linkage_service_pb2 as pb
+from clients.alipayhk.api import Api
 from clients.alipayhk.wire.messages import VerifiedResponse
 from clients.alipayhk.wire.result import text_of
 from clients.alipayhk.wire.strict_json import JsonError, read_object, write_json
@@ -46,7 +47,7 @@ def _template_form(form: pb.TemplateForm) -> Iterator[Violation]:
     for violation in violations((required("form_code"), text("form_code")), form):
         yield Violation(f"template_form.{violation.field}", violation.description)
     values = form.form_values
-    # A field's code is the caller's own text, so that a violation counts and never quotes.
+    # Field codes are texts of the caller, so violations do not quote them.
     faults = {
         f"has more than {FORM_VALUES_MAX} values": len(values) > FORM_VALUES_MAX,
         "has a value without a field code": "" in values,
@@ -76,7 +77,7 @@ RULES: Final = (
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Command:
-    """One account to bind; absent members empty."""
+    """One account to bind; absent members are empty."""
 
     request_id: str
     merchant_account_id: str
@@ -85,7 +86,7 @@ class Command:
     sub_type: str
     account_id: str
     form: Mapping[str, object] | None
-    """The filled-in form in AlipayHK's names; None for an account by its id."""
+    """The form in AlipayHK's names; None if the account is identified by `account_id`."""
     open_id: str
     user_id: str
     timestamp_ms: int
@@ -93,7 +94,7 @@ class Command:
 
 
 def command(request: pb.BindAccountRequest) -> Command:
-    """Read a request whose shape was checked."""
+    """Convert a request that has passed the rules."""
     return Command(
         request_id=request.request_id,
         merchant_account_id=request.merchant_account_id,
@@ -110,12 +111,12 @@ def command(request: pb.BindAccountRequest) -> Command:
 
 
 def _form(form: pb.TemplateForm) -> dict[str, object]:
-    """Write a form; a map has no order of its own, so its values go in the order of their codes."""
+    """Convert a form, with its values sorted by code: a protobuf map has no order."""
     return {"formCode": form.form_code, "formValue": dict(sorted(form.form_values.items()))}
 
 
 def body(command: Command) -> dict[str, object]:
-    """Write the command in AlipayHK's names, in one canonical order, without absent members."""
+    """Convert the command to AlipayHK's names, in a fixed order and without absent members."""
     members = {
         "merchantAccountId": command.merchant_account_id,
         "subMerchantId": command.sub_merchant_id,
@@ -133,7 +134,7 @@ def body(command: Command) -> dict[str, object]:
 
 
 def reply(verified: VerifiedResponse) -> pb.BindAccountResponse:
-    """Read a verified success; an odd or missing optional member never undoes it."""
+    """Convert a verified success; an invalid or missing optional member never makes it a failure."""
     response = pb.BindAccountResponse(
         result=result_message(verified.result),
         account=_account_message(_object(verified.body.get("accountInfo"))),
@@ -146,12 +147,12 @@ def reply(verified: VerifiedResponse) -> pb.BindAccountResponse:
 
 
 def _need_bind(value: object) -> bool | None:
-    """Read the string "true" or "false", or a JSON boolean; anything else says neither."""
+    """Read the string "true" or "false", or a JSON boolean; return None for anything else."""
     return {"true": True, "false": False}.get(str(value).lower())
 
 
 def _object(value: object) -> Mapping[str, object] | None:
-    """Read an object, or a string that holds one: the table says String, the sample shows an object."""
+    """Read an object, or a string with one: AlipayHK documents a String, but its sample has an object."""
     if isinstance(value, str):
         try:
             return read_object(value.encode(), huge_as_infinite=True)
@@ -187,7 +188,7 @@ def _merchant_message(members: Mapping[str, object] | None) -> pb.Merchant | Non
 
 
 RPC: Final = Rpc(
-    name="BindAccount",
+    name=Api.BIND_ACCOUNT,
     request=pb.BindAccountRequest,
     response=pb.BindAccountResponse,
     request_id_max=REQUEST_ID_MAX,

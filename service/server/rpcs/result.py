@@ -1,4 +1,4 @@
-"""AlipayHK's result in a response; both RPCs carry it."""
+"""AlipayHK's result in the responses of both RPCs."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from clients.alipayhk.wire.result import Result
 
 
 def result_message(result: Result) -> pb.Result:
-    """Write a result, each string as AlipayHK gave it."""
+    """Convert a result, with AlipayHK's strings unchanged."""
     return pb.Result(status=result.status, code=result.code, code_id=result.code_id, message=result.message)

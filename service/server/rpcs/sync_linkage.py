@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from alipayhk.linkage.v1 import linkage_service_pb2 as pb
+from clients.alipayhk.api import Api
 from clients.alipayhk.wire.messages import VerifiedResponse
 
 from ..validation import choice, moment, request_id, required, required_moment, text, when
@@ -49,7 +50,7 @@ RULES: Final = (
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Command:
-    """One change of one linkage; times in milliseconds since 1970, absent members empty."""
+    """One change of one linkage; times are in milliseconds since 1970, absent members are empty."""
 
     request_id: str
     biz_time_ms: int
@@ -64,7 +65,7 @@ class Command:
 
 
 def command(request: pb.SyncLinkageRequest) -> Command:
-    """Read a request whose shape was checked."""
+    """Convert a request that has passed the rules."""
     return Command(
         request_id=request.request_id,
         biz_time_ms=milliseconds(request.biz_time),
@@ -80,7 +81,7 @@ def command(request: pb.SyncLinkageRequest) -> Command:
 
 
 def body(command: Command) -> dict[str, object]:
-    """Write the command in AlipayHK's names, in one canonical order, without absent members."""
+    """Convert the command to AlipayHK's names, in a fixed order and without absent members."""
     members: dict[str, object] = {
         "requestId": command.request_id,
         "bizTime": command.biz_time_ms,
@@ -98,7 +99,7 @@ def body(command: Command) -> dict[str, object]:
 
 
 def reply(verified: VerifiedResponse) -> pb.SyncLinkageResponse:
-    """Read a verified success."""
+    """Convert a verified success."""
     response = pb.SyncLinkageResponse(result=result_message(verified.result), tracer_id=verified.tracer_id)
     if verified.response_time is not None:
         response.response_time.FromDatetime(verified.response_time)
@@ -106,7 +107,7 @@ def reply(verified: VerifiedResponse) -> pb.SyncLinkageResponse:
 
 
 def linkage(command: Command) -> tuple[str, ...]:
-    """Say which linkage it changes; external_binding_id is not part of it."""
+    """Return the linkage that the command changes; external_binding_id is not part of its identity."""
     return (
         command.external_identity_type,
         command.external_identity_value,
@@ -117,7 +118,7 @@ def linkage(command: Command) -> tuple[str, ...]:
 
 
 RPC: Final = Rpc(
-    name="SyncLinkage",
+    name=Api.SYNC_LINKAGE,
     request=pb.SyncLinkageRequest,
     response=pb.SyncLinkageResponse,
     request_id_max=REQUEST_ID_MAX,

@@ -1,0 +1,47 @@
+"""The environment of this process and of its children. No other module of the gateway reads it."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+PREFIX: Final = "ALIPAYHK_"
+METRICS_DIRECTORY: Final = "PROMETHEUS_MULTIPROC_DIR"
+"""prometheus_client reads this variable: the directory of the files with the metrics of all workers."""
+_KUBERNETES: Final = re.compile(r".*(_SERVICE_HOST|_SERVICE_PORT.*|_PORT|_PORT_.*)")
+"""Kubernetes sets these names in every container for a service named alipayhk-…; they are not settings."""
+_LOOPBACKS: Final = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104
+"""The loopback address that reaches a listener on every address."""
+
+
+def process_environment() -> Mapping[str, str]:
+    """Return the environment of this process."""
+    return os.environ
+
+
+def settings_texts(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the settings of an environment by their names in lower case; an empty one counts as absent."""
+    names = (name for name in environ if name.startswith(PREFIX) and not _KUBERNETES.fullmatch(name))
+    return {name.removeprefix(PREFIX).lower(): environ[name] for name in names if environ[name]}
+
+
+def environment_for_children(**values: str) -> dict[str, str]:
+    """Return this process's environment with these settings and no other ones."""
+    rest = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    return rest | {PREFIX + name: value for name, value in values.items()}
+
+
+def environment_of_worker(metrics_directory: Path) -> dict[str, str]:
+    """Return this process's environment for one of several workers that share their metrics."""
+    return {**os.environ, METRICS_DIRECTORY: str(metrics_directory)}
+
+
+def probed_address(default: str) -> str:
+    """Return where the gateway of this environment answers health checks, as its own host reaches it."""
+    listens = (os.environ.get(PREFIX + name) for name in ("HEALTH_LISTEN", "LISTEN"))
+    listen = next(filter(None, listens), default)
+    host, _, port = listen.rpartition(":")
+    return f"{_LOOPBACKS.get(host, host)}:{port}"
