@@ -1,4 +1,4 @@
-"""A sandbox and a gateway of each kind for the client's tests; a harness may bring its own."""
+"""A sandbox and a gateway of each kind for the client's tests, unless a harness provides them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.linkage.where import KINDS, Where, a_sandbox, given, serving
 
 @pytest.fixture(scope="session", params=["given"] if given() else KINDS)
 def where(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Where]:
-    """Return where to call."""
+    """Return the addresses of a gateway and its sandbox."""
     if found := given():
         yield found
         return

@@ -1,4 +1,4 @@
-"""How long a client waits for its connection: longer than a busy gateway takes, shorter than a call has."""
+"""The connection timeout: longer than a busy gateway needs, shorter than the deadline of a call."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ async def answering() -> AsyncIterator[int]:
 
 @asynccontextmanager
 async def busy(port: int, for_s: float) -> AsyncIterator[str]:
-    """Take a connection at once, and let nothing through for so long."""
+    """Accept a connection immediately, and relay nothing in the first `for_s` seconds."""
 
     async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(for_s)
         to_reader, to_writer = await asyncio.open_connection("127.0.0.1", port)
         await asyncio.gather(pipe(reader, to_writer), pipe(to_reader, writer))
-        ended.set()
+        closed.set()
 
     async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while some := await reader.read(65_536):
@@ -54,13 +54,13 @@ async def busy(port: int, for_s: float) -> AsyncIterator[str]:
         writer.close()
         await writer.wait_closed()
 
-    ended = asyncio.Event()
+    closed = asyncio.Event()
     async with await asyncio.start_server(relay, "127.0.0.1", 0) as server:
         yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        await ended.wait()
+        await closed.wait()
 
 
-async def test_a_busy_gateway_is_waited_for() -> None:
+async def test_a_client_waits_for_a_busy_gateway() -> None:
     async with (
         answering() as port,
         busy(port, for_s=1.5) as target,
@@ -69,10 +69,10 @@ async def test_a_busy_gateway_is_waited_for() -> None:
         assert await client.sync_linkage(SyncLinkageRequest()) == SyncLinkageResponse()
 
 
-def test_one_that_never_answers_is_given_up_before_the_call_is() -> None:
+def test_a_silent_gateway_fails_the_call_before_its_deadline() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        target, began = f"127.0.0.1:{silent.getsockname()[1]}", time.monotonic()
+        target, start = f"127.0.0.1:{silent.getsockname()[1]}", time.monotonic()
         with BlockingLinkageClient(target, retries=False) as client, pytest.raises(LinkageError) as raised:
             client.sync_linkage(SyncLinkageRequest(), timeout_s=60)
     assert (raised.value.code, raised.value.outcome) == (grpc.StatusCode.UNAVAILABLE, "unknown")
-    assert 4 < time.monotonic() - began < 30
+    assert 4 < time.monotonic() - start < 30

@@ -54,7 +54,7 @@ func TestStorm(t *testing.T) {
 	if err != nil {
 		t.Fatalf("LINKAGE_STORM_S is not a number: %v", err)
 	}
-	name := setting(t, "LINKAGE_TOLD", "the path of the file to write")
+	name := setting(t, "LINKAGE_RESULTS", "the path of the file to write")
 	file, err := os.OpenFile(name, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
 	if err != nil {
 		t.Fatal(err)

@@ -18,7 +18,7 @@ const PAUSE_MS = 20;
 
 test("storm", async () => {
   const run = needed("LINKAGE_RUN");
-  const told = needed("LINKAGE_TOLD");
+  const told = needed("LINKAGE_RESULTS");
   const until = Date.now() + Number(needed("LINKAGE_STORM_S")) * 1000;
   const client = new LinkageClient(needed("LINKAGE_TARGET"), { ...tls(), channel: RECONNECT });
   let made = 0;

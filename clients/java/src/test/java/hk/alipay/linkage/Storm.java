@@ -40,7 +40,7 @@ class Storm {
     void storm() throws Exception {
         String run = Surroundings.required("LINKAGE_RUN");
         long lasts = (long) (Double.parseDouble(Surroundings.required("LINKAGE_STORM_S")) * 1e9);
-        Path file = Path.of(Surroundings.required("LINKAGE_TOLD"));
+        Path file = Path.of(Surroundings.required("LINKAGE_RESULTS"));
         long began = System.nanoTime();
         ExecutorService workers = Executors.newFixedThreadPool(WORKERS);
         try (LinkageClient client = Surroundings.client();
