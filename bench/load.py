@@ -63,8 +63,8 @@ def ours(target: str, callers: int, seconds: float, processes: int) -> Figures:
         "--late-after",
         "10s",
     )
-    words = (*CLIENT, "--target", target, *flags, "--processes", str(processes), "--json")
-    report = json.loads(run(*words, env=environment()).out)
+    command = (*CLIENT, "--target", target, *flags, "--processes", str(processes), "--json")
+    report = json.loads(run(*command, env=environment()).out)
     latency = report["success"]["latency"]
     rate = report["rates"]["succeeded"]
     return Figures(rate, latency["p50_us"] / 1e3, latency["p99_us"] / 1e3, report["error"]["count"])

@@ -59,9 +59,9 @@ class Figures:
 
 def offered(target: str, seconds: float, *flags: str) -> Figures:
     """Run the load tester."""
-    how = ("--late-after", "10s", "--deadline", f"{DEADLINE_S:g}s", "--warm-up", "1s")
-    words = (*CLIENT, "--target", target, *how, "--duration", f"{seconds:g}s", *flags)
-    report = json.loads(run(*words, "--json", env=environment()).out)
+    fixed = ("--late-after", "10s", "--deadline", f"{DEADLINE_S:g}s", "--warm-up", "1s")
+    command = (*CLIENT, "--target", target, *fixed, "--duration", f"{seconds:g}s", *flags)
+    report = json.loads(run(*command, "--json", env=environment()).out)
     latency = report["success"]["latency"]
     kinds: Counter[str] = Counter()
     for row in report["outcomes"]:

@@ -77,8 +77,8 @@ def do(language: Language, command: Command, variables: dict[str, str]) -> None:
     # The settings of this pytest process must not reach the pytest of the Python client.
     outside = {n: v for n, v in environment().items() if n not in {"PYTEST_ADDOPTS", "COV_CORE_SOURCE"}}
     cwd = ROOT / language.directory
-    ended = run(*command, env=outside | variables, cwd=cwd, patience_s=PATIENCE_S)
-    assert ended.status == 0, f"{command} in {cwd}:\n{ended.said[-20_000:]}"
+    result = run(*command, env=outside | variables, cwd=cwd, patience_s=PATIENCE_S)
+    assert result.status == 0, f"{command} in {cwd}:\n{result.said[-20_000:]}"
 
 
 def variables_of(where: Where, language: Language, **more: str) -> dict[str, str]:

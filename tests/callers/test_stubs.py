@@ -18,8 +18,8 @@ pytestmark = pytest.mark.callers
 @pytest.fixture(scope="module", autouse=True)
 def made() -> None:
     """Run `make stubs`."""
-    ended = run("make", "stubs")
-    assert ended.status == 0, ended.said
+    result = run("make", "stubs")
+    assert result.status == 0, result.said
 
 
 def test_the_descriptor_set_contains_the_service_and_its_imports() -> None:

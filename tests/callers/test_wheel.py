@@ -76,26 +76,28 @@ def test_the_wheel_installs_no_dependencies_of_the_gateway(python: Path, tmp_pat
 def test_a_program_makes_calls(python: Path, where: Where, tmp_path: Path) -> None:
     (program := tmp_path / "program.py").write_text(PROGRAM, "utf-8")
     user_id = "2160000000000001"
-    ended = run(python, program, where.target, f"{where.run}-wheel-1", user_id, cwd=tmp_path)
-    assert (ended.status, ended.out) == (0, "OK SUCCESS\n"), ended
+    result = run(python, program, where.target, f"{where.run}-wheel-1", user_id, cwd=tmp_path)
+    assert (result.status, result.out) == (0, "OK SUCCESS\n"), result
     bad = f"{user_id}+USER_NOT_EXIST"
-    ended = run(python, program, where.target, f"{where.run}-wheel-2", bad, cwd=tmp_path)
-    assert (ended.status, ended.out) == (0, "rejected WALLET_REJECTED new_request_id\n"), ended
+    result = run(python, program, where.target, f"{where.run}-wheel-2", bad, cwd=tmp_path)
+    assert (result.status, result.out) == (0, "rejected WALLET_REJECTED new_request_id\n"), result
 
 
 def test_the_command_line_makes_calls(python: Path, where: Where, tmp_path: Path) -> None:
     client = python.parent / "alipayhk-client"
     flags = "--merchant-account-id 2160400000002012 --type TELECOM --sub-type MOBILE_SERVICE --account-id 1"
     more = f"--request-id {where.run}-wheel-3 --user-id 2160000000000001 --timestamp now"
-    ended = run(client, "bind-account", *where.flags, *flags.split(), *more.split(), cwd=tmp_path)
-    assert (ended.status, ended.out.splitlines()[:1]) == (0, ["OK: AlipayHK accepted the request."]), ended
+    result = run(client, "bind-account", *where.flags, *flags.split(), *more.split(), cwd=tmp_path)
+    assert (result.status, result.out.splitlines()[:1]) == (0, ["OK: AlipayHK accepted the request."]), (
+        result
+    )
 
 
 def test_load_without_its_extra_names_the_package_to_install(python: Path, tmp_path: Path) -> None:
-    ended = run(python.parent / "alipayhk-client", "load", "--help", cwd=tmp_path)
-    assert ended.status == 64
-    assert "install alipayhk-linkage[load]" in ended.err
-    assert "Traceback" not in ended.err
+    result = run(python.parent / "alipayhk-client", "load", "--help", cwd=tmp_path)
+    assert result.status == 64
+    assert "install alipayhk-linkage[load]" in result.err
+    assert "Traceback" not in result.err
 
 
 def test_the_wheel_has_type_annotations(python: Path, tmp_path: Path) -> None:
@@ -108,7 +110,7 @@ def test_the_wheel_has_type_annotations(python: Path, tmp_path: Path) -> None:
         "utf-8",
     )
     mypy = (sys.executable, "-m", "mypy", "--strict", "--python-executable", python, "caller.py")
-    ended = run(*mypy, cwd=tmp_path, patience_s=180)
-    assert 'Revealed type is "builtins.str"' in ended.out or 'Revealed type is "str"' in ended.out, ended
-    assert "Found 1 error" in ended.out, ended
-    assert 'has incompatible type "int"; expected "SyncLinkageRequest"' in ended.out, ended
+    result = run(*mypy, cwd=tmp_path, patience_s=180)
+    assert 'Revealed type is "builtins.str"' in result.out or 'Revealed type is "str"' in result.out, result
+    assert "Found 1 error" in result.out, result
+    assert 'has incompatible type "int"; expected "SyncLinkageRequest"' in result.out, result

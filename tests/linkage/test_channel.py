@@ -4,69 +4,29 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
 import pytest
-import pytest_asyncio
 
-from alipayhk.linkage.v1 import linkage_service_pb2_grpc
 from alipayhk_linkage import (
     RETRY_SERVICE_CONFIG,
     BindAccountRequest,
-    BindAccountResponse,
     BlockingLinkageClient,
     LinkageClient,
     LinkageError,
     SyncLinkageRequest,
-    SyncLinkageResponse,
     Tls,
     channel_options,
     new_request_id,
     trace_context,
 )
+from tests.linkage.fake_gateway import Gateway
 from tests.peers.processes import ROOT
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 CERTIFICATE = b"-----BEGIN CERTIFICATE-----"
 KEY = b"-----BEGIN PRIVATE KEY-----"
-
-
-class Gateway(linkage_service_pb2_grpc.LinkageServiceServicer):
-    """Records the metadata of calls, and fails them with the given codes and pushbacks."""
-
-    def __init__(self) -> None:
-        self.metadata: list[dict[str, Any]] = []
-        self.time_left_s: list[float] = []
-        self.pushbacks: list[str | None] = []
-        self.codes: list[grpc.StatusCode] = []
-
-    async def SyncLinkage(self, request: Any, context: Any) -> SyncLinkageResponse:  # noqa: N802
-        await self.called(context)
-        return SyncLinkageResponse()
-
-    async def BindAccount(self, request: Any, context: Any) -> BindAccountResponse:  # noqa: N802
-        await self.called(context)
-        return BindAccountResponse()
-
-    async def called(self, context: Any) -> None:
-        self.metadata.append(dict(context.invocation_metadata()))
-        self.time_left_s.append(context.time_remaining())
-        if self.codes:
-            pushback = self.pushbacks.pop(0)
-            trailers = () if pushback is None else (("grpc-retry-pushback-ms", pushback),)
-            await context.abort(self.codes.pop(0), "a test failure", trailers)
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def gateway() -> AsyncIterator[tuple[Gateway, str]]:
-    servicer, server = Gateway(), grpc.aio.server()
-    linkage_service_pb2_grpc.add_LinkageServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    yield servicer, f"127.0.0.1:{port}"
-    await server.stop(None)
 
 
 @pytest.mark.parametrize(

@@ -18,33 +18,17 @@ from alipayhk_linkage import (
     SyncLinkageRequest,
     SyncLinkageResponse,
 )
-
-SERVICE = "alipayhk.linkage.v1.LinkageService"
-
-
-@asynccontextmanager
-async def answering() -> AsyncIterator[int]:
-    async def serve(request: bytes, context: object) -> bytes:
-        return b""
-
-    rpcs: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
-        "SyncLinkage": grpc.unary_unary_rpc_method_handler(serve)
-    }
-    server = grpc.aio.server()
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, rpcs),))
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    yield port
-    await server.stop(None)
+from tests.linkage.fake_gateway import Gateway
 
 
 @asynccontextmanager
-async def busy(port: int, for_s: float) -> AsyncIterator[str]:
-    """Accept a connection immediately, and relay nothing in the first `for_s` seconds."""
+async def busy(target: str, for_s: float) -> AsyncIterator[str]:
+    """Run a relay that accepts connections, and relays nothing in their first `for_s` seconds."""
+    host, _, port = target.rpartition(":")
 
     async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(for_s)
-        to_reader, to_writer = await asyncio.open_connection("127.0.0.1", port)
+        to_reader, to_writer = await asyncio.open_connection(host, int(port))
         await asyncio.gather(pipe(reader, to_writer), pipe(to_reader, writer))
         closed.set()
 
@@ -60,10 +44,9 @@ async def busy(port: int, for_s: float) -> AsyncIterator[str]:
         await closed.wait()
 
 
-async def test_a_client_waits_for_a_busy_gateway() -> None:
+async def test_a_client_waits_for_a_busy_gateway(gateway: tuple[Gateway, str]) -> None:
     async with (
-        answering() as port,
-        busy(port, for_s=1.5) as target,
+        busy(gateway[1], for_s=1.5) as target,
         LinkageClient(target, retries=False) as client,
     ):
         assert await client.sync_linkage(SyncLinkageRequest()) == SyncLinkageResponse()

@@ -25,33 +25,33 @@ NOWHERE: Final = ("bind-account", "--type", "x", "--no-retry", "--target", "127.
 def test_standard_output_cannot_be_written(redirection: str, message: str) -> None:
     # The shell prints the status of the client, not that of the last program in the pipe.
     script = f'({CLIENT} "$@"; echo "status $?" >&2) {redirection}'
-    ended = subprocess.run(
+    result = subprocess.run(
         ("bash", "-c", script, "-", *NOWHERE), capture_output=True, text=True, check=False, timeout=60
     )
-    assert "status 12" in ended.stderr
-    assert message in ended.stderr
-    assert "Traceback" not in ended.stderr
+    assert "status 12" in result.stderr
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_names_are_escaped_in_a_locale_without_their_characters(where: Where) -> None:
-    ended = client(*binding(where, "ascii"), PYTHONIOENCODING="ascii")
-    assert (ended.returncode, ended.stderr) == (0, "")
-    assert "merchant_name: \\u" in ended.stdout
-    ended = client(*binding(where, "ascii"), "--json", PYTHONIOENCODING="ascii")
-    assert json.loads(ended.stdout)["response"]["account"]["name"].startswith("示")
+    result = client(*binding(where, "ascii"), PYTHONIOENCODING="ascii")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "merchant_name: \\u" in result.stdout
+    result = client(*binding(where, "ascii"), "--json", PYTHONIOENCODING="ascii")
+    assert json.loads(result.stdout)["response"]["account"]["name"].startswith("示")
 
 
 def test_errors_are_not_printed_on_standard_output_if_standard_error_is_closed() -> None:
     command = ("bash", "-c", f"{CLIENT} bind-account --target nowhere 2>&-")
-    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-    assert (ended.returncode, ended.stdout) == (64, "")
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (result.returncode, result.stdout) == (64, "")
 
 
 def test_standard_input_is_closed() -> None:
     command = ("bash", "-c", f"{CLIENT} bind-account <&-")
-    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-    assert ended.returncode == 64
-    assert "as JSON on standard input" in ended.stderr
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert result.returncode == 64
+    assert "as JSON on standard input" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_standard_input_is_closed() -> None:
     [("ascii", "會".encode(), 'no field named "\\u6703"'), ("utf-8", b"\xff", "can't decode byte 0xff")],
 )
 def test_standard_input_is_utf_8_in_any_locale(encoding: str, data: bytes, message: str) -> None:
-    ended = subprocess.run(
+    result = subprocess.run(
         (CLIENT, "bind-account"),
         input=b'{"' + data + b'": 1}',
         env={**os.environ, "PYTHONIOENCODING": encoding},
@@ -67,8 +67,8 @@ def test_standard_input_is_utf_8_in_any_locale(encoding: str, data: bytes, messa
         check=False,
         timeout=60,
     )
-    assert ended.returncode == 64
-    assert message in ended.stderr.decode()
+    assert result.returncode == 64
+    assert message in result.stderr.decode()
 
 
 def test_ctrl_c_reports_an_unknown_outcome() -> None:

@@ -32,9 +32,9 @@ class Ran:
 
 
 @contextmanager
-def server(*words: str) -> Iterator[str]:
+def server(*arguments: str) -> Iterator[str]:
     """Run a server with known behaviour; return its address."""
-    with running(sys.executable, "-m", "tests.load.server", *words) as process:
+    with running(sys.executable, "-m", "tests.load.server", *arguments) as process:
         found = re.search(r"serving on (\S+)", process.wait_until_says("serving on "))
         assert found is not None
         yield found[1]
@@ -44,7 +44,7 @@ def load(directory: Path, target: str, *flags: str, patient: bool = True) -> Ran
     """Run the load tester, and read its JSON report."""
     written = directory / "report.json"
     written.unlink(missing_ok=True)
-    words = (*CLIENT, "--target", target, "--json", str(written), *(NOISE if patient else ()), *flags)
-    ended = run(*words, env=environment())
+    command = (*CLIENT, "--target", target, "--json", str(written), *(NOISE if patient else ()), *flags)
+    result = run(*command, env=environment())
     report = json.loads(written.read_text("utf-8")) if written.is_file() else {}
-    return Ran(ended.status, ended.out, ended.err, report)
+    return Ran(result.status, result.out, result.err, report)

@@ -47,10 +47,10 @@ def test_one_error_names_every_fault_of_the_command_line() -> None:
         "--compare-tolerance": "z",
         "--verify": "127.0.0.1:8089",
     }
-    ended = run(*CLIENT, *(f"{flag}={value}" for flag, value in flags.items()), env=environment())
-    assert ended.status == 64
-    assert [flag for flag in flags if flag not in ended.err] == []
-    assert "Traceback" not in ended.err
+    result = run(*CLIENT, *(f"{flag}={value}" for flag, value in flags.items()), env=environment())
+    assert result.status == 64
+    assert [flag for flag in flags if flag not in result.err] == []
+    assert "Traceback" not in result.err
 
 
 @pytest.mark.parametrize(
@@ -76,23 +76,23 @@ def test_one_error_names_every_fault_of_the_command_line() -> None:
     ],
 )
 def test_invalid_flags_exit_with_64(flags: tuple[str, ...], message: str) -> None:
-    ended = run(*CLIENT, *flags, env=environment())
-    assert (ended.status, ended.out) == (64, "")
-    assert message in ended.err
+    result = run(*CLIENT, *flags, env=environment())
+    assert (result.status, result.out) == (64, "")
+    assert message in result.err
 
 
 def test_an_unreachable_gateway_exits_with_69() -> None:
-    ended = run(*CLIENT, "--target", f"127.0.0.1:{free_port()}", env=environment())
-    assert ended.status == 69
-    assert "no gateway can be reached at 127.0.0.1:" in ended.err
-    assert "Traceback" not in ended.err
+    result = run(*CLIENT, "--target", f"127.0.0.1:{free_port()}", env=environment())
+    assert result.status == 69
+    assert "no gateway can be reached at 127.0.0.1:" in result.err
+    assert "Traceback" not in result.err
 
 
 def test_ctrl_c_stops_the_run_and_writes_the_reports(tmp_path: Path, answering: str) -> None:
     written, page = tmp_path / "report.json", tmp_path / "report.html"
-    words = (*CLIENT, "--target", answering, "--rate", "50", "--duration", "60s", "--warm-up", "0s")
+    command = (*CLIENT, "--target", answering, "--rate", "50", "--duration", "60s", "--warm-up", "0s")
     process = subprocess.Popen(
-        (*words, "--processes", "2", "--json", str(written), "--html", str(page)),
+        (*command, "--processes", "2", "--json", str(written), "--html", str(page)),
         env=environment(),
         cwd=ROOT,
         stdout=subprocess.PIPE,
@@ -164,9 +164,9 @@ def test_no_progress_without_a_terminal(tmp_path: Path, answering: str) -> None:
 
 
 def test_json_without_a_file_replaces_the_text_report(answering: str) -> None:
-    ended = run(*CLIENT, "--target", answering, *QUICK, "--late-after", "1s", "--json", env=environment())
-    assert ended.status == 0
-    report = json.loads(ended.out)
+    result = run(*CLIENT, "--target", answering, *QUICK, "--late-after", "1s", "--json", env=environment())
+    assert result.status == 0
+    report = json.loads(result.out)
     assert report["schema"] == "alipayhk-load/1"
     assert report["settings"]["target"] == answering
 
@@ -211,9 +211,9 @@ def test_compare_fails_a_slower_run_and_one_with_more_errors(
 )
 def test_compare_with_a_file_that_is_not_a_report_exits_with_64(tmp_path: Path, text: str) -> None:
     (base := tmp_path / "base.json").write_text(text, "utf-8")
-    ended = run(*CLIENT, "--compare", str(base), env=environment())
-    assert ended.status == 64
-    assert "--compare" in ended.err
+    result = run(*CLIENT, "--compare", str(base), env=environment())
+    assert result.status == 64
+    assert "--compare" in result.err
 
 
 def test_a_base_report_with_impossible_figures_is_refused(tmp_path: Path, answering: str) -> None:
@@ -233,11 +233,11 @@ def test_a_base_report_with_impossible_figures_is_refused(tmp_path: Path, answer
 
 def test_help_and_docs_have_the_same_flags() -> None:
     page = (ROOT / "docs" / "load.md").read_text("utf-8")
-    ended = run(*CLIENT, "--help", env=environment())
-    in_help = set(re.findall(r"--[a-z][a-z0-9-]+", ended.out)) - {"--help"}
+    result = run(*CLIENT, "--help", env=environment())
+    in_help = set(re.findall(r"--[a-z][a-z0-9-]+", result.out)) - {"--help"}
     in_docs = set(re.findall(r"^\| `(?:-c, )?(--[a-z0-9-]+)", page, re.MULTILINE))
     connection = {"--target", "--ca-file", "--cert-file", "--key-file", "--server-name", "--tls"}
-    assert in_docs | connection == in_help | connection, ended.out
+    assert in_docs | connection == in_help | connection, result.out
 
 
 def test_missing_hdrhistogram_is_reported_with_the_package_to_install() -> None:
@@ -245,6 +245,6 @@ def test_missing_hdrhistogram_is_reported_with_the_package_to_install() -> None:
         "import sys; sys.modules['hdrh'] = None; "
         "from alipayhk_linkage.cli import main; sys.exit(main(['load']))"
     )
-    ended = run(sys.executable, "-c", blocked, env=environment())
-    assert ended.status == 64
-    assert "alipayhk-linkage[load]" in ended.err
+    result = run(sys.executable, "-c", blocked, env=environment())
+    assert result.status == 64
+    assert "alipayhk-linkage[load]" in result.err

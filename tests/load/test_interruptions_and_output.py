@@ -68,10 +68,10 @@ def test_an_interruption_stops_the_wait_for_the_last_calls_and_counts_them(
 def test_the_other_reports_are_written_when_a_disk_is_full(tmp_path: Path, answering: str) -> None:
     page = tmp_path / "report.html"
     flags = ("--target", answering, *QUICK, "--json", "/dev/full", "--html", str(page))
-    ended = run(*CLIENT, *flags, env=environment())
-    assert (ended.status, ended.err.count("\n")) == (1, 1)
-    assert "--json: /dev/full cannot be written" in ended.err
-    assert "The generator kept up." in ended.out
+    result = run(*CLIENT, *flags, env=environment())
+    assert (result.status, result.err.count("\n")) == (1, 1)
+    assert "--json: /dev/full cannot be written" in result.err
+    assert "The generator kept up." in result.out
     assert "</html>" in page.read_text("utf-8")
 
 
@@ -97,9 +97,9 @@ def test_a_closed_pipe_on_standard_output_gives_one_line_and_no_traceback(
 
 def test_a_run_works_with_standard_error_closed(answering: str) -> None:
     script = ("bash", "-c", '"$@" 2>&-', "-", *CLIENT, "--target", answering, *QUICK)
-    ended = run(*script, env=environment())
-    assert ended.status == 0, ended
-    assert ended.out.startswith("run ")
+    result = run(*script, env=environment())
+    assert result.status == 0, result
+    assert result.out.startswith("run ")
 
 
 def test_a_run_that_cannot_start_leaves_no_empty_report(tmp_path: Path) -> None:

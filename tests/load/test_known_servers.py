@@ -91,9 +91,9 @@ def test_latency_counts_from_the_intended_start_and_service_from_the_actual_one(
 
 def test_a_killed_process_of_the_generator_is_reported(tmp_path: Path, answering: str) -> None:
     flags = ("--rate", "50", "--duration", "6s", "--warm-up", "0s", "--processes", "2", *NOISE)
-    words = (*CLIENT, "--target", answering, *flags)
+    command = (*CLIENT, "--target", answering, *flags)
     process = subprocess.Popen(
-        words, env=environment(), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command, env=environment(), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     time.sleep(4)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
@@ -130,9 +130,9 @@ def test_errors_are_reported_by_reason_and_outcome_separately_from_successes(
     ran = load(tmp_path, refusing, *ALWAYS, "--rate", "50", "--duration", "1s", "--max-error-rate", "1%")
     assert ran.status == 1
     assert (ran.report["success"]["count"], ran.report["error"]["count"]) == (0, 50)
-    [end] = ran.report["outcomes"]
+    [row] = ran.report["outcomes"]
     reported = ("RESOURCE_EXHAUSTED", "OVERLOADED", "not_sent", "error")
-    assert (end["code"], end["reason"], end["outcome"], end["group"]) == reported
+    assert (row["code"], row["reason"], row["outcome"], row["group"]) == reported
     assert ran.report["seconds"][0]["errors"].keys() == {"OVERLOADED"}
     assert ran.report["error"]["latency"]["p99_us"] > 0
 
@@ -143,15 +143,15 @@ def test_cancelled_calls_and_short_deadlines_are_set_apart(tmp_path: Path) -> No
         ran = load(tmp_path, address, *ALWAYS, *shares, "--rate", "100", "--duration", "1s", "--seed", "1")
     assert ran.status == 0, ran.out
     assert ran.report["error"]["count"] == 0
-    ended = {(end["asked"], end["code"]): end["count"] for end in ran.report["outcomes"]}
-    assert ended.keys() == {
+    outcomes = {(row["asked"], row["code"]): row["count"] for row in ran.report["outcomes"]}
+    assert outcomes.keys() == {
         ("plain", "OK"),
         ("cancelled", "CANCELLED"),
         ("short deadline", "DEADLINE_EXCEEDED"),
     }
     assert (
         ran.report["apart"]["count"]
-        == ended["cancelled", "CANCELLED"] + ended["short deadline", "DEADLINE_EXCEEDED"]
+        == outcomes["cancelled", "CANCELLED"] + outcomes["short deadline", "DEADLINE_EXCEEDED"]
     )
     assert ran.p99_ms() >= 200
 

@@ -97,24 +97,24 @@ def test_group_of_a_call(variant: Variant, code: str, reason: str, group: Group)
 
 def test_calls_of_the_warm_up_count_only_as_carried_over() -> None:
     recording = Recording(warm_up=2, late_after=0.01, remember=False)
-    end = CallResult("SyncLinkage", Variant.PLAIN, "OK", "", "applied")
+    result = CallResult("SyncLinkage", Variant.PLAIN, "OK", "", "applied")
     recording.arrival(1.99, 2.5, 1, accepted=True)
-    recording.result(end, 1.99, 1.99, 1.995)
+    recording.result(result, 1.99, 1.99, 1.995)
     assert (recording.results, recording.seconds, recording.start_lag.count) == ({}, {}, 0)
-    recording.result(end, 1.99, 2.5, 3.5)
+    recording.result(result, 1.99, 2.5, 3.5)
     assert (recording.results, recording.start_lag.count) == ({}, 0)
     assert recording.seconds.pop(1) == Second(carried=1)
     recording.arrival(2.0, 2.0, 1, accepted=True)
-    recording.result(end, 2.0, 2.0, 3.5)
-    assert recording.results[end].latency.count == 1
+    recording.result(result, 2.0, 2.0, 3.5)
+    assert recording.results[result].latency.count == 1
     assert sorted(recording.seconds) == [0, 1]
 
 
 def test_a_result_after_the_last_arrival_counts_in_a_later_second() -> None:
     recording = Recording(warm_up=1, late_after=0.01, remember=False, stopped_at=3.5)
-    end = CallResult("SyncLinkage", Variant.PLAIN, "OK", "", "applied")
+    result = CallResult("SyncLinkage", Variant.PLAIN, "OK", "", "applied")
     for now in (3.4, 3.6, 4.2):
-        recording.result(end, 2.0, 2.0, now)
+        recording.result(result, 2.0, 2.0, now)
     assert {number: second.results[Group.SUCCESS] for number, second in recording.seconds.items()} == {
         2: 1,
         3: 2,

@@ -20,8 +20,8 @@ def test_load_over_mutual_tls(tmp_path: Path, material: Material, alipayhk: str)
         flags = ("--ca-file", who.ca, *mine, "--processes", "2", "--mix", "sync=50,bind=50")
         ran = load(tmp_path, serving.address, *flags, "--rate", "40", "--duration", "1s", "--warm-up", "0s")
     assert ran.status == 0, ran.out
-    ended = {(end["rpc"], end["code"], end["reason"]) for end in ran.report["outcomes"]}
-    assert ended == {
+    outcomes = {(row["rpc"], row["code"], row["reason"]) for row in ran.report["outcomes"]}
+    assert outcomes == {
         ("SyncLinkage", "OK", ""),
         ("BindAccount", "PERMISSION_DENIED", "CALLER_NOT_ALLOWED"),
     }

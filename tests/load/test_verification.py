@@ -44,9 +44,9 @@ def wallet(requests: Any) -> Iterator[str]:
             thread.join()
 
 
-def reported(rpc: str, number: int, outcome: str, asked: Variant = Variant.PLAIN) -> ReportedOutcome:
+def reported(rpc: str, number: int, outcome: str, variant: Variant = Variant.PLAIN) -> ReportedOutcome:
     return ReportedOutcome(
-        rpc, f"load-{RUN}-0-{number}", asked, "OK" if outcome == "applied" else "?", outcome
+        rpc, f"load-{RUN}-0-{number}", variant, "OK" if outcome == "applied" else "?", outcome
     )
 
 
@@ -150,13 +150,13 @@ def test_the_sandbox_confirms_the_outcomes_of_real_gateways(mixed: tuple[Any, st
     ran, _ = mixed
     assert ran.status == 0, ran.out
     assert re.search(r"passed  --verify: \d{3} request ids, all outcomes confirmed", ran.out)
-    asked = {end["asked"] for end in ran.report["outcomes"]}
-    assert asked == {"plain", "duplicate", "out of order", "cancelled", "short deadline", "fault"}
-    ended = {(end["rpc"], end["asked"], end["reason"], end["outcome"]) for end in ran.report["outcomes"]}
-    assert ("SyncLinkage", "out of order", "STALE_BIZ_TIME", "not_sent") in ended
-    assert ("SyncLinkage", "fault", "WALLET_REJECTED", "rejected") in ended
+    variants = {row["asked"] for row in ran.report["outcomes"]}
+    assert variants == {"plain", "duplicate", "out of order", "cancelled", "short deadline", "fault"}
+    outcomes = {(row["rpc"], row["asked"], row["reason"], row["outcome"]) for row in ran.report["outcomes"]}
+    assert ("SyncLinkage", "out of order", "STALE_BIZ_TIME", "not_sent") in outcomes
+    assert ("SyncLinkage", "fault", "WALLET_REJECTED", "rejected") in outcomes
     # A gateway on a busy machine can refuse calls with OVERLOADED. No other error is acceptable.
-    errors = [end for end in ran.report["outcomes"] if end["group"] == "error"]
-    overloaded = sum(end["count"] for end in errors if end["reason"] == "OVERLOADED")
+    errors = [row for row in ran.report["outcomes"] if row["group"] == "error"]
+    overloaded = sum(row["count"] for row in errors if row["reason"] == "OVERLOADED")
     assert ran.report["error"]["count"] == overloaded, ran.out
     assert ran.report["verification"]["sends"]["BindAccount"].keys() <= {"0", "1"}

@@ -55,9 +55,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         const="-",
         help="print JSON instead of text, or write it to FILE",
     )
-    report.add_argument(
-        "--html", metavar="FILE", help="write one HTML file with plots, which needs no network"
-    )
+    report.add_argument("--html", metavar="FILE", help="write one HTML file with plots, readable offline")
 
 
 _FLAGS: Final = {
@@ -67,7 +65,10 @@ _FLAGS: Final = {
         (
             "--profile",
             "SHAPES",
-            "replaces both: hold:50/10s,ramp:10..200/30s,steps:100..500/5x6s,spike:50..500/3s",
+            (
+                "the rate over time, in place of --rate and --duration:"
+                " hold:50/10s,ramp:10..200/30s,steps:100..500/5x6s,spike:50..500/3s"
+            ),
         ),
         ("--arrivals", "KIND", "constant or poisson (default: constant)"),
         ("-c --concurrency", "N", "number of callers in a closed loop (default: 10)"),
@@ -98,8 +99,8 @@ _FLAGS: Final = {
         ),
     ),
     "gates": (
-        ("--max-p99", "TIME", "limit for p99 of successes, from the intended start: 50ms"),
-        ("--max-error-rate", "SHARE", "limit for errors, dropped and unfinished calls: 0.1%"),
+        ("--max-p99", "TIME", "limit for p99 of successes, from the intended start (example: 50ms)"),
+        ("--max-error-rate", "SHARE", "limit for errors, dropped and unfinished calls (example: 0.1%)"),
         ("--compare", "FILE", "fail if this run is worse than an earlier --json report"),
         ("--compare-tolerance", "SHARE", "accepted increase of p99 in --compare (default: 10)"),
         ("--verify", "URL", "fail if the wallet of the sandbox at URL contradicts the reported outcomes"),
