@@ -1,4 +1,4 @@
-"""A caller over a real channel, who reads every detail of a status; and what must hold for all of them."""
+"""Call the gateway over a real channel, and check every detail of the status that it returns."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _TRIED_AGAIN: Final = {
 }
 _REQUEST_ID: Final = re.compile(r"[!-~]{1,128}")
 _SENTENCES: Final[dict[tuple[str, str], str]] = {}
-"""The sentence of each reason and outcome, as it was first told."""
+"""The first message seen for each reason and outcome: later ones must be equal."""
 
 
 @dataclass(frozen=True)
 class Reported:
-    """A status other than OK, with everything beside it."""
+    """A status other than OK, with its details and trailers."""
 
     code: StatusCode
     message: str
@@ -84,11 +84,11 @@ class Expected:
     outcome: str
     retry: str
     pushback_ms: int | None = None
-    """Exactly so; None for the wait or -1 where the retry has a wait, and -1 where it has none."""
+    """The exact trailer; None accepts -1, and also the wait of RetryInfo if there is one."""
 
     @property
     def is_tried_again(self) -> bool:
-        """Whether the gateway itself tries again while the caller's time allows."""
+        """Whether the gateway itself resends the request until the caller's deadline."""
         return self.retry == "same_request_id" and self.reason in _TRIED_AGAIN
 
 
@@ -98,7 +98,7 @@ def not_sent(code: StatusCode, reason: str, retry: str = "same_request_id") -> E
 
 
 def alarm(reason: str) -> Expected:
-    """Expect an unknown outcome that only an operator can do something about."""
+    """Expect an unknown outcome that only an operator can resolve."""
     return Expected(StatusCode.INTERNAL, reason, "unknown", "operator")
 
 
@@ -108,7 +108,7 @@ def rejected(code: StatusCode, retry: str = "new_request_id") -> Expected:
 
 
 def doubt(reason: str, *, promised: bool, code: StatusCode = StatusCode.UNAVAILABLE) -> Expected:
-    """Expect an unknown outcome: to be repeated under AlipayHK's promise, else for an operator."""
+    """Expect an unknown outcome: the caller may repeat an idempotent request, others need an operator."""
     if promised:
         return Expected(code, reason, "unknown", "same_request_id")
     return Expected(
@@ -119,7 +119,7 @@ def doubt(reason: str, *, promised: bool, code: StatusCode = StatusCode.UNAVAILA
 async def call(
     channel: grpc.aio.Channel, api: Api, request: Message | bytes, *, timeout_s: float | None = TIMEOUT_S
 ) -> Any:
-    """Call; return the response, or what was told instead."""
+    """Call; return the response or the reported status."""
     data = request if isinstance(request, bytes) else request.SerializeToString()
     method: Any = channel.unary_unary(api.path, response_deserializer=api.response.FromString)
     try:
@@ -136,15 +136,15 @@ async def refused(
     *,
     timeout_s: float | None = TIMEOUT_S,
 ) -> Reported:
-    """Call, and be told exactly what is expected."""
+    """Call; check that the status is the expected one, and return it."""
     answer = await call(channel, api, request, timeout_s=timeout_s)
-    assert isinstance(answer, Reported), "an OK that should not be"
+    assert isinstance(answer, Reported), "the call returned OK"
     check(answer, expected, request)
     return answer
 
 
 async def accepted(channel: grpc.aio.Channel, api: Api, request: Message, **how: Any) -> Any:
-    """Call, and be given OK."""
+    """Call; check that the status is OK, and return the response."""
     answer = await call(channel, api, request, **how)
     assert not isinstance(answer, Reported), answer
     assert answer.result.status == "S"
@@ -154,7 +154,7 @@ async def accepted(channel: grpc.aio.Channel, api: Api, request: Message, **how:
 
 
 def reported(error: grpc.aio.AioRpcError) -> Reported:
-    """Read a status with everything beside it."""
+    """Read a status with its details and trailers."""
     trailers = dict(error.trailing_metadata() or ())
     plain = Reported(error.code(), error.details() or "", trailers)
     data = trailers.get(DETAILS)
@@ -164,15 +164,15 @@ def reported(error: grpc.aio.AioRpcError) -> Reported:
 
 
 def check(answer: Reported, expected: Expected, request: Message | None = None) -> None:
-    """Check everything that holds for every status the gateway makes."""
+    """Check the expected status, and the rules for every status that the gateway returns."""
     info = answer.info
     found = (answer.code, info.reason, info.metadata["outcome"], info.metadata["retry"])
     assert found == (expected.code, expected.reason, expected.outcome, expected.retry), info
     assert info.domain == "linkage.alipayhk"
     assert (answer.status.code, answer.status.message) == (answer.code.value[0], answer.message)
-    assert re.fullmatch(r"[A-Za-z][A-Za-z_,;:'. -]+\.", answer.message), "a sentence for a person"
+    assert re.fullmatch(r"[A-Za-z][A-Za-z_,;:'. -]+\.", answer.message), "the message is a sentence"
     first_told = _SENTENCES.setdefault((info.reason, expected.outcome), answer.message)
-    assert first_told == answer.message, "a constant one"
+    assert first_told == answer.message, "the message of a reason is constant"
     assert answer.status.ByteSize() < DETAILS_BYTES_MAX
     _check_wait(answer, expected)
     if request is not None:
@@ -204,12 +204,12 @@ def _check_request(answer: Reported, request: Any) -> None:
 
 
 def violations_of(answer: Reported) -> list[tuple[str, str]]:
-    """Return every field violation, if there is any."""
+    """Return every field violation, or nothing if the status has no BadRequest."""
     return answer.violations if answer.details(BadRequest) else []
 
 
 def values_of(message: Message) -> Iterator[str]:
-    """Walk over every text in a message that is long enough to be known again, but the request id."""
+    """Yield every text in a message that is long enough to search for, except the request id."""
     for name, value in message.ListFields():
         if name.name == "request_id":
             continue

@@ -1,4 +1,4 @@
-"""Every caller gets the result of its own request, whatever else comes on AlipayHK's connections."""
+"""Every caller gets the result of its own request, even if AlipayHK sends extra responses."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ QUARANTINE_S = 0.1
 async def secure_gateway(
     run: Run, material: Material, **settings: str
 ) -> AsyncIterator[tuple[Gateway, Upstream]]:
-    """Run a gateway with an upstream of its own over TLS."""
+    """Run a gateway with its own upstream over TLS."""
     async with listening(server_context(certificate_of(material, "right"))) as upstream:
         trusted = {"UPSTREAM_CA_FILE": str(material.upstream_ca.file)}
         async with run({"BASE_URL": upstream.url, **trusted, **settings}) as gateway:
@@ -37,13 +37,13 @@ async def secure_gateway(
 
 
 def right(wallet: Wallet, request: Request) -> bytes:
-    """Answer by content: F where the request asks for it, else S; signed, with its own Tracer-Id."""
+    """Return a signed response: F if the request's external_binding_id is REJECTED, else S."""
     rejects = json.loads(request.body)["externalBindingId"] == REJECTED
     return wallet.right(request, result("F", "USER_NOT_EXIST") if rejects else None).wire()
 
 
 async def call_each_in_turn(gateway: Gateway, first: int = 0) -> list[str]:
-    """Call with S and F in turn; return the faults: results that belong to another request."""
+    """Make calls that expect S or F; return the calls that got another result than expected."""
     faults = []
     for number in range(first, first + CALLS):
         rejects = number % 3 == 1
@@ -56,7 +56,7 @@ async def call_each_in_turn(gateway: Gateway, first: int = 0) -> list[str]:
 
 
 def repeating(wallet: Wallet, after_s: float) -> Script:
-    """Send each third answer again, after so long."""
+    """Return a script that sends each third response a second time after a delay in seconds."""
     answered = 0
 
     async def script(request: Request, peer: Peer) -> None:
@@ -72,12 +72,12 @@ def repeating(wallet: Wallet, after_s: float) -> Script:
 
 
 @pytest.mark.parametrize("after_s", [0.03])
-async def test_an_answer_that_comes_twice_shifts_no_result(sync: Way, after_s: float) -> None:
+async def test_duplicate_response_shifts_no_result(sync: Way, after_s: float) -> None:
     sync.upstream.script = repeating(sync.wallet, after_s)
     assert await call_each_in_turn(sync.gateway) == []
 
 
-async def test_an_answer_that_comes_again_for_the_next_request_is_not_believed(sync: Way) -> None:
+async def test_old_response_repeated_for_the_next_request_is_not_accepted(sync: Way) -> None:
     last: dict[asyncio.StreamWriter, bytes] = {}
     repeated = 0
 
@@ -101,7 +101,7 @@ def _repeated(gateway: Gateway) -> list[str]:
     return [line for line in gateway.out + gateway.err if '"Repeated"' in line]
 
 
-async def test_a_signed_success_pushed_onto_an_idle_connection_answers_no_request(sync: Way) -> None:
+async def test_signed_success_pushed_onto_an_idle_connection_matches_no_request(sync: Way) -> None:
     pushed = asyncio.Event()
 
     async def script(request: Request, peer: Peer) -> None:

@@ -1,4 +1,4 @@
-"""Thousands of calls at once: the gateway itself serves or refuses each one, never gRPC by its limits."""
+"""Thousands of concurrent calls: the gateway itself serves or refuses each one, before gRPC's limits do."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from tests.e2e.wallet import id_of
 OVERLOADED = not_sent(StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")
 OUTCOME = 'api="SyncLinkage",outcome="not_sent",reason="OVERLOADED"'
 DEADLINE_S = 120.0
-"""Far beyond what a busy machine takes: no call of these tests ends by its own deadline."""
+"""Long enough that no call of these tests reaches its deadline, even on a busy machine."""
 
 
 async def at_once(gateway: Gateway, calls: int, connections: int) -> list[tuple[Any, Any]]:
-    """Make calls at once over so many connections; return the requests with their answers."""
+    """Make concurrent calls over a number of connections; return each request with its result."""
     async with AsyncExitStack() as stack:
         channels = [
             await stack.enter_async_context(channel_to(gateway.address)) for _ in range(connections)
@@ -59,7 +59,7 @@ async def test_each_call_of_a_burst_is_served_or_refused_with_details(
         sent = {id_of(request) for request in upstream.requests}
         refused = [(request, answer) for request, answer in ended if isinstance(answer, Reported)]
         for request, answer in refused:
-            assert answer.status.details, f"a bare {answer.code.name}"
+            assert answer.status.details, f"{answer.code.name} without details"
             caller.check(answer, OVERLOADED, request)
             assert request.request_id not in sent
         assert len(sent) == calls - len(refused) > 0

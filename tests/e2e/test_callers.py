@@ -1,4 +1,4 @@
-"""Callers by their certificates: whom the handshake lets in, and what the allow-list lets them do."""
+"""Callers with certificates: the handshake authenticates them, and the allow-list limits their methods."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Door:
     health_listen: str
 
     def channel(self, authority: Authority | None, *sans: San) -> grpc.aio.Channel:
-        """Open a channel with a certificate for these names, or with none."""
+        """Open a channel with a certificate for these names; without an authority, with no certificate."""
         root = self.material.callers_ca.file.read_bytes()
         if authority is None:
             return channel_to(self.gateway.address, grpc.ssl_channel_credentials(root))
@@ -63,7 +63,7 @@ class Door:
         )
 
     def listed(self, *sans: San) -> grpc.aio.Channel:
-        """Open a channel with a certificate of the callers' CA."""
+        """Open a channel with a certificate that the callers' CA issued."""
         return self.channel(self.material.callers_ca, *sans)
 
 
@@ -87,13 +87,13 @@ async def guarded(run: Run, material: Material, listener: Upstream) -> AsyncIter
 
 @pytest.fixture
 def door(guarded: Door, upstream: Upstream) -> Door:
-    """Return that gateway over an upstream to which nothing came yet."""
+    """Return that gateway; its upstream has received no request yet."""
     assert upstream is guarded.upstream
     return guarded
 
 
 @pytest.mark.parametrize("kind", ["none", "foreign", "plaintext"])
-async def test_stranger_does_not_get_past_the_handshake(door: Door, kind: str) -> None:
+async def test_handshake_fails_without_a_certificate_of_the_callers_ca(door: Door, kind: str) -> None:
     channels = {
         "none": lambda: door.channel(None),
         "foreign": lambda: door.channel(door.material.foreign_ca, "both.corp"),
@@ -113,9 +113,7 @@ async def test_stranger_does_not_get_past_the_handshake(door: Door, kind: str) -
     "sans",
     [("reports.corp",), ("spiffe://corp/reports",), ("BOTH.corp.evil",), ("x.both.corp", "127.0.0.1")],
 )
-async def test_certificate_that_is_not_listed_may_ask_for_health_alone(
-    door: Door, sans: tuple[str, ...]
-) -> None:
+async def test_unlisted_certificate_is_allowed_only_health_calls(door: Door, sans: tuple[str, ...]) -> None:
     async with door.listed(*sans) as channel:
         for api in APIS:
             await caller.refused(channel, api, api.request(), UNLISTED)
@@ -143,7 +141,7 @@ IMPOSTORS: dict[str, tuple[tuple[San, ...], str, str]] = {
         r"URI:spiffe://corp/loyalty\x00/x",
         UNCLEAN,
     ),
-    "a control character beside a listed name": (
+    "a control character after a listed name": (
         ("both.corp", DNSName("x\n.corp")),
         r"DNS:both.corp, DNS:x\n.corp",
         UNCLEAN,
@@ -179,7 +177,7 @@ IMPOSTORS: dict[str, tuple[tuple[San, ...], str, str]] = {
 
 
 @pytest.mark.parametrize(("sans", "shown", "cause"), IMPOSTORS.values(), ids=IMPOSTORS.keys())
-async def test_certificate_that_is_not_one_callers_is_refused_with_its_names(
+async def test_certificate_that_matches_no_single_caller_is_refused_with_its_names(
     door: Door, sans: tuple[San, ...], shown: str, cause: str
 ) -> None:
     request: Any = SYNC.request()
@@ -193,14 +191,14 @@ async def test_certificate_that_is_not_one_callers_is_refused_with_its_names(
 
 
 @pytest.mark.parametrize("sans", [("BOTH.Corp",), ("both.corp", "10.0.0.1", RFC822Name("chan@both.corp"))])
-async def test_case_of_a_dns_name_and_names_of_other_kinds_do_not_matter(
+async def test_case_of_a_dns_name_and_names_of_other_types_are_ignored(
     door: Door, sans: tuple[San, ...]
 ) -> None:
     async with door.listed(*sans) as channel:
         await caller.accepted(channel, SYNC, SYNC.request())
 
 
-async def test_invalid_request_of_an_unlisted_caller_is_told_nothing_of_its_shape(door: Door) -> None:
+async def test_unlisted_caller_learns_nothing_about_the_validity_of_its_request(door: Door) -> None:
     async with door.listed("reports.corp") as channel:
         for api in APIS:
             await caller.refused(channel, api, api.request(request_id=""), UNLISTED)
@@ -216,7 +214,9 @@ async def test_invalid_request_of_an_unlisted_caller_is_told_nothing_of_its_shap
         ("both.corp", {SYNC, BIND}),
     ],
 )
-async def test_caller_may_do_what_the_list_says(door: Door, san: str, allowed: set[object]) -> None:
+async def test_caller_is_allowed_only_its_listed_methods(
+    door: Door, san: str, allowed: set[object]
+) -> None:
     async with door.listed("not-listed.corp", san) as channel:
         for api in APIS:
             door.upstream.requests.clear()
@@ -239,14 +239,14 @@ async def test_caller_is_named_in_the_log(door: Door) -> None:
     assert record["caller"] == "loyalty"
 
 
-async def test_health_in_plaintext_has_a_listener_of_its_own(door: Door) -> None:
+async def test_health_has_its_own_plaintext_listener(door: Door) -> None:
     async with grpc.aio.insecure_channel(door.health_listen) as channel:
         assert await health(channel) == SERVING
         reported = await caller.call(channel, SYNC, SYNC.request())
         assert (reported.code, list(reported.status.details)) == (StatusCode.UNIMPLEMENTED, [])
 
 
-async def test_probe_without_certificate_is_told_of_bytes_that_are_none_of_its_message(door: Door) -> None:
+async def test_undecodable_probe_without_certificate_is_invalid_argument(door: Door) -> None:
     async with grpc.aio.insecure_channel(door.health_listen) as channel:
         method: Any = channel.unary_unary("/grpc.health.v1.Health/Check")
         with pytest.raises(grpc.aio.AioRpcError) as raised:
@@ -255,7 +255,7 @@ async def test_probe_without_certificate_is_told_of_bytes_that_are_none_of_its_m
     assert "pars" not in str(raised.value.details())
 
 
-async def test_tls_without_a_client_ca_lets_everybody_in(
+async def test_tls_without_a_client_ca_accepts_every_client(
     run: Run, material: Material, upstream: Upstream
 ) -> None:
     server = material.callers_ca.issue("open-server", "127.0.0.1")

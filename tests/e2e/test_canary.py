@@ -1,4 +1,4 @@
-"""A grpcio that one packet stops: seen with `make canary`, which takes the newest one."""
+"""A version of grpcio that one packet can stop: `make canary` runs this with the newest version."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.canary
 
 
 async def packet_stops_a_server() -> bool:
-    """Return whether the packet stops a bare server of this grpcio."""
+    """Return whether the packet stops a plain server of the installed grpcio."""
     server = grpc.aio.server()
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -33,11 +33,11 @@ async def packet_stops_a_server() -> bool:
 
 
 async def serving(gateway: Gateway, times: int) -> None:
-    """Wait until so many workers have begun to serve."""
+    """Wait until the log contains this number of started workers."""
     await gateway.logged(lambda _: sum(line["event"] == "serving" for line in gateway.records) == times)
 
 
-async def test_each_worker_that_a_packet_stops_is_replaced(run: Run) -> None:
+async def test_each_worker_stopped_by_a_packet_is_replaced(run: Run) -> None:
     if not await packet_stops_a_server():
         pytest.skip("this grpcio survives the packet")
     listens = {name: f"127.0.0.1:{free_port()}" for name in ("LISTEN", "HEALTH_LISTEN")}

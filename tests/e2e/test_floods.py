@@ -25,21 +25,21 @@ PATH: Final = (b":path", SYNC.path.encode())
 CANCEL: Final = (8).to_bytes(4, "big")
 LASTS_S: Final = 1.5
 DEADLINE_S: Final = 120.0
-"""Far beyond what a busy machine takes: no good call ends by its own deadline."""
+"""Long enough that no valid call reaches its deadline, even on a busy machine."""
 STREAMS: Final = 20_000
-"""Streams of a flood, at most: more than gRPC's own queue holds."""
+"""The largest number of streams in a flood: more than gRPC's own queue holds."""
 AT_ONCE: Final = 50
 MEMORY_KIB_MAX: Final = 600 * 1024
-"""What the process may hold in all: about 80 MiB without load, and 25 KiB for each call in gRPC's queue."""
+"""The limit for the process: about 80 MiB without load, and 25 KiB for each call in gRPC's queue."""
 
 
 def message(stream: int, *path: tuple[bytes, bytes]) -> bytes:
-    """Write a whole call with an empty message."""
+    """Return the frames of a whole call with an empty message."""
     return request(*path, stream=stream, flags=0) + frame(DATA, END_STREAM, stream, EMPTY_MESSAGE)
 
 
 FLOODS: Final[dict[str, Callable[[int], bytes]]] = {
-    "streams that are reset at once": lambda stream: (
+    "streams that are reset immediately": lambda stream: (
         request(PATH, stream=stream, flags=0) + frame(RST_STREAM, 0, stream, CANCEL)
     ),
     "invalid requests": lambda stream: message(stream, PATH),
@@ -52,7 +52,7 @@ FLOODS: Final[dict[str, Callable[[int], bytes]]] = {
 
 @asynccontextmanager
 async def flooding(gateway: Gateway, write: Callable[[int], bytes]) -> AsyncIterator[None]:
-    """Write streams on one connection as fast as it takes them, and read what comes back."""
+    """Write streams on one connection as fast as the gateway reads them, and read its responses."""
     async with connected(gateway.address) as connection:
 
         async def read() -> None:
@@ -75,7 +75,7 @@ async def flooding(gateway: Gateway, write: Callable[[int], bytes]) -> AsyncIter
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def test_calls_that_grpc_drops_are_not_taken_for_a_queue(
+async def test_calls_that_grpc_drops_do_not_count_as_queued(
     run: Run, upstream: Upstream, wallet: Wallet
 ) -> None:
     async def takes_a_while(request: Request, peer: Peer) -> None:

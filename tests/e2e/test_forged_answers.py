@@ -1,4 +1,4 @@
-"""Answers that anybody in between may have touched: no bit of them passes for AlipayHK's."""
+"""Responses that an intermediary may have changed: none is accepted as AlipayHK's."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.e2e.wallet import now
 REPLAYED = alarm("RESPONSE_REPLAYED")
 
 
-async def test_bent_signature_header_is_refused(sync: Way) -> None:
+async def test_changed_signature_header_is_refused(sync: Way) -> None:
     def answer(request: Request) -> Answer:
         right = sync.wallet.right(request)
         return right.setting("Signature", right.header("Signature").replace("RSA256", "ECC224"))
@@ -22,7 +22,7 @@ async def test_bent_signature_header_is_refused(sync: Way) -> None:
     await sync.refused(answers(answer), alarm("RESPONSE_SIGNATURE_INVALID"))
 
 
-async def test_bent_envelope_is_refused(bind: Way) -> None:
+async def test_changed_envelope_is_refused(bind: Way) -> None:
     def answer(request: Request) -> Answer:
         right = bind.wallet.right(request)
         return right.but(body=right.body.replace(b'"resultStatus":"S",', b"", 1))
@@ -30,12 +30,14 @@ async def test_bent_envelope_is_refused(bind: Way) -> None:
     await bind.refused(answers(answer), alarm("RESPONSE_SIGNATURE_INVALID"))
 
 
-async def test_signature_of_a_stranger_is_refused(either: Way, request: pytest.FixtureRequest) -> None:
+async def test_signature_with_an_unknown_key_is_refused(
+    either: Way, request: pytest.FixtureRequest
+) -> None:
     stranger = either.wallet.but(key=request.getfixturevalue("material").stranger.key)
     await either.refused(answers(stranger.signed), alarm("RESPONSE_SIGNATURE_INVALID"))
 
 
-async def test_answer_over_another_path_is_refused(sync: Way) -> None:
+async def test_response_signed_for_another_path_is_refused(sync: Way) -> None:
     def answer(request: Request) -> Answer:
         other = Request(request.raw.replace(b"%7E", b"~"), request.body)
         assert other.target != request.target
@@ -45,34 +47,34 @@ async def test_answer_over_another_path_is_refused(sync: Way) -> None:
 
 
 def shifted(**offset: float) -> str:
-    """Tell a time that is not now."""
+    """Return the current time plus an offset, in AlipayHK's format."""
     return (datetime.now(UTC) + timedelta(**offset)).isoformat(timespec="seconds")
 
 
-async def test_signed_success_of_another_time_is_replayed(way: Way) -> None:
+async def test_signed_success_with_an_old_time_is_reported_as_replayed(way: Way) -> None:
     await way.refused(
         answers(lambda request: way.wallet.signed(request, time=shifted(seconds=-400))), REPLAYED
     )
 
 
-async def test_signed_answer_to_another_client_is_replayed(way: Way) -> None:
+async def test_signed_response_to_another_client_is_reported_as_replayed(way: Way) -> None:
     await way.refused(
         answers(lambda request: way.wallet.signed(request, client_id="SOMEBODY-ELSE")), REPLAYED
     )
 
 
-async def test_envelope_that_is_not_to_this_request_is_replayed(bind: Way) -> None:
+async def test_envelope_for_another_request_is_reported_as_replayed(bind: Way) -> None:
     script = answers(lambda request: bind.wallet.signed(request, reqMsgId="another-id"))
     await bind.refused(script, REPLAYED)
 
 
-async def test_request_sent_back_as_an_answer_is_no_answer(bind: Way) -> None:
+async def test_request_echoed_as_a_response_is_refused(bind: Way) -> None:
     await bind.refused(
         answers(lambda request: Answer(200, (), request.body)), alarm("RESPONSE_SIGNATURE_INVALID")
     )
 
 
-async def test_two_honest_answers_of_one_second_with_the_same_bytes_are_both_ok(sync: Way) -> None:
+async def test_two_valid_responses_with_equal_bytes_in_one_second_are_both_accepted(sync: Way) -> None:
     time = now()
     lines: set[str] = set()
 

@@ -1,4 +1,4 @@
-"""Answers that carry no signature: HTTP errors, pages, and bodies that anybody may have written."""
+"""Responses without a signature: HTTP errors, HTML pages, and bodies of unknown origin."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CLAIMS_SUCCESS = Answer(200, (("Content-Type", "application/json"),), compact(re
 
 
 def claiming(way: Way, code: str, status: str = "F") -> Answer:
-    """Return an unsigned body that claims a code, in the form of the RPC's protocol."""
+    """Return an unsigned response with a result code, in the format of the RPC's protocol."""
     body: object = result(status, code)
     if way.api.name == "BindAccount":
         body = {"response": {"head": {}, "body": body}}
@@ -37,18 +37,18 @@ async def test_redirect_is_not_followed(way: Way, http_status: int) -> None:
 
 
 @pytest.mark.parametrize("http_status", [304, 403])
-async def test_other_client_error_is_for_an_operator_and_no_rejection(way: Way, http_status: int) -> None:
+async def test_other_client_error_needs_an_operator_and_is_no_rejection(way: Way, http_status: int) -> None:
     page = HTML.but(status=http_status, body=b"" if http_status == 304 else None)
     reported = await way.refused(answers(lambda _: page), alarm("UPSTREAM_HTTP_ERROR"))
     assert reported.metadata["http_status"] == str(http_status)
 
 
 @pytest.mark.parametrize("body", [HTML, CLAIMS_SUCCESS])
-async def test_unsigned_200_is_no_success(way: Way, body: Answer) -> None:
+async def test_unsigned_200_is_not_a_success(way: Way, body: Answer) -> None:
     await way.refused(answers(lambda _: body), way.doubt("RESPONSE_UNSIGNED"))
 
 
-async def test_unsigned_success_code_is_told_as_a_claim(way: Way) -> None:
+async def test_unsigned_success_code_is_reported_as_unverified(way: Way) -> None:
     script = answers(lambda _: claiming(way, "SUCCESS", "S"))
     reported = await way.refused(script, way.doubt("RESPONSE_UNSIGNED"))
     assert reported.metadata["unverified_result_code"] == "SUCCESS"
@@ -56,7 +56,7 @@ async def test_unsigned_success_code_is_told_as_a_claim(way: Way) -> None:
 
 
 @pytest.mark.parametrize("code", ["USER_NOT_EXIST"])
-async def test_unsigned_failure_is_no_rejection(way: Way, code: str) -> None:
+async def test_unsigned_failure_is_not_a_rejection(way: Way, code: str) -> None:
     reported = await way.refused(answers(lambda _: claiming(way, code)), way.doubt("RESPONSE_UNSIGNED"))
     assert reported.metadata["unverified_result_code"] == code
 
@@ -68,7 +68,7 @@ async def test_unsigned_failure_is_no_rejection(way: Way, code: str) -> None:
         ("INVALID_SIGNATURE", 401),
     ],
 )
-async def test_unsigned_claim_of_a_set_up_fault_is_for_an_operator_whatever_the_http_status(
+async def test_unsigned_configuration_fault_needs_an_operator_with_any_http_status(
     way: Way, code: str, http_status: int
 ) -> None:
     script = answers(lambda _: claiming(way, code).but(status=http_status))
@@ -77,7 +77,7 @@ async def test_unsigned_claim_of_a_set_up_fault_is_for_an_operator_whatever_the_
 
 
 @pytest.mark.parametrize("code", ["代碼"])
-async def test_unsigned_claim_that_is_no_code_is_not_told(way: Way, code: str) -> None:
+async def test_invalid_unsigned_code_is_not_reported(way: Way, code: str) -> None:
     reported = await way.refused(answers(lambda _: claiming(way, code)), way.doubt("RESPONSE_UNSIGNED"))
     assert "unverified_result_code" not in reported.metadata
 
@@ -99,13 +99,13 @@ async def test_retry_after_is_honoured(
 
 
 def doubt_of(way: Way, http_status: int) -> Expected:
-    """Expect what such an HTTP status means."""
+    """Return the expected outcome of an HTTP status."""
     if http_status == 429:
         return way.doubt("WALLET_RATE_LIMITED", code=StatusCode.RESOURCE_EXHAUSTED)
     return way.doubt("UPSTREAM_HTTP_ERROR")
 
 
-async def test_cookie_of_one_answer_is_not_sent_with_the_next_request(sync: Way) -> None:
+async def test_cookie_of_a_response_is_not_sent_with_the_next_request(sync: Way) -> None:
     def answer(request: Request) -> Answer:
         return sync.wallet.right(request).setting("Set-Cookie", "session=1; Path=/")
 

@@ -1,4 +1,4 @@
-"""Too much at once: what is refused is told so at once and was not sent."""
+"""Calls beyond a limit are refused immediately, with a reason, and are not sent."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ QUOTA_EXCEEDED = not_sent(StatusCode.RESOURCE_EXHAUSTED, "CALLER_QUOTA_EXCEEDED"
 
 @dataclass
 class Held:
-    """A call that AlipayHK holds back until it is let go."""
+    """A call that AlipayHK does not answer before the test releases it."""
 
     calling: asyncio.Task[Any]
     until: asyncio.Event
 
     async def let_go(self) -> Any:
-        """Let AlipayHK answer; return what the call ended with."""
+        """Let AlipayHK respond; return the call's result."""
         self.until.set()
         return await self.calling
 
@@ -41,7 +41,7 @@ class Held:
 async def held(
     channel: grpc.aio.Channel, api: Api, upstream: Upstream, wallet: Wallet
 ) -> AsyncIterator[Held]:
-    """Have one call under way."""
+    """Keep one call in progress at AlipayHK during the block."""
     until = asyncio.Event()
 
     async def script(request: Request, peer: Peer) -> None:
@@ -58,7 +58,9 @@ async def held(
         await asyncio.wait({calling})
 
 
-async def test_call_beyond_max_in_flight_is_overload(run: Run, upstream: Upstream, wallet: Wallet) -> None:
+async def test_call_beyond_max_in_flight_is_refused_as_overload(
+    run: Run, upstream: Upstream, wallet: Wallet
+) -> None:
     async with run({"MAX_IN_FLIGHT": "1"}) as gateway:
         async with held(gateway.channel, SYNC, upstream, wallet) as first:
             for other in APIS:
@@ -69,7 +71,7 @@ async def test_call_beyond_max_in_flight_is_overload(run: Run, upstream: Upstrea
             await caller.accepted(gateway.channel, other, other.request())
 
 
-async def test_attempt_whose_caller_is_gone_still_counts(
+async def test_attempt_counts_after_its_caller_disconnected(
     run: Run, upstream: Upstream, wallet: Wallet
 ) -> None:
     async with (

@@ -1,4 +1,4 @@
-"""Marked identity values, in every field and through every kind of end, turn up nowhere."""
+"""Marked identity values in every field never appear in logs, metrics or statuses, whatever the outcome."""
 
 from __future__ import annotations
 
@@ -44,21 +44,21 @@ ECHO: Final = " ".join(MARKS.values())
 
 
 def marked(api: Api, **changes: Any) -> Any:
-    """Return a request with a mark in every field."""
+    """Return a request with a marked value in every field."""
     names = {field.name for field in api.request().DESCRIPTOR.fields}
     members = {name: text for name, text in MARKS.items() if name in names}
     return api.request(**({"request_id": new_id()} | members | changes))
 
 
 def marked_form() -> Any:
-    """Return a request with marks in a form."""
+    """Return a request with marked values in a form."""
     form = pb.TemplateForm(form_code=MARKS["form"], form_values={MARKS["code"]: MARKS["value"]})
     return marked(BIND, account_id=None, template_form=form)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def watched(run: Run) -> AsyncIterator[Gateway]:
-    """Return a gateway that logs as much as it can."""
+    """Return a gateway that logs at level debug."""
     async with run({"LOG_LEVEL": "debug"}) as gateway:
         yield gateway
 
@@ -69,12 +69,12 @@ PAGE: Final = Answer(502, (("Content-Type", "text/html"), ("X-Echo", "marked-zq4
 
 
 def whatever_comes(data: bytes) -> Callable[[Wallet], Script]:
-    """Write these bytes, and close."""
+    """Return a factory of a script that sends these bytes and closes the connection."""
     return lambda _: sends(data, then=closes)
 
 
 def fixed(answer: Answer) -> Callable[[Wallet], Script]:
-    """Give this answer to every request."""
+    """Return a factory of a script that sends this response to every request."""
     return lambda _: answers(lambda _: answer)
 
 
@@ -94,14 +94,14 @@ ENDS: Final[dict[str, Callable[[Wallet], Script]]] = {
 
 
 def texts_of(answer: Reported) -> list[str]:
-    """Return every text of a status, but AlipayHK's own message and the request id."""
+    """Return every text of a status, except AlipayHK's own message and the request id."""
     metadata = {name: text for name, text in answer.metadata.items() if name != "result_message"}
     trailers = [str(value) for name, value in answer.trailers.items() if name != caller.DETAILS]
     return [answer.message, *metadata.values(), *map(str, caller.violations_of(answer)), *trailers]
 
 
 async def clean(gateway: Gateway) -> None:
-    """Check that no mark is in any log line or metric."""
+    """Check that no log line and no metric contains a marked value."""
     _, text = await get(gateway.admin, "/metrics")
     lines = [*gateway.out, *gateway.err, *text.splitlines()]
     assert [line for line in lines if any(mark in line for mark in FRAGMENTS)] == []
@@ -109,7 +109,7 @@ async def clean(gateway: Gateway) -> None:
 
 @pytest.mark.parametrize("kind", ENDS)
 @pytest.mark.parametrize("api", APIS, ids=str)
-async def test_mark_is_found_nowhere(
+async def test_marked_values_never_appear(
     watched: Gateway, upstream: Upstream, wallet: Wallet, api: Api, kind: str
 ) -> None:
     upstream.script = ENDS[kind](wallet)
@@ -123,7 +123,9 @@ async def test_mark_is_found_nowhere(
     await clean(watched)
 
 
-async def test_mark_in_an_invalid_request_is_found_nowhere(watched: Gateway, upstream: Upstream) -> None:
+async def test_marked_values_of_an_invalid_request_never_appear(
+    watched: Gateway, upstream: Upstream
+) -> None:
     control = {name: f"{text}\n" * 40 for name, text in MARKS.items()}
     bad: list[tuple[Api, Any]] = [
         (SYNC, SYNC.request(**{n: control[n] for n in ("user_id", "binding_target")})),
@@ -145,7 +147,7 @@ async def test_mark_in_an_invalid_request_is_found_nowhere(watched: Gateway, ups
     await clean(watched)
 
 
-async def test_mark_in_an_unknown_method_or_metadata_is_found_nowhere(watched: Gateway) -> None:
+async def test_marked_values_in_an_unknown_method_or_metadata_never_appear(watched: Gateway) -> None:
     for path in ("/marked-zq47/x", "/alipayhk.linkage.v1.LinkageService/marked-zq47"):
         method: Any = watched.channel.unary_unary(path)
         with pytest.raises(grpc.aio.AioRpcError):

@@ -1,4 +1,4 @@
-"""Signed answers: what AlipayHK's result means, whatever the HTTP status."""
+"""Signed responses: the outcome depends on AlipayHK's result and not on the HTTP status."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def test_signed_success_is_ok(way: Way) -> None:
 
 
 @pytest.mark.parametrize("code", REJECTIONS)
-async def test_signed_failure_is_final_and_its_code_says_what_for(way: Way, code: str) -> None:
+async def test_signed_failure_is_final_and_mapped_by_its_code(way: Way, code: str) -> None:
     reported = await way.refused(way.wallet.says(result("F", code, "the reason")), REJECTIONS[code])
     assert reported.metadata.get("result_code", "") == code
     assert reported.metadata["result_status"] == "F"
@@ -74,30 +74,30 @@ async def test_signed_traffic_limit_is_not_final(way: Way, status: str) -> None:
 
 
 @pytest.mark.parametrize("http_status", [302, 500])
-async def test_verified_success_counts_under_any_http_status(way: Way, http_status: int) -> None:
+async def test_verified_success_is_accepted_with_any_http_status(way: Way, http_status: int) -> None:
     await way.accepted(way.wallet.says(status=http_status))
 
 
 @pytest.mark.parametrize("http_status", [429])
-async def test_verified_failure_counts_under_any_http_status(way: Way, http_status: int) -> None:
+async def test_verified_failure_is_final_with_any_http_status(way: Way, http_status: int) -> None:
     script = way.wallet.says(result("F", "USER_NOT_EXIST"), status=http_status)
     reported = await way.refused(script, rejected(StatusCode.NOT_FOUND))
     assert reported.metadata["http_status"] == str(http_status)
 
 
-async def test_long_result_message_is_cut_at_256_characters(way: Way) -> None:
+async def test_long_result_message_is_truncated_to_256_characters(way: Way) -> None:
     script = way.wallet.says(result("F", "PROCESS_FAIL", "長" * 300))
     reported = await way.refused(script, rejected(StatusCode.FAILED_PRECONDITION, "never"))
     assert reported.metadata["result_message"] == "長" * 256
 
 
-async def test_every_detail_at_its_longest_still_fits(way: Way) -> None:
+async def test_longest_details_fit_in_the_limit(way: Way) -> None:
     request = way.api.request(request_id="x" * (64 if way.api.name == "BindAccount" else 128))
     script = way.wallet.says(result("長" * 9_999, "碼" * 9_999, "𠮷" * 9_999))
     await way.refused(script, way.doubt("WALLET_RESULT_UNKNOWN"), request)
 
 
-async def test_tracer_id_is_told_beside_an_error(way: Way) -> None:
+async def test_tracer_id_is_reported_with_an_error(way: Way) -> None:
     def answer(request: Request) -> Answer:
         return way.wallet.right(request, result("F", "USER_NOT_EXIST")).setting("Tracer-Id", "tracer-0815")
 

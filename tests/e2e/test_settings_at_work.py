@@ -1,4 +1,4 @@
-"""Settings that change what goes over the wire, each seen at AlipayHK's end."""
+"""Settings that change the requests or how responses are read, each tested with AlipayHK's side."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.e2e.upstream import Answer, Request, Upstream, answers, listening
 from tests.e2e.wallet import Wallet, head_of, result
 
 
-async def test_two_products_have_hosts_client_ids_and_keys_of_their_own(
+async def test_two_products_have_their_own_hosts_client_ids_and_keys(
     run: Run, upstream: Upstream, wallet: Wallet, material: Material
 ) -> None:
     bills = Wallet(material.theirs.key, material.ours_for_bills.key.public_key(), client_id="BILLS-4711")
@@ -61,13 +61,13 @@ async def test_function_version_and_key_version_are_settings(
 
 @asynccontextmanager
 async def rotating(run: Run, material: Material) -> AsyncIterator[Gateway]:
-    """Run a gateway that knows two of AlipayHK's keys."""
+    """Run a gateway with two public keys of AlipayHK."""
     files = f"1={material.theirs.public_file},10={material.theirs_next.public_file}"
     async with run({"PUBLIC_KEY_FILES": files}) as gateway:
         yield gateway
 
 
-async def test_answers_may_be_signed_with_either_key_while_it_is_rotated(
+async def test_both_public_keys_are_accepted_during_rotation(
     run: Run, upstream: Upstream, wallet: Wallet, material: Material
 ) -> None:
     newer = wallet.but(key=material.theirs_next.key, key_version="10")
@@ -81,7 +81,7 @@ async def test_answers_may_be_signed_with_either_key_while_it_is_rotated(
 
 
 async def _versions(way: Way, newer: Wallet) -> None:
-    """A header that names no version means the newest; one that names the other key's is wrong."""
+    """Check that a header without a version uses the newest key, and that a wrong version is refused."""
 
     def unnamed(request: Request) -> Answer:
         answer = newer.signed(request)
@@ -100,7 +100,7 @@ async def test_response_time_window_is_a_setting(
     run: Run, upstream: Upstream, wallet: Wallet, age_s: int, passes: bool
 ) -> None:
     async with run({"RESPONSE_TIME_WINDOW_S": "2"}) as gateway:
-        for api in (BIND, SYNC):  # in this order: an answer outside the window stops BindAccount
+        for api in (BIND, SYNC):  # in this order: a response outside the window stops BindAccount
             way = Way(api, gateway, upstream, wallet, promised=api is SYNC)
             upstream.requests.clear()
             script = answers(lambda request: wallet.signed(request, time=shifted(seconds=-age_s)))
@@ -138,7 +138,7 @@ async def test_result_codes_file_adds_rows_for_one_rpc(
 
 @dataclass
 class Proxy:
-    """An egress proxy that knows CONNECT, and what it was asked."""
+    """An egress proxy for CONNECT, with the heads of the requests that it received."""
 
     asked: list[bytes] = field(default_factory=list)
     refuses: bool = False
@@ -172,7 +172,7 @@ async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> Non
 async def proxied(
     run: Run, material: Material, wallet: Wallet
 ) -> AsyncIterator[tuple[Proxy, Upstream, Gateway]]:
-    """Run a gateway that reaches AlipayHK, over TLS, through a proxy alone."""
+    """Run a gateway that connects to AlipayHK over TLS and through a proxy."""
     proxy = Proxy()
     server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
     proxy.port = server.sockets[0].getsockname()[1]
@@ -189,7 +189,9 @@ async def proxied(
     server.close()
 
 
-async def test_egress_proxy_is_used_and_sees_nothing(run: Run, material: Material, wallet: Wallet) -> None:
+async def test_egress_proxy_is_used_and_sees_no_content(
+    run: Run, material: Material, wallet: Wallet
+) -> None:
     async with proxied(run, material, wallet) as (proxy, secure, gateway):
         await Way(SYNC, gateway, secure, wallet, promised=True).accepted()
         (asked,) = proxy.asked

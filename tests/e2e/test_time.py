@@ -1,4 +1,4 @@
-"""Deadlines: the caller's, the gateway's own and an attempt's; and callers who do not wait for the end."""
+"""Deadlines of callers, of the gateway and of attempts; and callers that leave before the result."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ TOO_SHORT = not_sent(StatusCode.DEADLINE_EXCEEDED, "DEADLINE_TOO_SHORT")
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def hurried(run: Run) -> AsyncIterator[Gateway]:
-    """Return a gateway that gives a call 0.5 s, and 1 s at most, though an attempt could have 4."""
+    """Return a gateway with a default deadline of 0.5 s and a maximum of 1 s; an attempt may take 4 s."""
     async with run({"DEFAULT_DEADLINE_S": "0.5", "DEADLINE_MAX_S": "1"}) as gateway:
         yield gateway
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def impatient(run: Run) -> AsyncIterator[Gateway]:
-    """Return a gateway that gives an attempt 1 s."""
+    """Return a gateway with a timeout of 1 s for an attempt."""
     async with run({"UPSTREAM_TIMEOUT_S": "1"}) as gateway:
         yield gateway
 
 
 async def timed_out(way: Way, gateway: Gateway, *, timeout_s: float | None) -> float:
-    """Call an AlipayHK that hangs until the caller's time is up; return how long that took."""
+    """Call while AlipayHK hangs, until the deadline expires; return the duration in seconds."""
     began = time.monotonic()
     expected = doubt("UPSTREAM_TIMEOUT", promised=way.promised, code=StatusCode.DEADLINE_EXCEEDED)
     way.upstream.script = hangs
@@ -47,12 +47,12 @@ async def timed_out(way: Way, gateway: Gateway, *, timeout_s: float | None) -> f
     return took_s
 
 
-async def test_hang_is_told_a_little_before_the_callers_deadline_with_all_details(way: Way) -> None:
+async def test_timeout_is_reported_with_details_before_the_callers_deadline(way: Way) -> None:
     assert 0.2 < await timed_out(way, way.gateway, timeout_s=0.4) < 0.4
 
 
-async def test_attempt_has_its_own_time(either: Way, impatient: Gateway) -> None:
-    """It is over before the caller's; a request that may be sent again is, in what is left."""
+async def test_attempt_has_its_own_timeout(either: Way, impatient: Gateway) -> None:
+    """It expires before the caller's deadline; an idempotent request is resent in the remaining time."""
     either.upstream.script, request = hangs, either.api.request()
     expected = doubt("UPSTREAM_TIMEOUT", promised=either.promised, code=StatusCode.DEADLINE_EXCEEDED)
     began = time.monotonic()
@@ -68,23 +68,25 @@ async def test_call_without_a_deadline_gets_the_default_one(either: Way, hurried
     assert 0.4 < await timed_out(either, hurried, timeout_s=None) < 0.95
 
 
-async def test_call_gets_no_more_than_the_most(either: Way, hurried: Gateway) -> None:
+async def test_long_deadline_is_cut_to_the_maximum(either: Way, hurried: Gateway) -> None:
     assert 0.9 < await timed_out(either, hurried, timeout_s=60) < 3.5
 
 
 @pytest.mark.parametrize("timeout_s", [0.03, 0.09])
-async def test_too_little_time_is_told_at_once_and_nothing_is_sent(way: Way, timeout_s: float) -> None:
+async def test_too_short_deadline_is_refused_immediately_and_nothing_is_sent(
+    way: Way, timeout_s: float
+) -> None:
     for _ in range(5):
         request = way.api.request()
         reported = await caller.call(way.gateway.channel, way.api, request, timeout_s=timeout_s)
-        if reported.trailers:  # else the deadline passed on the way, and the status is gRPC's own
+        if reported.trailers:  # without them the deadline expired in transit
             break
     caller.check(reported, TOO_SHORT, request)
     assert way.upstream.requests == []
 
 
 def held(way: Way, until: asyncio.Event) -> Script:
-    """Answer rightly, but not before the event."""
+    """Return a script that waits for the event and then responds correctly."""
 
     async def script(request: Request, peer: Peer) -> None:
         await until.wait()
@@ -93,7 +95,7 @@ def held(way: Way, until: asyncio.Event) -> Script:
     return script
 
 
-async def test_caller_who_cancels_does_not_abandon_half_a_send(way: Way) -> None:
+async def test_cancelled_call_does_not_abort_its_attempt(way: Way) -> None:
     until, request = asyncio.Event(), way.api.request()
     way.upstream.script = held(way, until)
     calling = asyncio.create_task(caller.call(way.gateway.channel, way.api, request))
@@ -106,7 +108,7 @@ async def test_caller_who_cancels_does_not_abandon_half_a_send(way: Way) -> None
     way.check_sent(request)
 
 
-async def test_caller_whose_time_is_up_does_not_abandon_half_a_send(way: Way) -> None:
+async def test_expired_deadline_does_not_abort_the_attempt(way: Way) -> None:
     until, request = asyncio.Event(), way.api.request()
     way.upstream.script = held(way, until)
     expected = way.doubt("UPSTREAM_TIMEOUT", code=StatusCode.DEADLINE_EXCEEDED)
@@ -118,7 +120,7 @@ async def test_caller_whose_time_is_up_does_not_abandon_half_a_send(way: Way) ->
     way.check_sent(request)
 
 
-async def test_caller_whose_channel_breaks_does_not_abandon_half_a_send(either: Way) -> None:
+async def test_broken_channel_does_not_abort_the_attempt(either: Way) -> None:
     until, request = asyncio.Event(), either.api.request()
     either.upstream.script = held(either, until)
     async with grpc.aio.insecure_channel(either.gateway.address) as channel:

@@ -1,4 +1,4 @@
-"""No connection to AlipayHK: nothing was sent, and nothing that was sent can be read as HTTP."""
+"""If the gateway cannot connect to AlipayHK or trust its certificate, it sends nothing and reports that."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from tests.e2e.wallet import Wallet
 from tests.ports import free_port
 
 TRYING_S = 0.7
-"""How long calls keep trying to connect."""
+"""The deadline of calls that retry to connect, in seconds."""
 UNREACHABLE = not_sent(StatusCode.UNAVAILABLE, "UPSTREAM_UNREACHABLE")
 TLS_INVALID = not_sent(StatusCode.UNAVAILABLE, "UPSTREAM_TLS_INVALID", "operator")
 
 
 @dataclass
 class Silent:
-    """A listener that reads whatever comes and says nothing."""
+    """A listener that reads everything and never responds."""
 
     port: int = 0
     data: list[bytes] = field(default_factory=list)
@@ -37,7 +37,7 @@ class Silent:
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Read to the end."""
+        """Read until the connection is closed."""
         try:
             while data := await reader.read(4096):
                 self.data.append(data)
@@ -51,7 +51,7 @@ class Silent:
 
 @asynccontextmanager
 async def silent() -> AsyncIterator[Silent]:
-    """Listen so."""
+    """Run such a listener."""
     listener = Silent()
     server = await asyncio.start_server(listener.serve, "127.0.0.1", 0)
     listener.port = server.sockets[0].getsockname()[1]
@@ -62,11 +62,11 @@ async def silent() -> AsyncIterator[Silent]:
 
 
 async def unreachable(gateway: Gateway, api: Api, *, timeout_s: float = TRYING_S) -> Reported:
-    """Call where no connection comes about; the gateway tries as long as its caller waits."""
+    """Call without a reachable upstream; the gateway retries until the caller's deadline."""
     return await caller.refused(gateway.channel, api, api.request(), UNREACHABLE, timeout_s=timeout_s)
 
 
-async def test_host_that_is_not_there_is_unreachable(run_all: RunAll, upstream: Upstream) -> None:
+async def test_unknown_or_refusing_host_is_unreachable(run_all: RunAll, upstream: Upstream) -> None:
     urls = {
         "no such name": "https://alipay.invalid",
         "refused": f"https://127.0.0.1:{free_port()}",
@@ -79,7 +79,7 @@ async def test_host_that_is_not_there_is_unreachable(run_all: RunAll, upstream: 
     assert upstream.requests == []
 
 
-async def test_caller_gone_before_the_connection_is_up_leaves_nothing_behind(run: Run) -> None:
+async def test_call_cancelled_while_connecting_closes_its_connection(run: Run) -> None:
     async with silent() as listener, run({"BASE_URL": f"https://127.0.0.1:{listener.port}"}) as gateway:
         calling = asyncio.create_task(caller.call(gateway.channel, SYNC, SYNC.request()))
         await listener.came.wait()
@@ -89,7 +89,7 @@ async def test_caller_gone_before_the_connection_is_up_leaves_nothing_behind(run
         await gateway.logged(lambda record: record["event"] == "call" and record["code"] == "CANCELLED")
 
 
-async def test_connecting_is_tried_again_while_nothing_was_sent(run: Run, wallet: Wallet) -> None:
+async def test_connecting_is_retried_while_nothing_was_sent(run: Run, wallet: Wallet) -> None:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))  # and does not listen yet
         async with run({"BASE_URL": f"http://127.0.0.1:{bound.getsockname()[1]}"}) as gateway:
@@ -103,21 +103,21 @@ async def test_connecting_is_tried_again_while_nothing_was_sent(run: Run, wallet
 
 
 def server_context(certificate: Certificate) -> ssl.SSLContext:
-    """Return what a TLS listener needs."""
+    """Return the TLS context of a listener."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate.chain_file, certificate.key_file)
     return context
 
 
 def certificate_of(material: Material, kind: str) -> Certificate:
-    """Issue a certificate that is wrong in one way, or right."""
+    """Issue a valid certificate, or one with a single fault: `kind` is "expired" or "wrong host"."""
     authority: Authority = material.upstream_ca
     host = "alipay.example" if kind == "wrong host" else "127.0.0.1"
     days = (-30.0, -1.0) if kind == "expired" else (-1.0, 30.0)
     return authority.issue(kind.replace(" ", "-"), host, days=days)
 
 
-async def test_certificate_that_is_not_valid_is_never_passed_over(
+async def test_invalid_certificate_is_never_accepted(
     run_all: RunAll, material: Material, wallet: Wallet
 ) -> None:
     ca = {"UPSTREAM_CA_FILE": str(material.upstream_ca.file)}
@@ -134,7 +134,7 @@ async def test_certificate_that_is_not_valid_is_never_passed_over(
             assert secure[kind].requests == []
 
 
-async def test_own_ca_is_not_trusted_unless_it_is_named(
+async def test_private_ca_is_trusted_only_if_configured(
     run_all: RunAll, material: Material, wallet: Wallet
 ) -> None:
     ca = {"UPSTREAM_CA_FILE": str(material.upstream_ca.file)}

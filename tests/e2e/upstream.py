@@ -1,4 +1,4 @@
-"""A hostile AlipayHK made of raw sockets: it records every byte, and answers as a test's script says."""
+"""A hostile AlipayHK on raw sockets: it records every byte and responds as the test's script says."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ PATIENCE_S: Final = 10.0
 
 @dataclass(frozen=True)
 class Request:
-    """One HTTP request, exactly as it came."""
+    """One HTTP request, exactly as received."""
 
     raw: bytes
-    """The head, up to and with the empty line."""
+    """The head, including the empty line."""
     body: bytes
 
     @cached_property
@@ -45,20 +45,20 @@ class Request:
         return value
 
     def has(self, name: str) -> bool:
-        """Whether a header is there."""
+        """Whether the request has a header."""
         return any(key.lower() == name.lower() for key, _ in self.headers)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One HTTP answer, to be bent before it is written."""
+    """One HTTP response, which a test can change before it is sent."""
 
     status: int = 200
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes = b""
 
     def but(self, *, status: int | None = None, body: bytes | None = None) -> Answer:
-        """Return this answer with another status or body."""
+        """Return this response with another status or body."""
         return replace(
             self,
             status=self.status if status is None else status,
@@ -71,29 +71,29 @@ class Answer:
         return value
 
     def setting(self, name: str, *values: str) -> Answer:
-        """Return this answer with exactly these lines of one header; without any, it is taken away."""
+        """Return this response with exactly these values of one header; no value removes the header."""
         others = tuple(line for line in self.headers if line[0].lower() != name.lower())
         return replace(self, headers=(*others, *((name, value) for value in values)))
 
     def head(self, *framing: tuple[str, str]) -> bytes:
-        """Write the head."""
+        """Return the bytes of the head."""
         lines = [f"HTTP/1.1 {self.status} Whatever"]
         lines += [f"{name}: {value}" for name, value in (*self.headers, *framing)]
         return "\r\n".join((*lines, "", "")).encode("latin-1")
 
     def wire(self) -> bytes:
-        """Write the whole answer, with its length announced."""
+        """Return the bytes of the whole response, with Content-Length."""
         return self.head(("Content-Length", str(len(self.body)))) + self.body
 
     def chunked(self) -> bytes:
-        """Write the whole answer in one chunk, without the last, empty one."""
+        """Return the bytes of the response in one chunk, without the empty last chunk."""
         head = self.head(("Transfer-Encoding", "chunked"))
         return head + f"{len(self.body):x}\r\n".encode() + self.body + b"\r\n"
 
 
 @dataclass
 class Peer:
-    """The gateway's connection, for a script to do with as it likes."""
+    """The gateway's connection, as a script uses it."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
@@ -126,22 +126,22 @@ Script = Callable[[Request, Peer], Awaitable[None]]
 
 
 async def hangs(_: Request, peer: Peer) -> None:
-    """Never answer."""
+    """Never respond."""
     await peer.gone()
 
 
 async def closes(_: Request, peer: Peer) -> None:
-    """Close without an answer."""
+    """Close the connection without a response."""
     peer.close()
 
 
 async def resets(_: Request, peer: Peer) -> None:
-    """Reset without an answer."""
+    """Reset the connection without a response."""
     peer.reset()
 
 
 def sends(data: bytes | Iterable[bytes], *, then: Script = hangs, pause_s: float = 0.0) -> Script:
-    """Write these bytes, whatever the request, and then do something else."""
+    """Return a script that sends these bytes for any request, and then runs the script `then`."""
 
     async def script(request: Request, peer: Peer) -> None:
         for part in (data,) if isinstance(data, bytes) else data:
@@ -154,7 +154,7 @@ def sends(data: bytes | Iterable[bytes], *, then: Script = hangs, pause_s: float
 
 
 def answers(make: Callable[[Request], Answer]) -> Script:
-    """Write the whole answer that `make` makes of the request."""
+    """Return a script that sends the whole response that `make` returns for the request."""
 
     async def script(request: Request, peer: Peer) -> None:
         await peer.send(make(request).wire())
@@ -164,7 +164,7 @@ def answers(make: Callable[[Request], Answer]) -> Script:
 
 @dataclass
 class Upstream:
-    """The listener. One script at a time; a test sets it before it calls."""
+    """The listener. It runs one script, which a test sets before it calls."""
 
     tls: ssl.SSLContext | None = None
     script: Script = hangs
@@ -172,7 +172,7 @@ class Upstream:
     connections: int = 0
     port: int = 0
     faults: list[BaseException] = field(default_factory=list)
-    """What went wrong in scripts, which is the test's own fault."""
+    """Exceptions of scripts: faults of the test itself."""
     _came: asyncio.Condition = field(default_factory=asyncio.Condition)
     _serving: set[asyncio.Task[None]] = field(default_factory=set)
     _answering: set[asyncio.Task[None]] = field(default_factory=set)
@@ -183,23 +183,23 @@ class Upstream:
         return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}"
 
     def reset(self, script: Script) -> None:
-        """Forget what came, and answer so from now on."""
+        """Forget the received requests, and use this script."""
         self.script = script
         self.requests.clear()
         self.connections = 0
 
     async def request_came(self, count: int = 1) -> Request:
-        """Wait for a whole request; return the last one of so many."""
+        """Wait until `count` whole requests were received; return the last of them."""
         async with asyncio.timeout(PATIENCE_S), self._came:
             await self._came.wait_for(lambda: len(self.requests) >= count)
         return self.requests[count - 1]
 
     async def let_go(self) -> None:
-        """End every connection in the middle of an answer; those that are idle may be used again."""
+        """Close every connection with an unfinished response; idle connections stay open."""
         await _cancelled(self._answering)
 
     async def close(self) -> None:
-        """End every connection."""
+        """Close every connection."""
         await _cancelled(self._serving)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -218,8 +218,8 @@ class Upstream:
                 await self.script(request, Peer(reader, writer))
                 self._answering.discard(task)
         except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            pass  # the gateway, or the end of the test, ended it
-        except Exception as error:  # noqa: BLE001  (told at the end of the test)
+            pass  # the gateway closed the connection, or the test ended
+        except Exception as error:  # noqa: BLE001  (the fixture reports it after the test)
             self.faults.append(error)
         finally:
             self._answering.discard(task)
@@ -248,7 +248,7 @@ async def _read(reader: asyncio.StreamReader) -> Request | None:
 async def listening(
     tls: ssl.SSLContext | None = None, *, bound: socket.socket | None = None
 ) -> AsyncIterator[Upstream]:
-    """Listen on a port of its own, or on a socket that is bound already."""
+    """Listen on a free port, or on a socket that is already bound."""
     upstream = Upstream(tls)
     bound = bound or socket.create_server(("127.0.0.1", 0))
     server = await asyncio.start_server(upstream.serve, sock=bound, ssl=tls)

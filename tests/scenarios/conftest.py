@@ -1,4 +1,4 @@
-"""Gateways with a ledger that outlives them, over the upstream, the keys and the callers of tests/e2e."""
+"""Gateways with a ledger that outlives them, over the upstream and the keys of tests/e2e."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ QUICK: Final = {"UPSTREAM_TIMEOUT_S": "0.5"}
 
 @pytest.fixture
 def stage(run: Run, upstream: Upstream, wallet: Wallet, tmp_path: Path) -> Stage:
-    """Return what runs a gateway on this test's own ledger, as often as the test likes."""
+    """Return a function that runs a gateway on the test's own ledger; a test may run several in turn."""
 
     @asynccontextmanager
     async def staged(more: Settings | None = None) -> AsyncIterator[Scene]:
@@ -41,7 +41,7 @@ async def kept(
     wallet: Wallet,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[Scene]:
-    """Return a gateway that the tests of one module share."""
+    """Run a gateway that the tests of one module share."""
     file = tmp_path_factory.mktemp("kept") / "ledger.db"
     async with run({**kept_in(file), **QUICK}) as gateway:
         yield Scene(gateway, listener, wallet)
@@ -54,7 +54,7 @@ async def promised(
     wallet: Wallet,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[Scene]:
-    """Return another one, which was told of AlipayHK's promise for BindAccount."""
+    """Run a second shared gateway, with BIND_ACCOUNT_IDEMPOTENT."""
     file = tmp_path_factory.mktemp("promised") / "ledger.db"
     async with run({**kept_in(file), **QUICK, "BIND_ACCOUNT_IDEMPOTENT": "true"}) as gateway:
         yield Scene(gateway, listener, wallet)
@@ -62,11 +62,11 @@ async def promised(
 
 @pytest.fixture
 def scene(kept: Scene, upstream: Upstream) -> Scene:
-    """Return that gateway over an upstream to which nothing came yet."""
+    """Return the shared gateway; its upstream has received no request yet."""
     return kept
 
 
 @pytest.fixture
 def promising(promised: Scene, upstream: Upstream) -> Scene:
-    """Return the one with the promise over an upstream to which nothing came yet."""
+    """Return the shared gateway with BIND_ACCOUNT_IDEMPOTENT; its upstream has received no request yet."""
     return promised

@@ -1,4 +1,4 @@
-"""One gateway over one upstream, and what a test does with them: call, and look at what came."""
+"""A gateway with a ledger and an upstream: calls, and checks of the requests that the upstream received."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def kept_in(file: Path) -> dict[str, str]:
 
 
 def reused(api: Api, *, had_no_effect: bool = False) -> Expected:
-    """Expect that the id was used before: for BindAccount a new one could bind twice."""
+    """Expect that the request id was used before; for BindAccount a new id could bind twice."""
     return REUSED if api is SYNC or had_no_effect else REUSED_OPERATOR
 
 
@@ -44,11 +44,11 @@ class Scene:
     wallet: Wallet
 
     async def call(self, api: Api, request: Any, *, timeout_s: float | None = caller.TIMEOUT_S) -> Any:
-        """Call; return the response, or what was told instead."""
+        """Call; return the response or the reported status."""
         return await caller.call(self.gateway.channel, api, request, timeout_s=timeout_s)
 
     async def ok(self, api: Api, request: Any, *, replayed: bool = False, **how: Any) -> Any:
-        """Call, and be given OK."""
+        """Call; check that the status is OK, and return the response."""
         answer = await self.call(api, request, **how)
         assert not isinstance(answer, Reported), answer
         assert answer.replayed is replayed
@@ -59,27 +59,27 @@ class Scene:
     async def reported(
         self, api: Api, request: Any, expected: Expected, *, replayed: bool = False, **how: Any
     ) -> Reported:
-        """Call, and be told exactly what is expected."""
+        """Call; check that the status is the expected one, and return it."""
         answer = await self.call(api, request, **how)
-        assert isinstance(answer, Reported), "an OK that should not be"
+        assert isinstance(answer, Reported), "the call returned OK"
         caller.check(answer, expected, request)
         assert (answer.metadata.get("replayed") == "true") is replayed
         return answer
 
     def sent(self, request: Any) -> int:
-        """Count what came under a request's id; each had a right signature and the same content."""
+        """Count the sent requests with this id; check that all have a valid signature and equal content."""
         came = [sent for sent in self.upstream.requests if id_of(sent) == request.request_id]
         assert len({self.wallet.business(sent) for sent in came}) <= 1
         return len(came)
 
     async def resolve(self, request: Any, outcome: str) -> Ended:
-        """End a doubt as an operator does."""
+        """Resolve an unknown outcome with the operators' command."""
         words = ("ledger", "resolve", request.request_id, f"--{outcome}", "--reason", "asked AlipayHK")
         return await command(*words, settings=self.gateway.settings)
 
 
 def in_turn(*scripts: Script) -> Script:
-    """Meet each request with the next script, and all that come later with the last one."""
+    """Return a script that runs one of these scripts for each request, and the last one for all others."""
     left = list(scripts)
 
     async def script(request: Request, peer: Peer) -> None:
@@ -90,20 +90,20 @@ def in_turn(*scripts: Script) -> Script:
 
 @dataclass
 class Held:
-    """A call that AlipayHK holds back."""
+    """A call that AlipayHK does not answer before the test releases it."""
 
     calling: asyncio.Task[Any]
     until: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def let_go(self) -> Any:
-        """Let AlipayHK answer; return what the call ended with."""
+        """Let AlipayHK respond; return the call's result."""
         self.until.set()
         return await self.calling
 
 
 @asynccontextmanager
 async def held(scene: Scene, api: Api, request: Any, **how: Any) -> AsyncIterator[Held]:
-    """Have a request at AlipayHK, which answers rightly when it is let go."""
+    """Keep a request in progress at AlipayHK during the block; it responds correctly when released."""
     until = asyncio.Event()
 
     async def script(came: Request, peer: Peer) -> None:

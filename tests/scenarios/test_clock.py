@@ -1,4 +1,4 @@
-"""A gateway whose wall clock is wrong from the start, or is set while it runs."""
+"""A gateway with a wrong wall clock, from its start or changed while it runs."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def clock(tmp_path: Path) -> WallClock:
 
 @pytest.fixture
 def at(run: Run, upstream: Upstream, wallet: Wallet, clock: WallClock, tmp_path: Path) -> At:
-    """Return what runs a gateway on this test's ledger, whose clock starts so far ahead."""
+    """Return a function that runs a gateway on the test's ledger with a clock some seconds ahead."""
 
     @asynccontextmanager
     async def started(ahead_s: float) -> AsyncIterator[Scene]:
@@ -62,7 +62,7 @@ async def metric(gateway: Gateway) -> float:
     )
 
 
-async def test_bind_account_stops_after_one_answer_outside_the_window_and_goes_on_when_the_clock_is_set(
+async def test_bind_account_stops_after_a_response_outside_the_window_until_the_clock_is_set(
     at: At, clock: WallClock
 ) -> None:
     ahead_s = -3600
@@ -74,7 +74,7 @@ async def test_bind_account_stops_after_one_answer_outside_the_window_and_goes_o
         reported = await scene.reported(BIND, second, STOPPED)
         assert abs(skew_of(reported) + ahead_s) <= 2
         assert (scene.sent(first), scene.sent(second)) == (1, 0)
-        assert (await scene.reported(BIND, first, IN_DOUBT)).info, "what is known is still reported"
+        assert (await scene.reported(BIND, first, IN_DOUBT)).info, "a known outcome is not reported"
         line = await scene.gateway.logged(lambda record: record["event"] == "clock skew")
         assert (line["level"], abs(line["clock_skew_s"] + ahead_s) <= 2) == ("warning", True)
         status, text = await get(scene.gateway.admin, "/readyz")
@@ -86,7 +86,7 @@ async def test_bind_account_stops_after_one_answer_outside_the_window_and_goes_o
         assert await get(scene.gateway.admin, "/readyz") == (200, "ok\n")
 
 
-async def test_clock_a_month_ahead_forgets_no_outcome(at: At) -> None:
+async def test_clock_a_month_ahead_drops_no_outcome(at: At) -> None:
     request = apart(BIND)
     async with at(0) as scene:
         await scene.ok(BIND, request)
@@ -98,21 +98,23 @@ async def test_clock_a_month_ahead_forgets_no_outcome(at: At) -> None:
         assert scene.sent(request) == 1
 
 
-async def test_old_outcome_is_dropped_once_alipayhk_has_told_the_time(at: At, tmp_path: Path) -> None:
+async def test_old_outcome_is_dropped_only_after_a_response_of_alipayhk_confirms_the_time(
+    at: At, tmp_path: Path
+) -> None:
     request = apart(BIND)
     async with at(0) as scene:
         await scene.ok(BIND, request)
     with closing(sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)) as connection:
         connection.execute("UPDATE request SET updated_ms = updated_ms - ?", (MONTH_S * 1000,))
         connection.execute("DELETE FROM clock_mark")
-        # As a gateway would have noted it a month ago.
+        # The row that a gateway would have written a month ago.
         connection.execute("INSERT INTO clock_mark SELECT max(updated_ms), token FROM request")
     async with at(0) as scene:
         await asyncio.sleep(2)
         await scene.ok(BIND, request, replayed=True)
         await scene.ok(SYNC, apart(SYNC))
         async with asyncio.timeout(PATIENCE_S):
-            while await is_known(scene, request):  # noqa: ASYNC110  (nothing tells of it)
+            while await is_known(scene, request):  # noqa: ASYNC110  (no event reports it)
                 await asyncio.sleep(0.2)
 
 

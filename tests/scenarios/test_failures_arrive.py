@@ -1,4 +1,4 @@
-"""Failures that the gateway re-sends reach callers with details, also under gRPC's own retry policy."""
+"""Callers get details of failures after which the gateway resends, also with gRPC's own retry policy."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from tests.scenarios.scene import kept_in
 ATTEMPTS_MAX: Final = 5
 DEADLINES_S: Final = (2, 5)
 AT_ONCE: Final = 4
-"""Few calls at once, so that neither the breaker nor the retry budget ends what is measured here."""
+"""Few concurrent calls, so that neither the breaker nor the retry budget refuses any of them."""
 PAGE: Final = Answer(503, (("Content-Type", "text/html"),), b"<html></html>")
 HTTP_ERROR: Final = doubt("UPSTREAM_HTTP_ERROR", promised=True)
 CUT: Final = Answer(200, (), b"{").head(("Content-Length", "99")) + b"{"
@@ -45,7 +45,7 @@ TIMED_OUT: Final = doubt("UPSTREAM_TIMEOUT", promised=True, code=StatusCode.DEAD
 
 
 def failures(wallet: Wallet) -> Mapping[str, tuple[Script, Expected]]:
-    """Return every failure that the gateway re-sends, and what its caller must get."""
+    """Return every failure after which the gateway resends, and the status that its caller must get."""
     return {
         "HTTP 503": (answers(lambda _: PAGE), HTTP_ERROR),
         "UNKNOWN_EXCEPTION": (
@@ -62,7 +62,7 @@ def failures(wallet: Wallet) -> Mapping[str, tuple[Script, Expected]]:
 
 @asynccontextmanager
 async def retrying(address: str) -> AsyncIterator[grpc.aio.Channel]:
-    """Open a channel with the options of this project's client, gRPC's retry policy among them."""
+    """Open a channel with the options of this project's client, which include gRPC's retry policy."""
     options = (*channel_options(None, retries=True), ("grpc.use_local_subchannel_pool", 1))
     async with grpc.aio.insecure_channel(address, options=options) as channel:
         yield channel
@@ -84,7 +84,7 @@ async def test_each_failure_arrives_with_code_reason_and_outcome(
             reported = await caller.call(channel, SYNC, request, timeout_s=deadline_s)
         assert isinstance(reported, Reported)
         assert reported.status.details, (name, deadline_s, "a status without details")
-        # On a busy machine the last attempt of a short call may have had too little time for its answer.
+        # On a busy machine the last attempt of a call with a short deadline may time out.
         slow = deadline_s == min(DEADLINES_S) and reported.info.reason == "UPSTREAM_TIMEOUT"
         caller.check(reported, TIMED_OUT if slow else expected, request)
         sent = [sent for sent in upstream.requests if id_of(sent) == request.request_id]

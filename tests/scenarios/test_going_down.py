@@ -1,4 +1,4 @@
-"""SIGTERM with a ledger: what was sent is finished, recorded, and known to the next gateway."""
+"""SIGTERM with a ledger: sent requests are finished and recorded, and the next gateway knows them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.scenarios.conftest import Stage
 from tests.scenarios.scene import IN_DOUBT
 
 
-async def test_send_that_nobody_answers_is_in_doubt_to_the_next(stage: Stage) -> None:
+async def test_request_without_a_response_is_in_doubt_for_the_next_gateway(stage: Stage) -> None:
     request = apart(BIND)
     async with stage() as scene:
         scene.upstream.script = hangs
@@ -32,7 +32,7 @@ async def test_send_that_nobody_answers_is_in_doubt_to_the_next(stage: Stage) ->
         assert scene.sent(request) == 1
 
 
-async def test_many_detached_sends_are_all_recorded(stage: Stage) -> None:
+async def test_attempts_of_disconnected_callers_are_all_recorded(stage: Stage) -> None:
     requests = [(api, apart(api)) for api in APIS for _ in range(20)]
     until = asyncio.Event()
     async with stage({"UPSTREAM_TIMEOUT_S": "4"}) as scene:

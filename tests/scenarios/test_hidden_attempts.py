@@ -1,4 +1,4 @@
-"""A client that tries again by itself shows its caller the last status only; what came before may stand."""
+"""A client that retries shows its caller only the last status, but an earlier attempt may have effect."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ RETRY_POLICY: Final = {
 
 
 def unknown(expected: Expected) -> Expected:
-    """Expect the same with an outcome that nobody knows."""
+    """Expect the same status with an unknown outcome."""
     return Expected(expected.code, expected.reason, "unknown", expected.retry, expected.pushback_ms)
 
 
 async def call(
     channel: grpc.aio.Channel, api: Api, request: Any, metadata: Metadata = (), timeout_s: float = 8.0
 ) -> Reported:
-    """Call with metadata, and be told of a failure."""
+    """Call with metadata; return the reported failure."""
     method: Any = channel.unary_unary(api.path, response_deserializer=api.response.FromString)
     with pytest.raises(grpc.aio.AioRpcError) as failed:
         await method(request.SerializeToString(), timeout=timeout_s, metadata=metadata)
@@ -60,21 +60,19 @@ async def call(
 
 @asynccontextmanager
 async def retrying(address: str) -> AsyncIterator[grpc.aio.Channel]:
-    """Open a channel that tries once more by itself."""
+    """Open a channel that retries once."""
     options = [("grpc.service_config", json.dumps(RETRY_POLICY)), ("grpc.enable_retries", 1)]
     async with grpc.aio.insecure_channel(address, options=options) as channel:
         yield channel
 
 
 async def calls_logged(scene: Scene, request: Any, count: int) -> None:
-    """Wait until the gateway has logged so many calls for a request."""
+    """Wait until the gateway has logged this number of calls for a request."""
     await scene.gateway.logged(lambda _: len(scene.gateway.call_records(request.request_id)) == count)
 
 
 @pytest.mark.parametrize("api", APIS, ids=lambda api: api.name)
-async def test_a_clients_own_retry_is_not_told_that_nothing_was_sent(
-    stage: Stage, tmp_path: Path, api: Api
-) -> None:
+async def test_retry_by_a_client_does_not_report_not_sent(stage: Stage, tmp_path: Path, api: Api) -> None:
     async with stage() as scene, retrying(scene.gateway.address) as channel:
         plain, retried = apart(api), apart(api)
         with removed(tmp_path / "ledger.db"):
@@ -86,7 +84,7 @@ async def test_a_clients_own_retry_is_not_told_that_nothing_was_sent(
 
 
 @pytest.mark.parametrize("api", APIS, ids=lambda api: api.name)
-async def test_a_proxys_retry_is_told_what_was_looked_up_and_no_more(stage: Stage, api: Api) -> None:
+async def test_retry_by_a_proxy_reports_not_sent_only_with_proof(stage: Stage, api: Api) -> None:
     async with stage({"BASE_URL": f"http://127.0.0.1:{free_port()}"}) as scene:
         channel = scene.gateway.channel
         for metadata in (*FIRST_TRIES, MARKED):
@@ -100,12 +98,12 @@ async def test_a_proxys_retry_is_told_what_was_looked_up_and_no_more(stage: Stag
         ):
             request = apart(api)
             answer = await call(channel, api, request, metadata, timeout_s=0.09)
-            # On a busy machine its own deadline may come first.
+            # On a busy machine gRPC's own deadline may expire first.
             if answer.status.details:
                 check(answer, expected, request)
 
 
-async def test_a_ledger_that_forgets_proves_nothing(run: Run, upstream: Upstream) -> None:
+async def test_ledger_in_memory_is_no_proof_of_not_sent(run: Run, upstream: Upstream) -> None:
     nowhere = {"LEDGER_URL": "memory:", "BASE_URL": f"http://127.0.0.1:{free_port()}"}
     async with run(nowhere) as gateway:
         for metadata in FIRST_TRIES:

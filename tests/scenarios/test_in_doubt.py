@@ -1,4 +1,4 @@
-"""A BindAccount in doubt is never sent again; the same call looks it up until a person has resolved it."""
+"""A BindAccount in doubt is never resent; the same call reports the doubt until an operator resolves it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ENDS: dict[str, tuple[Script, Expected]] = {
 
 
 async def in_doubt(scene: Scene, end: str = "reset") -> object:
-    """Send a BindAccount whose outcome nobody knows; return it."""
+    """Send a BindAccount and lose its outcome; return the request."""
     scene.upstream.script, expected = ENDS[end]
     request = BIND.request()
     reported = await scene.reported(BIND, request, expected)
@@ -42,19 +42,19 @@ async def in_doubt(scene: Scene, end: str = "reset") -> object:
 
 
 async def looked_up(scene: Scene, request: object) -> None:
-    """Check that the same call tells of the doubt, and that nothing more was sent."""
+    """Check that the same call reports the doubt and sends nothing."""
     reported = await scene.reported(BIND, request, IN_DOUBT)
     assert "attempts" not in reported.metadata
     assert scene.sent(request) == 1
 
 
 @pytest.mark.parametrize("end", ENDS)
-async def test_bind_account_is_sent_once_and_then_in_doubt(scene: Scene, end: str) -> None:
+async def test_bind_account_is_sent_once_and_stays_in_doubt(scene: Scene, end: str) -> None:
     request = await in_doubt(scene, end)
     await looked_up(scene, request)
 
 
-async def test_doubt_that_was_applied_is_ok_from_then_on(scene: Scene) -> None:
+async def test_request_resolved_as_applied_returns_ok(scene: Scene) -> None:
     request = await in_doubt(scene)
     ended = await scene.resolve(request, "applied")
     assert (ended.status, ended.err) == (0, "")
@@ -64,10 +64,10 @@ async def test_doubt_that_was_applied_is_ok_from_then_on(scene: Scene) -> None:
         assert (answer.replayed, answer.resolved_by_operator) == (True, True)
         assert not answer.HasField("need_bind")
     assert scene.sent(request) == 1
-    assert (await scene.resolve(request, "rejected")).status == 1, "it is not in doubt any more"
+    assert (await scene.resolve(request, "rejected")).status == 1, "it was resolved twice"
 
 
-async def test_doubt_that_was_rejected_is_rejected_from_then_on(scene: Scene) -> None:
+async def test_request_resolved_as_rejected_returns_the_rejection(scene: Scene) -> None:
     request = await in_doubt(scene)
     assert (await scene.resolve(request, "rejected")).status == 0
     for _ in range(2):
@@ -75,7 +75,7 @@ async def test_doubt_that_was_rejected_is_rejected_from_then_on(scene: Scene) ->
     assert scene.sent(request) == 1
 
 
-async def test_linkage_in_doubt_can_be_resolved_too(scene: Scene) -> None:
+async def test_sync_linkage_in_doubt_can_be_resolved(scene: Scene) -> None:
     scene.upstream.script, request = hangs, apart(SYNC)
     timed_out = doubt("UPSTREAM_TIMEOUT", promised=True, code=StatusCode.DEADLINE_EXCEEDED)
     await scene.reported(SYNC, request, timed_out, timeout_s=0.45)
@@ -86,7 +86,7 @@ async def test_linkage_in_doubt_can_be_resolved_too(scene: Scene) -> None:
     assert scene.sent(request) == 1
 
 
-async def test_doubts_are_listed_without_anybodys_data(scene: Scene) -> None:
+async def test_list_of_requests_in_doubt_contains_no_personal_data(scene: Scene) -> None:
     request = BIND.request()
     scene.upstream.script = resets
     await scene.call(BIND, request)
@@ -102,18 +102,18 @@ CLIENT: Final = Path(sys.executable).parent / "alipayhk-client"
 
 
 async def says_late(wallet: Wallet, request: Request, peer: Peer) -> None:
-    """Answer after the gateway has stopped waiting."""
+    """Respond after the gateway's timeout."""
     await asyncio.sleep(1.0)
     await peer.send(wallet.right(request).wire())
 
 
 async def loses(_: Wallet, request: Request, peer: Peer) -> None:
-    """Apply the request and lose the answer."""
+    """Apply the request and lose the response."""
     await resets(request, peer)
 
 
 @pytest.mark.parametrize("answers_first", [says_late, loses])
-async def test_command_typed_again_with_a_new_timestamp_binds_once_where_its_advice_is_followed(
+async def test_command_repeated_with_a_new_timestamp_binds_once_if_its_advice_is_followed(
     scene: Scene, answers_first: Callable[[Wallet, Request, Peer], Awaitable[None]]
 ) -> None:
     applied = list[str]()
@@ -140,7 +140,7 @@ async def test_command_typed_again_with_a_new_timestamp_binds_once_where_its_adv
 
 
 async def typed(scene: Scene, request_id: str) -> dict[str, Any]:
-    """Type the command as a person does; return what it wrote."""
+    """Run the client's command as a user does; return its output."""
     words = (
         "--type",
         "TELECOM",

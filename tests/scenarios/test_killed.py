@@ -1,4 +1,4 @@
-"""kill -9 at every moment, and a restart on the same ledger: nothing is lost, or sent twice blindly."""
+"""SIGKILL at every stage, then a restart on the same ledger: no outcome is lost, no account bound twice."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BUSY = not_sent(StatusCode.ABORTED, "LINKAGE_BUSY")
 async def killed_in_mid_call(
     stage: Stage, wallet: Wallet, api: Api, request: Any, more: Settings | None = None
 ) -> AsyncIterator[Scene]:
-    """Kill a gateway whose request AlipayHK has; run another one on its ledger."""
+    """Kill a gateway while its request is at AlipayHK; run another one on its ledger."""
     async with stage(more) as scene, held(scene, api, request):
         await scene.gateway.kill()
     assert scene.sent(request) == 1
@@ -37,7 +37,7 @@ async def killed_in_mid_call(
         yield scene
 
 
-async def test_linkage_that_was_sent_is_sent_again(stage: Stage, wallet: Wallet) -> None:
+async def test_sent_sync_linkage_is_resent_after_a_kill(stage: Stage, wallet: Wallet) -> None:
     request = apart(SYNC)
     async with killed_in_mid_call(stage, wallet, SYNC, request) as scene:
         await scene.ok(SYNC, request)
@@ -46,7 +46,7 @@ async def test_linkage_that_was_sent_is_sent_again(stage: Stage, wallet: Wallet)
         assert scene.sent(request) == 2
 
 
-async def test_bind_account_that_was_sent_is_in_doubt(stage: Stage, wallet: Wallet) -> None:
+async def test_sent_bind_account_is_in_doubt_after_a_kill(stage: Stage, wallet: Wallet) -> None:
     request = BIND.request()
     async with killed_in_mid_call(stage, wallet, BIND, request) as scene:
         for _ in range(2):
@@ -56,7 +56,7 @@ async def test_bind_account_that_was_sent_is_in_doubt(stage: Stage, wallet: Wall
         assert (await scene.call(BIND, request)).resolved_by_operator
 
 
-async def test_lease_that_outlasts_the_caller_is_told(stage: Stage, wallet: Wallet) -> None:
+async def test_lease_longer_than_the_callers_deadline_is_reported(stage: Stage, wallet: Wallet) -> None:
     """A lease lasts UPSTREAM_TIMEOUT_S + 1 s."""
     request, more = apart(SYNC), {"UPSTREAM_TIMEOUT_S": "4"}
     async with killed_in_mid_call(stage, wallet, SYNC, request, more) as scene:
@@ -70,8 +70,8 @@ async def test_lease_that_outlasts_the_caller_is_told(stage: Stage, wallet: Wall
         assert (scene.sent(newer), scene.sent(request)) == (1, 2)
 
 
-async def test_answer_that_was_told_is_replayed(stage: Stage) -> None:
-    """Killed as soon as the caller has its answer: it was recorded before."""
+async def test_returned_response_is_replayed_after_a_kill(stage: Stage) -> None:
+    """The gateway is killed as soon as the caller has the response, which was recorded before."""
     request = apart(BIND)
     async with stage() as scene:
         reported = await scene.ok(BIND, request)
@@ -83,8 +83,8 @@ async def test_answer_that_was_told_is_replayed(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("api", APIS, ids=str)
-async def test_request_that_never_left_is_not_sent_blindly(stage: Stage, wallet: Wallet, api: Api) -> None:
-    """Killed while connecting: the ledger cannot know that nothing had left."""
+async def test_request_claimed_before_a_kill_counts_as_sent(stage: Stage, wallet: Wallet, api: Api) -> None:
+    """The gateway is killed while it connects, so the ledger cannot know that nothing was sent."""
     request = apart(api)
     async with silent() as listener:
         async with stage({"BASE_URL": f"https://127.0.0.1:{listener.port}"}) as scene:
@@ -102,8 +102,8 @@ async def test_request_that_never_left_is_not_sent_blindly(stage: Stage, wallet:
             assert scene.sent(request) == 0
 
 
-async def test_call_that_was_refused_leaves_nothing_to_doubt(stage: Stage) -> None:
-    """No connection, told so, and killed: the claim was undone, and other content may come under the id."""
+async def test_refused_call_leaves_no_doubt_after_a_kill(stage: Stage) -> None:
+    """The call failed without a connection, and its claim was undone: the id is free for other content."""
     request = apart(BIND)
     unreachable = not_sent(StatusCode.UNAVAILABLE, "UPSTREAM_UNREACHABLE")
     async with stage({"BASE_URL": "http://127.0.0.1:1"}) as scene:
@@ -114,8 +114,10 @@ async def test_call_that_was_refused_leaves_nothing_to_doubt(stage: Stage) -> No
         await scene.ok(BIND, request)
 
 
-async def test_many_calls_at_once(stage: Stage, upstream: Upstream, wallet: Wallet, run: Run) -> None:
-    """Some had their answers and some had not; afterwards every id is known for what it is."""
+async def test_concurrent_calls_keep_their_outcomes_after_a_kill(
+    stage: Stage, upstream: Upstream, wallet: Wallet, run: Run
+) -> None:
+    """The gateway is killed after some calls have a response; the ledger knows the state of every id."""
     requests: dict[str, tuple[Api, Any]] = {}
     for number in range(60):
         api = APIS[number % 2]
@@ -130,7 +132,7 @@ async def test_many_calls_at_once(stage: Stage, upstream: Upstream, wallet: Wall
         answers = {name: await calling for name, calling in calls.items()}
     told_ok = {name for name, answer in answers.items() if hasattr(answer, "replayed")}
     async with stage() as scene:
-        # One after the other: a busy machine may refuse sixty calls at once.
+        # One after the other: on a busy machine the gateway may refuse sixty concurrent calls.
         again = [await scene.call(api, request) for api, request in requests.values()]
         for (name, (api, request)), answer in zip(requests.items(), again, strict=True):
             if name in told_ok:

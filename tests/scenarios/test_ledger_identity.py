@@ -1,4 +1,4 @@
-"""`serve` refuses a ledger that is lost, emptied or older than it was: no BindAccount is sent twice."""
+"""`serve` refuses a ledger that is lost, empty or an older copy, so that no BindAccount is sent twice."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ Settings = Mapping[str, str]
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """Return where the ledger of `stage` is."""
+    """Return the ledger file of `stage`."""
     return tmp_path / "ledger.db"
 
 
 @pytest.fixture
 def config(settings: dict[str, str], file: Path) -> dict[str, str]:
-    """Return the settings of `stage`, for commands."""
+    """Return the settings of `stage` for commands."""
     return {**settings, **kept_in(file), **LISTENS}
 
 
 async def refusal_of(config: Settings) -> str:
-    """Return the sentence with which `serve` refuses to start; `config check` must give the same."""
+    """Return the error message of `serve`; check that `config check` prints the same."""
     said = []
     for words in (("config", "check"), ("serve",)):
         ended = await command(*words, settings=config)
@@ -58,13 +58,13 @@ async def refusal_of(config: Settings) -> str:
 
 
 async def done(config: Settings, *words: str | Path) -> Ended:
-    """Run a ledger command, which must succeed."""
+    """Run a ledger command; check that it succeeds."""
     ended = await command("ledger", *words, settings=config)
     assert ended.status == 0, ended
     return ended
 
 
-# -- harms: each is done to a ledger that a gateway has used, and is given a live copy of its main file
+# -- damages to a ledger that a gateway has used; `live` is a copy of its file from a running gateway
 
 
 def live_copy(file: Path, live: Path) -> None:
@@ -84,25 +84,25 @@ def set_aside(file: Path, name: str) -> Path:
 
 
 def harmed(file: Path, live: Path, harm: Callable[[Path, Path], None]) -> None:
-    """Do a harm to what an earlier one left."""
+    """Damage the ledger file after an earlier damage."""
     file.touch()
     harm(file, Path(shutil.copy(live, file.with_name("again.db"))))
 
 
 HARMS: dict[str, tuple[Callable[[Path, Path], None], str]] = {
-    "copied while in use": (live_copy, "beside"),
-    "missing": (gone, "elsewhere"),
+    "copied while in use": (live_copy, "same directory"),
+    "missing": (gone, "another directory"),
 }
-"""What is done, and where the key is."""
+"""The damage, and where the key is."""
 
 
 @pytest.mark.parametrize("kind", HARMS)
-async def test_harmed_ledger_is_refused_and_nothing_is_sent_again(
+async def test_damaged_ledger_is_refused_and_nothing_is_resent(
     stage: Stage, config: dict[str, str], file: Path, kind: str
 ) -> None:
     harm, key = HARMS[kind]
     more = {}
-    if key == "elsewhere":
+    if key == "another directory":
         (file.parent / "keys").mkdir()
         make_key_file(file.parent / "keys" / "key", random_bytes=os.urandom)
         more = {"LEDGER_KEY_FILE": str(file.parent / "keys" / "key")}
@@ -118,7 +118,7 @@ async def test_harmed_ledger_is_refused_and_nothing_is_sent_again(
     assert str(file) in sentence
     assert "alipayhk-gateway ledger restore" in sentence
     assert bytes_of(file) == before
-    # The way out.
+    # The repair that the message names.
     await done(config | more, "restore", kept)
     async with stage(more) as scene:
         await scene.ok(BIND, request, replayed=True)
@@ -139,14 +139,14 @@ async def test_database_and_key_moved_without_the_log_after_a_kill_are_refused(
         shutil.copy(file.with_name(name), elsewhere / name)
     sentence = await refusal_of(config | kept_in(elsewhere / "ledger.db"))
     assert "was not closed cleanly and its write-ahead log" in sentence
-    # With its log it is the whole ledger.
+    # With its write-ahead log the ledger is complete.
     shutil.copy(file.with_name("ledger.db-wal"), elsewhere / "ledger.db-wal")
     async with stage(kept_in(elsewhere / "ledger.db")) as scene:
         await scene.ok(BIND, request, replayed=True)
         assert scene.sent(request) == 1
 
 
-async def test_refused_ledger_that_is_accepted_serves_again(
+async def test_refused_ledger_serves_again_after_restore(
     stage: Stage, config: dict[str, str], file: Path
 ) -> None:
     known, lost = apart(BIND), apart(BIND)
@@ -172,7 +172,7 @@ def ledger_ids(key: Path) -> list[str]:
     return list(json.loads(key.with_name(f"{key.name}.ledgers").read_bytes())["ledgers"])
 
 
-async def test_two_first_starts_at_once_share_one_ledger(
+async def test_two_concurrent_first_starts_share_one_ledger(
     settings: dict[str, str], run_all: RunAll, upstream: Upstream, wallet: Wallet, file: Path
 ) -> None:
     both = {name: {**settings, **kept_in(file), **QUICK} for name in ("one", "two")}
@@ -185,7 +185,7 @@ async def test_two_first_starts_at_once_share_one_ledger(
     assert len(ledger_ids(file.with_name("ledger.db.key"))) == 1
 
 
-async def test_first_start_with_two_workers(stage: Stage, file: Path) -> None:
+async def test_first_start_with_two_workers_creates_one_ledger(stage: Stage, file: Path) -> None:
     def more() -> dict[str, str]:
         return {"WORKERS": "2", "LISTEN": f"127.0.0.1:{free_port()}"}
 
@@ -199,7 +199,7 @@ async def test_first_start_with_two_workers(stage: Stage, file: Path) -> None:
             assert not isinstance(answer, Reported), answer
         await gateway.kill()
     async with asyncio.timeout(PATIENCE_S):
-        # Workers whose supervisor was killed stop by themselves.
+        # The workers stop after their supervisor was killed.
         while file.with_name("ledger.db-wal").exists():  # noqa: ASYNC110  (other processes)
             await asyncio.sleep(0.05)
     with closing(sqlite3.connect(f"file:{file}?immutable=1", uri=True)) as connection:
@@ -240,7 +240,7 @@ def secret(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(keys)], check=True)
 
 
-async def test_key_that_is_read_only(
+async def test_ledger_works_with_a_read_only_key(
     stage: Stage, config: dict[str, str], file: Path, secret: Path
 ) -> None:
     more = {"LEDGER_KEY_FILE": str(secret)}

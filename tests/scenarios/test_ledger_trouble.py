@@ -1,4 +1,4 @@
-"""The ledger cannot be used: nothing is sent without it, and what AlipayHK said is told all the same."""
+"""While the ledger is unavailable nothing is sent, but callers still get results that AlipayHK returned."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ HEALS_WITHIN_S = 6.0
 
 @contextmanager
 def full(file: Path) -> Iterator[None]:
-    """Fill its disk."""
+    """Fill the disk of the file during the block."""
     filler = file.with_name("filler")
     with filler.open("wb", buffering=0) as stream:
         try:
@@ -47,7 +47,7 @@ TROUBLES: dict[str, Trouble] = {
 
 
 async def refuses_before_sending(scene: Scene, trouble: Trouble, file: Path, api: Api) -> None:
-    """Call while the trouble lasts, and after it."""
+    """Check that calls are refused and not sent during the trouble, and sent after it."""
     request = apart(api)
     with trouble(file):
         await scene.reported(api, request, LEDGER_UNAVAILABLE)
@@ -58,7 +58,7 @@ async def refuses_before_sending(scene: Scene, trouble: Trouble, file: Path, api
 
 
 async def tells_what_was_said(scene: Scene, trouble: Trouble, file: Path, api: Api) -> None:
-    """Let the trouble begin while AlipayHK has the request."""
+    """Check that the caller gets AlipayHK's result if the trouble starts while a request is in progress."""
     request = apart(api)
     async with held(scene, api, request) as first:
         with trouble(file):
@@ -75,7 +75,7 @@ async def tells_what_was_said(scene: Scene, trouble: Trouble, file: Path, api: A
 
 
 async def heals(scene: Scene, api: Api, request: Any) -> Any:
-    """Call until the ledger can be used again, which it must soon."""
+    """Call until the ledger is available again; fail if that takes longer than the limit."""
     async with asyncio.timeout(HEALS_WITHIN_S):
         while isinstance(answer := await scene.call(api, request), Reported):
             check(answer, LEDGER_UNAVAILABLE, request)
@@ -84,7 +84,9 @@ async def heals(scene: Scene, api: Api, request: Any) -> Any:
 
 
 @pytest.mark.parametrize("trouble", TROUBLES)
-async def test_trouble_with_the_file(stage: Stage, tmp_path: Path, trouble: str) -> None:
+async def test_calls_are_refused_and_results_kept_during_trouble_with_the_file(
+    stage: Stage, tmp_path: Path, trouble: str
+) -> None:
     file = tmp_path / "ledger.db"
     async with stage({"UPSTREAM_TIMEOUT_S": "4"}) as scene:
         await scene.ok(APIS[0], apart(APIS[0]))
@@ -95,7 +97,7 @@ async def test_trouble_with_the_file(stage: Stage, tmp_path: Path, trouble: str)
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """Return a directory on a disk of its own that holds a megabyte."""
+    """Return a directory on its own file system of 1 MiB."""
     directory = tmp_path / "disk"
     directory.mkdir()
     mounted = subprocess.run(
@@ -108,7 +110,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 async def log_filled(scene: Scene, file: Path) -> None:
-    """Call until the write-ahead log grows: before that it needs no more of the disk."""
+    """Call until the write-ahead log grows; until then a full disk has no effect."""
     log = file.with_name(f"{file.name}-wal")
     await scene.ok(APIS[0], apart(APIS[0]))
     size = log.stat().st_size
@@ -116,7 +118,9 @@ async def log_filled(scene: Scene, file: Path) -> None:
         await scene.ok(APIS[0], apart(APIS[0]))
 
 
-async def test_disk_that_is_full(run: Run, upstream: Upstream, wallet: Wallet, small_disk: Path) -> None:
+async def test_calls_are_refused_and_results_kept_while_the_disk_is_full(
+    run: Run, upstream: Upstream, wallet: Wallet, small_disk: Path
+) -> None:
     file = small_disk / "ledger.db"
     async with run({**kept_in(file), **QUICK, "UPSTREAM_TIMEOUT_S": "4"}) as gateway:
         scene = Scene(gateway, upstream, wallet)
@@ -126,10 +130,8 @@ async def test_disk_that_is_full(run: Run, upstream: Upstream, wallet: Wallet, s
             await tells_what_was_said(scene, full, file, api)
 
 
-async def test_answer_that_could_not_be_recorded_to_the_end_is_in_doubt(
-    stage: Stage, tmp_path: Path
-) -> None:
-    """Its caller knows; the ledger holds a request that was sent, and never sends it blindly."""
+async def test_unrecorded_response_is_in_doubt_after_a_kill(stage: Stage, tmp_path: Path) -> None:
+    """The caller knows the outcome, the ledger knows only that the request was sent: it is not resent."""
     api = APIS[1]
     request = apart(api)
     async with stage() as scene, held(scene, api, request) as first:
@@ -143,7 +145,7 @@ async def test_answer_that_could_not_be_recorded_to_the_end_is_in_doubt(
 
 
 def garbage(file: Path) -> None:
-    """Write what is no database."""
+    """Write a file that is not a database."""
     file.write_bytes(b"garbage" * 999)
 
 
@@ -153,7 +155,7 @@ BROKEN: dict[str, Callable[[Path], None]] = {
 
 
 @pytest.mark.parametrize("kind", BROKEN)
-async def test_ledger_that_cannot_be_opened_is_refused_at_the_start(
+async def test_unreadable_ledger_is_refused_at_startup(
     settings: dict[str, str], tmp_path: Path, kind: str
 ) -> None:
     file = tmp_path / "ledger.db"

@@ -1,4 +1,4 @@
-"""The ledger cannot be written: operators hear of it, and the gateway stays ready."""
+"""If the ledger cannot be written, the gateway logs an error and stays ready."""
 
 from __future__ import annotations
 
@@ -14,9 +14,7 @@ from tests.scenarios.scene import LEDGER_UNAVAILABLE
 USABLE = "alipayhk_ledger_usable"
 
 
-async def test_disk_that_is_full_is_told_once_and_takes_nobody_out_of_rotation(
-    stage: Stage, tmp_path: Path
-) -> None:
+async def test_full_disk_is_logged_once_and_the_gateway_stays_ready(stage: Stage, tmp_path: Path) -> None:
     async with stage() as scene:
         gateway = scene.gateway
         assert (await metrics(gateway))[USABLE] == 1

@@ -1,4 +1,4 @@
-"""Requests for one linkage go one at a time, by their biz_time, and an older one never wins."""
+"""Requests for one linkage are sent one at a time, in the order of biz_time; older ones are refused."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ class Member:
         self.identity = f"會員-{new_id()}"
 
     def at(self, seconds: float, **changes: Any) -> Any:
-        """Return a request for it, so long after noon."""
+        """Return a request for this linkage with a biz_time in seconds after noon."""
         moment = at(NOON + int(seconds), round(seconds % 1 * 1e9))
         return SYNC.request(external_identity_value=self.identity, biz_time=moment, **changes)
 
 
 @pytest.fixture
 def member() -> Member:
-    """Return a linkage that nobody has changed yet."""
+    """Return a linkage without earlier requests."""
     return Member()
 
 
-async def test_older_than_what_was_applied_is_stale(scene: Scene, member: Member) -> None:
+async def test_request_older_than_the_applied_one_is_stale(scene: Scene, member: Member) -> None:
     await scene.ok(SYNC, member.at(10))
     for seconds in (9, 9.999, -1_000):
         older = member.at(seconds)
@@ -45,15 +45,15 @@ async def test_older_than_what_was_applied_is_stale(scene: Scene, member: Member
     await scene.ok(SYNC, member.at(10.001))
 
 
-async def test_equal_time_with_other_content_is_a_tie(scene: Scene, member: Member) -> None:
+async def test_request_with_equal_biz_time_and_other_content_is_a_tie(scene: Scene, member: Member) -> None:
     await scene.ok(SYNC, member.at(10))
     other = member.at(10, external_binding_id="another")
     await scene.reported(SYNC, other, TIE)
     assert scene.sent(other) == 0
 
 
-async def test_one_at_a_time_and_in_order(scene: Scene, member: Member) -> None:
-    """One is under way; those that come meanwhile follow it by their biz_time, without overlap."""
+async def test_requests_for_one_linkage_are_sent_in_order(scene: Scene, member: Member) -> None:
+    """Requests that arrive while one is in progress follow it in the order of biz_time, without overlap."""
     now = most = 0
     order: list[bytes] = []
 

@@ -1,4 +1,4 @@
-"""AlipayHK is down for a while under load: little is tried, nothing waits for it, and it is found again."""
+"""AlipayHK is down under load: the gateway makes few attempts, refuses calls quickly, and recovers."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ UNREACHABLE: Final = not_sent(StatusCode.UNAVAILABLE, "UPSTREAM_UNREACHABLE")
 
 @asynccontextmanager
 async def up(port: int, wallet: Wallet) -> AsyncIterator[Upstream]:
-    """Let AlipayHK be there."""
+    """Run AlipayHK on this port during the block."""
     async with listening(bound=socket.create_server(("127.0.0.1", port))) as upstream:
         upstream.script = wallet.says()
         yield upstream
 
 
 async def attempts_of(scene: Scene) -> float:
-    """Count the attempts so far."""
+    """Return the number of attempts so far."""
     return sum(
         value
         for name, value in (await metrics(scene.gateway)).items()
@@ -46,7 +46,7 @@ async def attempts_of(scene: Scene) -> float:
 
 
 async def load(scene: Scene) -> tuple[list[Any], float]:
-    """Call at a rate, each request once, for a while; return every answer, and how long that took."""
+    """Make calls at RATE for OUTAGE_S; return their results and the duration in seconds."""
     began = time.monotonic()
     calls: list[asyncio.Task[Any]] = []
     while (number := len(calls)) < RATE * OUTAGE_S:
@@ -56,7 +56,9 @@ async def load(scene: Scene) -> tuple[list[Any], float]:
     return answers, time.monotonic() - began
 
 
-async def test_outage_under_load(stage: Stage, wallet: Wallet) -> None:
+async def test_breaker_limits_attempts_during_an_outage_and_closes_after_it(
+    stage: Stage, wallet: Wallet
+) -> None:
     port = free_port()
     known = [(SYNC, apart(SYNC)), (BIND, BIND.request())]
     async with stage({"BASE_URL": f"http://127.0.0.1:{port}"}) as scene:
@@ -78,7 +80,7 @@ async def test_outage_under_load(stage: Stage, wallet: Wallet) -> None:
 
 
 def check_all(answers: list[Any]) -> Counter[str]:
-    """Check that everybody was told that nothing was sent; count the reasons."""
+    """Check that every call reports that nothing was sent; count the reasons."""
     reasons = Counter[str]()
     for answer in answers:
         assert isinstance(answer, Reported)
@@ -89,7 +91,7 @@ def check_all(answers: list[Any]) -> Counter[str]:
 
 
 async def found_again(scene: Scene) -> None:
-    """Call again and again until it goes through, which it must soon, and then always."""
+    """Call until a call succeeds within CLOSES_WITHIN_S; check that later calls succeed too."""
     began = time.monotonic()
     request = apart(SYNC)
     while isinstance(answer := await scene.call(SYNC, request), Reported):
@@ -101,7 +103,7 @@ async def found_again(scene: Scene) -> None:
 
 
 async def open_the_breaker(scene: Scene, api: Api) -> None:
-    """Call until nothing is tried any more; on a busy machine few calls get as far as failing."""
+    """Call until the breaker is open; on a busy machine few calls get as far as a failed attempt."""
     for _ in range(20):
         calls = (scene.call(api, apart(api), timeout_s=0.5) for _ in range(25))
         if all(reported.info.reason == "CIRCUIT_OPEN" for reported in await asyncio.gather(*calls)):
@@ -109,7 +111,7 @@ async def open_the_breaker(scene: Scene, api: Api) -> None:
     raise AssertionError("the breaker stays closed")
 
 
-async def test_outage_of_one_api_does_not_close_the_other(stage: Stage, upstream: Upstream) -> None:
+async def test_outage_of_one_api_does_not_affect_the_other(stage: Stage, upstream: Upstream) -> None:
     async with stage({"BIND_ACCOUNT_BASE_URL": f"http://127.0.0.1:{free_port()}"}) as scene:
         await open_the_breaker(scene, BIND)
         await scene.reported(BIND, BIND.request(), CIRCUIT_OPEN)

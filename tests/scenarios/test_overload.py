@@ -1,4 +1,4 @@
-"""More comes than AlipayHK takes: what is accepted is served in time, what is refused was never sent."""
+"""With more load than AlipayHK can serve, accepted calls finish in time and refused ones are not sent."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from tests.scenarios.scene import Scene
 ANSWERS_AFTER_S: Final = 0.2
 MAX_IN_FLIGHT: Final = 4
 CAPACITY: Final = MAX_IN_FLIGHT / ANSWERS_AFTER_S
-"""Calls a second that such an AlipayHK can be given."""
+"""The calls per second that AlipayHK can serve with this latency."""
 TIMES: Final = 3
-"""How much more comes than that."""
+"""The load, as a multiple of CAPACITY."""
 LASTS_S: Final = 2.0
 DEADLINE_S: Final = 2.0
 RECOVERS_WITHIN_S: Final = 5.0
@@ -27,13 +27,13 @@ OVERLOADED: Final = not_sent(StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")
 
 
 async def call(scene: Scene) -> tuple[Any, Any, float]:
-    """Call once; return the request, what it was answered, and how long that took."""
+    """Call once; return the request, its result and the duration in seconds."""
     request, began = apart(SYNC), time.monotonic()
     answer = await scene.call(SYNC, request, timeout_s=DEADLINE_S)
     return request, answer, time.monotonic() - began
 
 
-async def test_open_loop_beyond_capacity(stage: Stage) -> None:
+async def test_overload_is_refused_and_accepted_calls_meet_their_deadline(stage: Stage) -> None:
     async with stage({"MAX_IN_FLIGHT": str(MAX_IN_FLIGHT)}) as scene:
 
         async def takes_a_while(request: Request, peer: Peer) -> None:
@@ -54,7 +54,7 @@ async def test_open_loop_beyond_capacity(stage: Stage) -> None:
                 check(answer, OVERLOADED, request)
             assert scene.sent(request) == (0 if refused else 1)
         assert max(served) < DEADLINE_S
-        assert len(served) > CAPACITY * LASTS_S / 2, "goodput"
+        assert len(served) > CAPACITY * LASTS_S / 2, "too few calls were served"
         assert len(served) < len(ended), "there was no overload"
         over = time.monotonic()
         while isinstance((await call(scene))[1], Reported):

@@ -1,4 +1,4 @@
-"""Marked identity values, through every kind of end, are in no file of the ledger, nor said of it."""
+"""Marked identity values never appear in the ledger's files or the output of its commands."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ KINDS = [kind for kind in ENDS if kind not in {"hang", "page"}]
 
 
 async def words_about(scene: Scene) -> str:
-    """Return everything that the ledger's commands say."""
+    """Return the output of the ledger's list and export commands."""
     listed = await command("ledger", "list", "--json", settings=scene.gateway.settings)
     exported = await command("ledger", "export", "--since", "2020-01-01", settings=scene.gateway.settings)
     assert (listed.status, exported.status) == (0, 0)
@@ -40,13 +40,13 @@ async def words_about(scene: Scene) -> str:
 
 
 def contents(directory: Path) -> dict[str, bytes]:
-    """Read every file; each is for its owner alone."""
+    """Return the content of every file; check that only its owner can read it."""
     assert {oct(file.stat().st_mode & 0o777) for file in directory.iterdir()} == {"0o600"}
     return {file.name: file.read_bytes() for file in directory.iterdir()}
 
 
 async def go_through(scene: Scene, api: Api) -> None:
-    """Call with marks in every field, and let AlipayHK echo them, in every kind of end."""
+    """Call with a marked value in every field, once for each outcome; AlipayHK echoes the values."""
     for kind in KINDS:
         scene.upstream.script, request = ENDS[kind](scene.wallet), marked(api)
         if api is SYNC:
@@ -60,7 +60,9 @@ async def go_through(scene: Scene, api: Api) -> None:
 
 
 @pytest.mark.parametrize("api", APIS, ids=str)
-async def test_mark_is_in_no_file_and_no_word(stage: Stage, tmp_path: Path, api: Api) -> None:
+async def test_marked_values_are_in_no_file_and_no_output_of_the_ledger(
+    stage: Stage, tmp_path: Path, api: Api
+) -> None:
     async with stage() as scene:
         await go_through(scene, api)
         files = contents(tmp_path)

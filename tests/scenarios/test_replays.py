@@ -1,4 +1,4 @@
-"""What is known of an id is told again, and nothing more is sent; other content under it is refused."""
+"""A known outcome is replayed and nothing is sent; the same id with other content is refused."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ GATEWAY_REFUSED = Expected(StatusCode.INTERNAL, "GATEWAY_REFUSED", "rejected", "
 
 
 @pytest.mark.parametrize("api", APIS, ids=str)
-async def test_success_is_replayed_word_by_word(scene: Scene, api: Api) -> None:
+async def test_success_is_replayed_unchanged(scene: Scene, api: Api) -> None:
     request = apart(api)
     first = await scene.ok(api, request)
     again = await scene.ok(api, request, replayed=True)
@@ -35,7 +35,7 @@ async def test_success_is_replayed_word_by_word(scene: Scene, api: Api) -> None:
 
 @pytest.mark.parametrize("code", REJECTIONS)
 @pytest.mark.parametrize("api", APIS, ids=str)
-async def test_rejection_is_replayed_word_by_word(scene: Scene, api: Api, code: str) -> None:
+async def test_rejection_is_replayed_unchanged(scene: Scene, api: Api, code: str) -> None:
     scene.upstream.script, request = scene.wallet.says(result("F", code, "the reason")), apart(api)
     first = await scene.reported(api, request, REJECTIONS[code])
     scene.upstream.script = scene.wallet.says()
@@ -47,7 +47,7 @@ async def test_rejection_is_replayed_word_by_word(scene: Scene, api: Api, code: 
 
 
 @pytest.mark.parametrize("api", APIS, ids=str)
-async def test_refusal_of_the_set_up_is_not_final(scene: Scene, api: Api) -> None:
+async def test_refusal_for_a_configuration_fault_is_not_final(scene: Scene, api: Api) -> None:
     request = apart(api)
     for count in (1, 2):
         scene.upstream.script = scene.wallet.says(result("F", "INVALID_SIGNATURE"))
@@ -61,13 +61,13 @@ async def test_refusal_of_the_set_up_is_not_final(scene: Scene, api: Api) -> Non
 
 
 async def recorded(scene: Scene, api: Api, request: Any) -> None:
-    """Wait for the end of a send: the same call joins it, or is given what was recorded."""
+    """Wait until a request is recorded: the same call joins it or gets the recorded outcome."""
     answer = await scene.call(api, request)
     assert answer.result.status == "S"
 
 
 @pytest.mark.parametrize("api", APIS, ids=str)
-async def test_answer_whose_caller_went_is_recorded_and_replayed(scene: Scene, api: Api) -> None:
+async def test_result_after_the_caller_cancelled_is_recorded_and_replayed(scene: Scene, api: Api) -> None:
     request = apart(api)
     async with held(scene, api, request) as first:
         first.calling.cancel()
@@ -79,7 +79,7 @@ async def test_answer_whose_caller_went_is_recorded_and_replayed(scene: Scene, a
 
 
 @pytest.mark.parametrize("api", APIS, ids=str)
-async def test_answer_whose_callers_time_was_up_is_recorded_and_replayed(scene: Scene, api: Api) -> None:
+async def test_result_after_the_callers_deadline_is_recorded_and_replayed(scene: Scene, api: Api) -> None:
     request = apart(api)
     async with held(scene, api, request, timeout_s=0.3) as first:
         assert (await first.calling).info.reason == "UPSTREAM_TIMEOUT"
@@ -90,7 +90,7 @@ async def test_answer_whose_callers_time_was_up_is_recorded_and_replayed(scene: 
 
 
 @pytest.mark.parametrize("api", APIS, ids=str)
-async def test_caller_who_comes_back_in_mid_call_joins_it(scene: Scene, api: Api) -> None:
+async def test_repeated_call_joins_the_attempt_in_progress(scene: Scene, api: Api) -> None:
     request = apart(api)
     async with held(scene, api, request) as first:
         first.calling.cancel()
@@ -103,7 +103,7 @@ async def test_caller_who_comes_back_in_mid_call_joins_it(scene: Scene, api: Api
 
 
 @pytest.mark.parametrize("api", APIS, ids=str)
-async def test_same_id_64_times_at_once_is_sent_once(scene: Scene, api: Api) -> None:
+async def test_64_concurrent_calls_with_one_id_are_sent_once(scene: Scene, api: Api) -> None:
     request = apart(api)
     async with held(scene, api, request) as first:
         others = [asyncio.create_task(scene.ok(api, request)) for _ in range(63)]
@@ -121,7 +121,7 @@ OTHER_CONTENT = {
 
 @pytest.mark.parametrize("state", ["applied", "rejected", "in doubt", "under way"])
 @pytest.mark.parametrize("api", APIS, ids=str)
-async def test_other_content_under_a_used_id_never_leaves(scene: Scene, api: Api, state: str) -> None:
+async def test_other_content_with_a_used_id_is_never_sent(scene: Scene, api: Api, state: str) -> None:
     request, expected = apart(api), reused(api, had_no_effect=state == "rejected")
 
     async def refused() -> None:
@@ -149,7 +149,7 @@ async def test_other_content_under_a_used_id_never_leaves(scene: Scene, api: Api
     await refused()
 
 
-async def test_same_id_of_another_rpc_is_another_request(scene: Scene) -> None:
+async def test_same_id_for_another_rpc_is_another_request(scene: Scene) -> None:
     sync = apart(SYNC)
     bind = BIND.request(request_id=sync.request_id)
     await scene.ok(SYNC, sync)

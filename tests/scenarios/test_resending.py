@@ -1,4 +1,4 @@
-"""The gateway sends the same request again where AlipayHK promises that this is safe, and nowhere else."""
+"""The gateway resends a request only if AlipayHK guarantees that it is idempotent."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TROUBLES: dict[str, Script] = {
 
 @pytest.mark.parametrize("trouble", [*TROUBLES, "signed U"])
 @pytest.mark.parametrize("api", APIS, ids=str)
-async def test_trouble_then_success_is_ok(promising: Scene, api: Api, trouble: str) -> None:
+async def test_failed_attempt_followed_by_a_success_is_ok(promising: Scene, api: Api, trouble: str) -> None:
     wallet, request = promising.wallet, apart(api)
     first = TROUBLES.get(trouble) or wallet.says(result("U", "SYSTEM_ERROR"))
     promising.upstream.script = in_turn(first, wallet.says())
@@ -31,7 +31,7 @@ async def test_trouble_then_success_is_ok(promising: Scene, api: Api, trouble: s
     assert promising.sent(request) == 2
 
 
-async def test_rate_limit_is_told_at_once_and_a_later_call_goes_through(promising: Scene) -> None:
+async def test_rate_limit_is_reported_immediately_and_a_later_call_succeeds(promising: Scene) -> None:
     limit = promising.wallet.says(result("U", "REQUEST_TRAFFIC_EXCEED_LIMIT"))
     promising.upstream.script = in_turn(limit, promising.wallet.says())
     request = apart(SYNC)
@@ -51,7 +51,7 @@ REJECTED_IN_DOUBT = Expected(StatusCode.FAILED_PRECONDITION, "WALLET_REJECTED", 
     ("code", "expected"),
     [("INVALID_SIGNATURE", REFUSED_IN_DOUBT), ("NEVER_HEARD_OF", REJECTED_IN_DOUBT)],
 )
-async def test_refusal_that_may_mean_anything_does_not_end_a_doubt(
+async def test_ambiguous_refusal_does_not_resolve_a_doubt(
     promising: Scene, code: str, expected: Expected
 ) -> None:
     refuses = promising.wallet.says(result("F", code))
@@ -63,7 +63,7 @@ async def test_refusal_that_may_mean_anything_does_not_end_a_doubt(
     assert promising.sent(request) == 3
 
 
-async def test_refusal_that_is_known_ends_a_doubt(promising: Scene) -> None:
+async def test_known_refusal_resolves_a_doubt(promising: Scene) -> None:
     promising.upstream.script = in_turn(hangs, promising.wallet.says(result("F", "USER_NOT_EXIST")))
     request = apart(BIND)
     for replayed in (False, True):
@@ -71,8 +71,8 @@ async def test_refusal_that_is_known_ends_a_doubt(promising: Scene) -> None:
     assert promising.sent(request) == 2
 
 
-async def test_every_attempt_is_sealed_anew(promising: Scene, wallet: Wallet) -> None:
-    """A time apart, so that each has a Request-Time, and with it a signature, of its own."""
+async def test_every_attempt_is_signed_again(promising: Scene, wallet: Wallet) -> None:
+    """The attempts are a second apart, so that each has its own Request-Time and so its own signature."""
     waits = answers(lambda _: PAGE.setting("Retry-After", "1"))
     promising.upstream.script, request = in_turn(waits, waits, wallet.says()), apart(SYNC)
     await promising.ok(SYNC, request)

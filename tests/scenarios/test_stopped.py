@@ -1,7 +1,7 @@
-"""Workers stopped between claim and first byte, continued after a person resolved the requests.
+"""Workers that are stopped between claim and first byte, and continue after an operator resolved requests.
 
-A process can be stopped for any time between two of its statements: by SIGSTOP, a frozen control group or a
-suspended machine. By then its lease has expired, and its requests are in doubt for everybody else.
+SIGSTOP, a frozen control group or a suspended machine can stop a process between any two statements for any
+time. When it continues, its lease has expired and other processes report its requests as in doubt.
 """
 
 from __future__ import annotations
@@ -32,26 +32,26 @@ from tests.scenarios.scene import Scene
 from tests.scenarios.test_workers import both_serve, workers_of
 
 CALLS: Final = 40
-"""Each is signed in its turn, so that some are between claim and first byte for tens of milliseconds."""
+"""They are signed one after the other, so some stay between claim and first byte for tens of ms."""
 DELAYS_S: Final = (0.0, 0.002, 0.004, 0.007, 0.01)
-"""How long after the last claim the workers are stopped, in turn."""
+"""The delays after the last claim before the workers are stopped; each stop uses the next one."""
 CLAIMED_S: Final = 3.0
 UPSTREAM_TIMEOUT_S: Final = 0.5
 LEASE_S: Final = UPSTREAM_TIMEOUT_S + 1.0
 ENDS: Final = {"LEDGER_UNAVAILABLE", "CONNECTION_LOST", "UPSTREAM_TIMEOUT", "UPSTREAM_UNREACHABLE"}
-"""What a stopped call may be told: it was stopped before its first byte, or after it."""
+"""The reasons that a stopped call may report, whether it was stopped before or after its first byte."""
 
 
 @dataclass(frozen=True)
 class Stopped:
-    """What one stop came to."""
+    """The counts of one stop."""
 
     resolved: int
     arrived_afterwards: int
 
 
 async def resolved_while_stopped(scene: Scene, delay_s: float) -> Stopped:
-    """Stop both workers in mid-call, resolve what AlipayHK has not seen, and continue them."""
+    """Stop both workers during calls, resolve the requests that were not sent, and continue the workers."""
     requests = [BIND.request() for _ in range(CALLS)]
     async with AsyncExitStack() as stack:
         channels = [await stack.enter_async_context(channel_to(scene.gateway.address)) for _ in range(6)]
@@ -79,12 +79,12 @@ async def resolved_while_stopped(scene: Scene, delay_s: float) -> Stopped:
 
 
 def stop_when_claimed(scene: Scene, workers: list[int], began_ms: int, delay_s: float) -> None:
-    """Stop the workers a moment after the ledger has every claim, when nobody holds its lock."""
+    """Stop the workers `delay_s` after the ledger contains every claim, when no process holds its lock."""
     path = sqlite_path(scene.gateway.settings["LEDGER_URL"])
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
         count = "SELECT count(*) FROM request WHERE created_ms >= ?"
         give_up = time.monotonic() + CLAIMED_S
-        # On a busy machine an attempt may have timed out, and its claim been undone: stop nevertheless.
+        # On a busy machine an attempt may time out and its claim be undone: stop the workers anyway.
         while connection.execute(count, (began_ms,)).fetchone() < (CALLS,) and time.monotonic() < give_up:
             pass
     time.sleep(delay_s)
@@ -93,26 +93,26 @@ def stop_when_claimed(scene: Scene, workers: list[int], began_ms: int, delay_s: 
 
 
 async def resolve(scene: Scene, request: Any) -> bool:
-    """Record as a person that a request was rejected; False where the ledger has no doubt of it."""
+    """Record as an operator that a request was rejected; return False if it is not in doubt."""
     ledger, _ = open_ledger(scene.gateway.settings["LEDGER_URL"], None, random_bytes=os.urandom)
     ending, now_ms = Ending(State.REJECTED), time.time_ns() // 1_000_000
     try:
         for row in await ledger.find(request.request_id):
             return await ledger.resolve(row.key, ending, who="ops", why="asked AlipayHK", now_ms=now_ms)
     except LedgerUnavailable:
-        pass  # a worker was stopped within a transaction, and holds the lock
+        pass  # a worker was stopped within a transaction and holds the lock
     finally:
         await ledger.close()
     return False
 
 
 async def stop_often(stage: Stage, wallet: Wallet, times: int) -> None:
-    """Stop workers so many times in the right moment; nothing that was resolved arrives afterwards."""
+    """Stop workers until `times` stops led to resolved requests; check that no such request is sent."""
     more = {"WORKERS": "2", "UPSTREAM_TIMEOUT_S": str(UPSTREAM_TIMEOUT_S)}
     stops: list[Stopped] = []
     while sum(stop.resolved > 0 for stop in stops) < times:
         assert len(stops) < 5 * times, f"too few stops fell between claim and first byte: {stops}"
-        # A gateway for each: calls that time out because of the stop open the breaker.
+        # A new gateway for each stop: calls that time out because of the stop open the breaker.
         async with stage(more | {"LISTEN": f"127.0.0.1:{free_port()}"}) as scene:
             await both_serve(scene.gateway)
             scene.upstream.reset(slow(wallet))
@@ -121,7 +121,7 @@ async def stop_often(stage: Stage, wallet: Wallet, times: int) -> None:
 
 
 def slow(wallet: Wallet) -> Script:
-    """Answer rightly, but not before every call was claimed and the workers were stopped."""
+    """Return a script that responds correctly after every call was claimed and the workers were stopped."""
 
     async def script(request: Request, peer: Peer) -> None:
         await asyncio.sleep(UPSTREAM_TIMEOUT_S / 2)
@@ -130,14 +130,14 @@ def slow(wallet: Wallet) -> Script:
     return script
 
 
-async def test_request_that_was_resolved_while_its_worker_was_stopped_is_never_sent(
+async def test_request_resolved_while_its_worker_was_stopped_is_never_sent(
     stage: Stage, wallet: Wallet
 ) -> None:
     await stop_often(stage, wallet, 1)
 
 
 @pytest.mark.full
-async def test_request_that_was_resolved_while_its_worker_was_stopped_is_never_sent_30_times(
+async def test_request_resolved_while_its_worker_was_stopped_is_never_sent_in_30_stops(
     stage: Stage, wallet: Wallet
 ) -> None:
     await stop_often(stage, wallet, 30)

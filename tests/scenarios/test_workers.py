@@ -1,4 +1,4 @@
-"""Two workers on one port and one ledger: together they send a request once."""
+"""Two workers with one port and one ledger send each request only once."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ async def test_same_id_at_both_workers_is_sent_once(stage: Stage) -> None:
             )
             assert [answer for answer in answers if isinstance(answer, Reported)] == []
             assert scene.sent(request) == 1
-            assert {answer.replayed for answer in answers} == {False, True}, "both workers were asked"
+            assert {answer.replayed for answer in answers} == {False, True}, "one worker served all calls"
             for channel in channels:
                 await caller.refused(channel, BIND, changed(BIND, request), reused(BIND))
             assert scene.sent(request) == 1
 
 
-async def test_worker_that_dies_leaves_its_requests_to_the_others(stage: Stage) -> None:
+async def test_requests_of_a_killed_worker_are_in_doubt_for_the_others(stage: Stage) -> None:
     more = {"WORKERS": "2", "LISTEN": f"127.0.0.1:{free_port()}"}
     request = apart(BIND)
     async with stage(more) as scene:
@@ -70,13 +70,13 @@ async def test_worker_that_dies_leaves_its_requests_to_the_others(stage: Stage) 
         async with asyncio.timeout(20):
             while isinstance(answer := await scene.call(BIND, request), Reported):
                 if answer.status.details and answer.info.reason == IN_DOUBT.reason:
-                    break  # else nobody listens yet, or the lease is not over
+                    break  # before that no worker listens, or the lease has not expired
                 await asyncio.sleep(0.1)
         await scene.reported(BIND, request, IN_DOUBT)
         assert scene.sent(request) == 1
 
 
-async def test_workers_that_have_only_just_begun_are_stopped_well(settings: dict[str, str]) -> None:
+async def test_starting_workers_are_stopped_cleanly(settings: dict[str, str]) -> None:
     listens = {name: f"127.0.0.1:{free_port()}" for name in ("LISTEN", "ADMIN_LISTEN")}
     process = await asyncio.create_subprocess_exec(
         *(SCRIPT, "serve"),
@@ -93,7 +93,7 @@ async def test_workers_that_have_only_just_begun_are_stopped_well(settings: dict
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP])
-async def test_workers_share_their_port_with_nobody_and_end_with_their_supervisor(
+async def test_workers_own_their_port_and_exit_with_their_supervisor(
     settings: dict[str, str], number: signal.Signals
 ) -> None:
     """Two gateways on one port with two ledgers would send a BindAccount twice."""
@@ -111,7 +111,7 @@ async def test_workers_share_their_port_with_nobody_and_end_with_their_superviso
             _, err = await other.communicate()
             assert (other.returncode, b"cannot listen on" in err) == (69, True), err
             process.send_signal(number)
-            # Its output ends with the last of its workers.
+            # The output is closed when the last worker has exited.
             out, _ = await process.communicate()
     finally:
         if process.returncode is None:
@@ -126,7 +126,7 @@ def workers_of(gateway: Gateway) -> list[int]:
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split()]
 
 
-async def test_one_linkage_at_both_workers_is_changed_one_at_a_time(stage: Stage) -> None:
+async def test_requests_for_one_linkage_never_overlap_at_both_workers(stage: Stage) -> None:
     api, identity, now, most = APIS[0], f"會員-{new_id()}", 0, 0
     async with (
         stage({"WORKERS": "2", "LISTEN": f"127.0.0.1:{free_port()}", "UPSTREAM_TIMEOUT_S": "4"}) as scene,
