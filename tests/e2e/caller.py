@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -20,7 +21,7 @@ TIMEOUT_S: Final = 8.0
 DETAILS_BYTES_MAX: Final = 6 * 1024
 DETAILS: Final = "grpc-status-details-bin"
 PUSHBACK: Final = "grpc-retry-pushback-ms"
-_TRIED_AGAIN: Final = {
+_RESENT: Final = {
     "UPSTREAM_UNREACHABLE",
     "UPSTREAM_TIMEOUT",
     "CONNECTION_LOST",
@@ -87,9 +88,9 @@ class Expected:
     """The exact trailer; None accepts -1, and also the wait of RetryInfo if there is one."""
 
     @property
-    def is_tried_again(self) -> bool:
+    def is_resent(self) -> bool:
         """Whether the gateway itself resends the request until the caller's deadline."""
-        return self.retry == "same_request_id" and self.reason in _TRIED_AGAIN
+        return self.retry == "same_request_id" and self.reason in _RESENT
 
 
 def not_sent(code: StatusCode, reason: str, retry: str = "same_request_id") -> Expected:
@@ -107,13 +108,26 @@ def rejected(code: StatusCode, retry: str = "new_request_id") -> Expected:
     return Expected(code, "WALLET_REJECTED", "rejected", retry)
 
 
-def doubt(reason: str, *, promised: bool, code: StatusCode = StatusCode.UNAVAILABLE) -> Expected:
+def doubt(reason: str, *, idempotent: bool, code: StatusCode = StatusCode.UNAVAILABLE) -> Expected:
     """Expect an unknown outcome: the caller may repeat an idempotent request, others need an operator."""
-    if promised:
+    if idempotent:
         return Expected(code, reason, "unknown", "same_request_id")
     return Expected(
         StatusCode.UNKNOWN if code is StatusCode.UNAVAILABLE else code, reason, "unknown", "operator"
     )
+
+
+@dataclass
+class Held:
+    """A call that AlipayHK does not answer before the test releases it."""
+
+    calling: asyncio.Task[Any]
+    until: asyncio.Event
+
+    async def release(self) -> Any:
+        """Let AlipayHK respond; return the call's result."""
+        self.until.set()
+        return await self.calling
 
 
 async def call(
@@ -137,20 +151,20 @@ async def refused(
     timeout_s: float | None = TIMEOUT_S,
 ) -> Reported:
     """Call; check that the status is the expected one, and return it."""
-    answer = await call(channel, api, request, timeout_s=timeout_s)
-    assert isinstance(answer, Reported), "the call returned OK"
-    check(answer, expected, request)
-    return answer
+    result = await call(channel, api, request, timeout_s=timeout_s)
+    assert isinstance(result, Reported), "the call returned OK"
+    check(result, expected, request)
+    return result
 
 
 async def accepted(channel: grpc.aio.Channel, api: Api, request: Message, **how: Any) -> Any:
     """Call; check that the status is OK, and return the response."""
-    answer = await call(channel, api, request, **how)
-    assert not isinstance(answer, Reported), answer
-    assert answer.result.status == "S"
-    assert not answer.replayed
-    assert not answer.resolved_by_operator
-    return answer
+    result = await call(channel, api, request, **how)
+    assert not isinstance(result, Reported), result
+    assert result.result.status == "S"
+    assert not result.replayed
+    assert not result.resolved_by_operator
+    return result
 
 
 def reported(error: grpc.aio.AioRpcError) -> Reported:
@@ -163,49 +177,49 @@ def reported(error: grpc.aio.AioRpcError) -> Reported:
     return replace(plain, status=Status.FromString(data))
 
 
-def check(answer: Reported, expected: Expected, request: Message | None = None) -> None:
+def check(result: Reported, expected: Expected, request: Message | None = None) -> None:
     """Check the expected status, and the rules for every status that the gateway returns."""
-    info = answer.info
-    found = (answer.code, info.reason, info.metadata["outcome"], info.metadata["retry"])
+    info = result.info
+    found = (result.code, info.reason, info.metadata["outcome"], info.metadata["retry"])
     assert found == (expected.code, expected.reason, expected.outcome, expected.retry), info
     assert info.domain == "linkage.alipayhk"
-    assert (answer.status.code, answer.status.message) == (answer.code.value[0], answer.message)
-    assert re.fullmatch(r"[A-Za-z][A-Za-z_,;:'. -]+\.", answer.message), "the message is a sentence"
-    first_told = _SENTENCES.setdefault((info.reason, expected.outcome), answer.message)
-    assert first_told == answer.message, "the message of a reason is constant"
-    assert answer.status.ByteSize() < DETAILS_BYTES_MAX
-    _check_wait(answer, expected)
+    assert (result.status.code, result.status.message) == (result.code.value[0], result.message)
+    assert re.fullmatch(r"[A-Za-z][A-Za-z_,;:'. -]+\.", result.message), "the message is a sentence"
+    first_message = _SENTENCES.setdefault((info.reason, expected.outcome), result.message)
+    assert first_message == result.message, "the message of a reason is constant"
+    assert result.status.ByteSize() < DETAILS_BYTES_MAX
+    _check_wait(result, expected)
     if request is not None:
-        _check_request(answer, request)
+        _check_request(result, request)
 
 
-def _check_wait(answer: Reported, expected: Expected) -> None:
-    waits = answer.details(RetryInfo)
+def _check_wait(result: Reported, expected: Expected) -> None:
+    waits = result.details(RetryInfo)
     if expected.retry == "same_request_id":
         (wait,) = waits
         assert wait.retry_delay.ToMilliseconds() > 0
-        assert answer.pushback_ms in (wait.retry_delay.ToMilliseconds(), -1)
-        assert expected.pushback_ms in (None, answer.pushback_ms)
+        assert result.pushback_ms in (wait.retry_delay.ToMilliseconds(), -1)
+        assert expected.pushback_ms in (None, result.pushback_ms)
     else:
         assert waits == []
-        assert answer.pushback_ms == -1
+        assert result.pushback_ms == -1
 
 
-def _check_request(answer: Reported, request: Any) -> None:
+def _check_request(result: Reported, request: Any) -> None:
     request_id: str = request.request_id
-    ids = [detail.request_id for detail in answer.details(RequestInfo)]
+    ids = [detail.request_id for detail in result.details(RequestInfo)]
     limit = 64 if request.DESCRIPTOR.name == "BindAccountRequest" else 128
     valid = bool(_REQUEST_ID.fullmatch(request_id)) and len(request_id) <= limit
     assert ids == ([request_id] if valid else [])
-    said = [answer.message, *(text for pair in violations_of(answer) for text in pair)]
-    said += [text for name, text in answer.metadata.items() if name != "result_message"]
-    leaked = [value for value in values_of(request) if any(value in text for text in said)]
+    texts = [result.message, *(text for pair in violations_of(result) for text in pair)]
+    texts += [text for name, text in result.metadata.items() if name != "result_message"]
+    leaked = [value for value in values_of(request) if any(value in text for text in texts)]
     assert leaked == []
 
 
-def violations_of(answer: Reported) -> list[tuple[str, str]]:
+def violations_of(result: Reported) -> list[tuple[str, str]]:
     """Return every field violation, or nothing if the status has no BadRequest."""
-    return answer.violations if answer.details(BadRequest) else []
+    return result.violations if result.details(BadRequest) else []
 
 
 def values_of(message: Message) -> Iterator[str]:

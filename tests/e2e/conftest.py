@@ -49,7 +49,7 @@ async def upstream(listener: Upstream, wallet: Wallet) -> AsyncIterator[Upstream
     """Return the upstream for one test: it has received nothing and responds correctly to every request."""
     listener.reset(wallet.says())
     yield listener
-    await listener.let_go()
+    await listener.release()
     assert listener.faults == []
 
 
@@ -97,21 +97,21 @@ async def gateway(run: Run) -> AsyncIterator[Gateway]:
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def promising_gateway(run: Run) -> AsyncIterator[Gateway]:
+async def idempotent_gateway(run: Run) -> AsyncIterator[Gateway]:
     """Return a gateway with BIND_ACCOUNT_IDEMPOTENT."""
     async with run({"BIND_ACCOUNT_IDEMPOTENT": "true"}) as gateway:
         yield gateway
 
 
 @dataclass(frozen=True)
-class Way:
+class Rpc:
     """One RPC of one gateway, with the upstream that receives its requests."""
 
     api: Api
     gateway: Gateway
     upstream: Upstream
     wallet: Wallet
-    promised: bool
+    idempotent: bool
     """Whether the gateway may resend the same request."""
 
     async def accepted(
@@ -140,12 +140,12 @@ class Way:
         self.upstream.script = script
         request = self.api.request() if request is None else request
         if timeout_s is None:
-            timeout_s = RESENDING_S if expected.is_tried_again else caller.TIMEOUT_S
+            timeout_s = RESENDING_S if expected.is_resent else caller.TIMEOUT_S
         reported = await self._reported(request, timeout_s)
         attempts = int(reported.metadata.get("attempts", "0"))
-        if expected.is_tried_again and attempts > 1 and reported.info.reason == "UPSTREAM_TIMEOUT":
+        if expected.is_resent and attempts > 1 and reported.info.reason == "UPSTREAM_TIMEOUT":
             # On a busy machine the last of several attempts may time out: repeat with a longer deadline.
-            await self.upstream.request_came(attempts)
+            await self.upstream.wait_for_request(attempts)
             self.check_sent(request, attempts)
             self.upstream.requests.clear()
             reported = await self._reported(request, 3 * timeout_s)
@@ -154,8 +154,8 @@ class Way:
         if expected.outcome == "not_sent":
             assert self.upstream.requests == []
             return reported
-        if expected.is_tried_again:
-            await self.upstream.request_came(attempts)
+        if expected.is_resent:
+            await self.upstream.wait_for_request(attempts)
         else:
             assert attempts == 1
         self.check_sent(request, attempts)
@@ -186,54 +186,54 @@ class Way:
 
     def doubt(self, reason: str, **how: Any) -> Expected:
         """Expect an unknown outcome; the caller may repeat the request if the RPC is idempotent."""
-        return caller.doubt(reason, promised=self.promised, **how)
+        return caller.doubt(reason, idempotent=self.idempotent, **how)
 
 
-async def well(way: Way) -> Way:
+async def make_healthy(rpc: Rpc) -> Rpc:
     """Make successful calls, so that the shared gateway's breaker does not count failures of earlier tests.
 
     SyncLinkage goes first: after a response outside the time window, BindAccount is blocked until a
     response with the correct time arrives.
     """
-    await caller.accepted(way.gateway.channel, SYNC, SYNC.request())
-    await caller.accepted(way.gateway.channel, way.api, way.api.request())
-    way.upstream.reset(way.wallet.says())
-    return way
+    await caller.accepted(rpc.gateway.channel, SYNC, SYNC.request())
+    await caller.accepted(rpc.gateway.channel, rpc.api, rpc.api.request())
+    rpc.upstream.reset(rpc.wallet.says())
+    return rpc
 
 
 @pytest_asyncio.fixture(
-    loop_scope="session", params=["SyncLinkage", "BindAccount", "BindAccount, promised"]
+    loop_scope="session", params=["SyncLinkage", "BindAccount", "BindAccount, idempotent"]
 )
-async def way(
+async def rpc(
     request: pytest.FixtureRequest,
     gateway: Gateway,
-    promising_gateway: Gateway,
+    idempotent_gateway: Gateway,
     upstream: Upstream,
     wallet: Wallet,
-) -> Way:
+) -> Rpc:
     """Return each RPC in turn, and BindAccount as an idempotent one."""
-    promised = request.param != "BindAccount"
-    of = promising_gateway if "promised" in request.param else gateway
+    idempotent = request.param != "BindAccount"
+    of = idempotent_gateway if "idempotent" in request.param else gateway
     api = SYNC if request.param == "SyncLinkage" else BIND
-    return await well(Way(api, of, upstream, wallet, promised))
+    return await make_healthy(Rpc(api, of, upstream, wallet, idempotent))
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def sync(gateway: Gateway, upstream: Upstream, wallet: Wallet) -> Way:
+async def sync(gateway: Gateway, upstream: Upstream, wallet: Wallet) -> Rpc:
     """Return SyncLinkage over the shared gateway."""
-    return await well(Way(SYNC, gateway, upstream, wallet, promised=True))
+    return await make_healthy(Rpc(SYNC, gateway, upstream, wallet, idempotent=True))
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def bind(gateway: Gateway, upstream: Upstream, wallet: Wallet) -> Way:
+async def bind(gateway: Gateway, upstream: Upstream, wallet: Wallet) -> Rpc:
     """Return BindAccount over the shared gateway."""
-    return await well(Way(BIND, gateway, upstream, wallet, promised=False))
+    return await make_healthy(Rpc(BIND, gateway, upstream, wallet, idempotent=False))
 
 
 @pytest_asyncio.fixture(loop_scope="session", params=["SyncLinkage", "BindAccount"])
 async def either(
     request: pytest.FixtureRequest, gateway: Gateway, upstream: Upstream, wallet: Wallet
-) -> Way:
+) -> Rpc:
     """Return each RPC in turn."""
     api = SYNC if request.param == "SyncLinkage" else BIND
-    return await well(Way(api, gateway, upstream, wallet, promised=api is SYNC))
+    return await make_healthy(Rpc(api, gateway, upstream, wallet, idempotent=api is SYNC))

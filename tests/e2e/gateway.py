@@ -71,7 +71,7 @@ class Gateway:
     ends_with: int = 0
     """The expected exit status."""
     channel: grpc.aio.Channel = field(init=False)
-    _came: asyncio.Condition = field(default_factory=asyncio.Condition)
+    _received: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     @property
     def records(self) -> list[Record]:
@@ -90,10 +90,14 @@ class Gateway:
         def found() -> Record | None:
             return next((record for record in self.records if wanted(record)), None)
 
-        async with asyncio.timeout(PATIENCE_S), self._came:
-            record = await self._came.wait_for(lambda: found() or self.process.returncode is not None)
+        async with asyncio.timeout(PATIENCE_S), self._received:
+            record = await self._received.wait_for(lambda: found() or self.process.returncode is not None)
         assert isinstance(record, dict), f"the gateway exited: {self.err}"
         return record
+
+    async def wait_for_workers(self, count: int) -> None:
+        """Wait until the log contains this number of started workers."""
+        await self.logged(lambda _: sum(line["event"] == "serving" for line in self.records) == count)
 
     async def call_logged(self, request_id: str) -> Record:
         """Wait until the access log contains the call; return its line."""
@@ -136,11 +140,11 @@ class Gateway:
     async def collect(self, stream: asyncio.StreamReader, lines: list[str]) -> None:
         """Append every line of a stream to `lines`."""
         async for line in stream:
-            async with self._came:
+            async with self._received:
                 lines.append(line.decode())
-                self._came.notify_all()
-        async with self._came:
-            self._came.notify_all()
+                self._received.notify_all()
+        async with self._received:
+            self._received.notify_all()
 
 
 async def get(address: str, path: str) -> tuple[int, str]:

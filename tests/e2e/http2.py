@@ -80,19 +80,22 @@ class Connection:
             while True:
                 head = await self.reader.readexactly(9)
                 payload = await self.reader.readexactly(int.from_bytes(head[:3], "big"))
-                came = Frame(head[3], head[4], int.from_bytes(head[5:], "big"), payload)
-                if came.kind in {SETTINGS, PING} and not came.flags & ACK:
-                    self.send(frame(came.kind, ACK, 0, payload if came.kind == PING else b""))
-                yield came
+                received = Frame(head[3], head[4], int.from_bytes(head[5:], "big"), payload)
+                if received.kind in {SETTINGS, PING} and not received.flags & ACK:
+                    self.send(frame(received.kind, ACK, 0, payload if received.kind == PING else b""))
+                yield received
 
     async def ended(self, *, stream: int = 1) -> Frame | None:
         """Wait for the frame that ends a stream, or for GOAWAY; None when the connection ends first."""
-        async for came in self.frames():
-            if came.kind == GOAWAY or (
-                came.stream == stream
-                and (came.kind == RST_STREAM or (came.kind in {DATA, HEADERS} and came.flags & END_STREAM))
+        async for received in self.frames():
+            if received.kind == GOAWAY or (
+                received.stream == stream
+                and (
+                    received.kind == RST_STREAM
+                    or (received.kind in {DATA, HEADERS} and received.flags & END_STREAM)
+                )
             ):
-                return came
+                return received
         return None
 
 

@@ -155,9 +155,9 @@ class Material:
         return rsa_pair(self.directory, "theirs-next")
 
     @cached_property
-    def stranger(self) -> Pair:
+    def unknown_key(self) -> Pair:
         """A key that neither side has configured."""
-        return rsa_pair(self.directory, "stranger")
+        return rsa_pair(self.directory, "unknown")
 
     @cached_property
     def upstream_ca(self) -> Authority:

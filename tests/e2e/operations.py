@@ -49,9 +49,9 @@ async def reflect(channel: grpc.aio.Channel, reflection: str, **asked: Any) -> A
         response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
     )
     stream = method(reflection_pb2.ServerReflectionRequest(**asked), timeout=5)
-    answers = [answer async for answer in stream]
-    (answer,) = answers
-    return answer
+    responses = [response async for response in stream]
+    (response,) = responses
+    return response
 
 
 Samples = dict[str, float]

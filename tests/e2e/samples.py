@@ -58,8 +58,8 @@ def sync_body(request_id: str) -> bytes:
     ).encode()
 
 
-def apart(api: Api, **changes: Any) -> Any:
-    """Return a request for a linkage of its own, so that it never queues behind another request."""
+def fresh_request(api: Api, **changes: Any) -> Any:
+    """Return a request for a new linkage, so that it never queues behind another request."""
     own = {"external_identity_value": f"會員-{new_id()}"} if api is SYNC else {}
     return api.request(**(own | changes))
 

@@ -29,7 +29,7 @@ COMMANDS = (
 )
 
 
-def no_traceback(ended: Ended) -> None:
+def check_no_traceback(ended: Ended) -> None:
     """Check that the command reports errors without a traceback."""
     assert "Traceback" not in ended.err + ended.out
 
@@ -58,7 +58,7 @@ async def test_generated_keys_are_private_and_are_never_overwritten(tmp_path: Pa
     before = contents(directory)
     again = await command("keys", "generate", directory)
     assert again.status not in (0, 1)
-    no_traceback(again)
+    check_no_traceback(again)
     assert contents(directory) == before
 
 
@@ -105,9 +105,6 @@ async def test_inspected_key_has_one_fingerprint_in_every_form(material: Materia
     assert "BEGIN" not in ended.out
 
 
-# -- health
-
-
 # -- ports
 
 
@@ -117,4 +114,4 @@ async def test_port_in_use_is_named(gateway: Gateway, settings: Settings, name: 
     ended = await command("serve", settings={**settings, **more})
     assert ended.status == 69
     assert gateway.address in ended.err
-    no_traceback(ended)
+    check_no_traceback(ended)

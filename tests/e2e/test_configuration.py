@@ -23,7 +23,7 @@ REQUIRED = (
 )
 
 
-async def refuses(settings: Settings, *flags: str | Path) -> list[str]:
+async def refusal(settings: Settings, *flags: str | Path) -> list[str]:
     """Start a gateway with invalid settings; return the lines of its error message."""
     ended = await run("serve", *flags, settings=settings)
     assert ended.status == 78, ended.err
@@ -54,7 +54,7 @@ async def test_every_kind_of_fault_is_named_in_one_run(settings: Settings, mater
         "ENCRYPTION_AES_MODE": "GCM-SIV",
         "SIGNNING_KEY_FILE": MARK,
     }
-    lines = await refuses({**settings, **bad})
+    lines = await refusal({**settings, **bad})
     assert [name for name in bad if not named(lines, name)] == []
 
 
@@ -185,7 +185,7 @@ async def test_only_faulty_settings_are_named(settings: Settings, material: Mate
     for make, named_so in FAULTS[faults]:
         bad |= make(material)
         names |= set(named_so)
-    lines = await refuses({**settings, **bad})
+    lines = await refusal({**settings, **bad})
     assert [name for name in names if not any(name in line for line in lines)] == []
     assert [name for name in {*settings, *REQUIRED} - names if named(lines, name)] == []
 
@@ -201,13 +201,12 @@ async def test_only_faulty_settings_are_named(settings: Settings, material: Mate
 async def test_unusable_ledger_url_is_refused_with_a_reason(
     settings: Settings, more: dict[str, str], word: str
 ) -> None:
-    lines = await refuses({**settings, **more})
+    lines = await refusal({**settings, **more})
     assert [word in line for line in lines if named([line], "LEDGER_URL")] == [True]
 
 
-@pytest.mark.parametrize("url", ["sqlite:///{}/ledger.db"])
-async def test_usable_ledger_url_is_accepted(settings: Settings, tmp_path: Path, url: str) -> None:
-    url = url.format(tmp_path)
+async def test_usable_ledger_url_is_accepted(settings: Settings, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/ledger.db"
     assert (await checked({**settings, "LEDGER_URL": url}))["LEDGER_URL"] == url
     assert not os.listdir(tmp_path), "a check creates no file"  # noqa: PTH208
 

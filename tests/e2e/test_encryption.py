@@ -19,10 +19,10 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.padding import PKCS7
 
 from tests.e2e.caller import Reported, alarm
-from tests.e2e.conftest import Run, RunAll, Way
+from tests.e2e.conftest import Rpc, Run, RunAll
 from tests.e2e.gateway import Gateway
 from tests.e2e.samples import SYNC
-from tests.e2e.upstream import Answer, Request, Upstream, answers
+from tests.e2e.upstream import Request, Response, Upstream, responds
 from tests.e2e.wallet import Wallet, compact, now
 
 PADDINGS: Final = {
@@ -83,14 +83,14 @@ class Profile:
 PROFILES: Final = [Profile("ECB", 256, "PKCS1V15"), Profile("CBC", 128, "OAEP_SHA256")]
 
 
-def encrypted(wallet: Wallet, request: Request, line: str, text: bytes) -> Answer:
+def encrypted(wallet: Wallet, request: Request, line: str, text: bytes) -> Response:
     """Return a signed response with an encrypted body."""
     extra = (("Encrypt", line),)
     return wallet.header_signed(request, text, time=now(), client_id=wallet.client_id, extra=extra)
 
 
 @dataclass(frozen=True)
-class EncryptingWay(Way):
+class EncryptingRpc(Rpc):
     """SyncLinkage with encrypted bodies: sent requests are decrypted before they are compared."""
 
     profile: Profile
@@ -116,14 +116,14 @@ async def gateways(run_all: RunAll) -> AsyncIterator[dict[str, Gateway]]:
 async def test_every_encryption_profile_works_in_both_directions(
     gateways: dict[str, Gateway], upstream: Upstream, wallet: Wallet, profile: Profile
 ) -> None:
-    def answer(request: Request) -> Answer:
+    def respond(request: Request) -> Response:
         return encrypted(wallet, request, *profile.seal(wallet.merchant, compact(SYNC.success)))
 
     keys = set()
-    way = EncryptingWay(SYNC, gateways[str(profile)], upstream, wallet, promised=True, profile=profile)
+    rpc = EncryptingRpc(SYNC, gateways[str(profile)], upstream, wallet, idempotent=True, profile=profile)
     for _ in range(2):
-        upstream.reset(answers(answer))
-        await way.accepted()
+        upstream.reset(responds(respond))
+        await rpc.accepted()
         (sent,) = upstream.requests
         assert sent.header("Content-Type") == "application/json; charset=UTF-8"
         keys.add(profile.open(wallet.key, sent.header("Encrypt"), sent.body)[1])
@@ -139,37 +139,37 @@ async def strict_gateway(run: Run) -> AsyncIterator[Gateway]:
 
 
 @pytest.fixture
-def strict(strict_gateway: Gateway, upstream: Upstream, wallet: Wallet) -> EncryptingWay:
+def strict(strict_gateway: Gateway, upstream: Upstream, wallet: Wallet) -> EncryptingRpc:
     """Return SyncLinkage over that gateway."""
-    return EncryptingWay(SYNC, strict_gateway, upstream, wallet, promised=True, profile=Profile())
+    return EncryptingRpc(SYNC, strict_gateway, upstream, wallet, idempotent=True, profile=Profile())
 
 
-async def test_content_type_of_encrypted_bodies_is_a_setting(strict: EncryptingWay) -> None:
-    def answer(request: Request) -> Answer:
+async def test_content_type_of_encrypted_bodies_is_a_setting(strict: EncryptingRpc) -> None:
+    def respond(request: Request) -> Response:
         return encrypted(
             strict.wallet, request, *Profile().seal(strict.wallet.merchant, compact(SYNC.success))
         )
 
-    await strict.accepted(answers(answer))
+    await strict.accepted(responds(respond))
     assert strict.upstream.requests[0].header("Content-Type") == "text/plain; charset=UTF-8"
 
 
-async def test_plain_response_is_refused_if_encryption_is_required(strict: EncryptingWay) -> None:
-    script = answers(strict.wallet.signed)
+async def test_plain_response_is_refused_if_encryption_is_required(strict: EncryptingRpc) -> None:
+    script = responds(strict.wallet.signed)
     await strict.refused(script, alarm("RESPONSE_NOT_ENCRYPTED"))
 
 
-async def test_bind_account_is_never_encrypted(strict: EncryptingWay, bind: Way) -> None:
+async def test_bind_account_is_never_encrypted(strict: EncryptingRpc, bind: Rpc) -> None:
     plain = replace(bind, gateway=strict.gateway)
     await plain.accepted()
     assert not plain.upstream.requests[0].has("Encrypt")
 
 
-async def test_encrypted_response_to_a_plain_request_is_read(sync: Way) -> None:
-    def answer(request: Request) -> Answer:
+async def test_encrypted_response_to_a_plain_request_is_read(sync: Rpc) -> None:
+    def respond(request: Request) -> Response:
         return encrypted(sync.wallet, request, *Profile().seal(sync.wallet.merchant, compact(SYNC.success)))
 
-    await sync.accepted(answers(answer))
+    await sync.accepted(responds(respond))
 
 
 Seal = Callable[[RSAPublicKey], tuple[str, bytes]]
@@ -236,29 +236,29 @@ BROKEN: Final[dict[str, Seal]] = {
 }
 
 
-async def test_every_broken_encryption_reports_the_same_error(strict: EncryptingWay) -> None:
+async def test_every_broken_encryption_reports_the_same_error(strict: EncryptingRpc) -> None:
     public: dict[tuple[object, ...], list[str]] = {}
     for name, seal in BROKEN.items():
         strict.upstream.requests.clear()
 
-        def answer(request: Request, seal: Seal = seal) -> Answer:
+        def respond(request: Request, seal: Seal = seal) -> Response:
             return encrypted(strict.wallet, request, *seal(strict.wallet.merchant))
 
         request = SYNC.request(request_id=f"e2e-broken-{len(name):04}")
-        reported = await strict.refused(answers(answer), alarm("RESPONSE_MALFORMED"), request)
-        public.setdefault(seen(reported), []).append(name)
+        reported = await strict.refused(responds(respond), alarm("RESPONSE_MALFORMED"), request)
+        public.setdefault(visible_parts(reported), []).append(name)
     assert len(public) == 1, public
 
 
-def seen(reported: Reported) -> tuple[object, ...]:
+def visible_parts(reported: Reported) -> tuple[object, ...]:
     """Return everything in a status that a caller can compare, except the request id and the tracer id."""
     metadata = tuple(sorted(item for item in reported.metadata.items() if item[0] != "tracer_id"))
     return reported.code, reported.message, metadata, len(reported.status.details), reported.pushback_ms
 
 
-async def test_two_encrypt_headers_are_malformed(strict: EncryptingWay) -> None:
-    def answer(request: Request) -> Answer:
+async def test_two_encrypt_headers_are_malformed(strict: EncryptingRpc) -> None:
+    def respond(request: Request) -> Response:
         line, text = Profile().seal(strict.wallet.merchant, SUCCESS)
         return encrypted(strict.wallet, request, line, text).setting("Encrypt", line, line)
 
-    await strict.refused(answers(answer), alarm("RESPONSE_MALFORMED"))
+    await strict.refused(responds(respond), alarm("RESPONSE_MALFORMED"))

@@ -16,7 +16,7 @@ from tests.e2e.caller import Reported, not_sent
 from tests.e2e.conftest import Run
 from tests.e2e.gateway import Gateway
 from tests.e2e.http2 import DATA, EMPTY_MESSAGE, END_STREAM, RST_STREAM, connected, frame, request
-from tests.e2e.samples import SYNC, apart
+from tests.e2e.samples import SYNC, fresh_request
 from tests.e2e.upstream import Peer, Request, Upstream
 from tests.e2e.wallet import Wallet
 
@@ -28,7 +28,7 @@ DEADLINE_S: Final = 120.0
 """Long enough that no valid call reaches its deadline, even on a busy machine."""
 STREAMS: Final = 20_000
 """The largest number of streams in a flood: more than gRPC's own queue holds."""
-AT_ONCE: Final = 50
+BATCH: Final = 50
 MEMORY_KIB_MAX: Final = 600 * 1024
 """The limit for the process: about 80 MiB without load, and 25 KiB for each call in gRPC's queue."""
 
@@ -61,8 +61,8 @@ async def flooding(gateway: Gateway, write: Callable[[int], bytes]) -> AsyncIter
 
         async def flood() -> None:
             with suppress(ConnectionError):
-                for first in range(1, 2 * STREAMS, 2 * AT_ONCE):
-                    connection.send(*(write(first + 2 * number) for number in range(AT_ONCE)))
+                for first in range(1, 2 * STREAMS, 2 * BATCH):
+                    connection.send(*(write(first + 2 * number) for number in range(BATCH)))
                     await connection.writer.drain()
                     await asyncio.sleep(0)
 
@@ -78,7 +78,7 @@ async def flooding(gateway: Gateway, write: Callable[[int], bytes]) -> AsyncIter
 async def test_calls_that_grpc_drops_do_not_count_as_queued(
     run: Run, upstream: Upstream, wallet: Wallet
 ) -> None:
-    async def takes_a_while(request: Request, peer: Peer) -> None:
+    async def responds_slowly(request: Request, peer: Peer) -> None:
         await asyncio.sleep(1.5)
         await peer.send(wallet.right(request).wire())
 
@@ -87,13 +87,13 @@ async def test_calls_that_grpc_drops_do_not_count_as_queued(
             connection.send(request(PATH, (b":method", b"GET"), stream=stream))
         await connection.writer.drain()
         for _ in range(2):
-            await caller.accepted(gateway.channel, SYNC, apart(SYNC))
+            await caller.accepted(gateway.channel, SYNC, fresh_request(SYNC))
             await asyncio.sleep(0.5)
-        upstream.script = takes_a_while
+        upstream.script = responds_slowly
         calls = []
         for stream in range(201, 401, 50):
             connection.send(request(PATH, (b":method", b"GET"), stream=stream))
-            calls.append(asyncio.create_task(caller.accepted(gateway.channel, SYNC, apart(SYNC))))
+            calls.append(asyncio.create_task(caller.accepted(gateway.channel, SYNC, fresh_request(SYNC))))
             await asyncio.sleep(0.5)
         await asyncio.gather(*calls)
 
@@ -105,13 +105,13 @@ async def test_flood_of_one_connection_cancels_no_call_of_another(
     async with run() as gateway, flooding(gateway, write):
         served, began = 0, time.monotonic()
         while time.monotonic() < began + LASTS_S or not served:
-            calls = [apart(SYNC) for _ in range(5)]
+            calls = [fresh_request(SYNC) for _ in range(5)]
             ended = await asyncio.gather(
                 *(caller.call(gateway.channel, SYNC, call, timeout_s=DEADLINE_S) for call in calls)
             )
-            for call, answer in zip(calls, ended, strict=True):
-                if isinstance(answer, Reported):
-                    caller.check(answer, OVERLOADED, call)
+            for call, result in zip(calls, ended, strict=True):
+                if isinstance(result, Reported):
+                    caller.check(result, OVERLOADED, call)
                 else:
                     served += 1
             assert gateway.resident_kib() < MEMORY_KIB_MAX

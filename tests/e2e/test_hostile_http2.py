@@ -14,7 +14,7 @@ from tests.e2e.conftest import Run
 from tests.e2e.gateway import PATIENCE_S, Gateway, Record, channel_to
 from tests.e2e.http2 import HEADERS, HOSTILE, connected
 from tests.e2e.operations import SERVING, health
-from tests.e2e.samples import SYNC, apart
+from tests.e2e.samples import SYNC, fresh_request
 from tests.e2e.upstream import Upstream
 from tests.ports import free_port
 
@@ -26,7 +26,7 @@ PATH: Final = "a path that is not UTF-8"
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def probed(run: Run) -> AsyncIterator[Gateway]:
-    """Return a gateway with both listeners; after the tests its log must contain no error of its own."""
+    """Return a gateway with both listeners; after the tests its log must contain no error."""
     async with run({"HEALTH_LISTEN": f"127.0.0.1:{free_port()}"}) as gateway:
         yield gateway
     errors = {line["event"] for line in gateway.records if line["level"] not in {"debug", "info"}}
@@ -37,9 +37,9 @@ async def test_request_with_a_path_that_is_not_utf_8_gets_a_status(probed: Gatew
     async with connected(probed.address) as connection:
         connection.send(HOSTILE[PATH])
         async with asyncio.timeout(PATIENCE_S):
-            answer = await connection.ended()
-    assert answer is not None
-    assert answer.kind == HEADERS
+            response = await connection.ended()
+    assert response is not None
+    assert response.kind == HEADERS
 
 
 async def send(address: str, frames: bytes) -> None:
@@ -62,17 +62,17 @@ async def test_listeners_survive_each_hostile_sequence(
         async with channel_to(address) as channel:
             assert await health(channel) == SERVING
     async with channel_to(probed.address) as channel:
-        await caller.accepted(channel, SYNC, apart(SYNC))
-    await caller.accepted(probed.channel, SYNC, apart(SYNC))
+        await caller.accepted(channel, SYNC, fresh_request(SYNC))
+    await caller.accepted(probed.channel, SYNC, fresh_request(SYNC))
 
 
 async def test_caller_loses_no_call_to_a_hundred_packets(probed: Gateway, upstream: Upstream) -> None:
     calls, lines = 0, len(gateway_lines(probed))
     sending = asyncio.create_task(sequence(probed.address, [HOSTILE[PATH]] * PACKETS))
     while not sending.done():
-        await caller.accepted(probed.channel, SYNC, apart(SYNC))
+        await caller.accepted(probed.channel, SYNC, fresh_request(SYNC))
         async with channel_to(probed.address) as channel:
-            await caller.accepted(channel, SYNC, apart(SYNC))
+            await caller.accepted(channel, SYNC, fresh_request(SYNC))
         calls += 2
     await sending
     assert calls >= PACKETS / 10, "too few calls between the packets"

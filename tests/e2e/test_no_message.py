@@ -59,9 +59,9 @@ async def test_call_without_its_message_gets_a_status(run: Run) -> None:
         ]
         blocks = await asyncio.gather(*(status(address, ROWS[name][0]) for address, name in calls))
     wrong = {
-        call: came
-        for call, came in zip(calls, blocks, strict=True)
-        if b"grpc-status" + code_of(ROWS[call[1]][1]) not in came
+        call: received
+        for call, received in zip(calls, blocks, strict=True)
+        if b"grpc-status" + code_of(ROWS[call[1]][1]) not in received
     }
     assert wrong == {}
     assert {line["level"] for line in gateway.records} <= {"debug", "info"}

@@ -12,7 +12,7 @@ from grpc import StatusCode
 
 from tests.e2e import caller
 from tests.e2e.caller import Reported, not_sent
-from tests.e2e.conftest import Run, Way
+from tests.e2e.conftest import Rpc, Run
 from tests.e2e.gateway import Gateway, get
 from tests.e2e.operations import REFLECTIONS, SERVING, health, metrics, names, reflect, watching
 from tests.e2e.samples import SERVICE, SYNC
@@ -37,8 +37,8 @@ async def test_health_of_another_service_is_not_found(gateway: Gateway) -> None:
 
 @pytest.mark.parametrize("reflection", REFLECTIONS)
 async def test_reflection_lists_the_service(gateway: Gateway, reflection: str) -> None:
-    answer = await reflect(gateway.channel, reflection, list_services="")
-    services = {service.name for service in answer.list_services_response.service}
+    response = await reflect(gateway.channel, reflection, list_services="")
+    services = {service.name for service in response.list_services_response.service}
     assert {SERVICE, "grpc.health.v1.Health"} <= services
 
 
@@ -54,10 +54,10 @@ async def test_reflection_lists_the_service(gateway: Gateway, reflection: str) -
 async def test_reflection_knows_the_service_and_the_details_of_its_errors(
     gateway: Gateway, reflection: str, symbol: str, file: str
 ) -> None:
-    answer = await reflect(gateway.channel, reflection, file_containing_symbol=symbol)
+    response = await reflect(gateway.channel, reflection, file_containing_symbol=symbol)
     files = [
         FileDescriptorProto.FromString(data)
-        for data in answer.file_descriptor_response.file_descriptor_proto
+        for data in response.file_descriptor_response.file_descriptor_proto
     ]
     assert file in [found.name for found in files]
 
@@ -88,7 +88,7 @@ async def test_reflection_can_be_turned_off(run: Run) -> None:
         assert await health(gateway.channel) == SERVING
 
 
-async def test_every_call_is_counted_under_the_metric_names_of_grpc(either: Way) -> None:
+async def test_every_call_is_counted_under_the_metric_names_of_grpc(either: Rpc) -> None:
     labels = LABELS.format(name=either.api.name)
     counted = (
         f"grpc_server_started_total{{{labels}}}",
@@ -106,7 +106,7 @@ async def test_every_call_is_counted_under_the_metric_names_of_grpc(either: Way)
     assert [after.get(name, 0) - before.get(name, 0) for name in counted] == [2, 1, 1, 2]
 
 
-async def test_attempts_are_counted_under_the_gateways_metric_names(either: Way) -> None:
+async def test_attempts_are_counted_under_the_gateways_metric_names(either: Rpc) -> None:
     before = await metrics(either.gateway)
     await either.accepted()
     after = await metrics(either.gateway)
@@ -148,7 +148,7 @@ async def test_health_listener_serves_only_health(run: Run) -> None:
         assert raised.value.code() is StatusCode.UNIMPLEMENTED
 
 
-async def test_every_call_has_one_line_in_the_log(either: Way) -> None:
+async def test_every_call_has_one_line_in_the_log(either: Rpc) -> None:
     request = either.api.request()
     await either.accepted(request=request)
     request_id: str = request.request_id
@@ -167,7 +167,7 @@ async def test_log_level_is_a_setting(run: Run, upstream: object) -> None:
     assert {record["event"] for record in gateway.records} >= {"serving", "call", "stopping", "stopped"}
 
 
-async def test_invalid_request_is_logged_without_its_id(sync: Way) -> None:
+async def test_invalid_request_is_logged_without_its_id(sync: Rpc) -> None:
     mark = "marked 4711 id"
     await caller.call(sync.gateway.channel, SYNC, SYNC.request(request_id=mark))
     assert sync.upstream.requests == []

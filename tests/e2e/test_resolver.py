@@ -16,12 +16,12 @@ from tests.e2e.samples import SYNC
 HANGS = """
 import socket, time
 
-answers = socket.getaddrinfo
+resolve = socket.getaddrinfo
 
 def getaddrinfo(host, *rest, **named):
     if host == "hangs.example":
         time.sleep(60)
-    return answers(host, *rest, **named)
+    return resolve(host, *rest, **named)
 
 socket.getaddrinfo = getaddrinfo
 """

@@ -13,7 +13,7 @@ from grpc import StatusCode
 
 from tests.e2e import caller
 from tests.e2e.caller import Reported, not_sent
-from tests.e2e.conftest import Run, RunAll, Way
+from tests.e2e.conftest import Rpc, Run, RunAll
 from tests.e2e.gateway import Gateway
 from tests.e2e.material import Authority, Certificate, Material
 from tests.e2e.samples import APIS, BIND, SYNC, Api
@@ -28,12 +28,12 @@ TLS_INVALID = not_sent(StatusCode.UNAVAILABLE, "UPSTREAM_TLS_INVALID", "operator
 
 
 @dataclass
-class Silent:
+class SilentListener:
     """A listener that reads everything and never responds."""
 
     port: int = 0
     data: list[bytes] = field(default_factory=list)
-    came: asyncio.Event = field(default_factory=asyncio.Event)
+    received: asyncio.Event = field(default_factory=asyncio.Event)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -41,7 +41,7 @@ class Silent:
         try:
             while data := await reader.read(4096):
                 self.data.append(data)
-                self.came.set()
+                self.received.set()
         except OSError:
             pass
         finally:
@@ -50,9 +50,9 @@ class Silent:
 
 
 @asynccontextmanager
-async def silent() -> AsyncIterator[Silent]:
+async def silent_listener() -> AsyncIterator[SilentListener]:
     """Run such a listener."""
-    listener = Silent()
+    listener = SilentListener()
     server = await asyncio.start_server(listener.serve, "127.0.0.1", 0)
     listener.port = server.sockets[0].getsockname()[1]
     try:
@@ -80,9 +80,12 @@ async def test_unknown_or_refusing_host_is_unreachable(run_all: RunAll, upstream
 
 
 async def test_call_cancelled_while_connecting_closes_its_connection(run: Run) -> None:
-    async with silent() as listener, run({"BASE_URL": f"https://127.0.0.1:{listener.port}"}) as gateway:
+    async with (
+        silent_listener() as listener,
+        run({"BASE_URL": f"https://127.0.0.1:{listener.port}"}) as gateway,
+    ):
         calling = asyncio.create_task(caller.call(gateway.channel, SYNC, SYNC.request()))
-        await listener.came.wait()
+        await listener.received.wait()
         calling.cancel()
         async with asyncio.timeout(2):
             await listener.ended.wait()
@@ -99,7 +102,7 @@ async def test_connecting_is_retried_while_nothing_was_sent(run: Run, wallet: Wa
             async with listening(bound=bound) as late:
                 late.script = wallet.says()
                 await calling
-            Way(BIND, gateway, late, wallet, promised=False).check_sent(request)
+            Rpc(BIND, gateway, late, wallet, idempotent=False).check_sent(request)
 
 
 def server_context(certificate: Certificate) -> ssl.SSLContext:

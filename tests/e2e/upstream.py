@@ -50,14 +50,14 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     """One HTTP response, which a test can change before it is sent."""
 
     status: int = 200
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes = b""
 
-    def but(self, *, status: int | None = None, body: bytes | None = None) -> Answer:
+    def but(self, *, status: int | None = None, body: bytes | None = None) -> Response:
         """Return this response with another status or body."""
         return replace(
             self,
@@ -70,7 +70,7 @@ class Answer:
         (value,) = (value for key, value in self.headers if key.lower() == name.lower())
         return value
 
-    def setting(self, name: str, *values: str) -> Answer:
+    def setting(self, name: str, *values: str) -> Response:
         """Return this response with exactly these values of one header; no value removes the header."""
         others = tuple(line for line in self.headers if line[0].lower() != name.lower())
         return replace(self, headers=(*others, *((name, value) for value in values)))
@@ -103,7 +103,7 @@ class Peer:
         self.writer.write(data)
         await self.writer.drain()
 
-    async def gone(self) -> None:
+    async def wait_until_closed(self) -> None:
         """Wait until the gateway has closed the connection."""
         try:
             while await self.reader.read(4096):
@@ -127,7 +127,7 @@ Script = Callable[[Request, Peer], Awaitable[None]]
 
 async def hangs(_: Request, peer: Peer) -> None:
     """Never respond."""
-    await peer.gone()
+    await peer.wait_until_closed()
 
 
 async def closes(_: Request, peer: Peer) -> None:
@@ -153,7 +153,7 @@ def sends(data: bytes | Iterable[bytes], *, then: Script = hangs, pause_s: float
     return script
 
 
-def answers(make: Callable[[Request], Answer]) -> Script:
+def responds(make: Callable[[Request], Response]) -> Script:
     """Return a script that sends the whole response that `make` returns for the request."""
 
     async def script(request: Request, peer: Peer) -> None:
@@ -173,7 +173,7 @@ class Upstream:
     port: int = 0
     faults: list[BaseException] = field(default_factory=list)
     """Exceptions of scripts: faults of the test itself."""
-    _came: asyncio.Condition = field(default_factory=asyncio.Condition)
+    _received: asyncio.Condition = field(default_factory=asyncio.Condition)
     _serving: set[asyncio.Task[None]] = field(default_factory=set)
     _answering: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -188,13 +188,13 @@ class Upstream:
         self.requests.clear()
         self.connections = 0
 
-    async def request_came(self, count: int = 1) -> Request:
+    async def wait_for_request(self, count: int = 1) -> Request:
         """Wait until `count` whole requests were received; return the last of them."""
-        async with asyncio.timeout(PATIENCE_S), self._came:
-            await self._came.wait_for(lambda: len(self.requests) >= count)
+        async with asyncio.timeout(PATIENCE_S), self._received:
+            await self._received.wait_for(lambda: len(self.requests) >= count)
         return self.requests[count - 1]
 
-    async def let_go(self) -> None:
+    async def release(self) -> None:
         """Close every connection with an unfinished response; idle connections stay open."""
         await _cancelled(self._answering)
 
@@ -211,9 +211,9 @@ class Upstream:
         self.connections += 1
         try:
             while (request := await _read(reader)) is not None:
-                async with self._came:
+                async with self._received:
                     self.requests.append(request)
-                    self._came.notify_all()
+                    self._received.notify_all()
                 self._answering.add(task)
                 await self.script(request, Peer(reader, writer))
                 self._answering.discard(task)

@@ -24,7 +24,7 @@ from clients.alipayhk.wire.keys import Keys
 from clients.alipayhk.wire.messages import RawRequest
 from clients.alipayhk.wire.protocols import ENVELOPE_SIGNED, HEADER_SIGNED, PROTOCOLS
 from tests.e2e.samples import BIND, CLIENT_ID, FUNCTION, PATHS, SYNC, Api
-from tests.e2e.upstream import Answer, Request, Script, answers
+from tests.e2e.upstream import Request, Response, Script, responds
 
 JSON: Final = ("Content-Type", "application/json; charset=UTF-8")
 
@@ -104,7 +104,7 @@ class Wallet:
 
     # -- correct responses, from the project's own code
 
-    def right(self, request: Request, body: Mapping[str, object] | None = None) -> Answer:
+    def right(self, request: Request, body: Mapping[str, object] | None = None) -> Response:
         """Return AlipayHK's correct response; without a body, a success."""
         api = api_of(request)
         endpoint, protocol = self.endpoint(api, request.target), PROTOCOLS[self.endpoint(api).protocol]
@@ -112,7 +112,7 @@ class Wallet:
         sealed = protocol.seal_response(
             endpoint, asked, body or api.success, now=datetime.now(UTC), random_bytes=os.urandom
         )
-        return Answer(200, (*sealed.headers, tracer_line()), sealed.body)
+        return Response(200, (*sealed.headers, tracer_line()), sealed.body)
 
     def endpoint(self, api: Api, path: str = "") -> Endpoint:
         """Return an API's endpoint from AlipayHK's side, with AlipayHK's keys."""
@@ -131,7 +131,7 @@ class Wallet:
 
     def says(self, body: Mapping[str, object] | None = None, *, status: int = 200) -> Script:
         """Return a script that sends this body with a correct signature."""
-        return answers(lambda request: self.right(request, body).but(status=status))
+        return responds(lambda request: self.right(request, body).but(status=status))
 
     # -- signed responses that may be wrong
 
@@ -143,7 +143,7 @@ class Wallet:
         time: str | None = None,
         client_id: str | None = None,
         **head: Any,
-    ) -> Answer:
+    ) -> Response:
         """Sign exactly this body; `head` changes members of an envelope's head, and None removes one."""
         api = api_of(request)
         body = compact(api.success) if body is None else body
@@ -162,18 +162,18 @@ class Wallet:
         time: str,
         client_id: str,
         extra: tuple[tuple[str, str], ...] = (),
-    ) -> Answer:
+    ) -> Response:
         """Return a response with the signature of the body in its headers."""
         content = f"POST {request.target}\n{client_id}.{time}.".encode() + body
         line = signature_line(sign(self.key, content), version=self.key_version)
         signed = (("Client-Id", client_id), JSON, ("Response-Time", time), ("Signature", line))
         headers = (*signed, tracer_line(), *extra)
-        return Answer(200, headers, body)
+        return Response(200, headers, body)
 
-    def enveloped(self, content: bytes) -> Answer:
+    def enveloped(self, content: bytes) -> Response:
         """Return an envelope with this content as `response`, and its signature."""
         signature = quote(sign(self.key, content), safe="")
-        return Answer(
+        return Response(
             200,
             (JSON, tracer_line()),
             b'{"response":' + content + b',"signature":"' + signature.encode() + b'"}',

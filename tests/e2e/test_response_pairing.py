@@ -7,15 +7,14 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import pytest
 from grpc import StatusCode
 
 from tests.e2e import caller
 from tests.e2e.caller import Reported
-from tests.e2e.conftest import Run, Way
+from tests.e2e.conftest import Rpc, Run
 from tests.e2e.gateway import Gateway
 from tests.e2e.material import Material
-from tests.e2e.samples import SYNC, apart
+from tests.e2e.samples import SYNC, fresh_request
 from tests.e2e.test_unreachable import certificate_of, server_context
 from tests.e2e.upstream import Peer, Request, Script, Upstream, listening
 from tests.e2e.wallet import Wallet, result
@@ -47,7 +46,7 @@ async def call_each_in_turn(gateway: Gateway, first: int = 0) -> list[str]:
     faults = []
     for number in range(first, first + CALLS):
         rejects = number % 3 == 1
-        request = apart(SYNC, external_binding_id=REJECTED if rejects else f"number {number}")
+        request = fresh_request(SYNC, external_binding_id=REJECTED if rejects else f"number {number}")
         reported = await caller.call(gateway.channel, SYNC, request, timeout_s=20)
         if (isinstance(reported, Reported) and reported.code is StatusCode.NOT_FOUND) is not rejects:
             faults.append(f"{number}: {reported}")
@@ -62,22 +61,21 @@ def repeating(wallet: Wallet, after_s: float) -> Script:
     async def script(request: Request, peer: Peer) -> None:
         nonlocal answered
         answered += 1
-        answer = right(wallet, request)
-        await peer.send(answer)
+        response = right(wallet, request)
+        await peer.send(response)
         if answered % 3 == 1:
             await asyncio.sleep(after_s)
-            await peer.send(answer)
+            await peer.send(response)
 
     return script
 
 
-@pytest.mark.parametrize("after_s", [0.03])
-async def test_duplicate_response_shifts_no_result(sync: Way, after_s: float) -> None:
-    sync.upstream.script = repeating(sync.wallet, after_s)
+async def test_duplicate_response_shifts_no_result(sync: Rpc) -> None:
+    sync.upstream.script = repeating(sync.wallet, after_s=0.03)
     assert await call_each_in_turn(sync.gateway) == []
 
 
-async def test_old_response_repeated_for_the_next_request_is_not_accepted(sync: Way) -> None:
+async def test_old_response_repeated_for_the_next_request_is_not_accepted(sync: Rpc) -> None:
     last: dict[asyncio.StreamWriter, bytes] = {}
     repeated = 0
 
@@ -101,7 +99,7 @@ def _repeated(gateway: Gateway) -> list[str]:
     return [line for line in gateway.out + gateway.err if '"Repeated"' in line]
 
 
-async def test_signed_success_pushed_onto_an_idle_connection_matches_no_request(sync: Way) -> None:
+async def test_signed_success_pushed_onto_an_idle_connection_matches_no_request(sync: Rpc) -> None:
     pushed = asyncio.Event()
 
     async def script(request: Request, peer: Peer) -> None:
@@ -109,14 +107,14 @@ async def test_signed_success_pushed_onto_an_idle_connection_matches_no_request(
         if len(sync.upstream.requests) == 1:
             await asyncio.sleep(QUARANTINE_S + 0.1)
             await peer.send(sync.wallet.right(request).wire())
-            await peer.gone()
+            await peer.wait_until_closed()
             pushed.set()
 
     sync.upstream.script = script
-    await caller.accepted(sync.gateway.channel, SYNC, apart(SYNC))
+    await caller.accepted(sync.gateway.channel, SYNC, fresh_request(SYNC))
     async with asyncio.timeout(10):
         await pushed.wait()
-    rejected = apart(SYNC, external_binding_id=REJECTED)
+    rejected = fresh_request(SYNC, external_binding_id=REJECTED)
     reported = await caller.call(sync.gateway.channel, SYNC, rejected)
     assert isinstance(reported, Reported)
     assert reported.code is StatusCode.NOT_FOUND
@@ -127,6 +125,6 @@ async def test_fresh_connections_are_a_setting(run: Run, material: Material, wal
     async with secure_gateway(run, material, UPSTREAM_CONNECTIONS="fresh") as (gateway, upstream):
         upstream.script = wallet.says()
         for _ in range(3):
-            await caller.accepted(gateway.channel, SYNC, apart(SYNC))
+            await caller.accepted(gateway.channel, SYNC, fresh_request(SYNC))
             await asyncio.sleep(QUARANTINE_S + 0.05)
         assert upstream.connections == 3

@@ -14,12 +14,12 @@ from tests.e2e.caller import doubt, not_sent
 from tests.e2e.conftest import Run
 from tests.e2e.gateway import get
 from tests.e2e.operations import NOT_SERVING, SERVING, health, watching
-from tests.e2e.samples import APIS, SERVICE, SYNC, apart
+from tests.e2e.samples import APIS, SERVICE, SYNC, fresh_request
 from tests.e2e.test_load import held
 from tests.e2e.upstream import Upstream, hangs
 from tests.e2e.wallet import Wallet
 
-TIMED_OUT = doubt("UPSTREAM_TIMEOUT", promised=True, code=StatusCode.DEADLINE_EXCEEDED)
+TIMED_OUT = doubt("UPSTREAM_TIMEOUT", idempotent=True, code=StatusCode.DEADLINE_EXCEEDED)
 SHUTTING_DOWN = not_sent(StatusCode.UNAVAILABLE, "SHUTTING_DOWN")
 
 
@@ -41,15 +41,15 @@ async def test_shutdown_loses_no_call(run: Run, upstream: Upstream, wallet: Wall
         assert (await get(gateway.admin, "/livez"))[0] == 200
 
         upstream.script, script = wallet.says(), upstream.script
-        await caller.accepted(gateway.channel, SYNC, apart(SYNC))
+        await caller.accepted(gateway.channel, SYNC, fresh_request(SYNC))
         upstream.script = script
         await asyncio.sleep(max(0, began + 2.2 - time.monotonic()))
         for other in APIS:
             await caller.refused(gateway.channel, other, other.request(), SHUTTING_DOWN)
         assert len(upstream.requests) == 2
 
-        answer = await first.let_go()
-        assert answer.result.status == "S"
+        result = await first.release()
+        assert result.result.status == "S"
         assert await gateway.ended() == 0
     assert gateway.records[-1]["event"] == "stopped"
 
@@ -74,7 +74,7 @@ async def test_attempt_gets_its_whole_timeout_even_with_a_short_stop_grace(
     upstream.script = hangs
     async with run({"STOP_GRACE_S": "0", "UPSTREAM_TIMEOUT_S": "1.5"}) as gateway:
         calling = asyncio.create_task(caller.call(gateway.channel, SYNC, SYNC.request()))
-        await upstream.request_came()
+        await upstream.wait_for_request()
         began = time.monotonic()
         gateway.terminate()
         assert await gateway.ended() == 0
@@ -111,5 +111,5 @@ async def test_second_signal_does_not_abort_the_shutdown(
         for _ in range(2):
             gateway.terminate()
             await gateway.logged(lambda record: record["event"] == "stopping")
-        assert (await first.let_go()).result.status == "S"
+        assert (await first.release()).result.status == "S"
         assert await gateway.ended() == 0
