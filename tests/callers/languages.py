@@ -10,7 +10,7 @@ from tests.linkage.scenes import FILE
 from tests.linkage.where import Where
 from tests.peers.processes import ROOT, environment, run
 
-PATIENCE_S: Final = 600.0
+WAIT_MAX_S: Final = 600.0
 """The timeout of a build that downloads its dependencies."""
 
 Command = tuple[str, ...]
@@ -77,8 +77,8 @@ def do(language: Language, command: Command, variables: dict[str, str]) -> None:
     # The settings of this pytest process must not reach the pytest of the Python client.
     outside = {n: v for n, v in environment().items() if n not in {"PYTEST_ADDOPTS", "COV_CORE_SOURCE"}}
     cwd = ROOT / language.directory
-    result = run(*command, env=outside | variables, cwd=cwd, patience_s=PATIENCE_S)
-    assert result.status == 0, f"{command} in {cwd}:\n{result.said[-20_000:]}"
+    result = run(*command, env=outside | variables, cwd=cwd, timeout_s=WAIT_MAX_S)
+    assert result.status == 0, f"{command} in {cwd}:\n{result.output[-20_000:]}"
 
 
 def variables_of(where: Where, language: Language, **more: str) -> dict[str, str]:

@@ -14,7 +14,7 @@ import pytest
 
 from tests.callers.languages import LANGUAGES, Language, do, variables_of
 from tests.linkage.where import Where, a_sandbox, serving
-from tests.peers.processes import PATIENCE_S, ROOT
+from tests.peers.processes import ROOT, WAIT_MAX_S
 
 STORM_S: Final = 75
 """Longer than the ping interval of 20 s and the ping timeout of 5 s, with a margin for a busy machine."""
@@ -84,7 +84,7 @@ async def test_clients_recover_from_a_silently_dropped_connection(
             more = {"LINKAGE_STORM_S": str(STORM_S), "LINKAGE_RESULTS": str(results), **PATH}
             variables = variables_of(through, language, **more)
             storm = asyncio.create_task(asyncio.to_thread(do, language, language.storm, variables))
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(WAIT_MAX_S):
                 await relay.used.wait()
             await asyncio.sleep(3)
             relay.fall_silent()

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.callers
 def made() -> None:
     """Run `make stubs`."""
     result = run("make", "stubs")
-    assert result.status == 0, result.said
+    assert result.status == 0, result.output
 
 
 def test_the_descriptor_set_contains_the_service_and_its_imports() -> None:

@@ -40,13 +40,13 @@ asyncio.run(main())
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the interpreter of an environment with only the client's wheel and its dependencies."""
     directory = tmp_path_factory.mktemp("wheel")
-    assert run("make", "build", patience_s=300).status == 0
+    assert run("make", "build", timeout_s=300).status == 0
     (wheel,) = (ROOT / "dist").glob("alipayhk_linkage-*.whl")
-    assert run(sys.executable, "-m", "venv", directory / "venv", patience_s=120).status == 0
+    assert run(sys.executable, "-m", "venv", directory / "venv", timeout_s=120).status == 0
     python = directory / "venv" / "bin" / "python"
     pip = (python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
-    installed = run(*pip, wheel, cwd=directory, patience_s=300)
-    assert installed.status == 0, installed.said
+    installed = run(*pip, wheel, cwd=directory, timeout_s=300)
+    assert installed.status == 0, installed.output
     return python
 
 
@@ -110,7 +110,7 @@ def test_the_wheel_has_type_annotations(python: Path, tmp_path: Path) -> None:
         "utf-8",
     )
     mypy = (sys.executable, "-m", "mypy", "--strict", "--python-executable", python, "caller.py")
-    result = run(*mypy, cwd=tmp_path, patience_s=180)
+    result = run(*mypy, cwd=tmp_path, timeout_s=180)
     assert 'Revealed type is "builtins.str"' in result.out or 'Revealed type is "str"' in result.out, result
     assert "Found 1 error" in result.out, result
     assert 'has incompatible type "int"; expected "SyncLinkageRequest"' in result.out, result

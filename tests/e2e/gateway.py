@@ -19,7 +19,7 @@ from tests.peers.processes import environment
 from tests.ports import free_port
 
 SCRIPT: Final = Path(sys.executable).parent / "alipayhk-gateway"
-PATIENCE_S: Final = 60.0
+WAIT_MAX_S: Final = 60.0
 """The longest wait, in seconds: some tests start many gateways at the same time on a busy machine."""
 CHANNEL_OPTIONS: Final = (
     ("grpc.enable_retries", 0),
@@ -32,7 +32,7 @@ Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Ended:
+class Completed:
     """A command that has exited."""
 
     status: int
@@ -42,19 +42,19 @@ class Ended:
 
 async def run(
     *arguments: str | Path, settings: Settings | None = None, program: tuple[str | Path, ...] = (SCRIPT,)
-) -> Ended:
+) -> Completed:
     """Run a command until it exits."""
     process = await asyncio.create_subprocess_exec(
         *program, *arguments, env=environment(settings or {}), stdin=DEVNULL, stdout=PIPE, stderr=PIPE
     )
     try:
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(WAIT_MAX_S):
             out, err = await process.communicate()
     except TimeoutError:
         process.kill()
         await process.communicate()
         raise
-    return Ended(process.returncode or 0, out.decode(), err.decode())
+    return Completed(process.returncode or 0, out.decode(), err.decode())
 
 
 @dataclass
@@ -90,7 +90,7 @@ class Gateway:
         def found() -> Record | None:
             return next((record for record in self.records if wanted(record)), None)
 
-        async with asyncio.timeout(PATIENCE_S), self._received:
+        async with asyncio.timeout(WAIT_MAX_S), self._received:
             record = await self._received.wait_for(lambda: found() or self.process.returncode is not None)
         assert isinstance(record, dict), f"the gateway exited: {self.err}"
         return record
@@ -125,7 +125,7 @@ class Gateway:
 
     async def ended(self) -> int:
         """Wait until it exits; return its exit status."""
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(WAIT_MAX_S):
             return await self.process.wait()
 
     async def kill(self) -> None:
@@ -152,7 +152,7 @@ class Gateway:
 async def get(address: str, path: str) -> tuple[int, str]:
     """GET a page of the operators' listener; return its status and text."""
     host, _, port = address.rpartition(":")
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(WAIT_MAX_S):
         reader, writer = await asyncio.open_connection(host, int(port))
         writer.write(f"GET {path} HTTP/1.0\r\n\r\n".encode())
         head, _, body = (await reader.read()).partition(b"\r\n\r\n")

@@ -9,7 +9,7 @@ import pytest
 
 from service.commands.exit_codes import EX_SOFTWARE
 from tests.e2e.conftest import Run
-from tests.e2e.gateway import PATIENCE_S, channel_to
+from tests.e2e.gateway import WAIT_MAX_S, channel_to
 from tests.e2e.http2 import HOSTILE
 from tests.e2e.operations import SERVING, health
 from tests.e2e.test_hostile_http2 import PATH, send
@@ -43,5 +43,5 @@ async def test_each_worker_stopped_by_a_packet_is_replaced(run: Run) -> None:
             await gateway.wait_for_workers(count)
         deaths = [line["code"] for line in gateway.records if line["event"] == "worker exited"]
         assert deaths == [EX_SOFTWARE, EX_SOFTWARE]
-        async with asyncio.timeout(PATIENCE_S), channel_to(gateway.address) as channel:
+        async with asyncio.timeout(WAIT_MAX_S), channel_to(gateway.address) as channel:
             assert await health(channel) == SERVING

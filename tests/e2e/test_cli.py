@@ -12,7 +12,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from tests.e2e.gateway import Ended, Gateway, Settings
+from tests.e2e.gateway import Completed, Gateway, Settings
 from tests.e2e.gateway import run as command
 from tests.e2e.material import Material
 from tests.ports import free_port
@@ -29,7 +29,7 @@ COMMANDS = (
 )
 
 
-def check_no_traceback(ended: Ended) -> None:
+def check_no_traceback(ended: Completed) -> None:
     """Check that the command reports errors without a traceback."""
     assert "Traceback" not in ended.err + ended.out
 

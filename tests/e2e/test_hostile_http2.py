@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from tests.e2e import caller
 from tests.e2e.conftest import Run
-from tests.e2e.gateway import PATIENCE_S, Gateway, Record, channel_to
+from tests.e2e.gateway import WAIT_MAX_S, Gateway, Record, channel_to
 from tests.e2e.http2 import HEADERS, HOSTILE, connected
 from tests.e2e.operations import SERVING, health
 from tests.e2e.samples import SYNC, fresh_request
@@ -36,7 +36,7 @@ async def probed(run: Run) -> AsyncIterator[Gateway]:
 async def test_request_with_a_path_that_is_not_utf_8_gets_a_status(probed: Gateway) -> None:
     async with connected(probed.address) as connection:
         connection.send(HOSTILE[PATH])
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(WAIT_MAX_S):
             response = await connection.ended()
     assert response is not None
     assert response.kind == HEADERS

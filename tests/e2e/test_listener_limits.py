@@ -13,7 +13,7 @@ import pytest
 
 from service.server.limits import METADATA_BYTES_MAX
 from tests.e2e.conftest import Run
-from tests.e2e.gateway import PATIENCE_S, SCRIPT, Gateway, channel_to, get
+from tests.e2e.gateway import SCRIPT, WAIT_MAX_S, Gateway, channel_to, get
 from tests.e2e.http2 import CONTINUATION, HEADERS, USUAL, block, connected, frame
 from tests.e2e.material import Material
 from tests.e2e.operations import NOT_SERVING, SERVING, health, watching
@@ -77,7 +77,7 @@ async def test_silent_connections_leave_descriptors_for_callers_operators_and_pr
                 assert await health(probe) == SERVING
             await asyncio.sleep(0.2)
         # The gateway closes connections without a handshake after a while, so new callers can connect.
-        async with asyncio.timeout(PATIENCE_S), channel_to(gateway.address, credentials) as channel:
+        async with asyncio.timeout(WAIT_MAX_S), channel_to(gateway.address, credentials) as channel:
             await channel.channel_ready()
             assert await health(channel) == SERVING
     assert len(gateway.out) + len(gateway.err) < 50, "silent connections fill the log"
@@ -97,7 +97,7 @@ async def test_metadata_has_one_limit(gateway: Gateway, size: int, code: str) ->
     check: Any = gateway.channel.unary_unary(CHECK)
     codes = set()
     for _ in range(CALLS):
-        call = check(b"", metadata=(("x-padding", "a" * size),), timeout=PATIENCE_S)
+        call = check(b"", metadata=(("x-padding", "a" * size),), timeout=WAIT_MAX_S)
         codes.add((await call.code()).name)
     assert codes == {code}
 

@@ -6,7 +6,7 @@ import asyncio
 from typing import Final
 
 from tests.e2e.conftest import Run
-from tests.e2e.gateway import PATIENCE_S, Gateway
+from tests.e2e.gateway import WAIT_MAX_S, Gateway
 from tests.e2e.http2 import DATA, EMPTY_MESSAGE, END_STREAM, HEADERS, Field, connected, frame, request
 from tests.e2e.samples import SERVICE
 from tests.ports import free_port
@@ -43,7 +43,7 @@ ROWS: Final = {
 
 async def status(address: str, frames: bytes) -> bytes:
     """Send frames; return the header block of the trailers."""
-    async with asyncio.timeout(PATIENCE_S), connected(address) as connection:
+    async with asyncio.timeout(WAIT_MAX_S), connected(address) as connection:
         connection.send(frames)
         ended = await connection.ended()
     assert ended is not None

@@ -14,7 +14,7 @@ from tests.raw_http import Listener, Peer, Request
 
 __all__ = ["Peer", "Request"]
 
-PATIENCE_S: Final = 10.0
+WAIT_MAX_S: Final = 10.0
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class Upstream(Listener):
 
     async def wait_for_request(self, count: int = 1) -> Request:
         """Wait for a whole request; return the last one of so many."""
-        async with asyncio.timeout(PATIENCE_S), self._received:
+        async with asyncio.timeout(WAIT_MAX_S), self._received:
             await self._received.wait_for(lambda: len(self.requests) >= count)
         return self.requests[count - 1]
 

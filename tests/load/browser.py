@@ -14,7 +14,7 @@ from typing import Final
 
 import pytest
 
-from tests.peers.processes import PATIENCE_S
+from tests.peers.processes import WAIT_MAX_S
 
 WINDOW: Final = (1100, 2400)
 QUIET: Final = (
@@ -71,7 +71,7 @@ def look(page: Path, *, scheme: str, size: tuple[int, int] = WINDOW, keep: Path 
             ),
             capture_output=True,
             check=True,
-            timeout=PATIENCE_S,
+            timeout=WAIT_MAX_S,
         )
         console = re.findall(r"CONSOLE.*", done.stderr.decode(errors="replace"))
         return Seen(read_png(picture.read_bytes()), console)

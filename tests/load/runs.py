@@ -35,7 +35,7 @@ class Ran:
 def server(*arguments: str) -> Iterator[str]:
     """Run a server with known behaviour; return its address."""
     with running(sys.executable, "-m", "tests.load.server", *arguments) as process:
-        found = re.search(r"serving on (\S+)", process.wait_until_says("serving on "))
+        found = re.search(r"serving on (\S+)", process.wait_for_output("serving on "))
         assert found is not None
         yield found[1]
 

@@ -17,7 +17,7 @@ import pytest
 
 from alipayhk_linkage.load.comparison import read_base
 from tests.load.runs import CLIENT, load
-from tests.peers.processes import PATIENCE_S, ROOT, environment, run
+from tests.peers.processes import ROOT, WAIT_MAX_S, environment, run
 
 QUICK = ("--rate", "100", "--duration", "500ms", "--warm-up", "100ms")
 
@@ -93,7 +93,7 @@ def test_ctrl_c_stops_the_run_and_writes_the_reports(tmp_path: Path, answering: 
     )
     time.sleep(3)
     os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to the whole process group
-    out, err = process.communicate(timeout=PATIENCE_S)
+    out, err = process.communicate(timeout=WAIT_MAX_S)
     assert (process.returncode, err) == (130, b"")
     assert b"INTERRUPTED" in out
     report = json.loads(written.read_text("utf-8"))
@@ -113,7 +113,7 @@ def test_ctrl_c_before_the_start_stops_the_run(answering: str) -> None:
     )
     time.sleep(0.9)
     os.killpg(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=PATIENCE_S)
+    _, err = process.communicate(timeout=WAIT_MAX_S)
     assert process.returncode in {130, -signal.SIGINT}
     assert process.returncode == -signal.SIGINT or b"Traceback" not in err
 
@@ -137,7 +137,7 @@ def test_progress_is_shown_on_a_terminal(answering: str) -> None:
         if not read:
             break
         shown += read
-    out, _ = process.communicate(timeout=PATIENCE_S)
+    out, _ = process.communicate(timeout=WAIT_MAX_S)
     os.close(ours)
     text = shown.decode()
     assert "succeeded" in text

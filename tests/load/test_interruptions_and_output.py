@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from tests.load.runs import CLIENT, NOISE, load, server
-from tests.peers.processes import PATIENCE_S, ROOT, environment, run
+from tests.peers.processes import ROOT, WAIT_MAX_S, environment, run
 from tests.ports import free_port
 
 QUICK = ("--rate", "40", "--duration", "500ms", "--warm-up", "0s", *NOISE)
@@ -39,7 +39,7 @@ def interrupted(
     time.sleep(after_s)
     os.killpg(process.pid, by)
     since = time.monotonic()
-    assert process.wait(PATIENCE_S) == 130
+    assert process.wait(WAIT_MAX_S) == 130
     return json.loads(written.read_text("utf-8")), time.monotonic() - since
 
 
@@ -86,7 +86,7 @@ def test_a_closed_pipe_on_standard_output_gives_one_line_and_no_traceback(
         cwd=ROOT,
         stdout=writing,
         stderr=subprocess.PIPE,
-        timeout=PATIENCE_S,
+        timeout=WAIT_MAX_S,
         check=False,
     )
     os.close(writing)
@@ -142,7 +142,7 @@ def test_the_panel_fits_a_narrow_terminal(answering: str) -> None:
     process = subprocess.Popen(
         (*CLIENT, *flags), env=environment(), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=theirs
     )
-    process.wait(PATIENCE_S)
+    process.wait(WAIT_MAX_S)
     os.set_blocking(ours, False)
     shown = os.read(ours, 65_536).decode()
     for number in (ours, theirs):

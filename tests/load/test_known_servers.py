@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.load.runs import CLIENT, NOISE, load, server
-from tests.peers.processes import PATIENCE_S, ROOT, environment
+from tests.peers.processes import ROOT, WAIT_MAX_S, environment
 
 ALWAYS = ("--warm-up", "100ms")
 
@@ -99,7 +99,7 @@ def test_a_killed_process_of_the_generator_is_reported(tmp_path: Path, answering
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     workers = [pid for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
     os.kill(int(workers[0]), signal.SIGKILL)
-    out, err = process.communicate(timeout=PATIENCE_S)
+    out, err = process.communicate(timeout=WAIT_MAX_S)
     assert process.returncode == 3, (out, err)
     assert b"1 of its 2 processes did not report" in out
     assert b"Traceback" not in err

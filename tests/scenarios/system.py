@@ -13,7 +13,7 @@ from grpc import StatusCode
 
 from tests.e2e import caller
 from tests.e2e.caller import Expected, Held, Reported, not_sent
-from tests.e2e.gateway import Ended, Gateway
+from tests.e2e.gateway import Completed, Gateway
 from tests.e2e.gateway import run as command
 from tests.e2e.samples import SYNC, Api
 from tests.e2e.upstream import Peer, Request, Script, Upstream
@@ -72,7 +72,7 @@ class System:
         assert len({self.wallet.business(sent) for sent in received}) <= 1
         return len(received)
 
-    async def resolve(self, request: Any, outcome: str) -> Ended:
+    async def resolve(self, request: Any, outcome: str) -> Completed:
         """Resolve an unknown outcome with the operators' command."""
         words = ("ledger", "resolve", request.request_id, f"--{outcome}", "--reason", "asked AlipayHK")
         return await command(*words, settings=self.gateway.settings)

@@ -15,7 +15,7 @@ from grpc import StatusCode
 from tests.clock import WallClock
 from tests.e2e.caller import Reported, alarm, not_sent
 from tests.e2e.conftest import Run
-from tests.e2e.gateway import PATIENCE_S, Gateway, get
+from tests.e2e.gateway import WAIT_MAX_S, Gateway, get
 from tests.e2e.gateway import run as command
 from tests.e2e.samples import BIND, SYNC, fresh_request
 from tests.e2e.upstream import Upstream
@@ -113,7 +113,7 @@ async def test_old_outcome_is_dropped_only_after_a_response_of_alipayhk_confirms
         await asyncio.sleep(2)
         await system.ok(BIND, request, replayed=True)
         await system.ok(SYNC, fresh_request(SYNC))
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(WAIT_MAX_S):
             while await is_known(system, request):  # noqa: ASYNC110  (no event reports it)
                 await asyncio.sleep(0.2)
 

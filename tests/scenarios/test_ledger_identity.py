@@ -18,7 +18,7 @@ from service.ledger.vault import make_key_file
 from tests.e2e import caller
 from tests.e2e.caller import Reported
 from tests.e2e.conftest import RunAll
-from tests.e2e.gateway import PATIENCE_S, Ended, channel_to
+from tests.e2e.gateway import WAIT_MAX_S, Completed, channel_to
 from tests.e2e.gateway import run as command
 from tests.e2e.samples import BIND, fresh_request
 from tests.e2e.upstream import Upstream
@@ -57,7 +57,7 @@ async def refusal_of(config: Settings) -> str:
     return printed[0].removeprefix("  - ")
 
 
-async def ledger_command(config: Settings, *words: str | Path) -> Ended:
+async def ledger_command(config: Settings, *words: str | Path) -> Completed:
     """Run a ledger command; check that it succeeds."""
     ended = await command("ledger", *words, settings=config)
     assert ended.status == 0, ended
@@ -198,7 +198,7 @@ async def test_first_start_with_two_workers_creates_one_ledger(run_system: RunSy
             result = await caller.call(channel, BIND, request)
             assert not isinstance(result, Reported), result
         await gateway.kill()
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(WAIT_MAX_S):
         # The workers stop after their supervisor was killed.
         while file.with_name("ledger.db-wal").exists():  # noqa: ASYNC110  (other processes)
             await asyncio.sleep(0.05)

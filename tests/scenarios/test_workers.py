@@ -15,7 +15,7 @@ import pytest
 
 from tests.e2e import caller
 from tests.e2e.caller import Reported
-from tests.e2e.gateway import PATIENCE_S, SCRIPT, Gateway, channel_to
+from tests.e2e.gateway import SCRIPT, WAIT_MAX_S, Gateway, channel_to
 from tests.e2e.samples import APIS, BIND, fresh_request, new_id
 from tests.e2e.upstream import Peer, Request
 from tests.peers.processes import environment
@@ -80,7 +80,7 @@ async def test_starting_workers_are_stopped_cleanly(settings: dict[str, str]) ->
         stderr=PIPE,
     )
     assert process.stdout is not None
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(WAIT_MAX_S):
         assert json.loads(await process.stdout.readline())["event"] == "workers started"
         process.terminate()
         _, err = await process.communicate()
@@ -98,7 +98,7 @@ async def test_workers_own_their_port_and_exit_with_their_supervisor(
     process = await asyncio.create_subprocess_exec(*words, env=environ, stdout=PIPE, stderr=PIPE)
     assert process.stdout is not None
     try:
-        async with asyncio.timeout(3 * PATIENCE_S):
+        async with asyncio.timeout(3 * WAIT_MAX_S):
             serving = 0
             while serving < 2:
                 serving += json.loads(await process.stdout.readline())["event"] == "gateway started"
