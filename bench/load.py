@@ -1,8 +1,9 @@
-"""Measure the load tester beside ghz, both in a closed loop: `python -m bench.load [--rounds N]`.
+"""Compare the load tester with ghz, both in a closed loop: `python -m bench.load [--rounds N]`.
 
-Both call the same server in turn, round by round, so that the ratios hold on a machine whose speed wavers:
-a server that answers at once, which shows what the generators can do, and a gateway before a sandbox, which
-shows what one sees of it. ghz is looked for in .tools/bin, put there by `make .tools/bin/ghz`, and on PATH.
+Both call the same servers in turn, round by round, so that the ratios are valid even if the speed of the
+machine varies. One server responds immediately, which shows the maximum rate of the generators. The other
+one is a gateway with a sandbox. ghz is looked up in .tools/bin (`make .tools/bin/ghz` installs it) and on
+PATH.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ REQUEST: Final = json.dumps(
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What one round gave."""
+    """The figures of one round."""
 
     rate: float
     p50_ms: float
@@ -50,7 +51,7 @@ class Figures:
 
 def ours(target: str, callers: int, seconds: float, processes: int) -> Figures:
     """Run the load tester."""
-    # ghz does not judge itself; here it is the rate that is asked for, on whatever machine this is.
+    # ghz does not check whether it fell behind. Here only the rate counts, on any machine.
     flags = (
         "--closed",
         "-c",
@@ -62,15 +63,15 @@ def ours(target: str, callers: int, seconds: float, processes: int) -> Figures:
         "--late-after",
         "10s",
     )
-    words = (*CLIENT, "--target", target, *flags, "--processes", str(processes), "--json")
-    report = json.loads(run(*words, env=environment()).out)
+    command = (*CLIENT, "--target", target, *flags, "--processes", str(processes), "--json")
+    report = json.loads(run(*command, env=environment()).out)
     latency = report["success"]["latency"]
     rate = report["rates"]["succeeded"]
     return Figures(rate, latency["p50_us"] / 1e3, latency["p99_us"] / 1e3, report["error"]["count"])
 
 
 def theirs(ghz: str, target: str, callers: int, seconds: float) -> Figures:
-    """Run ghz, with one connection as ours has."""
+    """Run ghz with one connection, like the load tester."""
     proto = ROOT / "protos" / "alipayhk" / "linkage" / "v1" / "linkage_service.proto"
     flags = ("--insecure", "-i", str(ROOT / "protos"), "--proto", str(proto), "--call", CALL, "-d", REQUEST)
     load = ("-c", str(callers), "-z", f"{seconds}s", "--duration-stop", "wait", "-O", "json", target)
@@ -83,20 +84,20 @@ def theirs(ghz: str, target: str, callers: int, seconds: float) -> Figures:
 
 
 def found_ghz() -> str | None:
-    """Return where ghz is."""
+    """Return the path of ghz, or None if it is not installed."""
     return shutil.which("ghz", path=str(ROOT / ".tools" / "bin")) or shutil.which("ghz")
 
 
 @contextmanager
 def servers() -> Iterator[dict[str, str]]:
-    """Run what is called."""
+    """Run the servers; return their addresses by name."""
     with tempfile.TemporaryDirectory() as directory, server("answers") as answering:
         material = Material(Path(directory))
         with (
             sandbox(material) as url,
             gateway(material, url, LEDGER_URL="memory:", LOG_LEVEL="info") as serving,
         ):
-            yield {"answers at once": answering, "gateway": serving.address}
+            yield {"immediate": answering, "gateway": serving.address}
 
 
 def main() -> int:
@@ -109,7 +110,7 @@ def main() -> int:
     parser.add_argument("--ghz", default=found_ghz())
     args = parser.parse_args()
     if args.ghz is None:
-        sys.stderr.write("there is no ghz: run `make .tools/bin/ghz`\n")
+        sys.stderr.write("ghz is not installed: run `make .tools/bin/ghz`\n")
         return 1
     heads = "".join(f"{head:>9}" for head in ("calls/s", "p50 ms", "p99 ms", "errors"))
     print(f"{'server':<16}{'callers':>8}{'':>3}{'tool':<6}{heads}")
@@ -121,7 +122,7 @@ def main() -> int:
 
 
 def row(name: str, target: str, callers: int, args: argparse.Namespace) -> None:
-    """Measure both in turn, and print the medians."""
+    """Measure both tools in turn, and print the medians."""
     rounds: dict[str, list[Figures]] = {"ours": [], "ghz": []}
     for _ in range(args.rounds):
         rounds["ghz"].append(theirs(args.ghz, target, callers, args.seconds))
@@ -134,8 +135,8 @@ def row(name: str, target: str, callers: int, args: argparse.Namespace) -> None:
         errors = sum(one.errors for one in figures)
         print(f"{name:<16}{callers:>8}{'':>3}{tool:<6}{rate:>9.0f}{p50:>9.2f}{p99:>9.2f}{errors:>9}")
     ratios = [mine.rate / other.rate for mine, other in zip(rounds["ours"], rounds["ghz"], strict=True)]
-    spread = f"({min(ratios):.2f} to {max(ratios):.2f})"
-    print(f"{'':<27}ours : ghz = {statistics.median(ratios):.2f} {spread}", flush=True)
+    extremes = f"({min(ratios):.2f} to {max(ratios):.2f})"
+    print(f"{'':<27}ours : ghz = {statistics.median(ratios):.2f} {extremes}", flush=True)
 
 
 if __name__ == "__main__":

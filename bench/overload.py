@@ -1,9 +1,9 @@
-"""Measure the gateway beyond its capacity, in an open loop: `python -m bench.overload [--rounds N]`.
+"""Measure the gateway under more load than its capacity: `python -m bench.overload [--rounds N]`.
 
-The gateway runs on one core; the sandbox and the load tester share another one. In each round a closed loop
-measures the capacity, then its multiples are offered one after the other, so that the ratios hold on a
-machine whose speed varies. At the end thousands of calls are made at once, from one connection and from
-many.
+The gateway runs on one core, and the sandbox and the load tester share another one. Each round measures the
+capacity in a closed loop, then offers multiples of it in an open loop, so that the ratios are valid even if
+the speed of the machine varies. At the end, thousands of calls are made concurrently, from one connection
+and from many.
 """
 
 from __future__ import annotations
@@ -42,26 +42,26 @@ CHANNEL: Final = (
     ("grpc.enable_http_proxy", 0),
     ("grpc.use_local_subchannel_pool", 1),
 )
-"""A connection of its own for each channel."""
+"""With these options, each channel has its own connection."""
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What one run of the load tester gave."""
+    """The figures of one run of the load tester."""
 
     rate: float
-    """Successes a second."""
+    """Successes per second."""
     kinds: Counter[str]
-    """Calls by reason, or by code where a status has no reason."""
+    """The number of calls by reason, or by code for a status without a reason."""
     p50_ms: float
     p99_ms: float
 
 
 def offered(target: str, seconds: float, *flags: str) -> Figures:
     """Run the load tester."""
-    how = ("--late-after", "10s", "--deadline", f"{DEADLINE_S:g}s", "--warm-up", "1s")
-    words = (*CLIENT, "--target", target, *how, "--duration", f"{seconds:g}s", *flags)
-    report = json.loads(run(*words, "--json", env=environment()).out)
+    fixed = ("--late-after", "10s", "--deadline", f"{DEADLINE_S:g}s", "--warm-up", "1s")
+    command = (*CLIENT, "--target", target, *fixed, "--duration", f"{seconds:g}s", *flags)
+    report = json.loads(run(*command, "--json", env=environment()).out)
     latency = report["success"]["latency"]
     kinds: Counter[str] = Counter()
     for row in report["outcomes"]:
@@ -70,7 +70,7 @@ def offered(target: str, seconds: float, *flags: str) -> Figures:
 
 
 async def burst(target: str, calls: int, connections: int) -> Counter[str]:
-    """Make calls at once; count them by reason, or by code where a status has no reason."""
+    """Make concurrent calls; count them by reason, or by code for a status without a reason."""
     channels = [grpc.aio.insecure_channel(target, options=CHANNEL) for _ in range(connections)]
     await asyncio.gather(*(channel.channel_ready() for channel in channels))
 
@@ -89,7 +89,7 @@ async def burst(target: str, calls: int, connections: int) -> Counter[str]:
 
 @contextmanager
 def core(number: int) -> Iterator[None]:
-    """Let what is started meanwhile run on one core, if there are several."""
+    """Run the processes that are started inside the block on one core."""
     mine = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {sorted(mine)[number % len(mine)]})
     try:
@@ -100,7 +100,7 @@ def core(number: int) -> Iterator[None]:
 
 @contextmanager
 def serving() -> Iterator[str]:
-    """Run a gateway with its usual ledger on one core, and the sandbox on another one."""
+    """Run a gateway with an SQLite ledger on one core, and the sandbox on another one."""
     with tempfile.TemporaryDirectory() as directory:
         material = Material(Path(directory))
         ledger = {"LEDGER_URL": f"sqlite:///{directory}/ledger.db", "BIND_ACCOUNT_WITHOUT_LEDGER": "false"}
@@ -117,7 +117,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--seconds", type=float, default=8.0)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--calls", type=int, default=6000, help="at once")
+    parser.add_argument("--calls", type=int, default=6000, help="number of concurrent calls")
     parser.add_argument("--connections", type=int, nargs="+", default=[1, 60])
     args = parser.parse_args()
     with serving() as target, core(1):
@@ -130,15 +130,17 @@ def main() -> int:
         for multiple, goodput in goodputs.items():
             print(f"{multiple:g}x: goodput {statistics.median(goodput):.2f} of capacity (median)")
         for connections in args.connections:
-            began = time.monotonic()
+            start = time.monotonic()
             kinds = asyncio.run(burst(target, args.calls, connections))
-            took_s = time.monotonic() - began
-            print(f"{args.calls} at once from {connections} connections, {took_s:.1f} s: {dict(kinds)}")
+            took_s = time.monotonic() - start
+            print(
+                f"{args.calls} concurrent calls, {connections} connections, {took_s:.1f} s: {dict(kinds)}"
+            )
     return 0
 
 
 def row(target: str, seconds: float, capacity: float, multiple: float) -> float:
-    """Offer a multiple of the capacity, print what came of it, and return the goodput as a share."""
+    """Offer a multiple of the capacity and print the figures; return goodput divided by capacity."""
     figures = offered(target, seconds, "--rate", f"{capacity * multiple:.0f}", "--max-in-flight", "20000")
     share = figures.rate / capacity
     times = f"p50 {figures.p50_ms:6.0f} ms  p99 {figures.p99_ms:6.0f} ms"

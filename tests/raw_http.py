@@ -1,4 +1,4 @@
-"""AlipayHK made of raw sockets: it records every byte, and treats a connection as a test's script says."""
+"""An HTTP server on raw sockets: it records every byte and runs the script of a test on each connection."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from typing import Self
 
 @dataclass(frozen=True)
 class Request:
-    """One HTTP request, exactly as it came."""
+    """One HTTP request, exactly as received."""
 
     raw: bytes
-    """The head, up to and with the empty line."""
+    """The head, including the empty line."""
     body: bytes
 
     @cached_property
@@ -47,18 +47,18 @@ class Request:
         return value
 
     def has(self, name: str) -> bool:
-        """Whether a header is there."""
+        """Whether a header is present."""
         return bool(self.values(name))
 
 
 @dataclass
 class Peer:
-    """One connection that was accepted, for a script to do with as it likes."""
+    """One accepted connection, as a script uses it."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     requests: list[Request]
-    """Those of all connections."""
+    """The requests of all connections."""
     written: int = 0
 
     async def request(self) -> Request:
@@ -70,12 +70,12 @@ class Peer:
         return request
 
     async def send(self, data: bytes) -> None:
-        """Write, and wait until the other side keeps up."""
+        """Write bytes; wait until the other side has taken most of them."""
         self.writer.write(data)
         await self.writer.drain()
         self.written += len(data)
 
-    async def gone(self) -> None:
+    async def wait_until_closed(self) -> None:
         """Wait until the other side has closed the connection."""
         with contextlib.suppress(OSError):
             while await self.reader.read(4096):
@@ -94,12 +94,12 @@ class Peer:
 
 @dataclass
 class Listener:
-    """A listener that follows a script on every connection."""
+    """A listener that runs a script on every connection."""
 
     follow: Callable[[Peer], Awaitable[None]]
     tls: ssl.SSLContext | None = None
     bound: socket.socket | None = None
-    """A socket that is bound already; None for a port of its own."""
+    """A socket that is already bound; None for a free port."""
     requests: list[Request] = field(default_factory=list)
     peers: list[Peer] = field(default_factory=list)
     accepted: asyncio.Event = field(default_factory=asyncio.Event)
@@ -134,7 +134,7 @@ class Listener:
         try:
             await self.follow(peer)
         except (OSError, asyncio.IncompleteReadError):
-            pass  # the other side went first
+            pass  # the other side closed first
         finally:
             peer.close()
             with contextlib.suppress(OSError):

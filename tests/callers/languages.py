@@ -1,4 +1,4 @@
-"""How each language's own toolchain builds its caller and runs its tests."""
+"""The commands that build and test the client of each language with its toolchain."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from tests.linkage.scenes import FILE
 from tests.linkage.where import Where
 from tests.peers.processes import ROOT, environment, run
 
-PATIENCE_S: Final = 600.0
-"""For a build that fetches everything."""
+WAIT_MAX_S: Final = 600.0
+"""The timeout of a build that downloads its dependencies."""
 
 Command = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Language:
-    """A caller in one language."""
+    """The client in one language."""
 
     name: str
     directory: str
-    """Where its commands are run, below the repository."""
+    """The working directory of its commands, relative to the repository."""
     needs: tuple[str, ...]
     """Programs that must be on the PATH."""
     prepare: tuple[Command, ...]
-    """What fetches and builds, once."""
+    """The commands that download dependencies and build, once."""
     scenarios: Command
     storm: Command
 
@@ -73,15 +73,15 @@ LANGUAGES: Final = (
 
 
 def do(language: Language, command: Command, variables: dict[str, str]) -> None:
-    """Run one of a language's commands, which must end well."""
-    # What steers this process's own tests is not for theirs.
+    """Run one of a language's commands, which must succeed."""
+    # The settings of this pytest process must not reach the pytest of the Python client.
     outside = {n: v for n, v in environment().items() if n not in {"PYTEST_ADDOPTS", "COV_CORE_SOURCE"}}
     cwd = ROOT / language.directory
-    ended = run(*command, env=outside | variables, cwd=cwd, patience_s=PATIENCE_S)
-    assert ended.status == 0, f"{command} in {cwd}:\n{ended.said[-20_000:]}"
+    result = run(*command, env=outside | variables, cwd=cwd, timeout_s=WAIT_MAX_S)
+    assert result.status == 0, f"{command} in {cwd}:\n{result.output[-20_000:]}"
 
 
 def variables_of(where: Where, language: Language, **more: str) -> dict[str, str]:
-    """Tell a language's tests where to call."""
+    """Return the environment variables for a language's tests."""
     run_of = f"{where.run}-{language}"
     return {**where.environment, "LINKAGE_RUN": run_of, "LINKAGE_SCENARIOS": str(FILE), **more}

@@ -1,4 +1,4 @@
-"""A gateway that is killed and started again, and what callers were told beside what took effect."""
+"""Kill and restart a gateway under load, and compare the reported outcomes with the sandbox's wallet."""
 
 from __future__ import annotations
 
@@ -21,19 +21,21 @@ from tests.linkage.where import Where, serving
 from tests.ports import free_port
 
 UP_S: Final = (0.3, 1.2)
-"""How long a gateway is left alone between two kills."""
+"""The range of the random time between two kills."""
 
 
 @dataclass
-class Found:
-    """What a comparison of callers with the wallet finds."""
+class Comparison:
+    """The result of a comparison."""
 
-    reported: Counter[str] = field(default_factory=Counter)
+    outcomes: Counter[str] = field(default_factory=Counter)
+    """The number of calls by reported outcome."""
     wrong: list[str] = field(default_factory=list)
+    """A line for each reported outcome that contradicts the wallet."""
 
 
-class Mortal(threading.Thread):
-    """Kills a gateway and starts it anew on its port, until it is told to stop."""
+class KilledGateway(threading.Thread):
+    """Kills a gateway and restarts it on the same port, until `stop` is called."""
 
     def __init__(self, kind: str, material: Material, console: str) -> None:
         super().__init__()
@@ -45,7 +47,7 @@ class Mortal(threading.Thread):
         self.where, self._gateway = self._stack.enter_context(self._gateway_of())
 
     def run(self) -> None:
-        """Kill and start, again and again."""
+        """Kill and restart the gateway repeatedly."""
         try:
             while not self._over.wait(random.uniform(*UP_S)):
                 os.killpg(self._gateway.running.process.pid, signal.SIGKILL)
@@ -57,41 +59,42 @@ class Mortal(threading.Thread):
             raise
 
     def stop(self) -> None:
-        """Let it be, and stop it as one should."""
+        """Stop killing the gateway, and shut it down normally."""
         self._over.set()
         self.join()
         self._stack.close()
 
 
 @contextmanager
-def killing(kind: str, material: Material, console: str) -> Iterator[Mortal]:
-    """Kill a gateway again and again until the end of the block."""
-    mortal = Mortal(kind, material, console)
-    mortal.start()
+def killing(kind: str, material: Material, console: str) -> Iterator[KilledGateway]:
+    """Kill and restart a gateway repeatedly until the end of the block."""
+    killed = KilledGateway(kind, material, console)
+    killed.start()
     try:
-        yield mortal
+        yield killed
     finally:
-        mortal.stop()
-    assert mortal.failure is None, mortal.failure
+        killed.stop()
+    assert killed.failure is None, killed.failure
 
 
-def compare(reported: Path, where: Where) -> Found:
-    """Compare what callers wrote down with what the wallet remembers."""
-    with urllib.request.urlopen(f"{where.console}/__sandbox/wallet") as answer:
-        return judge(reported.read_text("utf-8"), json.load(answer)["requests"])
+def compare(results: Path, where: Where) -> Comparison:
+    """Compare the callers' results with the sandbox's wallet."""
+    with urllib.request.urlopen(f"{where.console}/__sandbox/wallet") as response:
+        return compare_lines(results.read_text("utf-8"), json.load(response)["requests"])
 
 
-def judge(reported: str, wallet: dict[str, Any]) -> Found:
-    """Hold each line of what callers were told to what the wallet remembers of its request."""
-    found = Found()
-    for line in reported.splitlines():
-        said = json.loads(line)
-        known = wallet.get(said["method"], {}).get(said["request_id"], {"effects": 0, "repeats": 0})
-        found.reported[said["outcome"]] += 1
-        if said["outcome"] not in {"OK", "rejected", "not_sent", "unknown"}:
-            found.wrong.append(f"no outcome: {line}")
-        elif said["outcome"] != "unknown" and known["effects"] != (said["outcome"] == "OK"):
-            found.wrong.append(f"{line}, and the wallet says {known}")
-        if said["method"] == "BindAccount" and known["repeats"]:
-            found.wrong.append(f"it was sent twice: {line}, {known}")
-    return found
+def compare_lines(results: str, wallet: dict[str, Any]) -> Comparison:
+    """Compare each line of the callers' results with the wallet's record of its request."""
+    comparison = Comparison()
+    for line in results.splitlines():
+        result = json.loads(line)
+        record = wallet.get(result["method"], {}).get(result["request_id"], {"effects": 0, "repeats": 0})
+        outcome = result["outcome"]
+        comparison.outcomes[outcome] += 1
+        if outcome not in {"OK", "rejected", "not_sent", "unknown"}:
+            comparison.wrong.append(f"not an outcome: {line}")
+        elif outcome != "unknown" and record["effects"] != (outcome == "OK"):
+            comparison.wrong.append(f"{line}, but the wallet has {record}")
+        if result["method"] == "BindAccount" and record["repeats"]:
+            comparison.wrong.append(f"sent twice: {line}, {record}")
+    return comparison

@@ -1,4 +1,4 @@
-"""Callers in every language see the same, and are never told wrong, whatever becomes of the gateway."""
+"""The clients of all languages report the same outcomes, and correct ones while the gateway is killed."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from tests.linkage.scenes import FILE
 from tests.linkage.where import KINDS, a_sandbox, serving
 
 STORM_S: Final = 6
-"""Long enough that some calls get through on a busy machine, though the gateway is hardly ever up."""
+"""Long enough for some successful calls on a busy machine, though the gateway is down most of the time."""
 
 pytestmark = pytest.mark.callers
 
 
 @pytest.fixture(scope="module", params=LANGUAGES, ids=str)
 def language(request: pytest.FixtureRequest) -> Language:
-    """Return a language whose caller is built."""
+    """Build the client of a language, and return the language."""
     language = cast("Language", request.param)
     missing = [program for program in language.needs if shutil.which(program) is None]
-    assert missing == [], f"{language} needs {missing}: .ci/run installs them."
+    assert missing == [], f"{language} needs {missing}. .ci/run installs them."
     for command in language.prepare:
         do(language, command, {})
     return language
@@ -34,7 +34,7 @@ def language(request: pytest.FixtureRequest) -> Language:
 
 @pytest.fixture(scope="module")
 def alipayhk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Material, str]]:
-    """Return a sandbox's keys and URL."""
+    """Run a sandbox; return its keys and URL."""
     with a_sandbox(tmp_path_factory.mktemp("callers")) as found:
         yield found
 
@@ -49,17 +49,17 @@ def test_scenarios(language: Language, kind: str, alipayhk: tuple[Material, str]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_nobody_is_told_wrong(
+def test_reported_outcomes_are_correct_while_the_gateway_is_killed(
     language: Language, kind: str, alipayhk: tuple[Material, str], tmp_path: Path
 ) -> None:
-    reported = tmp_path / "told.ndjson"
-    with killing(kind, *alipayhk) as mortal:
-        storm = {"LINKAGE_STORM_S": str(STORM_S), "LINKAGE_TOLD": str(reported)}
-        do(language, language.storm, variables_of(mortal.where, language, **storm))
-        kills = mortal.kills
-    found = compare(reported, mortal.where)
-    print(f"{language}, {kind}: {kills} kills, {dict(found.reported)}")  # noqa: T201  (figures for -s)
-    assert found.wrong == []
+    results = tmp_path / "results.ndjson"
+    with killing(kind, *alipayhk) as killed:
+        storm = {"LINKAGE_STORM_S": str(STORM_S), "LINKAGE_RESULTS": str(results)}
+        do(language, language.storm, variables_of(killed.where, language, **storm))
+        kills = killed.kills
+    comparison = compare(results, killed.where)
+    print(f"{language}, {kind}: {kills} kills, {dict(comparison.outcomes)}")  # noqa: T201  (for pytest -s)
+    assert comparison.wrong == []
     assert kills >= 2, kills
-    assert found.reported["OK"] > 5, found
-    assert found.reported["rejected"] > 0, found
+    assert comparison.outcomes["OK"] > 5, comparison
+    assert comparison.outcomes["rejected"] > 0, comparison

@@ -1,4 +1,4 @@
-"""A connection that is dropped in silence is noticed by its pings, and another one is made."""
+"""The clients detect a silently dropped connection with pings, and reconnect."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import pytest
 
 from tests.callers.languages import LANGUAGES, Language, do, variables_of
 from tests.linkage.where import Where, a_sandbox, serving
-from tests.peers.processes import PATIENCE_S, ROOT
+from tests.peers.processes import ROOT, WAIT_MAX_S
 
 STORM_S: Final = 75
-"""Longer than a ping's 20 s and its answer's 5 s take, on a machine on which much else is going on."""
+"""Longer than the ping interval of 20 s and the ping timeout of 5 s, with a margin for a busy machine."""
 TOOLS: Final = [str(ROOT / ".tools" / f"{name}-venv" / "bin") for name in ("node", "go")]
 PATH: Final = {"PATH": os.pathsep.join([*TOOLS, os.environ["PATH"]])}
 
@@ -25,18 +25,18 @@ pytestmark = pytest.mark.full
 
 
 class Relay:
-    """Stands before a gateway; it can swallow whatever else comes on the connections that it has."""
+    """A relay in front of a gateway. It can drop all further bytes of its open connections."""
 
     def __init__(self, target: str) -> None:
         self._host, _, port = target.rpartition(":")
         self._port = int(port)
         self._silences = 0
         self.taken: list[int] = []
-        """For each connection, how many silences there were before it."""
+        """For each connection, the number of silences before it."""
         self.used = asyncio.Event()
 
     def fall_silent(self) -> None:
-        """Leave the connections open, and let nothing more through."""
+        """Keep the open connections open, and relay nothing more on them."""
         self._silences += 1
 
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -46,7 +46,7 @@ class Relay:
         since = self._silences
         there = asyncio.create_task(self._pipe(reader, to_writer, since))
         back = asyncio.create_task(self._pipe(to_reader, writer, since))
-        # When the gateway closes a connection that has fallen silent, nobody hears of that either.
+        # If the gateway closes a silent connection, the client must not notice that either.
         back.add_done_callback(lambda _: writer.close() if self._silences == since else None)
         await there
         to_writer.close()
@@ -62,7 +62,7 @@ class Relay:
 
 @asynccontextmanager
 async def relaying(target: str) -> AsyncIterator[tuple[Relay, str]]:
-    """Relay to a gateway until the end of the block."""
+    """Run a relay in front of a gateway until the end of the block."""
     relay = Relay(target)
     server = await asyncio.start_server(relay, "127.0.0.1", 0)
     try:
@@ -72,21 +72,23 @@ async def relaying(target: str) -> AsyncIterator[tuple[Relay, str]]:
 
 
 @pytest.mark.parametrize("language", LANGUAGES, ids=str)
-async def test_silence(language: Language, tmp_path: Path) -> None:
+async def test_clients_recover_from_a_silently_dropped_connection(
+    language: Language, tmp_path: Path
+) -> None:
     for command in language.prepare:
         await asyncio.to_thread(do, language, command, PATH)
-    reported = tmp_path / "told.ndjson"
+    results = tmp_path / "results.ndjson"
     with a_sandbox(tmp_path) as alipayhk, serving("plaintext", *alipayhk) as (where, _):
         async with relaying(where.target) as (relay, target):
             through = Where({**where.environment, "LINKAGE_TARGET": target})
-            more = {"LINKAGE_STORM_S": str(STORM_S), "LINKAGE_TOLD": str(reported), **PATH}
+            more = {"LINKAGE_STORM_S": str(STORM_S), "LINKAGE_RESULTS": str(results), **PATH}
             variables = variables_of(through, language, **more)
             storm = asyncio.create_task(asyncio.to_thread(do, language, language.storm, variables))
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(WAIT_MAX_S):
                 await relay.used.wait()
             await asyncio.sleep(3)
             relay.fall_silent()
             await storm
     assert 1 in relay.taken, relay.taken
-    last = [json.loads(line)["outcome"] for line in reported.read_text("utf-8").splitlines()[-50:]]
+    last = [json.loads(line)["outcome"] for line in results.read_text("utf-8").splitlines()[-50:]]
     assert "OK" in last, last

@@ -1,4 +1,4 @@
-"""The judge of the storm is itself judged: what is wrong is found, and what is right is not."""
+"""Tests of the comparison in `storm`: it finds wrong outcomes, and accepts correct ones."""
 
 from __future__ import annotations
 
@@ -6,41 +6,41 @@ import json
 
 import pytest
 
-from tests.callers.storm import judge
+from tests.callers.storm import compare_lines
 
 ONCE = {"effects": 1, "repeats": 0}
 TWICE = {"effects": 1, "repeats": 1}
-REFUSED = {"effects": 0, "repeats": 0}
+REJECTED = {"effects": 0, "repeats": 0}
 
 
-def reported(method: str, outcome: str) -> str:
+def line(method: str, outcome: str) -> str:
     return json.dumps({"method": method, "request_id": "a", "code": "", "reason": "", "outcome": outcome})
 
 
 @pytest.mark.parametrize(
-    ("method", "outcome", "known"),
+    ("method", "outcome", "record"),
     [
         ("SyncLinkage", "OK", ONCE),
         ("SyncLinkage", "OK", TWICE),
         ("BindAccount", "OK", ONCE),
         ("BindAccount", "rejected", None),
-        ("BindAccount", "rejected", REFUSED),
+        ("BindAccount", "rejected", REJECTED),
         ("SyncLinkage", "not_sent", None),
         ("SyncLinkage", "unknown", None),
         ("SyncLinkage", "unknown", ONCE),
     ],
 )
-def test_right(method: str, outcome: str, known: dict[str, int] | None) -> None:
-    found = judge(reported(method, outcome), {method: {"a": known} if known else {}})
-    assert found.wrong == []
-    assert found.reported == {outcome: 1}
+def test_a_correct_outcome_is_accepted(method: str, outcome: str, record: dict[str, int] | None) -> None:
+    comparison = compare_lines(line(method, outcome), {method: {"a": record} if record else {}})
+    assert comparison.wrong == []
+    assert comparison.outcomes == {outcome: 1}
 
 
 @pytest.mark.parametrize(
-    ("method", "outcome", "known"),
+    ("method", "outcome", "record"),
     [
         ("SyncLinkage", "OK", None),
-        ("SyncLinkage", "OK", REFUSED),
+        ("SyncLinkage", "OK", REJECTED),
         ("SyncLinkage", "rejected", ONCE),
         ("SyncLinkage", "not_sent", ONCE),
         ("BindAccount", "OK", TWICE),
@@ -49,6 +49,6 @@ def test_right(method: str, outcome: str, known: dict[str, int] | None) -> None:
         ("BindAccount", "", None),
     ],
 )
-def test_wrong(method: str, outcome: str, known: dict[str, int] | None) -> None:
-    found = judge(reported(method, outcome), {method: {"a": known} if known else {}})
-    assert len(found.wrong) == 1
+def test_a_wrong_outcome_is_found(method: str, outcome: str, record: dict[str, int] | None) -> None:
+    comparison = compare_lines(line(method, outcome), {method: {"a": record} if record else {}})
+    assert len(comparison.wrong) == 1

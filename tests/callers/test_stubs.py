@@ -1,4 +1,4 @@
-"""What `make stubs` writes is all that another language needs."""
+"""The output of `make stubs`: the files that another language needs."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ pytestmark = pytest.mark.callers
 
 @pytest.fixture(scope="module", autouse=True)
 def made() -> None:
-    """Make them."""
-    ended = run("make", "stubs")
-    assert ended.status == 0, ended.said
+    """Run `make stubs`."""
+    result = run("make", "stubs")
+    assert result.status == 0, result.output
 
 
-def test_descriptor_set_holds_the_service_and_all_that_it_imports() -> None:
+def test_the_descriptor_set_contains_the_service_and_its_imports() -> None:
     files = descriptor_pb2.FileDescriptorSet.FromString((STUBS / "alipayhk-linkage-v1.binpb").read_bytes())
     pool = descriptor_pool.DescriptorPool()
     for file in files.file:
@@ -32,7 +32,7 @@ def test_descriptor_set_holds_the_service_and_all_that_it_imports() -> None:
     assert pool.FindEnumTypeByName("alipayhk.linkage.v1.ErrorReason").values_by_name
 
 
-def test_protos_and_policy_are_those_of_the_repository() -> None:
+def test_protos_and_retry_policy_equal_those_of_the_repository() -> None:
     for path in (ROOT / "protos" / "alipayhk").rglob("*.proto"):
         copied = STUBS / path.relative_to(ROOT / "protos")
         assert copied.read_bytes() == path.read_bytes()
@@ -40,7 +40,7 @@ def test_protos_and_policy_are_those_of_the_repository() -> None:
     assert policy["methodConfig"][0]["name"] == [{"service": "alipayhk.linkage.v1.LinkageService"}]
 
 
-def test_other_tools_can_read_it() -> None:
+def test_grpcurl_can_read_the_descriptor_set() -> None:
     grpcurl = (peer("grpcurl"), "-protoset", STUBS / "alipayhk-linkage-v1.binpb")
     described = run(*grpcurl, "describe", "alipayhk.linkage.v1.LinkageService.BindAccount")
     assert described.status == 0, described

@@ -21,7 +21,7 @@ from tests.chaos.history import BIND, SYNC, Call, Request
 from tests.chaos.proxy import content_of
 from tests.chaos.world import World
 
-PATIENCE_S: Final = 100.0
+KNOWN_MAX_S: Final = 100.0
 """Time from the last fault until every caller must know its outcome: longer than a lease after a jump."""
 WAIT_FIRST_S: Final = 0.2
 WAIT_MAX_S: Final = 4.0
@@ -79,7 +79,7 @@ class Workload:
         waiting = set(self._callers)
         await faults
         if waiting:
-            done, late = await asyncio.wait(waiting, timeout=PATIENCE_S)
+            done, late = await asyncio.wait(waiting, timeout=KNOWN_MAX_S)
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)

@@ -40,7 +40,11 @@ class Row:
 GENERATOR: Final = "The generator kept up|THE GENERATOR FELL BEHIND"
 
 ROWS: Final = (
-    Row("README.md", "readme-1", ("^OK: AlipayHK did it.$", "result.code: SUCCESS", "tracer_id: .+")),
+    Row(
+        "README.md",
+        "readme-1",
+        ("^OK: AlipayHK accepted the request.$", "result.code: SUCCESS", "tracer_id: .+"),
+    ),
     Row(
         "README.md",
         "readme-2",
@@ -73,7 +77,7 @@ ROWS: Final = (
         status=64 + 9,
     ),
     Row("README.md", "alipayhk-gateway --help", ("usage: alipayhk-gateway", "serve", "health")),
-    Row("docs/examples.md", "example-1", ("^OK: AlipayHK did it.$",)),
+    Row("docs/examples.md", "example-1", ("^OK: AlipayHK accepted the request.$",)),
     Row(
         "docs/examples.md",
         "/__sandbox/requests",
@@ -141,7 +145,9 @@ ROWS: Final = (
         ("^rejected WALLET_REJECTED new_request_id$",),
         status=1,
     ),
-    Row("docs/clients/python.md", "python-1", ("^OK: AlipayHK did it.$", "  result.status: S")),
+    Row(
+        "docs/clients/python.md", "python-1", ("^OK: AlipayHK accepted the request.$", "  result.status: S")
+    ),
     Row(
         "docs/clients/python.md",
         "python-2",
@@ -170,7 +176,7 @@ ROWS: Final = (
     Row(
         "docs/load.md",
         "--encrypted-target",
-        (r"STALE_BIZ_TIME +not_sent", r"passed  --verify: \d+ request ids, all as callers were told"),
+        (r"STALE_BIZ_TIME +not_sent", r"passed  --verify: \d+ request ids, all outcomes confirmed"),
         when_busy=(3,),
     ),
     Row(

@@ -12,7 +12,7 @@ from typing import Final
 
 from tests.docs.expected import Row, not_run
 from tests.docs.pages import Block
-from tests.peers.processes import GATEWAY, PATIENCE_S, ROOT, environment, run, running
+from tests.peers.processes import GATEWAY, ROOT, WAIT_MAX_S, environment, run, running
 from tests.peers.tools import BIN, check
 from tests.ports import free_port
 
@@ -60,7 +60,7 @@ class Reader:
         """Start the demo as `make demo` does; return its output up to the last line of its start."""
         words = ("tests.docs.demo_elsewhere", *(f"{port}={other}" for port, other in self._ports.items()))
         demo = self._stack.enter_context(running(sys.executable, "-m", *words))
-        return demo.wait_until_says("Everything stays up until Ctrl-C.")
+        return demo.wait_for_output("Everything stays up until Ctrl-C.")
 
     def save(self, name: str, text: str) -> None:
         """Write a file with the content of a block."""
@@ -76,9 +76,9 @@ class Reader:
         kept = self._directory.parent / "environment"
         keep = f"trap 'env --null > {kept}' EXIT"
         ended = run("bash", "-e", "-c", f"{keep}\n{script}", env=self._environment, cwd=self._directory)
-        assert ended.status in (row.status, *row.when_busy), f"{block}: {ended.said}"
-        missing = [words for words in row.says if not self._says(ended.said, words)]
-        assert missing == [], f"{block}: {ended.said}"
+        assert ended.status in (row.status, *row.when_busy), f"{block}: {ended.output}"
+        missing = [words for words in row.says if not self._says(ended.output, words)]
+        assert missing == [], f"{block}: {ended.output}"
         members = (member.partition("=") for member in kept.read_text("utf-8").split("\0") if member)
         self._environment = {name: value for name, _, value in members}
         return ended.out
@@ -87,15 +87,15 @@ class Reader:
         process = self._stack.enter_context(
             running("bash", "-e", "-c", f"exec {script}", env=self._environment, cwd=self._directory)
         )
-        give_up = time.monotonic() + PATIENCE_S
-        while not all(self._says(process.said(), words) for words in row.says):
-            assert process.process.poll() is None, process.said()
-            assert time.monotonic() < give_up, process.said()
+        give_up = time.monotonic() + WAIT_MAX_S
+        while not all(self._says(process.output(), words) for words in row.says):
+            assert process.process.poll() is None, process.output()
+            assert time.monotonic() < give_up, process.output()
             time.sleep(0.05)
-        return process.said()
+        return process.output()
 
-    def _says(self, said: str, words: str) -> bool:
-        return re.search(self._moved(words), said, re.MULTILINE) is not None
+    def _says(self, output: str, words: str) -> bool:
+        return re.search(self._moved(words), output, re.MULTILINE) is not None
 
     def _moved(self, text: str) -> str:
         # Without an address, the sandbox and the client use ports of the pages; the gateway has settings.

@@ -8,14 +8,14 @@ import pytest
 
 from tests.docs.dockerfile import Image, steps
 from tests.e2e.material import Material
-from tests.peers.processes import ROOT, Ended, environment, run, running
+from tests.peers.processes import ROOT, Completed, environment, run, running
 from tests.peers.tools import check
 from tests.ports import free_port
 
 
 def test_hadolint_finds_nothing() -> None:
     done = run(check("hadolint"), "--no-color", ROOT / "Dockerfile")
-    assert done.status == 0, done.said
+    assert done.status == 0, done.output
 
 
 def files(directory: Path) -> set[str]:
@@ -30,7 +30,7 @@ def test_the_steps_build_a_gateway_without_a_sandbox(tmp_path: Path) -> None:
     made = files(image.root)
     program, variables = image.words["ENTRYPOINT"], image.variables()
 
-    def gateway(*words: str, **settings: str) -> Ended:
+    def gateway(*words: str, **settings: str) -> Completed:
         return run(*program, *words, env=variables | with_prefix(settings), cwd=image.workdir)
 
     assert gateway("--help").status == 0
@@ -62,7 +62,7 @@ def test_the_steps_build_a_gateway_without_a_sandbox(tmp_path: Path) -> None:
     health = image.words["HEALTHCHECK"]
     assert run(*health, env=inside, cwd=image.workdir).status == 2
     with running(*program, *image.words["CMD"], env=inside, cwd=image.workdir) as serving:
-        serving.wait_until_says('"event": "gateway started"')
+        serving.wait_for_output('"event": "gateway started"')
         assert run(*health, env=inside, cwd=image.workdir).status == 0
         assert serving.end() == 0
     assert files(image.root) == made

@@ -1,7 +1,8 @@
-"""A caller over a real channel, who reads every detail of a status; and what must hold for all of them."""
+"""Call the gateway over a real channel, and check every detail of the status that it returns."""
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -20,7 +21,7 @@ TIMEOUT_S: Final = 8.0
 DETAILS_BYTES_MAX: Final = 6 * 1024
 DETAILS: Final = "grpc-status-details-bin"
 PUSHBACK: Final = "grpc-retry-pushback-ms"
-_TRIED_AGAIN: Final = {
+_RESENT: Final = {
     "UPSTREAM_UNREACHABLE",
     "UPSTREAM_TIMEOUT",
     "CONNECTION_LOST",
@@ -31,12 +32,12 @@ _TRIED_AGAIN: Final = {
 }
 _REQUEST_ID: Final = re.compile(r"[!-~]{1,128}")
 _SENTENCES: Final[dict[tuple[str, str], str]] = {}
-"""The sentence of each reason and outcome, as it was first told."""
+"""The first message seen for each reason and outcome: later ones must be equal."""
 
 
 @dataclass(frozen=True)
 class Reported:
-    """A status other than OK, with everything beside it."""
+    """A status other than OK, with its details and trailers."""
 
     code: StatusCode
     message: str
@@ -84,12 +85,12 @@ class Expected:
     outcome: str
     retry: str
     pushback_ms: int | None = None
-    """Exactly so; None for the wait or -1 where the retry has a wait, and -1 where it has none."""
+    """The exact trailer; None accepts -1, and also the wait of RetryInfo if there is one."""
 
     @property
-    def is_tried_again(self) -> bool:
-        """Whether the gateway itself tries again while the caller's time allows."""
-        return self.retry == "same_request_id" and self.reason in _TRIED_AGAIN
+    def is_resent(self) -> bool:
+        """Whether the gateway itself resends the request until the caller's deadline."""
+        return self.retry == "same_request_id" and self.reason in _RESENT
 
 
 def not_sent(code: StatusCode, reason: str, retry: str = "same_request_id") -> Expected:
@@ -98,7 +99,7 @@ def not_sent(code: StatusCode, reason: str, retry: str = "same_request_id") -> E
 
 
 def alarm(reason: str) -> Expected:
-    """Expect an unknown outcome that only an operator can do something about."""
+    """Expect an unknown outcome that only an operator can resolve."""
     return Expected(StatusCode.INTERNAL, reason, "unknown", "operator")
 
 
@@ -107,19 +108,32 @@ def rejected(code: StatusCode, retry: str = "new_request_id") -> Expected:
     return Expected(code, "WALLET_REJECTED", "rejected", retry)
 
 
-def doubt(reason: str, *, promised: bool, code: StatusCode = StatusCode.UNAVAILABLE) -> Expected:
-    """Expect an unknown outcome: to be repeated under AlipayHK's promise, else for an operator."""
-    if promised:
+def doubt(reason: str, *, idempotent: bool, code: StatusCode = StatusCode.UNAVAILABLE) -> Expected:
+    """Expect an unknown outcome: the caller may repeat an idempotent request, others need an operator."""
+    if idempotent:
         return Expected(code, reason, "unknown", "same_request_id")
     return Expected(
         StatusCode.UNKNOWN if code is StatusCode.UNAVAILABLE else code, reason, "unknown", "operator"
     )
 
 
+@dataclass
+class Held:
+    """A call that AlipayHK does not answer before the test releases it."""
+
+    calling: asyncio.Task[Any]
+    until: asyncio.Event
+
+    async def release(self) -> Any:
+        """Let AlipayHK respond; return the call's result."""
+        self.until.set()
+        return await self.calling
+
+
 async def call(
     channel: grpc.aio.Channel, api: Api, request: Message | bytes, *, timeout_s: float | None = TIMEOUT_S
 ) -> Any:
-    """Call; return the response, or what was told instead."""
+    """Call; return the response or the reported status."""
     data = request if isinstance(request, bytes) else request.SerializeToString()
     method: Any = channel.unary_unary(api.path, response_deserializer=api.response.FromString)
     try:
@@ -136,25 +150,25 @@ async def refused(
     *,
     timeout_s: float | None = TIMEOUT_S,
 ) -> Reported:
-    """Call, and be told exactly what is expected."""
-    answer = await call(channel, api, request, timeout_s=timeout_s)
-    assert isinstance(answer, Reported), "an OK that should not be"
-    check(answer, expected, request)
-    return answer
+    """Call; check that the status is the expected one, and return it."""
+    result = await call(channel, api, request, timeout_s=timeout_s)
+    assert isinstance(result, Reported), "the call returned OK"
+    check(result, expected, request)
+    return result
 
 
 async def accepted(channel: grpc.aio.Channel, api: Api, request: Message, **how: Any) -> Any:
-    """Call, and be given OK."""
-    answer = await call(channel, api, request, **how)
-    assert not isinstance(answer, Reported), answer
-    assert answer.result.status == "S"
-    assert not answer.replayed
-    assert not answer.resolved_by_operator
-    return answer
+    """Call; check that the status is OK, and return the response."""
+    result = await call(channel, api, request, **how)
+    assert not isinstance(result, Reported), result
+    assert result.result.status == "S"
+    assert not result.replayed
+    assert not result.resolved_by_operator
+    return result
 
 
 def reported(error: grpc.aio.AioRpcError) -> Reported:
-    """Read a status with everything beside it."""
+    """Read a status with its details and trailers."""
     trailers = dict(error.trailing_metadata() or ())
     plain = Reported(error.code(), error.details() or "", trailers)
     data = trailers.get(DETAILS)
@@ -163,53 +177,53 @@ def reported(error: grpc.aio.AioRpcError) -> Reported:
     return replace(plain, status=Status.FromString(data))
 
 
-def check(answer: Reported, expected: Expected, request: Message | None = None) -> None:
-    """Check everything that holds for every status the gateway makes."""
-    info = answer.info
-    found = (answer.code, info.reason, info.metadata["outcome"], info.metadata["retry"])
+def check(result: Reported, expected: Expected, request: Message | None = None) -> None:
+    """Check the expected status, and the rules for every status that the gateway returns."""
+    info = result.info
+    found = (result.code, info.reason, info.metadata["outcome"], info.metadata["retry"])
     assert found == (expected.code, expected.reason, expected.outcome, expected.retry), info
     assert info.domain == "linkage.alipayhk"
-    assert (answer.status.code, answer.status.message) == (answer.code.value[0], answer.message)
-    assert re.fullmatch(r"[A-Za-z][A-Za-z_,;:'. -]+\.", answer.message), "a sentence for a person"
-    first_told = _SENTENCES.setdefault((info.reason, expected.outcome), answer.message)
-    assert first_told == answer.message, "a constant one"
-    assert answer.status.ByteSize() < DETAILS_BYTES_MAX
-    _check_wait(answer, expected)
+    assert (result.status.code, result.status.message) == (result.code.value[0], result.message)
+    assert re.fullmatch(r"[A-Za-z][A-Za-z_,;:'. -]+\.", result.message), "the message is a sentence"
+    first_message = _SENTENCES.setdefault((info.reason, expected.outcome), result.message)
+    assert first_message == result.message, "the message of a reason is constant"
+    assert result.status.ByteSize() < DETAILS_BYTES_MAX
+    _check_wait(result, expected)
     if request is not None:
-        _check_request(answer, request)
+        _check_request(result, request)
 
 
-def _check_wait(answer: Reported, expected: Expected) -> None:
-    waits = answer.details(RetryInfo)
+def _check_wait(result: Reported, expected: Expected) -> None:
+    waits = result.details(RetryInfo)
     if expected.retry == "same_request_id":
         (wait,) = waits
         assert wait.retry_delay.ToMilliseconds() > 0
-        assert answer.pushback_ms in (wait.retry_delay.ToMilliseconds(), -1)
-        assert expected.pushback_ms in (None, answer.pushback_ms)
+        assert result.pushback_ms in (wait.retry_delay.ToMilliseconds(), -1)
+        assert expected.pushback_ms in (None, result.pushback_ms)
     else:
         assert waits == []
-        assert answer.pushback_ms == -1
+        assert result.pushback_ms == -1
 
 
-def _check_request(answer: Reported, request: Any) -> None:
+def _check_request(result: Reported, request: Any) -> None:
     request_id: str = request.request_id
-    ids = [detail.request_id for detail in answer.details(RequestInfo)]
+    ids = [detail.request_id for detail in result.details(RequestInfo)]
     limit = 64 if request.DESCRIPTOR.name == "BindAccountRequest" else 128
     valid = bool(_REQUEST_ID.fullmatch(request_id)) and len(request_id) <= limit
     assert ids == ([request_id] if valid else [])
-    said = [answer.message, *(text for pair in violations_of(answer) for text in pair)]
-    said += [text for name, text in answer.metadata.items() if name != "result_message"]
-    leaked = [value for value in values_of(request) if any(value in text for text in said)]
+    texts = [result.message, *(text for pair in violations_of(result) for text in pair)]
+    texts += [text for name, text in result.metadata.items() if name != "result_message"]
+    leaked = [value for value in values_of(request) if any(value in text for text in texts)]
     assert leaked == []
 
 
-def violations_of(answer: Reported) -> list[tuple[str, str]]:
-    """Return every field violation, if there is any."""
-    return answer.violations if answer.details(BadRequest) else []
+def violations_of(result: Reported) -> list[tuple[str, str]]:
+    """Return every field violation, or nothing if the status has no BadRequest."""
+    return result.violations if result.details(BadRequest) else []
 
 
 def values_of(message: Message) -> Iterator[str]:
-    """Walk over every text in a message that is long enough to be known again, but the request id."""
+    """Yield every text in a message that is long enough to search for, except the request id."""
     for name, value in message.ListFields():
         if name.name == "request_id":
             continue

@@ -1,4 +1,4 @@
-"""One upstream and one gateway for all tests that do not disturb each other, in one event loop."""
+"""One upstream and one gateway, shared by all tests that do not affect each other, in one event loop."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.e2e.upstream import Request, Script, Upstream, listening
 from tests.e2e.wallet import Wallet, id_of
 
 RESENDING_S: Final = 0.5
-"""The deadline of a call that is sent again and again: enough for a few attempts."""
+"""The deadline of a call that the gateway resends: enough for a few attempts."""
 Run = Callable[..., AbstractAsyncContextManager[Gateway]]
 RunAll = Callable[[Mapping[str, Settings]], AbstractAsyncContextManager[dict[str, Gateway]]]
 
@@ -33,7 +33,7 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Material:
 
 @pytest.fixture(scope="session")
 def wallet(material: Material) -> Wallet:
-    """Return AlipayHK's side."""
+    """Return AlipayHK's side of both protocols."""
     return Wallet(material.theirs.key, material.ours.key.public_key())
 
 
@@ -46,10 +46,10 @@ async def listener() -> AsyncIterator[Upstream]:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def upstream(listener: Upstream, wallet: Wallet) -> AsyncIterator[Upstream]:
-    """Return the upstream as one test has it: nothing came yet, and every answer is a right one."""
+    """Return the upstream for one test: it has received nothing and responds correctly to every request."""
     listener.reset(wallet.says())
     yield listener
-    await listener.let_go()
+    await listener.release()
     assert listener.faults == []
 
 
@@ -71,7 +71,7 @@ def settings(material: Material, listener: Upstream) -> Settings:
 
 @pytest.fixture(scope="session")
 def run(settings: Settings) -> Run:
-    """Return what runs a gateway with more settings, for as long as a test needs it."""
+    """Return a function that runs a gateway with extra settings until its block ends."""
 
     def running_with(more: Settings | None = None, **how: Any) -> AbstractAsyncContextManager[Gateway]:
         return running({**settings, **(more or {})}, **how)
@@ -81,7 +81,7 @@ def run(settings: Settings) -> Run:
 
 @pytest.fixture(scope="session")
 def run_all(settings: Settings) -> RunAll:
-    """Return what runs several gateways, each with more settings."""
+    """Return a function that runs several gateways, each with extra settings."""
 
     def running_with(more: Mapping[str, Settings]) -> AbstractAsyncContextManager[dict[str, Gateway]]:
         return running_all({name: {**settings, **added} for name, added in more.items()})
@@ -97,27 +97,27 @@ async def gateway(run: Run) -> AsyncIterator[Gateway]:
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def promising_gateway(run: Run) -> AsyncIterator[Gateway]:
-    """Return a gateway that was told of AlipayHK's promise for BindAccount."""
+async def idempotent_gateway(run: Run) -> AsyncIterator[Gateway]:
+    """Return a gateway with BIND_ACCOUNT_IDEMPOTENT."""
     async with run({"BIND_ACCOUNT_IDEMPOTENT": "true"}) as gateway:
         yield gateway
 
 
 @dataclass(frozen=True)
-class Way:
-    """One RPC of one gateway over one upstream, as one test calls it."""
+class Rpc:
+    """One RPC of one gateway, with the upstream that receives its requests."""
 
     api: Api
     gateway: Gateway
     upstream: Upstream
     wallet: Wallet
-    promised: bool
-    """Whether AlipayHK promises that the same request may be sent again."""
+    idempotent: bool
+    """Whether the gateway may resend the same request."""
 
     async def accepted(
         self, script: Script | None = None, request: Message | None = None, **how: Any
     ) -> Any:
-        """Call, be given OK, and have sent exactly one right request."""
+        """Call; check that the status is OK and that the gateway sent exactly one correct request."""
         self.upstream.script = script or self.upstream.script
         request = self.api.request() if request is None else request
         response = await caller.accepted(self.gateway.channel, self.api, request, **how)
@@ -132,20 +132,20 @@ class Way:
         *,
         timeout_s: float | None = None,
     ) -> Reported:
-        """Call, be told what is expected, and have sent what that takes.
+        """Call; check that the status is the expected one, and which requests were sent; return the status.
 
-        That is nothing; or one right request; or, where the gateway tries again by itself, the same
-        one as often as it says.
+        The gateway sends no request if the outcome is `not_sent`, the same request once for each reported
+        attempt if it resends, and else exactly one.
         """
         self.upstream.script = script
         request = self.api.request() if request is None else request
         if timeout_s is None:
-            timeout_s = RESENDING_S if expected.is_tried_again else caller.TIMEOUT_S
+            timeout_s = RESENDING_S if expected.is_resent else caller.TIMEOUT_S
         reported = await self._reported(request, timeout_s)
         attempts = int(reported.metadata.get("attempts", "0"))
-        if expected.is_tried_again and attempts > 1 and reported.info.reason == "UPSTREAM_TIMEOUT":
-            # On a busy machine the last of several attempts had too little time for its own end.
-            await self.upstream.request_came(attempts)
+        if expected.is_resent and attempts > 1 and reported.info.reason == "UPSTREAM_TIMEOUT":
+            # On a busy machine the last of several attempts may time out: repeat with a longer deadline.
+            await self.upstream.wait_for_request(attempts)
             self.check_sent(request, attempts)
             self.upstream.requests.clear()
             reported = await self._reported(request, 3 * timeout_s)
@@ -154,8 +154,8 @@ class Way:
         if expected.outcome == "not_sent":
             assert self.upstream.requests == []
             return reported
-        if expected.is_tried_again:
-            await self.upstream.request_came(attempts)
+        if expected.is_resent:
+            await self.upstream.wait_for_request(attempts)
         else:
             assert attempts == 1
         self.check_sent(request, attempts)
@@ -163,11 +163,11 @@ class Way:
 
     async def _reported(self, request: Message, timeout_s: float) -> Reported:
         reported = await caller.call(self.gateway.channel, self.api, request, timeout_s=timeout_s)
-        assert isinstance(reported, Reported), "an OK that should not be"
+        assert isinstance(reported, Reported), "the call returned OK"
         return reported
 
     def check_sent(self, request: Any, attempts: int = 1) -> Request:
-        """Check that exactly so many requests came, each with this one's content; return the last."""
+        """Check that this request was sent exactly `attempts` times, unchanged; return the last one."""
         assert len(self.upstream.requests) == attempts > 0
         contents = {(self.id_of(sent), self.content(sent)) for sent in self.upstream.requests}
         ((request_id, content),) = contents
@@ -177,62 +177,63 @@ class Way:
         return self.upstream.requests[-1]
 
     def content(self, sent: Request) -> bytes:
-        """Verify a request; return its business content, byte for byte."""
+        """Verify a sent request; return the bytes of its business content."""
         return self.wallet.business(sent)
 
     def id_of(self, sent: Request) -> str:
-        """Return a request's id."""
+        """Return the id of a sent request."""
         return id_of(sent)
 
     def doubt(self, reason: str, **how: Any) -> Expected:
-        """Expect an unknown outcome, as far as this way's promise goes."""
-        return caller.doubt(reason, promised=self.promised, **how)
+        """Expect an unknown outcome; the caller may repeat the request if the RPC is idempotent."""
+        return caller.doubt(reason, idempotent=self.idempotent, **how)
 
 
-async def well(way: Way) -> Way:
-    """Let AlipayHK be well, once: the breaker of a shared gateway must not add up many tests' faults.
+async def make_healthy(rpc: Rpc) -> Rpc:
+    """Make successful calls, so that the shared gateway's breaker does not count failures of earlier tests.
 
-    SyncLinkage goes first: after an answer outside the window BindAccount waits for one that agrees.
+    SyncLinkage goes first: after a response outside the time window, BindAccount is blocked until a
+    response with the correct time arrives.
     """
-    await caller.accepted(way.gateway.channel, SYNC, SYNC.request())
-    await caller.accepted(way.gateway.channel, way.api, way.api.request())
-    way.upstream.reset(way.wallet.says())
-    return way
+    await caller.accepted(rpc.gateway.channel, SYNC, SYNC.request())
+    await caller.accepted(rpc.gateway.channel, rpc.api, rpc.api.request())
+    rpc.upstream.reset(rpc.wallet.says())
+    return rpc
 
 
 @pytest_asyncio.fixture(
-    loop_scope="session", params=["SyncLinkage", "BindAccount", "BindAccount, promised"]
+    loop_scope="session", params=["SyncLinkage", "BindAccount", "BindAccount, idempotent"]
 )
-async def way(
+async def rpc(
     request: pytest.FixtureRequest,
     gateway: Gateway,
-    promising_gateway: Gateway,
+    idempotent_gateway: Gateway,
     upstream: Upstream,
     wallet: Wallet,
-) -> Way:
-    """Return each RPC in turn, and BindAccount under a promise of idempotency."""
-    promised = request.param != "BindAccount"
-    of = promising_gateway if "promised" in request.param else gateway
+) -> Rpc:
+    """Return each RPC in turn, and BindAccount as an idempotent one."""
+    idempotent = request.param != "BindAccount"
+    of = idempotent_gateway if "idempotent" in request.param else gateway
     api = SYNC if request.param == "SyncLinkage" else BIND
-    return await well(Way(api, of, upstream, wallet, promised))
+    return await make_healthy(Rpc(api, of, upstream, wallet, idempotent))
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def sync(gateway: Gateway, upstream: Upstream, wallet: Wallet) -> Way:
-    """Return SyncLinkage."""
-    return await well(Way(SYNC, gateway, upstream, wallet, promised=True))
+async def sync(gateway: Gateway, upstream: Upstream, wallet: Wallet) -> Rpc:
+    """Return SyncLinkage over the shared gateway."""
+    return await make_healthy(Rpc(SYNC, gateway, upstream, wallet, idempotent=True))
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def bind(gateway: Gateway, upstream: Upstream, wallet: Wallet) -> Way:
-    """Return BindAccount."""
-    return await well(Way(BIND, gateway, upstream, wallet, promised=False))
+async def bind(gateway: Gateway, upstream: Upstream, wallet: Wallet) -> Rpc:
+    """Return BindAccount over the shared gateway."""
+    return await make_healthy(Rpc(BIND, gateway, upstream, wallet, idempotent=False))
 
 
 @pytest_asyncio.fixture(loop_scope="session", params=["SyncLinkage", "BindAccount"])
 async def either(
     request: pytest.FixtureRequest, gateway: Gateway, upstream: Upstream, wallet: Wallet
-) -> Way:
+) -> Rpc:
     """Return each RPC in turn."""
     api = SYNC if request.param == "SyncLinkage" else BIND
-    return await well(Way(api, gateway, upstream, wallet, promised=api is SYNC))
+    return await make_healthy(Rpc(api, gateway, upstream, wallet, idempotent=api is SYNC))

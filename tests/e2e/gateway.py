@@ -1,4 +1,4 @@
-"""The gateway as its operators run it: the installed console script, a process of its own."""
+"""Run the gateway as operators do: as the installed console script, in its own process."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from tests.peers.processes import environment
 from tests.ports import free_port
 
 SCRIPT: Final = Path(sys.executable).parent / "alipayhk-gateway"
-PATIENCE_S: Final = 60.0
-"""For machines on which much else is going on: some tests start many gateways at once."""
+WAIT_MAX_S: Final = 60.0
+"""The longest wait, in seconds: some tests start many gateways at the same time on a busy machine."""
 CHANNEL_OPTIONS: Final = (
     ("grpc.enable_retries", 0),
     ("grpc.enable_http_proxy", 0),
@@ -32,8 +32,8 @@ Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Ended:
-    """A command that has ended."""
+class Completed:
+    """A command that has exited."""
 
     status: int
     out: str
@@ -42,24 +42,24 @@ class Ended:
 
 async def run(
     *arguments: str | Path, settings: Settings | None = None, program: tuple[str | Path, ...] = (SCRIPT,)
-) -> Ended:
-    """Run a command to its end."""
+) -> Completed:
+    """Run a command until it exits."""
     process = await asyncio.create_subprocess_exec(
         *program, *arguments, env=environment(settings or {}), stdin=DEVNULL, stdout=PIPE, stderr=PIPE
     )
     try:
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(WAIT_MAX_S):
             out, err = await process.communicate()
     except TimeoutError:
         process.kill()
         await process.communicate()
         raise
-    return Ended(process.returncode or 0, out.decode(), err.decode())
+    return Completed(process.returncode or 0, out.decode(), err.decode())
 
 
 @dataclass
 class Gateway:
-    """A gateway that runs."""
+    """A running gateway."""
 
     process: Process
     admin: str
@@ -69,9 +69,9 @@ class Gateway:
     err: list[str] = field(default_factory=list)
     address: str = ""
     ends_with: int = 0
-    """The exit status that it must end with."""
+    """The expected exit status."""
     channel: grpc.aio.Channel = field(init=False)
-    _came: asyncio.Condition = field(default_factory=asyncio.Condition)
+    _received: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     @property
     def records(self) -> list[Record]:
@@ -79,74 +79,80 @@ class Gateway:
         return [json.loads(line) for line in self.out]
 
     def call_records(self, request_id: str) -> list[Record]:
-        """The lines of the access log for a request id."""
+        """Return the lines of the access log for a request id."""
         return [
             line for line in self.records if line["event"] == "call" and line["request_id"] == request_id
         ]
 
     async def logged(self, wanted: Callable[[Record], bool]) -> Record:
-        """Wait for a line of the log."""
+        """Wait for a log line that the condition accepts; return it."""
 
         def found() -> Record | None:
             return next((record for record in self.records if wanted(record)), None)
 
-        async with asyncio.timeout(PATIENCE_S), self._came:
-            record = await self._came.wait_for(lambda: found() or self.process.returncode is not None)
-        assert isinstance(record, dict), f"the gateway ended: {self.err}"
+        async with asyncio.timeout(WAIT_MAX_S), self._received:
+            record = await self._received.wait_for(lambda: found() or self.process.returncode is not None)
+        assert isinstance(record, dict), f"the gateway exited: {self.err}"
         return record
 
+    async def wait_for_workers(self, count: int) -> None:
+        """Wait until the log contains this number of started workers."""
+        await self.logged(
+            lambda _: sum(line["event"] == "gateway started" for line in self.records) == count
+        )
+
     async def call_logged(self, request_id: str) -> Record:
-        """Wait for the line of the access log with which a call ends."""
+        """Wait until the access log contains the call; return its line."""
         return await self.logged(
             lambda record: record["event"] == "call" and record["request_id"] == request_id
         )
 
     async def cancel_logged(self, request_id: str) -> Record:
-        """Wait for the line of the access log with which a call ends that its caller cancelled."""
+        """Wait until the access log contains the cancelled call; return its line."""
         return await self.logged(
             lambda record: record.get("code") == "CANCELLED" and record["request_id"] == request_id
         )
 
     async def attempt_logged(self, request_id: str) -> Record:
-        """Wait for the log line with which an attempt ends."""
+        """Wait until the log contains a finished attempt; return its line."""
         return await self.logged(
             lambda record: record["event"] == "attempt" and record["request_id"] == request_id
         )
 
     def terminate(self) -> None:
-        """Ask it to end."""
+        """Send SIGTERM."""
         self.process.send_signal(signal.SIGTERM)
 
     async def ended(self) -> int:
-        """Wait for its end; return its exit status."""
-        async with asyncio.timeout(PATIENCE_S):
+        """Wait until it exits; return its exit status."""
+        async with asyncio.timeout(WAIT_MAX_S):
             return await self.process.wait()
 
     async def kill(self) -> None:
-        """End it as nothing can be prepared for."""
+        """Send SIGKILL, and wait until it is gone."""
         self.ends_with = -signal.SIGKILL
         self.process.kill()
         assert await self.ended() == self.ends_with
 
     def resident_kib(self) -> int:
-        """Return how much memory it holds."""
+        """Return the resident memory of the process in KiB."""
         lines = Path(f"/proc/{self.process.pid}/status").read_text("ascii").splitlines()
         return int(next(line.split()[1] for line in lines if line.startswith("VmRSS:")))
 
     async def collect(self, stream: asyncio.StreamReader, lines: list[str]) -> None:
-        """Keep every line of a stream."""
+        """Append every line of a stream to `lines`."""
         async for line in stream:
-            async with self._came:
+            async with self._received:
                 lines.append(line.decode())
-                self._came.notify_all()
-        async with self._came:
-            self._came.notify_all()
+                self._received.notify_all()
+        async with self._received:
+            self._received.notify_all()
 
 
 async def get(address: str, path: str) -> tuple[int, str]:
     """GET a page of the operators' listener; return its status and text."""
     host, _, port = address.rpartition(":")
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(WAIT_MAX_S):
         reader, writer = await asyncio.open_connection(host, int(port))
         writer.write(f"GET {path} HTTP/1.0\r\n\r\n".encode())
         head, _, body = (await reader.read()).partition(b"\r\n\r\n")
@@ -163,7 +169,7 @@ async def running(
     program: tuple[str | Path, ...] = (SCRIPT,),
     environ: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Gateway]:
-    """Run a gateway, with more environment variables; at the end stop it, which must end well."""
+    """Run a gateway with extra environment variables; then stop it and check its exit status."""
     admin = f"127.0.0.1:{free_port()}"
     settings = {"LISTEN": "127.0.0.1:0", "ADMIN_LISTEN": admin, **settings}
     process = await asyncio.create_subprocess_exec(
@@ -197,7 +203,7 @@ async def running(
 
 @asynccontextmanager
 async def running_all(all_settings: Mapping[str, Settings]) -> AsyncIterator[dict[str, Gateway]]:
-    """Run several gateways, which start and stop side by side."""
+    """Run several gateways; start and stop them concurrently."""
     stop = asyncio.Event()
     started: dict[str, asyncio.Future[Gateway]] = {}
 
@@ -222,7 +228,7 @@ async def running_all(all_settings: Mapping[str, Settings]) -> AsyncIterator[dic
 
 
 def channel_to(address: str, credentials: grpc.ChannelCredentials | None = None) -> grpc.aio.Channel:
-    """Open a channel, which no other one shares connections with."""
+    """Open a channel with its own connections."""
     if credentials is None:
         return grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
     return grpc.aio.secure_channel(address, credentials, options=CHANNEL_OPTIONS)

@@ -1,4 +1,4 @@
-"""HTTP/2 byte for byte, for what no client library would send (RFC 9113, RFC 7541 without compression)."""
+"""Write HTTP/2 frames by hand, to send what no client library sends (RFC 9113, RFC 7541 uncompressed)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ USUAL: Final[tuple[Field, ...]] = (
     (b"te", b"trailers"),
 )
 EMPTY_MESSAGE: Final = bytes(5)
-"""A message of no bytes with gRPC's own prefix."""
+"""An empty message with gRPC's length prefix."""
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
@@ -30,12 +30,12 @@ def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
 
 
 def block(*fields: Field) -> bytes:
-    """Write header fields as literals, in plain text."""
+    """Write header fields as literals without Huffman coding."""
     return b"".join(b"\0" + _text(name) + _text(value) for name, value in fields)
 
 
 def request(*changes: Field, without: bytes = b"", stream: int = 1, flags: int = END_STREAM) -> bytes:
-    """Write a request's HEADERS: the usual fields with these ones in their place or after them."""
+    """Write a request's HEADERS frame: the usual fields, where `changes` replace fields or add some."""
     changed = dict(changes)
     fields = [(name, changed.pop(name, value)) for name, value in USUAL if name != without]
     fields += [field for field in changes if field[0] in changed]
@@ -43,7 +43,7 @@ def request(*changes: Field, without: bytes = b"", stream: int = 1, flags: int =
 
 
 def _text(text: bytes) -> bytes:
-    """Write a string without Huffman coding: its length in a prefix of 7 bits, then its bytes."""
+    """Write a string without Huffman coding: its length with a prefix of 7 bits, then its bytes."""
     if len(text) < 127:
         return bytes([len(text)]) + text
     rest, length = len(text) - 127, bytearray([127])
@@ -55,7 +55,7 @@ def _text(text: bytes) -> bytes:
 
 @dataclass(frozen=True)
 class Frame:
-    """One frame that came."""
+    """One received frame."""
 
     kind: int
     flags: int
@@ -65,7 +65,7 @@ class Frame:
 
 @dataclass
 class Connection:
-    """A connection whose frames are written by hand."""
+    """A connection that sends frames written by hand."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
@@ -80,25 +80,28 @@ class Connection:
             while True:
                 head = await self.reader.readexactly(9)
                 payload = await self.reader.readexactly(int.from_bytes(head[:3], "big"))
-                came = Frame(head[3], head[4], int.from_bytes(head[5:], "big"), payload)
-                if came.kind in {SETTINGS, PING} and not came.flags & ACK:
-                    self.send(frame(came.kind, ACK, 0, payload if came.kind == PING else b""))
-                yield came
+                received = Frame(head[3], head[4], int.from_bytes(head[5:], "big"), payload)
+                if received.kind in {SETTINGS, PING} and not received.flags & ACK:
+                    self.send(frame(received.kind, ACK, 0, payload if received.kind == PING else b""))
+                yield received
 
     async def ended(self, *, stream: int = 1) -> Frame | None:
         """Wait for the frame that ends a stream, or for GOAWAY; None when the connection ends first."""
-        async for came in self.frames():
-            if came.kind == GOAWAY or (
-                came.stream == stream
-                and (came.kind == RST_STREAM or (came.kind in {DATA, HEADERS} and came.flags & END_STREAM))
+        async for received in self.frames():
+            if received.kind == GOAWAY or (
+                received.stream == stream
+                and (
+                    received.kind == RST_STREAM
+                    or (received.kind in {DATA, HEADERS} and received.flags & END_STREAM)
+                )
             ):
-                return came
+                return received
         return None
 
 
 @asynccontextmanager
 async def connected(address: str) -> AsyncIterator[Connection]:
-    """Connect in plaintext and begin HTTP/2."""
+    """Connect in plaintext, and send the preface and SETTINGS."""
     host, _, port = address.rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     try:
@@ -150,9 +153,9 @@ HOSTILE: Final = {
     "a -bin value that is not base64": request((b"x-value-bin", b"\xff!*")),
     "a -bin value of bytes that are not UTF-8": request((b"x-value-bin", b"//79/A==")),
     "a -bin name that is not UTF-8": request((b"x-\xff-bin", b"YQ==")),
-    "a trace that is not one": request((b"grpc-trace-bin", b"!"), (b"traceparent", b"\xff")),
-    "tags that are none": request((b"grpc-tags-bin", b"\xff")),
-    "a timeout that is not one": request((b"grpc-timeout", b"\xff")),
+    "an invalid trace": request((b"grpc-trace-bin", b"!"), (b"traceparent", b"\xff")),
+    "invalid tags": request((b"grpc-tags-bin", b"\xff")),
+    "an invalid timeout": request((b"grpc-timeout", b"\xff")),
     "a timeout of too many digits": request((b"grpc-timeout", b"99999999999999999999S")),
     "a negative timeout": request((b"grpc-timeout", b"-1S")),
     "an encoding that is not UTF-8": request((b"grpc-encoding", b"\xff")),
@@ -165,7 +168,7 @@ HOSTILE: Final = {
     "an index that no table has": frame(HEADERS, END_HEADERS | END_STREAM, 1, b"\xff\xff\xff\x7f"),
     "a header block cut short": frame(HEADERS, END_HEADERS | END_STREAM, 1, b"\0\x7f"),
     "a header block that never ends": frame(HEADERS, END_STREAM, 1, block(*USUAL)),
-    "a CONTINUATION of nothing": frame(CONTINUATION, END_HEADERS, 1, block(*USUAL)),
+    "a CONTINUATION without HEADERS": frame(CONTINUATION, END_HEADERS, 1, block(*USUAL)),
     "DATA for no stream": frame(DATA, END_STREAM, 1, EMPTY_MESSAGE),
     "a message cut short": request(flags=0) + frame(DATA, END_STREAM, 1, b"\0\0\0\0\x09a"),
     "a message of 4 GiB": request(flags=0) + frame(DATA, END_STREAM, 1, b"\0\xff\xff\xff\xff"),
@@ -174,4 +177,4 @@ HOSTILE: Final = {
     "a frame of an unknown kind": frame(0xFA, 0xFF, 1, b"\xff") + request((b":path", b"/\xff")),
     "HTTP/1.1": b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
 }
-"""What must not stop a server, by its name: the frames after the connection's beginning."""
+"""Frames that must not stop a server, each by its name; they follow the preface and SETTINGS."""

@@ -1,4 +1,4 @@
-"""Keys and certificates, made once: RSA pairs for signatures, and small CAs for TLS."""
+"""Keys and certificates, each made once: RSA pairs for signatures, and small CAs for TLS."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 
 def pem(key: RSAPrivateKey | ec.EllipticCurvePrivateKey) -> bytes:
-    """Write a private key."""
+    """Return a private key as PEM (PKCS #8)."""
     return key.private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,
@@ -26,7 +26,7 @@ def pem(key: RSAPrivateKey | ec.EllipticCurvePrivateKey) -> bytes:
 
 @dataclass(frozen=True)
 class Pair:
-    """An RSA key and the two files that hold it."""
+    """An RSA key, and the files with its private and its public half."""
 
     key: RSAPrivateKey
     private_file: Path
@@ -52,7 +52,7 @@ class Certificate:
 
 
 def rsa_pair(directory: Path, name: str, bits: int = 2048) -> Pair:
-    """Make an RSA pair."""
+    """Make an RSA pair and write its files."""
     key = rsa.generate_private_key(65537, bits)
     private_file, public_file = directory / f"{name}.key.pem", directory / f"{name}.pub.pem"
     private_file.write_bytes(pem(key))
@@ -65,7 +65,7 @@ def rsa_pair(directory: Path, name: str, bits: int = 2048) -> Pair:
 
 
 class Authority:
-    """A small CA."""
+    """A CA for tests."""
 
     def __init__(self, directory: Path, name: str) -> None:
         self._directory, self._name = directory, name
@@ -82,7 +82,7 @@ class Authority:
     def issue(
         self, name: str, *sans: str | x509.GeneralName, days: tuple[float, float] = (-1.0, 30.0)
     ) -> Certificate:
-        """Issue a certificate for these names, texts by what they look like; `days` count from now."""
+        """Issue a certificate, valid in a range of days from now; the form of a name gives its type."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
@@ -129,7 +129,7 @@ def _general_name(san: str | x509.GeneralName) -> x509.GeneralName:
 
 
 class Material:
-    """Everything that both sides of a test hold; each made when it is first asked for."""
+    """Keys and CAs of both sides; each is made on its first use."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -141,7 +141,7 @@ class Material:
 
     @cached_property
     def ours_for_bills(self) -> Pair:
-        """The gateway's key for BindAccount, where that is another product."""
+        """The gateway's key for BindAccount, if that API is a separate product with its own key."""
         return rsa_pair(self.directory, "ours-for-bills")
 
     @cached_property
@@ -155,21 +155,21 @@ class Material:
         return rsa_pair(self.directory, "theirs-next")
 
     @cached_property
-    def stranger(self) -> Pair:
-        """A key that nobody has configured."""
-        return rsa_pair(self.directory, "stranger")
+    def unknown_key(self) -> Pair:
+        """A key that neither side has configured."""
+        return rsa_pair(self.directory, "unknown")
 
     @cached_property
     def upstream_ca(self) -> Authority:
-        """Who certifies AlipayHK."""
+        """The CA of AlipayHK's certificates."""
         return Authority(self.directory, "upstream")
 
     @cached_property
     def callers_ca(self) -> Authority:
-        """Who certifies callers and the gateway."""
+        """The CA of the certificates of callers and of the gateway."""
         return Authority(self.directory, "callers")
 
     @cached_property
     def foreign_ca(self) -> Authority:
-        """Whom nobody trusts."""
+        """A CA that neither side trusts."""
         return Authority(self.directory, "foreign")

@@ -1,4 +1,4 @@
-"""Health, reflection and metrics, asked by hand."""
+"""Calls of health and reflection, and a reader of metrics."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ REFLECTIONS: Final = ("grpc.reflection.v1alpha.ServerReflection", "grpc.reflecti
 
 
 async def health(channel: grpc.aio.Channel, service: str = "") -> int:
-    """Ask once."""
+    """Return the current health status of a service."""
     response = await health_pb2_grpc.HealthStub(channel).Check(
         health_pb2.HealthCheckRequest(service=service), timeout=5
     )
@@ -28,7 +28,7 @@ async def health(channel: grpc.aio.Channel, service: str = "") -> int:
 
 @asynccontextmanager
 async def watching(channel: grpc.aio.Channel, service: str = "") -> AsyncIterator[AsyncIterator[int]]:
-    """Ask for every change."""
+    """Watch the health of a service; yield an iterator over its statuses."""
     stream = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=service))
 
     async def statuses() -> AsyncIterator[int]:
@@ -42,23 +42,23 @@ async def watching(channel: grpc.aio.Channel, service: str = "") -> AsyncIterato
 
 
 async def reflect(channel: grpc.aio.Channel, reflection: str, **asked: Any) -> Any:
-    """Ask one question of reflection, whose stream then ends; return its answer."""
+    """Send one request to the reflection service; return its response."""
     method = channel.unary_stream(
         f"/{reflection}/ServerReflectionInfo",
         request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
         response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
     )
     stream = method(reflection_pb2.ServerReflectionRequest(**asked), timeout=5)
-    answers = [answer async for answer in stream]
-    (answer,) = answers
-    return answer
+    responses = [response async for response in stream]
+    (response,) = responses
+    return response
 
 
 Samples = dict[str, float]
 
 
 async def metrics(gateway: Gateway) -> Samples:
-    """Read every sample, by its name and labels as written."""
+    """Return every sample by its name and labels, as the page writes them."""
     status, text = await get(gateway.admin, "/metrics")
     assert status == 200
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]

@@ -1,4 +1,4 @@
-"""Both RPCs: a request of each with every member, and exactly what AlipayHK must get of it."""
+"""Both RPCs: a sample request with every field, and the exact bytes that AlipayHK must receive for it."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ _numbers: Final = itertools.count(1)
 
 
 def new_id() -> str:
-    """Return a request id that no other test has."""
+    """Return a request id that no other test uses."""
     return f"e2e-{next(_numbers):06}"
 
 
 def at(seconds: int = 1_716_331_341, nanos: int = 123_999_999) -> Timestamp:
-    """Return a time; the gateway cuts it to milliseconds."""
+    """Return a timestamp; the gateway truncates it to milliseconds."""
     return Timestamp(seconds=seconds, nanos=nanos)
 
 
 def sync_request(**changes: Any) -> pb.SyncLinkageRequest:
-    """Return a request with every member; None takes one away."""
+    """Return a request with every field; None removes a field."""
     members: dict[str, Any] = {
         "request_id": new_id(),
         "biz_time": at(),
@@ -49,7 +49,7 @@ def sync_request(**changes: Any) -> pb.SyncLinkageRequest:
 
 
 def sync_body(request_id: str) -> bytes:
-    """Return what AlipayHK must get of `sync_request`."""
+    """Return the bytes that AlipayHK must receive for `sync_request`."""
     return (
         f'{{"requestId":{json.dumps(request_id)},"bizTime":1716331341123,"bizType":"BINDING_SYNC",'
         '"externalBindingId":"binding-42","operateType":"BIND","externalIdentityType":"UID",'
@@ -58,14 +58,14 @@ def sync_body(request_id: str) -> bytes:
     ).encode()
 
 
-def apart(api: Api, **changes: Any) -> Any:
-    """Return a request that waits for no other one: what it changes is its own."""
+def fresh_request(api: Api, **changes: Any) -> Any:
+    """Return a request for a new linkage, so that it never queues behind another request."""
     own = {"external_identity_value": f"會員-{new_id()}"} if api is SYNC else {}
     return api.request(**(own | changes))
 
 
 def bind_request(**changes: Any) -> pb.BindAccountRequest:
-    """Return a request with every member but a form; None takes one away."""
+    """Return a request with every field except a form; None removes a field."""
     members: dict[str, Any] = {
         "request_id": new_id(),
         "merchant_account_id": "2160400000002012",
@@ -82,7 +82,7 @@ def bind_request(**changes: Any) -> pb.BindAccountRequest:
 
 
 def bind_body(_: str) -> bytes:
-    """Return what AlipayHK must get of `bind_request`."""
+    """Return the bytes that AlipayHK must receive for `bind_request`."""
     return (
         '{"merchantAccountId":"2160400000002012","subMerchantId":"4555212345","type":"TELECOM",'
         '"subType":"MOBILE_SERVICE","source":"NORMAL","accountId":"賬戶-88781108",'
@@ -101,15 +101,15 @@ class Api:
 
     name: str
     response: type[Message]
-    # What each RPC has in common, its request_id, no type of protobuf's can say.
+    # Any: no protobuf type describes "a message with the field request_id".
     request: Callable[..., Any] = field(repr=False)
     body: Callable[[str], bytes] = field(repr=False)
-    """From a request id to the business content of its sample."""
+    """Maps a request id to the business content of the sample request."""
     success: Mapping[str, object] = field(repr=False)
 
     @property
     def path(self) -> str:
-        """The method as HTTP/2 carries it."""
+        """The full method name, as in the HTTP/2 path."""
         return f"/{SERVICE}/{self.name}"
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""The command line of the gateway, whose listeners stop by themselves when SIGUSR1 comes."""
+"""The gateway's command line, with a signal handler that stops the listeners without the gateway."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ _stops: set[asyncio.Task[None]] = set()
 
 
 def listeners() -> list[grpc.aio.Server]:
-    """Return the servers of this process, which nothing but the gateway has a reference to."""
+    """Return the servers of this process; only the gateway has references to them."""
     return [found for found in gc.get_objects() if issubclass(type(found), grpc.aio.Server)]
 
 
 async def stop(server: grpc.aio.Server) -> None:
-    """Stop a server without a word to the gateway."""
+    """Stop a server without notifying the gateway."""
     with suppress(asyncio.CancelledError):
         await server.stop(None)
 
 
 def stop_listeners(_: int, __: FrameType | None) -> None:
-    """Stop each listener."""
+    """Stop each listener on SIGUSR1."""
     _stops.update(asyncio.get_running_loop().create_task(stop(server)) for server in listeners())
 
 

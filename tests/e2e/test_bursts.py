@@ -1,4 +1,4 @@
-"""Thousands of calls at once: the gateway itself serves or refuses each one, never gRPC by its limits."""
+"""Thousands of concurrent calls: the gateway itself serves or refuses each one, before gRPC's limits do."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from tests.e2e.caller import Reported, not_sent
 from tests.e2e.conftest import Run
 from tests.e2e.gateway import Gateway, channel_to
 from tests.e2e.operations import metrics
-from tests.e2e.samples import SYNC, apart
+from tests.e2e.samples import SYNC, fresh_request
 from tests.e2e.upstream import Upstream
 from tests.e2e.wallet import id_of
 
 OVERLOADED = not_sent(StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")
 OUTCOME = 'api="SyncLinkage",outcome="not_sent",reason="OVERLOADED"'
 DEADLINE_S = 120.0
-"""Far beyond what a busy machine takes: no call of these tests ends by its own deadline."""
+"""Long enough that no call of these tests reaches its deadline, even on a busy machine."""
 
 
-async def at_once(gateway: Gateway, calls: int, connections: int) -> list[tuple[Any, Any]]:
-    """Make calls at once over so many connections; return the requests with their answers."""
+async def concurrent_calls(gateway: Gateway, calls: int, connections: int) -> list[tuple[Any, Any]]:
+    """Make concurrent calls over a number of connections; return each request with its result."""
     async with AsyncExitStack() as stack:
         channels = [
             await stack.enter_async_context(channel_to(gateway.address)) for _ in range(connections)
         ]
         await asyncio.gather(*(channel.channel_ready() for channel in channels))
-        requests = [apart(SYNC) for _ in range(calls)]
-        answers = await asyncio.gather(
+        requests = [fresh_request(SYNC) for _ in range(calls)]
+        results = await asyncio.gather(
             *(
                 caller.call(channels[number % connections], SYNC, request, timeout_s=DEADLINE_S)
                 for number, request in enumerate(requests)
             )
         )
-    return list(zip(requests, answers, strict=True))
+    return list(zip(requests, results, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -55,24 +55,24 @@ async def test_each_call_of_a_burst_is_served_or_refused_with_details(
     run: Run, upstream: Upstream, calls: int, connections: int
 ) -> None:
     async with run() as gateway:
-        ended = await at_once(gateway, calls, connections)
+        ended = await concurrent_calls(gateway, calls, connections)
         sent = {id_of(request) for request in upstream.requests}
-        refused = [(request, answer) for request, answer in ended if isinstance(answer, Reported)]
-        for request, answer in refused:
-            assert answer.status.details, f"a bare {answer.code.name}"
-            caller.check(answer, OVERLOADED, request)
+        refused = [(request, result) for request, result in ended if isinstance(result, Reported)]
+        for request, result in refused:
+            assert result.status.details, f"{result.code.name} without details"
+            caller.check(result, OVERLOADED, request)
             assert request.request_id not in sent
         assert len(sent) == calls - len(refused) > 0
         over = time.monotonic()
-        while isinstance(await caller.call(gateway.channel, SYNC, apart(SYNC)), Reported):
+        while isinstance(await caller.call(gateway.channel, SYNC, fresh_request(SYNC)), Reported):
             assert time.monotonic() - over < 5.0
             await asyncio.sleep(0.1)
 
 
 async def test_refused_calls_are_counted_and_logged_together(run: Run, upstream: Upstream) -> None:
     async with run() as gateway:
-        ended = await at_once(gateway, 2000, 4)
-        refused = sum(isinstance(answer, Reported) for _, answer in ended)
+        ended = await concurrent_calls(gateway, 2000, 4)
+        refused = sum(isinstance(result, Reported) for _, result in ended)
         assert refused, "the burst was too small for this machine"
         await gateway.logged(lambda record: record["event"] == "calls refused")
         logged = [record for record in gateway.records if record["event"] == "calls refused"]

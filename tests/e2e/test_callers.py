@@ -1,4 +1,4 @@
-"""Callers by their certificates: whom the handshake lets in, and what the allow-list lets them do."""
+"""Callers with certificates: the handshake authenticates them, and the allow-list limits their methods."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ NOT_ALLOWED = not_sent(StatusCode.PERMISSION_DENIED, "CALLER_NOT_ALLOWED", "oper
 
 
 @dataclass(frozen=True)
-class Door:
+class TlsGateway:
     """A gateway behind mutual TLS."""
 
     gateway: Gateway
@@ -53,7 +53,7 @@ class Door:
     health_listen: str
 
     def channel(self, authority: Authority | None, *sans: San) -> grpc.aio.Channel:
-        """Open a channel with a certificate for these names, or with none."""
+        """Open a channel with a certificate for these names; without an authority, with no certificate."""
         root = self.material.callers_ca.file.read_bytes()
         if authority is None:
             return channel_to(self.gateway.address, grpc.ssl_channel_credentials(root))
@@ -63,12 +63,12 @@ class Door:
         )
 
     def listed(self, *sans: San) -> grpc.aio.Channel:
-        """Open a channel with a certificate of the callers' CA."""
+        """Open a channel with a certificate that the callers' CA issued."""
         return self.channel(self.material.callers_ca, *sans)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def guarded(run: Run, material: Material, listener: Upstream) -> AsyncIterator[Door]:
+async def shared_tls(run: Run, material: Material, listener: Upstream) -> AsyncIterator[TlsGateway]:
     """Run a gateway behind mutual TLS, with an allow-list."""
     callers = material.directory / "callers.toml"
     callers.write_text(CALLERS)
@@ -82,22 +82,22 @@ async def guarded(run: Run, material: Material, listener: Upstream) -> AsyncIter
         "HEALTH_LISTEN": health_listen,
     }
     async with run(settings) as gateway:
-        yield Door(gateway, material, listener, health_listen)
+        yield TlsGateway(gateway, material, listener, health_listen)
 
 
 @pytest.fixture
-def door(guarded: Door, upstream: Upstream) -> Door:
-    """Return that gateway over an upstream to which nothing came yet."""
-    assert upstream is guarded.upstream
-    return guarded
+def tls(shared_tls: TlsGateway, upstream: Upstream) -> TlsGateway:
+    """Return that gateway; its upstream has received no request yet."""
+    assert upstream is shared_tls.upstream
+    return shared_tls
 
 
 @pytest.mark.parametrize("kind", ["none", "foreign", "plaintext"])
-async def test_stranger_does_not_get_past_the_handshake(door: Door, kind: str) -> None:
+async def test_handshake_fails_without_a_certificate_of_the_callers_ca(tls: TlsGateway, kind: str) -> None:
     channels = {
-        "none": lambda: door.channel(None),
-        "foreign": lambda: door.channel(door.material.foreign_ca, "both.corp"),
-        "plaintext": lambda: channel_to(door.gateway.address),
+        "none": lambda: tls.channel(None),
+        "foreign": lambda: tls.channel(tls.material.foreign_ca, "both.corp"),
+        "plaintext": lambda: channel_to(tls.gateway.address),
     }
     async with channels[kind]() as channel:
         for api in APIS:
@@ -106,17 +106,17 @@ async def test_stranger_does_not_get_past_the_handshake(door: Door, kind: str) -
             assert (reported.code, list(reported.status.details)) == (StatusCode.UNAVAILABLE, [])
         with pytest.raises(grpc.aio.AioRpcError):
             await health(channel)
-    assert door.upstream.requests == []
+    assert tls.upstream.requests == []
 
 
 @pytest.mark.parametrize(
     "sans",
     [("reports.corp",), ("spiffe://corp/reports",), ("BOTH.corp.evil",), ("x.both.corp", "127.0.0.1")],
 )
-async def test_certificate_that_is_not_listed_may_ask_for_health_alone(
-    door: Door, sans: tuple[str, ...]
+async def test_unlisted_certificate_is_allowed_only_health_calls(
+    tls: TlsGateway, sans: tuple[str, ...]
 ) -> None:
-    async with door.listed(*sans) as channel:
+    async with tls.listed(*sans) as channel:
         for api in APIS:
             await caller.refused(channel, api, api.request(), UNLISTED)
         for name in REFLECTIONS:
@@ -125,7 +125,7 @@ async def test_certificate_that_is_not_listed_may_ask_for_health_alone(
             caller.check(caller.reported(raised.value), UNLISTED)
         for service in ("", SERVICE, "liveness"):
             assert await health(channel, service) == SERVING
-    assert door.upstream.requests == []
+    assert tls.upstream.requests == []
 
 
 UNCLEAN = "a name in the certificate contains a character that is not printable ASCII"
@@ -143,7 +143,7 @@ IMPOSTORS: dict[str, tuple[tuple[San, ...], str, str]] = {
         r"URI:spiffe://corp/loyalty\x00/x",
         UNCLEAN,
     ),
-    "a control character beside a listed name": (
+    "a control character after a listed name": (
         ("both.corp", DNSName("x\n.corp")),
         r"DNS:both.corp, DNS:x\n.corp",
         UNCLEAN,
@@ -179,29 +179,29 @@ IMPOSTORS: dict[str, tuple[tuple[San, ...], str, str]] = {
 
 
 @pytest.mark.parametrize(("sans", "shown", "cause"), IMPOSTORS.values(), ids=IMPOSTORS.keys())
-async def test_certificate_that_is_not_one_callers_is_refused_with_its_names(
-    door: Door, sans: tuple[San, ...], shown: str, cause: str
+async def test_certificate_that_matches_no_single_caller_is_refused_with_its_names(
+    tls: TlsGateway, sans: tuple[San, ...], shown: str, cause: str
 ) -> None:
     request: Any = SYNC.request()
-    async with door.listed(*sans) as channel:
+    async with tls.listed(*sans) as channel:
         reported = await caller.refused(channel, SYNC, request, UNLISTED)
         assert reported.metadata["caller_names"] == shown
         await caller.refused(channel, BIND, BIND.request(), UNLISTED)
-    record = await door.gateway.call_logged(request.request_id)
+    record = await tls.gateway.call_logged(request.request_id)
     assert (record["caller_names"], record["cause"], record["caller"]) == (shown, cause, "")
-    assert door.upstream.requests == []
+    assert tls.upstream.requests == []
 
 
 @pytest.mark.parametrize("sans", [("BOTH.Corp",), ("both.corp", "10.0.0.1", RFC822Name("chan@both.corp"))])
-async def test_case_of_a_dns_name_and_names_of_other_kinds_do_not_matter(
-    door: Door, sans: tuple[San, ...]
+async def test_case_of_a_dns_name_and_names_of_other_types_are_ignored(
+    tls: TlsGateway, sans: tuple[San, ...]
 ) -> None:
-    async with door.listed(*sans) as channel:
+    async with tls.listed(*sans) as channel:
         await caller.accepted(channel, SYNC, SYNC.request())
 
 
-async def test_invalid_request_of_an_unlisted_caller_is_told_nothing_of_its_shape(door: Door) -> None:
-    async with door.listed("reports.corp") as channel:
+async def test_unlisted_caller_learns_nothing_about_the_validity_of_its_request(tls: TlsGateway) -> None:
+    async with tls.listed("reports.corp") as channel:
         for api in APIS:
             await caller.refused(channel, api, api.request(request_id=""), UNLISTED)
             caller.check(await caller.call(channel, api, b"\xff"), UNLISTED)
@@ -216,38 +216,40 @@ async def test_invalid_request_of_an_unlisted_caller_is_told_nothing_of_its_shap
         ("both.corp", {SYNC, BIND}),
     ],
 )
-async def test_caller_may_do_what_the_list_says(door: Door, san: str, allowed: set[object]) -> None:
-    async with door.listed("not-listed.corp", san) as channel:
+async def test_caller_is_allowed_only_its_listed_methods(
+    tls: TlsGateway, san: str, allowed: set[object]
+) -> None:
+    async with tls.listed("not-listed.corp", san) as channel:
         for api in APIS:
-            door.upstream.requests.clear()
+            tls.upstream.requests.clear()
             if api in allowed:
                 await caller.accepted(channel, api, api.request())
             else:
                 await caller.refused(channel, api, api.request(), NOT_ALLOWED)
-            assert len(door.upstream.requests) == (api in allowed)
+            assert len(tls.upstream.requests) == (api in allowed)
         for name in REFLECTIONS:
-            answer = await reflect(channel, name, list_services="")
-            assert SERVICE in {service.name for service in answer.list_services_response.service}
+            response = await reflect(channel, name, list_services="")
+            assert SERVICE in {service.name for service in response.list_services_response.service}
 
 
-async def test_caller_is_named_in_the_log(door: Door) -> None:
+async def test_caller_is_named_in_the_log(tls: TlsGateway) -> None:
     request = SYNC.request()
     request_id: str = request.request_id
-    async with door.listed("spiffe://corp/loyalty") as channel:
+    async with tls.listed("spiffe://corp/loyalty") as channel:
         await caller.accepted(channel, SYNC, request)
-    record = await door.gateway.call_logged(request_id)
+    record = await tls.gateway.call_logged(request_id)
     assert record["caller"] == "loyalty"
 
 
-async def test_health_in_plaintext_has_a_listener_of_its_own(door: Door) -> None:
-    async with grpc.aio.insecure_channel(door.health_listen) as channel:
+async def test_health_has_its_own_plaintext_listener(tls: TlsGateway) -> None:
+    async with grpc.aio.insecure_channel(tls.health_listen) as channel:
         assert await health(channel) == SERVING
         reported = await caller.call(channel, SYNC, SYNC.request())
         assert (reported.code, list(reported.status.details)) == (StatusCode.UNIMPLEMENTED, [])
 
 
-async def test_probe_without_certificate_is_told_of_bytes_that_are_none_of_its_message(door: Door) -> None:
-    async with grpc.aio.insecure_channel(door.health_listen) as channel:
+async def test_undecodable_probe_without_certificate_is_invalid_argument(tls: TlsGateway) -> None:
+    async with grpc.aio.insecure_channel(tls.health_listen) as channel:
         method: Any = channel.unary_unary("/grpc.health.v1.Health/Check")
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await method(b"\xff\xff", timeout=5)
@@ -255,7 +257,7 @@ async def test_probe_without_certificate_is_told_of_bytes_that_are_none_of_its_m
     assert "pars" not in str(raised.value.details())
 
 
-async def test_tls_without_a_client_ca_lets_everybody_in(
+async def test_tls_without_a_client_ca_accepts_every_client(
     run: Run, material: Material, upstream: Upstream
 ) -> None:
     server = material.callers_ca.issue("open-server", "127.0.0.1")

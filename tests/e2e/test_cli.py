@@ -1,4 +1,4 @@
-"""The commands: what they print, what they write, and what they exit with."""
+"""The commands: their output, their files and their exit statuses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from tests.e2e.gateway import Ended, Gateway, Settings
+from tests.e2e.gateway import Completed, Gateway, Settings
 from tests.e2e.gateway import run as command
 from tests.e2e.material import Material
 from tests.ports import free_port
@@ -29,19 +29,19 @@ COMMANDS = (
 )
 
 
-def no_traceback(ended: Ended) -> None:
-    """Check that whatever went wrong was said in words."""
+def check_no_traceback(ended: Completed) -> None:
+    """Check that the command reports errors without a traceback."""
     assert "Traceback" not in ended.err + ended.out
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
-async def test_help_is_everywhere(words: tuple[str, ...]) -> None:
+async def test_every_command_has_help(words: tuple[str, ...]) -> None:
     ended = await command(*words, "--help")
     assert (ended.status, ended.err) == (0, "")
     assert ended.out.startswith("usage: alipayhk-gateway")
 
 
-async def test_module_is_the_same_command() -> None:
+async def test_module_runs_the_same_command() -> None:
     module = await command("--version", program=(sys.executable, "-m", "service"))
     assert module.status == 0
     assert module.out == (await command("--version")).out
@@ -58,17 +58,17 @@ async def test_generated_keys_are_private_and_are_never_overwritten(tmp_path: Pa
     before = contents(directory)
     again = await command("keys", "generate", directory)
     assert again.status not in (0, 1)
-    no_traceback(again)
+    check_no_traceback(again)
     assert contents(directory) == before
 
 
 def contents(directory: Path) -> dict[Path, bytes]:
-    """Return what every file holds."""
+    """Return the content of every file."""
     return {file: file.read_bytes() for file in directory.iterdir()}
 
 
 def check_pair(facts: dict[str, str]) -> None:
-    """Check that three files hold one pair, and that the private half is private."""
+    """Check that the three files contain the same key, and that only the owner can read the private one."""
     private_file = Path(facts["private_key_file"])
     assert stat.S_IMODE(private_file.stat().st_mode) == 0o600
     key = serialization.load_pem_private_key(private_file.read_bytes(), None)
@@ -81,7 +81,7 @@ def check_pair(facts: dict[str, str]) -> None:
 
 
 async def inspected(file: Path) -> dict[str, str]:
-    """Inspect a file that can be."""
+    """Run `keys inspect` on a valid file; return its result."""
     ended = await command("keys", "inspect", file, "--json")
     assert ended.status == 0, ended.err
     facts: dict[str, str] = json.loads(ended.out)
@@ -105,16 +105,13 @@ async def test_inspected_key_has_one_fingerprint_in_every_form(material: Materia
     assert "BEGIN" not in ended.out
 
 
-# -- health
-
-
 # -- ports
 
 
 @pytest.mark.parametrize("name", ["LISTEN", "ADMIN_LISTEN"])
-async def test_port_in_use_is_said_clearly(gateway: Gateway, settings: Settings, name: str) -> None:
+async def test_port_in_use_is_named(gateway: Gateway, settings: Settings, name: str) -> None:
     more = {"LISTEN": "127.0.0.1:0", "ADMIN_LISTEN": f"127.0.0.1:{free_port()}", name: gateway.address}
     ended = await command("serve", settings={**settings, **more})
     assert ended.status == 69
     assert gateway.address in ended.err
-    no_traceback(ended)
+    check_no_traceback(ended)

@@ -1,4 +1,4 @@
-"""Settings that cannot be used: all are named at once, none is quoted, and nothing is started."""
+"""Invalid settings: one run names all of them, prints no value, and starts nothing."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ REQUIRED = (
 )
 
 
-async def refuses(settings: Settings, *flags: str | Path) -> list[str]:
-    """Start a gateway that must not start; return the lines that say why."""
+async def refusal(settings: Settings, *flags: str | Path) -> list[str]:
+    """Start a gateway with invalid settings; return the lines of its error message."""
     ended = await run("serve", *flags, settings=settings)
     assert ended.status == 78, ended.err
     assert ended.out == ""
@@ -38,7 +38,7 @@ def named(lines: list[str], name: str) -> bool:
     return any(name in line.replace("ALIPAYHK_", "").split() for line in lines)
 
 
-async def test_every_kind_of_fault_is_named_at_once(settings: Settings, material: Material) -> None:
+async def test_every_kind_of_fault_is_named_in_one_run(settings: Settings, material: Material) -> None:
     bad = {
         "BASE_URL": f"ftp://{MARK}.example",
         "CLIENT_ID": f"{MARK} with space",
@@ -54,22 +54,22 @@ async def test_every_kind_of_fault_is_named_at_once(settings: Settings, material
         "ENCRYPTION_AES_MODE": "GCM-SIV",
         "SIGNNING_KEY_FILE": MARK,
     }
-    lines = await refuses({**settings, **bad})
+    lines = await refusal({**settings, **bad})
     assert [name for name in bad if not named(lines, name)] == []
 
 
 def small_key(material: Material) -> dict[str, str]:
-    """Give a key that is too small."""
+    """Return settings with a signing key that is too small."""
     return {"SIGNING_KEY_FILE": str(rsa_pair(material.directory, "small", bits=1024).private_file)}
 
 
 def small_public_key(material: Material) -> dict[str, str]:
-    """Give AlipayHK a key that is too small."""
+    """Return settings with a public key of AlipayHK that is too small."""
     return {"PUBLIC_KEY_FILES": f"1={rsa_pair(material.directory, 'small', bits=1024).public_file}"}
 
 
 def swapped_keys(material: Material) -> dict[str, str]:
-    """Give a public key where a private one is needed, and the reverse."""
+    """Return settings with a public key as private key, and a private key as public key."""
     return {
         "SIGNING_KEY_FILE": str(material.ours.public_file),
         "PUBLIC_KEY_FILES": f"1={material.ours.private_file}",
@@ -77,65 +77,65 @@ def swapped_keys(material: Material) -> dict[str, str]:
 
 
 def garbage_key(material: Material) -> dict[str, str]:
-    """Give a file that holds no key."""
+    """Return settings with a file that contains no key."""
     file = material.directory / "garbage.pem"
     file.write_text(MARK)
     return {"SIGNING_KEY_FILE": str(file)}
 
 
 def mismatching_tls(material: Material) -> dict[str, str]:
-    """Give a certificate and another one's key."""
+    """Return settings with a certificate and the key of another certificate."""
     one, other = (material.callers_ca.issue(name, "127.0.0.1") for name in ("one", "other"))
     return {"TLS_KEY_FILE": str(other.key_file), "TLS_CERT_FILE": str(one.chain_file)}
 
 
 def half_tls(material: Material) -> dict[str, str]:
-    """Give a certificate without its key."""
+    """Return settings with a certificate and no key."""
     return {"TLS_CERT_FILE": str(material.callers_ca.issue("half", "127.0.0.1").chain_file)}
 
 
 def garbage_tls(material: Material) -> dict[str, str]:
-    """Give files that hold neither a certificate nor a key."""
+    """Return settings with files that contain neither a certificate nor a key."""
     file = material.directory / "garbage.tls"
     file.write_text(MARK)
     return {"TLS_CERT_FILE": str(file), "TLS_KEY_FILE": str(file)}
 
 
 def callers_without_ca(material: Material) -> dict[str, str]:
-    """Give an allow-list where callers have no names."""
+    """Return settings with an allow-list but no client CA, so that no caller can be authenticated."""
     file = material.directory / "some-callers.toml"
     file.write_text('[callers.a]\nsan = ["a"]\nmethods = ["SyncLinkage"]\n')
     return {"CALLERS_FILE": str(file)}
 
 
 def ca_without_tls(material: Material) -> dict[str, str]:
-    """Give a client CA where there is no TLS."""
+    """Return settings with a client CA but no TLS."""
     return {"TLS_CLIENT_CA_FILE": str(material.callers_ca.file)}
 
 
 def broken_callers(material: Material) -> dict[str, str]:
-    """Give an allow-list with faults."""
+    """Return settings with an invalid allow-list."""
     file = material.directory / "broken-callers.toml"
     file.write_text('[callers.a]\nsan = []\nmethods = ["Nothing"]\nmax_in_flight = 0\nx = 1\n')
     return {"CALLERS_FILE": str(file)}
 
 
 def broken_codes(material: Material) -> dict[str, str]:
-    """Give a table that makes a final refusal look like something to repeat."""
+    """Return settings with a table that gives a final rejection the status of a failure to retry."""
     file = material.directory / "broken-codes.toml"
     file.write_text('[SyncLinkage]\nX = "UNAVAILABLE"\nINVALID_SIGNATURE = "NOT_FOUND"\n')
     return {"RESULT_CODES_FILE": str(file)}
 
 
 def garbage_ledger_key(material: Material) -> dict[str, str]:
-    """Give the ledger a key that is none."""
+    """Return settings with a ledger key file that contains no key."""
     file = material.directory / "ledger.key"
     file.write_text(MARK)
     return {"LEDGER_KEY_FILE": str(file)}
 
 
 def fixed(**more: str) -> Callable[[Material], dict[str, str]]:
-    """Give settings that need no files."""
+    """Return a function that returns these settings; they need no files."""
     return lambda _: more
 
 
@@ -166,7 +166,7 @@ FAULTS: Mapping[str, Faults] = {
         (garbage_ledger_key, ("LEDGER_KEY_FILE",)),
         (fixed(LEDGER_URL=f"sqlite:////no/such/{MARK}/ledger.db"), ("LEDGER_URL",)),
     ),
-    "beyond loopback, callers without a client CA, a version that is not there": (
+    "beyond loopback, callers without a client CA, an unknown key version": (
         (fixed(LISTEN="0.0.0.0:0"), ("LISTEN",)),
         (callers_without_ca, ("CALLERS_FILE",)),
         (fixed(ENCRYPT="true", ENCRYPTION_KEY_VERSION="9"), ("ENCRYPTION_KEY_VERSION", "PUBLIC_KEY_FILES")),
@@ -179,15 +179,13 @@ FAULTS: Mapping[str, Faults] = {
 
 
 @pytest.mark.parametrize("faults", FAULTS)
-async def test_faults_are_named_and_nothing_else_is(
-    settings: Settings, material: Material, faults: str
-) -> None:
+async def test_only_faulty_settings_are_named(settings: Settings, material: Material, faults: str) -> None:
     bad: dict[str, str] = {}
     names: set[str] = set()
     for make, named_so in FAULTS[faults]:
         bad |= make(material)
         names |= set(named_so)
-    lines = await refuses({**settings, **bad})
+    lines = await refusal({**settings, **bad})
     assert [name for name in names if not any(name in line for line in lines)] == []
     assert [name for name in {*settings, *REQUIRED} - names if named(lines, name)] == []
 
@@ -200,39 +198,38 @@ async def test_faults_are_named_and_nothing_else_is(
     ],
     ids=["off", "PostgreSQL"],
 )
-async def test_ledger_that_would_not_do_is_refused_with_a_sentence(
+async def test_unusable_ledger_url_is_refused_with_a_reason(
     settings: Settings, more: dict[str, str], word: str
 ) -> None:
-    lines = await refuses({**settings, **more})
+    lines = await refusal({**settings, **more})
     assert [word in line for line in lines if named([line], "LEDGER_URL")] == [True]
 
 
-@pytest.mark.parametrize("url", ["sqlite:///{}/ledger.db"])
-async def test_ledger_that_will_do_is_accepted(settings: Settings, tmp_path: Path, url: str) -> None:
-    url = url.format(tmp_path)
+async def test_usable_ledger_url_is_accepted(settings: Settings, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/ledger.db"
     assert (await checked({**settings, "LEDGER_URL": url}))["LEDGER_URL"] == url
-    assert not os.listdir(tmp_path), "a check makes nothing"  # noqa: PTH208
+    assert not os.listdir(tmp_path), "a check creates no file"  # noqa: PTH208
 
 
 # -- the file
 
 
 def toml(path: Path, settings: Settings) -> Path:
-    """Write settings as a file."""
+    """Write settings to a TOML file; return its path."""
     lines = [f"{name.lower()} = {json.dumps(value)}" for name, value in settings.items()]
     path.write_text("\n".join(lines))
     return path
 
 
 async def checked(settings: Settings, *flags: str | Path) -> dict[str, str]:
-    """Check settings that can be used; return them as they are in force."""
+    """Run `config check` on valid settings; return the effective settings."""
     ended = await run("config", "check", "--json", *flags, settings=settings)
     assert (ended.status, ended.err) == (0, "")
     shown: dict[str, str] = json.loads(ended.out)["settings"]
     return shown
 
 
-async def test_file_may_use_tomls_own_types(settings: Settings, material: Material, tmp_path: Path) -> None:
+async def test_file_can_use_toml_types(settings: Settings, material: Material, tmp_path: Path) -> None:
     rest = {name: value for name, value in settings.items() if name != "PUBLIC_KEY_FILES"}
     file = toml(tmp_path / "gateway.toml", rest)
     file.write_text(
@@ -246,7 +243,7 @@ async def test_file_may_use_tomls_own_types(settings: Settings, material: Materi
 # -- config check
 
 
-async def test_check_shows_the_settings_in_force_without_secrets(
+async def test_check_shows_the_effective_settings_without_secrets(
     settings: Settings, material: Material
 ) -> None:
     proxy = {"UPSTREAM_PROXY": f"http://user:{MARK}@127.0.0.1:1"}

@@ -1,4 +1,4 @@
-"""Encrypted bodies, read and written here by plain cryptography; and answers that do not decrypt."""
+"""Encrypted bodies, which the tests read and write with plain cryptography; and undecryptable responses."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.padding import PKCS7
 
 from tests.e2e.caller import Reported, alarm
-from tests.e2e.conftest import Run, RunAll, Way
+from tests.e2e.conftest import Rpc, Run, RunAll
 from tests.e2e.gateway import Gateway
 from tests.e2e.samples import SYNC
-from tests.e2e.upstream import Answer, Request, Upstream, answers
+from tests.e2e.upstream import Request, Response, Upstream, responds
 from tests.e2e.wallet import Wallet, compact, now
 
 PADDINGS: Final = {
@@ -33,7 +33,7 @@ PADDINGS: Final = {
 
 @dataclass(frozen=True)
 class Profile:
-    """How bodies are encrypted, as AlipayHK would write it down."""
+    """How bodies are encrypted."""
 
     mode: str = "ECB"
     bits: int = 256
@@ -44,7 +44,7 @@ class Profile:
 
     @property
     def settings(self) -> dict[str, str]:
-        """The gateway's settings for it."""
+        """The gateway's settings for this encryption."""
         return {
             "ENCRYPT": "true",
             "ENCRYPTION_AES_MODE": self.mode,
@@ -53,12 +53,12 @@ class Profile:
         }
 
     def cipher(self, key: bytes, iv: bytes) -> Cipher[Any]:
-        """Return the AES of one body."""
+        """Return the AES cipher for one body."""
         assert len(key) * 8 == self.bits
         return Cipher(algorithms.AES(key), modes.CBC(iv) if self.mode == "CBC" else modes.ECB())
 
     def open(self, key: RSAPrivateKey, line: str, text: bytes) -> tuple[bytes, bytes]:
-        """Decrypt a body; return the AES key too."""
+        """Decrypt a body; return it and the AES key."""
         algorithm, version, wrapped = line.split(",")
         assert (algorithm, version) == ("algorithm=RSA_AES", "keyVersion=1")
         wrapped_key = base64.b64decode(unquote(wrapped.removeprefix("symmetricKey=")), validate=True)
@@ -70,7 +70,7 @@ class Profile:
         return unpadder.update(padded) + unpadder.finalize(), aes_key
 
     def seal(self, key: RSAPublicKey, body: bytes, *, padded: bool = True) -> tuple[str, bytes]:
-        """Encrypt a body; return the header Encrypt and the text."""
+        """Encrypt a body; return the value of the header Encrypt and the encrypted body."""
         aes_key, iv = os.urandom(self.bits // 8), os.urandom(16)
         padder, encryptor = PKCS7(128).padder(), self.cipher(aes_key, iv).encryptor()
         data = encryptor.update(padder.update(body) + padder.finalize() if padded else body)
@@ -83,25 +83,25 @@ class Profile:
 PROFILES: Final = [Profile("ECB", 256, "PKCS1V15"), Profile("CBC", 128, "OAEP_SHA256")]
 
 
-def encrypted(wallet: Wallet, request: Request, line: str, text: bytes) -> Answer:
-    """Sign an encrypted answer."""
+def encrypted(wallet: Wallet, request: Request, line: str, text: bytes) -> Response:
+    """Return a signed response with an encrypted body."""
     extra = (("Encrypt", line),)
     return wallet.header_signed(request, text, time=now(), client_id=wallet.client_id, extra=extra)
 
 
 @dataclass(frozen=True)
-class EncryptingWay(Way):
-    """SyncLinkage where bodies are encrypted: what was sent is opened before it is compared."""
+class EncryptingRpc(Rpc):
+    """SyncLinkage with encrypted bodies: sent requests are decrypted before they are compared."""
 
     profile: Profile
 
     def content(self, sent: Request) -> bytes:
-        """Verify and decrypt a request; return its business content, byte for byte."""
+        """Verify and decrypt a sent request; return the bytes of its business content."""
         text = self.wallet.business(sent)
         return self.profile.open(self.wallet.key, sent.header("Encrypt"), text)[0]
 
     def id_of(self, sent: Request) -> str:
-        """Return the id inside."""
+        """Return the id in the encrypted body."""
         return str(json.loads(self.content(sent))["requestId"])
 
 
@@ -113,63 +113,63 @@ async def gateways(run_all: RunAll) -> AsyncIterator[dict[str, Gateway]]:
 
 
 @pytest.mark.parametrize("profile", PROFILES, ids=str)
-async def test_every_profile_is_spoken_both_ways(
+async def test_every_encryption_profile_works_in_both_directions(
     gateways: dict[str, Gateway], upstream: Upstream, wallet: Wallet, profile: Profile
 ) -> None:
-    def answer(request: Request) -> Answer:
+    def respond(request: Request) -> Response:
         return encrypted(wallet, request, *profile.seal(wallet.merchant, compact(SYNC.success)))
 
     keys = set()
-    way = EncryptingWay(SYNC, gateways[str(profile)], upstream, wallet, promised=True, profile=profile)
+    rpc = EncryptingRpc(SYNC, gateways[str(profile)], upstream, wallet, idempotent=True, profile=profile)
     for _ in range(2):
-        upstream.reset(answers(answer))
-        await way.accepted()
+        upstream.reset(responds(respond))
+        await rpc.accepted()
         (sent,) = upstream.requests
         assert sent.header("Content-Type") == "application/json; charset=UTF-8"
         keys.add(profile.open(wallet.key, sent.header("Encrypt"), sent.body)[1])
-    assert len(keys) == 2, "every body has a key of its own"
+    assert len(keys) == 2, "every body has its own AES key"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def strict_gateway(run: Run) -> AsyncIterator[Gateway]:
-    """Return a gateway that encrypts, and reads nothing that is plain."""
+    """Return a gateway that encrypts requests and refuses responses that are not encrypted."""
     more = {"REQUIRE_ENCRYPTED_RESPONSE": "true", "ENCRYPTION_CONTENT_TYPE": "text/plain; charset=UTF-8"}
     async with run(Profile().settings | more) as gateway:
         yield gateway
 
 
 @pytest.fixture
-def strict(strict_gateway: Gateway, upstream: Upstream, wallet: Wallet) -> EncryptingWay:
-    """Return SyncLinkage of that gateway."""
-    return EncryptingWay(SYNC, strict_gateway, upstream, wallet, promised=True, profile=Profile())
+def strict(strict_gateway: Gateway, upstream: Upstream, wallet: Wallet) -> EncryptingRpc:
+    """Return SyncLinkage over that gateway."""
+    return EncryptingRpc(SYNC, strict_gateway, upstream, wallet, idempotent=True, profile=Profile())
 
 
-async def test_content_type_of_encrypted_bodies_is_a_setting(strict: EncryptingWay) -> None:
-    def answer(request: Request) -> Answer:
+async def test_content_type_of_encrypted_bodies_is_a_setting(strict: EncryptingRpc) -> None:
+    def respond(request: Request) -> Response:
         return encrypted(
             strict.wallet, request, *Profile().seal(strict.wallet.merchant, compact(SYNC.success))
         )
 
-    await strict.accepted(answers(answer))
+    await strict.accepted(responds(respond))
     assert strict.upstream.requests[0].header("Content-Type") == "text/plain; charset=UTF-8"
 
 
-async def test_plain_answer_is_refused_where_encryption_is_required(strict: EncryptingWay) -> None:
-    script = answers(strict.wallet.signed)
+async def test_plain_response_is_refused_if_encryption_is_required(strict: EncryptingRpc) -> None:
+    script = responds(strict.wallet.signed)
     await strict.refused(script, alarm("RESPONSE_NOT_ENCRYPTED"))
 
 
-async def test_bind_account_is_never_encrypted(strict: EncryptingWay, bind: Way) -> None:
+async def test_bind_account_is_never_encrypted(strict: EncryptingRpc, bind: Rpc) -> None:
     plain = replace(bind, gateway=strict.gateway)
     await plain.accepted()
     assert not plain.upstream.requests[0].has("Encrypt")
 
 
-async def test_encrypted_answer_to_a_plain_request_is_read(sync: Way) -> None:
-    def answer(request: Request) -> Answer:
+async def test_encrypted_response_to_a_plain_request_is_read(sync: Rpc) -> None:
+    def respond(request: Request) -> Response:
         return encrypted(sync.wallet, request, *Profile().seal(sync.wallet.merchant, compact(SYNC.success)))
 
-    await sync.accepted(answers(answer))
+    await sync.accepted(responds(respond))
 
 
 Seal = Callable[[RSAPublicKey], tuple[str, bytes]]
@@ -177,7 +177,7 @@ SUCCESS: Final = compact(SYNC.success)
 
 
 def with_line(change: Callable[[str], str]) -> Seal:
-    """Seal rightly, and then change the header Encrypt."""
+    """Return a function that encrypts correctly and then changes the header Encrypt."""
 
     def seal(key: RSAPublicKey) -> tuple[str, bytes]:
         line, text = Profile().seal(key, SUCCESS)
@@ -187,7 +187,7 @@ def with_line(change: Callable[[str], str]) -> Seal:
 
 
 def with_text(change: Callable[[bytes], bytes]) -> Seal:
-    """Seal rightly, and then change the body."""
+    """Return a function that encrypts correctly and then changes the body."""
 
     def seal(key: RSAPublicKey) -> tuple[str, bytes]:
         line, text = Profile().seal(key, SUCCESS)
@@ -197,7 +197,7 @@ def with_text(change: Callable[[bytes], bytes]) -> Seal:
 
 
 def with_wrapped(change: Callable[[bytes], bytes]) -> Seal:
-    """Seal rightly, and then change the wrapped key."""
+    """Return a function that encrypts correctly and then changes the wrapped key."""
 
     def changed(line: str) -> str:
         start, _, wrapped = line.partition("symmetricKey=")
@@ -229,36 +229,36 @@ BROKEN: Final[dict[str, Seal]] = {
     "padding: none": lambda key: Profile().seal(key, b"\0" * 32, padded=False),
     "padding: too much": lambda key: Profile().seal(key, b"\x11" * 32, padded=False),
     "inside: no JSON": lambda key: Profile().seal(key, b"hello"),
-    "inside: nothing": lambda key: Profile().seal(key, b""),
+    "inside: empty": lambda key: Profile().seal(key, b""),
     "inside: not UTF-8": lambda key: Profile().seal(key, b'{"result":"\xff"}'),
     "inside: members twice": lambda key: Profile().seal(key, b'{"result":{},"result":{}}'),
     "inside: plain": lambda key: (Profile().seal(key, SUCCESS)[0], SUCCESS),
 }
 
 
-async def test_every_broken_encryption_is_one_and_the_same_public_error(strict: EncryptingWay) -> None:
+async def test_every_broken_encryption_reports_the_same_error(strict: EncryptingRpc) -> None:
     public: dict[tuple[object, ...], list[str]] = {}
     for name, seal in BROKEN.items():
         strict.upstream.requests.clear()
 
-        def answer(request: Request, seal: Seal = seal) -> Answer:
+        def respond(request: Request, seal: Seal = seal) -> Response:
             return encrypted(strict.wallet, request, *seal(strict.wallet.merchant))
 
         request = SYNC.request(request_id=f"e2e-broken-{len(name):04}")
-        reported = await strict.refused(answers(answer), alarm("RESPONSE_MALFORMED"), request)
-        public.setdefault(seen(reported), []).append(name)
+        reported = await strict.refused(responds(respond), alarm("RESPONSE_MALFORMED"), request)
+        public.setdefault(visible_parts(reported), []).append(name)
     assert len(public) == 1, public
 
 
-def seen(reported: Reported) -> tuple[object, ...]:
-    """Return everything that a caller sees, but the request's id and the answer's."""
+def visible_parts(reported: Reported) -> tuple[object, ...]:
+    """Return everything in a status that a caller can compare, except the request id and the tracer id."""
     metadata = tuple(sorted(item for item in reported.metadata.items() if item[0] != "tracer_id"))
     return reported.code, reported.message, metadata, len(reported.status.details), reported.pushback_ms
 
 
-async def test_two_encrypt_headers_are_malformed(strict: EncryptingWay) -> None:
-    def answer(request: Request) -> Answer:
+async def test_two_encrypt_headers_are_malformed(strict: EncryptingRpc) -> None:
+    def respond(request: Request) -> Response:
         line, text = Profile().seal(strict.wallet.merchant, SUCCESS)
         return encrypted(strict.wallet, request, line, text).setting("Encrypt", line, line)
 
-    await strict.refused(answers(answer), alarm("RESPONSE_MALFORMED"))
+    await strict.refused(responds(respond), alarm("RESPONSE_MALFORMED"))

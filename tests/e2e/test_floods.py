@@ -16,7 +16,7 @@ from tests.e2e.caller import Reported, not_sent
 from tests.e2e.conftest import Run
 from tests.e2e.gateway import Gateway
 from tests.e2e.http2 import DATA, EMPTY_MESSAGE, END_STREAM, RST_STREAM, connected, frame, request
-from tests.e2e.samples import SYNC, apart
+from tests.e2e.samples import SYNC, fresh_request
 from tests.e2e.upstream import Peer, Request, Upstream
 from tests.e2e.wallet import Wallet
 
@@ -25,21 +25,21 @@ PATH: Final = (b":path", SYNC.path.encode())
 CANCEL: Final = (8).to_bytes(4, "big")
 LASTS_S: Final = 1.5
 DEADLINE_S: Final = 120.0
-"""Far beyond what a busy machine takes: no good call ends by its own deadline."""
+"""Long enough that no valid call reaches its deadline, even on a busy machine."""
 STREAMS: Final = 20_000
-"""Streams of a flood, at most: more than gRPC's own queue holds."""
-AT_ONCE: Final = 50
+"""The largest number of streams in a flood: more than gRPC's own queue holds."""
+BATCH: Final = 50
 MEMORY_KIB_MAX: Final = 600 * 1024
-"""What the process may hold in all: about 80 MiB without load, and 25 KiB for each call in gRPC's queue."""
+"""The limit for the process: about 80 MiB without load, and 25 KiB for each call in gRPC's queue."""
 
 
 def message(stream: int, *path: tuple[bytes, bytes]) -> bytes:
-    """Write a whole call with an empty message."""
+    """Return the frames of a whole call with an empty message."""
     return request(*path, stream=stream, flags=0) + frame(DATA, END_STREAM, stream, EMPTY_MESSAGE)
 
 
 FLOODS: Final[dict[str, Callable[[int], bytes]]] = {
-    "streams that are reset at once": lambda stream: (
+    "streams that are reset immediately": lambda stream: (
         request(PATH, stream=stream, flags=0) + frame(RST_STREAM, 0, stream, CANCEL)
     ),
     "invalid requests": lambda stream: message(stream, PATH),
@@ -52,7 +52,7 @@ FLOODS: Final[dict[str, Callable[[int], bytes]]] = {
 
 @asynccontextmanager
 async def flooding(gateway: Gateway, write: Callable[[int], bytes]) -> AsyncIterator[None]:
-    """Write streams on one connection as fast as it takes them, and read what comes back."""
+    """Write streams on one connection as fast as the gateway reads them, and read its responses."""
     async with connected(gateway.address) as connection:
 
         async def read() -> None:
@@ -61,8 +61,8 @@ async def flooding(gateway: Gateway, write: Callable[[int], bytes]) -> AsyncIter
 
         async def flood() -> None:
             with suppress(ConnectionError):
-                for first in range(1, 2 * STREAMS, 2 * AT_ONCE):
-                    connection.send(*(write(first + 2 * number) for number in range(AT_ONCE)))
+                for first in range(1, 2 * STREAMS, 2 * BATCH):
+                    connection.send(*(write(first + 2 * number) for number in range(BATCH)))
                     await connection.writer.drain()
                     await asyncio.sleep(0)
 
@@ -75,10 +75,10 @@ async def flooding(gateway: Gateway, write: Callable[[int], bytes]) -> AsyncIter
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def test_calls_that_grpc_drops_are_not_taken_for_a_queue(
+async def test_calls_that_grpc_drops_do_not_count_as_queued(
     run: Run, upstream: Upstream, wallet: Wallet
 ) -> None:
-    async def takes_a_while(request: Request, peer: Peer) -> None:
+    async def responds_slowly(request: Request, peer: Peer) -> None:
         await asyncio.sleep(1.5)
         await peer.send(wallet.right(request).wire())
 
@@ -87,13 +87,13 @@ async def test_calls_that_grpc_drops_are_not_taken_for_a_queue(
             connection.send(request(PATH, (b":method", b"GET"), stream=stream))
         await connection.writer.drain()
         for _ in range(2):
-            await caller.accepted(gateway.channel, SYNC, apart(SYNC))
+            await caller.accepted(gateway.channel, SYNC, fresh_request(SYNC))
             await asyncio.sleep(0.5)
-        upstream.script = takes_a_while
+        upstream.script = responds_slowly
         calls = []
         for stream in range(201, 401, 50):
             connection.send(request(PATH, (b":method", b"GET"), stream=stream))
-            calls.append(asyncio.create_task(caller.accepted(gateway.channel, SYNC, apart(SYNC))))
+            calls.append(asyncio.create_task(caller.accepted(gateway.channel, SYNC, fresh_request(SYNC))))
             await asyncio.sleep(0.5)
         await asyncio.gather(*calls)
 
@@ -105,13 +105,13 @@ async def test_flood_of_one_connection_cancels_no_call_of_another(
     async with run() as gateway, flooding(gateway, write):
         served, began = 0, time.monotonic()
         while time.monotonic() < began + LASTS_S or not served:
-            calls = [apart(SYNC) for _ in range(5)]
+            calls = [fresh_request(SYNC) for _ in range(5)]
             ended = await asyncio.gather(
                 *(caller.call(gateway.channel, SYNC, call, timeout_s=DEADLINE_S) for call in calls)
             )
-            for call, answer in zip(calls, ended, strict=True):
-                if isinstance(answer, Reported):
-                    caller.check(answer, OVERLOADED, call)
+            for call, result in zip(calls, ended, strict=True):
+                if isinstance(result, Reported):
+                    caller.check(result, OVERLOADED, call)
                 else:
                     served += 1
             assert gateway.resident_kib() < MEMORY_KIB_MAX

@@ -1,4 +1,4 @@
-"""What strangers and careless callers can take of a listener: descriptors, metadata, time."""
+"""Limits of a listener against unknown and careless clients: descriptors, metadata and memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from service.server.limits import METADATA_BYTES_MAX
 from tests.e2e.conftest import Run
-from tests.e2e.gateway import PATIENCE_S, SCRIPT, Gateway, channel_to, get
+from tests.e2e.gateway import SCRIPT, WAIT_MAX_S, Gateway, channel_to, get
 from tests.e2e.http2 import CONTINUATION, HEADERS, USUAL, block, connected, frame
 from tests.e2e.material import Material
 from tests.e2e.operations import NOT_SERVING, SERVING, health, watching
@@ -30,12 +30,12 @@ MEMORY_KIB: Final = 64 * 1024
 
 
 def limited(shell: str) -> tuple[str | Path, ...]:
-    """Return the gateway's program, started after a line of shell."""
+    """Return the command that starts the gateway after a line of shell."""
     return ("sh", "-c", f'{shell} && exec "$@"', "sh", SCRIPT)
 
 
 def descriptors_of(gateway: Gateway) -> tuple[int, int]:
-    """Return the soft and the hard limit of a gateway."""
+    """Return the soft and the hard descriptor limit of a gateway."""
     return resource.prlimit(gateway.process.pid, resource.RLIMIT_NOFILE)
 
 
@@ -45,7 +45,7 @@ async def test_soft_limit_of_descriptors_is_raised_to_the_hard_one(run: Run) -> 
         assert soft == hard > 256
 
 
-async def test_silent_connections_leave_descriptors_to_callers_operators_and_probes(
+async def test_silent_connections_leave_descriptors_for_callers_operators_and_probes(
     run: Run, material: Material
 ) -> None:
     server, client = (material.callers_ca.issue(name, "127.0.0.1") for name in ("flooded", "good"))
@@ -76,14 +76,14 @@ async def test_silent_connections_leave_descriptors_to_callers_operators_and_pro
             async with channel_to(settings["HEALTH_LISTEN"]) as probe:
                 assert await health(probe) == SERVING
             await asyncio.sleep(0.2)
-        # No connection may be silent for longer than a handshake takes, so new callers get in again.
-        async with asyncio.timeout(PATIENCE_S), channel_to(gateway.address, credentials) as channel:
+        # The gateway closes connections without a handshake after a while, so new callers can connect.
+        async with asyncio.timeout(WAIT_MAX_S), channel_to(gateway.address, credentials) as channel:
             await channel.channel_ready()
             assert await health(channel) == SERVING
-    assert len(gateway.out) + len(gateway.err) < 50, "silent connections do not fill the log"
+    assert len(gateway.out) + len(gateway.err) < 50, "silent connections fill the log"
 
 
-async def test_limit_that_leaves_too_few_descriptors_is_warned_of(run: Run) -> None:
+async def test_low_descriptor_limit_is_logged_as_a_warning(run: Run) -> None:
     async with run(program=limited("ulimit -n 300")) as gateway:
         warned = await gateway.logged(lambda line: line["event"] == "low file descriptor limit")
         assert (warned["level"], warned["count"]) == ("warning", 300)
@@ -97,13 +97,13 @@ async def test_metadata_has_one_limit(gateway: Gateway, size: int, code: str) ->
     check: Any = gateway.channel.unary_unary(CHECK)
     codes = set()
     for _ in range(CALLS):
-        call = check(b"", metadata=(("x-padding", "a" * size),), timeout=PATIENCE_S)
+        call = check(b"", metadata=(("x-padding", "a" * size),), timeout=WAIT_MAX_S)
         codes.add((await call.code()).name)
     assert codes == {code}
 
 
-async def test_headers_that_never_end_take_no_memory_of_the_probes_listener(run: Run) -> None:
-    """Without a limit each of these connections takes tens of MiB."""
+async def test_endless_headers_use_no_memory_of_the_health_listener(run: Run) -> None:
+    """Without a limit each of these connections uses tens of MiB."""
     settings = {"HEALTH_LISTEN": f"127.0.0.1:{free_port()}"}
     async with run(settings) as gateway, AsyncExitStack() as stack:
         assert await health(gateway.channel) == SERVING
@@ -119,7 +119,7 @@ async def test_headers_that_never_end_take_no_memory_of_the_probes_listener(run:
         assert gateway.resident_kib() - before < MEMORY_KIB
 
 
-async def test_probe_that_watches_is_told_of_the_stop(run: Run) -> None:
+async def test_watching_probe_gets_not_serving_on_shutdown(run: Run) -> None:
     settings = {"HEALTH_LISTEN": f"127.0.0.1:{free_port()}", "DRAIN_DELAY_S": "2"}
     async with (
         run(settings) as gateway,

@@ -1,4 +1,4 @@
-"""A gateway whose listener stops by itself says not ready at once, finishes its attempts, exits with 70."""
+"""If its listener stops unexpectedly, a gateway is not ready, finishes its attempts and exits with 70."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.e2e.wallet import Wallet
 PROGRAM: Final = (sys.executable, "-m", "tests.e2e.stopped_listener")
 
 
-async def test_gateway_whose_listener_stops_is_not_ready_and_exits_with_70(
+async def test_gateway_with_a_stopped_listener_is_not_ready_and_exits_with_70(
     run: Run, upstream: Upstream, wallet: Wallet
 ) -> None:
     async with run(program=PROGRAM) as gateway, held(gateway.channel, SYNC, upstream, wallet) as first:
@@ -35,4 +35,4 @@ async def test_gateway_whose_listener_stops_is_not_ready_and_exits_with_70(
     assert (noticed["level"], noticed["where"]) == ("error", "LISTEN")
     assert "the listener of LISTEN stopped unexpectedly" in "".join(gateway.err)
     ends = [record["end"] for record in gateway.records if record["event"] == "attempt"]
-    assert ends == ["success"], "the attempt in progress was finished and recorded"
+    assert ends == ["success"], "the attempt in progress was not finished and recorded"

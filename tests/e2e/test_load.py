@@ -1,22 +1,20 @@
-"""Too much at once: what is refused is told so at once and was not sent."""
+"""Calls beyond a limit are refused immediately, with a reason, and are not sent."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any
 
 import grpc
 from grpc import StatusCode
 
 from tests.e2e import caller
-from tests.e2e.caller import not_sent
+from tests.e2e.caller import Held, not_sent
 from tests.e2e.conftest import Run
 from tests.e2e.gateway import Gateway
 from tests.e2e.material import Material
-from tests.e2e.samples import APIS, BIND, SYNC, Api, apart
+from tests.e2e.samples import APIS, BIND, SYNC, Api, fresh_request
 from tests.e2e.upstream import Peer, Request, Upstream
 from tests.e2e.wallet import Wallet
 
@@ -24,24 +22,11 @@ OVERLOADED = not_sent(StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")
 QUOTA_EXCEEDED = not_sent(StatusCode.RESOURCE_EXHAUSTED, "CALLER_QUOTA_EXCEEDED")
 
 
-@dataclass
-class Held:
-    """A call that AlipayHK holds back until it is let go."""
-
-    calling: asyncio.Task[Any]
-    until: asyncio.Event
-
-    async def let_go(self) -> Any:
-        """Let AlipayHK answer; return what the call ended with."""
-        self.until.set()
-        return await self.calling
-
-
 @asynccontextmanager
 async def held(
     channel: grpc.aio.Channel, api: Api, upstream: Upstream, wallet: Wallet
 ) -> AsyncIterator[Held]:
-    """Have one call under way."""
+    """Keep one call in progress at AlipayHK during the block."""
     until = asyncio.Event()
 
     async def script(request: Request, peer: Peer) -> None:
@@ -50,7 +35,7 @@ async def held(
 
     upstream.reset(script)
     calling = asyncio.create_task(caller.accepted(channel, api, api.request()))
-    await upstream.request_came()
+    await upstream.wait_for_request()
     try:
         yield Held(calling, until)
     finally:
@@ -58,18 +43,20 @@ async def held(
         await asyncio.wait({calling})
 
 
-async def test_call_beyond_max_in_flight_is_overload(run: Run, upstream: Upstream, wallet: Wallet) -> None:
+async def test_call_beyond_max_in_flight_is_refused_as_overload(
+    run: Run, upstream: Upstream, wallet: Wallet
+) -> None:
     async with run({"MAX_IN_FLIGHT": "1"}) as gateway:
         async with held(gateway.channel, SYNC, upstream, wallet) as first:
             for other in APIS:
                 await caller.refused(gateway.channel, other, other.request(), OVERLOADED)
             assert len(upstream.requests) == 1
-            await first.let_go()
+            await first.release()
         for other in APIS:
             await caller.accepted(gateway.channel, other, other.request())
 
 
-async def test_attempt_whose_caller_is_gone_still_counts(
+async def test_attempt_counts_after_its_caller_disconnected(
     run: Run, upstream: Upstream, wallet: Wallet
 ) -> None:
     async with (
@@ -106,7 +93,7 @@ async def test_caller_beyond_its_quota_is_refused_and_others_are_not(
                 await caller.refused(gateway.channel, api, api.request(), QUOTA_EXCEEDED)
             assert len(upstream.requests) == 1
             upstream.script = wallet.says()
-            await caller.accepted(other, SYNC, apart(SYNC))
+            await caller.accepted(other, SYNC, fresh_request(SYNC))
         await caller.accepted(gateway.channel, BIND, BIND.request())
 
 

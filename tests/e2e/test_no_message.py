@@ -1,4 +1,4 @@
-"""Calls that end, or stay open, without their message: each gets a status, with and without a deadline."""
+"""Calls without a complete message, closed or left open: each gets a status, also without a deadline."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 from typing import Final
 
 from tests.e2e.conftest import Run
-from tests.e2e.gateway import PATIENCE_S, Gateway
+from tests.e2e.gateway import WAIT_MAX_S, Gateway
 from tests.e2e.http2 import DATA, EMPTY_MESSAGE, END_STREAM, HEADERS, Field, connected, frame, request
 from tests.e2e.samples import SERVICE
 from tests.ports import free_port
@@ -21,7 +21,7 @@ DEADLINE: Final = (b"grpc-timeout", b"60S")
 
 
 def call(path: bytes, *more: Field, data: bytes | None = None) -> bytes:
-    """Write a call, whose stream ends with its headers or with this data."""
+    """Return the frames of a call; its stream ends with the headers, or with `data` if it is given."""
     if data is None:
         return request((b":path", path), *more)
     return request((b":path", path), *more, flags=0) + frame(DATA, END_STREAM, 1, data)
@@ -36,14 +36,14 @@ ROWS: Final = {
     "SyncLinkage whose message is cut short": (call(SYNC, data=b"\0\0\0\0\x09a"), INVALID_ARGUMENT),
     "SyncLinkage that never ends": (request((b":path", SYNC), flags=0), INVALID_ARGUMENT),
     "Watch that never ends": (request((b":path", WATCH), flags=0), INVALID_ARGUMENT),
-    "List, which is not served": (call(LIST, data=EMPTY_MESSAGE), UNIMPLEMENTED),
+    "List, an unknown method": (call(LIST, data=EMPTY_MESSAGE), UNIMPLEMENTED),
     "List without a message": (call(LIST), UNIMPLEMENTED),
 }
 
 
 async def status(address: str, frames: bytes) -> bytes:
-    """Send frames; return the header block that ends the stream."""
-    async with asyncio.timeout(PATIENCE_S), connected(address) as connection:
+    """Send frames; return the header block of the trailers."""
+    async with asyncio.timeout(WAIT_MAX_S), connected(address) as connection:
         connection.send(frames)
         ended = await connection.ended()
     assert ended is not None
@@ -59,19 +59,19 @@ async def test_call_without_its_message_gets_a_status(run: Run) -> None:
         ]
         blocks = await asyncio.gather(*(status(address, ROWS[name][0]) for address, name in calls))
     wrong = {
-        call: came
-        for call, came in zip(calls, blocks, strict=True)
-        if b"grpc-status" + code_of(ROWS[call[1]][1]) not in came
+        call: received
+        for call, received in zip(calls, blocks, strict=True)
+        if b"grpc-status" + code_of(ROWS[call[1]][1]) not in received
     }
     assert wrong == {}
     assert {line["level"] for line in gateway.records} <= {"debug", "info"}
 
 
 def served(address: str, name: str, gateway: Gateway) -> bool:
-    """Return whether the listener has the method of a row: probes' has no SyncLinkage."""
+    """Return whether the listener serves the method of a row: the health listener has no SyncLinkage."""
     return address == gateway.address or not name.startswith("SyncLinkage")
 
 
 def code_of(code: bytes) -> bytes:
-    """Write a status as the header's value: its length and the number."""
+    """Return a status as the bytes of a header value: its length and the number."""
     return bytes([len(code)]) + code

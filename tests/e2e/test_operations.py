@@ -1,4 +1,4 @@
-"""What operators see: health, reflection, metrics, and the admin listener's pages."""
+"""The interfaces for operators: health, reflection, metrics, logs and the pages of the admin listener."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from grpc import StatusCode
 
 from tests.e2e import caller
 from tests.e2e.caller import Reported, not_sent
-from tests.e2e.conftest import Run, Way
+from tests.e2e.conftest import Rpc, Run
 from tests.e2e.gateway import Gateway, get
 from tests.e2e.operations import REFLECTIONS, SERVING, health, metrics, names, reflect, watching
 from tests.e2e.samples import SERVICE, SYNC
@@ -23,7 +23,7 @@ LABELS = 'grpc_method="{name}",grpc_service="alipayhk.linkage.v1.LinkageService"
 
 
 @pytest.mark.parametrize("service", ["", SERVICE, "liveness"])
-async def test_health_is_serving_under_each_of_its_names(gateway: Gateway, service: str) -> None:
+async def test_health_is_serving_for_each_service_name(gateway: Gateway, service: str) -> None:
     assert await health(gateway.channel, service) == SERVING
     async with watching(gateway.channel, service) as statuses:
         assert await anext(statuses) == SERVING
@@ -37,8 +37,8 @@ async def test_health_of_another_service_is_not_found(gateway: Gateway) -> None:
 
 @pytest.mark.parametrize("reflection", REFLECTIONS)
 async def test_reflection_lists_the_service(gateway: Gateway, reflection: str) -> None:
-    answer = await reflect(gateway.channel, reflection, list_services="")
-    services = {service.name for service in answer.list_services_response.service}
+    response = await reflect(gateway.channel, reflection, list_services="")
+    services = {service.name for service in response.list_services_response.service}
     assert {SERVICE, "grpc.health.v1.Health"} <= services
 
 
@@ -54,10 +54,10 @@ async def test_reflection_lists_the_service(gateway: Gateway, reflection: str) -
 async def test_reflection_knows_the_service_and_the_details_of_its_errors(
     gateway: Gateway, reflection: str, symbol: str, file: str
 ) -> None:
-    answer = await reflect(gateway.channel, reflection, file_containing_symbol=symbol)
+    response = await reflect(gateway.channel, reflection, file_containing_symbol=symbol)
     files = [
         FileDescriptorProto.FromString(data)
-        for data in answer.file_descriptor_response.file_descriptor_proto
+        for data in response.file_descriptor_response.file_descriptor_proto
     ]
     assert file in [found.name for found in files]
 
@@ -69,9 +69,7 @@ async def test_reflection_knows_the_service_and_the_details_of_its_errors(
         *(f"/{reflection}/ServerReflectionInfo" for reflection in REFLECTIONS),
     ],
 )
-async def test_undecodable_bytes_are_invalid_and_nothing_is_said_of_them(
-    gateway: Gateway, path: str
-) -> None:
+async def test_undecodable_bytes_are_invalid_and_not_described(gateway: Gateway, path: str) -> None:
     method: Any = gateway.channel.unary_stream(path)
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await method(b"\xff\xff", timeout=5).read()
@@ -90,7 +88,7 @@ async def test_reflection_can_be_turned_off(run: Run) -> None:
         assert await health(gateway.channel) == SERVING
 
 
-async def test_every_call_is_counted_under_grpcs_names(either: Way) -> None:
+async def test_every_call_is_counted_under_the_metric_names_of_grpc(either: Rpc) -> None:
     labels = LABELS.format(name=either.api.name)
     counted = (
         f"grpc_server_started_total{{{labels}}}",
@@ -108,7 +106,7 @@ async def test_every_call_is_counted_under_grpcs_names(either: Way) -> None:
     assert [after.get(name, 0) - before.get(name, 0) for name in counted] == [2, 1, 1, 2]
 
 
-async def test_attempts_are_counted_under_our_own_names(either: Way) -> None:
+async def test_attempts_are_counted_under_the_gateways_metric_names(either: Rpc) -> None:
     before = await metrics(either.gateway)
     await either.accepted()
     after = await metrics(either.gateway)
@@ -120,7 +118,7 @@ async def test_attempts_are_counted_under_our_own_names(either: Way) -> None:
     assert {name for name in names(after) if not name.startswith(("grpc_server_", "alipayhk_"))} == set()
 
 
-async def test_labels_hold_nothing_from_outside(gateway: Gateway) -> None:
+async def test_labels_contain_no_text_of_a_caller(gateway: Gateway) -> None:
     method: Any = gateway.channel.unary_unary(f"/{SERVICE}/marked-4711-method")
     with pytest.raises(grpc.aio.AioRpcError):
         await method(b"")
@@ -128,17 +126,17 @@ async def test_labels_hold_nothing_from_outside(gateway: Gateway) -> None:
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics"])
-async def test_admin_pages_are_there(gateway: Gateway, path: str) -> None:
+async def test_admin_pages_are_served(gateway: Gateway, path: str) -> None:
     status, text = await get(gateway.admin, path)
     assert status == 200
     assert text
 
 
-async def test_other_admin_pages_are_not(gateway: Gateway) -> None:
+async def test_other_admin_pages_are_not_found(gateway: Gateway) -> None:
     assert (await get(gateway.admin, "/debug"))[0] == 404
 
 
-async def test_health_has_a_listener_of_its_own_that_serves_nothing_else(run: Run) -> None:
+async def test_health_listener_serves_only_health(run: Run) -> None:
     address = f"127.0.0.1:{free_port()}"
     async with run({"HEALTH_LISTEN": address}), grpc.aio.insecure_channel(address) as channel:
         assert await health(channel) == SERVING
@@ -150,7 +148,7 @@ async def test_health_has_a_listener_of_its_own_that_serves_nothing_else(run: Ru
         assert raised.value.code() is StatusCode.UNIMPLEMENTED
 
 
-async def test_every_call_has_one_line_in_the_log(either: Way) -> None:
+async def test_every_call_has_one_line_in_the_log(either: Rpc) -> None:
     request = either.api.request()
     await either.accepted(request=request)
     request_id: str = request.request_id
@@ -174,7 +172,7 @@ async def test_log_level_is_a_setting(run: Run, upstream: object) -> None:
     }
 
 
-async def test_invalid_request_is_logged_without_its_id(sync: Way) -> None:
+async def test_invalid_request_is_logged_without_its_id(sync: Rpc) -> None:
     mark = "marked 4711 id"
     await caller.call(sync.gateway.channel, SYNC, SYNC.request(request_id=mark))
     assert sync.upstream.requests == []

@@ -1,4 +1,4 @@
-"""Marked identity values, in every field and through every kind of end, turn up nowhere."""
+"""Marked identity values in every field never appear in logs, metrics or statuses, whatever the outcome."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.e2e.caller import Reported
 from tests.e2e.conftest import Run
 from tests.e2e.gateway import Gateway, get
 from tests.e2e.samples import APIS, BIND, SYNC, Api, new_id
-from tests.e2e.upstream import Answer, Script, Upstream, answers, closes, hangs, sends
+from tests.e2e.upstream import Response, Script, Upstream, closes, hangs, responds, sends
 from tests.e2e.wallet import Wallet, compact, result
 
 MARKS: Final = {
@@ -44,86 +44,94 @@ ECHO: Final = " ".join(MARKS.values())
 
 
 def marked(api: Api, **changes: Any) -> Any:
-    """Return a request with a mark in every field."""
+    """Return a request with a marked value in every field."""
     names = {field.name for field in api.request().DESCRIPTOR.fields}
     members = {name: text for name, text in MARKS.items() if name in names}
     return api.request(**({"request_id": new_id()} | members | changes))
 
 
 def marked_form() -> Any:
-    """Return a request with marks in a form."""
+    """Return a request with marked values in a form."""
     form = pb.TemplateForm(form_code=MARKS["form"], form_values={MARKS["code"]: MARKS["value"]})
     return marked(BIND, account_id=None, template_form=form)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def watched(run: Run) -> AsyncIterator[Gateway]:
-    """Return a gateway that logs as much as it can."""
+async def verbose_gateway(run: Run) -> AsyncIterator[Gateway]:
+    """Return a gateway that logs at level debug."""
     async with run({"LOG_LEVEL": "debug"}) as gateway:
         yield gateway
 
 
 FULL: Final = {**BIND.success, "echo": ECHO, "accountInfo": {"name": ECHO, "phone": ECHO}}
 ECHOED: Final = compact({"result": {"resultCode": ECHO, "resultStatus": ECHO, "resultMessage": ECHO}})
-PAGE: Final = Answer(502, (("Content-Type", "text/html"), ("X-Echo", "marked-zq47")), ECHO.encode())
+PAGE: Final = Response(502, (("Content-Type", "text/html"), ("X-Echo", "marked-zq47")), ECHO.encode())
 
 
-def whatever_comes(data: bytes) -> Callable[[Wallet], Script]:
-    """Write these bytes, and close."""
+def raw_bytes(data: bytes) -> Callable[[Wallet], Script]:
+    """Return a factory of a script that sends these bytes and closes the connection."""
     return lambda _: sends(data, then=closes)
 
 
-def fixed(answer: Answer) -> Callable[[Wallet], Script]:
-    """Give this answer to every request."""
-    return lambda _: answers(lambda _: answer)
+def fixed(response: Response) -> Callable[[Wallet], Script]:
+    """Return a factory of a script that sends this response to every request."""
+    return lambda _: responds(lambda _: response)
 
 
-ENDS: Final[dict[str, Callable[[Wallet], Script]]] = {
+OUTCOMES: Final[dict[str, Callable[[Wallet], Script]]] = {
     "success": lambda wallet: wallet.says(FULL),
     "failure": lambda wallet: wallet.says(result("F", "USER_NOT_EXIST", ECHO)),
     "unknown": lambda wallet: wallet.says(result("U", "SYSTEM_ERROR", ECHO)),
     "page": fixed(PAGE),
-    "unsigned": fixed(Answer(200, (), ECHOED)),
-    "forged": lambda wallet: answers(lambda _: Answer(200, (("Signature", "marked-zq47"),), ECHOED)),
-    "malformed": lambda wallet: answers(lambda request: wallet.signed(request, b'{"r":{"' + ECHO.encode())),
-    "other client": lambda wallet: answers(lambda request: wallet.signed(request, client_id="marked-zq47")),
-    "no http": whatever_comes(b"marked-zq47 " + ECHO.encode() + b"\r\n\r\n"),
-    "cut": whatever_comes(Answer(200, (), b"marked-zq47").head(("Content-Length", "99"))),
+    "unsigned": fixed(Response(200, (), ECHOED)),
+    "forged": lambda wallet: responds(lambda _: Response(200, (("Signature", "marked-zq47"),), ECHOED)),
+    "malformed": lambda wallet: responds(
+        lambda request: wallet.signed(request, b'{"r":{"' + ECHO.encode())
+    ),
+    "other client": lambda wallet: responds(
+        lambda request: wallet.signed(request, client_id="marked-zq47")
+    ),
+    "no http": raw_bytes(b"marked-zq47 " + ECHO.encode() + b"\r\n\r\n"),
+    "cut": raw_bytes(Response(200, (), b"marked-zq47").head(("Content-Length", "99"))),
     "hang": lambda _: hangs,
 }
 
 
-def texts_of(answer: Reported) -> list[str]:
-    """Return every text of a status, but AlipayHK's own message and the request id."""
-    metadata = {name: text for name, text in answer.metadata.items() if name != "result_message"}
-    trailers = [str(value) for name, value in answer.trailers.items() if name != caller.DETAILS]
-    return [answer.message, *metadata.values(), *map(str, caller.violations_of(answer)), *trailers]
+def texts_of(outcome: Reported) -> list[str]:
+    """Return every text of a status, except AlipayHK's own message and the request id."""
+    metadata = {name: text for name, text in outcome.metadata.items() if name != "result_message"}
+    trailers = [str(value) for name, value in outcome.trailers.items() if name != caller.DETAILS]
+    return [outcome.message, *metadata.values(), *map(str, caller.violations_of(outcome)), *trailers]
 
 
-async def clean(gateway: Gateway) -> None:
-    """Check that no mark is in any log line or metric."""
+async def check_clean(gateway: Gateway) -> None:
+    """Check that no log line and no metric contains a marked value."""
     _, text = await get(gateway.admin, "/metrics")
     lines = [*gateway.out, *gateway.err, *text.splitlines()]
     assert [line for line in lines if any(mark in line for mark in FRAGMENTS)] == []
 
 
-@pytest.mark.parametrize("kind", ENDS)
+@pytest.mark.parametrize("kind", OUTCOMES)
 @pytest.mark.parametrize("api", APIS, ids=str)
-async def test_mark_is_found_nowhere(
-    watched: Gateway, upstream: Upstream, wallet: Wallet, api: Api, kind: str
+async def test_marked_values_never_appear(
+    verbose_gateway: Gateway, upstream: Upstream, wallet: Wallet, api: Api, kind: str
 ) -> None:
-    upstream.script = ENDS[kind](wallet)
+    upstream.script = OUTCOMES[kind](wallet)
     for request in (marked(api), *([marked_form()] if api is BIND else [])):
-        answer = await caller.call(watched.channel, api, request, timeout_s=8 if kind == "success" else 0.6)
-        await watched.call_logged(request.request_id)
-        assert isinstance(answer, Reported) is (kind != "success")
-        if isinstance(answer, Reported):
-            assert [text for text in texts_of(answer) if any(mark in text for mark in FRAGMENTS)] == []
+        outcome = await caller.call(
+            verbose_gateway.channel, api, request, timeout_s=8 if kind == "success" else 0.6
+        )
+        await verbose_gateway.call_logged(request.request_id)
+        assert isinstance(outcome, Reported) is (kind != "success")
+        if isinstance(outcome, Reported):
+            assert [text for text in texts_of(outcome) if any(mark in text for mark in FRAGMENTS)] == []
     assert upstream.requests
-    await clean(watched)
+    await check_clean(verbose_gateway)
 
 
-async def test_mark_in_an_invalid_request_is_found_nowhere(watched: Gateway, upstream: Upstream) -> None:
+async def test_marked_values_of_an_invalid_request_never_appear(
+    verbose_gateway: Gateway, upstream: Upstream
+) -> None:
     control = {name: f"{text}\n" * 40 for name, text in MARKS.items()}
     bad: list[tuple[Api, Any]] = [
         (SYNC, SYNC.request(**{n: control[n] for n in ("user_id", "binding_target")})),
@@ -136,18 +144,20 @@ async def test_mark_in_an_invalid_request_is_found_nowhere(watched: Gateway, ups
         (BIND, marked(BIND, account_id=None, template_form={"form_values": {control["code"]: "x"}})),
     ]
     for api, request in bad:
-        answer = await caller.call(watched.channel, api, request)
-        assert [text for text in texts_of(answer) if any(mark in text for mark in FRAGMENTS)] == []
+        outcome = await caller.call(verbose_gateway.channel, api, request)
+        assert [text for text in texts_of(outcome) if any(mark in text for mark in FRAGMENTS)] == []
     for api in APIS:
-        answer = await caller.call(watched.channel, api, b"\x0a\x7f" + ECHO.encode())
-        assert [text for text in texts_of(answer) if any(mark in text for mark in FRAGMENTS)] == []
+        outcome = await caller.call(verbose_gateway.channel, api, b"\x0a\x7f" + ECHO.encode())
+        assert [text for text in texts_of(outcome) if any(mark in text for mark in FRAGMENTS)] == []
     assert upstream.requests == []
-    await clean(watched)
+    await check_clean(verbose_gateway)
 
 
-async def test_mark_in_an_unknown_method_or_metadata_is_found_nowhere(watched: Gateway) -> None:
+async def test_marked_values_in_an_unknown_method_or_metadata_never_appear(
+    verbose_gateway: Gateway,
+) -> None:
     for path in ("/marked-zq47/x", "/alipayhk.linkage.v1.LinkageService/marked-zq47"):
-        method: Any = watched.channel.unary_unary(path)
+        method: Any = verbose_gateway.channel.unary_unary(path)
         with pytest.raises(grpc.aio.AioRpcError):
             await method(b"", metadata=(("x-marked", "zq47"),))
-    await clean(watched)
+    await check_clean(verbose_gateway)

@@ -1,4 +1,4 @@
-"""Signed answers are read leniently after an S, and strictly as JSON."""
+"""Reading of signed responses: a success is read leniently, but invalid JSON is always refused."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ import pytest
 from grpc import StatusCode
 
 from tests.e2e.caller import alarm, rejected
-from tests.e2e.conftest import Way
+from tests.e2e.conftest import Rpc
 from tests.e2e.samples import BIND
-from tests.e2e.upstream import Answer, Request, answers
+from tests.e2e.upstream import Request, Response, responds
 from tests.e2e.wallet import compact, now, result
 
 MALFORMED = alarm("RESPONSE_MALFORMED")
 SUCCESS = {"resultStatus": "S", "resultCode": "SUCCESS", "resultMessage": "success"}
 
 
-async def ok(way: Way, body: bytes | dict[str, Any]) -> Any:
-    """Have exactly this body signed; return the response, which must be OK."""
+async def ok(rpc: Rpc, body: bytes | dict[str, Any]) -> Any:
+    """Sign exactly this body and call; check that the status is OK, and return the response."""
     data = body if isinstance(body, bytes) else compact(body)
-    return await way.accepted(answers(lambda request: way.wallet.signed(request, data)))
+    return await rpc.accepted(responds(lambda request: rpc.wallet.signed(request, data)))
 
 
-async def test_every_member_of_an_account_is_read(bind: Way) -> None:
+async def test_every_member_of_an_account_is_read(bind: Rpc) -> None:
     response = await bind.accepted()
     assert (response.result.status, response.result.code) == ("S", "0000")
     assert (response.result.code_id, response.result.message) == ("00000000", "SUCCESS")
@@ -37,34 +37,28 @@ async def test_every_member_of_an_account_is_read(bind: Way) -> None:
 
 
 @pytest.mark.parametrize("odd", ["resultMessage", "resultCode"])
-async def test_lone_surrogate_in_a_failure_is_told(way: Way, odd: str) -> None:
+async def test_failure_with_a_lone_surrogate_is_reported(rpc: Rpc, odd: str) -> None:
     failure = {"resultStatus": "F", "resultCode": "X", "resultMessage": "y"} | {odd: "@"}
     body = compact({"result": failure}).replace(b"@", b"\\ud800")
-    script = answers(lambda request: way.wallet.signed(request, body))
-    await way.refused(script, rejected(StatusCode.FAILED_PRECONDITION))
+    script = responds(lambda request: rpc.wallet.signed(request, body))
+    await rpc.refused(script, rejected(StatusCode.FAILED_PRECONDITION))
 
 
-@pytest.mark.parametrize(
-    ("tracer_id", "kept"),
-    [
-        ("a\x80\xffb\tc", "abc"),
-    ],
-)
-async def test_tracer_id_is_told_as_printable_ascii(sync: Way, tracer_id: str, kept: str) -> None:
-    def answer(request: Request) -> Answer:
-        return sync.wallet.right(request).setting("Tracer-Id", tracer_id)
+async def test_tracer_id_is_returned_as_printable_ascii(sync: Rpc) -> None:
+    def respond(request: Request) -> Response:
+        return sync.wallet.right(request).setting("Tracer-Id", "a\x80\xffb\tc")
 
-    assert (await sync.accepted(answers(answer))).tracer_id == kept
+    assert (await sync.accepted(responds(respond))).tracer_id == "abc"
 
 
-async def test_response_time_is_told(either: Way) -> None:
+async def test_response_time_is_returned(either: Rpc) -> None:
     time = now()
-    response = await either.accepted(answers(lambda request: either.wallet.signed(request, time=time)))
+    response = await either.accepted(responds(lambda request: either.wallet.signed(request, time=time)))
     assert response.response_time.ToJsonString().replace("Z", "+00:00") == time
 
 
-async def test_response_time_that_an_envelope_does_not_say_is_unset(bind: Way) -> None:
-    response = await bind.accepted(answers(lambda request: bind.wallet.signed(request, respTime=None)))
+async def test_response_time_missing_in_an_envelope_is_unset(bind: Rpc) -> None:
+    response = await bind.accepted(responds(lambda request: bind.wallet.signed(request, respTime=None)))
     assert not response.HasField("response_time")
 
 
@@ -75,14 +69,12 @@ MALFORMED_BODIES = {
 
 
 @pytest.mark.parametrize("name", MALFORMED_BODIES)
-async def test_signed_answer_that_two_readers_could_read_differently_is_malformed(
-    way: Way, name: str
-) -> None:
-    script = answers(lambda request: way.wallet.signed(request, MALFORMED_BODIES[name]))
-    await way.refused(script, MALFORMED)
+async def test_ambiguous_or_empty_signed_response_is_malformed(rpc: Rpc, name: str) -> None:
+    script = responds(lambda request: rpc.wallet.signed(request, MALFORMED_BODIES[name]))
+    await rpc.refused(script, MALFORMED)
 
 
-async def test_message_of_a_success_is_told_verbatim(either: Way) -> None:
+async def test_message_of_a_success_is_returned_verbatim(either: Rpc) -> None:
     text = '成功 "quoted" \u2028 😀 ' + "長" * 2000
     response = await ok(either, result(message=text))
     assert response.result.message == text

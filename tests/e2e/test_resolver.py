@@ -1,4 +1,4 @@
-"""A resolver that does not answer: it holds up the calls that need it, and never the end."""
+"""A resolver that hangs delays the calls that need it, but not the shutdown."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from tests.e2e.samples import SYNC
 HANGS = """
 import socket, time
 
-answers = socket.getaddrinfo
+resolve = socket.getaddrinfo
 
 def getaddrinfo(host, *rest, **named):
     if host == "hangs.example":
         time.sleep(60)
-    return answers(host, *rest, **named)
+    return resolve(host, *rest, **named)
 
 socket.getaddrinfo = getaddrinfo
 """
 
 
-async def test_resolver_that_hangs_does_not_hold_up_the_end(
+async def test_hanging_resolver_does_not_delay_the_shutdown(
     run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(HANGS)

@@ -1,4 +1,4 @@
-"""No connection to AlipayHK: nothing was sent, and nothing that was sent can be read as HTTP."""
+"""If the gateway cannot connect to AlipayHK or trust its certificate, it sends nothing and reports that."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from grpc import StatusCode
 
 from tests.e2e import caller
 from tests.e2e.caller import Reported, not_sent
-from tests.e2e.conftest import Run, RunAll, Way
+from tests.e2e.conftest import Rpc, Run, RunAll
 from tests.e2e.gateway import Gateway
 from tests.e2e.material import Authority, Certificate, Material
 from tests.e2e.samples import APIS, BIND, SYNC, Api
@@ -22,26 +22,26 @@ from tests.e2e.wallet import Wallet
 from tests.ports import free_port
 
 TRYING_S = 0.7
-"""How long calls keep trying to connect."""
+"""The deadline of calls that retry to connect, in seconds."""
 UNREACHABLE = not_sent(StatusCode.UNAVAILABLE, "UPSTREAM_UNREACHABLE")
 TLS_INVALID = not_sent(StatusCode.UNAVAILABLE, "UPSTREAM_TLS_INVALID", "operator")
 
 
 @dataclass
-class Silent:
-    """A listener that reads whatever comes and says nothing."""
+class SilentListener:
+    """A listener that reads everything and never responds."""
 
     port: int = 0
     data: list[bytes] = field(default_factory=list)
-    came: asyncio.Event = field(default_factory=asyncio.Event)
+    received: asyncio.Event = field(default_factory=asyncio.Event)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Read to the end."""
+        """Read until the connection is closed."""
         try:
             while data := await reader.read(4096):
                 self.data.append(data)
-                self.came.set()
+                self.received.set()
         except OSError:
             pass
         finally:
@@ -50,9 +50,9 @@ class Silent:
 
 
 @asynccontextmanager
-async def silent() -> AsyncIterator[Silent]:
-    """Listen so."""
-    listener = Silent()
+async def silent_listener() -> AsyncIterator[SilentListener]:
+    """Run such a listener."""
+    listener = SilentListener()
     server = await asyncio.start_server(listener.serve, "127.0.0.1", 0)
     listener.port = server.sockets[0].getsockname()[1]
     try:
@@ -62,11 +62,11 @@ async def silent() -> AsyncIterator[Silent]:
 
 
 async def unreachable(gateway: Gateway, api: Api, *, timeout_s: float = TRYING_S) -> Reported:
-    """Call where no connection comes about; the gateway tries as long as its caller waits."""
+    """Call without a reachable upstream; the gateway retries until the caller's deadline."""
     return await caller.refused(gateway.channel, api, api.request(), UNREACHABLE, timeout_s=timeout_s)
 
 
-async def test_host_that_is_not_there_is_unreachable(run_all: RunAll, upstream: Upstream) -> None:
+async def test_unknown_or_refusing_host_is_unreachable(run_all: RunAll, upstream: Upstream) -> None:
     urls = {
         "no such name": "https://alipay.invalid",
         "refused": f"https://127.0.0.1:{free_port()}",
@@ -79,17 +79,20 @@ async def test_host_that_is_not_there_is_unreachable(run_all: RunAll, upstream: 
     assert upstream.requests == []
 
 
-async def test_caller_gone_before_the_connection_is_up_leaves_nothing_behind(run: Run) -> None:
-    async with silent() as listener, run({"BASE_URL": f"https://127.0.0.1:{listener.port}"}) as gateway:
+async def test_call_cancelled_while_connecting_closes_its_connection(run: Run) -> None:
+    async with (
+        silent_listener() as listener,
+        run({"BASE_URL": f"https://127.0.0.1:{listener.port}"}) as gateway,
+    ):
         calling = asyncio.create_task(caller.call(gateway.channel, SYNC, SYNC.request()))
-        await listener.came.wait()
+        await listener.received.wait()
         calling.cancel()
         async with asyncio.timeout(2):
             await listener.ended.wait()
         await gateway.logged(lambda record: record["event"] == "call" and record["code"] == "CANCELLED")
 
 
-async def test_connecting_is_tried_again_while_nothing_was_sent(run: Run, wallet: Wallet) -> None:
+async def test_connecting_is_retried_while_nothing_was_sent(run: Run, wallet: Wallet) -> None:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))  # and does not listen yet
         async with run({"BASE_URL": f"http://127.0.0.1:{bound.getsockname()[1]}"}) as gateway:
@@ -99,25 +102,25 @@ async def test_connecting_is_tried_again_while_nothing_was_sent(run: Run, wallet
             async with listening(bound=bound) as late:
                 late.script = wallet.says()
                 await calling
-            Way(BIND, gateway, late, wallet, promised=False).check_sent(request)
+            Rpc(BIND, gateway, late, wallet, idempotent=False).check_sent(request)
 
 
 def server_context(certificate: Certificate) -> ssl.SSLContext:
-    """Return what a TLS listener needs."""
+    """Return the TLS context of a listener."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate.chain_file, certificate.key_file)
     return context
 
 
 def certificate_of(material: Material, kind: str) -> Certificate:
-    """Issue a certificate that is wrong in one way, or right."""
+    """Issue a valid certificate, or one with a single fault: `kind` is "expired" or "wrong host"."""
     authority: Authority = material.upstream_ca
     host = "alipay.example" if kind == "wrong host" else "127.0.0.1"
     days = (-30.0, -1.0) if kind == "expired" else (-1.0, 30.0)
     return authority.issue(kind.replace(" ", "-"), host, days=days)
 
 
-async def test_certificate_that_is_not_valid_is_never_passed_over(
+async def test_invalid_certificate_is_never_accepted(
     run_all: RunAll, material: Material, wallet: Wallet
 ) -> None:
     ca = {"UPSTREAM_CA_FILE": str(material.upstream_ca.file)}
@@ -134,7 +137,7 @@ async def test_certificate_that_is_not_valid_is_never_passed_over(
             assert secure[kind].requests == []
 
 
-async def test_own_ca_is_not_trusted_unless_it_is_named(
+async def test_private_ca_is_trusted_only_if_configured(
     run_all: RunAll, material: Material, wallet: Wallet
 ) -> None:
     ca = {"UPSTREAM_CA_FILE": str(material.upstream_ca.file)}

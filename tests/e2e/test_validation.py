@@ -1,4 +1,4 @@
-"""Requests at the edges of every limit: what passes is sent, what does not is named and not sent."""
+"""Validation: a valid request is sent; an invalid one is not, and the status names the invalid fields."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from grpc import StatusCode
 from alipayhk.linkage.v1 import linkage_service_pb2 as pb
 from tests.e2e import caller
 from tests.e2e.caller import Reported, not_sent
-from tests.e2e.conftest import Way
+from tests.e2e.conftest import Rpc
 from tests.e2e.samples import BIND, SYNC, at, sync_request
-from tests.e2e.upstream import answers
+from tests.e2e.upstream import responds
 
 INVALID = not_sent(StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST", "new_request_id")
 
 
-async def invalid(way: Way, request: Any) -> Reported:
-    """Call, and be told that the request is not valid."""
-    right = answers(way.wallet.right)
-    return await way.refused(right, INVALID, request)
+async def invalid(rpc: Rpc, request: Any) -> Reported:
+    """Call with an invalid request; return the reported status."""
+    right = responds(rpc.wallet.right)
+    return await rpc.refused(right, INVALID, request)
 
 
-async def test_every_fault_is_named_at_once(either: Way) -> None:
+async def test_every_invalid_field_is_named_in_one_status(either: Rpc) -> None:
     empty = pb.SyncLinkageRequest() if either.api is SYNC else pb.BindAccountRequest()
     reported = await invalid(either, empty)
     assert set(reported.fields) >= (
@@ -35,15 +35,15 @@ async def test_every_fault_is_named_at_once(either: Way) -> None:
     )  # fmt: skip
 
 
-async def test_request_id_of_an_invalid_request_is_not_spent(either: Way) -> None:
+async def test_request_id_of_an_invalid_request_can_be_used_again(either: Rpc) -> None:
     request_id = either.api.request().request_id
     await invalid(either, either.api.request(request_id=request_id, user_id="x" * 65))
     await either.accepted(request=either.api.request(request_id=request_id))
 
 
-async def test_biz_time_far_ahead_is_refused_with_its_field(sync: Way) -> None:
+async def test_biz_time_far_in_the_future_is_refused_with_its_field(sync: Rpc) -> None:
     expected = not_sent(StatusCode.INVALID_ARGUMENT, "BIZ_TIME_IN_FUTURE", "new_request_id")
-    right = answers(sync.wallet.right)
+    right = responds(sync.wallet.right)
     for ahead_s in (330, 10**9):
         request = sync_request(biz_time=at(now_s() + ahead_s))
         assert (await sync.refused(right, expected, request)).fields == ["biz_time"]
@@ -51,12 +51,12 @@ async def test_biz_time_far_ahead_is_refused_with_its_field(sync: Way) -> None:
 
 
 def now_s() -> int:
-    """Tell the time."""
+    """Return the current time in seconds."""
     return int(pb_now().seconds)
 
 
 def pb_now() -> Any:
-    """Tell the time as protobuf does."""
+    """Return the current time as a protobuf Timestamp."""
     time = at()
     time.GetCurrentTime()
     return time
@@ -66,23 +66,21 @@ UNDECODABLE = [b"\x0a\x02\xc3\x28", b"secret-4711"]
 
 
 @pytest.mark.parametrize("data", UNDECODABLE)
-async def test_bytes_that_are_not_the_message_are_invalid_without_more_words(
-    either: Way, data: bytes
-) -> None:
+async def test_undecodable_request_is_invalid_without_details_about_it(either: Rpc, data: bytes) -> None:
     reported = await caller.call(either.gateway.channel, either.api, data)
     caller.check(reported, INVALID)
     assert reported.message == (await invalid(either, either.api.request(request_id=""))).message
     assert either.upstream.requests == []
 
 
-async def test_unknown_fields_are_passed_over(either: Way) -> None:
+async def test_unknown_fields_are_ignored(either: Rpc) -> None:
     request: Any = either.api.request()
     data = request.SerializeToString() + b"\xfa\x07\x03new"
     await caller.accepted(either.gateway.channel, either.api, type(request).FromString(data))
     either.check_sent(request)
 
 
-async def test_message_that_is_too_large_is_grpcs_own_refusal(either: Way) -> None:
+async def test_too_large_message_is_refused_by_grpc(either: Rpc) -> None:
     large = pb.SyncLinkageRequest(user_id="x" * 70_000)
     reported = await caller.call(either.gateway.channel, either.api, large)
     assert reported.code is StatusCode.RESOURCE_EXHAUSTED
@@ -90,7 +88,7 @@ async def test_message_that_is_too_large_is_grpcs_own_refusal(either: Way) -> No
     assert either.upstream.requests == []
 
 
-async def test_unknown_method_is_grpcs_own_refusal(bind: Way) -> None:
+async def test_unknown_method_is_refused_by_grpc(bind: Rpc) -> None:
     method: Any = bind.gateway.channel.unary_unary(BIND.path.replace("BindAccount", "UnbindAccount"))
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await method(b"")

@@ -1,4 +1,4 @@
-"""What AlipayHK gets, byte for byte: the target, the headers, the envelope and the business content."""
+"""The bytes that AlipayHK receives: the target, the headers, the envelope and the business content."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import Way
+from tests.e2e.conftest import Rpc
 from tests.e2e.samples import CLIENT_ID, FUNCTION, PATHS
 from tests.e2e.upstream import Request, Upstream
 from tests.e2e.wallet import head_of
@@ -19,23 +19,23 @@ TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(Z|[+-]\d\d:\d\d)"
 
 
 def is_now(text: str) -> bool:
-    """Whether a time is now, to the second and with its offset."""
+    """Return whether a time is the current one, written with seconds and an offset."""
     age = datetime.now(UTC) - datetime.fromisoformat(text)
     return bool(re.fullmatch(TIME, text)) and timedelta(seconds=-1) < age < timedelta(seconds=10)
 
 
-async def sent(way: Way, request: Any) -> Request:
-    """Call; return what came."""
-    await way.accepted(request=request)
-    return way.upstream.requests[0]
+async def sent(rpc: Rpc, request: Any) -> Request:
+    """Call; return the request that AlipayHK received."""
+    await rpc.accepted(request=request)
+    return rpc.upstream.requests[0]
 
 
-async def test_path_and_query_go_out_byte_for_byte(either: Way) -> None:
+async def test_path_and_query_are_sent_unchanged(either: Rpc) -> None:
     await either.accepted()
     assert either.upstream.requests[0].line == f"POST {PATHS[either.api.name]} HTTP/1.1"
 
 
-async def test_header_signed_request_has_its_headers_once(sync: Way) -> None:
+async def test_header_signed_request_has_each_header_once(sync: Rpc) -> None:
     await sync.accepted()
     (request,) = sync.upstream.requests
     names = [name for name, _ in request.headers]
@@ -50,7 +50,7 @@ async def test_header_signed_request_has_its_headers_once(sync: Way) -> None:
     )
 
 
-async def test_no_answer_is_asked_for_in_a_coding(either: Way) -> None:
+async def test_request_accepts_no_content_coding(either: Rpc) -> None:
     await either.accepted()
     (request,) = either.upstream.requests
     assert request.header("Accept-Encoding") == "identity"
@@ -59,7 +59,7 @@ async def test_no_answer_is_asked_for_in_a_coding(either: Way) -> None:
     assert not request.has("Expect")
 
 
-async def test_envelope_has_its_head_in_order(bind: Way) -> None:
+async def test_envelope_has_its_head_in_order(bind: Rpc) -> None:
     request = bind.api.request()
     head = head_of(await sent(bind, request))
     assert is_now(head.pop("reqTime"))
@@ -70,16 +70,16 @@ async def test_envelope_has_its_head_in_order(bind: Way) -> None:
         "version": "1.0.0",
         "reqMsgId": request.request_id,
     }
-    (came,) = bind.upstream.requests
-    assert came.header("Content-Type") == "application/json; charset=UTF-8"
-    assert not came.has("Signature")
-    assert not came.has("Client-Id")
+    (received,) = bind.upstream.requests
+    assert received.header("Content-Type") == "application/json; charset=UTF-8"
+    assert not received.has("Signature")
+    assert not received.has("Client-Id")
 
 
-async def test_sample_with_every_member_arrives_byte_for_byte(either: Way) -> None:
+async def test_sample_with_every_field_arrives_unchanged(either: Rpc) -> None:
     request: Any = either.api.request()
-    came = await sent(either, request)
-    assert either.wallet.business(came) == either.api.body(request.request_id)
+    received = await sent(either, request)
+    assert either.wallet.business(received) == either.api.body(request.request_id)
 
 
 TEXTS = {
@@ -89,7 +89,7 @@ TEXTS = {
 
 
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
-async def test_text_goes_out_as_raw_utf_8_and_no_otherwise(either: Way, text: str) -> None:
+async def test_text_is_sent_as_raw_utf_8(either: Rpc, text: str) -> None:
     name = "external_identity_value" if either.api.name == "SyncLinkage" else "account_id"
     business = either.wallet.business(await sent(either, either.api.request(**{name: text})))
     wire_name = "externalIdentityValue" if name == "external_identity_value" else "accountId"
@@ -98,10 +98,10 @@ async def test_text_goes_out_as_raw_utf_8_and_no_otherwise(either: Way, text: st
     assert f'"{wire_name}":"{escaped}"'.encode() in business
 
 
-async def test_connection_is_reused_only_under_a_promise(way: Way, upstream: Upstream) -> None:
+async def test_connection_is_reused_only_for_idempotent_requests(rpc: Rpc, upstream: Upstream) -> None:
     for _ in range(3):
         upstream.requests.clear()
-        await way.accepted()
-        await asyncio.sleep(0.2)  # a connection that has answered rests for 100 ms
+        await rpc.accepted()
+        await asyncio.sleep(0.2)  # a connection is not reused for 100 ms after a response
     connections = upstream.connections
-    assert connections <= 1 if way.promised else connections == 3
+    assert connections <= 1 if rpc.idempotent else connections == 3

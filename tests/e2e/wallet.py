@@ -1,7 +1,7 @@
-"""AlipayHK's side of both protocols: requests are checked by plain cryptography, and anything is signed.
+"""AlipayHK's side of both protocols: it verifies requests with plain cryptography and signs any content.
 
-Right answers come from the project's own mirror (`unseal_request`, `seal_response`); answers that are
-signed but wrong are put together here.
+Correct responses come from the project's own code (`unseal_request`, `seal_response`). This module builds
+the responses that are signed but wrong.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from clients.alipayhk.wire.messages import PlainResponse, RawRequest
 from clients.alipayhk.wire.protocols.envelope_signed import EnvelopeSigned
 from clients.alipayhk.wire.protocols.header_signed import HeaderSigned
 from tests.e2e.samples import BIND, CLIENT_ID, FUNCTION, PATHS, SYNC, Api
-from tests.e2e.upstream import Answer, Request, Script, answers
+from tests.e2e.upstream import Request, Response, Script, responds
 
 JSON: Final = ("Content-Type", "application/json; charset=UTF-8")
 
 
 def now() -> str:
-    """Tell the time as AlipayHK does."""
+    """Return the current time in AlipayHK's format."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def tracer_line() -> tuple[str, str]:
-    """Return a Tracer-Id that no other answer has."""
+    """Return a Tracer-Id header that no other response has."""
     return "Tracer-Id", os.urandom(16).hex()
 
 
 def sign(key: RSAPrivateKey, content: bytes) -> str:
-    """Sign, in base64."""
+    """Return the signature of the content in base64."""
     return base64.b64encode(key.sign(content, padding.PKCS1v15(), hashes.SHA256())).decode()
 
 
@@ -53,33 +53,33 @@ def verify(key: RSAPublicKey, signature: str, content: bytes) -> None:
 
 
 def result(status: str = "S", code: str = "SUCCESS", message: str = "success") -> dict[str, object]:
-    """Return a body with nothing but a result."""
+    """Return a body that contains only a result."""
     return {"result": {"resultCode": code, "resultStatus": status, "resultMessage": message}}
 
 
 def compact(value: object) -> bytes:
-    """Write JSON as AlipayHK does."""
+    """Return JSON in AlipayHK's format: compact, not ASCII only."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def api_of(request: Request) -> Api:
-    """Tell which API a request is for."""
+    """Return the API of a request."""
     return BIND if request.target == PATHS[BIND.name] else SYNC
 
 
 @dataclass(frozen=True)
 class Wallet:
-    """AlipayHK with its keys, and with the gateway's public ones."""
+    """AlipayHK with its own keys and the gateway's public key."""
 
     key: RSAPrivateKey
     merchant: RSAPublicKey
     client_id: str = CLIENT_ID
     key_version: str = "1"
 
-    # -- what came
+    # -- received requests
 
     def business(self, request: Request) -> bytes:
-        """Verify a request over its exact bytes; return its business content, byte for byte."""
+        """Verify the signature over a request's exact bytes; return the bytes of its business content."""
         return self._bind_business(request) if api_of(request) is BIND else self._sync_business(request)
 
     def _sync_business(self, request: Request) -> bytes:
@@ -103,20 +103,20 @@ class Wallet:
         assert content.startswith(start)
         return content.removeprefix(start).removesuffix(b"}")
 
-    # -- right answers, by the mirror
+    # -- correct responses, from the project's own code
 
-    def right(self, request: Request, body: Mapping[str, object] | None = None) -> Answer:
-        """Answer as AlipayHK would; without a body, with success."""
+    def right(self, request: Request, body: Mapping[str, object] | None = None) -> Response:
+        """Return AlipayHK's correct response; without a body, a success."""
         api = api_of(request)
         endpoint = self.endpoint(api, request.target)
         raw = RawRequest(request.target, request.headers, request.body)
         asked = endpoint.protocol.unseal_request(endpoint, raw)
         response = PlainResponse(body or api.success, datetime.now(UTC))
         sealed = endpoint.protocol.seal_response(endpoint, asked, response)
-        return Answer(200, (*sealed.headers, tracer_line()), sealed.body)
+        return Response(200, (*sealed.headers, tracer_line()), sealed.body)
 
     def endpoint(self, api: Api, path: str = "") -> Endpoint:
-        """Describe an API as AlipayHK has it."""
+        """Return an API's endpoint from AlipayHK's side, with AlipayHK's keys."""
         return Endpoint(
             api=api.name,
             protocol=EnvelopeSigned(FUNCTION, "1.0.0") if api is BIND else HeaderSigned(),
@@ -128,10 +128,10 @@ class Wallet:
         )
 
     def says(self, body: Mapping[str, object] | None = None, *, status: int = 200) -> Script:
-        """Answer every request so, rightly signed."""
-        return answers(lambda request: self.right(request, body).but(status=status))
+        """Return a script that sends this body with a correct signature."""
+        return responds(lambda request: self.right(request, body).but(status=status))
 
-    # -- signed answers that may be wrong
+    # -- signed responses that may be wrong
 
     def signed(
         self,
@@ -141,8 +141,8 @@ class Wallet:
         time: str | None = None,
         client_id: str | None = None,
         **head: Any,
-    ) -> Answer:
-        """Sign exactly this body; `head` changes an envelope's head, where None takes a member away."""
+    ) -> Response:
+        """Sign exactly this body; `head` changes members of an envelope's head, and None removes one."""
         api = api_of(request)
         body = compact(api.success) if body is None else body
         client_id = self.client_id if client_id is None else client_id
@@ -160,18 +160,18 @@ class Wallet:
         time: str,
         client_id: str,
         extra: tuple[tuple[str, str], ...] = (),
-    ) -> Answer:
-        """Sign a body in headers."""
+    ) -> Response:
+        """Return a response with the signature of the body in its headers."""
         content = f"POST {request.target}\n{client_id}.{time}.".encode() + body
         line = signature_line(sign(self.key, content), version=self.key_version)
         signed = (("Client-Id", client_id), JSON, ("Response-Time", time), ("Signature", line))
         headers = (*signed, tracer_line(), *extra)
-        return Answer(200, headers, body)
+        return Response(200, headers, body)
 
-    def enveloped(self, content: bytes) -> Answer:
-        """Sign the value of `response`."""
+    def enveloped(self, content: bytes) -> Response:
+        """Return an envelope with this content as `response`, and its signature."""
         signature = quote(sign(self.key, content), safe="")
-        return Answer(
+        return Response(
             200,
             (JSON, tracer_line()),
             b'{"response":' + content + b',"signature":"' + signature.encode() + b'"}',
@@ -183,7 +183,7 @@ class Wallet:
 
 
 def head_of(request: Request) -> dict[str, Any]:
-    """Return the head of an envelope."""
+    """Return the head of a request's envelope."""
     head: dict[str, Any] = json.loads(request.body)["request"]["head"]
     return head
 
@@ -196,5 +196,5 @@ def id_of(request: Request) -> str:
 
 
 def signature_line(signature: str, *, version: str = "1", algorithm: str = "RSA256") -> str:
-    """Write the value of the header Signature."""
+    """Return the value of the header Signature."""
     return f"algorithm={algorithm},keyVersion={version},signature={quote(signature, safe='')}"

@@ -1,4 +1,4 @@
-"""`alipayhk-client` as the tests type it."""
+"""Run `alipayhk-client` in tests."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from tests.linkage.where import Where
 CLIENT: Final = Path(sys.executable).parent / "alipayhk-client"
 
 
-def client(*words: str, stdin: str | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run it to its end."""
+def client(
+    *arguments: str, stdin: str | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command; return its exit status and output."""
     given: dict[str, Any] = {"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}
     return subprocess.run(
-        (CLIENT, *words),
+        (CLIENT, *arguments),
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
@@ -28,7 +30,7 @@ def client(*words: str, stdin: str | None = None, **environment: str) -> subproc
 
 
 def binding(where: Where, name: str, *, user_id: str = "2160000000000001", **more: str) -> list[str]:
-    """Return the words of a BindAccount."""
+    """Return the arguments of a BindAccount call."""
     flags = {
         "request-id": f"{where.run}-cli-{name}",
         "merchant-account-id": "2160400000002012",
@@ -39,4 +41,4 @@ def binding(where: Where, name: str, *, user_id: str = "2160000000000001", **mor
         "timestamp": "2026-03-01T08:00:00Z",
         **more,
     }
-    return ["bind-account", *where.flags, *(word for n, text in flags.items() for word in (f"--{n}", text))]
+    return ["bind-account", *where.flags, *(part for n, text in flags.items() for part in (f"--{n}", text))]

@@ -1,18 +1,22 @@
-"""A sandbox and a gateway of each kind for the client's tests; a harness may bring its own."""
+"""Gateways with a sandbox for the client's tests (unless a harness provides them), and a fake gateway."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import cast
 
+import grpc
 import pytest
+import pytest_asyncio
 
+from alipayhk.linkage.v1 import linkage_service_pb2_grpc
+from tests.linkage.fake_gateway import Gateway
 from tests.linkage.where import KINDS, Where, a_sandbox, given, serving
 
 
 @pytest.fixture(scope="session", params=["given"] if given() else KINDS)
 def where(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Where]:
-    """Return where to call."""
+    """Return the addresses of a gateway and its sandbox."""
     if found := given():
         yield found
         return
@@ -20,3 +24,14 @@ def where(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     kind = cast("str", request.param)
     with a_sandbox(directory) as (material, console), serving(kind, material, console) as (found, _):
         yield found
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def gateway() -> AsyncIterator[tuple[Gateway, str]]:
+    """Run a `Gateway`; return it with its address."""
+    servicer, server = Gateway(), grpc.aio.server()
+    linkage_service_pb2_grpc.add_LinkageServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    yield servicer, f"127.0.0.1:{port}"
+    await server.stop(None)

@@ -1,4 +1,4 @@
-"""The scenarios that every language's caller goes through, as Python goes through them."""
+"""Run the scenarios of clients/scenarios.json, which the clients of all languages must pass, in Python."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ EXPECT: Final = {"code", "reason", "outcome", "retry", "metadata", "violations",
 DEADLINE_MS: Final = 10_000
 
 Call = Callable[[Any, float], Awaitable[Any]]
-"""Calls the RPC that a request is of, within so many seconds."""
+"""Calls the RPC of a request message, with a timeout in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
-    """How a call ended, in the file's words."""
+class Result:
+    """The result of a call, with the names that the file uses."""
 
     code: str
     reason: str = ""
@@ -43,51 +43,51 @@ class Ended:
 
 
 async def play(scenario: dict[str, Any], where: Where, call: Call) -> None:
-    """Go through a scenario's steps; each must end as it says."""
+    """Run the steps of a scenario, and check the result of each."""
     text = json.dumps(scenario).replace("${run}", where.run)
     for step in json.loads(text)["steps"]:
         assert step.keys() <= STEP
         assert step["expect"].keys() <= EXPECT
         if answers := step.get("answers"):
-            ask_for(where, step["method"], answers)
+            set_answers(where, step["method"], answers)
         request = json_format.ParseDict(step["request"], REQUESTS[step["method"]]())
-        began = time.monotonic()
-        ended = await end_of(call(request, step.get("deadline_ms", DEADLINE_MS) / 1000))
-        check(ended, (time.monotonic() - began) * 1000, **step["expect"])
+        start = time.monotonic()
+        result = await result_of(call(request, step.get("deadline_ms", DEADLINE_MS) / 1000))
+        check(result, (time.monotonic() - start) * 1000, **step["expect"])
 
 
-def ask_for(where: Where, api: str, faults: list[str]) -> None:
-    """Ask the sandbox for its next answers."""
-    asked = {"answers": [{"fault": fault} for fault in faults], "api": api}
-    with urllib.request.urlopen(f"{where.console}/__sandbox/answers", json.dumps(asked).encode()):
+def set_answers(where: Where, api: str, faults: list[str]) -> None:
+    """Set the sandbox's next answers for an API."""
+    answers = {"answers": [{"fault": fault} for fault in faults], "api": api}
+    with urllib.request.urlopen(f"{where.console}/__sandbox/answers", json.dumps(answers).encode()):
         pass
 
 
-async def end_of(calling: Awaitable[Any]) -> Ended:
-    """Wait for a call, and tell how it ended."""
+async def result_of(calling: Awaitable[Any]) -> Result:
+    """Wait for a call; return its result."""
     try:
         response = await calling
     except LinkageError as error:
         violations = sorted(fault.field for fault in error.violations)
         reported = (error.code.name, error.reason, error.outcome, error.retry)
-        return Ended(*reported, dict(error.metadata), violations)
-    return Ended("OK", response=json_format.MessageToDict(response))
+        return Result(*reported, dict(error.metadata), violations)
+    return Result("OK", response=json_format.MessageToDict(response))
 
 
-def check(ended: Ended, took_ms: float, **expected: Any) -> None:
-    """Compare what came of a call with what had to."""
+def check(result: Result, took_ms: float, **expected: Any) -> None:
+    """Check the result of a call against the step's `expect`."""
     if "code" in expected:
-        assert ended.code == expected["code"], ended
+        assert result.code == expected["code"], result
     for name in ("reason", "outcome", "retry", "violations"):
         if name in expected:
-            assert getattr(ended, name) == expected[name], ended
+            assert getattr(result, name) == expected[name], result
     for name in ("metadata", "response"):
-        assert is_within(expected.get(name, {}), getattr(ended, name) or {}), ended
+        assert is_within(expected.get(name, {}), getattr(result, name) or {}), result
     assert expected.get("took_ms_min", 0) <= took_ms <= expected.get("took_ms_max", 60_000)
 
 
 def is_within(part: Any, whole: Any) -> bool:
-    """Whether each member of `part` is in `whole`, at every depth."""
+    """Return whether each member of `part` is in `whole`, recursively."""
     if isinstance(part, dict) and isinstance(whole, dict):
         return all(name in whole and is_within(value, whole[name]) for name, value in part.items())
     return bool(part == whole)

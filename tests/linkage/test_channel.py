@@ -1,31 +1,27 @@
-"""How a client reaches its gateway, and what it carries along."""
+"""Channel options, TLS, retries, deadlines and metadata of the clients."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
 import pytest
-import pytest_asyncio
 
-from alipayhk.linkage.v1 import linkage_service_pb2_grpc
 from alipayhk_linkage import (
     RETRY_SERVICE_CONFIG,
     BindAccountRequest,
-    BindAccountResponse,
     BlockingLinkageClient,
     LinkageClient,
     LinkageError,
     SyncLinkageRequest,
-    SyncLinkageResponse,
     Tls,
     channel_options,
     new_request_id,
-    passing_on,
+    trace_context,
 )
+from tests.linkage.fake_gateway import Gateway
 from tests.peers.processes import ROOT
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -33,46 +29,10 @@ CERTIFICATE = b"-----BEGIN CERTIFICATE-----"
 KEY = b"-----BEGIN PRIVATE KEY-----"
 
 
-class Gateway(linkage_service_pb2_grpc.LinkageServiceServicer):
-    """Says what it was called with, and fails as it is told to, with a pushback."""
-
-    def __init__(self) -> None:
-        self.metadata: list[dict[str, Any]] = []
-        self.time_left_s: list[float] = []
-        self.pushbacks: list[str | None] = []
-        self.codes: list[grpc.StatusCode] = []
-
-    async def SyncLinkage(self, request: Any, context: Any) -> SyncLinkageResponse:  # noqa: N802
-        await self.called(context)
-        return SyncLinkageResponse()
-
-    async def BindAccount(self, request: Any, context: Any) -> BindAccountResponse:  # noqa: N802
-        await self.called(context)
-        return BindAccountResponse()
-
-    async def called(self, context: Any) -> None:
-        self.metadata.append(dict(context.invocation_metadata()))
-        self.time_left_s.append(context.time_remaining())
-        if self.codes:
-            pushback = self.pushbacks.pop(0)
-            trailers = () if pushback is None else (("grpc-retry-pushback-ms", pushback),)
-            await context.abort(self.codes.pop(0), "as it was told to", trailers)
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def gateway() -> AsyncIterator[tuple[Gateway, str]]:
-    servicer, server = Gateway(), grpc.aio.server()
-    linkage_service_pb2_grpc.add_LinkageServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    yield servicer, f"127.0.0.1:{port}"
-    await server.stop(None)
-
-
 @pytest.mark.parametrize(
     "code", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.ABORTED]
 )
-async def test_what_the_gateway_asks_to_be_sent_again_is(
+async def test_grpc_retries_when_the_gateway_asks_for_it(
     gateway: tuple[Gateway, str], code: grpc.StatusCode
 ) -> None:
     servicer, target = gateway
@@ -86,7 +46,7 @@ async def test_what_the_gateway_asks_to_be_sent_again_is(
 @pytest.mark.parametrize(
     ("code", "pushback"), [(grpc.StatusCode.UNAVAILABLE, "-1"), (grpc.StatusCode.INTERNAL, None)]
 )
-async def test_what_it_does_not_is_not(
+async def test_grpc_does_not_retry_when_the_gateway_forbids_it(
     gateway: tuple[Gateway, str], code: grpc.StatusCode, pushback: str | None
 ) -> None:
     servicer, target = gateway
@@ -98,7 +58,7 @@ async def test_what_it_does_not_is_not(
     assert len(servicer.metadata) == 1
 
 
-async def test_retries_can_be_done_without(gateway: tuple[Gateway, str]) -> None:
+async def test_retries_can_be_switched_off(gateway: tuple[Gateway, str]) -> None:
     servicer, target = gateway
     servicer.codes, servicer.pushbacks = [grpc.StatusCode.UNAVAILABLE], ["10"]
     async with LinkageClient(target, retries=False) as client:
@@ -118,7 +78,7 @@ async def test_every_call_has_a_deadline(gateway: tuple[Gateway, str]) -> None:
 
 
 @pytest.mark.parametrize("timeout_s", [math.inf, 1e10])
-async def test_a_deadline_that_never_comes_has_not_passed(
+async def test_an_infinite_deadline_is_not_in_the_past(
     gateway: tuple[Gateway, str], timeout_s: float
 ) -> None:
     servicer, target = gateway
@@ -127,7 +87,7 @@ async def test_a_deadline_that_never_comes_has_not_passed(
     assert servicer.time_left_s[0] > 3600
 
 
-async def test_trace_context_and_request_id_are_passed_on(gateway: tuple[Gateway, str]) -> None:
+async def test_trace_context_and_request_id_are_forwarded(gateway: tuple[Gateway, str]) -> None:
     servicer, target = gateway
     headers = {
         "TraceParent": TRACEPARENT,
@@ -136,7 +96,7 @@ async def test_trace_context_and_request_id_are_passed_on(gateway: tuple[Gateway
         "cookie": "secret",
     }
     async with LinkageClient(target) as client:
-        with passing_on(headers):
+        with trace_context(headers):
             await client.sync_linkage(SyncLinkageRequest())
             await client.bind_account(
                 BindAccountRequest(), metadata=[("x-request-id", "mine"), ("n-bin", b"\0")]
@@ -171,21 +131,21 @@ async def test_trace_context_and_request_id_are_passed_on(gateway: tuple[Gateway
         {"x-request-id": None},
     ],
 )
-async def test_what_is_malformed_is_not(gateway: tuple[Gateway, str], headers: Any) -> None:
+async def test_malformed_trace_context_is_not_forwarded(gateway: tuple[Gateway, str], headers: Any) -> None:
     servicer, target = gateway
     async with LinkageClient(target) as client:
-        with passing_on(headers):
+        with trace_context(headers):
             await client.sync_linkage(SyncLinkageRequest())
     assert servicer.metadata[0].keys().isdisjoint(headers)
 
 
-def test_the_policy_is_that_of_every_language() -> None:
+def test_all_languages_have_the_same_retry_policy() -> None:
     assert (ROOT / "clients" / "retry_service_config.json").read_text("utf-8") == RETRY_SERVICE_CONFIG
     policy = json.loads(RETRY_SERVICE_CONFIG)["methodConfig"][0]["retryPolicy"]
     assert policy["retryableStatusCodes"] == ["UNAVAILABLE", "RESOURCE_EXHAUSTED", "ABORTED"]
 
 
-def test_options_given_win() -> None:
+def test_given_options_override_the_defaults() -> None:
     options = dict(
         channel_options(Tls(server_name="gw"), retries=True, more=(("grpc.enable_http_proxy", 1),))
     )
@@ -193,9 +153,9 @@ def test_options_given_win() -> None:
     assert options["grpc.ssl_target_name_override"] == "gw"
 
 
-def test_a_connection_that_was_dropped_in_silence_is_noticed() -> None:
+def test_pings_detect_a_silently_dropped_connection() -> None:
     options = dict(channel_options(None, retries=False))
-    # The gateway allows pings that are 10 s apart. 60 s of gRPC's own would rule without the third.
+    # The gateway allows a ping every 10 s. gRPC's default ping timeout of 60 s must be overridden.
     assert options["grpc.keepalive_time_ms"] == 20_000
     assert options["grpc.keepalive_timeout_ms"] == options["grpc.http2.ping_timeout_ms"] == 5_000
     assert options["grpc.keepalive_permit_without_calls"] == 1
@@ -203,26 +163,26 @@ def test_a_connection_that_was_dropped_in_silence_is_noticed() -> None:
 
 
 @pytest.mark.parametrize("half", [{"cert": b"c"}, {"key": b"k"}])
-def test_half_a_client_certificate_is_refused(half: Any) -> None:
-    with pytest.raises(ValueError, match="given together"):
+def test_a_client_certificate_without_its_key_is_refused(half: Any) -> None:
+    with pytest.raises(ValueError, match="must be given together"):
         Tls(**half)
 
 
 @pytest.mark.parametrize("pem", [b"", b"hello", CERTIFICATE])
-def test_what_is_no_key_is_refused(pem: bytes) -> None:
-    with pytest.raises(ValueError, match="the key of the client certificate is none"):
+def test_a_key_that_is_not_pem_is_refused(pem: bytes) -> None:
+    with pytest.raises(ValueError, match="the key of the client certificate contains no PEM private key"):
         Tls(cert=CERTIFICATE, key=pem)
 
 
 @pytest.mark.parametrize("pem", [b"", b"hello", KEY])
-def test_what_is_no_certificate_is_refused_and_not_taken_for_none_given(pem: bytes) -> None:
-    with pytest.raises(ValueError, match="the CA holds no certificate"):
+def test_a_certificate_that_is_not_pem_is_refused_and_not_ignored(pem: bytes) -> None:
+    with pytest.raises(ValueError, match="the CA contains no PEM certificate"):
         Tls(ca=pem)
-    with pytest.raises(ValueError, match="the client certificate is none"):
+    with pytest.raises(ValueError, match="the client certificate contains no PEM certificate"):
         Tls(cert=pem, key=KEY)
 
 
-def test_request_ids_are_prefixed_and_never_the_same() -> None:
+def test_request_ids_have_the_prefix_and_are_unique() -> None:
     first, second = new_request_id("loyalty"), new_request_id("loyalty")
     assert first != second
     assert first.startswith("loyalty-")
@@ -230,12 +190,12 @@ def test_request_ids_are_prefixed_and_never_the_same() -> None:
 
 
 @pytest.mark.parametrize("prefix", ["", "x" * 32, "two words", "會員"])
-def test_a_prefix_that_no_request_id_can_have_is_refused(prefix: str) -> None:
-    with pytest.raises(ValueError, match="a prefix is"):
+def test_a_prefix_that_is_invalid_in_request_ids_is_refused(prefix: str) -> None:
+    with pytest.raises(ValueError, match="the prefix must be"):
         new_request_id(prefix)
 
 
-def test_where_nobody_listens_nobody_knows() -> None:
+def test_a_refused_connection_has_the_outcome_unknown() -> None:
     request = BindAccountRequest(request_id="a", user_id="secret")
     with (
         BlockingLinkageClient("127.0.0.1:1", retries=False) as client,

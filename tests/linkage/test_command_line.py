@@ -1,4 +1,4 @@
-"""`alipayhk-client sync-linkage` and `bind-account`, as people type them."""
+"""The commands `alipayhk-client sync-linkage` and `bind-account`."""
 
 from __future__ import annotations
 
@@ -15,43 +15,45 @@ from tests.linkage.where import Where
 from tests.peers.processes import run
 
 
-def test_ok_is_told_with_what_alipayhk_said(where: Where) -> None:
-    ended = client(*binding(where, "ok"))
-    assert (ended.returncode, ended.stderr) == (0, "")
-    assert ended.stdout.startswith("OK: AlipayHK did it.\n")
-    assert "  result.status: S\n" in ended.stdout
-    assert "  need_bind: true\n" in ended.stdout
+def test_ok_is_printed_with_the_response(where: Where) -> None:
+    result = client(*binding(where, "ok"))
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith("OK: AlipayHK accepted the request.\n")
+    assert "  result.status: S\n" in result.stdout
+    assert "  need_bind: true\n" in result.stdout
 
 
-def test_a_linkage_by_flags(where: Where) -> None:
-    words = (
+def test_sync_linkage_from_flags(where: Where) -> None:
+    flags = (
         f"--request-id {where.run}-cli-sync --biz-time now --operate-type bind --external-identity-type UID"
     )
     more = f"--external-identity-value {where.run}-cli --user-id 2160000000000001"
-    ended = client(
+    result = client(
         "sync-linkage",
         *where.flags,
-        *words.split(),
+        *flags.split(),
         *more.split(),
         "--binding-target-type",
         "USER_ID",
         "--json",
     )
-    assert ended.returncode == 0, ended
-    said = json.loads(ended.stdout)
-    assert (said["outcome"], said["response"]["result"]["status"]) == ("OK", "S")
+    assert result.returncode == 0, result
+    printed = json.loads(result.stdout)
+    assert (printed["outcome"], printed["response"]["result"]["status"]) == ("OK", "S")
 
 
-def test_a_form_by_flags(where: Where) -> None:
-    words = binding(where, "form")
-    at = words.index("--account-id")
-    del words[at : at + 2]
-    ended = client(*words, "--form-code", "F1", "--form-value", "a=1", "--form-value", "b=x=y", "--json")
-    assert ended.returncode == 0, ended
-    assert json.loads(ended.stdout)["response"]["account"]["account_id"]
+def test_a_template_form_from_flags(where: Where) -> None:
+    arguments = binding(where, "form")
+    at = arguments.index("--account-id")
+    del arguments[at : at + 2]
+    result = client(
+        *arguments, "--form-code", "F1", "--form-value", "a=1", "--form-value", "b=x=y", "--json"
+    )
+    assert result.returncode == 0, result
+    assert json.loads(result.stdout)["response"]["account"]["account_id"]
 
 
-def test_json_on_standard_input(where: Where) -> None:
+def test_a_request_as_json_on_standard_input(where: Where) -> None:
     request = {
         "requestId": f"{where.run}-cli-json",
         "merchantAccountId": "2160400000002012",
@@ -61,46 +63,43 @@ def test_json_on_standard_input(where: Where) -> None:
         "userId": "2160000000000001+USER_NOT_EXIST",
         "timestamp": "2026-03-01T08:00:00Z",
     }
-    ended = client("bind-account", *where.flags, "--json", stdin=json.dumps(request))
-    assert ended.returncode == 11, ended
-    said = json.loads(ended.stdout)
-    assert (said["outcome"], said["reason"], said["retry"]) == (
+    result = client("bind-account", *where.flags, "--json", stdin=json.dumps(request))
+    assert result.returncode == 11, result
+    printed = json.loads(result.stdout)
+    assert (printed["outcome"], printed["reason"], printed["retry"]) == (
         "rejected",
         "WALLET_REJECTED",
         "new_request_id",
     )
-    assert said["metadata"]["result_code"] == "USER_NOT_EXIST"
-    assert said["request_id"] == request["requestId"]
-    assert said["advice"] == (
-        "AlipayHK refused it for good; it had no effect. Mend the request, and send it under a new id."
+    assert printed["metadata"]["result_code"] == "USER_NOT_EXIST"
+    assert printed["request_id"] == request["requestId"]
+    assert printed["advice"] == (
+        "AlipayHK rejected the request. It had no effect. Correct the request, and send it with a new id."
     )
 
 
-def test_a_doubt_is_explained(where: Where) -> None:
-    ended = client(*binding(where, "doubt", user_id="2160000000000001+CLOSE"))
-    assert ended.returncode == 12, ended
-    first, *_, last = ended.stdout.splitlines()
+def test_an_unknown_outcome_is_explained(where: Where) -> None:
+    result = client(*binding(where, "doubt", user_id="2160000000000001+CLOSE"))
+    assert result.returncode == 12, result
+    first, *_, last = result.stdout.splitlines()
     assert first.startswith("UNKNOWN CONNECTION_LOST: The request was sent,")
-    assert "  outcome: unknown\n  retry: operator\n  attempts: 1\n" in ended.stdout
+    assert "  outcome: unknown\n  retry: operator\n  attempts: 1\n" in result.stdout
     assert last == (
-        "It may or may not have taken effect. Do not send it again; tell the people who run the gateway."
+        "The request may or may not have taken effect."
+        " Do not send it again, and contact the operators of the gateway."
     )
 
 
-def test_every_fault_of_a_request_is_shown(where: Where) -> None:
-    ended = client("sync-linkage", *where.flags, "--request-id", "a b", "--user-id", "x" * 65)
-    assert ended.returncode == 10, ended
+def test_all_violations_of_a_request_are_printed(where: Where) -> None:
+    result = client("sync-linkage", *where.flags, "--request-id", "a b", "--user-id", "x" * 65)
+    assert result.returncode == 10, result
     for field in ("request_id", "biz_time", "operate_type", "user_id", "binding_target_type"):
-        assert f"\n  {field}: " in ended.stdout
+        assert f"\n  {field}: " in result.stdout
 
 
-def test_a_deadline_without_end_is_one(where: Where) -> None:
-    assert client(*binding(where, "endless"), "--timeout", "inf").returncode == 0
-
-
-def test_time_that_is_too_short_is_unknown_or_not_sent(where: Where) -> None:
-    ended = client(*binding(where, "short"), "--timeout", "0.001", "--no-retry")
-    assert ended.returncode in {10, 12}, ended
+def test_a_timeout_that_is_too_short_is_unknown_or_not_sent(where: Where) -> None:
+    result = client(*binding(where, "short"), "--timeout", "0.001", "--no-retry")
+    assert result.returncode in {10, 12}, result
 
 
 BAD: Final[dict[str, tuple[list[str], list[str]]]] = {
@@ -108,11 +107,14 @@ BAD: Final[dict[str, tuple[list[str], list[str]]]] = {
     "unknown flag": (["sync-linkage", "--nonsense"], ["unrecognized arguments: --nonsense"]),
     "values": (
         ["sync-linkage", "--biz-time", "yesterday", "--operate-type", "TIE", "--expiry-time", "2026-13-01"],
-        ["--biz-time: RFC 3339, as", "--operate-type: one of BIND, UNBIND", "--expiry-time: RFC 3339, as"],
+        [
+            *("--biz-time: RFC 3339, such as", "--operate-type: must be one of BIND, UNBIND"),
+            "--expiry-time: RFC 3339, such as",
+        ],
     ),
     "form": (
         ["bind-account", "--account-id", "1", "--form-code", "a", "--form-value", "b"],
-        ["--account-id and --form-code: one of them", "--form-value: not CODE=TEXT"],
+        ["--account-id and --form-code: give only one of them", "--form-value: not CODE=TEXT"],
     ),
     "form again": (
         [
@@ -120,72 +122,82 @@ BAD: Final[dict[str, tuple[list[str], list[str]]]] = {
             *("--form-value", "b=1", "--form-value", "b=2", "--user-id", "\udcff"),
         ],
         [
-            *("--account-id and --form-code: one of them", "--form-code: ", "--form-value: 'utf-8' codec"),
+            *(
+                "--account-id and --form-code: give only one of them",
+                "--form-code: ",
+                "--form-value: 'utf-8' codec",
+            ),
             *("--form-value: 'b' is given twice", "--user-id: "),
         ],
     ),
     "connection": (
         ["bind-account", "--target", "nowhere", "--ca-file", "/none", "--cert-file", "/"],
-        ["'nowhere' is not host:port", "--ca-file: /none: ", "given together", "--cert-file: /: "],
+        ["'nowhere' is not host:port", "--ca-file: /none: ", "must be given together", "--cert-file: /: "],
     ),
-    "empty words": (
+    "empty values": (
         ["bind-account", "--target", "", "--ca-file", ""],
         ["'' is not host:port", "--ca-file: : Is a directory"],
     ),
-    "not PEM": (["bind-account", "--type", "x", "--ca-file", "/dev/null"], ["the CA holds no certificate"]),
-    "timeout": (["bind-account", "--type", "x", "--timeout", "0"], ["--timeout: more than 0 seconds"]),
+    "not PEM": (
+        ["bind-account", "--type", "x", "--ca-file", "/dev/null"],
+        ["the CA contains no PEM certificate"],
+    ),
+    "timeout": (
+        ["bind-account", "--type", "x", "--timeout", "0"],
+        ["--timeout: must be more than 0 seconds"],
+    ),
 }
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_bad_words_are_named_all_at_once(kind: str) -> None:
-    words, faults = BAD[kind]
-    ended = client(*words)
-    assert (ended.returncode, ended.stdout) == (64, "")
-    assert [fault for fault in faults if fault not in ended.stderr] == [], ended.stderr
-    assert "Traceback" not in ended.stderr
+def test_one_error_names_every_fault_of_the_command_line(kind: str) -> None:
+    arguments, faults = BAD[kind]
+    result = client(*arguments)
+    assert (result.returncode, result.stdout) == (64, "")
+    assert [fault for fault in faults if fault not in result.stderr] == [], result.stderr
+    assert "Traceback" not in result.stderr
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"requestId": 7}', '{"nonsense": 1}', "[]"])
-def test_what_is_no_request_is_refused(text: str) -> None:
-    ended = client("bind-account", stdin=text)
-    assert (ended.returncode, ended.stdout) == (64, "")
-    assert "standard input is not a BindAccountRequest in JSON" in ended.stderr
-    assert "Traceback" not in ended.stderr
+def test_invalid_json_on_standard_input_is_refused(text: str) -> None:
+    result = client("bind-account", stdin=text)
+    assert (result.returncode, result.stdout) == (64, "")
+    assert "standard input is not a BindAccountRequest in JSON" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
-def test_at_a_terminal_nobody_waits_for_json() -> None:
+def test_no_json_is_read_from_a_terminal() -> None:
     primary, replica = pty.openpty()
-    ended = subprocess.run(
+    result = subprocess.run(
         (CLIENT, "bind-account"), stdin=replica, capture_output=True, text=True, check=False, timeout=60
     )
     os.close(primary)
     os.close(replica)
-    assert ended.returncode == 64
-    assert "as flags, or the request as JSON on standard input" in ended.stderr
+    assert result.returncode == 64
+    assert "as flags, or the whole request as JSON on standard input" in result.stderr
 
 
-def test_the_connection_may_stand_in_the_environment() -> None:
+def test_the_connection_can_be_set_in_the_environment() -> None:
     empty = {
         "ALIPAYHK_CLIENT_CA_FILE": "",
         "ALIPAYHK_CLIENT_CERT_FILE": "",
         "ALIPAYHK_CLIENT_SERVER_NAME": "",
     }
-    words = ("bind-account", "--type", "x", "--no-retry")
-    ended = client(*words, ALIPAYHK_CLIENT_TARGET="127.0.0.1:1", **empty)
-    assert ended.returncode == 12
-    assert ended.stdout.startswith("UNAVAILABLE: ")
-    ended = client(*words, ALIPAYHK_CLIENT_KEY_FILE="/none")
-    assert (ended.returncode, ended.stdout) == (64, "")
-    assert "--key-file: /none: No such file" in ended.stderr
+    arguments = ("bind-account", "--type", "x", "--no-retry")
+    result = client(*arguments, ALIPAYHK_CLIENT_TARGET="127.0.0.1:1", **empty)
+    assert result.returncode == 12
+    assert result.stdout.startswith("UNAVAILABLE: ")
+    result = client(*arguments, ALIPAYHK_CLIENT_KEY_FILE="/none")
+    assert (result.returncode, result.stdout) == (64, "")
+    assert "--key-file: /none: No such file" in result.stderr
 
 
 @pytest.mark.parametrize("command", ["", "sync-linkage", "bind-account", "load"])
-def test_help_is_there(command: str) -> None:
-    ended = run(CLIENT, *command.split(), "--help")
-    assert ended.status == 0
-    assert "usage: alipayhk-client" in ended.out
+def test_every_command_has_help(command: str) -> None:
+    result = run(CLIENT, *command.split(), "--help")
+    assert result.status == 0
+    assert "usage: alipayhk-client" in result.out
 
 
-def test_version_is_there() -> None:
+def test_version_is_printed() -> None:
     assert run(CLIENT, "--version").out.strip() == "0.1.0"

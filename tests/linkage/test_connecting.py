@@ -1,4 +1,4 @@
-"""How long a client waits for its connection: longer than a busy gateway takes, shorter than a call has."""
+"""The connection timeout: longer than a busy gateway needs, shorter than the deadline of a call."""
 
 from __future__ import annotations
 
@@ -18,33 +18,17 @@ from alipayhk_linkage import (
     SyncLinkageRequest,
     SyncLinkageResponse,
 )
-
-SERVICE = "alipayhk.linkage.v1.LinkageService"
-
-
-@asynccontextmanager
-async def answering() -> AsyncIterator[int]:
-    async def serve(request: bytes, context: object) -> bytes:
-        return b""
-
-    rpcs: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
-        "SyncLinkage": grpc.unary_unary_rpc_method_handler(serve)
-    }
-    server = grpc.aio.server()
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, rpcs),))
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    yield port
-    await server.stop(None)
+from tests.linkage.fake_gateway import Gateway
 
 
 @asynccontextmanager
-async def busy(port: int, for_s: float) -> AsyncIterator[str]:
-    """Take a connection at once, and let nothing through for so long."""
+async def busy(target: str, for_s: float) -> AsyncIterator[str]:
+    """Run a relay that accepts connections, and relays nothing in their first `for_s` seconds."""
+    host, _, port = target.rpartition(":")
 
     async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(for_s)
-        to_reader, to_writer = await asyncio.open_connection("127.0.0.1", port)
+        to_reader, to_writer = await asyncio.open_connection(host, int(port))
         piping = [asyncio.create_task(pipe(*ends)) for ends in ((reader, to_writer), (to_reader, writer))]
         # The client's end stays open for a minute: gRPC keeps its connection after the channel is closed.
         await done.wait()
@@ -63,19 +47,18 @@ async def busy(port: int, for_s: float) -> AsyncIterator[str]:
         done.set()
 
 
-async def test_a_busy_gateway_is_waited_for() -> None:
+async def test_a_client_waits_for_a_busy_gateway(gateway: tuple[Gateway, str]) -> None:
     async with (
-        answering() as port,
-        busy(port, for_s=1.5) as target,
+        busy(gateway[1], for_s=1.5) as target,
         LinkageClient(target, retries=False) as client,
     ):
         assert await client.sync_linkage(SyncLinkageRequest()) == SyncLinkageResponse()
 
 
-def test_one_that_never_answers_is_given_up_before_the_call_is() -> None:
+def test_a_silent_gateway_fails_the_call_before_its_deadline() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        target, began = f"127.0.0.1:{silent.getsockname()[1]}", time.monotonic()
+        target, start = f"127.0.0.1:{silent.getsockname()[1]}", time.monotonic()
         with BlockingLinkageClient(target, retries=False) as client, pytest.raises(LinkageError) as raised:
             client.sync_linkage(SyncLinkageRequest(), timeout_s=60)
     assert (raised.value.code, raised.value.outcome) == (grpc.StatusCode.UNAVAILABLE, "unknown")
-    assert 4 < time.monotonic() - began < 30
+    assert 4 < time.monotonic() - start < 30

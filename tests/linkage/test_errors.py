@@ -1,4 +1,4 @@
-"""From whatever gRPC raises to what a caller is told; what cannot be read is `unknown`, never a crash."""
+"""LinkageError from the errors of gRPC. Unreadable details give `unknown`, and never another exception."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alipayhk_linkage import LinkageError, Outcome, Retry, Violation
-from alipayhk_linkage.advice import advice
+from alipayhk_linkage.hints import hints
 
 
 @dataclass
 class Failure:
-    """What gRPC raises."""
+    """An error like those of gRPC."""
 
     trailers: Any = ()
     status_code: StatusCode = StatusCode.UNAVAILABLE
@@ -38,19 +38,19 @@ class Failure:
         return self.trailers
 
 
-def carrying(*details: Any, **how: Any) -> Failure:
+def carrying(*details: Any, **more: Any) -> Failure:
     status = Status()
     for detail in details:
         (packed := Packed()).Pack(detail)
         status.details.append(packed)
-    return Failure((("x-other", "1"), ("grpc-status-details-bin", status.SerializeToString())), **how)
+    return Failure((("x-other", "1"), ("grpc-status-details-bin", status.SerializeToString())), **more)
 
 
 def info(**metadata: str) -> ErrorInfo:
     return ErrorInfo(domain="linkage.alipayhk", reason="WALLET_REJECTED", metadata=metadata)
 
 
-def test_everything_that_is_told_is_read() -> None:
+def test_all_details_of_a_status_are_read() -> None:
     wait = RetryInfo()
     wait.retry_delay.FromMilliseconds(1500)
     bad = BadRequest()
@@ -85,14 +85,14 @@ def test_everything_that_is_told_is_read() -> None:
     ],
     ids=["bare", "none", "garbage", "empty", "no text", "no details", "no info", "foreign"],
 )
-def test_a_status_that_the_gateway_did_not_make_is_unknown(failure: Failure) -> None:
+def test_a_status_without_our_details_is_unknown(failure: Failure) -> None:
     error = LinkageError.of(failure)
     assert (error.outcome, error.reason) == (Outcome.UNKNOWN, "")
     assert error.retry == Retry.SAME_REQUEST_ID
-    assert "The gateway did not say" in advice(error)
+    assert "The gateway did not report an outcome" in hints(error)
 
 
-def test_of_two_that_contradict_each_other_neither_is_believed() -> None:
+def test_two_error_infos_are_both_ignored() -> None:
     rejected = info(outcome="rejected", retry="never")
     error = LinkageError.of(carrying(rejected, info(outcome="not_sent", retry="new_request_id")))
     assert (error.outcome, error.reason, error.retry) == ("unknown", "", "same_request_id")
@@ -100,38 +100,38 @@ def test_of_two_that_contradict_each_other_neither_is_believed() -> None:
     assert LinkageError.of(carrying(foreign, rejected)).outcome == "rejected"
 
 
-def test_details_that_cannot_be_read_are_none() -> None:
+def test_details_that_cannot_be_parsed_are_ignored() -> None:
     status = Status()
     status.details.add(type_url="type.googleapis.com/google.rpc.ErrorInfo", value=b"\xff")
     failure = Failure((("grpc-status-details-bin", status.SerializeToString()),))
     assert LinkageError.of(failure).outcome == "unknown"
 
 
-def test_words_of_a_newer_gateway_are_the_careful_ones() -> None:
+def test_unknown_values_of_a_newer_gateway_become_unknown_and_operator() -> None:
     error = LinkageError.of(carrying(info(outcome="half_sent", retry="tomorrow")))
     assert (error.outcome, error.retry) == (Outcome.UNKNOWN, Retry.OPERATOR)
     error = LinkageError.of(carrying(info()))
     assert (error.outcome, error.retry) == (Outcome.UNKNOWN, Retry.OPERATOR)
 
 
-@pytest.mark.parametrize("anew", [copy.copy, lambda error: pickle.loads(pickle.dumps(error))])
-def test_it_comes_back_from_another_process_as_it_was(anew: Callable[[LinkageError], LinkageError]) -> None:
+@pytest.mark.parametrize("copied", [copy.copy, lambda error: pickle.loads(pickle.dumps(error))])
+def test_copy_and_pickle_keep_all_attributes(copied: Callable[[LinkageError], LinkageError]) -> None:
     details = info(outcome="rejected", retry="never", attempts="2"), RequestInfo(request_id="loyalty-1")
     error = LinkageError.of(carrying(*details))
-    again = anew(error)
+    again = copied(error)
     assert str(again) == str(error)
     assert vars(again) == vars(error)
 
 
 @given(st.binary(max_size=200))
-def test_no_bytes_break_it(data: bytes) -> None:
+def test_arbitrary_bytes_give_an_outcome(data: bytes) -> None:
     assert LinkageError.of(Failure((("grpc-status-details-bin", data),))).outcome in set(Outcome)
 
 
 @pytest.mark.parametrize("outcome", Outcome)
 @pytest.mark.parametrize("retry", Retry)
-def test_every_pair_has_its_advice(outcome: Outcome, retry: Retry) -> None:
+def test_every_outcome_and_retry_has_a_hint(outcome: Outcome, retry: Retry) -> None:
     error = LinkageError(StatusCode.INTERNAL, "", outcome=outcome, retry=retry, reason="X", retry_after_s=2)
-    said = advice(error)
-    assert said.endswith(", in 2 s.") is (retry is Retry.SAME_REQUEST_ID)
-    assert "did not say" not in said
+    text = hints(error)
+    assert text.endswith(", in 2 s.") is (retry is Retry.SAME_REQUEST_ID)
+    assert "did not report" not in text

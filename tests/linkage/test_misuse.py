@@ -1,4 +1,4 @@
-"""A client in the wrong hands says so at once, and sends nothing."""
+"""Wrong use of a client raises an error immediately, and sends nothing."""
 
 from __future__ import annotations
 
@@ -39,27 +39,27 @@ MISUSES: Final[dict[str, tuple[str, Any, dict[str, Any], type[Exception]]]] = {
 
 
 @pytest.mark.parametrize("name", MISUSES)
-async def test_asyncio(name: str) -> None:
-    method, request, how, error = MISUSES[name]
+async def test_wrong_arguments_with_asyncio(name: str) -> None:
+    method, request, options, error = MISUSES[name]
     async with LinkageClient(NOWHERE) as client:
         with pytest.raises(error):
-            await getattr(client, method)(request, **how)
+            await getattr(client, method)(request, **options)
 
 
 @pytest.mark.parametrize("name", MISUSES)
-def test_blocking(name: str) -> None:
-    method, request, how, error = MISUSES[name]
+def test_wrong_arguments_with_threads(name: str) -> None:
+    method, request, options, error = MISUSES[name]
     with BlockingLinkageClient(NOWHERE) as client, pytest.raises(error):
-        getattr(client, method)(request, **how)
+        getattr(client, method)(request, **options)
 
 
-def test_a_client_made_before_asyncio_runs_is_refused() -> None:
+def test_an_asyncio_client_needs_a_running_event_loop() -> None:
     with pytest.raises(RuntimeError, match="no running event loop"):
         LinkageClient(NOWHERE)
 
 
 @pytest.mark.parametrize("method", ["sync_linkage", "bind_account"])
-async def test_a_closed_client_is_refused(method: str) -> None:
+async def test_calls_of_a_closed_client_raise_runtime_error(method: str) -> None:
     request = SYNC if method == "sync_linkage" else BIND
     client, blocking = LinkageClient(NOWHERE), BlockingLinkageClient(NOWHERE)
     await client.close()
@@ -72,12 +72,12 @@ async def test_a_closed_client_is_refused(method: str) -> None:
 
 @pytest.fixture
 def silent() -> Iterator[str]:
-    """Return where connections are taken and nothing is ever said."""
+    """Return the address of a server that accepts connections and never responds."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield f"127.0.0.1:{server.getsockname()[1]}"
 
 
-async def test_closing_tells_each_call_of_asyncio(silent: str) -> None:
+async def test_closing_an_asyncio_client_ends_its_calls_as_unknown(silent: str) -> None:
     client = LinkageClient(silent)
     calling = asyncio.create_task(client.sync_linkage(SYNC))
     await asyncio.sleep(0.1)
@@ -88,7 +88,7 @@ async def test_closing_tells_each_call_of_asyncio(silent: str) -> None:
     await client.close()
 
 
-async def test_cancelling_is_left_to_asyncio(silent: str) -> None:
+async def test_cancelling_a_task_raises_cancelled_error(silent: str) -> None:
     async with LinkageClient(silent) as client:
         calling = asyncio.create_task(client.sync_linkage(SYNC))
         await asyncio.sleep(0.1)
@@ -100,7 +100,7 @@ async def test_cancelling_is_left_to_asyncio(silent: str) -> None:
                 await client.bind_account(BIND)
 
 
-def test_closing_tells_each_call_of_a_thread(silent: str) -> None:
+def test_closing_a_blocking_client_ends_its_calls_as_unknown(silent: str) -> None:
     client = BlockingLinkageClient(silent)
     threading.Timer(0.1, client.close).start()
     with pytest.raises(LinkageError) as raised:

@@ -1,4 +1,4 @@
-"""Every scenario, by the asyncio client and by the blocking one."""
+"""Every scenario, with the asyncio client and with the blocking client."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from tests.linkage.where import Where
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario["name"])
-async def test_asyncio(scenario: dict[str, Any], where: Where) -> None:
+async def test_scenarios_with_asyncio(scenario: dict[str, Any], where: Where) -> None:
     async with LinkageClient(where.target, tls=where.tls) as client:
 
         async def call(request: Any, timeout_s: float) -> Any:
             method = client.sync_linkage if isinstance(request, SyncLinkageRequest) else client.bind_account
             return await method(request, timeout_s=timeout_s)
 
-        await play(scenario, anew(where, "async"), call)
+        await play(scenario, with_own_ids(where, "async"), call)
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario["name"])
-async def test_blocking(scenario: dict[str, Any], where: Where) -> None:
+async def test_scenarios_with_threads(scenario: dict[str, Any], where: Where) -> None:
     with BlockingLinkageClient(where.target, tls=where.tls) as client:
 
         async def call(request: Any, timeout_s: float) -> Any:
             method = client.sync_linkage if isinstance(request, SyncLinkageRequest) else client.bind_account
             return await asyncio.to_thread(method, request, timeout_s=timeout_s)
 
-        await play(scenario, anew(where, "blocking"), call)
+        await play(scenario, with_own_ids(where, "blocking"), call)
 
 
-def anew(where: Where, face: str) -> Where:
-    """Give each face request ids of its own."""
+def with_own_ids(where: Where, client: str) -> Where:
+    """Return `where` with a separate prefix of request ids for each client."""
     return dataclasses.replace(
-        where, environment={**where.environment, "LINKAGE_RUN": f"{where.run}-{face}"}
+        where, environment={**where.environment, "LINKAGE_RUN": f"{where.run}-{client}"}
     )

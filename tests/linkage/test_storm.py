@@ -1,4 +1,4 @@
-"""Eight workers who call while a harness kills the gateway, and write down what they were told."""
+"""Eight workers make calls while a harness kills the gateway, and write the results to a file."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from tests.linkage.where import Where
 WORKERS: Final = 8
 DEADLINE_S: Final = 3.0
 PAUSE_S: Final = 0.05
-"""After a call that nobody was there to take."""
+"""The pause after a call that failed with UNAVAILABLE."""
 USERS: Final = ("", "+DELAY_20", "+DELAY_300", "+USER_NOT_EXIST")
 
 pytestmark = pytest.mark.callers
 
 
 def request_number(number: int, run: str) -> Any:
-    """Return a request that no other call makes."""
+    """Return the request with this number. No other call sends it."""
     name = f"{run}-storm-{number}"
     user_id = "2160000000000001" + USERS[number // 2 % len(USERS)]
     if number % 2:
@@ -52,34 +52,34 @@ def request_number(number: int, run: str) -> Any:
 
 
 async def call(client: LinkageClient, request: Any) -> dict[str, str]:
-    """Call once, and say what was told."""
-    syncs = isinstance(request, SyncLinkageRequest)
-    reported = {"method": "SyncLinkage" if syncs else "BindAccount", "request_id": request.request_id}
+    """Make one call; return its result."""
+    is_sync = isinstance(request, SyncLinkageRequest)
+    result = {"method": "SyncLinkage" if is_sync else "BindAccount", "request_id": request.request_id}
     try:
-        await (client.sync_linkage(request) if syncs else client.bind_account(request))
+        await (client.sync_linkage(request) if is_sync else client.bind_account(request))
     except LinkageError as error:
-        return reported | {"code": error.code.name, "reason": error.reason, "outcome": error.outcome}
-    return reported | {"code": "OK", "reason": "", "outcome": "OK"}
+        return result | {"code": error.code.name, "reason": error.reason, "outcome": error.outcome}
+    return result | {"code": "OK", "reason": "", "outcome": "OK"}
 
 
 async def storm(where: Where, give_up: float) -> list[dict[str, str]]:
-    """Call until the time is up; return what was told."""
-    numbers, reported = itertools.count(), []
+    """Make calls until the monotonic clock reaches `give_up`; return their results."""
+    numbers, results = itertools.count(), []
     options = (("grpc.max_reconnect_backoff_ms", 200),)
     async with LinkageClient(where.target, tls=where.tls, timeout_s=DEADLINE_S, options=options) as client:
 
         async def work() -> None:
             while time.monotonic() < give_up:
-                reported.append(await call(client, request_number(next(numbers), where.run)))
-                if reported[-1]["code"] == "UNAVAILABLE":
+                results.append(await call(client, request_number(next(numbers), where.run)))
+                if results[-1]["code"] == "UNAVAILABLE":
                     await asyncio.sleep(PAUSE_S)
 
         await asyncio.gather(*(work() for _ in range(WORKERS)))
-    return reported
+    return results
 
 
 def test_storm(where: Where) -> None:
-    reported = asyncio.run(storm(where, time.monotonic() + float(os.environ["LINKAGE_STORM_S"])))
-    lines = "".join(json.dumps(one) + "\n" for one in reported)
-    Path(os.environ["LINKAGE_TOLD"]).write_text(lines, "utf-8")
-    assert "OK" in {one["outcome"] for one in reported}
+    results = asyncio.run(storm(where, time.monotonic() + float(os.environ["LINKAGE_STORM_S"])))
+    lines = "".join(json.dumps(result) + "\n" for result in results)
+    Path(os.environ["LINKAGE_RESULTS"]).write_text(lines, "utf-8")
+    assert "OK" in {result["outcome"] for result in results}

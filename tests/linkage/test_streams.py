@@ -1,4 +1,4 @@
-"""The exit status says what happened to a call, whatever becomes of the standard streams."""
+"""The exit status gives the outcome of a call even if a standard stream is closed or cannot be written."""
 
 from __future__ import annotations
 
@@ -19,47 +19,47 @@ NOWHERE: Final = ("bind-account", "--type", "x", "--no-retry", "--target", "127.
 
 
 @pytest.mark.parametrize(
-    ("end", "said"),
+    ("redirection", "message"),
     [(">/dev/full", "No space left on device"), ("| true", "Broken pipe"), (">&-", "")],
 )
-def test_nobody_takes_what_is_said(end: str, said: str) -> None:
-    # The shell says the client's own status, and not that of what stands behind the pipe.
-    script = f'({CLIENT} "$@"; echo "status $?" >&2) {end}'
-    ended = subprocess.run(
+def test_standard_output_cannot_be_written(redirection: str, message: str) -> None:
+    # The shell prints the status of the client, not that of the last program in the pipe.
+    script = f'({CLIENT} "$@"; echo "status $?" >&2) {redirection}'
+    result = subprocess.run(
         ("bash", "-c", script, "-", *NOWHERE), capture_output=True, text=True, check=False, timeout=60
     )
-    assert "status 12" in ended.stderr
-    assert said in ended.stderr
-    assert "Traceback" not in ended.stderr
+    assert "status 12" in result.stderr
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
 
 
-def test_names_are_written_where_the_locale_has_none_of_their_letters(where: Where) -> None:
-    reported = client(*binding(where, "ascii"), PYTHONIOENCODING="ascii")
-    assert (reported.returncode, reported.stderr) == (0, "")
-    assert "merchant_name: \\u" in reported.stdout
-    reported = client(*binding(where, "ascii"), "--json", PYTHONIOENCODING="ascii")
-    assert json.loads(reported.stdout)["response"]["account"]["name"].startswith("示")
+def test_names_are_escaped_in_a_locale_without_their_characters(where: Where) -> None:
+    result = client(*binding(where, "ascii"), PYTHONIOENCODING="ascii")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "merchant_name: \\u" in result.stdout
+    result = client(*binding(where, "ascii"), "--json", PYTHONIOENCODING="ascii")
+    assert json.loads(result.stdout)["response"]["account"]["name"].startswith("示")
 
 
-def test_what_is_for_standard_error_is_not_said_elsewhere() -> None:
-    words = ("bash", "-c", f"{CLIENT} bind-account --target nowhere 2>&-")
-    ended = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
-    assert (ended.returncode, ended.stdout) == (64, "")
+def test_errors_are_not_printed_on_standard_output_if_standard_error_is_closed() -> None:
+    command = ("bash", "-c", f"{CLIENT} bind-account --target nowhere 2>&-")
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (result.returncode, result.stdout) == (64, "")
 
 
 def test_standard_input_is_closed() -> None:
-    words = ("bash", "-c", f"{CLIENT} bind-account <&-")
-    ended = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
-    assert ended.returncode == 64
-    assert "as JSON on standard input" in ended.stderr
+    command = ("bash", "-c", f"{CLIENT} bind-account <&-")
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert result.returncode == 64
+    assert "as JSON on standard input" in result.stderr
 
 
 @pytest.mark.parametrize(
-    ("encoding", "data", "reported"),
+    ("encoding", "data", "message"),
     [("ascii", "會".encode(), 'no field named "\\u6703"'), ("utf-8", b"\xff", "can't decode byte 0xff")],
 )
-def test_standard_input_is_utf_8_whatever_the_locale(encoding: str, data: bytes, reported: str) -> None:
-    ended = subprocess.run(
+def test_standard_input_is_utf_8_in_any_locale(encoding: str, data: bytes, message: str) -> None:
+    result = subprocess.run(
         (CLIENT, "bind-account"),
         input=b'{"' + data + b'": 1}',
         env={**os.environ, "PYTHONIOENCODING": encoding},
@@ -67,20 +67,20 @@ def test_standard_input_is_utf_8_whatever_the_locale(encoding: str, data: bytes,
         check=False,
         timeout=60,
     )
-    assert ended.returncode == 64
-    assert reported in ended.stderr.decode()
+    assert result.returncode == 64
+    assert message in result.stderr.decode()
 
 
-def test_ctrl_c_leaves_a_doubt_and_says_so() -> None:
+def test_ctrl_c_reports_an_unknown_outcome() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        words = (CLIENT, *NOWHERE, "--target", f"127.0.0.1:{silent.getsockname()[1]}")
-        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        command = (CLIENT, *NOWHERE, "--target", f"127.0.0.1:{silent.getsockname()[1]}")
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         with silent.accept()[0]:
             time.sleep(0.2)
             process.send_signal(signal.SIGINT)
             out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
     assert err == (
-        "Interrupted. It may or may not have taken effect. "
-        "Send the very same request again, with the same id.\n"
+        "Interrupted. The request may or may not have taken effect. "
+        "Send exactly the same request again, with the same id.\n"
     )

@@ -1,4 +1,4 @@
-"""Where the gateway and the sandbox are that a caller's tests need: of a harness, or of their own."""
+"""The addresses of the gateway and the sandbox for a caller's tests, from a harness or started here."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ PREFIX: Final = "LINKAGE_"
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """What a caller must be told, in the words of the environment that every language's tests read."""
+    """The addresses and certificates, as environment variables that the tests of all languages read."""
 
     environment: dict[str, str]
 
     @property
     def target(self) -> str:
-        """host:port of the gateway."""
+        """The host:port of the gateway."""
         return self.environment["LINKAGE_TARGET"]
 
     @property
@@ -36,12 +36,12 @@ class Where:
 
     @property
     def run(self) -> str:
-        """What makes this run's request ids its own."""
+        """A prefix that makes the request ids of this run unique."""
         return self.environment["LINKAGE_RUN"]
 
     @property
     def tls(self) -> Tls | None:
-        """How the gateway is to be spoken to."""
+        """The TLS settings for the gateway; None for plaintext."""
         names = ("LINKAGE_CA_FILE", "LINKAGE_CERT_FILE", "LINKAGE_KEY_FILE")
         if names[0] not in self.environment:
             return None
@@ -49,7 +49,7 @@ class Where:
 
     @property
     def flags(self) -> list[str]:
-        """The same for a command line."""
+        """The connection flags of `alipayhk-client`."""
         flags = ["--target", self.target]
         for flag, name in (("--ca-file", "CA"), ("--cert-file", "CERT"), ("--key-file", "KEY")):
             if file := self.environment.get(f"LINKAGE_{name}_FILE"):
@@ -58,14 +58,14 @@ class Where:
 
 
 def given() -> Where | None:
-    """Read the environment; None where no harness has set it."""
+    """Read the environment; return None if no harness has set it."""
     names = {name: value for name, value in os.environ.items() if name.startswith(PREFIX)}
     return Where(names) if "LINKAGE_TARGET" in names else None
 
 
 @contextmanager
 def serving(kind: str, material: Material, console: str, **more: str) -> Iterator[tuple[Where, Gateway]]:
-    """Run a gateway of a kind, with a ledger in a file, in front of a sandbox."""
+    """Run a gateway with plaintext or mTLS and a ledger in a file, connected to a sandbox."""
     who = identities(material)
     settings = {
         "LEDGER_URL": f"sqlite:///{material.directory}/{kind}.db",

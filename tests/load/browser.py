@@ -1,4 +1,4 @@
-"""A real Chromium without a window, and the picture that it took."""
+"""Open a page in headless Chromium, and take a screenshot."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Final
 
 import pytest
 
-from tests.peers.processes import PATIENCE_S
+from tests.peers.processes import WAIT_MAX_S
 
 WINDOW: Final = (1100, 2400)
 QUIET: Final = (
@@ -23,12 +23,12 @@ QUIET: Final = (
     *("--disable-default-apps", "--disable-extensions", "--enable-logging=stderr"),
 )
 SCHEMES: Final = {"dark": "0", "light": "1"}
-"""Blink's own numbers for prefers-color-scheme."""
+"""Blink's numbers for prefers-color-scheme."""
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """Pixels of a PNG of 8 bits a channel, as Chromium writes them."""
+    """The pixels of a PNG with 8 bits per channel, the format that Chromium writes."""
 
     width: int
     height: int
@@ -42,22 +42,22 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What the browser showed, and what it wrote to its console."""
+    """The screenshot, and the messages on the browser's console."""
 
     picture: Picture
     console: list[str]
 
 
 def chromium() -> str:
-    """Return the browser; the gate installs it."""
+    """Return the path of Chromium. .ci/run installs it."""
     found = shutil.which("chromium") or shutil.which("chromium-browser")
     if found is None:
-        pytest.fail("there is no chromium: apt-get install --no-install-recommends chromium")
+        pytest.fail("chromium is not installed: apt-get install --no-install-recommends chromium")
     return found
 
 
 def look(page: Path, *, scheme: str, size: tuple[int, int] = WINDOW, keep: Path | None = None) -> Seen:
-    """Open a page and take a picture of it; `keep` is where that stays."""
+    """Open a page and take a screenshot. With `keep`, store it at that path."""
     with tempfile.TemporaryDirectory() as profile:
         picture = keep or Path(profile) / "picture.png"
         done = subprocess.run(
@@ -71,14 +71,14 @@ def look(page: Path, *, scheme: str, size: tuple[int, int] = WINDOW, keep: Path 
             ),
             capture_output=True,
             check=True,
-            timeout=PATIENCE_S,
+            timeout=WAIT_MAX_S,
         )
         console = re.findall(r"CONSOLE.*", done.stderr.decode(errors="replace"))
         return Seen(read_png(picture.read_bytes()), console)
 
 
 def read_png(data: bytes) -> Picture:
-    """Read a PNG: https://www.w3.org/TR/png-3/."""
+    """Decode a PNG: https://www.w3.org/TR/png-3/."""
     chunks, at = b"", 8
     while at < len(data):
         length, kind = struct.unpack(">I4s", data[at : at + 8])
@@ -100,7 +100,7 @@ def read_png(data: bytes) -> Picture:
 
 
 def unfiltered(kind: int, line: bytes, above: bytes, channels: int) -> bytes:
-    """Undo a row's filter."""
+    """Undo the filter of a row: https://www.w3.org/TR/png-3/#9Filters."""
     if kind == 0:
         return line
     if kind == 2:

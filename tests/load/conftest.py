@@ -1,4 +1,4 @@
-"""One server of each behaviour for all tests here, and a sandbox with gateways before it."""
+"""Servers with known behaviour, and a sandbox with gateways, shared by all tests of the load tester."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def stalling() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def slow() -> Iterator[str]:
-    """A server so slow that no busy machine makes another one look as slow."""
+    """A server slower than any other server on a busy machine."""
     with server("slow", "1500") as address:
         yield address
 
@@ -71,7 +71,7 @@ def encrypting(material: Material, alipayhk: str) -> Iterator[str]:
 def mixed(
     plain: str, encrypting: str, alipayhk: str, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Any, str]:
-    """Return a run of everything at once against real gateways, and its page."""
+    """Return a run with the whole mix against real gateways, and its HTML report."""
     directory = tmp_path_factory.mktemp("mixed")
     page: Path = directory / "report.html"
     flags = (

@@ -1,4 +1,4 @@
-"""The load tester as people run it, and servers for it."""
+"""Run the load tester from its command line, and servers for it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from tests.peers.processes import environment, run, running
 
 CLIENT: Final = (sys.executable, "-P", "-m", "alipayhk_linkage", "load")
 NOISE: Final = ("--late-after", "1s")
-"""So that a busy machine is no finding of a test about something else."""
+"""A busy machine must not fail tests of other features."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """A run that is over."""
+    """The result of a run."""
 
     status: int
     out: str
@@ -32,19 +32,19 @@ class Ran:
 
 
 @contextmanager
-def server(*words: str) -> Iterator[str]:
-    """Run a server of known behaviour; return its address."""
-    with running(sys.executable, "-m", "tests.load.server", *words) as process:
-        found = re.search(r"serving on (\S+)", process.wait_until_says("serving on "))
+def server(*arguments: str) -> Iterator[str]:
+    """Run a server with known behaviour; return its address."""
+    with running(sys.executable, "-m", "tests.load.server", *arguments) as process:
+        found = re.search(r"serving on (\S+)", process.wait_for_output("serving on "))
         assert found is not None
         yield found[1]
 
 
 def load(directory: Path, target: str, *flags: str, patient: bool = True) -> Ran:
-    """Run it to its end, and read its JSON."""
+    """Run the load tester, and read its JSON report."""
     written = directory / "report.json"
     written.unlink(missing_ok=True)
-    words = (*CLIENT, "--target", target, "--json", str(written), *(NOISE if patient else ()), *flags)
-    ended = run(*words, env=environment())
+    command = (*CLIENT, "--target", target, "--json", str(written), *(NOISE if patient else ()), *flags)
+    result = run(*command, env=environment())
     report = json.loads(written.read_text("utf-8")) if written.is_file() else {}
-    return Ran(ended.status, ended.out, ended.err, report)
+    return Ran(result.status, result.out, result.err, report)

@@ -1,11 +1,11 @@
-"""A gRPC server of known behaviour: `python -m tests.load.server KIND [NUMBER]`; prints its address.
+"""A gRPC server with known behaviour: `python -m tests.load.server KIND [NUMBER]`. It prints its address.
 
-answers        answers at once
-stalls         answers at once, but holds everything for the first 100 ms of every second
-capped RATE    answers one call after the other, so many a second
-slow MS        answers each call after so long
-refuses        answers every call with OVERLOADED, as the gateway would
-rude           answers every call with a reason that would clear the caller's screen
+answers        responds immediately
+stalls         responds immediately, except in the first 100 ms of every second
+capped RATE    processes one call after the other, RATE per second
+slow MS        responds to each call after MS milliseconds
+refuses        fails every call with OVERLOADED, like the gateway
+rude           fails every call with a reason that contains terminal control characters
 """
 
 from __future__ import annotations

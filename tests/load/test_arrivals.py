@@ -1,4 +1,4 @@
-"""When calls are meant to start."""
+"""Tests of the intended starts of calls, and of rate profiles."""
 
 from __future__ import annotations
 
@@ -27,62 +27,62 @@ def test_constant_arrivals_are_evenly_spaced() -> None:
 
 
 @given(profiles)
-def test_times_ascend_within_the_profile(shape: Profile) -> None:
+def test_intended_times_ascend_within_the_profile(shape: Profile) -> None:
     found = times(shape)
     assert found == sorted(found)
-    assert all(-1e-9 <= at <= shape.lasts + 1e-6 for at in found)
+    assert all(-1e-9 <= at <= shape.duration + 1e-6 for at in found)
     assert abs(len(found) - shape.calls) <= 1 + 1e-6
 
 
 @given(profiles, st.integers(min_value=2, max_value=5))
-def test_processes_share_constant_arrivals_without_moving_any(shape: Profile, of: int) -> None:
+def test_processes_together_have_the_same_constant_arrivals_as_one(shape: Profile, of: int) -> None:
     assert times(shape, of=of) == pytest.approx(times(shape))
 
 
 @given(pieces, st.floats(min_value=0, max_value=1))
-def test_a_piece_has_had_as_many_calls_as_it_says(piece: Piece, share: float) -> None:
+def test_calls_of_a_piece_are_the_integral_of_its_rate(piece: Piece, share: float) -> None:
     into = piece.when(piece.calls * share) if piece.calls > 1e-6 else 0.0
-    slope = (piece.ends - piece.begins) / piece.lasts
-    had = piece.begins * into + slope * into * into / 2
+    slope = (piece.end_rate - piece.start_rate) / piece.duration
+    had = piece.start_rate * into + slope * into * into / 2
     assert had == pytest.approx(piece.calls * share if piece.calls > 1e-6 else 0.0, rel=1e-6, abs=1e-6)
 
 
 @pytest.mark.parametrize("of", [1, 3])
-def test_poisson_arrivals_have_the_rate_and_the_spread_of_poisson(of: int) -> None:
+def test_poisson_arrivals_have_the_mean_and_deviation_of_poisson(of: int) -> None:
     found = times(constant(200, 50), poisson=True, of=of)
     gaps = [later - earlier for earlier, later in itertools.pairwise(found)]
     assert statistics.fmean(gaps) == pytest.approx(1 / 200, rel=0.05)
     assert statistics.stdev(gaps) == pytest.approx(1 / 200, rel=0.07)
 
 
-def test_a_seed_gives_the_same_arrivals_and_another_one_others() -> None:
+def test_arrivals_depend_only_on_the_seed() -> None:
     shape = profile("ramp:10..100/3s")
     assert times(shape, poisson=True) == times(shape, poisson=True)
     assert times(shape, poisson=True) != times(shape, poisson=True, seed="2")
 
 
-def test_a_ramp_is_ever_denser() -> None:
+def test_a_ramp_increases_the_rate_linearly() -> None:
     found = times(profile("ramp:10..200/10s"))
     assert len(found) == 1050
     halves = sum(at < 5 for at in found), sum(at >= 5 for at in found)
     assert halves == pytest.approx((287.5, 762.5), abs=1.5)
 
 
-def test_steps_and_spikes_are_what_they_say() -> None:
+def test_steps_and_spikes_have_the_given_rates_and_durations() -> None:
     steps = profile("steps:10..30/3x2s")
-    assert [(piece.begins, piece.lasts) for piece in steps.pieces] == [(10, 2), (20, 2), (30, 2)]
+    assert [(piece.start_rate, piece.duration) for piece in steps.pieces] == [(10, 2), (20, 2), (30, 2)]
     spike = profile("spike:5..50/3s")
-    assert [(piece.begins, piece.ends, piece.lasts) for piece in spike.pieces] == [
+    assert [(piece.start_rate, piece.end_rate, piece.duration) for piece in spike.pieces] == [
         (5, 5, 1),
         (50, 50, 1),
         (5, 5, 1),
     ]
 
 
-def test_every_fault_of_a_profile_is_named_at_once() -> None:
+def test_one_error_names_every_fault_of_a_profile() -> None:
     with pytest.raises(ValueError, match="ramp:5/3s") as caught:
         profile("ramp:5/3s,hold:x/2s,what,steps:1..2/1x1s,hold:5/0s,spike:1..2/3y")
-    said = str(caught.value)
+    text = str(caught.value)
     for part in (
         "'ramp:5/3s'",
         "'hold:x/2s'",
@@ -91,6 +91,6 @@ def test_every_fault_of_a_profile_is_named_at_once() -> None:
         "'hold:5/0s'",
         "'spike:1..2/3y'",
     ):
-        assert part in said
-    with pytest.raises(ValueError, match="no call is ever due"):
+        assert part in text
+    with pytest.raises(ValueError, match="the profile has no call"):
         profile("hold:0/3s")

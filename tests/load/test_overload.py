@@ -1,6 +1,6 @@
-"""The gateway beyond its capacity, in an open loop: which kinds of answers there are, and how late.
+"""The gateway under more load than its capacity, in an open loop: the statuses of calls, and their latency.
 
-Speed is measured by `make bench`; the bounds here hold on a machine that is busy with other work too.
+`make bench` measures the speed. The bounds here are so wide that a busy machine does not exceed them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from bench.overload import offered, serving
 
 OURS = {"OK", "OVERLOADED"}
 DEADLINE_S = 30.0
-"""Far beyond what a busy machine takes: no call ends by its own deadline."""
+"""Much longer than any call takes on a busy machine, so that no call reaches its deadline."""
 
 
 @pytest.mark.full

@@ -1,4 +1,4 @@
-"""Over mutual TLS, from several processes; the report names no file and holds no key."""
+"""The load tester with mutual TLS and several processes. The report contains no file name and no key."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from tests.load.runs import load
 from tests.peers.gateways import gateway, identities, tls
 
 
-def test_a_caller_with_a_certificate_puts_load_on(
-    tmp_path: Path, material: Material, alipayhk: str
-) -> None:
+def test_load_over_mutual_tls(tmp_path: Path, material: Material, alipayhk: str) -> None:
     who = identities(material)
     callers = tmp_path / "callers.toml"
     callers.write_text('[callers.loyalty]\nsan = ["spiffe://corp/loyalty"]\nmethods = ["SyncLinkage"]\n')
@@ -22,8 +20,8 @@ def test_a_caller_with_a_certificate_puts_load_on(
         flags = ("--ca-file", who.ca, *mine, "--processes", "2", "--mix", "sync=50,bind=50")
         ran = load(tmp_path, serving.address, *flags, "--rate", "40", "--duration", "1s", "--warm-up", "0s")
     assert ran.status == 0, ran.out
-    ended = {(end["rpc"], end["code"], end["reason"]) for end in ran.report["outcomes"]}
-    assert ended == {
+    outcomes = {(row["rpc"], row["code"], row["reason"]) for row in ran.report["outcomes"]}
+    assert outcomes == {
         ("SyncLinkage", "OK", ""),
         ("BindAccount", "PERMISSION_DENIED", "CALLER_NOT_ALLOWED"),
     }

@@ -1,4 +1,4 @@
-"""What callers were told beside what the sandbox remembers."""
+"""Tests of --verify, which compares the reported outcomes with the sandbox's wallet."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from alipayhk_linkage.load.recording import Asked, Told
+from alipayhk_linkage.load.recording import ReportedOutcome, Variant
 from alipayhk_linkage.load.verification import Verification, verify
 
 RUN = "r"
@@ -20,7 +20,7 @@ RUN = "r"
 
 @contextmanager
 def wallet(requests: Any) -> Iterator[str]:
-    """Serve a wallet."""
+    """Serve a wallet over HTTP."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -43,14 +43,16 @@ def wallet(requests: Any) -> Iterator[str]:
             thread.join()
 
 
-def reported(rpc: str, number: int, outcome: str, asked: Asked = Asked.PLAIN) -> Told:
-    return Told(rpc, f"load-{RUN}-0-{number}", asked, "OK" if outcome == "applied" else "?", outcome)
+def reported(rpc: str, number: int, outcome: str, variant: Variant = Variant.PLAIN) -> ReportedOutcome:
+    return ReportedOutcome(
+        rpc, f"load-{RUN}-0-{number}", variant, "OK" if outcome == "applied" else "?", outcome
+    )
 
 
-def verified(rpc: str, tellings: list[Told], effects: int | None, repeats: int = 0) -> Verification:
+def verified(rpc: str, calls: list[ReportedOutcome], effects: int | None, repeats: int = 0) -> Verification:
     received = {} if effects is None else {f"load-{RUN}-0-1": {"effects": effects, "repeats": repeats}}
     with wallet({rpc: received}) as url:
-        return verify(url, RUN, tellings)
+        return verify(url, RUN, calls)
 
 
 SYNC, BIND = "SyncLinkage", "BindAccount"
@@ -79,56 +81,56 @@ SYNC, BIND = "SyncLinkage", "BindAccount"
         (BIND, ["unknown"], 1, 1, False),
     ],
 )
-def test_tellings_and_effects(
+def test_outcomes_and_effects(
     rpc: str, outcomes: list[str], effects: int | None, repeats: int, well: bool
 ) -> None:
     found = verified(rpc, [reported(rpc, 1, outcome) for outcome in outcomes], effects, repeats)
-    assert found.well is well, found
+    assert found.passed is well, found
     assert bool(found.shown) is not well
 
 
-def test_an_older_update_may_have_overwritten_nothing() -> None:
-    older = reported(SYNC, 1, "applied", Asked.OUT_OF_ORDER)
-    assert verified(SYNC, [older], 0).well
-    assert not verified(SYNC, [older], 2).well
+def test_an_out_of_order_request_may_have_no_effect() -> None:
+    older = reported(SYNC, 1, "applied", Variant.OUT_OF_ORDER)
+    assert verified(SYNC, [older], 0).passed
+    assert not verified(SYNC, [older], 2).passed
 
 
-def test_a_lost_answer_is_found() -> None:
+def test_a_request_without_a_reported_outcome_is_found() -> None:
     found = verified(SYNC, [], 1)
-    assert not found.well
-    assert "its caller never got an answer" in found.shown[0]
+    assert not found.passed
+    assert "no outcome was reported" in found.shown[0]
 
 
-def test_twenty_are_shown_and_all_counted() -> None:
+def test_twenty_discrepancies_are_shown_and_all_are_counted() -> None:
     with wallet({}) as url:
         found = verify(url, RUN, [reported(SYNC, number, "applied") for number in range(50)])
     assert (found.discrepancies, len(found.shown), found.requests) == (50, 20, 50)
 
 
-def test_a_sandbox_that_has_begun_to_forget_proves_nothing() -> None:
+def test_verification_is_incomplete_if_the_sandbox_forgets_requests() -> None:
     full = {f"other-{number}": {"effects": 1, "repeats": 0} for number in range(100_000)}
     with wallet({SYNC: full}) as url:
         found = verify(url, RUN, [reported(SYNC, 1, "applied")])
-    assert not found.well
+    assert not found.passed
     assert "forgets" in found.incomplete
 
 
-@pytest.mark.parametrize("answer", [[], {"SyncLinkage": 5}, {"SyncLinkage": {"load-r-0-1": {}}}])
-def test_what_is_no_wallet_is_said(answer: Any) -> None:
-    with wallet(answer) as url:
+@pytest.mark.parametrize("content", [[], {"SyncLinkage": 5}, {"SyncLinkage": {"load-r-0-1": {}}}])
+def test_verification_is_incomplete_if_the_wallet_is_malformed(content: Any) -> None:
+    with wallet(content) as url:
         found = verify(url, RUN, [reported(SYNC, 1, "applied")])
-    assert not found.well
+    assert not found.passed
     assert "cannot be read" in found.incomplete
 
 
-def test_a_sandbox_that_is_not_there_is_said() -> None:
+def test_verification_is_incomplete_if_the_sandbox_is_down() -> None:
     with wallet({}) as url:
         pass
     assert "cannot be read" in verify(url, RUN, []).incomplete
 
 
 @pytest.mark.parametrize("answer", [b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{", b"SSH-2.0-x\r\n"])
-def test_what_is_no_web_server_costs_no_report(answer: bytes) -> None:
+def test_verification_is_incomplete_if_the_server_does_not_speak_http(answer: bytes) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
         def serve() -> None:

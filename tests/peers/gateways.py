@@ -27,7 +27,7 @@ class Gateway:
 
     def records(self) -> list[dict[str, Any]]:
         """Return every line of its log, without the lines of gRPC's library about failed handshakes."""
-        lines = self.running.said().splitlines()
+        lines = self.running.output().splitlines()
         return [json.loads(line) for line in lines if line.startswith("{")]
 
     def methods_called(self) -> list[str]:
@@ -43,8 +43,8 @@ def sandbox(material: Material) -> Iterator[str]:
         *("--private-key-file", material.theirs.private_file),
         *("--merchant-public-key-files", f"1={material.ours.public_file}"),
     ) as process:
-        said = process.wait_until_says("listening on http://")
-        found = re.search(r"listening on (http://\S+)", said)
+        output = process.wait_for_output("listening on http://")
+        found = re.search(r"listening on (http://\S+)", output)
         assert found is not None
         yield found[1]
 
@@ -68,8 +68,8 @@ def gateway(material: Material, base_url: str, **settings: str) -> Iterator[Gate
         **settings,
     }
     with running(GATEWAY, "serve", env=environment(settings)) as process:
-        said = process.wait_until_says('"event": "gateway started"')
-        found = re.search(r'"listen": "([^"]+)"', said)
+        output = process.wait_for_output('"event": "gateway started"')
+        found = re.search(r'"listen": "([^"]+)"', output)
         assert found is not None
         yield Gateway(found[1], process, settings)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import grpc
 
-from tests.peers.processes import PATIENCE_S
+from tests.peers.processes import WAIT_MAX_S
 
 V1 = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 V1ALPHA = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
@@ -29,7 +29,7 @@ class _Forwarder(grpc.GenericRpcHandler):  # type: ignore[misc, unused-ignore]
 
         def forward(messages: Iterator[Any], context: Any) -> Iterator[bytes]:
             try:
-                yield from self._channel.stream_stream(path)(messages, timeout=PATIENCE_S)
+                yield from self._channel.stream_stream(path)(messages, timeout=WAIT_MAX_S)
             except grpc.RpcError as error:
                 context.set_trailing_metadata(error.trailing_metadata() or ())
                 context.set_code(error.code())

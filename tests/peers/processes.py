@@ -17,14 +17,14 @@ from typing import IO, Final
 ROOT: Final = Path(__file__).resolve().parents[2]
 GATEWAY: Final = Path(sys.executable).parent / "alipayhk-gateway"
 PREFIX: Final = "ALIPAYHK_"
-PATIENCE_S: Final = 60.0
+WAIT_MAX_S: Final = 60.0
 """Long enough for a busy machine, in seconds."""
 
 Words = Sequence[str | Path]
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class Completed:
     """A program that has exited."""
 
     status: int
@@ -32,7 +32,7 @@ class Ended:
     err: str
 
     @property
-    def said(self) -> str:
+    def output(self) -> str:
         """The whole output."""
         return self.out + self.err
 
@@ -44,18 +44,18 @@ class Running:
     process: subprocess.Popen[bytes]
     _log: IO[bytes]
 
-    def said(self) -> str:
+    def output(self) -> str:
         """Return the output so far."""
         return Path(self._log.name).read_text("utf-8")
 
-    def wait_until_says(self, words: str) -> str:
+    def wait_for_output(self, words: str) -> str:
         """Wait until the output contains these words; return the output so far."""
-        give_up = time.monotonic() + PATIENCE_S
-        while words not in (said := self.said()):
-            assert self.process.poll() is None, f"the program exited: {said}"
-            assert time.monotonic() < give_up, f"{words!r} is missing in the output: {said}"
+        give_up = time.monotonic() + WAIT_MAX_S
+        while words not in (output := self.output()):
+            assert self.process.poll() is None, f"the program exited: {output}"
+            assert time.monotonic() < give_up, f"{words!r} is missing in the output: {output}"
             time.sleep(0.02)
-        return said
+        return output
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal to it and to the processes that it started."""
@@ -64,7 +64,7 @@ class Running:
     def end(self) -> int:
         """Send SIGTERM; return its exit status."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(PATIENCE_S)
+        return self.process.wait(WAIT_MAX_S)
 
 
 def environment(settings: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -77,8 +77,8 @@ def run(
     *words: str | Path,
     env: Mapping[str, str] | None = None,
     cwd: Path = ROOT,
-    patience_s: float = PATIENCE_S,
-) -> Ended:
+    timeout_s: float = WAIT_MAX_S,
+) -> Completed:
     """Run a program until it exits."""
     done = subprocess.run(
         words,
@@ -87,9 +87,9 @@ def run(
         stdin=subprocess.DEVNULL,
         capture_output=True,
         check=False,
-        timeout=patience_s,
+        timeout=timeout_s,
     )
-    return Ended(done.returncode, done.stdout.decode(), done.stderr.decode())
+    return Completed(done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
 @contextmanager
@@ -113,7 +113,7 @@ def running(
             if process.poll() is None:
                 process.terminate()
                 try:
-                    process.wait(PATIENCE_S)
+                    process.wait(WAIT_MAX_S)
                 except subprocess.TimeoutExpired:
                     os.killpg(process.pid, signal.SIGKILL)
                     process.wait()

@@ -10,7 +10,7 @@ import google.rpc.error_details_pb2
 import pytest
 
 from tests.peers.gateways import SERVICE, Gateway, Identities
-from tests.peers.processes import ROOT, Ended, run
+from tests.peers.processes import ROOT, Completed, run
 from tests.peers.requests import (
     INVALID_ARGUMENT,
     NOT_FOUND,
@@ -35,13 +35,13 @@ def call(
     request: Mapping[str, str],
     *flags: str | Path,
     channel: Words = ("-plaintext",),
-) -> Ended:
+) -> Completed:
     data = ("-d", json.dumps(request))
     return run(grpcurl, *channel, *flags, *data, gateway.address, f"{SERVICE}/{method}")
 
 
-def answer(done: Ended) -> dict[str, object]:
-    assert done.status == 0, done.said
+def answer(done: Completed) -> dict[str, object]:
+    assert done.status == 0, done.output
     read: dict[str, object] = json.loads(done.out)
     return read
 

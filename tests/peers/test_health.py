@@ -36,7 +36,7 @@ class Question:
     address: str
     service: str = ""
     tls: tuple[tuple[str, str], ...] = ()
-    patience_s: int = 5
+    timeout_s: int = 5
 
 
 Ask = Callable[[Question], int]
@@ -52,7 +52,7 @@ def ask(request: pytest.FixtureRequest) -> Ask:
             *(
                 request.getfixturevalue("health_probe"),
                 "-connect-timeout",
-                f"{question.patience_s}s",
+                f"{question.timeout_s}s",
                 "-rpc-timeout",
                 "5s",
             ),
@@ -63,7 +63,7 @@ def ask(request: pytest.FixtureRequest) -> Ask:
     def by_us(question: Question) -> int:
         tls = (word for flag, file in question.tls for word in (OUR_FLAGS[flag], file))
         return run(
-            *(GATEWAY, "health", "--timeout", str(question.patience_s)),
+            *(GATEWAY, "health", "--timeout", str(question.timeout_s)),
             *("--addr", question.address, "--service", question.service, *tls),
         ).status
 
@@ -84,13 +84,13 @@ def test_unknown_service(ask: Ask, plain: Gateway) -> None:
 
 
 def test_no_connection(ask: Ask) -> None:
-    assert ask(Question(f"127.0.0.1:{free_port()}", patience_s=1)) == NO_CONNECTION
+    assert ask(Question(f"127.0.0.1:{free_port()}", timeout_s=1)) == NO_CONNECTION
 
 
 def test_a_draining_gateway_is_live_and_not_serving(ask: Ask, material: Material, alipayhk: str) -> None:
     with gateway(material, alipayhk, DRAIN_DELAY_S="60") as draining:
         draining.running.send(signal.SIGTERM)
-        draining.running.wait_until_says('"event": "shutdown started"')
+        draining.running.wait_for_output('"event": "shutdown started"')
         assert ask(Question(draining.address)) == NOT_SERVING
         assert ask(Question(draining.address, SERVICE)) == NOT_SERVING
         assert ask(Question(draining.address, "liveness")) == SERVING
@@ -119,7 +119,7 @@ def test_a_failed_handshake_is_no_connection(
         "no certificate": (("ca", who.ca),),
         "another name": (("ca", who.ca), ("name", "elsewhere.internal"), *certificate(who)),
     }[flaw]
-    assert ask(Question(over_mtls.address, tls=tls, patience_s=1)) == NO_CONNECTION
+    assert ask(Question(over_mtls.address, tls=tls, timeout_s=1)) == NO_CONNECTION
 
 
 def test_health_listen_needs_no_certificate_and_serves_health_only(

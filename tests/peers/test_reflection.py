@@ -48,7 +48,7 @@ def test_grpcurl_lists_and_describes(grpcurl: Path, reflected: tuple[str, str]) 
     assert methods.out.split() == [f"{SERVICE}.BindAccount", f"{SERVICE}.SyncLinkage"]
     for symbol in SYMBOLS:
         described = run(grpcurl, "-plaintext", address, "describe", symbol)
-        assert described.out.startswith(f"{symbol} is a "), described.said
+        assert described.out.startswith(f"{symbol} is a "), described.output
     message = run(grpcurl, "-plaintext", address, "describe", "alipayhk.linkage.v1.SyncLinkageRequest")
     assert "string request_id = 1;" in message.out
 

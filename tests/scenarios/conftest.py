@@ -1,4 +1,4 @@
-"""Gateways with a ledger that outlives them, over the upstream, the keys and the callers of tests/e2e."""
+"""Gateways with a ledger that outlives them, over the upstream and the keys of tests/e2e."""
 
 from __future__ import annotations
 
@@ -14,59 +14,59 @@ from tests.e2e.conftest import Run, listener, material, run, run_all, settings, 
 from tests.e2e.gateway import Settings
 from tests.e2e.upstream import Upstream
 from tests.e2e.wallet import Wallet
-from tests.scenarios.scene import Scene, kept_in
+from tests.scenarios.system import System, ledger_settings
 
 __all__ = ["listener", "material", "run", "run_all", "settings", "upstream", "wallet"]
 
-Stage = Callable[..., AbstractAsyncContextManager[Scene]]
+RunSystem = Callable[..., AbstractAsyncContextManager[System]]
 QUICK: Final = {"UPSTREAM_TIMEOUT_S": "0.5"}
 
 
 @pytest.fixture
-def stage(run: Run, upstream: Upstream, wallet: Wallet, tmp_path: Path) -> Stage:
-    """Return what runs a gateway on this test's own ledger, as often as the test likes."""
+def run_system(run: Run, upstream: Upstream, wallet: Wallet, tmp_path: Path) -> RunSystem:
+    """Return a function that runs a gateway on the test's own ledger; a test may run several in turn."""
 
     @asynccontextmanager
-    async def staged(more: Settings | None = None) -> AsyncIterator[Scene]:
-        async with run({**kept_in(tmp_path / "ledger.db"), **QUICK, **(more or {})}) as gateway:
-            yield Scene(gateway, upstream, wallet)
+    async def running_system(more: Settings | None = None) -> AsyncIterator[System]:
+        async with run({**ledger_settings(tmp_path / "ledger.db"), **QUICK, **(more or {})}) as gateway:
+            yield System(gateway, upstream, wallet)
 
-    return staged
+    return running_system
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def kept(
+async def shared_system(
     run: Run,
     listener: Upstream,
     wallet: Wallet,
     tmp_path_factory: pytest.TempPathFactory,
-) -> AsyncIterator[Scene]:
-    """Return a gateway that the tests of one module share."""
-    file = tmp_path_factory.mktemp("kept") / "ledger.db"
-    async with run({**kept_in(file), **QUICK}) as gateway:
-        yield Scene(gateway, listener, wallet)
+) -> AsyncIterator[System]:
+    """Run a gateway that the tests of one module share."""
+    file = tmp_path_factory.mktemp("shared") / "ledger.db"
+    async with run({**ledger_settings(file), **QUICK}) as gateway:
+        yield System(gateway, listener, wallet)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def promised(
+async def shared_idempotent_system(
     run: Run,
     listener: Upstream,
     wallet: Wallet,
     tmp_path_factory: pytest.TempPathFactory,
-) -> AsyncIterator[Scene]:
-    """Return another one, which was told of AlipayHK's promise for BindAccount."""
-    file = tmp_path_factory.mktemp("promised") / "ledger.db"
-    async with run({**kept_in(file), **QUICK, "BIND_ACCOUNT_IDEMPOTENT": "true"}) as gateway:
-        yield Scene(gateway, listener, wallet)
+) -> AsyncIterator[System]:
+    """Run a second shared gateway, with BIND_ACCOUNT_IDEMPOTENT."""
+    file = tmp_path_factory.mktemp("idempotent") / "ledger.db"
+    async with run({**ledger_settings(file), **QUICK, "BIND_ACCOUNT_IDEMPOTENT": "true"}) as gateway:
+        yield System(gateway, listener, wallet)
 
 
 @pytest.fixture
-def scene(kept: Scene, upstream: Upstream) -> Scene:
-    """Return that gateway over an upstream to which nothing came yet."""
-    return kept
+def system(shared_system: System, upstream: Upstream) -> System:
+    """Return the shared gateway; its upstream has received no request yet."""
+    return shared_system
 
 
 @pytest.fixture
-def promising(promised: Scene, upstream: Upstream) -> Scene:
-    """Return the one with the promise over an upstream to which nothing came yet."""
-    return promised
+def idempotent_system(shared_idempotent_system: System, upstream: Upstream) -> System:
+    """Return the shared gateway with BIND_ACCOUNT_IDEMPOTENT; its upstream has received no request yet."""
+    return shared_idempotent_system

@@ -1,4 +1,4 @@
-"""Failures that the gateway re-sends reach callers with details, also under gRPC's own retry policy."""
+"""Callers get details of failures after which the gateway resends, also with gRPC's own retry policy."""
 
 from __future__ import annotations
 
@@ -15,54 +15,54 @@ from alipayhk_linkage.channel import channel_options
 from tests.e2e import caller
 from tests.e2e.caller import Expected, Reported, doubt, not_sent
 from tests.e2e.conftest import RunAll
-from tests.e2e.samples import BIND, SYNC, apart
+from tests.e2e.samples import BIND, SYNC, fresh_request
 from tests.e2e.upstream import (
-    Answer,
     Peer,
     Request,
+    Response,
     Script,
     Upstream,
-    answers,
     closes,
     hangs,
     resets,
+    responds,
     sends,
 )
 from tests.e2e.wallet import Wallet, id_of, result
 from tests.ports import free_port
-from tests.scenarios.scene import kept_in
+from tests.scenarios.system import ledger_settings
 
 ATTEMPTS_MAX: Final = 5
 DEADLINES_S: Final = (2, 5)
-AT_ONCE: Final = 4
-"""Few calls at once, so that neither the breaker nor the retry budget ends what is measured here."""
-PAGE: Final = Answer(503, (("Content-Type", "text/html"),), b"<html></html>")
-HTTP_ERROR: Final = doubt("UPSTREAM_HTTP_ERROR", promised=True)
-CUT: Final = Answer(200, (), b"{").head(("Content-Length", "99")) + b"{"
-LIMITED: Final = doubt("WALLET_RATE_LIMITED", promised=True, code=StatusCode.RESOURCE_EXHAUSTED)
+CONCURRENT_MAX: Final = 4
+"""Few concurrent calls, so that neither the breaker nor the retry budget refuses any of them."""
+PAGE: Final = Response(503, (("Content-Type", "text/html"),), b"<html></html>")
+HTTP_ERROR: Final = doubt("UPSTREAM_HTTP_ERROR", idempotent=True)
+CUT: Final = Response(200, (), b"{").head(("Content-Length", "99")) + b"{"
+LIMITED: Final = doubt("WALLET_RATE_LIMITED", idempotent=True, code=StatusCode.RESOURCE_EXHAUSTED)
 UNREACHABLE: Final = not_sent(StatusCode.UNAVAILABLE, "UPSTREAM_UNREACHABLE")
-TIMED_OUT: Final = doubt("UPSTREAM_TIMEOUT", promised=True, code=StatusCode.DEADLINE_EXCEEDED)
+TIMED_OUT: Final = doubt("UPSTREAM_TIMEOUT", idempotent=True, code=StatusCode.DEADLINE_EXCEEDED)
 
 
 def failures(wallet: Wallet) -> Mapping[str, tuple[Script, Expected]]:
-    """Return every failure that the gateway re-sends, and what its caller must get."""
+    """Return every failure after which the gateway resends, and the status that its caller must get."""
     return {
-        "HTTP 503": (answers(lambda _: PAGE), HTTP_ERROR),
+        "HTTP 503": (responds(lambda _: PAGE), HTTP_ERROR),
         "UNKNOWN_EXCEPTION": (
             wallet.says(result("U", "UNKNOWN_EXCEPTION")),
-            doubt("WALLET_RESULT_UNKNOWN", promised=True),
+            doubt("WALLET_RESULT_UNKNOWN", idempotent=True),
         ),
-        "RESET": (resets, doubt("CONNECTION_LOST", promised=True)),
-        "TRUNCATE": (sends(CUT, then=closes), doubt("RESPONSE_TRUNCATED", promised=True)),
-        "UNSIGNED": (answers(lambda _: PAGE.but(status=200)), doubt("RESPONSE_UNSIGNED", promised=True)),
-        "HTTP 429": (answers(lambda _: PAGE.but(status=429)), LIMITED),
+        "RESET": (resets, doubt("CONNECTION_LOST", idempotent=True)),
+        "TRUNCATE": (sends(CUT, then=closes), doubt("RESPONSE_TRUNCATED", idempotent=True)),
+        "UNSIGNED": (responds(lambda _: PAGE.but(status=200)), doubt("RESPONSE_UNSIGNED", idempotent=True)),
+        "HTTP 429": (responds(lambda _: PAGE.but(status=429)), LIMITED),
         "TIMEOUT": (hangs, TIMED_OUT),
     }
 
 
 @asynccontextmanager
 async def retrying(address: str) -> AsyncIterator[grpc.aio.Channel]:
-    """Open a channel with the options of this project's client, gRPC's retry policy among them."""
+    """Open a channel with the options of this project's client, which include gRPC's retry policy."""
     options = (*channel_options(None, retries=True), ("grpc.use_local_subchannel_pool", 1))
     async with grpc.aio.insecure_channel(address, options=options) as channel:
         yield channel
@@ -78,13 +78,13 @@ async def test_each_failure_arrives_with_code_reason_and_outcome(
 
     async def call(channel: grpc.aio.Channel, deadline_s: int, name: str) -> None:
         script, expected = rows[name]
-        request = apart(SYNC)
+        request = fresh_request(SYNC)
         scripts[request.request_id] = script
         async with busy[deadline_s]:
             reported = await caller.call(channel, SYNC, request, timeout_s=deadline_s)
         assert isinstance(reported, Reported)
         assert reported.status.details, (name, deadline_s, "a status without details")
-        # On a busy machine the last attempt of a short call may have had too little time for its answer.
+        # On a busy machine the last attempt of a call with a short deadline may time out.
         slow = deadline_s == min(DEADLINES_S) and reported.info.reason == "UPSTREAM_TIMEOUT"
         caller.check(reported, TIMED_OUT if slow else expected, request)
         sent = [sent for sent in upstream.requests if id_of(sent) == request.request_id]
@@ -95,10 +95,10 @@ async def test_each_failure_arrives_with_code_reason_and_outcome(
         async with busy[deadline_s]:
             await caller.refused(channel, BIND, request, UNREACHABLE, timeout_s=deadline_s)
 
-    busy = {deadline_s: asyncio.Semaphore(AT_ONCE) for deadline_s in DEADLINES_S}
+    busy = {deadline_s: asyncio.Semaphore(CONCURRENT_MAX) for deadline_s in DEADLINES_S}
     upstream.script = script
-    nowhere = {"BIND_ACCOUNT_BASE_URL": f"http://127.0.0.1:{free_port()}"}
-    settings = {str(s): {**kept_in(tmp_path / f"{s}.db"), **nowhere} for s in DEADLINES_S}
+    closed_port = {"BIND_ACCOUNT_BASE_URL": f"http://127.0.0.1:{free_port()}"}
+    settings = {str(s): {**ledger_settings(tmp_path / f"{s}.db"), **closed_port} for s in DEADLINES_S}
     async with run_all(settings) as gateways, asyncio.TaskGroup() as calling:
         for deadline_s in DEADLINES_S:
             channel: Any = retrying(gateways[str(deadline_s)].address)

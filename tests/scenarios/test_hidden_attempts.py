@@ -1,4 +1,4 @@
-"""A client that tries again by itself shows its caller the last status only; what came before may stand."""
+"""A client that retries shows its caller only the last status, but an earlier attempt may have effect."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from grpc import StatusCode
 
 from tests.e2e.caller import Expected, Reported, check, not_sent, reported
 from tests.e2e.conftest import Run
-from tests.e2e.samples import APIS, BIND, SERVICE, Api, apart
+from tests.e2e.samples import APIS, BIND, SERVICE, Api, fresh_request
 from tests.e2e.upstream import Upstream
 from tests.ledger.trouble import removed
 from tests.ports import free_port
-from tests.scenarios.conftest import Stage
-from tests.scenarios.scene import LEDGER_UNAVAILABLE, Scene
+from tests.scenarios.conftest import RunSystem
+from tests.scenarios.system import LEDGER_UNAVAILABLE, System
 
 Metadata = Sequence[tuple[str, str]]
 UNREACHABLE: Final = not_sent(StatusCode.UNAVAILABLE, "UPSTREAM_UNREACHABLE")
@@ -44,14 +44,14 @@ RETRY_POLICY: Final = {
 
 
 def unknown(expected: Expected) -> Expected:
-    """Expect the same with an outcome that nobody knows."""
+    """Expect the same status with an unknown outcome."""
     return Expected(expected.code, expected.reason, "unknown", expected.retry, expected.pushback_ms)
 
 
 async def call(
     channel: grpc.aio.Channel, api: Api, request: Any, metadata: Metadata = (), timeout_s: float = 8.0
 ) -> Reported:
-    """Call with metadata, and be told of a failure."""
+    """Call with metadata; return the reported failure."""
     method: Any = channel.unary_unary(api.path, response_deserializer=api.response.FromString)
     with pytest.raises(grpc.aio.AioRpcError) as failed:
         await method(request.SerializeToString(), timeout=timeout_s, metadata=metadata)
@@ -60,58 +60,58 @@ async def call(
 
 @asynccontextmanager
 async def retrying(address: str) -> AsyncIterator[grpc.aio.Channel]:
-    """Open a channel that tries once more by itself."""
+    """Open a channel that retries once."""
     options = [("grpc.service_config", json.dumps(RETRY_POLICY)), ("grpc.enable_retries", 1)]
     async with grpc.aio.insecure_channel(address, options=options) as channel:
         yield channel
 
 
-async def calls_logged(scene: Scene, request: Any, count: int) -> None:
-    """Wait until the gateway has logged so many calls for a request."""
-    await scene.gateway.logged(lambda _: len(scene.gateway.call_records(request.request_id)) == count)
+async def calls_logged(system: System, request: Any, count: int) -> None:
+    """Wait until the gateway has logged this number of calls for a request."""
+    await system.gateway.logged(lambda _: len(system.gateway.call_records(request.request_id)) == count)
 
 
 @pytest.mark.parametrize("api", APIS, ids=lambda api: api.name)
-async def test_a_clients_own_retry_is_not_told_that_nothing_was_sent(
-    stage: Stage, tmp_path: Path, api: Api
+async def test_retry_by_a_client_does_not_report_not_sent(
+    run_system: RunSystem, tmp_path: Path, api: Api
 ) -> None:
-    async with stage() as scene, retrying(scene.gateway.address) as channel:
-        plain, retried = apart(api), apart(api)
+    async with run_system() as system, retrying(system.gateway.address) as channel:
+        plain, retried = fresh_request(api), fresh_request(api)
         with removed(tmp_path / "ledger.db"):
-            check(await call(scene.gateway.channel, api, plain), LEDGER_UNAVAILABLE, plain)
+            check(await call(system.gateway.channel, api, plain), LEDGER_UNAVAILABLE, plain)
             check(await call(channel, api, retried), unknown(LEDGER_UNAVAILABLE), retried)
-        await calls_logged(scene, plain, 1)
-        await calls_logged(scene, retried, 2)
-        assert scene.sent(retried) == 0
+        await calls_logged(system, plain, 1)
+        await calls_logged(system, retried, 2)
+        assert system.sent(retried) == 0
 
 
 @pytest.mark.parametrize("api", APIS, ids=lambda api: api.name)
-async def test_a_proxys_retry_is_told_what_was_looked_up_and_no_more(stage: Stage, api: Api) -> None:
-    async with stage({"BASE_URL": f"http://127.0.0.1:{free_port()}"}) as scene:
-        channel = scene.gateway.channel
+async def test_retry_by_a_proxy_reports_not_sent_only_with_proof(run_system: RunSystem, api: Api) -> None:
+    async with run_system({"BASE_URL": f"http://127.0.0.1:{free_port()}"}) as system:
+        channel = system.gateway.channel
         for metadata in (*FIRST_TRIES, MARKED):
-            request = apart(api)
+            request = fresh_request(api)
             check(await call(channel, api, request, metadata, timeout_s=0.4), UNREACHABLE, request)
-            request = apart(api, user_id="\x00")
+            request = fresh_request(api, user_id="\x00")
             check(await call(channel, api, request, metadata), INVALID, request)
         for metadata, expected in (
             *((first, DEADLINE_TOO_SHORT) for first in FIRST_TRIES),
             (MARKED, unknown(DEADLINE_TOO_SHORT)),
         ):
-            request = apart(api)
-            answer = await call(channel, api, request, metadata, timeout_s=0.09)
-            # On a busy machine its own deadline may come first.
-            if answer.status.details:
-                check(answer, expected, request)
+            request = fresh_request(api)
+            result = await call(channel, api, request, metadata, timeout_s=0.09)
+            # On a busy machine gRPC's own deadline may expire first.
+            if result.status.details:
+                check(result, expected, request)
 
 
-async def test_a_ledger_that_forgets_proves_nothing(run: Run, upstream: Upstream) -> None:
-    nowhere = {"LEDGER_URL": "memory:", "BASE_URL": f"http://127.0.0.1:{free_port()}"}
-    async with run(nowhere) as gateway:
+async def test_ledger_in_memory_is_no_proof_of_not_sent(run: Run, upstream: Upstream) -> None:
+    closed_port = {"LEDGER_URL": "memory:", "BASE_URL": f"http://127.0.0.1:{free_port()}"}
+    async with run(closed_port) as gateway:
         for metadata in FIRST_TRIES:
-            request = apart(BIND)
+            request = fresh_request(BIND)
             check(await call(gateway.channel, BIND, request, metadata, timeout_s=0.4), UNREACHABLE, request)
-        request = apart(BIND)
-        answer = await call(gateway.channel, BIND, request, MARKED, timeout_s=0.4)
-        check(answer, unknown(UNREACHABLE), request)
+        request = fresh_request(BIND)
+        result = await call(gateway.channel, BIND, request, MARKED, timeout_s=0.4)
+        check(result, unknown(UNREACHABLE), request)
         assert upstream.requests == []

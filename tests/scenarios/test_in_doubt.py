@@ -1,4 +1,4 @@
-"""A BindAccount in doubt is never sent again; the same call looks it up until a person has resolved it."""
+"""A BindAccount in doubt is never resent; the same call reports the doubt until an operator resolves it."""
 
 from __future__ import annotations
 
@@ -14,83 +14,83 @@ from grpc import StatusCode
 
 from tests.e2e.caller import Expected, doubt, rejected
 from tests.e2e.gateway import run as command
-from tests.e2e.samples import BIND, SYNC, apart, new_id
-from tests.e2e.upstream import Answer, Peer, Request, Script, answers, hangs, resets
+from tests.e2e.samples import BIND, SYNC, fresh_request, new_id
+from tests.e2e.upstream import Peer, Request, Response, Script, hangs, resets, responds
 from tests.e2e.wallet import Wallet, id_of
-from tests.scenarios.scene import IN_DOUBT, Scene
+from tests.scenarios.system import IN_DOUBT, System
 
-PAGE = Answer(503, (("Content-Type", "text/html"),), b"<html></html>")
-ENDS: dict[str, tuple[Script, Expected]] = {
+PAGE = Response(503, (("Content-Type", "text/html"),), b"<html></html>")
+FAILURES: dict[str, tuple[Script, Expected]] = {
     "timeout": (
         hangs,
-        doubt("UPSTREAM_TIMEOUT", promised=False, code=StatusCode.DEADLINE_EXCEEDED),
+        doubt("UPSTREAM_TIMEOUT", idempotent=False, code=StatusCode.DEADLINE_EXCEEDED),
     ),
-    "reset": (resets, doubt("CONNECTION_LOST", promised=False)),
-    "503": (answers(lambda _: PAGE), doubt("UPSTREAM_HTTP_ERROR", promised=False)),
+    "reset": (resets, doubt("CONNECTION_LOST", idempotent=False)),
+    "503": (responds(lambda _: PAGE), doubt("UPSTREAM_HTTP_ERROR", idempotent=False)),
 }
 
 
-async def in_doubt(scene: Scene, end: str = "reset") -> object:
-    """Send a BindAccount whose outcome nobody knows; return it."""
-    scene.upstream.script, expected = ENDS[end]
+async def in_doubt(system: System, failure: str = "reset") -> object:
+    """Send a BindAccount and lose its outcome; return the request."""
+    system.upstream.script, expected = FAILURES[failure]
     request = BIND.request()
-    reported = await scene.reported(BIND, request, expected)
+    reported = await system.reported(BIND, request, expected)
     assert reported.metadata["attempts"] == "1"
-    scene.upstream.script = scene.wallet.says()
-    await looked_up(scene, request)
+    system.upstream.script = system.wallet.says()
+    await check_in_doubt(system, request)
     return request
 
 
-async def looked_up(scene: Scene, request: object) -> None:
-    """Check that the same call tells of the doubt, and that nothing more was sent."""
-    reported = await scene.reported(BIND, request, IN_DOUBT)
+async def check_in_doubt(system: System, request: object) -> None:
+    """Check that the same call reports the doubt and sends nothing."""
+    reported = await system.reported(BIND, request, IN_DOUBT)
     assert "attempts" not in reported.metadata
-    assert scene.sent(request) == 1
+    assert system.sent(request) == 1
 
 
-@pytest.mark.parametrize("end", ENDS)
-async def test_bind_account_is_sent_once_and_then_in_doubt(scene: Scene, end: str) -> None:
-    request = await in_doubt(scene, end)
-    await looked_up(scene, request)
+@pytest.mark.parametrize("failure", FAILURES)
+async def test_bind_account_is_sent_once_and_stays_in_doubt(system: System, failure: str) -> None:
+    request = await in_doubt(system, failure)
+    await check_in_doubt(system, request)
 
 
-async def test_doubt_that_was_applied_is_ok_from_then_on(scene: Scene) -> None:
-    request = await in_doubt(scene)
-    ended = await scene.resolve(request, "applied")
+async def test_request_resolved_as_applied_returns_ok(system: System) -> None:
+    request = await in_doubt(system)
+    ended = await system.resolve(request, "applied")
     assert (ended.status, ended.err) == (0, "")
     assert "asked AlipayHK" in ended.out
     for _ in range(2):
-        answer = await scene.call(BIND, request)
-        assert (answer.replayed, answer.resolved_by_operator) == (True, True)
-        assert not answer.HasField("need_bind")
-    assert scene.sent(request) == 1
-    assert (await scene.resolve(request, "rejected")).status == 1, "it is not in doubt any more"
+        response = await system.call(BIND, request)
+        assert (response.replayed, response.resolved_by_operator) == (True, True)
+        assert not response.HasField("need_bind")
+    assert system.sent(request) == 1
+    assert (await system.resolve(request, "rejected")).status == 1, "it was resolved twice"
 
 
-async def test_doubt_that_was_rejected_is_rejected_from_then_on(scene: Scene) -> None:
-    request = await in_doubt(scene)
-    assert (await scene.resolve(request, "rejected")).status == 0
+async def test_request_resolved_as_rejected_returns_the_rejection(system: System) -> None:
+    request = await in_doubt(system)
+    assert (await system.resolve(request, "rejected")).status == 0
     for _ in range(2):
-        await scene.reported(BIND, request, rejected(StatusCode.FAILED_PRECONDITION), replayed=True)
-    assert scene.sent(request) == 1
+        await system.reported(BIND, request, rejected(StatusCode.FAILED_PRECONDITION), replayed=True)
+    assert system.sent(request) == 1
 
 
-async def test_linkage_in_doubt_can_be_resolved_too(scene: Scene) -> None:
-    scene.upstream.script, request = hangs, apart(SYNC)
-    timed_out = doubt("UPSTREAM_TIMEOUT", promised=True, code=StatusCode.DEADLINE_EXCEEDED)
-    await scene.reported(SYNC, request, timed_out, timeout_s=0.45)
-    await scene.gateway.attempt_logged(request.request_id)
-    assert (await scene.resolve(request, "applied")).status == 0
-    answer = await scene.call(SYNC, request)
-    assert (answer.replayed, answer.resolved_by_operator) == (True, True)
-    assert scene.sent(request) == 1
+async def test_sync_linkage_in_doubt_can_be_resolved(system: System) -> None:
+    system.upstream.script, request = hangs, fresh_request(SYNC)
+    timed_out = doubt("UPSTREAM_TIMEOUT", idempotent=True, code=StatusCode.DEADLINE_EXCEEDED)
+    await system.reported(SYNC, request, timed_out, timeout_s=0.45)
+    await system.gateway.attempt_logged(request.request_id)
+    assert (await system.resolve(request, "applied")).status == 0
+    response = await system.call(SYNC, request)
+    assert (response.replayed, response.resolved_by_operator) == (True, True)
+    assert system.sent(request) == 1
 
 
-async def test_doubts_are_listed_without_anybodys_data(scene: Scene) -> None:
+async def test_list_of_requests_in_doubt_contains_no_personal_data(system: System) -> None:
     request = BIND.request()
-    scene.upstream.script = resets
-    await scene.call(BIND, request)
-    ended = await command("ledger", "list", "--in-doubt", "--json", settings=scene.gateway.settings)
+    system.upstream.script = resets
+    await system.call(BIND, request)
+    ended = await command("ledger", "list", "--in-doubt", "--json", settings=system.gateway.settings)
     assert ended.status == 0
     assert request.request_id in [row["request_id"] for row in json.loads(ended.out)["requests"]]
     assert not [
@@ -101,32 +101,32 @@ async def test_doubts_are_listed_without_anybodys_data(scene: Scene) -> None:
 CLIENT: Final = Path(sys.executable).parent / "alipayhk-client"
 
 
-async def says_late(wallet: Wallet, request: Request, peer: Peer) -> None:
-    """Answer after the gateway has stopped waiting."""
+async def responds_late(wallet: Wallet, request: Request, peer: Peer) -> None:
+    """Respond after the gateway's timeout."""
     await asyncio.sleep(1.0)
     await peer.send(wallet.right(request).wire())
 
 
-async def loses(_: Wallet, request: Request, peer: Peer) -> None:
-    """Apply the request and lose the answer."""
+async def loses_response(_: Wallet, request: Request, peer: Peer) -> None:
+    """Apply the request and lose the response."""
     await resets(request, peer)
 
 
-@pytest.mark.parametrize("answers_first", [says_late, loses])
-async def test_command_typed_again_with_a_new_timestamp_binds_once_where_its_advice_is_followed(
-    scene: Scene, answers_first: Callable[[Wallet, Request, Peer], Awaitable[None]]
+@pytest.mark.parametrize("responds_first", [responds_late, loses_response])
+async def test_command_repeated_with_a_new_timestamp_binds_once_if_its_advice_is_followed(
+    system: System, responds_first: Callable[[Wallet, Request, Peer], Awaitable[None]]
 ) -> None:
     applied = list[str]()
 
     async def script(request: Request, peer: Peer) -> None:
         applied.append(id_of(request))
-        await (answers_first(scene.wallet, request, peer) if len(applied) == 1 else right(request, peer))
+        await (responds_first(system.wallet, request, peer) if len(applied) == 1 else right(request, peer))
 
-    right, scene.upstream.script = scene.wallet.says(), script
+    right, system.upstream.script = system.wallet.says(), script
     request_id = new_id()
-    first = await typed(scene, request_id)
+    first = await run_client(system, request_id)
     assert (first["outcome"], first["retry"]) == ("unknown", "operator")
-    reported = await typed(scene, request_id)
+    reported = await run_client(system, request_id)
     assert (reported["reason"], reported["outcome"], reported["retry"]) == (
         "REQUEST_ID_REUSED",
         "not_sent",
@@ -135,12 +135,12 @@ async def test_command_typed_again_with_a_new_timestamp_binds_once_where_its_adv
     assert "new id" in reported["advice"]
     assert "timestamp" in reported["advice"]
     if reported["retry"] == "new_request_id":
-        await typed(scene, new_id())
+        await run_client(system, new_id())
     assert applied == [request_id]
 
 
-async def typed(scene: Scene, request_id: str) -> dict[str, Any]:
-    """Type the command as a person does; return what it wrote."""
+async def run_client(system: System, request_id: str) -> dict[str, Any]:
+    """Run the client's command as a user does; return its output."""
     words = (
         "--type",
         "TELECOM",
@@ -152,7 +152,7 @@ async def typed(scene: Scene, request_id: str) -> dict[str, Any]:
         "2160000000000001",
     )
     known = ("--merchant-account-id", "2160400000002012", "--timestamp", "now", "--request-id", request_id)
-    where = ("--target", scene.gateway.address, "--json")
+    where = ("--target", system.gateway.address, "--json")
     ended = await command("bind-account", *where, *known, *words, program=(CLIENT,))
     assert ended.err == ""
     found: dict[str, Any] = json.loads(ended.out)

@@ -1,4 +1,4 @@
-"""kill -9 at every moment, and a restart on the same ledger: nothing is lost, or sent twice blindly."""
+"""SIGKILL at every stage, then a restart on the same ledger: no outcome is lost, no account bound twice."""
 
 from __future__ import annotations
 
@@ -13,129 +13,136 @@ from grpc import StatusCode
 from tests.e2e.caller import Expected, not_sent
 from tests.e2e.conftest import Run
 from tests.e2e.gateway import Settings
-from tests.e2e.samples import APIS, BIND, SYNC, Api, apart
-from tests.e2e.test_unreachable import silent
+from tests.e2e.samples import APIS, BIND, SYNC, Api, fresh_request
+from tests.e2e.test_unreachable import silent_listener
 from tests.e2e.upstream import Upstream
 from tests.e2e.wallet import Wallet
-from tests.scenarios.conftest import Stage
-from tests.scenarios.scene import IN_DOUBT, Scene, held
+from tests.scenarios.conftest import RunSystem
+from tests.scenarios.system import IN_DOUBT, System, held
 
 IN_PROGRESS = Expected(StatusCode.ABORTED, "REQUEST_IN_PROGRESS", "unknown", "same_request_id")
 BUSY = not_sent(StatusCode.ABORTED, "LINKAGE_BUSY")
 
 
 @asynccontextmanager
-async def killed_in_mid_call(
-    stage: Stage, wallet: Wallet, api: Api, request: Any, more: Settings | None = None
-) -> AsyncIterator[Scene]:
-    """Kill a gateway whose request AlipayHK has; run another one on its ledger."""
-    async with stage(more) as scene, held(scene, api, request):
-        await scene.gateway.kill()
-    assert scene.sent(request) == 1
-    async with stage(more) as scene:
-        scene.upstream.script = wallet.says()
-        yield scene
+async def restarted_after_kill(
+    run_system: RunSystem, wallet: Wallet, api: Api, request: Any, more: Settings | None = None
+) -> AsyncIterator[System]:
+    """Kill a gateway while its request is at AlipayHK; run another one on its ledger."""
+    async with run_system(more) as system, held(system, api, request):
+        await system.gateway.kill()
+    assert system.sent(request) == 1
+    async with run_system(more) as system:
+        system.upstream.script = wallet.says()
+        yield system
 
 
-async def test_linkage_that_was_sent_is_sent_again(stage: Stage, wallet: Wallet) -> None:
-    request = apart(SYNC)
-    async with killed_in_mid_call(stage, wallet, SYNC, request) as scene:
-        await scene.ok(SYNC, request)
-        assert scene.sent(request) == 2
-        await scene.ok(SYNC, request, replayed=True)
-        assert scene.sent(request) == 2
+async def test_sent_sync_linkage_is_resent_after_a_kill(run_system: RunSystem, wallet: Wallet) -> None:
+    request = fresh_request(SYNC)
+    async with restarted_after_kill(run_system, wallet, SYNC, request) as system:
+        await system.ok(SYNC, request)
+        assert system.sent(request) == 2
+        await system.ok(SYNC, request, replayed=True)
+        assert system.sent(request) == 2
 
 
-async def test_bind_account_that_was_sent_is_in_doubt(stage: Stage, wallet: Wallet) -> None:
+async def test_sent_bind_account_is_in_doubt_after_a_kill(run_system: RunSystem, wallet: Wallet) -> None:
     request = BIND.request()
-    async with killed_in_mid_call(stage, wallet, BIND, request) as scene:
+    async with restarted_after_kill(run_system, wallet, BIND, request) as system:
         for _ in range(2):
-            await scene.reported(BIND, request, IN_DOUBT)
-        assert scene.sent(request) == 1
-        assert (await scene.resolve(request, "applied")).status == 0
-        assert (await scene.call(BIND, request)).resolved_by_operator
+            await system.reported(BIND, request, IN_DOUBT)
+        assert system.sent(request) == 1
+        assert (await system.resolve(request, "applied")).status == 0
+        assert (await system.call(BIND, request)).resolved_by_operator
 
 
-async def test_lease_that_outlasts_the_caller_is_told(stage: Stage, wallet: Wallet) -> None:
+async def test_lease_longer_than_the_callers_deadline_is_reported(
+    run_system: RunSystem, wallet: Wallet
+) -> None:
     """A lease lasts UPSTREAM_TIMEOUT_S + 1 s."""
-    request, more = apart(SYNC), {"UPSTREAM_TIMEOUT_S": "4"}
-    async with killed_in_mid_call(stage, wallet, SYNC, request, more) as scene:
-        await scene.reported(SYNC, request, IN_PROGRESS, timeout_s=0.4)
-        newer = apart(SYNC, external_identity_value=request.external_identity_value)
+    request, more = fresh_request(SYNC), {"UPSTREAM_TIMEOUT_S": "4"}
+    async with restarted_after_kill(run_system, wallet, SYNC, request, more) as system:
+        await system.reported(SYNC, request, IN_PROGRESS, timeout_s=0.4)
+        newer = fresh_request(SYNC, external_identity_value=request.external_identity_value)
         newer.biz_time.seconds += 1
-        await scene.reported(SYNC, newer, BUSY, timeout_s=0.4)
-        assert len(scene.upstream.requests) == 1
-        await scene.ok(SYNC, newer)
-        await scene.ok(SYNC, request)
-        assert (scene.sent(newer), scene.sent(request)) == (1, 2)
+        await system.reported(SYNC, newer, BUSY, timeout_s=0.4)
+        assert len(system.upstream.requests) == 1
+        await system.ok(SYNC, newer)
+        await system.ok(SYNC, request)
+        assert (system.sent(newer), system.sent(request)) == (1, 2)
 
 
-async def test_answer_that_was_told_is_replayed(stage: Stage) -> None:
-    """Killed as soon as the caller has its answer: it was recorded before."""
-    request = apart(BIND)
-    async with stage() as scene:
-        reported = await scene.ok(BIND, request)
-        await scene.gateway.kill()
-    async with stage() as scene:
-        again = await scene.ok(BIND, request, replayed=True)
+async def test_returned_response_is_replayed_after_a_kill(run_system: RunSystem) -> None:
+    """The gateway is killed as soon as the caller has the response, which was recorded before."""
+    request = fresh_request(BIND)
+    async with run_system() as system:
+        reported = await system.ok(BIND, request)
+        await system.gateway.kill()
+    async with run_system() as system:
+        again = await system.ok(BIND, request, replayed=True)
         assert again.result == reported.result
-        assert scene.sent(request) == 1
+        assert system.sent(request) == 1
 
 
 @pytest.mark.parametrize("api", APIS, ids=str)
-async def test_request_that_never_left_is_not_sent_blindly(stage: Stage, wallet: Wallet, api: Api) -> None:
-    """Killed while connecting: the ledger cannot know that nothing had left."""
-    request = apart(api)
-    async with silent() as listener:
-        async with stage({"BASE_URL": f"https://127.0.0.1:{listener.port}"}) as scene:
-            calling = asyncio.create_task(scene.call(api, request))
-            await listener.came.wait()
-            await scene.gateway.kill()
+async def test_request_claimed_before_a_kill_counts_as_sent(
+    run_system: RunSystem, wallet: Wallet, api: Api
+) -> None:
+    """The gateway is killed while it connects, so the ledger cannot know that nothing was sent."""
+    request = fresh_request(api)
+    async with silent_listener() as listener:
+        async with run_system({"BASE_URL": f"https://127.0.0.1:{listener.port}"}) as system:
+            calling = asyncio.create_task(system.call(api, request))
+            await listener.received.wait()
+            await system.gateway.kill()
             await calling
         assert not any(request.request_id.encode() in data for data in listener.data)
-    async with stage() as scene:
+    async with run_system() as system:
         if api is SYNC:
-            await scene.ok(api, request)
-            assert scene.sent(request) == 1
+            await system.ok(api, request)
+            assert system.sent(request) == 1
         else:
-            await scene.reported(api, request, IN_DOUBT)
-            assert scene.sent(request) == 0
+            await system.reported(api, request, IN_DOUBT)
+            assert system.sent(request) == 0
 
 
-async def test_call_that_was_refused_leaves_nothing_to_doubt(stage: Stage) -> None:
-    """No connection, told so, and killed: the claim was undone, and other content may come under the id."""
-    request = apart(BIND)
+async def test_refused_call_leaves_no_doubt_after_a_kill(run_system: RunSystem) -> None:
+    """The call failed without a connection, and its claim was undone: the id is free for other content."""
+    request = fresh_request(BIND)
     unreachable = not_sent(StatusCode.UNAVAILABLE, "UPSTREAM_UNREACHABLE")
-    async with stage({"BASE_URL": "http://127.0.0.1:1"}) as scene:
-        await scene.reported(BIND, request, unreachable, timeout_s=0.4)
-        await scene.gateway.kill()
+    async with run_system({"BASE_URL": "http://127.0.0.1:1"}) as system:
+        await system.reported(BIND, request, unreachable, timeout_s=0.4)
+        await system.gateway.kill()
     request.user_id = "2160000000000777"
-    async with stage() as scene:
-        await scene.ok(BIND, request)
+    async with run_system() as system:
+        await system.ok(BIND, request)
 
 
-async def test_many_calls_at_once(stage: Stage, upstream: Upstream, wallet: Wallet, run: Run) -> None:
-    """Some had their answers and some had not; afterwards every id is known for what it is."""
+async def test_concurrent_calls_keep_their_outcomes_after_a_kill(
+    run_system: RunSystem, upstream: Upstream, wallet: Wallet, run: Run
+) -> None:
+    """The gateway is killed after some calls have a response; the ledger knows the state of every id."""
     requests: dict[str, tuple[Api, Any]] = {}
     for number in range(60):
         api = APIS[number % 2]
-        request = apart(api)
+        request = fresh_request(api)
         requests[request.request_id] = (api, request)
-    async with stage() as scene:
+    async with run_system() as system:
         calls = {
-            name: asyncio.create_task(scene.call(api, request)) for name, (api, request) in requests.items()
+            name: asyncio.create_task(system.call(api, request))
+            for name, (api, request) in requests.items()
         }
-        await upstream.request_came(25)
-        await scene.gateway.kill()
-        answers = {name: await calling for name, calling in calls.items()}
-    told_ok = {name for name, answer in answers.items() if hasattr(answer, "replayed")}
-    async with stage() as scene:
-        # One after the other: a busy machine may refuse sixty calls at once.
-        again = [await scene.call(api, request) for api, request in requests.values()]
-        for (name, (api, request)), answer in zip(requests.items(), again, strict=True):
-            if name in told_ok:
-                assert answer.replayed
+        await upstream.wait_for_request(25)
+        await system.gateway.kill()
+        results = {name: await calling for name, calling in calls.items()}
+    returned_ok = {name for name, result in results.items() if hasattr(result, "replayed")}
+    async with run_system() as system:
+        # One after the other: on a busy machine the gateway may refuse sixty concurrent calls.
+        again = [await system.call(api, request) for api, request in requests.values()]
+        for (name, (api, request)), result in zip(requests.items(), again, strict=True):
+            if name in returned_ok:
+                assert result.replayed
             if api is BIND:
-                assert scene.sent(request) <= 1
-            if not hasattr(answer, "replayed"):
-                assert (api, answer.info.reason) == (BIND, "OUTCOME_IN_DOUBT")
+                assert system.sent(request) <= 1
+            if not hasattr(result, "replayed"):
+                assert (api, result.info.reason) == (BIND, "OUTCOME_IN_DOUBT")

@@ -1,4 +1,4 @@
-"""The ledger cannot be used: nothing is sent without it, and what AlipayHK said is told all the same."""
+"""While the ledger is unavailable nothing is sent, but callers still get results that AlipayHK returned."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from tests.e2e.caller import Reported, check
 from tests.e2e.conftest import Run
 from tests.e2e.gateway import run as command
 from tests.e2e.operations import metrics
-from tests.e2e.samples import APIS, Api, apart
+from tests.e2e.samples import APIS, Api, fresh_request
 from tests.e2e.upstream import Upstream
 from tests.e2e.wallet import Wallet
 from tests.ledger.trouble import locked, removed
-from tests.scenarios.conftest import QUICK, Stage
-from tests.scenarios.scene import LEDGER_UNAVAILABLE, Scene, held, kept_in
+from tests.scenarios.conftest import QUICK, RunSystem
+from tests.scenarios.system import LEDGER_UNAVAILABLE, System, held, ledger_settings
 
-HEALS_WITHIN_S = 6.0
+RECOVERS_WITHIN_S = 6.0
 
 
 @contextmanager
 def full(file: Path) -> Iterator[None]:
-    """Fill its disk."""
+    """Fill the disk of the file during the block."""
     filler = file.with_name("filler")
     with filler.open("wb", buffering=0) as stream:
         try:
@@ -46,56 +46,58 @@ TROUBLES: dict[str, Trouble] = {
 }
 
 
-async def refuses_before_sending(scene: Scene, trouble: Trouble, file: Path, api: Api) -> None:
-    """Call while the trouble lasts, and after it."""
-    request = apart(api)
+async def check_refused_and_not_sent(system: System, trouble: Trouble, file: Path, api: Api) -> None:
+    """Check that calls are refused and not sent during the trouble, and sent after it."""
+    request = fresh_request(api)
     with trouble(file):
-        await scene.reported(api, request, LEDGER_UNAVAILABLE)
-        assert scene.sent(request) == 0
-    await heals(scene, api, request)
-    assert scene.sent(request) == 1
-    await scene.ok(api, request, replayed=True)
+        await system.reported(api, request, LEDGER_UNAVAILABLE)
+        assert system.sent(request) == 0
+    await wait_until_recovered(system, api, request)
+    assert system.sent(request) == 1
+    await system.ok(api, request, replayed=True)
 
 
-async def tells_what_was_said(scene: Scene, trouble: Trouble, file: Path, api: Api) -> None:
-    """Let the trouble begin while AlipayHK has the request."""
-    request = apart(api)
-    async with held(scene, api, request) as first:
+async def check_result_is_returned(system: System, trouble: Trouble, file: Path, api: Api) -> None:
+    """Check that the caller gets AlipayHK's result if the trouble starts while a request is in progress."""
+    request = fresh_request(api)
+    async with held(system, api, request) as first:
         with trouble(file):
-            answer = await first.let_go()
-            assert not isinstance(answer, Reported), answer
-            assert answer.result.status == "S"
-            assert isinstance(await scene.call(api, request), Reported)
+            result = await first.release()
+            assert not isinstance(result, Reported), result
+            assert result.result.status == "S"
+            assert isinstance(await system.call(api, request), Reported)
             unrecorded = "alipayhk_ledger_unrecorded"
-            assert (await metrics(scene.gateway))[unrecorded] == 1
-        await heals(scene, api, request)
-        await scene.ok(api, request, replayed=True)
-        assert scene.sent(request) == 1
-        assert (await metrics(scene.gateway))[unrecorded] == 0
+            assert (await metrics(system.gateway))[unrecorded] == 1
+        await wait_until_recovered(system, api, request)
+        await system.ok(api, request, replayed=True)
+        assert system.sent(request) == 1
+        assert (await metrics(system.gateway))[unrecorded] == 0
 
 
-async def heals(scene: Scene, api: Api, request: Any) -> Any:
-    """Call until the ledger can be used again, which it must soon."""
-    async with asyncio.timeout(HEALS_WITHIN_S):
-        while isinstance(answer := await scene.call(api, request), Reported):
-            check(answer, LEDGER_UNAVAILABLE, request)
+async def wait_until_recovered(system: System, api: Api, request: Any) -> Any:
+    """Call until the ledger is available again; fail if that takes longer than the limit."""
+    async with asyncio.timeout(RECOVERS_WITHIN_S):
+        while isinstance(result := await system.call(api, request), Reported):
+            check(result, LEDGER_UNAVAILABLE, request)
             await asyncio.sleep(0.1)
-    return answer
+    return result
 
 
 @pytest.mark.parametrize("trouble", TROUBLES)
-async def test_trouble_with_the_file(stage: Stage, tmp_path: Path, trouble: str) -> None:
+async def test_calls_are_refused_and_results_kept_during_trouble_with_the_file(
+    run_system: RunSystem, tmp_path: Path, trouble: str
+) -> None:
     file = tmp_path / "ledger.db"
-    async with stage({"UPSTREAM_TIMEOUT_S": "4"}) as scene:
-        await scene.ok(APIS[0], apart(APIS[0]))
+    async with run_system({"UPSTREAM_TIMEOUT_S": "4"}) as system:
+        await system.ok(APIS[0], fresh_request(APIS[0]))
         for api in APIS:
-            await refuses_before_sending(scene, TROUBLES[trouble], file, api)
-            await tells_what_was_said(scene, TROUBLES[trouble], file, api)
+            await check_refused_and_not_sent(system, TROUBLES[trouble], file, api)
+            await check_result_is_returned(system, TROUBLES[trouble], file, api)
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """Return a directory on a disk of its own that holds a megabyte."""
+    """Return a directory on its own file system of 1 MiB."""
     directory = tmp_path / "disk"
     directory.mkdir()
     mounted = subprocess.run(
@@ -107,59 +109,46 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", directory], check=True)
 
 
-async def log_filled(scene: Scene, file: Path) -> None:
-    """Call until the write-ahead log grows: before that it needs no more of the disk."""
+async def log_filled(system: System, file: Path) -> None:
+    """Call until the write-ahead log grows; until then a full disk has no effect."""
     log = file.with_name(f"{file.name}-wal")
-    await scene.ok(APIS[0], apart(APIS[0]))
+    await system.ok(APIS[0], fresh_request(APIS[0]))
     size = log.stat().st_size
     while log.stat().st_size == size:
-        await scene.ok(APIS[0], apart(APIS[0]))
+        await system.ok(APIS[0], fresh_request(APIS[0]))
 
 
-async def test_disk_that_is_full(run: Run, upstream: Upstream, wallet: Wallet, small_disk: Path) -> None:
+async def test_calls_are_refused_and_results_kept_while_the_disk_is_full(
+    run: Run, upstream: Upstream, wallet: Wallet, small_disk: Path
+) -> None:
     file = small_disk / "ledger.db"
-    async with run({**kept_in(file), **QUICK, "UPSTREAM_TIMEOUT_S": "4"}) as gateway:
-        scene = Scene(gateway, upstream, wallet)
-        await log_filled(scene, file)
+    async with run({**ledger_settings(file), **QUICK, "UPSTREAM_TIMEOUT_S": "4"}) as gateway:
+        system = System(gateway, upstream, wallet)
+        await log_filled(system, file)
         for api in APIS:
-            await refuses_before_sending(scene, full, file, api)
-            await tells_what_was_said(scene, full, file, api)
+            await check_refused_and_not_sent(system, full, file, api)
+            await check_result_is_returned(system, full, file, api)
 
 
-async def test_answer_that_could_not_be_recorded_to_the_end_is_in_doubt(
-    stage: Stage, tmp_path: Path
-) -> None:
-    """Its caller knows; the ledger holds a request that was sent, and never sends it blindly."""
+async def test_unrecorded_response_is_in_doubt_after_a_kill(run_system: RunSystem, tmp_path: Path) -> None:
+    """The caller knows the outcome, the ledger knows only that the request was sent: it is not resent."""
     api = APIS[1]
-    request = apart(api)
-    async with stage() as scene, held(scene, api, request) as first:
+    request = fresh_request(api)
+    async with run_system() as system, held(system, api, request) as first:
         with locked(tmp_path / "ledger.db"):
-            assert (await first.let_go()).result.status == "S"
-            await scene.gateway.kill()
-    async with stage() as scene:
-        reported = await scene.call(api, request)
+            assert (await first.release()).result.status == "S"
+            await system.gateway.kill()
+    async with run_system() as system:
+        reported = await system.call(api, request)
         assert reported.info.reason == "OUTCOME_IN_DOUBT"
-        assert scene.sent(request) == 1
+        assert system.sent(request) == 1
 
 
-def garbage(file: Path) -> None:
-    """Write what is no database."""
-    file.write_bytes(b"garbage" * 999)
-
-
-BROKEN: dict[str, Callable[[Path], None]] = {
-    "garbage": garbage,
-}
-
-
-@pytest.mark.parametrize("kind", BROKEN)
-async def test_ledger_that_cannot_be_opened_is_refused_at_the_start(
-    settings: dict[str, str], tmp_path: Path, kind: str
-) -> None:
+async def test_unreadable_ledger_is_refused_at_startup(settings: dict[str, str], tmp_path: Path) -> None:
     file = tmp_path / "ledger.db"
-    BROKEN[kind](file)
+    file.write_bytes(b"garbage" * 999)
     listens = {"LISTEN": "127.0.0.1:0", "ADMIN_LISTEN": "127.0.0.1:0"}
-    ended = await command("serve", settings={**settings, **kept_in(file), **listens})
+    ended = await command("serve", settings={**settings, **ledger_settings(file), **listens})
     assert ended.status == 78, ended.err
     assert "Traceback" not in ended.err
     heading, sentence = ended.err.splitlines()

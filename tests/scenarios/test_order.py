@@ -1,4 +1,4 @@
-"""Requests for one linkage go one at a time, by their biz_time, and an older one never wins."""
+"""Requests for one linkage are sent one at a time, in the order of biz_time; older ones are refused."""
 
 from __future__ import annotations
 
@@ -11,72 +11,74 @@ from grpc import StatusCode
 from tests.e2e.caller import not_sent
 from tests.e2e.samples import SYNC, at, new_id
 from tests.e2e.upstream import Peer, Request
-from tests.scenarios.scene import Scene, held
+from tests.scenarios.system import System, held
 
 STALE = not_sent(StatusCode.FAILED_PRECONDITION, "STALE_BIZ_TIME", "never")
 TIE = not_sent(StatusCode.FAILED_PRECONDITION, "BIZ_TIME_TIE", "new_request_id")
 NOON = 1_716_350_000
 
 
-class Member:
+class Linkage:
     """One linkage."""
 
     def __init__(self) -> None:
         self.identity = f"會員-{new_id()}"
 
     def at(self, seconds: float, **changes: Any) -> Any:
-        """Return a request for it, so long after noon."""
+        """Return a request for this linkage with a biz_time in seconds after noon."""
         moment = at(NOON + int(seconds), round(seconds % 1 * 1e9))
         return SYNC.request(external_identity_value=self.identity, biz_time=moment, **changes)
 
 
 @pytest.fixture
-def member() -> Member:
-    """Return a linkage that nobody has changed yet."""
-    return Member()
+def linkage() -> Linkage:
+    """Return a linkage without earlier requests."""
+    return Linkage()
 
 
-async def test_older_than_what_was_applied_is_stale(scene: Scene, member: Member) -> None:
-    await scene.ok(SYNC, member.at(10))
+async def test_request_older_than_the_applied_one_is_stale(system: System, linkage: Linkage) -> None:
+    await system.ok(SYNC, linkage.at(10))
     for seconds in (9, 9.999, -1_000):
-        older = member.at(seconds)
-        await scene.reported(SYNC, older, STALE)
-        assert scene.sent(older) == 0
-    await scene.ok(SYNC, member.at(10.001))
+        older = linkage.at(seconds)
+        await system.reported(SYNC, older, STALE)
+        assert system.sent(older) == 0
+    await system.ok(SYNC, linkage.at(10.001))
 
 
-async def test_equal_time_with_other_content_is_a_tie(scene: Scene, member: Member) -> None:
-    await scene.ok(SYNC, member.at(10))
-    other = member.at(10, external_binding_id="another")
-    await scene.reported(SYNC, other, TIE)
-    assert scene.sent(other) == 0
+async def test_request_with_equal_biz_time_and_other_content_is_a_tie(
+    system: System, linkage: Linkage
+) -> None:
+    await system.ok(SYNC, linkage.at(10))
+    other = linkage.at(10, external_binding_id="another")
+    await system.reported(SYNC, other, TIE)
+    assert system.sent(other) == 0
 
 
-async def test_one_at_a_time_and_in_order(scene: Scene, member: Member) -> None:
-    """One is under way; those that come meanwhile follow it by their biz_time, without overlap."""
-    now = most = 0
+async def test_requests_for_one_linkage_are_sent_in_order(system: System, linkage: Linkage) -> None:
+    """Requests that arrive while one is in progress follow it in the order of biz_time, without overlap."""
+    in_progress = in_progress_max = 0
     order: list[bytes] = []
 
     async def watched(request: Request, peer: Peer) -> None:
-        nonlocal now, most
-        now += 1
-        most = max(most, now)
+        nonlocal in_progress, in_progress_max
+        in_progress += 1
+        in_progress_max = max(in_progress_max, in_progress)
         order.append(request.body)
         await asyncio.sleep(0.03)
-        now -= 1
-        await peer.send(scene.wallet.right(request).wire())
+        in_progress -= 1
+        await peer.send(system.wallet.right(request).wire())
 
-    requests = [member.at(seconds) for seconds in (1, 5, 3, 4, 2)]
-    async with held(scene, SYNC, requests[0]) as first:
+    requests = [linkage.at(seconds) for seconds in (1, 5, 3, 4, 2)]
+    async with held(system, SYNC, requests[0]) as first:
         others = []
         for request in requests[1:]:
-            others.append(asyncio.create_task(scene.ok(SYNC, request)))
+            others.append(asyncio.create_task(system.ok(SYNC, request)))
             await asyncio.sleep(0.05)
-        assert len(scene.upstream.requests) == 1
-        scene.upstream.script = watched
-        await first.let_go()
+        assert len(system.upstream.requests) == 1
+        system.upstream.script = watched
+        await first.release()
         await asyncio.gather(*others)
-    assert most == 1
+    assert in_progress_max == 1
     by_time = sorted(requests[1:], key=lambda request: request.biz_time.seconds)
     assert [request.request_id.encode() in body for request, body in zip(by_time, order, strict=True)] == [
         True

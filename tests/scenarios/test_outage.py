@@ -1,4 +1,4 @@
-"""AlipayHK is down for a while under load: little is tried, nothing waits for it, and it is found again."""
+"""AlipayHK is down under load: the gateway makes few attempts, refuses calls quickly, and recovers."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from grpc import StatusCode
 
 from tests.e2e.caller import Reported, check, not_sent
 from tests.e2e.operations import metrics
-from tests.e2e.samples import BIND, SYNC, Api, apart
+from tests.e2e.samples import BIND, SYNC, Api, fresh_request
 from tests.e2e.upstream import Upstream, listening
 from tests.e2e.wallet import Wallet
 from tests.ports import free_port
-from tests.scenarios.conftest import Stage
-from tests.scenarios.scene import Scene
+from tests.scenarios.conftest import RunSystem
+from tests.scenarios.system import System
 
 RATE: Final = 30.0
 OUTAGE_S: Final = 3.0
@@ -29,89 +29,93 @@ UNREACHABLE: Final = not_sent(StatusCode.UNAVAILABLE, "UPSTREAM_UNREACHABLE")
 
 
 @asynccontextmanager
-async def up(port: int, wallet: Wallet) -> AsyncIterator[Upstream]:
-    """Let AlipayHK be there."""
+async def alipayhk_up(port: int, wallet: Wallet) -> AsyncIterator[Upstream]:
+    """Run AlipayHK on this port during the block."""
     async with listening(bound=socket.create_server(("127.0.0.1", port))) as upstream:
         upstream.script = wallet.says()
         yield upstream
 
 
-async def attempts_of(scene: Scene) -> float:
-    """Count the attempts so far."""
+async def attempts_of(system: System) -> float:
+    """Return the number of attempts so far."""
     return sum(
         value
-        for name, value in (await metrics(scene.gateway)).items()
+        for name, value in (await metrics(system.gateway)).items()
         if name.startswith("alipayhk_upstream_attempts_total")
     )
 
 
-async def load(scene: Scene) -> tuple[list[Any], float]:
-    """Call at a rate, each request once, for a while; return every answer, and how long that took."""
+async def load(system: System) -> tuple[list[Any], float]:
+    """Make calls at RATE for OUTAGE_S; return their results and the duration in seconds."""
     began = time.monotonic()
     calls: list[asyncio.Task[Any]] = []
     while (number := len(calls)) < RATE * OUTAGE_S:
         await asyncio.sleep(max(0.0, began + number / RATE - time.monotonic()))
-        calls.append(asyncio.create_task(scene.call(SYNC, apart(SYNC), timeout_s=1.0)))
-    answers = await asyncio.gather(*calls)
-    return answers, time.monotonic() - began
+        calls.append(asyncio.create_task(system.call(SYNC, fresh_request(SYNC), timeout_s=1.0)))
+    results = await asyncio.gather(*calls)
+    return results, time.monotonic() - began
 
 
-async def test_outage_under_load(stage: Stage, wallet: Wallet) -> None:
+async def test_breaker_limits_attempts_during_an_outage_and_closes_after_it(
+    run_system: RunSystem, wallet: Wallet
+) -> None:
     port = free_port()
-    known = [(SYNC, apart(SYNC)), (BIND, BIND.request())]
-    async with stage({"BASE_URL": f"http://127.0.0.1:{port}"}) as scene:
-        async with up(port, wallet):
+    known = [(SYNC, fresh_request(SYNC)), (BIND, BIND.request())]
+    async with run_system({"BASE_URL": f"http://127.0.0.1:{port}"}) as system:
+        async with alipayhk_up(port, wallet):
             for api, request in known:
-                await scene.ok(api, request)
-        before = await attempts_of(scene)
-        answers, took_s = await load(scene)
-        refusals = check_all(answers)
+                await system.ok(api, request)
+        before = await attempts_of(system)
+        results, took_s = await load(system)
+        refusals = check_all(results)
         assert refusals["CIRCUIT_OPEN"] > RATE, refusals
-        accepted = len(answers) - refusals["CIRCUIT_OPEN"]
-        attempts = await attempts_of(scene) - before
+        accepted = len(results) - refusals["CIRCUIT_OPEN"]
+        attempts = await attempts_of(system) - before
         assert attempts <= 1.2 * accepted + 10 * took_s
         for api, request in known:
-            await scene.ok(api, request, replayed=True)
-        async with up(port, wallet) as back:
-            await found_again(scene)
+            await system.ok(api, request, replayed=True)
+        async with alipayhk_up(port, wallet) as back:
+            await check_recovers(system)
             assert len(back.requests) >= 1
 
 
-def check_all(answers: list[Any]) -> Counter[str]:
-    """Check that everybody was told that nothing was sent; count the reasons."""
+def check_all(results: list[Any]) -> Counter[str]:
+    """Check that every call reports that nothing was sent; count the reasons."""
     reasons = Counter[str]()
-    for answer in answers:
-        assert isinstance(answer, Reported)
-        expected = CIRCUIT_OPEN if answer.info.reason == "CIRCUIT_OPEN" else UNREACHABLE
-        check(answer, expected)
-        reasons[answer.info.reason] += 1
+    for result in results:
+        assert isinstance(result, Reported)
+        expected = CIRCUIT_OPEN if result.info.reason == "CIRCUIT_OPEN" else UNREACHABLE
+        check(result, expected)
+        reasons[result.info.reason] += 1
     return reasons
 
 
-async def found_again(scene: Scene) -> None:
-    """Call again and again until it goes through, which it must soon, and then always."""
+async def check_recovers(system: System) -> None:
+    """Call until a call succeeds within CLOSES_WITHIN_S; check that later calls succeed too."""
     began = time.monotonic()
-    request = apart(SYNC)
-    while isinstance(answer := await scene.call(SYNC, request), Reported):
-        check(answer, CIRCUIT_OPEN, request)
+    request = fresh_request(SYNC)
+    while isinstance(result := await system.call(SYNC, request), Reported):
+        check(result, CIRCUIT_OPEN, request)
         assert time.monotonic() - began < CLOSES_WITHIN_S
         await asyncio.sleep(0.1)
     for _ in range(3):
-        await scene.ok(SYNC, apart(SYNC))
+        await system.ok(SYNC, fresh_request(SYNC))
 
 
-async def open_the_breaker(scene: Scene, api: Api) -> None:
-    """Call until nothing is tried any more; on a busy machine few calls get as far as failing."""
+async def open_the_breaker(system: System, api: Api) -> None:
+    """Call until the breaker is open; on a busy machine few calls get as far as a failed attempt."""
     for _ in range(20):
-        calls = (scene.call(api, apart(api), timeout_s=0.5) for _ in range(25))
+        calls = (system.call(api, fresh_request(api), timeout_s=0.5) for _ in range(25))
         if all(reported.info.reason == "CIRCUIT_OPEN" for reported in await asyncio.gather(*calls)):
             return
     raise AssertionError("the breaker stays closed")
 
 
-async def test_outage_of_one_api_does_not_close_the_other(stage: Stage, upstream: Upstream) -> None:
-    async with stage({"BIND_ACCOUNT_BASE_URL": f"http://127.0.0.1:{free_port()}"}) as scene:
-        await open_the_breaker(scene, BIND)
-        await scene.reported(BIND, BIND.request(), CIRCUIT_OPEN)
-        await scene.ok(SYNC, apart(SYNC))
+async def test_outage_of_one_api_does_not_affect_the_other(
+    run_system: RunSystem, upstream: Upstream
+) -> None:
+    async with run_system({"BIND_ACCOUNT_BASE_URL": f"http://127.0.0.1:{free_port()}"}) as system:
+        await open_the_breaker(system, BIND)
+        await system.reported(BIND, BIND.request(), CIRCUIT_OPEN)
+        await system.ok(SYNC, fresh_request(SYNC))
         assert len(upstream.requests) == 1

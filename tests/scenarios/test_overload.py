@@ -1,4 +1,4 @@
-"""More comes than AlipayHK takes: what is accepted is served in time, what is refused was never sent."""
+"""With more load than AlipayHK can serve, accepted calls finish in time and refused ones are not sent."""
 
 from __future__ import annotations
 
@@ -9,53 +9,53 @@ from typing import Any, Final
 from grpc import StatusCode
 
 from tests.e2e.caller import Reported, check, not_sent
-from tests.e2e.samples import SYNC, apart
+from tests.e2e.samples import SYNC, fresh_request
 from tests.e2e.upstream import Peer, Request
-from tests.scenarios.conftest import Stage
-from tests.scenarios.scene import Scene
+from tests.scenarios.conftest import RunSystem
+from tests.scenarios.system import System
 
 ANSWERS_AFTER_S: Final = 0.2
 MAX_IN_FLIGHT: Final = 4
 CAPACITY: Final = MAX_IN_FLIGHT / ANSWERS_AFTER_S
-"""Calls a second that such an AlipayHK can be given."""
+"""The calls per second that AlipayHK can serve with this latency."""
 TIMES: Final = 3
-"""How much more comes than that."""
+"""The load, as a multiple of CAPACITY."""
 LASTS_S: Final = 2.0
 DEADLINE_S: Final = 2.0
 RECOVERS_WITHIN_S: Final = 5.0
 OVERLOADED: Final = not_sent(StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")
 
 
-async def call(scene: Scene) -> tuple[Any, Any, float]:
-    """Call once; return the request, what it was answered, and how long that took."""
-    request, began = apart(SYNC), time.monotonic()
-    answer = await scene.call(SYNC, request, timeout_s=DEADLINE_S)
-    return request, answer, time.monotonic() - began
+async def call(system: System) -> tuple[Any, Any, float]:
+    """Call once; return the request, its result and the duration in seconds."""
+    request, began = fresh_request(SYNC), time.monotonic()
+    result = await system.call(SYNC, request, timeout_s=DEADLINE_S)
+    return request, result, time.monotonic() - began
 
 
-async def test_open_loop_beyond_capacity(stage: Stage) -> None:
-    async with stage({"MAX_IN_FLIGHT": str(MAX_IN_FLIGHT)}) as scene:
+async def test_overload_is_refused_and_accepted_calls_meet_their_deadline(run_system: RunSystem) -> None:
+    async with run_system({"MAX_IN_FLIGHT": str(MAX_IN_FLIGHT)}) as system:
 
-        async def takes_a_while(request: Request, peer: Peer) -> None:
+        async def responds_slowly(request: Request, peer: Peer) -> None:
             await asyncio.sleep(ANSWERS_AFTER_S)
-            await peer.send(scene.wallet.right(request).wire())
+            await peer.send(system.wallet.right(request).wire())
 
-        scene.upstream.script = takes_a_while
+        system.upstream.script = responds_slowly
         calls: list[asyncio.Task[tuple[Any, Any, float]]] = []
         began = time.monotonic()
         while (number := len(calls)) < TIMES * CAPACITY * LASTS_S:
             await asyncio.sleep(max(0.0, began + number / (TIMES * CAPACITY) - time.monotonic()))
-            calls.append(asyncio.create_task(call(scene)))
+            calls.append(asyncio.create_task(call(system)))
         ended = await asyncio.gather(*calls)
-        served = [took_s for _, answer, took_s in ended if not isinstance(answer, Reported)]
-        for request, answer, _ in ended:
-            refused = isinstance(answer, Reported)
+        served = [took_s for _, result, took_s in ended if not isinstance(result, Reported)]
+        for request, result, _ in ended:
+            refused = isinstance(result, Reported)
             if refused:
-                check(answer, OVERLOADED, request)
-            assert scene.sent(request) == (0 if refused else 1)
+                check(result, OVERLOADED, request)
+            assert system.sent(request) == (0 if refused else 1)
         assert max(served) < DEADLINE_S
-        assert len(served) > CAPACITY * LASTS_S / 2, "goodput"
+        assert len(served) > CAPACITY * LASTS_S / 2, "too few calls were served"
         assert len(served) < len(ended), "there was no overload"
         over = time.monotonic()
-        while isinstance((await call(scene))[1], Reported):
+        while isinstance((await call(system))[1], Reported):
             assert time.monotonic() - over < RECOVERS_WITHIN_S

@@ -1,4 +1,4 @@
-"""Marked identity values, through every kind of end, are in no file of the ledger, nor said of it."""
+"""Marked identity values never appear in the ledger's files or the output of its commands."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pytest
 from tests.e2e.caller import Reported
 from tests.e2e.gateway import run as command
 from tests.e2e.samples import APIS, SYNC, Api
-from tests.e2e.test_privacy import ENDS, FRAGMENTS, MARKS, clean, marked
+from tests.e2e.test_privacy import FRAGMENTS, MARKS, OUTCOMES, check_clean, marked
 from tests.e2e.upstream import hangs
-from tests.scenarios.conftest import Stage
-from tests.scenarios.scene import Scene, changed, reused
+from tests.scenarios.conftest import RunSystem
+from tests.scenarios.system import System, changed, reused
 
 NEEDLES = {
     needle
@@ -27,46 +27,48 @@ NEEDLES = {
     )
     if len(needle) > 4
 }
-KINDS = [kind for kind in ENDS if kind not in {"hang", "page"}]
+KINDS = [kind for kind in OUTCOMES if kind not in {"hang", "page"}]
 
 
-async def words_about(scene: Scene) -> str:
-    """Return everything that the ledger's commands say."""
-    listed = await command("ledger", "list", "--json", settings=scene.gateway.settings)
-    exported = await command("ledger", "export", "--since", "2020-01-01", settings=scene.gateway.settings)
+async def ledger_output(system: System) -> str:
+    """Return the output of the ledger's list and export commands."""
+    listed = await command("ledger", "list", "--json", settings=system.gateway.settings)
+    exported = await command("ledger", "export", "--since", "2020-01-01", settings=system.gateway.settings)
     assert (listed.status, exported.status) == (0, 0)
     assert len(exported.out.splitlines()) >= len(KINDS) // 2
     return listed.out + exported.out
 
 
 def contents(directory: Path) -> dict[str, bytes]:
-    """Read every file; each is for its owner alone."""
+    """Return the content of every file; check that only its owner can read it."""
     assert {oct(file.stat().st_mode & 0o777) for file in directory.iterdir()} == {"0o600"}
     return {file.name: file.read_bytes() for file in directory.iterdir()}
 
 
-async def go_through(scene: Scene, api: Api) -> None:
-    """Call with marks in every field, and let AlipayHK echo them, in every kind of end."""
+async def call_with_each_outcome(system: System, api: Api) -> None:
+    """Call with a marked value in every field, once for each outcome; AlipayHK echoes the values."""
     for kind in KINDS:
-        scene.upstream.script, request = ENDS[kind](scene.wallet), marked(api)
+        system.upstream.script, request = OUTCOMES[kind](system.wallet), marked(api)
         if api is SYNC:
             request.external_identity_value += kind
-        answer = await scene.call(api, request, timeout_s=8 if kind == "success" else 0.5)
-        assert isinstance(answer, Reported) is (kind != "success"), kind
+        result = await system.call(api, request, timeout_s=8 if kind == "success" else 0.5)
+        assert isinstance(result, Reported) is (kind != "success"), kind
         if kind == "success":
-            await scene.reported(api, changed(api, request), reused(api))
-    scene.upstream.script = hangs
-    await scene.call(api, marked(api), timeout_s=0.3)
+            await system.reported(api, changed(api, request), reused(api))
+    system.upstream.script = hangs
+    await system.call(api, marked(api), timeout_s=0.3)
 
 
 @pytest.mark.parametrize("api", APIS, ids=str)
-async def test_mark_is_in_no_file_and_no_word(stage: Stage, tmp_path: Path, api: Api) -> None:
-    async with stage() as scene:
-        await go_through(scene, api)
+async def test_marked_values_are_in_no_file_and_no_output_of_the_ledger(
+    run_system: RunSystem, tmp_path: Path, api: Api
+) -> None:
+    async with run_system() as system:
+        await call_with_each_outcome(system, api)
         files = contents(tmp_path)
         assert set(files) >= {"ledger.db", "ledger.db-wal", "ledger.db.key"}
         assert [name for name, data in files.items() if any(needle in data for needle in NEEDLES)] == []
-        words = await words_about(scene)
+        words = await ledger_output(system)
         assert [mark for mark in FRAGMENTS if mark in words] == []
-        await clean(scene.gateway)
+        await check_clean(system.gateway)
     assert not any(needle in data for data in contents(tmp_path).values() for needle in NEEDLES)

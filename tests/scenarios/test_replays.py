@@ -1,4 +1,4 @@
-"""What is known of an id is told again, and nothing more is sent; other content under it is refused."""
+"""A known outcome is replayed and nothing is sent; the same id with other content is refused."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import pytest
 from grpc import StatusCode
 
 from tests.e2e.caller import Expected, rejected
-from tests.e2e.samples import APIS, BIND, SYNC, Api, apart
+from tests.e2e.samples import APIS, BIND, SYNC, Api, fresh_request
 from tests.e2e.upstream import hangs
 from tests.e2e.wallet import result
-from tests.scenarios.scene import Scene, changed, held, reused
+from tests.scenarios.system import System, changed, held, reused
 
 REJECTIONS = {
     "PARAM_ILLEGAL": rejected(StatusCode.INVALID_ARGUMENT),
@@ -24,93 +24,96 @@ GATEWAY_REFUSED = Expected(StatusCode.INTERNAL, "GATEWAY_REFUSED", "rejected", "
 
 
 @pytest.mark.parametrize("api", APIS, ids=str)
-async def test_success_is_replayed_word_by_word(scene: Scene, api: Api) -> None:
-    request = apart(api)
-    first = await scene.ok(api, request)
-    again = await scene.ok(api, request, replayed=True)
+async def test_success_is_replayed_unchanged(system: System, api: Api) -> None:
+    request = fresh_request(api)
+    first = await system.ok(api, request)
+    again = await system.ok(api, request, replayed=True)
     again.replayed = False
     assert again == first
-    assert scene.sent(request) == 1
+    assert system.sent(request) == 1
 
 
 @pytest.mark.parametrize("code", REJECTIONS)
 @pytest.mark.parametrize("api", APIS, ids=str)
-async def test_rejection_is_replayed_word_by_word(scene: Scene, api: Api, code: str) -> None:
-    scene.upstream.script, request = scene.wallet.says(result("F", code, "the reason")), apart(api)
-    first = await scene.reported(api, request, REJECTIONS[code])
-    scene.upstream.script = scene.wallet.says()
-    again = await scene.reported(api, request, REJECTIONS[code], replayed=True)
-    assert scene.sent(request) == 1
+async def test_rejection_is_replayed_unchanged(system: System, api: Api, code: str) -> None:
+    system.upstream.script, request = (
+        system.wallet.says(result("F", code, "the reason")),
+        fresh_request(api),
+    )
+    first = await system.reported(api, request, REJECTIONS[code])
+    system.upstream.script = system.wallet.says()
+    again = await system.reported(api, request, REJECTIONS[code], replayed=True)
+    assert system.sent(request) == 1
     names = ("result_status", "result_code", "result_message", "http_status")
     assert [again.metadata[name] for name in names] == [first.metadata[name] for name in names]
     assert again.metadata["result_message"] == "the reason"
 
 
 @pytest.mark.parametrize("api", APIS, ids=str)
-async def test_refusal_of_the_set_up_is_not_final(scene: Scene, api: Api) -> None:
-    request = apart(api)
+async def test_refusal_for_a_configuration_fault_is_not_final(system: System, api: Api) -> None:
+    request = fresh_request(api)
     for count in (1, 2):
-        scene.upstream.script = scene.wallet.says(result("F", "INVALID_SIGNATURE"))
-        await scene.reported(api, request, GATEWAY_REFUSED)
-        assert scene.sent(request) == count
-    await scene.reported(api, changed(api, request), reused(api, had_no_effect=True))
-    scene.upstream.script = scene.wallet.says()
-    await scene.ok(api, request)
-    await scene.ok(api, request, replayed=True)
-    assert scene.sent(request) == 3
+        system.upstream.script = system.wallet.says(result("F", "INVALID_SIGNATURE"))
+        await system.reported(api, request, GATEWAY_REFUSED)
+        assert system.sent(request) == count
+    await system.reported(api, changed(api, request), reused(api, had_no_effect=True))
+    system.upstream.script = system.wallet.says()
+    await system.ok(api, request)
+    await system.ok(api, request, replayed=True)
+    assert system.sent(request) == 3
 
 
-async def recorded(scene: Scene, api: Api, request: Any) -> None:
-    """Wait for the end of a send: the same call joins it, or is given what was recorded."""
-    answer = await scene.call(api, request)
-    assert answer.result.status == "S"
+async def recorded(system: System, api: Api, request: Any) -> None:
+    """Wait until a request is recorded: the same call joins it or gets the recorded outcome."""
+    response = await system.call(api, request)
+    assert response.result.status == "S"
 
 
 @pytest.mark.parametrize("api", APIS, ids=str)
-async def test_answer_whose_caller_went_is_recorded_and_replayed(scene: Scene, api: Api) -> None:
-    request = apart(api)
-    async with held(scene, api, request) as first:
+async def test_result_after_the_caller_cancelled_is_recorded_and_replayed(system: System, api: Api) -> None:
+    request = fresh_request(api)
+    async with held(system, api, request) as first:
         first.calling.cancel()
-        await scene.gateway.cancel_logged(request.request_id)
+        await system.gateway.cancel_logged(request.request_id)
         first.until.set()
-        await recorded(scene, api, request)
-    await scene.ok(api, request, replayed=True)
-    assert scene.sent(request) == 1
+        await recorded(system, api, request)
+    await system.ok(api, request, replayed=True)
+    assert system.sent(request) == 1
 
 
 @pytest.mark.parametrize("api", APIS, ids=str)
-async def test_answer_whose_callers_time_was_up_is_recorded_and_replayed(scene: Scene, api: Api) -> None:
-    request = apart(api)
-    async with held(scene, api, request, timeout_s=0.3) as first:
+async def test_result_after_the_callers_deadline_is_recorded_and_replayed(system: System, api: Api) -> None:
+    request = fresh_request(api)
+    async with held(system, api, request, timeout_s=0.3) as first:
         assert (await first.calling).info.reason == "UPSTREAM_TIMEOUT"
         first.until.set()
-        await recorded(scene, api, request)
-    await scene.ok(api, request, replayed=True)
-    assert scene.sent(request) == 1
+        await recorded(system, api, request)
+    await system.ok(api, request, replayed=True)
+    assert system.sent(request) == 1
 
 
 @pytest.mark.parametrize("api", APIS, ids=str)
-async def test_caller_who_comes_back_in_mid_call_joins_it(scene: Scene, api: Api) -> None:
-    request = apart(api)
-    async with held(scene, api, request) as first:
+async def test_repeated_call_joins_the_attempt_in_progress(system: System, api: Api) -> None:
+    request = fresh_request(api)
+    async with held(system, api, request) as first:
         first.calling.cancel()
-        await scene.gateway.cancel_logged(request.request_id)
-        second = asyncio.create_task(scene.ok(api, request))
+        await system.gateway.cancel_logged(request.request_id)
+        second = asyncio.create_task(system.ok(api, request))
         await asyncio.sleep(0.1)
         first.until.set()
         await second
-    assert scene.sent(request) == 1
+    assert system.sent(request) == 1
 
 
 @pytest.mark.parametrize("api", APIS, ids=str)
-async def test_same_id_64_times_at_once_is_sent_once(scene: Scene, api: Api) -> None:
-    request = apart(api)
-    async with held(scene, api, request) as first:
-        others = [asyncio.create_task(scene.ok(api, request)) for _ in range(63)]
+async def test_64_concurrent_calls_with_one_id_are_sent_once(system: System, api: Api) -> None:
+    request = fresh_request(api)
+    async with held(system, api, request) as first:
+        others = [asyncio.create_task(system.ok(api, request)) for _ in range(63)]
         await asyncio.sleep(0.25)
-        answer = await first.let_go()
-        assert [other for other in await asyncio.gather(*others) if other != answer] == []
-    assert scene.sent(request) == 1
+        response = await first.release()
+        assert [other for other in await asyncio.gather(*others) if other != response] == []
+    assert system.sent(request) == 1
 
 
 OTHER_CONTENT = {
@@ -119,39 +122,42 @@ OTHER_CONTENT = {
 }
 
 
-@pytest.mark.parametrize("state", ["applied", "rejected", "in doubt", "under way"])
+@pytest.mark.parametrize("state", ["applied", "rejected", "in doubt", "in progress"])
 @pytest.mark.parametrize("api", APIS, ids=str)
-async def test_other_content_under_a_used_id_never_leaves(scene: Scene, api: Api, state: str) -> None:
-    request, expected = apart(api), reused(api, had_no_effect=state == "rejected")
+async def test_other_content_with_a_used_id_is_never_sent(system: System, api: Api, state: str) -> None:
+    request, expected = fresh_request(api), reused(api, had_no_effect=state == "rejected")
 
     async def refused() -> None:
         for name, value in OTHER_CONTENT[api].items():
             other = changed(api, request, {name: value})
-            reported = await scene.reported(api, other, expected)
+            reported = await system.reported(api, other, expected)
             assert "777" not in str(reported.status)
         moved = changed(api, request)
         moved.CopyFrom(request)
         moment = moved.biz_time if api is SYNC else moved.timestamp
         moment.seconds += 1
-        await scene.reported(api, moved, expected)
-        assert scene.sent(request) == 1
+        await system.reported(api, moved, expected)
+        assert system.sent(request) == 1
 
-    if state == "under way":
-        async with held(scene, api, request) as first:
+    if state == "in progress":
+        async with held(system, api, request) as first:
             await refused()
-            assert (await first.let_go()).result.status == "S"
+            assert (await first.release()).result.status == "S"
         return
-    scripts = {"applied": scene.wallet.says(), "rejected": scene.wallet.says(result("F", "PARAM_ILLEGAL"))}
-    scene.upstream.script = scripts.get(state, hangs)
-    await scene.call(api, request, timeout_s=0.5)
+    scripts = {
+        "applied": system.wallet.says(),
+        "rejected": system.wallet.says(result("F", "PARAM_ILLEGAL")),
+    }
+    system.upstream.script = scripts.get(state, hangs)
+    await system.call(api, request, timeout_s=0.5)
     if state == "in doubt":
-        await scene.gateway.attempt_logged(request.request_id)
+        await system.gateway.attempt_logged(request.request_id)
     await refused()
 
 
-async def test_same_id_of_another_rpc_is_another_request(scene: Scene) -> None:
-    sync = apart(SYNC)
+async def test_same_id_for_another_rpc_is_another_request(system: System) -> None:
+    sync = fresh_request(SYNC)
     bind = BIND.request(request_id=sync.request_id)
-    await scene.ok(SYNC, sync)
-    await scene.ok(BIND, bind)
-    assert len(scene.upstream.requests) == 2
+    await system.ok(SYNC, sync)
+    await system.ok(BIND, bind)
+    assert len(system.upstream.requests) == 2

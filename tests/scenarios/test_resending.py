@@ -1,4 +1,4 @@
-"""The gateway sends the same request again where AlipayHK promises that this is safe, and nowhere else."""
+"""The gateway resends a request only if AlipayHK guarantees that it is idempotent."""
 
 from __future__ import annotations
 
@@ -6,41 +6,45 @@ import pytest
 from grpc import StatusCode
 
 from tests.e2e.caller import Expected, doubt, rejected
-from tests.e2e.samples import APIS, BIND, SYNC, Api, apart
-from tests.e2e.upstream import Answer, Script, answers, hangs, resets
+from tests.e2e.samples import APIS, BIND, SYNC, Api, fresh_request
+from tests.e2e.upstream import Response, Script, hangs, resets, responds
 from tests.e2e.wallet import Wallet, result
-from tests.scenarios.scene import Scene, in_turn
+from tests.scenarios.system import System, in_turn
 
-PAGE = Answer(503, (("Content-Type", "text/html"),), b"<html></html>")
+PAGE = Response(503, (("Content-Type", "text/html"),), b"<html></html>")
 TROUBLES: dict[str, Script] = {
     "timeout": hangs,
     "reset": resets,
-    "503": answers(lambda _: PAGE),
+    "503": responds(lambda _: PAGE),
 }
 
 
 @pytest.mark.parametrize("trouble", [*TROUBLES, "signed U"])
 @pytest.mark.parametrize("api", APIS, ids=str)
-async def test_trouble_then_success_is_ok(promising: Scene, api: Api, trouble: str) -> None:
-    wallet, request = promising.wallet, apart(api)
+async def test_failed_attempt_followed_by_a_success_is_ok(
+    idempotent_system: System, api: Api, trouble: str
+) -> None:
+    wallet, request = idempotent_system.wallet, fresh_request(api)
     first = TROUBLES.get(trouble) or wallet.says(result("U", "SYSTEM_ERROR"))
-    promising.upstream.script = in_turn(first, wallet.says())
-    await promising.ok(api, request)
-    assert promising.sent(request) == 2
-    await promising.ok(api, request, replayed=True)
-    assert promising.sent(request) == 2
+    idempotent_system.upstream.script = in_turn(first, wallet.says())
+    await idempotent_system.ok(api, request)
+    assert idempotent_system.sent(request) == 2
+    await idempotent_system.ok(api, request, replayed=True)
+    assert idempotent_system.sent(request) == 2
 
 
-async def test_rate_limit_is_told_at_once_and_a_later_call_goes_through(promising: Scene) -> None:
-    limit = promising.wallet.says(result("U", "REQUEST_TRAFFIC_EXCEED_LIMIT"))
-    promising.upstream.script = in_turn(limit, promising.wallet.says())
-    request = apart(SYNC)
-    expected = doubt("WALLET_RATE_LIMITED", promised=True, code=StatusCode.RESOURCE_EXHAUSTED)
-    reported = await promising.reported(SYNC, request, expected)
+async def test_rate_limit_is_reported_immediately_and_a_later_call_succeeds(
+    idempotent_system: System,
+) -> None:
+    limit = idempotent_system.wallet.says(result("U", "REQUEST_TRAFFIC_EXCEED_LIMIT"))
+    idempotent_system.upstream.script = in_turn(limit, idempotent_system.wallet.says())
+    request = fresh_request(SYNC)
+    expected = doubt("WALLET_RATE_LIMITED", idempotent=True, code=StatusCode.RESOURCE_EXHAUSTED)
+    reported = await idempotent_system.reported(SYNC, request, expected)
     assert reported.metadata["attempts"] == "1"
-    assert promising.sent(request) == 1
-    await promising.ok(SYNC, request)
-    assert promising.sent(request) == 2
+    assert idempotent_system.sent(request) == 1
+    await idempotent_system.ok(SYNC, request)
+    assert idempotent_system.sent(request) == 2
 
 
 REFUSED_IN_DOUBT = Expected(StatusCode.INTERNAL, "GATEWAY_REFUSED", "unknown", "operator")
@@ -51,31 +55,33 @@ REJECTED_IN_DOUBT = Expected(StatusCode.FAILED_PRECONDITION, "WALLET_REJECTED", 
     ("code", "expected"),
     [("INVALID_SIGNATURE", REFUSED_IN_DOUBT), ("NEVER_HEARD_OF", REJECTED_IN_DOUBT)],
 )
-async def test_refusal_that_may_mean_anything_does_not_end_a_doubt(
-    promising: Scene, code: str, expected: Expected
+async def test_ambiguous_refusal_does_not_resolve_a_doubt(
+    idempotent_system: System, code: str, expected: Expected
 ) -> None:
-    refuses = promising.wallet.says(result("F", code))
-    promising.upstream.script, request = in_turn(hangs, refuses), apart(BIND)
-    reported = await promising.reported(BIND, request, expected)
-    assert (reported.metadata["attempts"], promising.sent(request)) == ("2", 2)
-    promising.upstream.script = promising.wallet.says()
-    await promising.ok(BIND, request)
-    assert promising.sent(request) == 3
+    refuses = idempotent_system.wallet.says(result("F", code))
+    idempotent_system.upstream.script, request = in_turn(hangs, refuses), fresh_request(BIND)
+    reported = await idempotent_system.reported(BIND, request, expected)
+    assert (reported.metadata["attempts"], idempotent_system.sent(request)) == ("2", 2)
+    idempotent_system.upstream.script = idempotent_system.wallet.says()
+    await idempotent_system.ok(BIND, request)
+    assert idempotent_system.sent(request) == 3
 
 
-async def test_refusal_that_is_known_ends_a_doubt(promising: Scene) -> None:
-    promising.upstream.script = in_turn(hangs, promising.wallet.says(result("F", "USER_NOT_EXIST")))
-    request = apart(BIND)
+async def test_known_refusal_resolves_a_doubt(idempotent_system: System) -> None:
+    idempotent_system.upstream.script = in_turn(
+        hangs, idempotent_system.wallet.says(result("F", "USER_NOT_EXIST"))
+    )
+    request = fresh_request(BIND)
     for replayed in (False, True):
-        await promising.reported(BIND, request, rejected(StatusCode.NOT_FOUND), replayed=replayed)
-    assert promising.sent(request) == 2
+        await idempotent_system.reported(BIND, request, rejected(StatusCode.NOT_FOUND), replayed=replayed)
+    assert idempotent_system.sent(request) == 2
 
 
-async def test_every_attempt_is_sealed_anew(promising: Scene, wallet: Wallet) -> None:
-    """A time apart, so that each has a Request-Time, and with it a signature, of its own."""
-    waits = answers(lambda _: PAGE.setting("Retry-After", "1"))
-    promising.upstream.script, request = in_turn(waits, waits, wallet.says()), apart(SYNC)
-    await promising.ok(SYNC, request)
-    assert promising.sent(request) == 3
-    raw = {(came.raw, came.body) for came in promising.upstream.requests}
+async def test_every_attempt_is_signed_again(idempotent_system: System, wallet: Wallet) -> None:
+    """The attempts are a second apart, so that each has its own Request-Time and so its own signature."""
+    waits = responds(lambda _: PAGE.setting("Retry-After", "1"))
+    idempotent_system.upstream.script, request = in_turn(waits, waits, wallet.says()), fresh_request(SYNC)
+    await idempotent_system.ok(SYNC, request)
+    assert idempotent_system.sent(request) == 3
+    raw = {(received.raw, received.body) for received in idempotent_system.upstream.requests}
     assert len(raw) == 3

@@ -1,4 +1,4 @@
-"""Two workers on one port and one ledger: together they send a request once."""
+"""Two workers with one port and one ledger send each request only once."""
 
 from __future__ import annotations
 
@@ -15,68 +15,63 @@ import pytest
 
 from tests.e2e import caller
 from tests.e2e.caller import Reported
-from tests.e2e.gateway import PATIENCE_S, SCRIPT, Gateway, channel_to
-from tests.e2e.samples import APIS, BIND, apart, new_id
+from tests.e2e.gateway import SCRIPT, WAIT_MAX_S, Gateway, channel_to
+from tests.e2e.samples import APIS, BIND, fresh_request, new_id
 from tests.e2e.upstream import Peer, Request
 from tests.peers.processes import environment
 from tests.ports import free_port
-from tests.scenarios.conftest import Stage
-from tests.scenarios.scene import IN_DOUBT, changed, held, reused
+from tests.scenarios.conftest import RunSystem
+from tests.scenarios.system import IN_DOUBT, changed, held, reused
 
 CHANNELS = 16
 
 
-async def both_serve(gateway: Gateway) -> None:
-    """Wait until both workers listen."""
-    await gateway.logged(lambda _: sum(line["event"] == "gateway started" for line in gateway.records) == 2)
-
-
-async def test_same_id_at_both_workers_is_sent_once(stage: Stage) -> None:
+async def test_same_id_at_both_workers_is_sent_once(run_system: RunSystem) -> None:
     more = {"WORKERS": "2", "LISTEN": f"127.0.0.1:{free_port()}", "UPSTREAM_TIMEOUT_S": "4"}
-    async with stage(more) as scene, AsyncExitStack() as stack:
-        await both_serve(scene.gateway)
-        right = scene.upstream.script
+    async with run_system(more) as system, AsyncExitStack() as stack:
+        await system.gateway.wait_for_workers(2)
+        right = system.upstream.script
 
         async def slow(request: Request, peer: Peer) -> None:
             await asyncio.sleep(0.4)
             await right(request, peer)
 
-        scene.upstream.script = slow
+        system.upstream.script = slow
         channels = [
-            await stack.enter_async_context(channel_to(scene.gateway.address)) for _ in range(CHANNELS)
+            await stack.enter_async_context(channel_to(system.gateway.address)) for _ in range(CHANNELS)
         ]
         for _ in range(3):
-            request = apart(BIND)
-            answers: list[Any] = await asyncio.gather(
+            request = fresh_request(BIND)
+            results: list[Any] = await asyncio.gather(
                 *(caller.call(channel, BIND, request) for channel in channels)
             )
-            assert [answer for answer in answers if isinstance(answer, Reported)] == []
-            assert scene.sent(request) == 1
-            assert {answer.replayed for answer in answers} == {False, True}, "both workers were asked"
+            assert [result for result in results if isinstance(result, Reported)] == []
+            assert system.sent(request) == 1
+            assert {result.replayed for result in results} == {False, True}, "one worker served all calls"
             for channel in channels:
                 await caller.refused(channel, BIND, changed(BIND, request), reused(BIND))
-            assert scene.sent(request) == 1
+            assert system.sent(request) == 1
 
 
-async def test_worker_that_dies_leaves_its_requests_to_the_others(stage: Stage) -> None:
+async def test_requests_of_a_killed_worker_are_in_doubt_for_the_others(run_system: RunSystem) -> None:
     more = {"WORKERS": "2", "LISTEN": f"127.0.0.1:{free_port()}"}
-    request = apart(BIND)
-    async with stage(more) as scene:
-        await both_serve(scene.gateway)
-        async with held(scene, BIND, request):
-            for worker in workers_of(scene.gateway):
+    request = fresh_request(BIND)
+    async with run_system(more) as system:
+        await system.gateway.wait_for_workers(2)
+        async with held(system, BIND, request):
+            for worker in workers_of(system.gateway):
                 os.kill(worker, signal.SIGKILL)
-        scene.upstream.script = scene.wallet.says()
+        system.upstream.script = system.wallet.says()
         async with asyncio.timeout(20):
-            while isinstance(answer := await scene.call(BIND, request), Reported):
-                if answer.status.details and answer.info.reason == IN_DOUBT.reason:
-                    break  # else nobody listens yet, or the lease is not over
+            while isinstance(result := await system.call(BIND, request), Reported):
+                if result.status.details and result.info.reason == IN_DOUBT.reason:
+                    break  # before that no worker listens, or the lease has not expired
                 await asyncio.sleep(0.1)
-        await scene.reported(BIND, request, IN_DOUBT)
-        assert scene.sent(request) == 1
+        await system.reported(BIND, request, IN_DOUBT)
+        assert system.sent(request) == 1
 
 
-async def test_workers_that_have_only_just_begun_are_stopped_well(settings: dict[str, str]) -> None:
+async def test_starting_workers_are_stopped_cleanly(settings: dict[str, str]) -> None:
     listens = {name: f"127.0.0.1:{free_port()}" for name in ("LISTEN", "ADMIN_LISTEN")}
     process = await asyncio.create_subprocess_exec(
         *(SCRIPT, "serve"),
@@ -85,7 +80,7 @@ async def test_workers_that_have_only_just_begun_are_stopped_well(settings: dict
         stderr=PIPE,
     )
     assert process.stdout is not None
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(WAIT_MAX_S):
         assert json.loads(await process.stdout.readline())["event"] == "workers started"
         process.terminate()
         _, err = await process.communicate()
@@ -93,7 +88,7 @@ async def test_workers_that_have_only_just_begun_are_stopped_well(settings: dict
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP])
-async def test_workers_share_their_port_with_nobody_and_end_with_their_supervisor(
+async def test_workers_own_their_port_and_exit_with_their_supervisor(
     settings: dict[str, str], number: signal.Signals
 ) -> None:
     """Two gateways on one port with two ledgers would send a BindAccount twice."""
@@ -103,7 +98,7 @@ async def test_workers_share_their_port_with_nobody_and_end_with_their_superviso
     process = await asyncio.create_subprocess_exec(*words, env=environ, stdout=PIPE, stderr=PIPE)
     assert process.stdout is not None
     try:
-        async with asyncio.timeout(3 * PATIENCE_S):
+        async with asyncio.timeout(3 * WAIT_MAX_S):
             serving = 0
             while serving < 2:
                 serving += json.loads(await process.stdout.readline())["event"] == "gateway started"
@@ -111,7 +106,7 @@ async def test_workers_share_their_port_with_nobody_and_end_with_their_superviso
             _, err = await other.communicate()
             assert (other.returncode, b"cannot listen on" in err) == (69, True), err
             process.send_signal(number)
-            # Its output ends with the last of its workers.
+            # The output is closed when the last worker has exited.
             out, _ = await process.communicate()
     finally:
         if process.returncode is None:
@@ -126,29 +121,31 @@ def workers_of(gateway: Gateway) -> list[int]:
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split()]
 
 
-async def test_one_linkage_at_both_workers_is_changed_one_at_a_time(stage: Stage) -> None:
-    api, identity, now, most = APIS[0], f"會員-{new_id()}", 0, 0
+async def test_requests_for_one_linkage_never_overlap_at_both_workers(run_system: RunSystem) -> None:
+    api, identity, in_progress, in_progress_max = APIS[0], f"會員-{new_id()}", 0, 0
     async with (
-        stage({"WORKERS": "2", "LISTEN": f"127.0.0.1:{free_port()}", "UPSTREAM_TIMEOUT_S": "4"}) as scene,
+        run_system(
+            {"WORKERS": "2", "LISTEN": f"127.0.0.1:{free_port()}", "UPSTREAM_TIMEOUT_S": "4"}
+        ) as system,
         AsyncExitStack() as stack,
     ):
-        await both_serve(scene.gateway)
-        right = scene.upstream.script
+        await system.gateway.wait_for_workers(2)
+        right = system.upstream.script
 
         async def watched(request: Request, peer: Peer) -> None:
-            nonlocal now, most
-            now += 1
-            most = max(most, now)
+            nonlocal in_progress, in_progress_max
+            in_progress += 1
+            in_progress_max = max(in_progress_max, in_progress)
             await asyncio.sleep(0.05)
-            now -= 1
+            in_progress -= 1
             await right(request, peer)
 
-        scene.upstream.script = watched
+        system.upstream.script = watched
         calls = []
         for _ in range(8):
-            channel = await stack.enter_async_context(channel_to(scene.gateway.address))
-            request = apart(api, external_identity_value=identity)
+            channel = await stack.enter_async_context(channel_to(system.gateway.address))
+            request = fresh_request(api, external_identity_value=identity)
             calls.append(caller.call(channel, api, request))
-        answers = await asyncio.gather(*calls)
-        assert [answer for answer in answers if isinstance(answer, Reported)] == []
-        assert (most, len(scene.upstream.requests)) == (1, 8)
+        results = await asyncio.gather(*calls)
+        assert [result for result in results if isinstance(result, Reported)] == []
+        assert (in_progress_max, len(system.upstream.requests)) == (1, 8)

@@ -249,7 +249,7 @@ class LogStream(io.StringIO):
     """A stream of log lines that returns them parsed."""
 
     @property
-    def said(self) -> list[dict[str, Any]]:
+    def lines(self) -> list[dict[str, Any]]:
         """Read every line; each must be one JSON object."""
         lines = self.getvalue().split("\n")
         assert lines.pop() == ""
@@ -257,7 +257,7 @@ class LogStream(io.StringIO):
 
     def of(self, event: str) -> list[dict[str, Any]]:
         """Return the lines of one event."""
-        return [line for line in self.said if line["event"] == event]
+        return [line for line in self.lines if line["event"] == event]
 
 
 def sync_request(**changes: Any) -> pb.SyncLinkageRequest:

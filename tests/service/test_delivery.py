@@ -131,7 +131,7 @@ def others() -> set[asyncio.Task[Any]]:
     return {task for task in asyncio.all_tasks() if getattr(task.get_coro(), "__qualname__", "") in names}
 
 
-def said(log_lines: LogStream) -> list[dict[str, Any]]:
+def lines(log_lines: LogStream) -> list[dict[str, Any]]:
     """Return the log lines about attempts, without times."""
     return [
         {name: value for name, value in line.items() if name not in {"time", "seconds", "event"}}
@@ -164,7 +164,7 @@ async def test_success_is_returned_counted_and_logged(make: Make, log_lines: Log
     assert sender.ended("success") == 1
     assert sender.counted("alipayhk_upstream_seconds_count") == 1
     assert sender.in_flight == 0
-    assert said(log_lines) == [
+    assert lines(log_lines) == [
         {
             "level": "info",
             "api": "SyncLinkage",
@@ -200,7 +200,7 @@ async def test_failure_is_raised_unchanged_counted_and_logged_with_its_cause(
     assert failure.value is error
     assert sender.ended(end) == 1
     assert sender.in_flight == 0
-    (line,) = said(log_lines)
+    (line,) = lines(log_lines)
     assert line == {
         "level": "warning",
         "api": "SyncLinkage",
@@ -217,7 +217,7 @@ async def test_result_is_logged_by_its_code_and_never_with_its_message(
     sender = make(fail(refused("F", "USER_NOT_EXIST", "Chan Tai Man"), sent=True))
     with pytest.raises(errors.ResultError):
         await sender.send(impatient())
-    (line,) = said(log_lines)
+    (line,) = lines(log_lines)
     assert (line["level"], line["end"]) == ("info", "ResultError")
     assert (line["result_status"], line["result_code"]) == ("F", "USER_NOT_EXIST")
     assert "Chan" not in log_lines.getvalue()
@@ -228,7 +228,7 @@ async def test_text_that_is_no_code_is_not_logged(make: Make, log_lines: LogStre
     sender = make(fail(refused(code, code, "m"), sent=True))
     with pytest.raises(errors.ResultError):
         await sender.send(impatient())
-    (line,) = said(log_lines)
+    (line,) = lines(log_lines)
     assert (line["result_status"], line["result_code"]) == ("other", "other")
 
 
@@ -241,7 +241,7 @@ async def test_unhandled_exception_is_logged_with_its_stack_and_never_with_its_t
         await sender.send(call)
     assert call.circumstances == known(sent=(sent,))
     assert sender.ended("bug") == 1
-    (line,) = said(log_lines)
+    (line,) = lines(log_lines)
     assert (line["level"], line["error_class"]) == ("error", "KeyError")
     assert any("fakes.py" in frame for frame in line["stack"])
     assert "SECRET" not in log_lines.getvalue()
@@ -278,12 +278,12 @@ async def test_deadline_after_the_first_byte_reports_timeout_and_the_attempt_con
         await sender.send(call)
     assert 0.1 < time.monotonic() - began < 5.0
     assert sender.in_flight == 1
-    assert not said(log_lines)
+    assert not lines(log_lines)
     gate.open.set()
     assert await sender.delivery.idle(1.0)
     assert sender.in_flight == 0
     assert sender.ended("success") == 1
-    assert [line["end"] for line in said(log_lines)] == ["success"]
+    assert [line["end"] for line in lines(log_lines)] == ["success"]
     assert await rows(sender) == [State.APPLIED]
 
 
@@ -393,7 +393,7 @@ async def test_attempt_continues_after_a_cancel_once_a_byte_was_sent(
     await turns()
     assert sender.ended(end) == 1
     assert sender.in_flight == 0
-    assert [line["end"] for line in said(log_lines)] == [end]
+    assert [line["end"] for line in lines(log_lines)] == [end]
     assert await rows(sender) == [state]
 
 
@@ -458,7 +458,7 @@ async def test_refused_call_leaves_no_row_and_no_line(make: Make, log_lines: Log
     assert await refusal(sender.send(call)) == reasons.ERROR_REASON_OVERLOADED
     assert call.circumstances == known()
     assert not await rows(sender)
-    assert not said(log_lines)
+    assert not lines(log_lines)
     assert sender.in_flight is None
 
 
@@ -554,7 +554,7 @@ async def test_thousand_mixed_calls_leave_nothing_in_flight(make: Make, log_line
     assert not others()
     assert sender.in_flight == 0
     counted = ("success", "ConnectionLost", "ResultError", "bug", "Unreachable")
-    assert len(said(log_lines)) == sum(sender.ended(end) for end in counted)
+    assert len(lines(log_lines)) == sum(sender.ended(end) for end in counted)
     sender.client.behaviour = succeed
     for caller, quota in ((LOYALTY, 2), (BILLING, 1)):
         await asyncio.gather(*(sender.send(call_of(caller=caller)) for _ in range(quota)))

@@ -49,7 +49,7 @@ def test_a_call_does_not_go_through_the_environments_proxy(name: str) -> None:
     environ |= {name: f"http://127.0.0.1:{free_port()}"}
     ended = run(sys.executable, "-c", CALL, address, env=environ)
     server.stop(None).wait()
-    assert ended.status == 0, ended.said
+    assert ended.status == 0, ended.output
     assert "as expected" in ended.out
 
 

@@ -61,7 +61,7 @@ async def test_a_gateway_logs_its_keys_and_stops_at_a_signal(
     serve: Callable[..., Awaitable[None]], ring: KeyRing, log_lines: LogStream, number: signal.Signals
 ) -> None:
     await serve(number, SIGNING_KEY_VERSION="7", PUBLIC_KEY_FILES=f"1={ring.public},2={ring.other_public}")
-    events = [(line["event"], line.get("version"), line.get("sha256")) for line in log_lines.said]
+    events = [(line["event"], line.get("version"), line.get("sha256")) for line in log_lines.lines]
     assert events == [
         ("ledger opened", None, None),
         (NEW_LEDGER, None, None),
@@ -72,14 +72,14 @@ async def test_a_gateway_logs_its_keys_and_stops_at_a_signal(
         ("shutdown started", None, None),
         ("shutdown finished", None, None),
     ]
-    assert all("dropped" not in line for line in log_lines.said)
+    assert all("dropped" not in line for line in log_lines.lines)
 
 
 async def test_our_own_key_in_place_of_alipayhks_is_logged_as_a_warning(
     serve: Callable[..., Awaitable[None]], ring: KeyRing, log_lines: LogStream
 ) -> None:
     await serve(SIGNING_KEY_FILE=str(ring.other_private), PUBLIC_KEY_FILES=f"1={ring.other_public}")
-    warned = [line["event"] for line in log_lines.said if line["level"] == "warning"]
+    warned = [line["event"] for line in log_lines.lines if line["level"] == "warning"]
     assert warned == [NEW_LEDGER, "own public key in PUBLIC_KEY_FILES"]
 
 

@@ -89,7 +89,7 @@ def test_the_environments_proxy_is_not_used(addresses: dict[str, str], tls: TlsF
     environ |= {name: f"http://127.0.0.1:{free_port()}"}
     for kind, flags in (("plain", ()), ("tls", ("--tls-ca-file", tls.ca))):
         done = run(GATEWAY, "health", "--addr", addresses[kind], *flags, env=environ)
-        assert (done.status, done.said) == (0, "status: SERVING\n")
+        assert (done.status, done.output) == (0, "status: SERVING\n")
 
 
 def test_a_ca_file_turns_tls_on(addresses: dict[str, str], tls: TlsFiles) -> None:

@@ -146,7 +146,7 @@ async def test_next_handshake_shows_the_new_certificate(
 CERTIFICATE = ServerCertificate(b"chain", b"key", None)
 
 
-def test_what_only_a_restart_can_change_is_refused(keys: Keys) -> None:
+def test_change_that_needs_a_restart_is_refused(keys: Keys) -> None:
     now = Credentials({"SyncLinkage": keys}, CERTIFICATE)
     keyring = Keyring(now)
     for impossible in (

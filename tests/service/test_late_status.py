@@ -19,7 +19,7 @@ from service.server.interceptors import Around
 from service.server.rpcs import SERVICE
 from service.telemetry.metrics import Metrics
 
-PATIENCE_S: Final = 30.0
+WAIT_MAX_S: Final = 30.0
 BLOCKED_S: Final = 1.0
 LABELS: Final = {"grpc_type": "unary", "grpc_service": SERVICE, "grpc_method": "SyncLinkage"}
 
@@ -29,8 +29,8 @@ def call(port: int, timeout_s: float | None, began: threading.Event) -> None:
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         method: Any = channel.unary_unary(f"/{SERVICE}/SyncLinkage")
         calling = method.future(b"", timeout=timeout_s)
-        assert began.wait(PATIENCE_S)
-        calling.cancel() if timeout_s is None else calling.exception(PATIENCE_S)
+        assert began.wait(WAIT_MAX_S)
+        calling.cancel() if timeout_s is None else calling.exception(WAIT_MAX_S)
 
 
 @pytest.mark.parametrize(("code", "timeout_s"), [("DEADLINE_EXCEEDED", 0.5), ("CANCELLED", None)])
@@ -52,7 +52,7 @@ async def test_status_that_its_caller_did_not_get_is_counted_as_cancelled_or_exp
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     await asyncio.to_thread(call, port, timeout_s, began)
-    await server.stop(PATIENCE_S)
+    await server.stop(WAIT_MAX_S)
     value = metrics.registry.get_sample_value
     assert value("grpc_server_handled_total", {**LABELS, "grpc_code": code}) == 1
     assert value("grpc_server_handled_total", {**LABELS, "grpc_code": "UNKNOWN"}) is None

@@ -32,7 +32,7 @@ def test_outage_is_logged_once_until_nothing_has_failed_for_a_while(log_lines: L
     metrics, now_s = Metrics(), [100.0]
     monitor = LedgerMonitor(MemoryLedger(), metrics, lambda: now_s[0])
     monitor.worked()
-    assert (usable(metrics), log_lines.said) == (1, [])
+    assert (usable(metrics), log_lines.lines) == (1, [])
     for cause in ("SQLITE_FULL", "SQLITE_FULL", "SQLITE_IOERR"):
         monitor.failed(cause)
         now_s[0] += 9
@@ -42,8 +42,8 @@ def test_outage_is_logged_once_until_nothing_has_failed_for_a_while(log_lines: L
     for _ in range(2):
         monitor.worked()
         assert usable(metrics) == 1
-    said = [(line["level"], line["event"], line.get("cause")) for line in log_lines.said]
-    assert said == [("error", BAD, "SQLITE_FULL"), ("info", GOOD, None)]
+    lines = [(line["level"], line["event"], line.get("cause")) for line in log_lines.lines]
+    assert lines == [("error", BAD, "SQLITE_FULL"), ("info", GOOD, None)]
 
 
 @pytest.fixture

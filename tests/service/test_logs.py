@@ -43,7 +43,7 @@ class Secret:
 
 def test_a_line_starts_with_time_level_and_event(log_lines: LogStream) -> None:
     log.info("call", request_id="req-1", code="OK")
-    (line,) = log_lines.said
+    (line,) = log_lines.lines
     assert tuple(line)[:3] == FIRST == ("time", "level", "event")
     assert (line["level"], line["event"], line["request_id"], line["code"]) == (
         "info",
@@ -58,7 +58,7 @@ def test_a_line_starts_with_time_level_and_event(log_lines: LogStream) -> None:
 @pytest.mark.parametrize("name", FORBIDDEN)
 def test_a_member_that_is_not_allowed_is_dropped_and_named(log_lines: LogStream, name: str) -> None:
     log.info("call", request_id="req-1", **{name: "hunter2"})
-    (line,) = log_lines.said
+    (line,) = log_lines.lines
     assert line["dropped"] == [name]
     assert line["request_id"] == "req-1"
     assert "hunter2" not in log_lines.getvalue()
@@ -67,7 +67,7 @@ def test_a_member_that_is_not_allowed_is_dropped_and_named(log_lines: LogStream,
 
 def test_bound_members_are_checked_too(log_lines: LogStream) -> None:
     log.bind(api="SyncLinkage", zeta="hunter2", alpha=Secret()).warning("attempt")
-    (line,) = log_lines.said
+    (line,) = log_lines.lines
     assert line["api"] == "SyncLinkage"
     assert line["dropped"] == ["alpha", "zeta"]
     assert "hunter2" not in log_lines.getvalue()
@@ -76,20 +76,20 @@ def test_bound_members_are_checked_too(log_lines: LogStream) -> None:
 def test_every_allowed_member_is_written(log_lines: LogStream) -> None:
     members = {name: name for name in ALLOWED - {"event", "level", "time", "dropped"}}
     log.error("all", **members)
-    (line,) = log_lines.said
+    (line,) = log_lines.lines
     assert {name: line[name] for name in members} == members
 
 
 def test_a_text_with_line_breaks_and_quotes_stays_in_its_line(log_lines: LogStream) -> None:
     text = 'a\nb\r\n"c"\\\x00\u2028\u2029\x85語𠮷\ud83d'
     log.info("odd", cause=text)
-    (line,) = log_lines.said
+    (line,) = log_lines.lines
     assert line["cause"] == text
 
 
 def test_a_value_of_no_json_type_is_written_as_text(log_lines: LogStream) -> None:
     log.info("odd", fault=ValueError("x"), listen=("a", 1), where={1})
-    (line,) = log_lines.said
+    (line,) = log_lines.lines
     assert (line["fault"], line["listen"], line["where"]) == ("x", ["a", 1], "{1}")
 
 
@@ -107,7 +107,7 @@ def test_every_event_is_one_line_of_json(log_lines: LogStream, members: dict[str
     log_lines.seek(0)
     members.pop("exc_info", None)
     log.info("anything", **members)
-    (line,) = log_lines.said
+    (line,) = log_lines.lines
     assert set(line) <= ALLOWED
     assert sorted(set(members) - ALLOWED) == line.get("dropped", [])
 
@@ -126,7 +126,7 @@ def test_events_below_the_level_are_not_written(level: str, written: list[str]) 
     set_up_logs(level, stream)
     for record in (log.debug, log.info, log.warning, log.error):
         record("something")
-    assert [line["level"] for line in stream.said] == written
+    assert [line["level"] for line in stream.lines] == written
 
 
 # -- libraries
@@ -145,7 +145,7 @@ def test_a_librarys_record_is_written_without_its_text() -> None:
         raise ValueError("hunter2 in an exception")
     except ValueError:
         logger.exception("hunter2 %s", Secret(), extra={"user_id": "hunter2"})
-    (line,) = stream.said
+    (line,) = stream.lines
     assert (line["level"], line["event"]) == ("error", "library log record")
     assert (line["logger"], line["error_class"]) == ("some.library", "ValueError")
     assert "test_logs" in line["where"]
@@ -157,14 +157,14 @@ def test_a_malformed_record_of_a_library_is_written() -> None:
     stream = LogStream()
     library(stream).warning("%d %s", "not a number")
     library(stream).warning("x", exc_info=True)
-    assert [line["level"] for line in stream.said] == ["warning", "warning"]
+    assert [line["level"] for line in stream.lines] == ["warning", "warning"]
 
 
 @pytest.mark.parametrize("number", [30, 31, 35, 39, 40, 45, 50, 51, 99, 1000])
 def test_library_levels_map_to_warning_error_and_critical(number: int) -> None:
     stream = LogStream()
     library(stream).log(number, "hunter2")
-    (line,) = stream.said
+    (line,) = stream.lines
     levels = {3: "warning", 4: "error"}
     assert line["level"] == levels.get(number // 10, "critical")
 
@@ -176,7 +176,7 @@ def test_library_records_below_warning_are_not_written(level: str) -> None:
     logger.debug("x")
     logger.info("x")
     logger.warning("x")
-    assert len(stream.said) == 1
+    assert len(stream.lines) == 1
 
 
 def test_a_flood_of_library_records_is_limited_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,10 +189,10 @@ def test_a_flood_of_library_records_is_limited_and_counted(monkeypatch: pytest.M
 
     flood(1_000)
     logger.warning("from another place")
-    assert len(stream.said) == LIBRARY_RECORDS_MAX + 1
+    assert len(stream.lines) == LIBRARY_RECORDS_MAX + 1
     monkeypatch.setattr(logs, "LIBRARY_PERIOD_S", 0.0)
     flood(2)
-    counts = [line.get("count") for line in stream.said[LIBRARY_RECORDS_MAX + 1 :]]
+    counts = [line.get("count") for line in stream.lines[LIBRARY_RECORDS_MAX + 1 :]]
     assert counts == [1_000 - LIBRARY_RECORDS_MAX, None]
 
 
@@ -238,7 +238,7 @@ def test_a_replaced_stream_gets_no_lines() -> None:
         set_up_logs("info", stream)
     log.info("call")
     logging.getLogger("some.library").warning("x")
-    assert (len(first.said), len(second.said)) == (0, 2)
+    assert (len(first.lines), len(second.lines)) == (0, 2)
     assert structlog.get_config()["cache_logger_on_first_use"] is False
 
 

@@ -47,8 +47,8 @@ class StoppingLog(io.StringIO):
 
 
 def test_a_signal_at_any_moment_stops_the_supervisor(tmp_path: Path) -> None:
-    done = run(sys.executable, "-m", "tests.service.any_moment", tmp_path, patience_s=30)
-    assert (done.status, done.said) == (0, "stopped each time\n")
+    done = run(sys.executable, "-m", "tests.service.any_moment", tmp_path, timeout_s=30)
+    assert (done.status, done.output) == (0, "stopped each time\n")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -1,4 +1,4 @@
-// Command example makes one SyncLinkage call and prints OK, or the error's outcome, reason and retry.
+// Command example makes one SyncLinkage call, and prints OK or the error's outcome, reason and retry.
 //
 //	go run ./example [-ca FILE [-cert FILE -key FILE]] TARGET USER_ID
 package main
@@ -20,8 +20,8 @@ import (
 )
 
 func main() {
-	ca := flag.String("ca", "", "the CA of the gateway's certificate, PEM; without it the call is made in plaintext")
-	cert := flag.String("cert", "", "our certificate, PEM")
+	ca := flag.String("ca", "", "the CA of the gateway's certificate, PEM; if empty, the call is in plaintext")
+	cert := flag.String("cert", "", "the client certificate, PEM")
 	key := flag.String("key", "", "the private key of -cert, PEM")
 	flag.Parse()
 	if flag.NArg() != 2 {
@@ -42,16 +42,16 @@ func main() {
 }
 
 func bind(ca, cert, key, target, userID string) error {
-	how, err := connection(ca, cert, key)
+	transport, err := connection(ca, cert, key)
 	if err != nil {
 		return err
 	}
-	client, err := linkage.New(target, how)
+	client, err := linkage.New(target, transport)
 	if err != nil {
 		return err
 	}
 	defer client.Close()
-	// A real caller keeps id and content until it knows the outcome: a retry repeats both.
+	// A real caller stores the id and the content until it knows the outcome, because a retry repeats both.
 	id := "example-" + rand.Text()
 	_, err = client.SyncLinkage(context.Background(), &linkagev1.SyncLinkageRequest{
 		RequestId:             id,

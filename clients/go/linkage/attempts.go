@@ -7,59 +7,60 @@ import (
 	"google.golang.org/grpc/stats"
 )
 
-// attempts is what became of the attempts that gRPC makes for one call, of which the caller sees the last alone.
+// attempts records the attempts that gRPC makes for one call. gRPC returns only the error of the last one.
 //
-// A first attempt may reach the gateway and lose its connection, and the second be told that nothing was sent:
-// true of the second, and wrong of the call.
+// For example, the first attempt reaches the gateway and loses its connection, and the second one gets NotSent. NotSent
+// is correct for the second attempt, but wrong for the whole call.
 type attempts struct {
 	mutex sync.Mutex
-	// left and sentNothing are of the attempt under way, or of the last one.
-	left, sentNothing bool
-	doubt             bool
+	// started and notSent describe the attempt in progress, or the last one: whether its headers were sent, and whether
+	// its outcome was NotSent.
+	started, notSent bool
+	doubt            bool
 }
 
 type attemptsKey struct{}
 
 func withAttempts(ctx context.Context) (context.Context, *attempts) {
-	made := &attempts{}
-	return context.WithValue(ctx, attemptsKey{}, made), made
+	a := &attempts{}
+	return context.WithValue(ctx, attemptsKey{}, a), a
 }
 
-// inDoubt says whether an attempt before the last one may have been sent on.
+// inDoubt reports whether an attempt before the last one may have been sent to AlipayHK.
 func (a *attempts) inDoubt() bool {
 	a.mutex.Lock()
 	defer a.mutex.Unlock()
 	return a.doubt
 }
 
-func (a *attempts) note(event stats.RPCStats) {
+func (a *attempts) record(event stats.RPCStats) {
 	a.mutex.Lock()
 	defer a.mutex.Unlock()
 	switch event := event.(type) {
 	case *stats.Begin:
-		// gRPC repeats transparently only what the gateway never began to read.
-		if a.left && !a.sentNothing && !event.IsTransparentRetryAttempt {
+		// gRPC makes a transparent retry only if the gateway did not process the previous attempt.
+		if a.started && !a.notSent && !event.IsTransparentRetryAttempt {
 			a.doubt = true
 		}
-		a.left, a.sentNothing = false, false
+		a.started, a.notSent = false, false
 	case *stats.OutHeader:
-		a.left = true
+		a.started = true
 	case *stats.End:
-		a.sentNothing = event.Error != nil && decode(event.Error, nil).Outcome == NotSent
+		a.notSent = event.Error != nil && decode(event.Error, nil).Outcome == NotSent
 	}
 }
 
-// watch tells each call's attempts what gRPC does.
-type watch struct{}
+// statsHandler records the events of each attempt in the attempts of its call.
+type statsHandler struct{}
 
-func (watch) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context { return ctx }
+func (statsHandler) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context { return ctx }
 
-func (watch) HandleRPC(ctx context.Context, event stats.RPCStats) {
-	if made, ok := ctx.Value(attemptsKey{}).(*attempts); ok {
-		made.note(event)
+func (statsHandler) HandleRPC(ctx context.Context, event stats.RPCStats) {
+	if a, ok := ctx.Value(attemptsKey{}).(*attempts); ok {
+		a.record(event)
 	}
 }
 
-func (watch) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
+func (statsHandler) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
 
-func (watch) HandleConn(context.Context, stats.ConnStats) {}
+func (statsHandler) HandleConn(context.Context, stats.ConnStats) {}

@@ -16,7 +16,7 @@ import (
 	"linkage.alipayhk/go/linkagev1"
 )
 
-func TestTheLastAttemptSpeaksForItself(t *testing.T) {
+func TestNotSentOfEveryAttemptIsNotSent(t *testing.T) {
 	g := &gateway{answers: []func(context.Context) error{says(notSent(t, codes.Unavailable), "grpc-retry-pushback-ms", "1")}}
 	_, err := callOf(t, g)(t.Context())
 	if failed := failedWith(t, err); failed.Outcome != linkage.NotSent || failed.Message != "No." || g.called() != 4 {
@@ -24,7 +24,7 @@ func TestTheLastAttemptSpeaksForItself(t *testing.T) {
 	}
 }
 
-func TestAnAttemptThatNobodySawKeepsTheCallInDoubt(t *testing.T) {
+func TestNotSentAfterALostAttemptIsUnknown(t *testing.T) {
 	g := &gateway{answers: []func(context.Context) error{
 		says(status.Error(codes.Unavailable, "connection lost")),
 		says(notSent(t, codes.DeadlineExceeded)),
@@ -36,7 +36,7 @@ func TestAnAttemptThatNobodySawKeepsTheCallInDoubt(t *testing.T) {
 	}
 }
 
-func TestNotSentHoldsForAllAttemptsWhereTheRequestIsAtFault(t *testing.T) {
+func TestNotSentAfterALostAttemptIsKeptIfTheRequestIsInvalid(t *testing.T) {
 	for retry, outcome := range map[linkage.Retry]linkage.Outcome{
 		linkage.SameRequestID: linkage.Unknown,
 		linkage.Operator:      linkage.Unknown,
@@ -55,7 +55,7 @@ func TestNotSentHoldsForAllAttemptsWhereTheRequestIsAtFault(t *testing.T) {
 	}
 }
 
-func TestAnAttemptThatFoundNoGatewayLeavesNoDoubt(t *testing.T) {
+func TestNotSentAfterARefusedConnectionIsNotSent(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -73,11 +73,11 @@ func TestAnAttemptThatFoundNoGatewayLeavesNoDoubt(t *testing.T) {
 	})
 	go server.Serve(listener)
 	t.Cleanup(server.Stop)
-	soon := grpc.WithConnectParams(grpc.ConnectParams{
+	reconnectFast := grpc.WithConnectParams(grpc.ConnectParams{
 		Backoff:           backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1, MaxDelay: 20 * time.Millisecond},
 		MinConnectTimeout: time.Second,
 	})
-	client, err := linkage.New(listener.Addr().String(), linkage.Plaintext(), grpc.WithContextDialer(dial), soon)
+	client, err := linkage.New(listener.Addr().String(), linkage.Plaintext(), grpc.WithContextDialer(dial), reconnectFast)
 	if err != nil {
 		t.Fatal(err)
 	}

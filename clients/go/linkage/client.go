@@ -1,13 +1,13 @@
-// Package linkage calls the AlipayHK gateway: both RPCs, and what each error means.
+// Package linkage is the client of the AlipayHK gateway. It makes the calls, and decodes the details of errors.
 //
 //	client, err := linkage.New("gateway.internal:50051", linkage.Plaintext())
 //	response, err := client.SyncLinkage(ctx, request)
 //	if failed, ok := errors.AsType[*linkage.Error](err); ok {
-//		// failed.Outcome says what happened, failed.Retry what to do next.
+//		// failed.Outcome is what happened, failed.Retry is the next step.
 //	}
 //
-// Metadata such as traceparent and x-request-id goes along when the context holds it
-// (metadata.AppendToOutgoingContext). Nothing here logs.
+// Metadata of the context, such as traceparent and x-request-id, is sent with each call
+// (metadata.AppendToOutgoingContext). The package writes no logs.
 package linkage
 
 import (
@@ -23,46 +23,46 @@ import (
 	"linkage.alipayhk/go/linkagev1"
 )
 
-// DefaultDeadline is that of a call whose context has none.
+// DefaultDeadline is the timeout of a call if its context has no deadline.
 const DefaultDeadline = 10 * time.Second
 
-// RetryServiceConfig is what gRPC retries by itself; it is the same in every language. Repeating a request
-// with its id and content is always safe for a caller of the gateway. The trailer grpc-retry-pushback-ms of
-// every error overrides it: the wait in milliseconds, or -1 for no other attempt within this call. Whether to
-// send the request again later is what Error.Retry says.
+// RetryServiceConfig is gRPC's retry policy, which is the same in every language. Repeating a request with the same id
+// and content is always safe for a caller of the gateway. The trailer grpc-retry-pushback-ms of every error overrides
+// the policy: it is the wait in milliseconds, or -1 for no further attempt within this call. -1 does not forbid sending
+// the request again later; see Error.Retry.
 //
 //go:embed retry_service_config.json
 var RetryServiceConfig string
 
-// A connection that was dropped in silence would be used on and on, each call Unknown by its deadline. The gateway
-// allows pings that are 10 s apart, also without calls.
+// Pings detect a connection that a firewall dropped silently. Otherwise it stays in use, and every call ends at its
+// deadline as Unknown. The gateway allows a ping every 10 s, also without calls.
 var pings = keepalive.ClientParameters{Time: 20 * time.Second, Timeout: 5 * time.Second, PermitWithoutStream: true}
 
-// gRPC's own two minutes would keep a caller away long after the gateway is back, and its 20 s for one connection are
-// longer than a call has.
+// gRPC's default maximum backoff of 2 minutes delays callers long after the gateway has recovered. Its default timeout
+// of 20 s for one connection attempt is longer than a call's deadline.
 var connecting = grpc.ConnectParams{
 	Backoff:           backoff.Config{BaseDelay: 200 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 5 * time.Second},
 	MinConnectTimeout: 5 * time.Second,
 }
 
-// Client calls one gateway. It may be used by many goroutines at once.
+// Client is a client of one gateway. Any number of goroutines can use it concurrently.
 type Client struct {
 	connection *grpc.ClientConn
 	stub       linkagev1.LinkageServiceClient
 }
 
-// New makes a client of target, "host:port"; it connects when the first call is made. See Plaintext, TLS and
-// MutualTLS for how. More options override those that are set here.
-func New(target string, how credentials.TransportCredentials, more ...grpc.DialOption) (*Client, error) {
+// New returns a client for the gateway at target, "host:port". It connects with the first call. Plaintext, TLS and
+// MutualTLS return the transport credentials. The options in more override the options that are set here.
+func New(target string, transport credentials.TransportCredentials, more ...grpc.DialOption) (*Client, error) {
 	options := []grpc.DialOption{
-		grpc.WithTransportCredentials(how),
+		grpc.WithTransportCredentials(transport),
 		grpc.WithDefaultServiceConfig(RetryServiceConfig),
-		// Neither DNS nor the environment changes how calls are made.
+		// DNS TXT records must not change the retry policy, and proxies in the environment must not be used.
 		grpc.WithDisableServiceConfig(),
 		grpc.WithNoProxy(),
 		grpc.WithKeepaliveParams(pings),
 		grpc.WithConnectParams(connecting),
-		grpc.WithStatsHandler(watch{}),
+		grpc.WithStatsHandler(statsHandler{}),
 	}
 	connection, err := grpc.NewClient(target, append(options, more...)...)
 	if err != nil {
@@ -71,10 +71,10 @@ func New(target string, how credentials.TransportCredentials, more ...grpc.DialO
 	return &Client{connection: connection, stub: linkagev1.NewLinkageServiceClient(connection)}, nil
 }
 
-// Close ends the connections, and the calls under way with them.
+// Close closes the connections. Calls in progress fail.
 func (c *Client) Close() error { return c.connection.Close() }
 
-// SyncLinkage tells AlipayHK that a membership or card was bound or unbound. Every error is an *Error.
+// SyncLinkage notifies AlipayHK that a membership or card was bound or unbound. Every error is an *Error.
 func (c *Client) SyncLinkage(
 	ctx context.Context, request *linkagev1.SyncLinkageRequest, options ...grpc.CallOption,
 ) (*linkagev1.SyncLinkageResponse, error) {

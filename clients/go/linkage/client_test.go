@@ -22,7 +22,7 @@ import (
 	"linkage.alipayhk/go/linkagev1"
 )
 
-// A gateway gives one answer after another, and the last one for ever.
+// A gateway returns its answers one after the other, and then repeats the last one.
 type gateway struct {
 	linkagev1.UnimplementedLinkageServiceServer
 	answers []func(context.Context) error
@@ -98,13 +98,13 @@ func failedWith(t *testing.T, err error) *linkage.Error {
 	return failed
 }
 
-func TestRetryServiceConfigIsThatOfEveryLanguage(t *testing.T) {
+func TestAllLanguagesHaveTheSameRetryPolicy(t *testing.T) {
 	shared, err := os.ReadFile("../../retry_service_config.json")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if linkage.RetryServiceConfig != string(shared) {
-		t.Error("clients/go/linkage/retry_service_config.json is not clients/retry_service_config.json: copy it.")
+		t.Error("clients/go/linkage/retry_service_config.json differs from clients/retry_service_config.json: copy it.")
 	}
 }
 
@@ -119,38 +119,38 @@ func TestACallWithoutADeadlineGetsTheDefault(t *testing.T) {
 		t.Fatal(err)
 	}
 	if left < 8*time.Second || left > linkage.DefaultDeadline {
-		t.Errorf("%v were left", left)
+		t.Errorf("the deadline is in %v", left)
 	}
 }
 
-func TestMetadataOfTheContextGoesAlong(t *testing.T) {
-	var came metadata.MD
+func TestMetadataOfTheContextIsSent(t *testing.T) {
+	var received metadata.MD
 	g := &gateway{answers: []func(context.Context) error{func(ctx context.Context) error {
-		came, _ = metadata.FromIncomingContext(ctx)
+		received, _ = metadata.FromIncomingContext(ctx)
 		return nil
 	}}}
 	ctx := metadata.AppendToOutgoingContext(t.Context(), "traceparent", "00-1-2-01", "x-request-id", "x-1")
 	if _, err := callOf(t, g)(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if !slices.Equal(came.Get("traceparent"), []string{"00-1-2-01"}) || !slices.Equal(came.Get("x-request-id"), []string{"x-1"}) {
-		t.Error(came)
+	if !slices.Equal(received.Get("traceparent"), []string{"00-1-2-01"}) || !slices.Equal(received.Get("x-request-id"), []string{"x-1"}) {
+		t.Error(received)
 	}
 }
 
-func TestThePushbackIsWaitedFor(t *testing.T) {
+func TestGRPCWaitsForThePushback(t *testing.T) {
 	busy := says(notSent(t, codes.ResourceExhausted), "grpc-retry-pushback-ms", "600")
 	g := &gateway{answers: []func(context.Context) error{busy, says(nil)}}
-	began := time.Now()
+	start := time.Now()
 	if _, err := callOf(t, g)(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if took := time.Since(began); took < 600*time.Millisecond || g.called() != 2 {
+	if took := time.Since(start); took < 600*time.Millisecond || g.called() != 2 {
 		t.Errorf("%d attempts took %v", g.called(), took)
 	}
 }
 
-func TestANegativePushbackEndsIt(t *testing.T) {
+func TestANegativePushbackForbidsARetry(t *testing.T) {
 	g := &gateway{answers: []func(context.Context) error{
 		says(failure(codes.Unavailable, packed(t, info("outcome", "not_sent", "retry", "operator"))...), "grpc-retry-pushback-ms", "-1"),
 	}}
@@ -160,21 +160,21 @@ func TestANegativePushbackEndsIt(t *testing.T) {
 	}
 }
 
-func TestTheDelayIsTheTrailersWhereNoDetailSaysIt(t *testing.T) {
-	said := says(status.Error(codes.Internal, "No."), "grpc-retry-pushback-ms", "250")
-	_, err := callOf(t, &gateway{answers: []func(context.Context) error{said}})(t.Context())
+func TestRetryDelayIsThePushbackIfThereIsNoRetryInfo(t *testing.T) {
+	answer := says(status.Error(codes.Internal, "No."), "grpc-retry-pushback-ms", "250")
+	_, err := callOf(t, &gateway{answers: []func(context.Context) error{answer}})(t.Context())
 	if failed := failedWith(t, err); failed.RetryDelay != 250*time.Millisecond || failed.RequestID != "id-1" {
 		t.Errorf("%v %q", failed.RetryDelay, failed.RequestID)
 	}
 	detail := packed(t, &errdetails.RetryInfo{RetryDelay: durationpb.New(time.Second)})
-	said = says(failure(codes.Internal, detail...), "grpc-retry-pushback-ms", "250")
-	_, err = callOf(t, &gateway{answers: []func(context.Context) error{said}})(t.Context())
+	answer = says(failure(codes.Internal, detail...), "grpc-retry-pushback-ms", "250")
+	_, err = callOf(t, &gateway{answers: []func(context.Context) error{answer}})(t.Context())
 	if failed := failedWith(t, err); failed.RetryDelay != time.Second {
 		t.Error(failed.RetryDelay)
 	}
 }
 
-func TestAConnectionThatNeverFinishesItsHandshakeIsGivenUp(t *testing.T) {
+func TestAConnectionThatDoesNotFinishItsHandshakeIsReplaced(t *testing.T) {
 	var dials atomic.Int32
 	target := serve(t, &gateway{answers: []func(context.Context) error{says(nil)}})
 	dial := func(ctx context.Context, address string) (net.Conn, error) {
@@ -190,17 +190,17 @@ func TestAConnectionThatNeverFinishesItsHandshakeIsGivenUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { client.Close() })
-	began := time.Now()
+	start := time.Now()
 	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
 	defer cancel()
 	if _, err := client.SyncLinkage(ctx, &linkagev1.SyncLinkageRequest{}, grpc.WaitForReady(true)); err != nil {
-		t.Errorf("%v after %v and %d dials", err, time.Since(began), dials.Load())
+		t.Errorf("%v after %v and %d dials", err, time.Since(start), dials.Load())
 	}
 }
 
-func TestBrokenDetailsOnTheWireLeaveItInDoubt(t *testing.T) {
-	said := says(status.Error(codes.NotFound, "No."), "grpc-status-details-bin", "\xff\xff\x01")
-	_, err := callOf(t, &gateway{answers: []func(context.Context) error{said}})(t.Context())
+func TestMalformedDetailsGiveUnknown(t *testing.T) {
+	answer := says(status.Error(codes.NotFound, "No."), "grpc-status-details-bin", "\xff\xff\x01")
+	_, err := callOf(t, &gateway{answers: []func(context.Context) error{answer}})(t.Context())
 	if failed := failedWith(t, err); failed.Outcome != linkage.Unknown || failed.Code != codes.NotFound {
 		t.Error(failed)
 	}

@@ -10,10 +10,10 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 )
 
-// Plaintext is for a gateway on this machine, or a mesh that adds TLS.
+// Plaintext returns credentials for a gateway on this machine, or behind a mesh that adds TLS.
 func Plaintext() credentials.TransportCredentials { return insecure.NewCredentials() }
 
-// TLS trusts the certificates in a PEM file and no others.
+// TLS returns credentials that trust only the certificates in a PEM file.
 func TLS(caFile string) (credentials.TransportCredentials, error) {
 	config, err := trusting(caFile)
 	if err != nil {
@@ -22,8 +22,8 @@ func TLS(caFile string) (credentials.TransportCredentials, error) {
 	return credentials.NewTLS(config), nil
 }
 
-// MutualTLS is TLS with a certificate of the caller's own, by which the gateway knows it. The PEM files are read
-// at every handshake, so that a renewed certificate needs no restart.
+// MutualTLS returns TLS credentials with a client certificate, which identifies the caller to the gateway. Certificate
+// and key are read from their PEM files at every handshake, so a renewed certificate needs no restart.
 func MutualTLS(caFile, certFile, keyFile string) (credentials.TransportCredentials, error) {
 	config, err := trusting(caFile)
 	if err != nil {
@@ -47,7 +47,7 @@ func trusting(caFile string) (*tls.Config, error) {
 	}
 	roots := x509.NewCertPool()
 	if !roots.AppendCertsFromPEM(pem) {
-		return nil, errors.New("linkage: no certificate in " + caFile)
+		return nil, errors.New("linkage: " + caFile + " contains no PEM certificate")
 	}
 	return &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots}, nil
 }

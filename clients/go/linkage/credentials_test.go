@@ -22,7 +22,7 @@ import (
 	"linkage.alipayhk/go/linkagev1"
 )
 
-// authority signs certificates into a directory that the test's end removes.
+// authority is a CA that writes its certificates into a temporary directory.
 type authority struct {
 	t           *testing.T
 	directory   string
@@ -69,7 +69,7 @@ func (a *authority) write(name string, template *x509.Certificate) (*x509.Certif
 	return certificate, key
 }
 
-func TestTheGatewayAndItsCallerKnowEachOther(t *testing.T) {
+func TestMutualTLSAuthenticatesBothSides(t *testing.T) {
 	ours, foreign := newAuthority(t), newAuthority(t)
 	ours.write("server", &x509.Certificate{IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}})
 	ours.write("client", &x509.Certificate{ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
@@ -93,18 +93,18 @@ func TestTheGatewayAndItsCallerKnowEachOther(t *testing.T) {
 		make func() (credentials.TransportCredentials, error)
 		want codes.Code
 	}{
-		"each by its certificate":   {func() (credentials.TransportCredentials, error) { return mutual(ours, ours) }, codes.OK},
-		"a caller of a foreign CA":  {func() (credentials.TransportCredentials, error) { return mutual(ours, foreign) }, codes.Unavailable},
-		"a gateway of a foreign CA": {func() (credentials.TransportCredentials, error) { return mutual(foreign, ours) }, codes.Unavailable},
-		"no certificate":            {func() (credentials.TransportCredentials, error) { return linkage.TLS(ours.path("ca.crt")) }, codes.Unavailable},
+		"both certificates valid": {func() (credentials.TransportCredentials, error) { return mutual(ours, ours) }, codes.OK},
+		"caller from another CA":  {func() (credentials.TransportCredentials, error) { return mutual(ours, foreign) }, codes.Unavailable},
+		"gateway from another CA": {func() (credentials.TransportCredentials, error) { return mutual(foreign, ours) }, codes.Unavailable},
+		"no client certificate":   {func() (credentials.TransportCredentials, error) { return linkage.TLS(ours.path("ca.crt")) }, codes.Unavailable},
 	}
 	for name, row := range rows {
 		t.Run(name, func(t *testing.T) {
-			how, err := row.make()
+			transport, err := row.make()
 			if err != nil {
 				t.Fatal(err)
 			}
-			client, err := linkage.New(target, how)
+			client, err := linkage.New(target, transport)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -121,15 +121,15 @@ func TestTheGatewayAndItsCallerKnowEachOther(t *testing.T) {
 	}
 }
 
-func TestFilesThatCannotBeUsedAreNamedAtOnce(t *testing.T) {
+func TestUnusableFilesAreRejectedBeforeTheFirstCall(t *testing.T) {
 	ours := newAuthority(t)
 	if _, err := linkage.TLS(ours.path("none.crt")); err == nil {
-		t.Error("a CA file that is not there")
+		t.Error("a missing CA file was accepted")
 	}
 	if _, err := linkage.TLS(ours.path("ca.key")); err == nil {
-		t.Error("a CA file without a certificate")
+		t.Error("a CA file without a certificate was accepted")
 	}
 	if _, err := linkage.MutualTLS(ours.path("ca.crt"), ours.path("ca.crt"), ours.path("none.key")); err == nil {
-		t.Error("a key file that is not there")
+		t.Error("a missing key file was accepted")
 	}
 }

@@ -15,61 +15,60 @@ import (
 
 const domain = "linkage.alipayhk"
 
-// Outcome is what happened to a call that did not end with OK.
+// Outcome is the outcome of a call that did not return OK.
 type Outcome string
 
 // The outcomes.
 const (
-	// NotSent: this call sent nothing. It does not take back an Unknown that is held for the request id already.
+	// NotSent: this call sent nothing. An earlier Unknown for the same request id stays Unknown.
 	NotSent Outcome = "not_sent"
-	// Rejected: AlipayHK verifiably refused it for good. It had no effect.
+	// Rejected: AlipayHK rejected the request in a verified response. The request had no effect.
 	Rejected Outcome = "rejected"
-	// Unknown: it may or may not have taken effect. Only OK or Rejected for the same id ends the doubt.
+	// Unknown: the request may or may not have taken effect. Only OK or Rejected for the same id resolves this.
 	Unknown Outcome = "unknown"
 )
 
-// Retry is what to do next.
+// Retry is the next step for the caller.
 type Retry string
 
-// What to do next.
+// The values of Retry.
 const (
-	// SameRequestID: wait RetryDelay, and send the very same request again.
+	// SameRequestID: wait RetryDelay, then send exactly the same request again.
 	SameRequestID Retry = "same_request_id"
-	// NewRequestID: mend the request, and send it under a new id.
+	// NewRequestID: correct the request, and send it with a new id.
 	NewRequestID Retry = "new_request_id"
-	// Never: stop. AlipayHK says not to retry, or newer news has overtaken this.
+	// Never: stop. AlipayHK forbids a retry, or a newer update of the same linkage was already applied.
 	Never Retry = "never"
-	// Operator: stop, and tell the people who run the gateway.
+	// Operator: stop, and contact the operators of the gateway.
 	Operator Retry = "operator"
 )
 
-// Violation is one fault of a request.
+// Violation is one invalid field of a request.
 type Violation struct {
 	// Field is the field's name in the proto.
 	Field       string
 	Description string
 }
 
-// Error is how a call ended that did not end with OK.
+// Error is the error of a call that did not return OK.
 type Error struct {
 	Code    codes.Code
 	Message string
 	Outcome Outcome
-	// Reason says why, for people and dashboards: a value of ErrorReason without its prefix. It is empty when the
-	// status is not the gateway's own.
+	// Reason is a value of ErrorReason without its prefix. It is empty if the status did not come from the gateway.
 	Reason string
 	Retry  Retry
-	// Metadata is the ErrorInfo's, as the gateway wrote it.
+	// Metadata is the whole metadata of the gateway's ErrorInfo.
 	Metadata   map[string]string
 	Violations []Violation
-	// RetryDelay is how long to wait before the next attempt; zero when nothing was said.
+	// RetryDelay is the wait before the next attempt; zero if the gateway named none.
 	RetryDelay time.Duration
 	RequestID  string
 
 	status *status.Status
 }
 
-// Error says all but the request's own: neither its fields nor its violations.
+// Error returns one line for a log. It contains no field and no violation of the request.
 func (e *Error) Error() string {
 	why := e.Reason
 	if why == "" {
@@ -78,14 +77,14 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("linkage: %s: %s (%s, outcome %s, retry %s)", e.CodeName(), e.Message, why, e.Outcome, e.Retry)
 }
 
-// CodeName is gRPC's canonical name of the code, such as NOT_FOUND.
+// CodeName returns gRPC's canonical name of the code, such as NOT_FOUND.
 func (e *Error) CodeName() string { return code.Code(e.Code).String() }
 
-// GRPCStatus makes status.FromError and status.Code understand an *Error.
+// GRPCStatus returns the status, so that status.FromError and status.Code work with an *Error.
 func (e *Error) GRPCStatus() *status.Status { return e.status }
 
-// Decode reads the error of a call that was made with the stubs themselves; nil is nil. It never fails: what the
-// gateway did not say is Unknown.
+// Decode returns the *Error for an error of the generated stubs, and nil for nil. It never fails: without details from
+// the gateway, the outcome is Unknown.
 func Decode(err error) *Error {
 	if failed, ok := errors.AsType[*Error](err); ok || err == nil {
 		return failed
@@ -98,7 +97,7 @@ func decode(err error, trailer metadata.MD) *Error {
 	failed.Code, failed.Message = failed.status.Code(), failed.status.Message()
 	failed.RetryDelay = pushback(trailer)
 	var ours []*errdetails.ErrorInfo
-	// A detail that cannot be read comes as an error, and so fits no case.
+	// A detail that cannot be parsed has the type error, so no case matches.
 	for _, detail := range failed.status.Details() {
 		switch detail := detail.(type) {
 		case *errdetails.ErrorInfo:
@@ -115,14 +114,14 @@ func decode(err error, trailer metadata.MD) *Error {
 			failed.RequestID = detail.GetRequestId()
 		}
 	}
-	if len(ours) == 1 { // Of two that contradict each other neither is to be believed.
-		failed.inform(ours[0])
+	if len(ours) == 1 { // Two ErrorInfos can contradict each other, so neither is used.
+		failed.setInfo(ours[0])
 	}
 	return failed
 }
 
-// A word that this version does not know leaves what is safe: in doubt, and for a person.
-func (e *Error) inform(info *errdetails.ErrorInfo) {
+// setInfo sets the fields from an ErrorInfo. Values that this version does not know become Unknown and Operator.
+func (e *Error) setInfo(info *errdetails.ErrorInfo) {
 	e.Reason, e.Metadata = info.GetReason(), info.GetMetadata()
 	switch outcome := Outcome(e.Metadata["outcome"]); outcome {
 	case NotSent, Rejected:
@@ -136,11 +135,11 @@ func (e *Error) inform(info *errdetails.ErrorInfo) {
 	}
 }
 
-// ofThisAttemptOnly says whether a NotSent may be of one attempt, and take nothing back of those before it: it may have
-// been said before the ledger was read. Where the request itself is at fault it holds for all of them.
+// ofThisAttemptOnly reports whether NotSent may be true only for the last attempt, because the gateway can return it
+// before it reads the ledger. If the request itself is invalid, NotSent is true for all attempts.
 func (e *Error) ofThisAttemptOnly() bool { return e.Retry == SameRequestID || e.Retry == Operator }
 
-// statusOf looks through what gRPC wraps around the last attempt's status, which would become part of its message.
+// statusOf returns the status of the last attempt, without the text that gRPC adds to its message.
 func statusOf(err error) *status.Status {
 	if wrapped, ok := errors.AsType[interface {
 		error

@@ -69,14 +69,14 @@ func TestDecodeReadsEveryDetail(t *testing.T) {
 		t.Errorf("retry delay %v, request id %q", failed.RetryDelay, failed.RequestID)
 	}
 	if status.Code(failed) != codes.NotFound {
-		t.Error("gRPC's own status package does not see the code")
+		t.Error("status.Code does not return the code")
 	}
 	if strings.Contains(failed.Error(), "user_id") || strings.Contains(failed.Error(), "id-1") {
-		t.Errorf("a request's field is in the text: %s", failed)
+		t.Errorf("the text contains a field of the request: %s", failed)
 	}
 }
 
-func TestDecodeLeavesInDoubtWhatTheGatewayDidNotSay(t *testing.T) {
+func TestDecodeWithoutValidDetailsIsUnknown(t *testing.T) {
 	foreign := info("outcome", "rejected", "retry", "never")
 	foreign.Domain = "proxy.example"
 	broken := packed(t, info("outcome", "not_sent"))
@@ -85,24 +85,24 @@ func TestDecodeLeavesInDoubtWhatTheGatewayDidNotSay(t *testing.T) {
 		err    error
 		reason string
 	}{
-		"no details":               {failure(codes.Unavailable), ""},
-		"a foreign domain":         {failure(codes.NotFound, packed(t, foreign)...), ""},
-		"an unknown outcome":       {failure(codes.Aborted, packed(t, info("outcome", "perhaps"))...), "WALLET_REJECTED"},
-		"an outcome in capitals":   {failure(codes.Aborted, packed(t, info("outcome", "NOT_SENT"))...), "WALLET_REJECTED"},
-		"no outcome":               {failure(codes.Aborted, packed(t, info())...), "WALLET_REJECTED"},
-		"an unknown retry":         {failure(codes.Aborted, packed(t, info("retry", "later"))...), "WALLET_REJECTED"},
-		"two that are ours":        {failure(codes.NotFound, packed(t, info("outcome", "rejected"), info("outcome", "not_sent"))...), ""},
-		"broken bytes":             {failure(codes.Internal, broken...), ""},
-		"a type that nobody knows": {failure(codes.Internal, &anypb.Any{TypeUrl: "type.example/no.Such"}), ""},
-		"a detail without a type":  {failure(codes.Internal, &anypb.Any{}), ""},
-		"the caller's deadline":    {context.DeadlineExceeded, ""},
-		"no status at all":         {errors.New("lost"), ""},
+		"no details":              {failure(codes.Unavailable), ""},
+		"another domain":          {failure(codes.NotFound, packed(t, foreign)...), ""},
+		"an unknown outcome":      {failure(codes.Aborted, packed(t, info("outcome", "perhaps"))...), "WALLET_REJECTED"},
+		"an outcome in capitals":  {failure(codes.Aborted, packed(t, info("outcome", "NOT_SENT"))...), "WALLET_REJECTED"},
+		"no outcome":              {failure(codes.Aborted, packed(t, info())...), "WALLET_REJECTED"},
+		"an unknown retry":        {failure(codes.Aborted, packed(t, info("retry", "later"))...), "WALLET_REJECTED"},
+		"two ErrorInfos":          {failure(codes.NotFound, packed(t, info("outcome", "rejected"), info("outcome", "not_sent"))...), ""},
+		"malformed bytes":         {failure(codes.Internal, broken...), ""},
+		"an unknown type":         {failure(codes.Internal, &anypb.Any{TypeUrl: "type.example/no.Such"}), ""},
+		"a detail without a type": {failure(codes.Internal, &anypb.Any{}), ""},
+		"the caller's deadline":   {context.DeadlineExceeded, ""},
+		"no status at all":        {errors.New("lost"), ""},
 	}
 	for name, row := range rows {
 		t.Run(name, func(t *testing.T) {
 			failed := linkage.Decode(row.err)
 			retry := linkage.SameRequestID
-			if row.reason != "" { // The gateway's own status, whose retry nobody can read, is for a person.
+			if row.reason != "" { // A status of the gateway with an unknown retry value needs an operator.
 				retry = linkage.Operator
 			}
 			if failed.Outcome != linkage.Unknown || failed.Retry != retry || failed.Reason != row.reason {
@@ -112,15 +112,15 @@ func TestDecodeLeavesInDoubtWhatTheGatewayDidNotSay(t *testing.T) {
 	}
 }
 
-func TestDecodeOfADeadlineKeepsItsCode(t *testing.T) {
+func TestDecodeKeepsTheCodeOfADeadline(t *testing.T) {
 	if code := linkage.Decode(context.DeadlineExceeded).CodeName(); code != "DEADLINE_EXCEEDED" {
 		t.Error(code)
 	}
 }
 
-func TestDecodeOfAnErrorIsItself(t *testing.T) {
+func TestDecodeReturnsAnErrorUnchanged(t *testing.T) {
 	failed := linkage.Decode(failure(codes.Aborted))
 	if linkage.Decode(failed) != failed || linkage.Decode(nil) != nil {
-		t.Error("decoded twice, it is another")
+		t.Error("Decode returned another error")
 	}
 }

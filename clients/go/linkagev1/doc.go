@@ -1,6 +1,6 @@
-// Package linkagev1 holds the stubs of alipayhk.linkage.v1, made from protos/ by `go generate`.
+// Package linkagev1 contains the stubs of alipayhk.linkage.v1. `go generate` makes them from protos/.
 //
-// A caller rarely needs more of it than the messages: package linkage makes the calls.
+// Callers usually need only the messages, because package linkage makes the calls.
 package linkagev1
 
 //go:generate sh -c "cd ../../.. && .venv/bin/buf generate --template clients/go/buf.gen.yaml"

@@ -10,31 +10,31 @@ import (
 
 const root = "../../.."
 
-func TestGeneratedCodeIsWhatGoGenerateMakes(t *testing.T) {
+func TestGeneratedCodeIsUpToDate(t *testing.T) {
 	buf := filepath.Join(root, ".venv", "bin", "buf")
 	if _, err := os.Stat(buf); err != nil {
-		t.Fatal(".venv/bin/buf is missing, and this test needs it: run `make setup` at the repository's root.")
+		t.Fatal("This test needs .venv/bin/buf: run `make setup` in the root of the repository.")
 	}
 	out := t.TempDir()
-	// buf finds its plugins, its template and the protos from the root.
+	// The paths of the plugins, the template and the protos are relative to the root.
 	command := exec.Command(filepath.Join(".venv", "bin", "buf"), "generate", "--template", "clients/go/buf.gen.yaml", "--output", out)
 	command.Dir = root
-	if said, err := command.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, said)
+	if output, err := command.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, output)
 	}
-	made, committed := files(t, filepath.Join(out, "clients/go/linkagev1")), files(t, ".")
-	for name, text := range made {
+	generated, committed := files(t, filepath.Join(out, "clients/go/linkagev1")), files(t, ".")
+	for name, text := range generated {
 		if !bytes.Equal(text, committed[name]) {
-			t.Errorf("%s does not fit protos/: run `go generate ./...` in clients/go and commit it.", name)
+			t.Errorf("%s is not up to date with protos/: run `go generate ./...` in clients/go, and commit the result.", name)
 		}
 	}
 	for name := range committed {
-		if made[name] == nil {
-			t.Errorf("%s is made by nothing in protos/: remove it.", name)
+		if generated[name] == nil {
+			t.Errorf("%s has no source in protos/: remove it.", name)
 		}
 	}
-	if len(made) == 0 {
-		t.Error("nothing was made")
+	if len(generated) == 0 {
+		t.Error("no file was generated")
 	}
 }
 

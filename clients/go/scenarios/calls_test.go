@@ -12,44 +12,44 @@ import (
 	"linkage.alipayhk/go/linkagev1"
 )
 
-// ended is how a call ended: with a response, or with a failure.
-type ended struct {
+// result is the result of a call: a response or an error.
+type result struct {
 	response proto.Message
 	failed   *linkage.Error
 }
 
-func (e ended) String() string {
-	if e.failed == nil {
+func (r result) String() string {
+	if r.failed == nil {
 		return "OK"
 	}
-	return e.failed.Error()
+	return r.failed.Error()
 }
 
-func call(ctx context.Context, client *linkage.Client, method string, request json.RawMessage) (ended, error) {
+func call(ctx context.Context, client *linkage.Client, method string, request json.RawMessage) (result, error) {
 	switch method {
 	case "SyncLinkage":
 		message := &linkagev1.SyncLinkageRequest{}
-		return made(ctx, client.SyncLinkage, message, protojson.Unmarshal(request, message))
+		return resultOf(ctx, client.SyncLinkage, message, protojson.Unmarshal(request, message))
 	case "BindAccount":
 		message := &linkagev1.BindAccountRequest{}
-		return made(ctx, client.BindAccount, message, protojson.Unmarshal(request, message))
+		return resultOf(ctx, client.BindAccount, message, protojson.Unmarshal(request, message))
 	}
-	return ended{}, fmt.Errorf("no method %q", method)
+	return result{}, fmt.Errorf("unknown method %q", method)
 }
 
-func made[Request any, Response proto.Message, Option any](
-	ctx context.Context, rpc func(context.Context, Request, ...Option) (Response, error), request Request, unread error,
-) (ended, error) {
-	if unread != nil {
-		return ended{}, unread
+func resultOf[Request any, Response proto.Message, Option any](
+	ctx context.Context, rpc func(context.Context, Request, ...Option) (Response, error), request Request, invalid error,
+) (result, error) {
+	if invalid != nil {
+		return result{}, invalid
 	}
 	response, err := rpc(ctx, request)
 	if err == nil {
-		return ended{response: response}, nil
+		return result{response: response}, nil
 	}
 	failed, ok := errors.AsType[*linkage.Error](err)
 	if !ok {
-		return ended{}, fmt.Errorf("not an *linkage.Error: %w", err)
+		return result{}, fmt.Errorf("not an *linkage.Error: %w", err)
 	}
-	return ended{failed: failed}, nil
+	return result{failed: failed}, nil
 }

@@ -1,6 +1,6 @@
-// Package scenarios holds a caller to what every language's caller must see, against a real gateway and sandbox.
+// Package scenarios runs the scenarios that the clients of all languages must pass, against a real gateway and sandbox.
 //
-// The page docs/clients/go.md says what to set and how to run it.
+// See docs/clients/go.md for the environment variables and the commands.
 package scenarios
 
 import (
@@ -12,12 +12,12 @@ import (
 	"linkage.alipayhk/go/linkage"
 )
 
-// setting fails the test where it is not set: a test that silently does not run is no test.
-func setting(t *testing.T, name, holds string) string {
+// setting returns an environment variable. If it is not set, the test fails, because a skipped test can go unnoticed.
+func setting(t *testing.T, name, meaning string) string {
 	t.Helper()
 	value := os.Getenv(name)
 	if value == "" {
-		t.Fatalf("%s is not set: it holds %s, and this test needs it.", name, holds)
+		t.Fatalf("This test needs the environment variable %s: %s.", name, meaning)
 	}
 	return value
 }
@@ -25,7 +25,7 @@ func setting(t *testing.T, name, holds string) string {
 func connect(t *testing.T, options ...grpc.DialOption) *linkage.Client {
 	t.Helper()
 	target := setting(t, "LINKAGE_TARGET", "the gateway's host:port")
-	client, err := linkage.New(target, how(t), options...)
+	client, err := linkage.New(target, transport(t), options...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,14 +33,14 @@ func connect(t *testing.T, options ...grpc.DialOption) *linkage.Client {
 	return client
 }
 
-func how(t *testing.T) credentials.TransportCredentials {
+func transport(t *testing.T) credentials.TransportCredentials {
 	t.Helper()
 	ca, cert, key := os.Getenv("LINKAGE_CA_FILE"), os.Getenv("LINKAGE_CERT_FILE"), os.Getenv("LINKAGE_KEY_FILE")
 	if ca == "" && cert == "" && key == "" {
 		return linkage.Plaintext()
 	}
 	if ca == "" || cert == "" || key == "" {
-		t.Fatal("Of LINKAGE_CA_FILE, LINKAGE_CERT_FILE and LINKAGE_KEY_FILE some are not set: set all, or none for plaintext.")
+		t.Fatal("Set all of LINKAGE_CA_FILE, LINKAGE_CERT_FILE and LINKAGE_KEY_FILE, or none of them for plaintext.")
 	}
 	mutual, err := linkage.MutualTLS(ca, cert, key)
 	if err != nil {

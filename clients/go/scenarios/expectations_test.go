@@ -10,7 +10,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 )
 
-// expectations are a step's; what is absent is not looked at.
+// expectations are the expectations of a step. Absent fields are not checked.
 type expectations struct {
 	Code       *string           `json:"code"`
 	Reason     *string           `json:"reason"`
@@ -23,13 +23,13 @@ type expectations struct {
 	TookMsMax  *int64            `json:"took_ms_max"`
 }
 
-// misses says in a sentence each what is not as expected.
-func (x expectations) misses(end ended, took time.Duration) []string {
+// misses returns one line for each expectation that the result does not meet.
+func (x expectations) misses(r result, took time.Duration) []string {
 	misses := x.missedTime(took)
-	if end.failed != nil {
-		misses = append(misses, x.missedFailure(end)...)
+	if r.failed != nil {
+		misses = append(misses, x.missedFailure(r)...)
 	} else {
-		misses = append(misses, x.missedResponse(end)...)
+		misses = append(misses, x.missedResponse(r)...)
 	}
 	return misses
 }
@@ -44,12 +44,12 @@ func (x expectations) missedTime(took time.Duration) (misses []string) {
 	return misses
 }
 
-func (x expectations) missedFailure(end ended) (misses []string) {
-	failed := end.failed
+func (x expectations) missedFailure(r result) (misses []string) {
+	failed := r.failed
 	if x.Response != nil {
 		misses = append(misses, "expected a response")
 	}
-	for _, word := range []struct {
+	for _, field := range []struct {
 		name string
 		want *string
 		got  string
@@ -59,8 +59,8 @@ func (x expectations) missedFailure(end ended) (misses []string) {
 		{"outcome", x.Outcome, string(failed.Outcome)},
 		{"retry", x.Retry, string(failed.Retry)},
 	} {
-		if word.want != nil && *word.want != word.got {
-			misses = append(misses, fmt.Sprintf("%s is %q, expected %q", word.name, word.got, *word.want))
+		if field.want != nil && *field.want != field.got {
+			misses = append(misses, fmt.Sprintf("%s is %q, expected %q", field.name, field.got, *field.want))
 		}
 	}
 	for name, want := range x.Metadata {
@@ -80,7 +80,7 @@ func (x expectations) missedFailure(end ended) (misses []string) {
 	return misses
 }
 
-func (x expectations) missedResponse(end ended) (misses []string) {
+func (x expectations) missedResponse(r result) (misses []string) {
 	if x.Code != nil && *x.Code != "OK" {
 		misses = append(misses, fmt.Sprintf("code is OK, expected %s", *x.Code))
 	}
@@ -90,7 +90,7 @@ func (x expectations) missedResponse(end ended) (misses []string) {
 	if x.Response == nil {
 		return misses
 	}
-	text, err := protojson.MarshalOptions{EmitDefaultValues: true}.Marshal(end.response)
+	text, err := protojson.MarshalOptions{EmitDefaultValues: true}.Marshal(r.response)
 	if err != nil {
 		return append(misses, err.Error())
 	}
@@ -101,7 +101,7 @@ func (x expectations) missedResponse(end ended) (misses []string) {
 	return append(misses, missing("response", x.Response, got)...)
 }
 
-// missing compares deeply; an object may have more members than are wanted.
+// missing compares recursively. An object can have more members than the wanted one.
 func missing(where string, want, got any) (misses []string) {
 	switch want := want.(type) {
 	case map[string]any:

@@ -16,7 +16,7 @@ import (
 
 type scenario struct {
 	Name string `json:"name"`
-	// Steps are read one by one, so that one that cannot be read fails its scenario alone.
+	// Steps are decoded one by one, so that an invalid step fails only its own scenario.
 	Steps []json.RawMessage `json:"steps"`
 }
 
@@ -35,18 +35,18 @@ func TestScenarios(t *testing.T) {
 	for _, scenario := range scenarios {
 		t.Run(scenario.Name, func(t *testing.T) {
 			if len(scenario.Steps) == 0 {
-				t.Fatal("it has no steps")
+				t.Fatal("the scenario has no steps")
 			}
 			for number, text := range scenario.Steps {
 				one := step{DeadlineMs: 10_000}
 				decoder := json.NewDecoder(bytes.NewReader(text))
-				// A word that is not known here would be an expectation that nobody looks at.
+				// An unknown field can be an expectation that this test would not check.
 				decoder.DisallowUnknownFields()
 				if err := decoder.Decode(&one); err != nil {
-					t.Fatalf("step %d cannot be read: %v", number+1, err)
+					t.Fatalf("step %d is invalid: %v", number+1, err)
 				}
 				if one.Expect == nil {
-					t.Fatalf("step %d expects nothing", number+1)
+					t.Fatalf("step %d has no expectations", number+1)
 				}
 				do(t, client, number+1, one)
 			}
@@ -68,7 +68,7 @@ func read(t *testing.T) []scenario {
 		t.Fatal(err)
 	}
 	if len(file.Scenarios) == 0 {
-		t.Fatal("LINKAGE_SCENARIOS names a file without scenarios.")
+		t.Fatal("The file in LINKAGE_SCENARIOS has no scenarios.")
 	}
 	return file.Scenarios
 }
@@ -76,23 +76,23 @@ func read(t *testing.T) []scenario {
 func do(t *testing.T, client *linkage.Client, number int, one step) {
 	t.Helper()
 	if len(one.Answers) > 0 {
-		ask(t, one.Method, one.Answers)
+		setAnswers(t, one.Method, one.Answers)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Duration(one.DeadlineMs)*time.Millisecond)
 	defer cancel()
-	began := time.Now()
-	end, err := call(ctx, client, one.Method, one.Request)
-	took := time.Since(began)
+	start := time.Now()
+	r, err := call(ctx, client, one.Method, one.Request)
+	took := time.Since(start)
 	if err != nil {
 		t.Fatalf("step %d: %v", number, err)
 	}
-	for _, miss := range one.Expect.misses(end, took) {
-		t.Errorf("step %d: %s; it ended with %v", number, miss, end)
+	for _, miss := range one.Expect.misses(r, took) {
+		t.Errorf("step %d: %s; the result is %v", number, miss, r)
 	}
 }
 
-// ask tells the sandbox how to answer the next requests of an API.
-func ask(t *testing.T, api string, faults []string) {
+// setAnswers sets the sandbox's answers to the next requests of an API.
+func setAnswers(t *testing.T, api string, faults []string) {
 	t.Helper()
 	answers := []map[string]string{}
 	for _, fault := range faults {
@@ -102,14 +102,14 @@ func ask(t *testing.T, api string, faults []string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// A transport of its own takes no proxy from the environment.
+	// A new transport does not use a proxy from the environment, unlike the default one.
 	http := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 10 * time.Second}
 	reply, err := http.Post(os.Getenv("LINKAGE_CONSOLE")+"/__sandbox/answers", "application/json", bytes.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer reply.Body.Close()
-	if said, _ := io.ReadAll(reply.Body); reply.StatusCode != 200 {
-		t.Fatalf("the sandbox says %s: %s", reply.Status, said)
+	if body, _ := io.ReadAll(reply.Body); reply.StatusCode != 200 {
+		t.Fatalf("the sandbox returned %s: %s", reply.Status, body)
 	}
 }

@@ -22,7 +22,7 @@ import (
 const (
 	workers  = 8
 	deadline = 3 * time.Second
-	// pause keeps workers from spinning while there is no gateway.
+	// pause prevents a busy loop while the gateway is down.
 	pause = 100 * time.Millisecond
 )
 
@@ -30,8 +30,8 @@ var userIDs = []string{
 	"2160000000000001", "2160000000000001+DELAY_20", "2160000000000001+DELAY_300", "2160000000000001+USER_NOT_EXIST",
 }
 
-// told is what a caller was told of one request; whoever runs the storm compares it with the sandbox's memory.
-type told struct {
+// line is the result of one call. The harness compares it with the sandbox's wallet.
+type line struct {
 	Method    string `json:"method"`
 	RequestID string `json:"request_id"`
 	Code      string `json:"code"`
@@ -48,19 +48,19 @@ type storm struct {
 	writing    sync.Mutex
 }
 
-// TestStorm calls while somebody else kills and restarts the gateway, and writes down what it was told.
+// TestStorm makes calls while the harness kills and restarts the gateway, and writes the results to a file.
 func TestStorm(t *testing.T) {
-	seconds, err := strconv.ParseFloat(setting(t, "LINKAGE_STORM_S", "the seconds that the storm lasts"), 64)
+	seconds, err := strconv.ParseFloat(setting(t, "LINKAGE_STORM_S", "the duration of the calls in seconds"), 64)
 	if err != nil {
 		t.Fatalf("LINKAGE_STORM_S is not a number: %v", err)
 	}
-	name := setting(t, "LINKAGE_TOLD", "the path of the file to write")
+	name := setting(t, "LINKAGE_RESULTS", "the path of the file to write")
 	file, err := os.OpenFile(name, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer file.Close()
-	s := &storm{client: connect(t, soon()), run: setting(t, "LINKAGE_RUN", "a prefix of this run's request ids"), file: file}
+	s := &storm{client: connect(t, reconnectFast()), run: setting(t, "LINKAGE_RUN", "a prefix of this run's request ids"), file: file}
 	end := time.Now().Add(time.Duration(seconds * float64(time.Second)))
 	var working sync.WaitGroup
 	for range workers {
@@ -76,12 +76,12 @@ func TestStorm(t *testing.T) {
 	working.Wait()
 	t.Logf("%d calls, %d of them OK", s.number.Load(), s.ok.Load())
 	if s.ok.Load() == 0 {
-		t.Errorf("none of %d calls was OK", s.number.Load())
+		t.Errorf("no call of %d returned OK", s.number.Load())
 	}
 }
 
-// soon connects again quickly: the default waits longer each time, and would sit the storm out.
-func soon() grpc.DialOption {
+// reconnectFast shortens the backoff. The default backoff grows longer than the time that the gateway is up.
+func reconnectFast() grpc.DialOption {
 	return grpc.WithConnectParams(grpc.ConnectParams{
 		Backoff: backoff.Config{
 			BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 200 * time.Millisecond,
@@ -96,30 +96,30 @@ func (s *storm) one(ctx context.Context) error {
 	userID := userIDs[number/2%int64(len(userIDs))]
 	ctx, cancel := context.WithTimeout(ctx, deadline)
 	defer cancel()
-	method, end, err := "SyncLinkage", ended{}, error(nil)
+	method, r, err := "SyncLinkage", result{}, error(nil)
 	if number%2 == 0 {
-		end, err = made(ctx, s.client.SyncLinkage, syncLinkage(id, userID), nil)
+		r, err = resultOf(ctx, s.client.SyncLinkage, syncLinkage(id, userID), nil)
 	} else {
 		method = "BindAccount"
-		end, err = made(ctx, s.client.BindAccount, bindAccount(id, userID), nil)
+		r, err = resultOf(ctx, s.client.BindAccount, bindAccount(id, userID), nil)
 	}
 	if err != nil {
 		return err
 	}
-	line := told{Method: method, RequestID: id, Code: "OK", Outcome: "OK"}
-	if failed := end.failed; failed != nil {
-		line.Code, line.Reason, line.Outcome = failed.CodeName(), failed.Reason, string(failed.Outcome)
+	written := line{Method: method, RequestID: id, Code: "OK", Outcome: "OK"}
+	if failed := r.failed; failed != nil {
+		written.Code, written.Reason, written.Outcome = failed.CodeName(), failed.Reason, string(failed.Outcome)
 		if failed.Code == codes.Unavailable {
 			time.Sleep(pause)
 		}
 	} else {
 		s.ok.Add(1)
 	}
-	return s.write(line)
+	return s.write(written)
 }
 
-func (s *storm) write(line told) error {
-	text, err := json.Marshal(line)
+func (s *storm) write(written line) error {
+	text, err := json.Marshal(written)
 	if err != nil {
 		return err
 	}

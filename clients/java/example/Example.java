@@ -8,7 +8,7 @@ import hk.alipay.linkage.v1.SyncLinkageRequest;
 import java.time.Instant;
 import java.util.UUID;
 
-/** Binds one membership, and prints OK, or what happened, why, and what to do next. */
+/** Binds one membership, and prints OK, or the error's outcome, reason and retry. */
 public final class Example {
 
     public static void main(String[] arguments) {

@@ -6,10 +6,10 @@
             response = await client.sync_linkage(request)
         except LinkageError as error:
             if error.outcome == "unknown":
-                ...  # keep the request: the same one again, with the same id, tells
+                ...  # keep the request, and send it again with the same id to learn its outcome
 
-`BlockingLinkageClient` is the same without asyncio. `passing_on` carries trace context along. The messages
-are those of `alipayhk.linkage.v1`, generated from the gateway's protos.
+`BlockingLinkageClient` is the same client without asyncio. `trace_context` forwards the W3C trace context.
+The messages are those of `alipayhk.linkage.v1`, generated from the gateway's protos.
 """
 
 from alipayhk.linkage.v1.error_reason_pb2 import ErrorReason
@@ -30,7 +30,7 @@ from alipayhk.linkage.v1.linkage_service_pb2 import (
 from .channel import RETRY_SERVICE_CONFIG, Tls, channel_options
 from .client import BlockingLinkageClient, LinkageClient, new_request_id
 from .errors import LinkageError, Outcome, Retry, Violation
-from .passing_on import passing_on
+from .trace_context import trace_context
 
 __all__ = [
     "RETRY_SERVICE_CONFIG",
@@ -55,5 +55,5 @@ __all__ = [
     "Violation",
     "channel_options",
     "new_request_id",
-    "passing_on",
+    "trace_context",
 ]

@@ -1,4 +1,4 @@
-"""`python -m alipayhk_linkage` is `alipayhk-client`."""
+"""Run `alipayhk-client` as `python -m alipayhk_linkage`."""
 
 import sys
 

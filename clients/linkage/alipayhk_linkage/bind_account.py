@@ -1,4 +1,4 @@
-"""`alipayhk-client bind-account`."""
+"""The command `alipayhk-client bind-account`."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import argparse
 
 from alipayhk.linkage.v1.linkage_service_pb2 import BindAccountRequest
 
-from . import one_call
+from . import call_command
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the flags."""
-    one_call.configure(parser, BindAccountRequest)
+    call_command.configure(parser, BindAccountRequest)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Call once."""
-    return one_call.run(args, BindAccountRequest, lambda client: client.bind_account)
+    """Call BindAccount once; return the exit status."""
+    return call_command.run(args, BindAccountRequest, lambda client: client.bind_account)

@@ -1,4 +1,4 @@
-"""How the gateway is reached: TLS, and channel options whose retries are those that it asks for."""
+"""TLS and gRPC channel options for a connection to the gateway, with the retry policy for its RPCs."""
 
 from __future__ import annotations
 
@@ -12,30 +12,32 @@ import grpc
 RETRY_SERVICE_CONFIG: Final = files(__package__).joinpath("retry_service_config.json").read_text("utf-8")
 """gRPC's retry policy for both RPCs, as JSON.
 
-Repeating a request with its id and content is always safe: the gateway knows the id, and answers,
-joins, or sends again only what AlipayHK lets it. The trailer `grpc-retry-pushback-ms` of every error
-overrides the policy: the wait in milliseconds, or -1 for no other attempt within this call. -1 does not say
-that the request must not be sent again later: `LinkageError.retry` does.
+Repeating a request with the same id and content is always safe. The gateway recognises the id: it returns
+the recorded result, joins the request in progress, or sends again only where AlipayHK allows it. The
+trailer `grpc-retry-pushback-ms` of every error overrides the policy: it is the wait in milliseconds, or -1
+for no further attempt within this call. -1 does not forbid sending the request again later; see
+`LinkageError.retry`.
 """
 
 Options = tuple[tuple[str, str | int], ...]
 
 ALWAYS: Final[Options] = (
-    # The gateway is inside; the proxies of the environment lead outside.
+    # The gateway is in the internal network. The proxies in the environment lead out of it.
     ("grpc.enable_http_proxy", 0),
-    # What callers are told must not depend on a TXT record.
+    # A DNS TXT record must not change the retry policy.
     ("grpc.service_config_disable_resolution", 1),
-    # gRPC's own two minutes would keep a caller away long after the gateway is back.
+    # gRPC's default maximum of 2 minutes delays callers long after the gateway has recovered.
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 5_000),
-    # By its name another wait; it is how long one connection, with its handshakes, may take to come about.
-    # gRPC's own 20 s are longer than a call has; what is too short fails where the gateway is only busy.
+    # Despite its name, this is the timeout of one connection attempt, handshakes included. gRPC's default
+    # of 20 s is longer than a call's deadline. A much shorter timeout fails while the gateway is only busy.
     ("grpc.min_reconnect_backoff_ms", 5_000),
-    # A connection that was dropped in silence would be used on and on, each call `unknown` by its deadline.
-    # The gateway allows pings that are 10 s apart, also without calls.
+    # Pings detect a connection that a firewall dropped silently. Otherwise it stays in use, and every call
+    # ends at its deadline with the outcome `unknown`. The gateway allows a ping every 10 s, also without
+    # calls.
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 5_000),
-    ("grpc.http2.ping_timeout_ms", 5_000),  # else gRPC's own 60 s rule
+    ("grpc.http2.ping_timeout_ms", 5_000),  # otherwise gRPC's default of 60 s applies
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
 )
@@ -43,25 +45,29 @@ ALWAYS: Final[Options] = (
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """TLS to the gateway; with a certificate and its key, mutual TLS. All of them PEM."""
+    """TLS to the gateway, or mutual TLS if `cert` and `key` are given. All values are PEM."""
 
     ca: bytes | None = None
-    """Whom to trust; None for the system's."""
+    """The certificates to trust; None for those of the system."""
     cert: bytes | None = None
     """This caller's certificate chain."""
     key: bytes | None = None
     """The private key of `cert`."""
     server_name: str | None = None
-    """The name in the gateway's certificate, where it is not the target's."""
+    """The name in the gateway's certificate, if it differs from the host in the target."""
 
     def __post_init__(self) -> None:
         if (self.cert is None) != (self.key is None):
-            raise ValueError("a client certificate and its key are given together")
-        # gRPC takes what is empty for what is not given, and then trusts the system's certificates.
+            raise ValueError("the client certificate and its key must be given together")
+        # gRPC treats empty bytes like None, and then trusts the system's certificates.
         for pem, label, fault in (
-            (self.ca, b"CERTIFICATE-----", "the CA holds no certificate in PEM"),
-            (self.cert, b"CERTIFICATE-----", "the client certificate is none in PEM"),
-            (self.key, b"PRIVATE KEY-----", "the key of the client certificate is none in PEM"),
+            (self.ca, b"CERTIFICATE-----", "the CA contains no PEM certificate"),
+            (self.cert, b"CERTIFICATE-----", "the client certificate contains no PEM certificate"),
+            (
+                self.key,
+                b"PRIVATE KEY-----",
+                "the key of the client certificate contains no PEM private key",
+            ),
         ):
             if pem is not None and label not in pem:
                 raise ValueError(fault)
@@ -74,19 +80,19 @@ class Tls:
         key_file: str | Path | None = None,
         server_name: str | None = None,
     ) -> Tls:
-        """Read PEM files; raise OSError where one cannot be read, ValueError where it is not PEM."""
+        """Read PEM files; raise OSError if one cannot be read, ValueError if one is not PEM."""
         ca, cert, key = (
             None if file is None else Path(file).read_bytes() for file in (ca_file, cert_file, key_file)
         )
         return cls(ca, cert, key, server_name)
 
     def credentials(self) -> grpc.ChannelCredentials:
-        """Return them as gRPC takes them."""
+        """Return gRPC's channel credentials."""
         return grpc.ssl_channel_credentials(self.ca, self.key, self.cert)
 
 
 def channel_options(tls: Tls | None, *, retries: bool, more: Options = ()) -> Options:
-    """Return the options of a channel; `more` come last, and win."""
+    """Return the options of a channel. An option in `more` overrides the default."""
     chosen: dict[str, str | int] = dict(ALWAYS)
     chosen["grpc.enable_retries"] = int(retries)
     if retries:

@@ -1,4 +1,4 @@
-"""`alipayhk-client`: its commands, each a module with `configure(parser)` and `run(args)`."""
+"""The program `alipayhk-client`. Each command is a module with `configure(parser)` and `run(args)`."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final, NoReturn
 
-from .connection import Misuse
+from .connection import UsageError
 
 COMMANDS: Final = {
-    "sync-linkage": ("sync_linkage", "tell AlipayHK that a membership or card was bound or unbound"),
+    "sync-linkage": ("sync_linkage", "notify AlipayHK that a membership or card was bound or unbound"),
     "bind-account": ("bind_account", "bind a bill account to a wallet user"),
-    "load": ("load.command", "put the gateway under load, and tell the truth about it"),
+    "load": ("load.command", "put load on the gateway, and report latency, throughput and errors"),
 }
-"""A command's module, and what it does. Only the one that runs is imported."""
+"""The module and the help text of each command. Only the module of the chosen command is imported."""
 
 EX_USAGE: Final = 64
-"""The exit status of what was typed wrong, as in sysexits.h."""
+"""The exit status for a wrong command line, as in sysexits.h."""
 INTERRUPTED: Final = 130
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise Misuse(f"{message}\n{self.format_usage().rstrip()}")
+        raise UsageError(f"{message}\n{self.format_usage().rstrip()}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; return its exit status."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    if sys.stderr is None:  # closed, as by 2>&-: what is said there is for nobody
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if sys.stderr is None:  # Python sets None if standard error is closed, as with 2>&-
         sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
     try:
-        args = _parser(words[0] if words else "").parse_args(words)
+        args = _parser(arguments[0] if arguments else "").parse_args(arguments)
         return int(args.run(args))
-    except Misuse as error:
+    except UsageError as error:
         print(f"alipayhk-client: {error}", file=sys.stderr)
         return EX_USAGE
     except KeyboardInterrupt:

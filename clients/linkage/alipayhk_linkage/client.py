@@ -1,4 +1,4 @@
-"""The client: both RPCs, for asyncio and for plain threads, the same in every other respect."""
+"""The clients for asyncio and for threads. Both have the same RPCs, arguments and errors."""
 
 from __future__ import annotations
 
@@ -23,28 +23,30 @@ from alipayhk.linkage.v1.linkage_service_pb2_grpc import LinkageServiceStub
 
 from .channel import Options, Tls, channel_options
 from .errors import LinkageError, RpcFailure
-from .passing_on import Metadata, metadata_of_call
+from .trace_context import Metadata, metadata_of_call
 
 TIMEOUT_S: Final = 10.0
-"""The deadline of a call that is given none."""
+"""The default deadline of a call."""
 LONGEST_S: Final = 86_400.0
-"""The longest deadline; the gateway gives no call as much."""
+"""The longest deadline. The gateway shortens every deadline to less than this."""
 CLOSED: Final = "the client is closed"
 
 
 def new_request_id(prefix: str) -> str:
-    """Make a request id: ids are one namespace for all callers of an RPC, so prefix yours with your name.
+    """Return a new request id that starts with `prefix`.
 
-    Keep it with the request: a retry repeats both. A prefix has at most 31 characters, printable ASCII
-    without space, so that BindAccount takes the id too.
+    All callers of an RPC share one namespace of request ids, so use your service's name as the prefix.
+    Store the id with the request, because a retry repeats both. The prefix has 1 to 31 characters of
+    printable ASCII without space, so that the id fits BindAccount's limit of 64. Raise ValueError for any
+    other prefix.
     """
     if not (0 < len(prefix) < 32 and all("!" <= character <= "~" for character in prefix)):  # noqa: PLR2004
-        raise ValueError("a prefix is 1 to 31 characters of printable ASCII without space")
+        raise ValueError("the prefix must be 1 to 31 characters of printable ASCII without space")
     return f"{prefix}-{uuid.uuid4().hex}"
 
 
-async def _ended(call: Any) -> object:
-    """Wait for a call of asyncio; return its response, or raise LinkageError."""
+async def _response_of(call: Any) -> object:
+    """Wait for an asyncio call; return its response, or raise LinkageError."""
     try:
         return await call
     except grpc.aio.AioRpcError as error:
@@ -52,36 +54,36 @@ async def _ended(call: Any) -> object:
     except asyncio.CancelledError:
         if (task := asyncio.current_task()) is None or task.cancelling():
             raise
-        # It is the call that was cancelled, not this task.
+        # The call was cancelled, not this task: the channel was closed.
         raise LinkageError(grpc.StatusCode.CANCELLED, "The client was closed during the call.") from None
 
 
 class _Client:
-    """What both clients have in common: a deadline by default, and that a closed one sends nothing."""
+    """The common part of both clients: the default deadline, and the checks before a call."""
 
     def __init__(self, timeout_s: float) -> None:
         self._timeout_s = timeout_s
         self._closed = False
 
-    def _how(
+    def _call_options(
         self, request: Message, kind: type[Message], timeout_s: float | None, metadata: Metadata
     ) -> dict[str, Any]:
-        """Return what a call takes beside its request; raise what is wrong before anything is sent."""
+        """Check the arguments of a call before anything is sent; return its timeout and metadata."""
         if not isinstance(request, kind):
-            # gRPC would send the bytes of another message, or from asyncio none at all.
-            raise TypeError(f"the request is to be a {kind.__name__}")
+            # gRPC would send the bytes of the wrong message, or, with asyncio, none at all.
+            raise TypeError(f"the request must be a {kind.__name__}")
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
         if math.isnan(timeout_s):
-            raise ValueError("the deadline is not a number of seconds")
-        # gRPC takes infinity, and what is centuries away, for what has passed.
-        how = {"timeout": min(timeout_s, LONGEST_S), "metadata": metadata_of_call(metadata)}
+            raise ValueError("timeout_s must be a number of seconds, not NaN")
+        # gRPC treats infinity, and a deadline centuries away, as a deadline in the past.
+        options = {"timeout": min(timeout_s, LONGEST_S), "metadata": metadata_of_call(metadata)}
         if self._closed:
             raise RuntimeError(CLOSED)
-        return how
+        return options
 
 
 class LinkageClient(_Client):
-    """Calls the gateway from asyncio. One client, made once, serves any number of calls at once."""
+    """A client for asyncio. Create it once, and use it for any number of concurrent calls."""
 
     def __init__(
         self,
@@ -92,15 +94,15 @@ class LinkageClient(_Client):
         retries: bool = True,
         options: Options = (),
     ) -> None:
-        """Take the gateway's `host:port`, where asyncio runs: a client belongs to its event loop.
+        """Create a client for the gateway at `target`, which is `host:port`.
 
-        Nothing is connected before the first call. Raise RuntimeError where no event loop runs.
-        `timeout_s` is the deadline of calls that are given none. With `retries` gRPC sends a request
-        again, within its deadline, where the gateway says that this helps and after the wait that it asks
-        for. `options` are gRPC's own channel options.
+        The client belongs to the running event loop; raise RuntimeError if none runs. It connects with the
+        first call. `timeout_s` is the default deadline of a call, in seconds. With `retries`, gRPC sends a
+        request again within its deadline if the gateway asks for it, after the wait that the gateway names.
+        `options` are gRPC channel options.
         """
         super().__init__(timeout_s)
-        asyncio.get_running_loop()  # gRPC would take another one, and break at the first call
+        asyncio.get_running_loop()  # raise here: gRPC would take another loop and fail at the first call
         chosen = channel_options(tls, retries=retries, more=options)
         self._channel = (
             grpc.aio.insecure_channel(target, chosen)
@@ -112,30 +114,30 @@ class LinkageClient(_Client):
     async def sync_linkage(
         self, request: SyncLinkageRequest, *, timeout_s: float | None = None, metadata: Metadata = ()
     ) -> SyncLinkageResponse:
-        """Tell AlipayHK that a membership or card was bound or unbound; raise LinkageError unless OK.
+        """Notify AlipayHK that a membership or card was bound or unbound; raise LinkageError unless OK.
 
-        A call that is cancelled has an unknown outcome: the same request again tells.
+        A cancelled call has the outcome `unknown`: send the same request again to learn its outcome.
         """
-        how = self._how(request, SyncLinkageRequest, timeout_s, metadata)
-        return cast("SyncLinkageResponse", await _ended(self._stub.SyncLinkage(request, **how)))
+        options = self._call_options(request, SyncLinkageRequest, timeout_s, metadata)
+        return cast("SyncLinkageResponse", await _response_of(self._stub.SyncLinkage(request, **options)))
 
     async def bind_account(
         self, request: BindAccountRequest, *, timeout_s: float | None = None, metadata: Metadata = ()
     ) -> BindAccountResponse:
         """Bind a bill account to a wallet user; raise LinkageError unless OK.
 
-        A call that is cancelled has an unknown outcome: the same request again tells.
+        A cancelled call has the outcome `unknown`: send the same request again to learn its outcome.
         """
-        how = self._how(request, BindAccountRequest, timeout_s, metadata)
-        return cast("BindAccountResponse", await _ended(self._stub.BindAccount(request, **how)))
+        options = self._call_options(request, BindAccountRequest, timeout_s, metadata)
+        return cast("BindAccountResponse", await _response_of(self._stub.BindAccount(request, **options)))
 
     async def close(self) -> None:
-        """Close the channel; calls under way end with LinkageError, and nobody knows what came of them."""
+        """Close the channel. Calls in progress raise LinkageError with the outcome `unknown`."""
         self._closed = True
         await self._channel.close()
 
     async def __aenter__(self) -> Self:
-        """Return the client; leaving the block closes it."""
+        """Return the client. Leaving the block closes it."""
         return self
 
     async def __aexit__(
@@ -146,7 +148,7 @@ class LinkageClient(_Client):
 
 
 class BlockingLinkageClient(_Client):
-    """Calls the gateway from threads, any number at once. Do not share it across a fork."""
+    """A client for any number of threads. Do not share it across a fork."""
 
     def __init__(
         self,
@@ -157,7 +159,7 @@ class BlockingLinkageClient(_Client):
         retries: bool = True,
         options: Options = (),
     ) -> None:
-        """Take what `LinkageClient` takes."""
+        """Create a client with the same arguments as `LinkageClient`. It needs no event loop."""
         super().__init__(timeout_s)
         chosen = channel_options(tls, retries=retries, more=options)
         self._channel = (
@@ -170,35 +172,35 @@ class BlockingLinkageClient(_Client):
     def sync_linkage(
         self, request: SyncLinkageRequest, *, timeout_s: float | None = None, metadata: Metadata = ()
     ) -> SyncLinkageResponse:
-        """Do what `LinkageClient.sync_linkage` does."""
-        how = self._how(request, SyncLinkageRequest, timeout_s, metadata)
-        return cast("SyncLinkageResponse", self._answered(self._stub.SyncLinkage, request, how))
+        """Call SyncLinkage; see `LinkageClient.sync_linkage`."""
+        options = self._call_options(request, SyncLinkageRequest, timeout_s, metadata)
+        return cast("SyncLinkageResponse", self._call(self._stub.SyncLinkage, request, options))
 
     def bind_account(
         self, request: BindAccountRequest, *, timeout_s: float | None = None, metadata: Metadata = ()
     ) -> BindAccountResponse:
-        """Do what `LinkageClient.bind_account` does."""
-        how = self._how(request, BindAccountRequest, timeout_s, metadata)
-        return cast("BindAccountResponse", self._answered(self._stub.BindAccount, request, how))
+        """Call BindAccount; see `LinkageClient.bind_account`."""
+        options = self._call_options(request, BindAccountRequest, timeout_s, metadata)
+        return cast("BindAccountResponse", self._call(self._stub.BindAccount, request, options))
 
     def close(self) -> None:
-        """Close the channel; calls under way end with LinkageError, and nobody knows what came of them."""
+        """Close the channel. Calls in progress raise LinkageError with the outcome `unknown`."""
         self._closed = True
         self._channel.close()
 
-    def _answered(self, method: Callable[..., object], request: Message, how: dict[str, Any]) -> object:
-        """Make a call; return its response, or raise LinkageError."""
+    def _call(self, method: Callable[..., object], request: Message, options: dict[str, Any]) -> object:
+        """Call an RPC; return its response, or raise LinkageError."""
         try:
-            return method(request, **how)
+            return method(request, **options)
         except grpc.RpcError as error:
             raise LinkageError.of(cast("RpcFailure", error)) from None
         except ValueError:
             if not self._closed:
                 raise
-            raise RuntimeError(CLOSED) from None  # by another thread, just now
+            raise RuntimeError(CLOSED) from None  # another thread closed it during this call
 
     def __enter__(self) -> Self:
-        """Return the client; leaving the block closes it."""
+        """Return the client. Leaving the block closes it."""
         return self
 
     def __exit__(

@@ -1,6 +1,7 @@
-"""What a call ended with that is not OK: what happened, and what to do next.
+"""The error of a call that did not return OK, with its outcome and the next step.
 
-Source: the contract's outcome table, which `google.rpc.ErrorInfo` carries (domain `linkage.alipayhk`).
+The values come from the `google.rpc.ErrorInfo` (domain `linkage.alipayhk`) in the status details.
+https://github.com/googleapis/googleapis/blob/master/google/rpc/error_details.proto
 """
 
 from __future__ import annotations
@@ -20,39 +21,39 @@ DETAILS: Final = "grpc-status-details-bin"
 
 
 class Outcome(StrEnum):
-    """What happened to the content of a call."""
+    """The outcome of a call's content."""
 
     NOT_SENT = "not_sent"
-    """This call sent nothing. It does not take back an `unknown` that you hold for the id already."""
+    """This call sent nothing. An earlier `unknown` for the same request id stays `unknown`."""
     REJECTED = "rejected"
-    """AlipayHK verifiably refused it for good; it had no effect."""
+    """AlipayHK rejected the request in a verified response. The request had no effect."""
     UNKNOWN = "unknown"
-    """It may or may not have taken effect; only OK or `rejected` for the same id ends the doubt."""
+    """The request may or may not have taken effect. Only OK or `rejected` for the same id resolves this."""
 
 
 class Retry(StrEnum):
-    """What to do next."""
+    """The next step for the caller."""
 
     SAME_REQUEST_ID = "same_request_id"
-    """Wait `retry_after_s`, and send the very same request again."""
+    """Wait `retry_after_s`, then send exactly the same request again."""
     NEW_REQUEST_ID = "new_request_id"
-    """Mend the request, and send it under a new id."""
+    """Correct the request, and send it with a new id."""
     NEVER = "never"
-    """Stop: AlipayHK says not to retry, or newer news has overtaken this."""
+    """Stop: AlipayHK forbids a retry, or a newer update of the same linkage was already applied."""
     OPERATOR = "operator"
-    """Stop, and tell the people who run the gateway."""
+    """Stop, and contact the operators of the gateway."""
 
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One fault of a request."""
+    """One invalid field of a request."""
 
     field: str
     description: str
 
 
 class RpcFailure(Protocol):
-    """What gRPC raises, be it asyncio's or the synchronous one."""
+    """The common methods of the errors that synchronous and asyncio gRPC raise."""
 
     def code(self) -> grpc.StatusCode: ...  # noqa: D102
     def details(self) -> str | None: ...  # noqa: D102
@@ -60,13 +61,14 @@ class RpcFailure(Protocol):
 
 
 class LinkageError(Exception):
-    """A call that did not end with OK.
+    """A call that did not return OK.
 
-    `outcome` is all that most callers need. A status that the gateway did not make (this caller's own
-    deadline, a proxy, a lost connection) has no reason, and its outcome is `unknown`.
+    Most callers need only `outcome` and `retry`. If the status did not come from the gateway (for example
+    from this caller's own deadline, a proxy or a lost connection), `reason` is empty and `outcome` is
+    `unknown`.
     """
 
-    def __init__(  # noqa: PLR0913  (one argument for each thing that is told)
+    def __init__(  # noqa: PLR0913  (one argument for each attribute)
         self,
         code: grpc.StatusCode,
         sentence: str,
@@ -79,39 +81,42 @@ class LinkageError(Exception):
         violations: tuple[Violation, ...] = (),
         request_id: str = "",
     ) -> None:
-        # Pickle and copy make it anew from these two, and then set the attributes.
+        # pickle and copy create the object from these two arguments, and then set the attributes.
         super().__init__(code, sentence)
         self.code = code
         """gRPC's status code."""
         self.sentence = sentence
-        """The status message: a constant sentence where the gateway made it."""
+        """The status message. If it comes from the gateway, it is a constant sentence."""
         self.outcome = outcome
-        """What happened."""
+        """The outcome of the call's content."""
         self.reason = reason
-        """A value of ErrorReason without its prefix; empty where the gateway did not make the status."""
+        """A value of ErrorReason without its prefix; empty if the status did not come from the gateway."""
         self.retry = retry
-        """What to do next."""
+        """The next step."""
         self.retry_after_s = retry_after_s
-        """Seconds to wait before the same request is sent again; None where the gateway named no wait."""
+        """Seconds to wait before sending the same request again; None if the gateway named no wait."""
         self.metadata: Mapping[str, str] = dict(metadata or {})
         """The whole ErrorInfo.metadata: attempts, result_code, result_message, tracer_id, error_id ..."""
         self.violations = violations
-        """Every fault of the request, where it was invalid."""
+        """Every invalid field of the request."""
         self.request_id = request_id
-        """The request id as the gateway read it; empty where it did not."""
+        """The request id that the gateway received; empty if the gateway did not report it."""
 
     def __str__(self) -> str:
-        """Tell it in a line, without any field of the request."""
-        told = f"{self.code.name} {self.reason}".rstrip()
-        return f"{told}: {self.sentence} (outcome: {self.outcome}, retry: {self.retry})"
+        """Return one line for a log. It contains no field of the request."""
+        title = f"{self.code.name} {self.reason}".rstrip()
+        return f"{title}: {self.sentence} (outcome: {self.outcome}, retry: {self.retry})"
 
     @classmethod
     def of(cls, failure: RpcFailure) -> LinkageError:
-        """Read what gRPC raised. Details that cannot be read are none: the outcome is `unknown`."""
+        """Return the LinkageError for an error of gRPC.
+
+        Details that cannot be parsed are ignored, and the outcome is then `unknown`.
+        """
         code, sentence = failure.code(), failure.details() or ""
         status = _status_of(failure)
         ours = [info for info in _unpacked(status, ErrorInfo) if info.domain == DOMAIN]
-        if len(ours) != 1:  # of two that contradict each other neither is to be believed
+        if len(ours) != 1:  # two ErrorInfos can contradict each other, so neither is used
             return cls(code, sentence)
         info = ours[0]
         waits = [info.retry_delay.ToMilliseconds() / 1000 for info in _unpacked(status, RetryInfo)]
@@ -129,16 +134,16 @@ class LinkageError(Exception):
         )
 
 
-_Word = TypeVar("_Word", bound=StrEnum)
+_Enum = TypeVar("_Enum", bound=StrEnum)
 _Detail = TypeVar("_Detail", bound=Message)
 
 
-def _member(words: type[_Word], text: str | None, otherwise: _Word) -> _Word:
-    """Read a word that a newer gateway may know and this client not."""
+def _member(enum: type[_Enum], text: str | None, default: _Enum) -> _Enum:
+    """Return the member with this value, or the default: a newer gateway can send values unknown here."""
     try:
-        return words(text or "")
+        return enum(text or "")
     except ValueError:
-        return otherwise
+        return default
 
 
 def _status_of(failure: RpcFailure) -> Status:
@@ -151,7 +156,7 @@ def _status_of(failure: RpcFailure) -> Status:
 
 
 def _unpacked(status: Status, kind: type[_Detail]) -> Iterator[_Detail]:
-    """Return the details of a kind, but those that cannot be read."""
+    """Return the details of one message type; skip those that cannot be parsed."""
     for detail in status.details:
         message = kind()
         try:

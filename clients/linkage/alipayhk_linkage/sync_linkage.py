@@ -1,4 +1,4 @@
-"""`alipayhk-client sync-linkage`."""
+"""The command `alipayhk-client sync-linkage`."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import argparse
 
 from alipayhk.linkage.v1.linkage_service_pb2 import SyncLinkageRequest
 
-from . import one_call
+from . import call_command
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the flags."""
-    one_call.configure(parser, SyncLinkageRequest)
+    call_command.configure(parser, SyncLinkageRequest)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Call once."""
-    return one_call.run(args, SyncLinkageRequest, lambda client: client.sync_linkage)
+    """Call SyncLinkage once; return the exit status."""
+    return call_command.run(args, SyncLinkageRequest, lambda client: client.sync_linkage)

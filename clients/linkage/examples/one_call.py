@@ -1,4 +1,4 @@
-"""Make one SyncLinkage call, and say what came of it.
+"""Make one SyncLinkage call, and print its outcome.
 
 python one_call.py HOST:PORT USER_ID
 """
@@ -12,7 +12,7 @@ from alipayhk_linkage import LinkageClient, LinkageError, SyncLinkageRequest, ne
 
 
 async def main(target: str, user_id: str) -> int:
-    """Call; return an exit status."""
+    """Make the call; return the exit status."""
     request = SyncLinkageRequest(
         request_id=new_request_id("example"),
         operate_type="OPERATE_TYPE_BIND",

@@ -1,4 +1,4 @@
-// Make one SyncLinkage call: node build/example/sync-linkage.js TARGET USER_ID
+// Makes one SyncLinkage call: node build/example/sync-linkage.js TARGET USER_ID
 import { randomUUID } from "node:crypto";
 
 import { BindingTargetType, ExternalIdentityType, LinkageClient, LinkageError, OperateType } from "alipayhk-linkage";

@@ -20,7 +20,7 @@ import {
 } from "./gen/alipayhk/linkage/v1/linkage_service.js";
 import { RETRY_SERVICE_CONFIG } from "./retry.js";
 
-/** PEM. `{}` trusts the system's CAs; `cert` and `key` together are mTLS. */
+/** PEM certificates and keys. Without `ca`, the system's CAs are trusted. `cert` and `key` together enable mTLS. */
 export interface Tls {
   readonly ca?: Buffer | string;
   readonly cert?: Buffer | string;
@@ -28,77 +28,77 @@ export interface Tls {
 }
 
 export interface LinkageClientOptions {
-  /** Absent: plaintext. */
+  /** The TLS settings; plaintext if absent. */
   readonly tls?: Tls;
-  /** The deadline of a call that names none; 10 s by default. */
+  /** The default timeout of a call in milliseconds; 10 s if absent. */
   readonly deadlineMs?: number;
-  /** Options of @grpc/grpc-js that go before the ones set here. */
+  /** Channel options of @grpc/grpc-js, which override the options set here. */
   readonly channel?: ChannelOptions;
 }
 
 export interface CallOptions {
-  /** From now, all attempts together. */
+  /** The timeout of the call in milliseconds, for all attempts together. */
   readonly deadlineMs?: number;
-  /** Sent along, for example `traceparent` and `x-request-id`. */
+  /** Metadata to send, for example `traceparent` and `x-request-id`. */
   readonly metadata?: Readonly<Record<string, string>>;
-  /** Ends the wait, not the request: what has been sent stays sent, so the outcome is `unknown`. */
+  /** Cancels the call. The request may have been sent already, so the outcome is `unknown`. */
   readonly signal?: AbortSignal;
 }
 
 const DEADLINE_MS = 10_000;
-/** A day; the gateway gives no call as much. */
+/** The longest timeout, one day. The gateway shortens every deadline to less than this. */
 const LONGEST_MS = 86_400_000;
-/** How long a connection, with its handshakes, may take to come about. */
+/** The timeout of a connection attempt, handshakes included. */
 const CONNECT_MS = 5_000;
-/** HTTP/2 forbids them; gRPC would try one again and again until the deadline. */
+/** Headers that HTTP/2 forbids. gRPC would repeat a call with such a header until its deadline. */
 const FORBIDDEN = /^(connection|keep-alive|proxy-connection|transfer-encoding|upgrade|http2-settings|te)$/i;
 
 const CHANNEL: ChannelOptions = {
   "grpc.service_config": JSON.stringify(RETRY_SERVICE_CONFIG),
-  "grpc.service_config_disable_resolution": 1, // The policy is ours, not what DNS may say.
+  "grpc.service_config_disable_resolution": 1, // A DNS TXT record must not change the retry policy.
   "grpc.enable_retries": 1,
-  "grpc.enable_http_proxy": 0, // The gateway is internal; the environment's proxy leads elsewhere.
-  // gRPC's own two minutes would keep a caller away long after the gateway is back.
+  "grpc.enable_http_proxy": 0, // The gateway is in the internal network. The proxies in the environment lead out of it.
+  // gRPC's default maximum of 2 minutes delays callers long after the gateway has recovered.
   "grpc.initial_reconnect_backoff_ms": 200,
   "grpc.max_reconnect_backoff_ms": 5_000,
-  // A connection that was dropped in silence would be used on and on, each call `unknown` by its deadline. The gateway
-  // allows pings that are 10 s apart, also without calls.
+  // Pings detect a connection that a firewall dropped silently. Otherwise it stays in use, and every call ends at its
+  // deadline with the outcome `unknown`. The gateway allows a ping every 10 s, also without calls.
   "grpc.keepalive_time_ms": 20_000,
   "grpc.keepalive_timeout_ms": 5_000,
   "grpc.keepalive_permit_without_calls": 1,
-  "grpc.use_local_subchannel_pool": 1, // A new channel must not wait for the connection of the one that it replaces.
+  "grpc.use_local_subchannel_pool": 1, // A new channel must not wait for the connection of the channel that it replaces.
 };
 
-/** Calls the gateway over one connection, which it opens when needed and opens again when lost. */
+/** A client of the gateway. It has one connection, connects with the first call, and reconnects after a failure. */
 export class LinkageClient {
   readonly #connect: () => Client;
   readonly #deadlineMs: number;
   #client: Client;
   #connectingSince: number | undefined;
 
-  /** @param target `host:port` */
+  /** @param target The gateway's `host:port`. */
   constructor(target: string, options: LinkageClientOptions = {}) {
     this.#deadlineMs = options.deadlineMs ?? DEADLINE_MS;
     this.#connect = () => new Client(target, channelCredentials(options.tls), { ...CHANNEL, ...options.channel });
     this.#client = this.#watched(this.#connect());
   }
 
-  /** Tell AlipayHK that a membership or card was bound or unbound. Rejects with LinkageError. */
+  /** Notifies AlipayHK that a membership or card was bound or unbound. Rejects with LinkageError. */
   async syncLinkage(request: DeepPartial<SyncLinkageRequest>, options?: CallOptions): Promise<SyncLinkageResponse> {
     return this.#call(methods.syncLinkage, SyncLinkageRequest.fromPartial(request), options);
   }
 
-  /** Bind a bill account to a wallet user. Rejects with LinkageError. */
+  /** Binds a bill account to a wallet user. Rejects with LinkageError. */
   async bindAccount(request: DeepPartial<BindAccountRequest>, options?: CallOptions): Promise<BindAccountResponse> {
     return this.#call(methods.bindAccount, BindAccountRequest.fromPartial(request), options);
   }
 
-  /** Close the connection, once no call is under way. */
+  /** Closes the connection after the calls in progress have finished. */
   close(): void {
     this.#client.close();
   }
 
-  /** The channel; a new one where gRPC, which waits for a handshake without end, has tried to connect for too long. */
+  /** Returns the channel. Replaces it if it has been connecting for too long: gRPC has no timeout for a handshake. */
   #connected(): Client {
     if (this.#connectingSince !== undefined && performance.now() - this.#connectingSince > CONNECT_MS) {
       this.#connectingSince = undefined;
@@ -110,14 +110,14 @@ export class LinkageClient {
 
   #watched(client: Client): Client {
     const channel = client.getChannel();
-    const look = () => {
+    const check = () => {
       const state = channel.getConnectivityState(false);
       if (state === connectivityState.SHUTDOWN) return;
       if (state === connectivityState.READY || state === connectivityState.IDLE) this.#connectingSince = undefined;
       else this.#connectingSince ??= performance.now();
-      channel.watchConnectivityState(state, Infinity, look);
+      channel.watchConnectivityState(state, Infinity, check);
     };
-    look();
+    check();
     return client;
   }
 
@@ -127,8 +127,8 @@ export class LinkageClient {
     { deadlineMs = this.#deadlineMs, metadata = {}, signal }: CallOptions = {},
   ): Promise<Response> {
     signal?.throwIfAborted();
-    // Of these, and of what is centuries away, gRPC throws where nobody can catch it: the process would end.
-    if (Number.isNaN(deadlineMs)) throw new RangeError("deadlineMs is not a number of milliseconds");
+    // For NaN, and for deadlines centuries away, gRPC throws an exception that cannot be caught and ends the process.
+    if (Number.isNaN(deadlineMs)) throw new RangeError("deadlineMs must be a number of milliseconds, not NaN");
     const bytes = encode(method, request);
     return new Promise((resolve, reject) => {
       let earlierAttempts = 0;
@@ -139,15 +139,16 @@ export class LinkageClient {
         bytes,
         headers(metadata),
         { deadline: Date.now() + Math.min(deadlineMs, LONGEST_MS) },
-        (ended, response) => {
+        (error, response) => {
           signal?.removeEventListener("abort", cancel);
-          if (ended === null) return resolve(response!);
-          reject(LinkageError.from(ended, request.requestId, Math.max(earlierAttempts, attemptsBefore(ended.metadata))));
+          if (error === null) return resolve(response!);
+          reject(LinkageError.from(error, request.requestId, Math.max(earlierAttempts, attemptsBefore(error.metadata))));
         },
       );
       const cancel = () => call.cancel();
       signal?.addEventListener("abort", cancel, { once: true });
-      // gRPC counts its attempts in the headers of the last one, or in its trailers when they came alone.
+      // gRPC puts the number of earlier attempts into the headers of the last response, or into its trailers if it has
+      // no headers.
       call.on("metadata", (received: Metadata) => (earlierAttempts = attemptsBefore(received)));
     });
   }
@@ -162,17 +163,17 @@ function channelCredentials(tls: Tls | undefined): ChannelCredentials {
 function headers(entries: Readonly<Record<string, string>>): Metadata {
   const metadata = new Metadata();
   for (const [name, value] of Object.entries(entries)) {
-    if (FORBIDDEN.test(name)) throw new TypeError(`HTTP/2 has no header ${name}`);
+    if (FORBIDDEN.test(name)) throw new TypeError(`HTTP/2 forbids the header ${name}`);
     metadata.set(name, value);
   }
   return metadata;
 }
 
-/** Encode before the call: what cannot be encoded has not been sent, and its error would quote the field. */
+/** Encodes the request before the call, so that nothing is sent if it is invalid, and no error quotes its fields. */
 function encode<Request>(method: { requestSerialize(value: Request): Buffer }, request: Request): Buffer {
   try {
     return method.requestSerialize(request);
   } catch {
-    throw new TypeError("the request cannot be encoded: a field's value is not of its type");
+    throw new TypeError("the request cannot be encoded: a field has a value of the wrong type");
   }
 }

@@ -5,26 +5,26 @@ import { Status } from "./gen/google/rpc/status.js";
 
 const DOMAIN = "linkage.alipayhk";
 
-/** What the gateway says beside a status. */
+/** The details of a status from the gateway. */
 export interface Details {
   readonly info: ErrorInfo;
   readonly badRequest: BadRequest | undefined;
   readonly retryInfo: RetryInfo | undefined;
 }
 
-/** Read the details of a status; undefined unless they are whole and exactly one ErrorInfo is the gateway's. */
+/** Returns the details of a status; undefined unless all can be parsed and exactly one ErrorInfo is the gateway's. */
 export function readDetails(trailers: Metadata): Details | undefined {
   const values = trailers.get("grpc-status-details-bin");
   const [bytes] = values;
   if (values.length !== 1 || !Buffer.isBuffer(bytes)) return undefined;
   try {
-    return ofGateway(Status.decode(bytes));
+    return detailsOf(Status.decode(bytes));
   } catch {
-    return undefined; // Bytes that cannot be read say nothing, least of all half of something.
+    return undefined; // If one detail is malformed, no detail is used.
   }
 }
 
-function ofGateway(status: Status): Details | undefined {
+function detailsOf(status: Status): Details | undefined {
   const every = <T>(name: string, type: { decode(bytes: Uint8Array): T }): T[] =>
     status.details.filter((any) => any.typeUrl.endsWith(`/google.rpc.${name}`)).map((any) => type.decode(any.value));
 
@@ -33,7 +33,7 @@ function ofGateway(status: Status): Details | undefined {
   return { info, badRequest: every("BadRequest", BadRequest)[0], retryInfo: every("RetryInfo", RetryInfo)[0] };
 }
 
-/** The wait that the gateway asks for, in milliseconds; undefined where it names none. A pushback of -1 names none. */
+/** Returns the wait that the gateway names, in milliseconds; undefined if it names none or the pushback is -1. */
 export function waitMs(details: Details | undefined, trailers: Metadata): number | undefined {
   const delay = details?.retryInfo?.retryDelay;
   if (delay !== undefined) return delay.seconds * 1000 + Math.round(delay.nanos / 1_000_000);

@@ -1,9 +1,9 @@
 /**
- * How gRPC itself repeats a call: the same policy in every language, clients/retry_service_config.json.
+ * gRPC's retry policy, which is the same in every language (clients/retry_service_config.json).
  *
- * Repeating is always safe here: the gateway answers a known request id from its ledger. Its trailer
- * grpc-retry-pushback-ms says how long each wait is; -1 means no other attempt within this call. Whether to
- * send the request again later is what `LinkageError.retry` says.
+ * Repeating a request with the same id and content is always safe, because the gateway recognises the id. The trailer
+ * grpc-retry-pushback-ms of every error overrides the policy: it is the wait in milliseconds, or -1 for no further
+ * attempt within this call. -1 does not forbid sending the request again later; see `LinkageError.retry`.
  */
 export const RETRY_SERVICE_CONFIG = {
   methodConfig: [

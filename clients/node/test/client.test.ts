@@ -17,38 +17,38 @@ async function call(answers: Answer[], options: CallOptions = {}) {
   const standIn = new StandIn(answers);
   const client = new LinkageClient(await standIn.listen());
   try {
-    const ended = await client.syncLinkage({ requestId: "loyalty-1" }, options).catch((error: unknown) => error);
-    return { ended, error: ended as LinkageError, arrived: standIn.arrived };
+    const result = await client.syncLinkage({ requestId: "loyalty-1" }, options).catch((error: unknown) => error);
+    return { result, error: result as LinkageError, arrived: standIn.arrived };
   } finally {
     client.close();
     standIn.close();
   }
 }
 
-test("the pushback is waited for, and gRPC itself sends the same call again", async () => {
-  const { ended, arrived } = await call([{ code: Code.RESOURCE_EXHAUSTED, trailers: OVERLOADED }, "OK"]);
-  assert.ok(!(ended instanceof Error));
+test("gRPC waits for the pushback, then sends the same request again", async () => {
+  const { result, arrived } = await call([{ code: Code.RESOURCE_EXHAUSTED, trailers: OVERLOADED }, "OK"]);
+  assert.ok(!(result instanceof Error));
   assert.equal(arrived.length, 2);
-  assert.ok(arrived[1]!.at - arrived[0]!.at >= 290, "300 ms are between them");
+  assert.ok(arrived[1]!.at - arrived[0]!.at >= 290, "the wait is at least 300 ms");
 });
 
-test("a pushback of -1 means no other attempt, whatever the code", async () => {
+test("a pushback of -1 forbids a further attempt, whatever the code", async () => {
   const { error, arrived } = await call([{ code: Code.UNAVAILABLE, trailers: NEVER }]);
   assert.deepEqual([error.code, error.outcome, error.retry, arrived.length], ["UNAVAILABLE", "unknown", "operator", 1]);
 });
 
-test("a code that the policy does not name is not tried again", async () => {
+test("a code that is not in the policy is not retried", async () => {
   const { error, arrived } = await call([{ code: Code.UNKNOWN }]);
   assert.deepEqual([error.code, error.outcome, arrived.length], ["UNKNOWN", "unknown", 1]);
 });
 
-test("four attempts, and then the last status", async () => {
+test("after four attempts the call fails with the last status", async () => {
   const { error, arrived } = await call([LOST]);
   assert.deepEqual([error.code, error.outcome, error.retry, arrived.length], ["UNAVAILABLE", "unknown", "same_request_id", 4]);
 });
 
 for (const headersFirst of [false, true]) {
-  test(`not_sent does not hide a lost attempt (${headersFirst ? "headers, then trailers" : "trailers alone"})`, async () => {
+  test(`not_sent does not hide a lost attempt (${headersFirst ? "headers, then trailers" : "trailers only"})`, async () => {
     const tooLate = trailers({ outcome: "not_sent", retry: "same_request_id" }, { reason: "DEADLINE_TOO_SHORT" });
     const last: Answer = { code: Code.DEADLINE_EXCEEDED, trailers: tooLate, headersFirst };
     const alone = await call([last]);
@@ -59,29 +59,29 @@ for (const headersFirst of [false, true]) {
   });
 }
 
-test("the deadline is kept for all attempts together, and then nobody knows", async () => {
-  const began = performance.now();
+test("the deadline covers all attempts together, and then the outcome is unknown", async () => {
+  const start = performance.now();
   const { error, arrived } = await call([LOST, "nothing"], { deadlineMs: 400 });
   assert.deepEqual([error.code, error.outcome, error.reason], ["DEADLINE_EXCEEDED", "unknown", ""]);
-  assert.ok(performance.now() - began < 1500);
+  assert.ok(performance.now() - start < 1500);
   assert.equal(arrived.length, 2);
 });
 
-test("a call without a deadline has 10 s", async () => {
+test("the default deadline is 10 s", async () => {
   const before = Date.now();
   const { arrived } = await call(["OK"]);
   const left = Number(arrived[0]!.deadline) - before;
   assert.ok(left > 8_000 && left < 12_000, `${left} ms`);
 });
 
-test("a deadline that is no number is refused, and one that never comes is kept", async () => {
-  const { ended, arrived } = await call(["OK"], { deadlineMs: NaN });
-  assert.ok(ended instanceof RangeError);
+test("a deadline of NaN is refused, and an infinite deadline is accepted", async () => {
+  const { result, arrived } = await call(["OK"], { deadlineMs: NaN });
+  assert.ok(result instanceof RangeError);
   assert.equal(arrived.length, 0);
-  for (const deadlineMs of [Infinity, Number.MAX_VALUE]) assert.ok(!((await call(["OK"], { deadlineMs })).ended instanceof Error));
+  for (const deadlineMs of [Infinity, Number.MAX_VALUE]) assert.ok(!((await call(["OK"], { deadlineMs })).result instanceof Error));
 });
 
-test("metadata goes along", async () => {
+test("metadata is sent", async () => {
   const traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
   const { arrived } = await call(["OK"], { metadata: { traceparent, "x-request-id": "r-1" } });
   const { metadata } = arrived[0]!;
@@ -90,18 +90,18 @@ test("metadata goes along", async () => {
 
 test("a header that HTTP/2 forbids is refused, and nothing is sent", async () => {
   for (const name of ["connection", "Keep-Alive", "te", "upgrade", "http2-settings"]) {
-    const { ended, arrived } = await call(["OK"], { metadata: { [name]: "x" }, deadlineMs: 1000 });
-    assert.ok(ended instanceof TypeError, name);
+    const { result, arrived } = await call(["OK"], { metadata: { [name]: "x" }, deadlineMs: 1000 });
+    assert.ok(result instanceof TypeError, name);
     assert.equal(arrived.length, 0);
   }
 });
 
-test("a connection that never finishes its handshake is replaced", async () => {
+test("a connection that does not finish its handshake is replaced", async () => {
   const standIn = new StandIn(["OK"]);
   const port = Number((await standIn.listen()).split(":")[1]);
   const sockets: Socket[] = [];
   const relay = createServer((socket) => {
-    // The first connection is taken, and nothing is ever said on it.
+    // The relay accepts the first connection and never sends anything on it.
     if (sockets.push(socket) > 1) pipeline(socket, connect(port, "127.0.0.1"), socket, () => {});
   });
   await new Promise<void>((resolve) => relay.listen(0, "127.0.0.1", resolve));
@@ -118,12 +118,12 @@ test("a connection that never finishes its handshake is replaced", async () => {
   }
 });
 
-test("a signal ends the wait: cancelled, and nobody knows", async () => {
+test("an abort signal cancels the call, and its outcome is unknown", async () => {
   const { error } = await call(["nothing"], { signal: AbortSignal.timeout(100) });
   assert.deepEqual([error.code, error.outcome, error.requestId], ["CANCELLED", "unknown", "loyalty-1"]);
 });
 
-test("a request that cannot be encoded is not sent, and its error quotes nothing", async () => {
+test("a request that cannot be encoded is not sent, and the error quotes no field", async () => {
   const client = new LinkageClient("127.0.0.1:1");
   const secret = "85291234567" as unknown as number;
   await assert.rejects(client.syncLinkage({ operateType: secret }), (error: Error) => {

@@ -15,7 +15,7 @@ function from(metadata: Metadata, earlierAttempts = 0): LinkageError {
 
 const NOT_SENT = { outcome: "not_sent", retry: "same_request_id" };
 
-test("everything that the gateway says is read", () => {
+test("all details of a status are read", () => {
   const metadata = { outcome: "not_sent", retry: "new_request_id", attempts: "0" };
   const error = from(trailers(metadata, { reason: "INVALID_REQUEST", waitMs: 1500, fields: ["user_id", "biz_time"] }));
   assert.deepEqual(
@@ -38,23 +38,23 @@ test("everything that the gateway says is read", () => {
   );
 });
 
-const NOTHING_TOLD: [string, Metadata][] = [
+const WITHOUT_VALID_DETAILS: [string, Metadata][] = [
   ["no details", new Metadata()],
-  ["details without a byte", withBytes(new Uint8Array())],
-  ["bytes that are no protobuf", withBytes(Uint8Array.from([0xff, 0xff, 0xff, 0xff, 0x07]))],
-  ["a detail whose bytes are cut short", withBytes(cutShort())],
-  ["another's domain", trailers(NOT_SENT, { domain: "example.com" })],
+  ["empty details", withBytes(new Uint8Array())],
+  ["bytes that are not protobuf", withBytes(Uint8Array.from([0xff, 0xff, 0xff, 0xff, 0x07]))],
+  ["a truncated detail", withBytes(truncated())],
+  ["another domain", trailers(NOT_SENT, { domain: "example.com" })],
   ["two ErrorInfos of the gateway", doubled()],
 ];
-for (const [name, metadata] of NOTHING_TOLD) {
-  test(`${name}: unknown, and the same request is how one finds out`, () => {
-    const { outcome, reason, retry, violations, metadata: told } = from(metadata);
+for (const [name, metadata] of WITHOUT_VALID_DETAILS) {
+  test(`${name}: the outcome is unknown, and retry is same_request_id`, () => {
+    const { outcome, reason, retry, violations, metadata: read } = from(metadata);
     assert.deepEqual([outcome, reason, retry], ["unknown", "", "same_request_id"]);
-    assert.deepEqual([violations, told], [[], {}]);
+    assert.deepEqual([violations, read], [[], {}]);
   });
 }
 
-function cutShort(): Uint8Array {
+function truncated(): Uint8Array {
   const status = Status.decode(trailers(NOT_SENT).get("grpc-status-details-bin")[0] as Buffer);
   for (const detail of status.details) detail.value = detail.value.subarray(0, -1);
   return Status.encode(status).finish();
@@ -62,22 +62,22 @@ function cutShort(): Uint8Array {
 
 function doubled(): Metadata {
   const bytes = trailers(NOT_SENT).get("grpc-status-details-bin")[0] as Buffer;
-  return withBytes(Buffer.concat([bytes, bytes])); // Two messages in a row are one, their lists joined.
+  return withBytes(Buffer.concat([bytes, bytes])); // Protobuf merges concatenated messages: their lists are joined.
 }
 
-const WORDS: [string, Record<string, string>, string, string][] = [
+const VALUES: [string, Record<string, string>, string, string][] = [
   ["an outcome that is not one of the three", { outcome: "perhaps", retry: "never" }, "unknown", "never"],
   ["no outcome", { retry: "operator" }, "unknown", "operator"],
   ["a retry that is not one of the four", { outcome: "rejected", retry: "tomorrow" }, "rejected", "operator"],
 ];
-for (const [name, metadata, outcome, retry] of WORDS) {
-  test(`${name} is read with care`, () => {
+for (const [name, metadata, outcome, retry] of VALUES) {
+  test(`${name} becomes the safe value`, () => {
     const error = from(trailers(metadata));
     assert.deepEqual([error.outcome, error.retry], [outcome, retry]);
   });
 }
 
-test("not_sent after attempts that gRPC made unseen takes nothing back", () => {
+test("not_sent after an earlier attempt is unknown, unless the request is invalid", () => {
   assert.equal(from(trailers(NOT_SENT), 0).outcome, "not_sent");
   assert.equal(from(trailers(NOT_SENT), 1).outcome, "unknown");
   assert.equal(from(trailers({ outcome: "not_sent", retry: "operator" }), 1).outcome, "unknown");
@@ -85,14 +85,14 @@ test("not_sent after attempts that gRPC made unseen takes nothing back", () => {
   assert.equal(from(trailers({ outcome: "rejected", retry: "operator" }), 1).outcome, "rejected");
 });
 
-test("the wait is read from the trailer when there is no RetryInfo, and -1 is none", () => {
+test("without RetryInfo the wait is the pushback, and -1 is no wait", () => {
   assert.equal(from(trailers(NOT_SENT, { pushbackMs: "250" })).retryDelayMs, 250);
   assert.equal(from(trailers(NOT_SENT, { pushbackMs: "-1" })).retryDelayMs, undefined);
   assert.equal(from(trailers(NOT_SENT, { pushbackMs: "soon" })).retryDelayMs, undefined);
   assert.equal(from(new Metadata()).retryDelayMs, undefined);
 });
 
-test("the retry policy is the one of every language", () => {
+test("all languages have the same retry policy", () => {
   const shared = new URL("../../../retry_service_config.json", import.meta.url);
   assert.deepEqual(RETRY_SERVICE_CONFIG, JSON.parse(readFileSync(shared, "utf8")));
 });

@@ -6,7 +6,7 @@ import { Status } from "#gen/google/rpc/status.js";
 
 export const DOMAIN = "linkage.alipayhk";
 
-/** The trailers of the gateway's own kind of status. */
+/** Returns trailers like those of the gateway. */
 export function trailers(
   metadata: Record<string, string>,
   { domain = DOMAIN, reason = "OVERLOADED", pushbackMs = "", waitMs = 0, fields = [] as string[] } = {},
@@ -37,7 +37,7 @@ function any(name: string, encoded: { finish(): Uint8Array }) {
 
 export type Answer = { code: Code; trailers?: Metadata; headersFirst?: boolean } | "OK" | "nothing";
 
-/** A stand-in whose answers are these, one an attempt, the last one again and again; it notes what arrived. */
+/** A stand-in for the gateway. It returns its answers one after the other, repeats the last one, and records attempts. */
 export class StandIn {
   readonly arrived: { at: number; metadata: Metadata; deadline: Date | number }[] = [];
   readonly #server = new Server();

@@ -12,7 +12,7 @@ import {
   type CallOptions,
 } from "alipayhk-linkage";
 
-import { needed, tls } from "./surroundings.js";
+import { required, tls } from "./environment.js";
 
 const STEP = ["method", "request", "deadline_ms", "answers", "expect"];
 const EXPECT = [
@@ -48,14 +48,14 @@ const METHODS: Record<string, (client: LinkageClient, request: object, options: 
 };
 
 test("scenarios", async (t) => {
-  const text = readFileSync(needed("LINKAGE_SCENARIOS"), "utf8").replaceAll("${run}", needed("LINKAGE_RUN"));
+  const text = readFileSync(required("LINKAGE_SCENARIOS"), "utf8").replaceAll("${run}", required("LINKAGE_RUN"));
   const { scenarios } = JSON.parse(text) as { scenarios: { name: string; steps: Step[] }[] };
-  assert.ok(scenarios.length > 0, "the file has scenarios");
-  const client = new LinkageClient(needed("LINKAGE_TARGET"), tls());
+  assert.ok(scenarios.length > 0, "the file must have scenarios");
+  const client = new LinkageClient(required("LINKAGE_TARGET"), tls());
   try {
     for (const { name, steps } of scenarios) {
       await t.test(name, async () => {
-        for (const [n, step] of steps.entries()) await walk(client, step, `step ${n + 1}`);
+        for (const [n, step] of steps.entries()) await play(client, step, `step ${n + 1}`);
       });
     }
   } finally {
@@ -63,23 +63,23 @@ test("scenarios", async (t) => {
   }
 });
 
-async function walk(client: LinkageClient, step: Step, where: string): Promise<void> {
+async function play(client: LinkageClient, step: Step, where: string): Promise<void> {
   allKnown(step, STEP, where);
   allKnown(step.expect, EXPECT, `${where}, expect`);
   const method = METHODS[step.method];
-  assert.ok(method, `${where}: no method ${step.method}`);
-  if (step.answers) await askForAnswers(step.method, step.answers);
+  assert.ok(method, `${where}: unknown method ${step.method}`);
+  if (step.answers) await setAnswers(step.method, step.answers);
 
-  const began = performance.now();
-  const ended = await method(client, step.request, { deadlineMs: step.deadline_ms ?? 10_000 }).then(
+  const start = performance.now();
+  const result = await method(client, step.request, { deadlineMs: step.deadline_ms ?? 10_000 }).then(
     (response) => ({ response, error: undefined }),
     (error: unknown) => ({ response: undefined, error }),
   );
-  const took = performance.now() - began;
+  const took = performance.now() - start;
 
-  if (ended.error === undefined) compareSuccess(ended.response, step.expect, where);
-  else if (ended.error instanceof LinkageError) compareError(ended.error, step.expect, where);
-  else throw ended.error;
+  if (result.error === undefined) compareSuccess(result.response, step.expect, where);
+  else if (result.error instanceof LinkageError) compareError(result.error, step.expect, where);
+  else throw result.error;
   assert.ok(took >= (step.expect.took_ms_min ?? 0), `${where}: took only ${took} ms`);
   assert.ok(took <= (step.expect.took_ms_max ?? Infinity), `${where}: took ${took} ms`);
 }
@@ -89,12 +89,12 @@ function allKnown(object: object, known: string[], where: string): void {
   assert.deepEqual(unknown, [], `${where}: this test does not know these keys`);
 }
 
-async function askForAnswers(api: string, faults: string[]): Promise<void> {
-  const answered = await fetch(`${needed("LINKAGE_CONSOLE")}/__sandbox/answers`, {
+async function setAnswers(api: string, faults: string[]): Promise<void> {
+  const response = await fetch(`${required("LINKAGE_CONSOLE")}/__sandbox/answers`, {
     method: "POST",
     body: JSON.stringify({ answers: faults.map((fault) => ({ fault })), api }),
   });
-  assert.equal(answered.status, 200, "the sandbox's console takes the answers");
+  assert.equal(response.status, 200, "the sandbox must accept the answers");
 }
 
 function compareSuccess(response: unknown, expect: Expect, where: string): void {
@@ -103,7 +103,7 @@ function compareSuccess(response: unknown, expect: Expect, where: string): void 
   assert.deepEqual(
     [reason, outcome, retry, metadata, violations].filter((each) => each !== undefined),
     [],
-    `${where}: OK has none of these`,
+    `${where}: these fields cannot be expected with OK`,
   );
   if (expect.response) isSubset(response, expect.response, `${where}: response`);
 }
@@ -119,7 +119,7 @@ function compareError(error: LinkageError, expect: Expect, where: string): void 
     const fields = new Set(error.violations.map((violation) => violation.field));
     assert.deepEqual([...fields].sort(), [...expect.violations].sort(), `${where}: violations`);
   }
-  assert.equal(expect.response, undefined, `${seen}, in place of a response`);
+  assert.equal(expect.response, undefined, `${seen}, instead of a response`);
 }
 
 function isSubset(actual: unknown, expected: unknown, where: string): void {

@@ -5,22 +5,22 @@ import { setTimeout as sleep } from "node:timers/promises";
 
 import { BindingTargetType, ExternalIdentityType, LinkageClient, LinkageError, OperateType } from "alipayhk-linkage";
 
-import { needed, tls } from "./surroundings.js";
+import { required, tls } from "./environment.js";
 
 const WORKERS = 8;
 const DEADLINE_MS = 3000;
 const USER = "2160000000000001";
 const USERS = [USER, `${USER}+DELAY_20`, `${USER}+DELAY_300`, `${USER}+USER_NOT_EXIST`];
-// The gateway is down again and again; the client tries again soon, so that calls get through.
+// The gateway is up only for short times. The client must reconnect fast, so that some calls succeed.
 const RECONNECT = { "grpc.initial_reconnect_backoff_ms": 100, "grpc.max_reconnect_backoff_ms": 200 };
-// A call that fails at once, because there is no connection, must not become a busy loop.
+// Without a connection, calls fail immediately. The pause prevents a busy loop.
 const PAUSE_MS = 20;
 
 test("storm", async () => {
-  const run = needed("LINKAGE_RUN");
-  const told = needed("LINKAGE_TOLD");
-  const until = Date.now() + Number(needed("LINKAGE_STORM_S")) * 1000;
-  const client = new LinkageClient(needed("LINKAGE_TARGET"), { ...tls(), channel: RECONNECT });
+  const run = required("LINKAGE_RUN");
+  const results = required("LINKAGE_RESULTS");
+  const until = Date.now() + Number(required("LINKAGE_STORM_S")) * 1000;
+  const client = new LinkageClient(required("LINKAGE_TARGET"), { ...tls(), channel: RECONNECT });
   let made = 0;
   let ok = 0;
 
@@ -28,7 +28,7 @@ test("storm", async () => {
     while (Date.now() < until) {
       const n = made++;
       const line = await callOnce(client, `${run}-storm-${n}`, n);
-      appendFileSync(told, `${JSON.stringify(line)}\n`);
+      appendFileSync(results, `${JSON.stringify(line)}\n`);
       if (line.code === "OK") ok++;
       else await sleep(PAUSE_MS);
     }
@@ -40,7 +40,7 @@ test("storm", async () => {
     client.close();
   }
   assert.ok(made > 0, "no calls were made");
-  assert.ok(ok > 0, `none of ${made} calls was OK`);
+  assert.ok(ok > 0, `no call of ${made} returned OK`);
 });
 
 interface Line {
@@ -53,15 +53,15 @@ interface Line {
 
 async function callOnce(client: LinkageClient, id: string, n: number): Promise<Line> {
   const sync = n % 2 === 0;
-  const about = { method: sync ? "SyncLinkage" : "BindAccount", request_id: id };
-  // Every user id meets both methods.
+  const line = { method: sync ? "SyncLinkage" : "BindAccount", request_id: id };
+  // Every user id is used with both methods.
   const userId = USERS[Math.floor(n / 2) % USERS.length]!;
   try {
     await (sync ? syncLinkage(client, id, userId) : bindAccount(client, id, userId));
-    return { ...about, code: "OK", reason: "", outcome: "OK" };
+    return { ...line, code: "OK", reason: "", outcome: "OK" };
   } catch (error) {
     if (!(error instanceof LinkageError)) throw error;
-    return { ...about, code: error.code, reason: error.reason, outcome: error.outcome };
+    return { ...line, code: error.code, reason: error.reason, outcome: error.outcome };
   }
 }
 

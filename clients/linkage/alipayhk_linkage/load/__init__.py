@@ -1,14 +1,16 @@
-"""`alipayhk-client load`: puts the gateway under load, and tells the truth about it.
+"""`alipayhk-client load`: puts load on the gateway, and reports latency, throughput and errors.
 
-    command, session            from the flags to the exit status
-    flags, mixing, plan         what was asked for; profile, amounts: how it is written
-    arrivals, requests          when, and what, is sent
-    engine, recording, spread, waiting   one process at work; worker, processes: several of them
-    tally, verdict              what came of the run, and what limited it
-    gates, comparison, intervals, verification   what it must keep to
-    document, encoding, text, page, figures, plots, style   the reports
-    panel                       the terminal while it runs
+    command, session            a run, from the flags to the exit status
+    flags, mixing, plan         the command's options; profile, amounts: their syntax
+    arrivals, requests          the time and the content of each call
+    engine, recording, histogram, waiting   one process of the generator
+    worker, processes           several processes
+    totals, verdict             the result of the run, and its limit
+    gates, comparison, intervals, verification   the checks that can fail a run
+    document, encoding, text_report, html_report, figures, plots, style   the reports
+    live_panel                  the progress on the terminal
 
-Every arrival has an intended time that nothing moves; latency is counted from it. What could not be
-started in time is counted, and what the generator itself could not do is said.
+Every arrival has an intended time, fixed before the run. Latency is measured from it, so a delay in the
+generator or in the server shows in full. Late and dropped arrivals are counted, and the report says if the
+generator itself was too slow.
 """

@@ -1,4 +1,4 @@
-"""Durations, shares and rates as people write them; a fault is a ValueError whose text is a clause."""
+"""Parse durations, shares and rates from the command line; raise ValueError for invalid text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 
 SECONDS: Final = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 LONGEST_S: Final = 30 * 24 * 3600.0
-"""Far beyond it gRPC takes a deadline for one that has passed."""
+"""gRPC treats a deadline far beyond this as one in the past."""
 _AMOUNT: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)([a-z]*)", re.ASCII)
 _SHARE: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)%?", re.ASCII)
 
@@ -17,27 +17,27 @@ _Value = TypeVar("_Value")
 
 
 class Faults:
-    """Everything that is wrong with what was typed, gathered so that it can be said at once."""
+    """Collects all faults of a command line, so that one error can name them all."""
 
     def __init__(self) -> None:
         self.found: list[str] = []
 
-    def read(self, flag: str, read: Callable[[str], _Value], text: str, otherwise: _Value) -> _Value:
-        """Read a flag's text; note its fault and go on with something else."""
+    def read(self, flag: str, read: Callable[[str], _Value], text: str, default: _Value) -> _Value:
+        """Parse a flag's text; if it is invalid, note the fault and return the default."""
         try:
             return read(text)
         except ValueError as error:
             self.found.append(f"{flag}: {error}")
-            return otherwise
+            return default
 
-    def note(self, condition: bool, fault: str) -> None:  # noqa: FBT001  (it reads as a sentence)
-        """Note a fault where the condition holds."""
+    def note(self, condition: bool, fault: str) -> None:  # noqa: FBT001  (the call reads like `if`)
+        """Note the fault if the condition is true."""
         if condition:
             self.found.append(fault)
 
 
 def duration(text: str) -> float:
-    """Read `30s`, `500ms`, `2m`; a bare number is seconds."""
+    """Parse a duration such as `30s`, `500ms` or `2m`; return seconds. A number without unit is seconds."""
     found = _AMOUNT.fullmatch(text)
     if found is None or found[2] not in {*SECONDS, ""}:
         raise ValueError(f"{text!r} is not a duration such as 30s, 500ms or 2m")
@@ -47,39 +47,39 @@ def duration(text: str) -> float:
 
 
 def positive_duration(text: str) -> float:
-    """Read a duration that is more than nothing."""
+    """Parse a duration that is more than 0; return seconds."""
     if (seconds := duration(text)) <= 0:
         raise ValueError(f"{text!r} must be more than 0")
     return seconds
 
 
 def limit(text: str) -> float:
-    """Read a duration whose unit is said: `50` for 50 ms would be a gate that lets everything pass."""
+    """Parse a duration with a unit; return seconds. `50`, meant as 50 ms, would be a gate of 50 s."""
     if text[-1:].isdigit():
         raise ValueError(f"{text!r} has no unit: write {text}ms or {text}s")
     return positive_duration(text)
 
 
 def rate(text: str) -> float:
-    """Read calls a second."""
+    """Parse a rate in calls per second."""
     try:
         calls = float(text)
     except ValueError:
         calls = math.nan
     if not (math.isfinite(calls) and 0 <= calls <= 1e6):  # noqa: PLR2004
-        raise ValueError(f"{text!r} is not a rate: calls a second, 0 to 1000000")
+        raise ValueError(f"{text!r} is not a rate: calls per second, 0 to 1000000")
     return calls
 
 
 def positive_rate(text: str) -> float:
-    """Read calls a second, more than none."""
+    """Parse a rate in calls per second that is more than 0."""
     if (calls := rate(text)) == 0:
         raise ValueError(f"{text!r} must be more than 0")
     return calls
 
 
 def share(text: str) -> float:
-    """Read `5` or `5%`, both five per cent, as 0.05."""
+    """Parse per cent: `5` and `5%` are both 0.05."""
     found = _SHARE.fullmatch(text)
     if found is None or float(found[1]) > 100:  # noqa: PLR2004
         raise ValueError(f"{text!r} is not a share: per cent, 0 to 100")
@@ -87,14 +87,14 @@ def share(text: str) -> float:
 
 
 def percentage(text: str) -> float:
-    """Read a share that may be more than the whole."""
+    """Parse per cent that can be more than 100."""
     if not (found := _SHARE.fullmatch(text)):
-        raise ValueError(f"{text!r} is not per cent")
+        raise ValueError(f"{text!r} is not a percentage")
     return float(found[1]) / 100
 
 
 def whole(low: int, high: int) -> Callable[[str], int]:
-    """Return what reads a whole number between two."""
+    """Return a parser for a whole number from `low` to `high`."""
 
     def read(text: str) -> int:
         if not (text.isascii() and text.isdigit() and low <= int(text) <= high):
@@ -105,7 +105,7 @@ def whole(low: int, high: int) -> Callable[[str], int]:
 
 
 def named(text: str, read: Callable[[str], _Value]) -> dict[str, _Value]:
-    """Read `name=value,name=value`; raise one ValueError that names every fault."""
+    """Parse `name=value,name=value`; raise one ValueError that names every fault."""
     values: dict[str, _Value] = {}
     faults = []
     for part in text.split(","):

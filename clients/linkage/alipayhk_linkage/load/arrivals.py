@@ -1,4 +1,4 @@
-"""When each call is meant to start: known beforehand, and moved by nothing that happens."""
+"""The intended start of each call. It is fixed before the run, and nothing changes it."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ def intended_times(
 ) -> Iterator[float]:
     """Return the intended starts of one process's calls, in seconds from the start of the run.
 
-    `share` is (which, of how many). Constant arrivals are dealt out in turn, so that together they are
-    evenly spaced; the sum of independent Poisson arrivals is Poisson again.
+    `share` is (index of the process, number of processes). Constant arrivals are assigned to the processes
+    in turn, so that all of them together are evenly spaced. The sum of independent Poisson arrivals is
+    Poisson.
     """
-    which, of = share
+    process, processes = share
     counts: Iterator[float]
     if poisson:
-        # A Poisson process of any rate is one of rate 1 whose time is stretched by the profile.
-        gaps = random.Random(f"{seed} arrivals {which}")  # noqa: S311  (no secret)
-        counts = itertools.accumulate(gaps.expovariate(1 / of) for _ in itertools.count())
+        # A Poisson process of any rate is one of rate 1 with its time stretched by the profile.
+        gaps = random.Random(f"{seed} arrivals {process}")  # noqa: S311  (no secret)
+        counts = itertools.accumulate(gaps.expovariate(1 / processes) for _ in itertools.count())
     else:
-        counts = (float(number) for number in itertools.count(which, of))
+        counts = (float(number) for number in itertools.count(process, processes))
     return profile.times(counts)

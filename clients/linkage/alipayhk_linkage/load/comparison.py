@@ -1,4 +1,4 @@
-"""This run beside an earlier one's JSON report: what changed, and whether chance explains it."""
+"""Compare this run with the JSON report of an earlier run (the base), allowing for chance."""
 
 from __future__ import annotations
 
@@ -10,48 +10,51 @@ from typing import Any, Final
 
 from . import intervals
 from .encoding import decode
+from .histogram import Histogram
 from .intervals import Estimate
 from .recording import Group
-from .spread import Spread
-from .tally import Tally
+from .totals import Totals
 
 SCHEMA: Final = "alipayhk-load/1"
-BESIDE: Final = ("target", "tls", "seed")
-"""Settings in which runs may differ and be comparable all the same."""
+MAY_DIFFER: Final = ("target", "tls", "seed")
+"""Settings that do not affect whether two runs are comparable."""
 
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """What is needed of an earlier report."""
+    """The part of an earlier report that a comparison needs."""
 
     run: str
     started_at: str
     settings: Mapping[str, Any]
-    seconds: list[Spread]
+    seconds: list[Histogram]
+    """The latency of successes in each second."""
     failed: int
     of: int
+    """Failed and successful calls together."""
     trusted: bool
+    """Whether the generator kept up."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A figure then and now."""
+    """One figure in the base run and in this run."""
 
     base: float
     now: float
     difference: Estimate
     tolerated: float
-    """How far the lower end of the difference may lie above 0."""
+    """The largest acceptable lower bound of the difference."""
 
     @property
     def worse(self) -> bool:
-        """Whether it is worse by more than is tolerated, and chance does not explain it."""
+        """Whether the figure is worse by more than the tolerance, at 95 % confidence."""
         return self.difference.low > self.tolerated
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Both figures, and what else is different."""
+    """The changes of p99 and of the error rate, and the settings that differ."""
 
     base: Base
     p99_us: Change
@@ -60,7 +63,7 @@ class Comparison:
 
 
 def read_base(path: str) -> Base:
-    """Read an earlier report; raise ValueError where it is none."""
+    """Read an earlier JSON report; raise ValueError if the file is not one."""
     try:
         report = json.loads(Path(path).read_text("utf-8"))
     except OSError as error:
@@ -80,7 +83,7 @@ def read_base(path: str) -> Base:
             run=str(report["run"]["id"]),
             started_at=str(report["run"]["started_at"]),
             settings=dict(report["settings"]),
-            seconds=[read_spread(second["latency"]) for second in report["seconds"]],
+            seconds=[read_histogram(second["latency"]) for second in report["seconds"]],
             failed=failed,
             of=failed + succeeded,
             trusted=bool(report["verdict"]["kept_up"]),
@@ -89,35 +92,35 @@ def read_base(path: str) -> Base:
         raise ValueError(f"{path} is not a report of `alipayhk-client load --json`") from None
 
 
-def read_spread(written: Mapping[str, Any]) -> Spread:
-    """Read a spread as reports have it."""
+def read_histogram(written: Mapping[str, Any]) -> Histogram:
+    """Read a histogram from a report."""
     return decode(written["histogram"], max_us=int(written["max_us"]), sum_us=int(written["sum_us"]))
 
 
-def compare(base: Base, tally: Tally, settings: Mapping[str, Any], tolerance: float) -> Comparison:
-    """Compare a run with the base."""
-    then = intervals.percentile(base.seconds, 99)
-    now = intervals.percentile([second.latency for second in tally.seconds.values()], 99)
-    failed, of = failures(tally)
-    errors_then, errors_now = intervals.rate(base.failed, base.of), intervals.rate(failed, of)
+def compare(base: Base, totals: Totals, settings: Mapping[str, Any], tolerance: float) -> Comparison:
+    """Compare a run with the base. `tolerance` is the accepted increase of p99, relative to the base."""
+    base_p99 = intervals.percentile(base.seconds, 99)
+    p99 = intervals.percentile([second.latency for second in totals.seconds.values()], 99)
+    failed, of = failures(totals)
+    base_errors, errors = intervals.rate(base.failed, base.of), intervals.rate(failed, of)
     return Comparison(
         base,
-        Change(then.value, now.value, intervals.difference(then, now), tolerance * then.value),
-        Change(errors_then.value, errors_now.value, intervals.difference(errors_then, errors_now), 0.0),
+        Change(base_p99.value, p99.value, intervals.difference(base_p99, p99), tolerance * base_p99.value),
+        Change(base_errors.value, errors.value, intervals.difference(base_errors, errors), 0.0),
         tuple(_differs(base.settings, settings)),
     )
 
 
-def failures(tally: Tally) -> tuple[int, int]:
-    """Return how many calls failed, of how many: a caller who is turned away or never answered did fail."""
-    failed = tally.count(Group.ERROR) + tally.dropped + tally.unfinished
-    return failed, failed + tally.count(Group.SUCCESS)
+def failures(totals: Totals) -> tuple[int, int]:
+    """Return the number of failed calls and of all calls. Dropped and unfinished calls count as failed."""
+    failed = totals.count(Group.ERROR) + totals.dropped + totals.unfinished
+    return failed, failed + totals.count(Group.SUCCESS)
 
 
-def _differs(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    names = sorted({*then, *now} - {*BESIDE})
+def _differs(base: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    names = sorted({*base, *now} - {*MAY_DIFFER})
     return [
-        f"{name}: {then.get(name)!s} then, {now.get(name)!s} now"
+        f"{name}: {base.get(name)!s} in the base run, {now.get(name)!s} now"
         for name in names
-        if then.get(name) != now.get(name)
+        if base.get(name) != now.get(name)
     ]

@@ -1,4 +1,4 @@
-"""The report as JSON has it; text and page are made from it. It names no file and no person."""
+"""The JSON report, the source of the text and HTML reports. It contains no file name and no identity."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from typing import Any, Final
 from .comparison import SCHEMA, Change, Comparison
 from .encoding import encode
 from .gates import Gate
+from .histogram import Histogram
 from .plan import Plan
 from .recording import Figures, Group
-from .spread import Spread
-from .tally import Tally
+from .totals import Totals
 from .verdict import Verdict
 from .verification import Verification
 
@@ -27,7 +27,7 @@ DISTRIBUTIONS: Final = ("alipayhk-linkage", "grpcio", "protobuf", "hdrhistogram"
 
 def document(
     plan: Plan,
-    tally: Tally,
+    totals: Totals,
     judged: Verdict,
     *,
     started_at: datetime,
@@ -42,17 +42,17 @@ def document(
         "run": {
             "id": plan.run,
             "started_at": started_at.isoformat(timespec="seconds"),
-            "measured_s": round(tally.measured, 3),
-            "interrupted": tally.interrupted,
+            "measured_s": round(totals.measured, 3),
+            "interrupted": totals.interrupted,
             "versions": _versions(),
         },
         "settings": settings(plan),
         "verdict": {**asdict(judged), "sentences": list(judged.sentences), "exit_status": status},
-        **_counts(plan, tally),
-        **{group.value: _group(tally, group) for group in Group},
-        "outcomes": _outcomes(tally),
-        "seconds": _seconds(tally),
-        "generator": _generator(tally),
+        **_counts(plan, totals),
+        **{group.value: _group(totals, group) for group in Group},
+        "outcomes": _outcomes(totals),
+        "seconds": _seconds(totals),
+        "generator": _generator(totals),
         "gates": [asdict(gate) for gate in checked],
         "comparison": _comparison(compared) if compared else None,
         "verification": _verification(verified) if verified else None,
@@ -60,12 +60,12 @@ def document(
 
 
 def write(report: dict[str, Any]) -> str:
-    """Write a report as JSON."""
+    """Return the report as JSON text."""
     return json.dumps(report, indent=1) + "\n"
 
 
 def settings(plan: Plan) -> dict[str, Any]:
-    """Return what was asked for, without what a report must not hold."""
+    """Return the settings of the run, without file names and key material."""
     mix = plan.mix
     shared: dict[str, Any] = {
         "target": plan.target,
@@ -79,7 +79,7 @@ def settings(plan: Plan) -> dict[str, Any]:
         "seed": plan.seed,
         "mix": {"sync": round(mix.sync, 6), "bind": round(1 - mix.sync, 6)},
         "encrypted_share": mix.encrypted,
-        "shares": {asked.value: share for asked, share in mix.asked.items() if share},
+        "shares": {variant.value: share for variant, share in mix.variants.items() if share},
         "faults": dict(mix.faults),
     }
     if plan.profile is None:
@@ -89,78 +89,91 @@ def settings(plan: Plan) -> dict[str, Any]:
         "loop": "open",
         "arrivals": "poisson" if plan.poisson else "constant",
         "profile": [
-            [round(number, 6) for number in (piece.begins, piece.ends, piece.lasts)] for piece in pieces
+            [round(number, 6) for number in (piece.start_rate, piece.end_rate, piece.duration)]
+            for piece in pieces
         ],
         "max_in_flight": plan.max_in_flight,
         **shared,
     }
 
 
-def spread(of: Spread, *, histogram: bool = True) -> dict[str, Any]:
-    """Return the figures of a spread, in microseconds."""
-    values = of.at(*PERCENTILES.values())
-    figures: dict[str, Any] = {"count": of.count, "mean_us": round(of.mean_us, 1)}
+def summary(histogram: Histogram, *, whole: bool = True) -> dict[str, Any]:
+    """Return count, mean, percentiles and maximum in microseconds, and the whole histogram if wanted."""
+    values = histogram.at(*PERCENTILES.values())
+    figures: dict[str, Any] = {"count": histogram.count, "mean_us": round(histogram.mean_us, 1)}
     figures |= {f"{name}_us": int(value) for name, value in zip(PERCENTILES, values, strict=True)}
-    figures |= {"max_us": of.max_us, "sum_us": of.sum_us}
-    return {**figures, "histogram": encode(of)} if histogram else figures
+    figures |= {"max_us": histogram.max_us, "sum_us": histogram.sum_us}
+    return {**figures, "histogram": encode(histogram)} if whole else figures
 
 
-def _counts(plan: Plan, tally: Tally) -> dict[str, Any]:
-    measured = tally.measured
+def _counts(plan: Plan, totals: Totals) -> dict[str, Any]:
+    measured = totals.measured
     return {
         "arrivals": {
-            "due": tally.due,
-            "started": tally.started,
-            "late": tally.late,
-            "dropped": tally.dropped,
-            "unfinished": tally.unfinished,
+            "due": totals.due,
+            "started": totals.started,
+            "late": totals.late,
+            "dropped": totals.dropped,
+            "unfinished": totals.unfinished,
         },
         "rates": {
-            "intended": _per_s(tally.due, measured) if plan.profile else None,
-            "started": _per_s(tally.started, measured),
-            "succeeded": _per_s(tally.succeeded, measured),
+            "intended": _per_s(totals.due, measured) if plan.profile else None,
+            "started": _per_s(totals.started, measured),
+            "succeeded": _per_s(totals.succeeded, measured),
         },
     }
 
 
-def _generator(tally: Tally) -> dict[str, Any]:
+def _generator(totals: Totals) -> dict[str, Any]:
     return {
-        "lag": spread(tally.lag, histogram=False),
-        "start_lag": spread(tally.start_lag, histogram=False),
-        "busy": round(statistics.fmean(tally.busy or [0.0]), 3),
-        "busy_max": round(max(tally.busy, default=0.0), 3),
+        "lag": summary(totals.lag, whole=False),
+        "start_lag": summary(totals.start_lag, whole=False),
+        "busy": round(statistics.fmean(totals.busy or [0.0]), 3),
+        "busy_max": round(max(totals.busy, default=0.0), 3),
     }
 
 
-def _group(tally: Tally, group: Group) -> dict[str, Any]:
+def _group(totals: Totals, group: Group) -> dict[str, Any]:
     return {
-        "count": tally.count(group),
-        "latency": spread(tally.latency(group)),
-        "service": spread(tally.service(group)),
+        "count": totals.count(group),
+        "latency": summary(totals.latency(group)),
+        "service": summary(totals.service(group)),
     }
 
 
-def _outcomes(tally: Tally) -> list[dict[str, Any]]:
+def _outcomes(totals: Totals) -> list[dict[str, Any]]:
     def row(figures: Figures) -> dict[str, Any]:
         return {
             "count": figures.latency.count,
-            "latency": spread(figures.latency, histogram=False),
-            "service": spread(figures.service, histogram=False),
+            "latency": summary(figures.latency, whole=False),
+            "service": summary(figures.service, whole=False),
         }
 
     order = list(Group)
-    ends = sorted(
-        tally.ends.items(), key=lambda item: (order.index(item[0].group), -item[1].latency.count, item[0])
+    results = sorted(
+        totals.results.items(),
+        key=lambda item: (order.index(item[0].group), -item[1].latency.count, item[0]),
     )
-    return [{"group": end.group.value, **end._asdict(), **row(figures)} for end, figures in ends]
+    return [
+        {
+            "group": result.group.value,
+            "rpc": result.rpc,
+            "asked": result.variant,
+            "code": result.code,
+            "reason": result.reason,
+            "outcome": result.outcome,
+            **row(figures),
+        }
+        for result, figures in results
+    ]
 
 
-def _seconds(tally: Tally) -> list[dict[str, Any]]:
+def _seconds(totals: Totals) -> list[dict[str, Any]]:
     return [
         {
             "at_s": number,
-            "lasts_s": round(min(1.0, max(1e-3, tally.measured - number)), 3)
-            if number < tally.measured
+            "lasts_s": round(min(1.0, max(1e-3, totals.measured - number)), 3)
+            if number < totals.measured
             else 1.0,
             "due": second.due,
             "started": second.started,
@@ -169,29 +182,34 @@ def _seconds(tally: Tally) -> list[dict[str, Any]]:
             "in_flight_max": second.in_flight,
             "carried_over": second.carried,
             "generator_busy": round(second.busy, 3),
-            **{group.value: second.ends.get(group, 0) for group in Group},
+            **{group.value: second.results.get(group, 0) for group in Group},
             "errors": dict(second.errors),
-            "latency": spread(second.latency),
+            "latency": summary(second.latency),
         }
-        for number, second in sorted(tally.seconds.items())
+        for number, second in sorted(totals.seconds.items())
     ]
 
 
 def _comparison(compared: Comparison) -> dict[str, Any]:
-    def change(of: Change) -> dict[str, Any]:
-        return {"base": of.base, "now": of.now, "difference": asdict(of.difference), "worse": of.worse}
+    def values(change: Change) -> dict[str, Any]:
+        return {
+            "base": change.base,
+            "now": change.now,
+            "difference": asdict(change.difference),
+            "worse": change.worse,
+        }
 
     return {
         "base": {"id": compared.base.run, "started_at": compared.base.started_at},
-        "p99_us": change(compared.p99_us),
-        "error_rate": change(compared.error_rate),
+        "p99_us": values(compared.p99_us),
+        "error_rate": values(compared.error_rate),
         "settings_that_differ": list(compared.differs),
     }
 
 
 def _verification(verified: Verification) -> dict[str, Any]:
     return {
-        "well": verified.well,
+        "well": verified.passed,
         "requests": verified.requests,
         "sends": {
             api: {str(times): ids for times, ids in counts.items()}
@@ -212,7 +230,7 @@ def _versions() -> dict[str, str]:
     for name in DISTRIBUTIONS:
         try:
             found[name] = version(name)
-        except PackageNotFoundError:  # run from its sources
+        except PackageNotFoundError:  # not installed, but run from the source tree
             found[name] = "unknown"
     return {
         **found,

@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 from typing import Any, Final
 
-from .comparison import read_spread
+from .comparison import read_histogram
+from .histogram import Histogram
 from .plots import Axis, Line, Plot, Point, evenly, over_decades, seconds_axis
-from .spread import Spread
-from .text import ms
+from .text_report import ms
 
 NINES: Final = 4
-"""The percentile axis ends at 99.99: each tenth of the rest has as much room as all before."""
+"""The percentile axis ends at 99.99. Each further nine (90, 99, 99.9, ...) takes the same width."""
 SAMPLES: Final = 160
 SHORTEST_S: Final = 0.1
-"""The least of a second that is shown as one."""
+"""The shortest part of a second that is shown as a point."""
 
 
 def plots(report: dict[str, Any]) -> list[Plot]:
@@ -29,38 +29,38 @@ def _percentiles(report: dict[str, Any]) -> Plot:
         ("success", "service", "their service time", "second"),
         ("error", "latency", "latency of errors", "bad"),
     ):
-        spread = read_spread(report[group][measure])
+        histogram = read_histogram(report[group][measure])
         closed = report["settings"]["loop"] == "closed" and measure == "service"
-        if spread.count and not closed:
-            lines.append(Line(label, style, _curve(spread)))
+        if histogram.count and not closed:
+            lines.append(Line(label, style, _curve(histogram)))
     values = [value for line in lines for _, value in line.points if value is not None]
     ticks = [(float(nines), label) for nines, label in enumerate(("0", "90", "99", "99.9", "99.99"))]
     latency = report["success"]["latency"]
     return Plot(
         "percentiles",
         "Latency by percentile",
-        f"Of the successes, half took at most {ms(latency['p50_us'])} ms,"
-        f" 99 % at most {ms(latency['p99_us'])} ms, the slowest {ms(latency['max_us'])} ms.",
+        f"Latency of successes: p50 {ms(latency['p50_us'])} ms,"
+        f" p99 {ms(latency['p99_us'])} ms, maximum {ms(latency['max_us'])} ms.",
         Axis("% of calls that took no longer, log scale towards 100", 0.0, NINES, ticks),
         evenly("ms", values, least=0.001),
         lines,
-        "" if lines else "no call ended",
+        "" if lines else "no call finished",
     )
 
 
-def _curve(spread: Spread) -> list[Point]:
-    """Follow the percentiles as far as there are calls to tell them: the last point is the slowest call."""
-    end = min(math.log10(spread.count), NINES) if spread.count > 1 else 0.0
+def _curve(histogram: Histogram) -> list[Point]:
+    """Return the percentiles that the number of calls can resolve. The last point is the slowest call."""
+    end = min(math.log10(histogram.count), NINES) if histogram.count > 1 else 0.0
     nines = [end * at / SAMPLES for at in range(SAMPLES + 1)]
-    values = spread.at(*(100 * (1 - 10**-nine) for nine in nines))
+    values = histogram.at(*(100 * (1 - 10**-nine) for nine in nines))
     points: list[Point] = [(nine, value / 1e3) for nine, value in zip(nines, values, strict=True)]
-    return [*points, (end, spread.max_us / 1e3)] if end < NINES else points
+    return [*points, (end, histogram.max_us / 1e3)] if end < NINES else points
 
 
 def _by_second(report: dict[str, Any]) -> list[dict[str, Any] | None]:
-    """Return each second of the measured time; None for one in which nothing happened."""
+    """Return each second of the measured time; None for a second without any call."""
     found = {second["at_s"]: second for second in report["seconds"]}
-    # A run that was interrupted just after a full second has too little of the next one to tell a rate.
+    # If a run was interrupted just after a full second, the rest is too short for a rate.
     return [found.get(at) for at in range(max(1, math.ceil(report["run"]["measured_s"] - SHORTEST_S)))]
 
 
@@ -91,7 +91,7 @@ def _latency(report: dict[str, Any]) -> Plot:
     return Plot(
         "latency",
         "Latency over time",
-        f"Latency of the successes that ended in each second: p50, p99 and slowest; the slowest of all took"
+        f"p50, p99 and maximum latency of the calls that succeeded in each second. Maximum of the run:"
         f" {ms(report['success']['latency']['max_us'])} ms.",
         _time(report),
         over_decades("ms", values),
@@ -115,13 +115,13 @@ def _throughput(report: dict[str, Any]) -> Plot:
         lines.append(Line("set apart", "second", _rate(report, "apart")))
     values = [value for line in lines for _, value in line.points if value is not None]
     rates = report["rates"]
-    due = f"{rates['intended']:.1f} arrivals a second were due; " if rates["intended"] is not None else ""
+    due = f"{rates['intended']:.1f} arrivals per second were due; " if rates["intended"] is not None else ""
     return Plot(
         "throughput",
         "Throughput over time",
-        f"{due}{rates['succeeded']:.1f} calls a second succeeded.",
+        f"{due}{rates['succeeded']:.1f} calls per second succeeded.",
         _time(report),
-        evenly("calls a second", values),
+        evenly("calls per second", values),
         lines,
     )
 
@@ -144,7 +144,7 @@ def _trouble(report: dict[str, Any]) -> Plot:
         f"{report['error']['count']} errors, {arrivals['dropped']} arrivals dropped,"
         f" {arrivals['late']} started late.",
         _time(report),
-        evenly("calls a second", values),
+        evenly("calls per second", values),
         lines,
         "" if any(values) else "none",
     )

@@ -1,4 +1,4 @@
-"""What a run is to do; it goes to every process as it is."""
+"""The plan of a run. Every process of the generator gets a copy."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from .profile import Profile
 from .requests import Mix
 
 RUN_OUT_S: Final = 2.0
-"""How long after their deadline calls are waited for."""
+"""How long after their deadline the run waits for the last calls."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything that a process needs to know."""
+    """All settings of a run. Times are in seconds."""
 
     target: str
     tls: Tls | None = field(repr=False)
     encrypted_target: str | None
     run: str
-    """In every request id; new in every run."""
+    """A random id of the run, which is part of every request id."""
     seed: str
     mix: Mix
     duration: float
-    """Seconds, without the warm-up."""
+    """Without the warm-up."""
     warm_up: float
     profile: Profile | None
-    """The arrivals, warm-up included; None in a closed loop."""
+    """The arrivals, including the warm-up; None in a closed loop."""
     poisson: bool
     callers: int
-    """In a closed loop: how many calls at once, in all processes together."""
+    """The number of callers in a closed loop, in all processes together."""
     max_in_flight: int
     """In all processes together."""
     deadline: float
@@ -40,10 +40,10 @@ class Plan:
     remember: bool
 
     @property
-    def lasts(self) -> float:
-        """How long arrivals come, in seconds."""
+    def total_duration(self) -> float:
+        """The duration of the run with the warm-up, without the wait for the last calls."""
         return self.warm_up + self.duration
 
     def share(self, whole: int, process: int) -> int:
-        """Return one process's share of a whole number; the shares add up to it."""
+        """Return one process's share of a whole number. The shares of all processes add up to it."""
         return whole // self.processes + (process < whole % self.processes)

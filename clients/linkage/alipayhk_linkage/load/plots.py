@@ -1,4 +1,4 @@
-"""Line plots as SVG, whose colours the page's style sheet gives."""
+"""Line plots as SVG. The style sheet of the page defines their colours."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RIGHT: Final = 26
 TOP: Final = 28
 BOTTOM: Final = 46
 DOTS_MAX: Final = 40
-"""Lines of so few points show each of them."""
+"""Lines with at most this many points show each point as a dot."""
 
 Point = tuple[float, float | None]
 
@@ -31,7 +31,7 @@ class Axis:
     is_log: bool = False
 
     def at(self, value: float) -> float:
-        """Return where a value lies: 0 to 1."""
+        """Return the position of a value on the axis, from 0 to 1."""
         value = min(max(value, self.low), self.high)
         if self.is_log:
             return math.log(value / self.low) / math.log(self.high / self.low)
@@ -40,11 +40,11 @@ class Axis:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line; where a point has no value, it breaks."""
+    """One line. It has a gap at points without a value."""
 
     label: str
     style: str
-    """A class of the style sheet: its colour and its dashes, so that it can be told by either."""
+    """A class of the style sheet, which gives the line a colour and a dash pattern, both distinct."""
     points: Sequence[Point]
 
 
@@ -55,16 +55,16 @@ class Plot:
     name: str
     title: str
     description: str
-    """What can be seen in it, for those who cannot see it."""
+    """A text alternative for screen readers."""
     x: Axis
     y: Axis
     lines: Sequence[Line] = field(default_factory=tuple)
     note: str = ""
-    """Written across the plot."""
+    """A text in the middle of the plot."""
 
 
 def evenly(label: str, values: Sequence[float], *, least: float = 1.0) -> Axis:
-    """Return a linear axis from 0 over all values, with ticks at round numbers."""
+    """Return a linear axis from 0 to the largest value, with ticks at round numbers."""
     high = max([least, *values])
     step = _round_step(high / 4)
     count = math.ceil(high / step - 1e-9)
@@ -72,7 +72,7 @@ def evenly(label: str, values: Sequence[float], *, least: float = 1.0) -> Axis:
 
 
 def over_decades(label: str, values: Sequence[float]) -> Axis:
-    """Return a logarithmic axis where the values take it, else a linear one."""
+    """Return a logarithmic axis if the values differ by a factor of 20 or more, else a linear one."""
     positive = [value for value in values if value > 0]
     if not positive or max(positive) / min(positive) < 20:  # noqa: PLR2004
         return evenly(label, values, least=1e-3)
@@ -81,15 +81,15 @@ def over_decades(label: str, values: Sequence[float]) -> Axis:
     return Axis(f"{label}, log scale", 10.0**low, 10.0**high, ticks, is_log=True)
 
 
-def seconds_axis(lasts: float) -> Axis:
-    """Return the axis of a run's time."""
-    step = max(1.0, _round_step(lasts / 6)) if lasts > 2 else _round_step(lasts / 4)  # noqa: PLR2004
-    count = int(lasts / step + 1e-9)
-    return Axis("seconds", 0.0, lasts, [(at * step, _number(at * step)) for at in range(count + 1)])
+def seconds_axis(seconds: float) -> Axis:
+    """Return a time axis from 0 to `seconds`."""
+    step = max(1.0, _round_step(seconds / 6)) if seconds > 2 else _round_step(seconds / 4)  # noqa: PLR2004
+    count = int(seconds / step + 1e-9)
+    return Axis("seconds", 0.0, seconds, [(at * step, _number(at * step)) for at in range(count + 1)])
 
 
 def svg(plot: Plot) -> str:
-    """Draw a plot."""
+    """Return a plot as SVG."""
     name = escape(plot.name)
     parts = [
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-labelledby="{name}-t {name}-d">',
@@ -107,7 +107,7 @@ def svg(plot: Plot) -> str:
 
 
 def legend(plot: Plot) -> str:
-    """Return the legend of a plot, as HTML."""
+    """Return the legend of a plot as HTML."""
     entries = "".join(
         '<li><svg viewBox="0 0 28 8" aria-hidden="true">'
         f'<path class="line {line.style}" d="M0 4H28"/></svg>{escape(line.label)}</li>'

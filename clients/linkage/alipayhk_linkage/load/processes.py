@@ -1,4 +1,4 @@
-"""Leads the processes of a run: starts them together, gathers what they tell, ends them."""
+"""Run the generator's processes: start them at the same moment, collect their recordings, stop them."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from typing import Any, Final
 
 from . import worker
 from .plan import RUN_OUT_S, Plan
-from .tally import Tally
+from .totals import Totals
 
 LEAD_S: Final = 0.1
-"""How far ahead the start is: by then every process knows of it."""
-LOOK_EVERY_S: Final = 0.1
+"""The start time is this far ahead, so that every process receives it in time."""
+POLL_S: Final = 0.1
 READY_S: Final = 60.0
-END_S: Final = 5.0
+STOP_S: Final = 5.0
 
 
 class UnreachableError(Exception):
-    """The gateway cannot be reached; its text is the address."""
+    """The gateway cannot be reached. The text is its address."""
 
 
 class NotStartedError(Exception):
-    """The generator's own processes did not start; its text says so."""
+    """A process of the generator did not start."""
 
 
 class Processes:
-    """The processes of one run."""
+    """The generator's processes in one run."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
@@ -40,22 +40,26 @@ class Processes:
         self._children: list[Any] = []
         self._in_flight: dict[int, int] = {}
 
-    def run(self, tally: Tally, look: Callable[[Tally, float, int], None]) -> None:
-        """Run it; `look` is called several times a second with the time and how many are in flight."""
+    def run(self, totals: Totals, update: Callable[[Totals, float, int], None]) -> None:
+        """Run the load test, and add the results to `totals`.
+
+        `update` is called several times per second with the totals, the seconds since the start, and the
+        number of calls in flight. Raise UnreachableError or NotStartedError if the run cannot start.
+        """
         with _interruptions() as interrupted:
             try:
                 self._start()
-                began = self._begin(interrupted)
-                if began is not None:
-                    self._gather(tally, began, interrupted, look)
-                tally.interrupted = interrupted.is_set
+                started_at = self._start_load(interrupted)
+                if started_at is not None:
+                    self._collect(totals, started_at, interrupted, update)
+                totals.interrupted = interrupted.is_set
             finally:
-                self._end()
+                self._stop()
 
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
-        # Ctrl-C reaches the whole group, and this process says what becomes of it. The others inherit that
-        # they ignore it, so that it holds in the middle of their imports too.
+        # Ctrl-C reaches the whole process group. This process handles it. The child processes inherit that
+        # they ignore it, so they ignore it even while they import modules.
         with _on_interruption(signal.SIG_IGN):
             for number in range(self._plan.processes):
                 ours, theirs = context.Pipe()
@@ -65,12 +69,12 @@ class Processes:
                 self._pipes[ours] = number
                 self._children.append(child)
 
-    def _begin(self, interrupted: _Flag) -> float | None:
-        """Wait until all are ready; return the start, or None where there is none."""
+    def _start_load(self, interrupted: _Flag) -> float | None:
+        """Wait until all processes are ready; return the start time, or None if the run was interrupted."""
         waiting: set[Any] = set(self._pipes)
         give_up = time.monotonic() + READY_S
         while waiting and not interrupted.is_set:
-            for pipe in wait(list(waiting), LOOK_EVERY_S):
+            for pipe in wait(list(waiting), POLL_S):
                 message = _received(pipe)
                 match message:
                     case worker.Ready():
@@ -83,50 +87,54 @@ class Processes:
                 raise NotStartedError("the processes of the generator did not start in time")
         if interrupted.is_set:
             return None
-        began = time.monotonic() + LEAD_S
-        self._tell(worker.Start(began))
-        return began
+        started_at = time.monotonic() + LEAD_S
+        self._send(worker.Start(started_at))
+        return started_at
 
-    def _gather(
-        self, tally: Tally, began: float, interrupted: _Flag, look: Callable[[Tally, float, int], None]
+    def _collect(
+        self,
+        totals: Totals,
+        started_at: float,
+        interrupted: _Flag,
+        update: Callable[[Totals, float, int], None],
     ) -> None:
         stopped = math.inf
-        give_up = began + self._plan.lasts + self._plan.deadline + RUN_OUT_S + 30
+        give_up = started_at + self._plan.total_duration + self._plan.deadline + RUN_OUT_S + 30
         working = dict(self._pipes)
         while working and time.monotonic() < give_up:
-            for pipe in wait(list(working), LOOK_EVERY_S):
+            for pipe in wait(list(working), POLL_S):
                 number = self._pipes[pipe]  # type: ignore[index]
                 message = _received(pipe)
-                if isinstance(message, worker.Passed):
-                    tally.add_seconds(message.seconds)
+                if isinstance(message, worker.Progress):
+                    totals.add_seconds(message.seconds)
                     self._in_flight[number] = message.in_flight
                     continue
                 if isinstance(message, worker.Done):
-                    tally.add(message.recording)
+                    totals.add(message.recording)
                 self._in_flight.pop(number, None)
                 del working[pipe]  # type: ignore[arg-type]
             if interrupted.is_set and math.isinf(stopped):
                 stopped = time.monotonic()
-                give_up = stopped + END_S * 2
-                self._tell(worker.Stop())
-            look(tally, time.monotonic() - began, sum(self._in_flight.values()))
-        # Without an interruption all arrivals came, though the last one may be due well before the end.
-        passed = min(stopped - began, self._plan.lasts)
-        tally.measured = max(0.0, round(passed - self._plan.warm_up, 6))
-        tally.processes_lost = self._plan.processes - tally.processes
+                give_up = stopped + STOP_S * 2
+                self._send(worker.Stop())
+            update(totals, time.monotonic() - started_at, sum(self._in_flight.values()))
+        # Unless interrupted, the run took its whole duration, even if the last arrival was due long before.
+        elapsed = min(stopped - started_at, self._plan.total_duration)
+        totals.measured = max(0.0, round(elapsed - self._plan.warm_up, 6))
+        totals.processes_lost = self._plan.processes - totals.processes
 
-    def _tell(self, message: object) -> None:
+    def _send(self, message: object) -> None:
         for pipe in self._pipes:
             try:
                 pipe.send(message)
-            except OSError:  # it has ended, which is seen where it is read from
+            except OSError:  # the process has exited, which `_collect` notices
                 continue
 
-    def _end(self) -> None:
-        self._tell(worker.Stop())
+    def _stop(self) -> None:
+        self._send(worker.Stop())
         for pipe in self._pipes:
             pipe.close()
-        give_up = time.monotonic() + END_S
+        give_up = time.monotonic() + STOP_S
         for child in self._children:
             child.join(max(0.0, give_up - time.monotonic()))
             if child.is_alive():
@@ -135,7 +143,7 @@ class Processes:
 
 
 def _received(pipe: Any) -> object:
-    """Return a message; None where the process has ended without one."""
+    """Return a message, or None if the process exited without one."""
     try:
         return pipe.recv()
     except (EOFError, OSError):
@@ -148,7 +156,7 @@ class _Flag:
 
 @contextmanager
 def _interruptions() -> Iterator[_Flag]:
-    """Note Ctrl-C, or the SIGTERM of a CI that gives up, instead of ending; the second one ends."""
+    """Set the flag on the first SIGINT (Ctrl-C) or SIGTERM; raise KeyboardInterrupt on the second."""
     flag = _Flag()
 
     def note(_number: int, _frame: FrameType | None) -> None:

@@ -1,9 +1,9 @@
-"""How the rate goes over time: `hold:50/10s,ramp:50..500/30s,steps:100..500/5x6s,spike:50..500/3s`.
+"""The rate over time, such as `hold:50/10s,ramp:50..500/30s,steps:100..500/5x6s,spike:50..500/3s`.
 
 hold:RATE/DURATION          one rate
-ramp:FROM..TO/DURATION      evenly from one rate to the other
-steps:FROM..TO/NxDURATION   N equal steps, each of that duration
-spike:LOW..HIGH/DURATION    LOW for a third of it, HIGH for a third, LOW again
+ramp:FROM..TO/DURATION      linear from one rate to the other
+steps:FROM..TO/NxDURATION   N equal steps, each with this duration
+spike:LOW..HIGH/DURATION    LOW for a third of the duration, HIGH for a third, LOW for a third
 """
 
 from __future__ import annotations
@@ -23,50 +23,50 @@ _SHAPE: Final = re.compile(r"(?P<word>[a-z]+):(?P<rates>[^/]+)/(?P<times>.+)")
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A time in which the rate goes evenly from one value to another."""
+    """A part of a profile, with a linear change of the rate."""
 
-    begins: float
-    """Calls a second at its start."""
-    ends: float
-    lasts: float
-    """Seconds."""
+    start_rate: float
+    """Calls per second at the start."""
+    end_rate: float
+    duration: float
+    """In seconds."""
 
     @property
     def calls(self) -> float:
-        """How many calls are due in it."""
-        return (self.begins + self.ends) / 2 * self.lasts
+        """The number of calls that are due in this piece."""
+        return (self.start_rate + self.end_rate) / 2 * self.duration
 
     def when(self, calls: float) -> float:
-        """Return how many seconds into it so many calls are due."""
-        slope = (self.ends - self.begins) / self.lasts
-        # The root of begins*t + slope*t*t/2 = calls, in the form that stays exact for a slope near 0.
-        root = math.sqrt(max(0.0, self.begins * self.begins + 2 * slope * calls))
-        return 2 * calls / (self.begins + root) if calls else 0.0
+        """Return after how many seconds of this piece the given number of calls is due."""
+        slope = (self.end_rate - self.start_rate) / self.duration
+        # The root of start_rate*t + slope*t*t/2 = calls, in a form that is exact for a slope near 0.
+        root = math.sqrt(max(0.0, self.start_rate * self.start_rate + 2 * slope * calls))
+        return 2 * calls / (self.start_rate + root) if calls else 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """Pieces, one after the other."""
+    """The rate over time, as consecutive pieces."""
 
     pieces: tuple[Piece, ...]
 
     @property
-    def lasts(self) -> float:
-        """The duration of all of it, in seconds."""
-        return math.fsum(piece.lasts for piece in self.pieces)
+    def duration(self) -> float:
+        """The total duration in seconds."""
+        return math.fsum(piece.duration for piece in self.pieces)
 
     @property
     def calls(self) -> float:
-        """How many calls are due in all."""
+        """The total number of calls that are due."""
         return math.fsum(piece.calls for piece in self.pieces)
 
     def times(self, counts: Iterable[float]) -> Iterator[float]:
-        """Return when each count of calls, ever larger, is due: seconds from the start."""
+        """Return when each of the ascending counts of calls is due, in seconds from the start."""
         pieces = iter(self.pieces)
         piece, since, before = next(pieces), 0.0, 0.0
         for count in counts:
             while count - before >= piece.calls:
-                since, before = since + piece.lasts, before + piece.calls
+                since, before = since + piece.duration, before + piece.calls
                 following = next(pieces, None)
                 if following is None:
                     return
@@ -75,12 +75,12 @@ class Profile:
 
 
 def constant(calls_per_s: float, seconds: float) -> Profile:
-    """Return the profile of one rate."""
+    """Return a profile with one constant rate."""
     return Profile((Piece(calls_per_s, calls_per_s, seconds),))
 
 
 def profile(text: str) -> Profile:
-    """Read a profile; raise one ValueError that names every fault."""
+    """Parse a profile; raise one ValueError that names every fault."""
     pieces: list[Piece] = []
     faults = []
     for part in text.split(","):
@@ -89,7 +89,7 @@ def profile(text: str) -> Profile:
         except ValueError as error:
             faults.append(f"{part.strip()!r}: {error}")
     if not faults and not any(piece.calls for piece in pieces):
-        faults.append("no call is ever due in it")
+        faults.append("the profile has no call: all rates are 0")
     if faults:
         raise ValueError("; ".join(faults))
     return Profile(tuple(pieces))
@@ -102,13 +102,13 @@ def _segment(text: str) -> list[Piece]:
     try:
         return _SHAPES[found["word"]](found["rates"], found["times"])
     except ValueError as error:
-        raise ValueError(f"{error} (as in {_FORMS[found['word']]})") from None
+        raise ValueError(f"{error} (example: {_FORMS[found['word']]})") from None
 
 
 def _two(rates: str) -> tuple[float, float]:
     low, dots, high = rates.partition("..")
     if not dots:
-        raise ValueError(f"{rates!r} is not two rates, FROM..TO")
+        raise ValueError(f"{rates!r} is not a pair of rates, FROM..TO")
     return rate(low), rate(high)
 
 
@@ -125,7 +125,7 @@ def _steps(rates: str, times: str) -> list[Piece]:
     low, high = _two(rates)
     number, x, each = times.partition("x")
     if not x:
-        raise ValueError(f"{times!r} is not how many steps, and the duration of each: NxDURATION")
+        raise ValueError(f"{times!r} is not the number of steps and the duration of each, NxDURATION")
     steps = whole(STEPS_MIN, STEPS_MAX)(number)
     heights = [low + (high - low) * step / (steps - 1) for step in range(steps)]
     return [Piece(height, height, positive_duration(each)) for height in heights]

@@ -1,4 +1,4 @@
-"""What one process writes down: how long calls took, by how they ended, and what each second held."""
+"""The recording of one process: latencies by call result, and the counts of each second."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from .spread import Spread
+from .histogram import Histogram
 
 BUSY: Final = 0.85
-"""A loop with so much to do is at its limit: measured, they come to 0.86 to 0.97 there."""
+"""The share of busy time above which an event loop is at its limit. Measured at the limit: 0.86 to 0.97."""
 
 
-class Asked(StrEnum):
-    """What a call was made to be."""
+class Variant(StrEnum):
+    """The kind of call that the mix chose."""
 
     PLAIN = "plain"
     DUPLICATE = "duplicate"
@@ -26,159 +26,162 @@ class Asked(StrEnum):
 
 
 class Group(StrEnum):
-    """Which figures a call belongs to."""
+    """The group of figures that a call counts in."""
 
     SUCCESS = "success"
     ERROR = "error"
     APART = "apart"
-    """It ended as it was made to end: the gateway's success and error figures are without it."""
+    """Calls that the mix made fail. They are in neither the success nor the error figures."""
 
 
-class End(NamedTuple):
-    """How a call ended."""
+class CallResult(NamedTuple):
+    """The result of a call."""
 
     rpc: str
-    asked: Asked
+    variant: Variant
     code: str
     reason: str
     outcome: str
 
     @property
     def group(self) -> Group:
-        """Where it counts."""
-        if self.asked in SET_APART or (
-            self.asked is Asked.OUT_OF_ORDER and self.reason == "STALE_BIZ_TIME"
+        """The group that the call counts in."""
+        if self.variant in SET_APART or (
+            self.variant is Variant.OUT_OF_ORDER and self.reason == "STALE_BIZ_TIME"
         ):
             return Group.APART
         return Group.SUCCESS if self.code == "OK" else Group.ERROR
 
 
-SET_APART: Final = frozenset({Asked.CANCELLED, Asked.SHORT_DEADLINE, Asked.FAULT})
+SET_APART: Final = frozenset({Variant.CANCELLED, Variant.SHORT_DEADLINE, Variant.FAULT})
 
 
 @dataclass(slots=True)
 class Figures:
-    """How long the calls of one ending took."""
+    """The durations of all calls with one result."""
 
-    latency: Spread = field(default_factory=Spread)
+    latency: Histogram = field(default_factory=Histogram)
     """From the intended start."""
-    service: Spread = field(default_factory=Spread)
+    service: Histogram = field(default_factory=Histogram)
     """From the actual start."""
 
 
 @dataclass(slots=True)
 class Second:
-    """One second of the run: arrivals by when they were due, endings by when they came."""
+    """The counts of one second: arrivals by their intended time, results by the time of the response."""
 
     due: int = 0
     started: int = 0
     late: int = 0
     dropped: int = 0
     dropped_late: int = 0
-    """Of the dropped, those that were looked at late."""
+    """The dropped arrivals that the generator handled late."""
     busy: float = 0.0
-    """How much of it the loop had something to do; of several processes, the busiest."""
-    ends: dict[Group, int] = field(default_factory=lambda: defaultdict(int))
+    """The share of busy time of the event loop, 0 to 1; of several processes, the highest."""
+    results: dict[Group, int] = field(default_factory=lambda: defaultdict(int))
     errors: Counter[str] = field(default_factory=Counter)
-    latency: Spread = field(default_factory=Spread)
+    latency: Histogram = field(default_factory=Histogram)
     """Of successes."""
     in_flight: int = 0
-    """The most at once."""
+    """The maximum in this second."""
     carried: int = 0
-    """Successes of calls that were due in the warm-up; they are in no other figure."""
+    """Successes of calls that were due in the warm-up. No other figure counts them."""
 
     @property
     def dropped_by_generator(self) -> int:
-        """How many were dropped because the generator was late, or too busy to take answers in."""
+        """The arrivals dropped because the generator was late, or too busy to process responses."""
         return self.dropped if self.busy >= BUSY else self.dropped_late
 
     def add(self, other: Second) -> None:
-        """Count what another process saw in this second."""
+        """Add the counts of another process in this second."""
         self.due += other.due
         self.started += other.started
         self.late += other.late
         self.dropped += other.dropped
         self.dropped_late += other.dropped_late
         self.busy = max(self.busy, other.busy)
-        for group, count in other.ends.items():
-            self.ends[group] += count
+        for group, count in other.results.items():
+            self.results[group] += count
         self.errors.update(other.errors)
         self.latency.add(other.latency)
         self.in_flight += other.in_flight
         self.carried += other.carried
 
 
-class Told(NamedTuple):
-    """What one call's caller was told of its request."""
+class ReportedOutcome(NamedTuple):
+    """The outcome that the gateway reported for one call."""
 
     rpc: str
     request_id: str
-    asked: Asked
+    variant: Variant
     code: str
     outcome: str
 
 
 @dataclass(slots=True)
 class Recording:
-    """All that one process writes down. Times are seconds from the start of the run."""
+    """The recording of one process. Times are seconds from the start of the run."""
 
     warm_up: float
     late_after: float
     remember: bool
-    """Whether what callers were told is kept, for --verify."""
-    over: float = math.inf
-    """When the last call is started; what ends later counts in no second before that."""
-    ends: dict[End, Figures] = field(default_factory=lambda: defaultdict(Figures))
+    """Whether to keep the reported outcomes, for --verify."""
+    stopped_at: float = math.inf
+    """When arrivals stop. A result that comes later counts in a second after it."""
+    results: dict[CallResult, Figures] = field(default_factory=lambda: defaultdict(Figures))
     seconds: dict[int, Second] = field(default_factory=lambda: defaultdict(Second))
-    lag: Spread = field(default_factory=Spread)
-    """By how much the loop woke later than it asked to."""
-    start_lag: Spread = field(default_factory=Spread)
-    told: list[Told] = field(default_factory=list)
+    lag: Histogram = field(default_factory=Histogram)
+    """How much later than requested the event loop woke up."""
+    start_lag: Histogram = field(default_factory=Histogram)
+    """How much later than intended calls started."""
+    reported: list[ReportedOutcome] = field(default_factory=list)
     unfinished: int = 0
 
-    def arrival(self, intended: float, now: float, in_flight: int, *, room: bool) -> None:
-        """Note an arrival, and whether there was room for it."""
+    def arrival(self, intended: float, now: float, in_flight: int, *, accepted: bool) -> None:
+        """Record an arrival. It is accepted, or dropped because too many calls are in flight."""
         if intended < self.warm_up:
             return
         second = self.seconds[int(intended - self.warm_up)]
         lag = now - intended
         second.due += 1
-        if room:
+        if accepted:
             second.started += 1
-            # By the clock, or a second that was handed over would have its most a second time.
-            at_once = self.seconds[int(max(now, intended) - self.warm_up)]
-            at_once.in_flight = max(at_once.in_flight, in_flight)
+            # Use the current second. The intended second may have been reported already, and adding its
+            # maximum again would double it.
+            current = self.seconds[int(max(now, intended) - self.warm_up)]
+            current.in_flight = max(current.in_flight, in_flight)
             self.start_lag.record(lag)
             second.late += lag > self.late_after
         else:
             second.dropped += 1
             second.dropped_late += lag > self.late_after
 
-    def end(self, end: End, intended: float, sent: float, now: float) -> None:
-        """Note how a call ended."""
+    def result(self, result: CallResult, intended: float, sent: float, now: float) -> None:
+        """Record the result of a call."""
+        group = result.group
         if intended < self.warm_up:
-            if now >= self.warm_up and end.group is Group.SUCCESS:
-                self.seconds[self._ended_in(now)].carried += 1
+            if now >= self.warm_up and group is Group.SUCCESS:
+                self.seconds[self._second_of_result(now)].carried += 1
             return
-        figures = self.ends[end]
+        figures = self.results[result]
         figures.latency.record(now - intended)
         figures.service.record(now - sent)
-        second = self.seconds[self._ended_in(now)]
-        group = end.group
-        second.ends[group] += 1
+        second = self.seconds[self._second_of_result(now)]
+        second.results[group] += 1
         if group is Group.SUCCESS:
             second.latency.record(now - intended)
         elif group is Group.ERROR:
-            second.errors[end.reason or end.code] += 1
+            second.errors[result.reason or result.code] += 1
 
-    def never_ended(self, intended: float) -> None:
-        """Note a call that is given up."""
+    def unfinished_call(self, intended: float) -> None:
+        """Record a call without a result."""
         self.unfinished += intended >= self.warm_up
 
-    def _ended_in(self, now: float) -> int:
-        after = max(0, math.ceil(round(self.over - self.warm_up, 6))) if now >= self.over else 0
-        return max(int(now - self.warm_up), after)
+    def _second_of_result(self, now: float) -> int:
+        stopped = now >= self.stopped_at
+        first_after = max(0, math.ceil(round(self.stopped_at - self.warm_up, 6))) if stopped else 0
+        return max(int(now - self.warm_up), first_after)
 
     def take(self, before: int) -> dict[int, Second]:
-        """Hand over the seconds before this one; what comes to them later is handed over later."""
+        """Remove and return the seconds before this one. A later call returns later counts for them."""
         return {number: self.seconds.pop(number) for number in [n for n in self.seconds if n < before]}

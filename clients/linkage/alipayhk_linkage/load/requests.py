@@ -1,4 +1,4 @@
-"""The mix: which request each call makes. All identities are made up."""
+"""The mix: choose and build the request of each call. All identities are fictitious."""
 
 from __future__ import annotations
 
@@ -10,29 +10,31 @@ from typing import Final, NamedTuple
 
 from alipayhk.linkage.v1 import linkage_service_pb2 as pb
 
-from .recording import Asked
+from .recording import Variant
 
 SYNC: Final = "SyncLinkage"
 BIND: Final = "BindAccount"
 USER_ID: Final = "2160000000000001"
 CANCEL_WITHIN_S: Final = 0.02
-"""A call that is to be cancelled is, at a moment drawn from so long after its start."""
+"""A call of the variant CANCELLED is cancelled at a random time within this time after its start."""
 OUT_OF_ORDER_BY_MS: Final = 60_000
+"""How much older the `biz_time` of an out-of-order request is than the earlier request's."""
 REMEMBERED: Final = 1_024
-"""Duplicates repeat one of so many requests, and what is out of order comes after one of them."""
+"""Duplicates and out-of-order requests refer to one of this many latest requests."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mix:
-    """Shares of the calls, each 0 to 1."""
+    """The shares of the kinds of calls, each 0 to 1."""
 
     sync: float = 1.0
+    """The share of SyncLinkage. The others are BindAccount."""
     encrypted: float = 0.0
-    """Of SyncLinkage."""
-    asked: dict[Asked, float] = field(default_factory=dict)
+    """The share of SyncLinkage calls that go to the gateway with encryption."""
+    variants: dict[Variant, float] = field(default_factory=dict)
     faults: dict[str, float] = field(default_factory=dict)
     short_deadline: float = 0.05
-    """Seconds."""
+    """In seconds."""
 
 
 class Request(NamedTuple):
@@ -40,11 +42,11 @@ class Request(NamedTuple):
 
     rpc: str
     encrypted: bool
-    """Whether it goes to the gateway that encrypts."""
-    asked: Asked
+    """Whether it goes to the gateway with encryption."""
+    variant: Variant
     request_id: str
     body: bytes
-    """As it goes over the wire: serialised once, however often it is sent."""
+    """The serialised message. A duplicate reuses it."""
     cancel_after: float | None = None
     timeout: float | None = None
     member: str = ""
@@ -52,7 +54,7 @@ class Request(NamedTuple):
 
 
 class Requests:
-    """Makes requests, drawn from the mix with a seed; their ids are new in every run."""
+    """Builds random requests from the mix with a seed. Their ids differ in every run."""
 
     def __init__(self, mix: Mix, run: str, *, seed: str, process: int) -> None:
         self._mix = mix
@@ -61,29 +63,29 @@ class Requests:
         self._number = 0
         self._plain: deque[Request] = deque(maxlen=REMEMBERED)
         self._plain_sync: deque[Request] = deque(maxlen=REMEMBERED)
-        asked = {**mix.asked, Asked.FAULT: sum(mix.faults.values())}
-        self._kinds = [Asked.PLAIN, *asked]
-        self._weights = [max(0.0, 1 - sum(asked.values())), *asked.values()]
-        self._is_mixed = any(asked.values())
+        shares = {**mix.variants, Variant.FAULT: sum(mix.faults.values())}
+        self._variants = [Variant.PLAIN, *shares]
+        self._weights = [max(0.0, 1 - sum(shares.values())), *shares.values()]
+        self._is_mixed = any(shares.values())
 
     def next(self) -> Request:
-        """Make the next one."""
-        asked = Asked.PLAIN
+        """Build the next request."""
+        variant = Variant.PLAIN
         if self._is_mixed:
-            asked = self._draw.choices(self._kinds, self._weights)[0]
-        match asked:
-            case Asked.DUPLICATE if self._plain:
+            variant = self._draw.choices(self._variants, self._weights)[0]
+        match variant:
+            case Variant.DUPLICATE if self._plain:
                 earlier = self._plain[self._draw.randrange(len(self._plain))]
-                return earlier._replace(asked=asked)
-            case Asked.OUT_OF_ORDER if self._plain_sync:
+                return earlier._replace(variant=variant)
+            case Variant.OUT_OF_ORDER if self._plain_sync:
                 return self._older(self._plain_sync[self._draw.randrange(len(self._plain_sync))])
-            case Asked.CANCELLED:
-                return self._new(asked)._replace(cancel_after=self._draw.uniform(0, CANCEL_WITHIN_S))
-            case Asked.SHORT_DEADLINE:
-                return self._new(asked)._replace(timeout=self._mix.short_deadline)
-            case Asked.FAULT:
-                return self._new(asked, self._fault())
-        request = self._new(Asked.PLAIN)
+            case Variant.CANCELLED:
+                return self._new(variant)._replace(cancel_after=self._draw.uniform(0, CANCEL_WITHIN_S))
+            case Variant.SHORT_DEADLINE:
+                return self._new(variant)._replace(timeout=self._mix.short_deadline)
+            case Variant.FAULT:
+                return self._new(variant, self._fault())
+        request = self._new(Variant.PLAIN)
         self._plain.append(request)
         if request.rpc == SYNC:
             self._plain_sync.append(request)
@@ -92,24 +94,24 @@ class Requests:
     def _fault(self) -> str:
         return self._draw.choices(list(self._mix.faults), list(self._mix.faults.values()))[0]
 
-    def _new(self, asked: Asked, fault: str = "") -> Request:
+    def _new(self, variant: Variant, fault: str = "") -> Request:
         self._number += 1
         number = f"{self._prefix}-{self._number}"
         user_id = f"{USER_ID}+{fault}" if fault else USER_ID
         now_ms = time.time_ns() // 1_000_000
         if self._mix.sync < 1 and self._draw.random() >= self._mix.sync:
             body = _account(number, user_id, now_ms)
-            return Request(BIND, encrypted=False, asked=asked, request_id=number, body=body)
+            return Request(BIND, encrypted=False, variant=variant, request_id=number, body=body)
         encrypted = self._mix.encrypted > 0 and self._draw.random() < self._mix.encrypted
         body = _linkage(number, number, user_id, now_ms)
-        return Request(SYNC, encrypted, asked, number, body, member=number, time_ms=now_ms)
+        return Request(SYNC, encrypted, variant, number, body, member=number, time_ms=now_ms)
 
     def _older(self, newer: Request) -> Request:
-        """Tell of the same linkage, under an id of its own, what happened before."""
+        """Build a request for the same linkage, with its own id and an older `biz_time`."""
         self._number += 1
         number = f"{self._prefix}-{self._number}"
         body = _linkage(number, newer.member, USER_ID, newer.time_ms - OUT_OF_ORDER_BY_MS)
-        return newer._replace(asked=Asked.OUT_OF_ORDER, request_id=number, body=body)
+        return newer._replace(variant=Variant.OUT_OF_ORDER, request_id=number, body=body)
 
 
 def _linkage(request_id: str, member: str, user_id: str, time_ms: int) -> bytes:

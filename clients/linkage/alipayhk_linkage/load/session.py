@@ -1,4 +1,4 @@
-"""One run from the flags to the exit status."""
+"""One run, from the flags to the exit status."""
 
 from __future__ import annotations
 
@@ -10,38 +10,38 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from ..connection import Misuse
+from ..connection import UsageError
 from .comparison import compare
 from .document import document, settings, write
-from .flags import Asking, asking_of
+from .flags import Options, options_of
 from .gates import gates
-from .page import page
-from .panel import Panel
+from .html_report import html_report
+from .live_panel import LivePanel
 from .processes import NotStartedError, Processes, UnreachableError
-from .tally import Tally
-from .text import text
+from .text_report import text_report
+from .totals import Totals
 from .verdict import verdict
 from .verification import Verification, verify
 
-WELL: Final = 0
+PASSED: Final = 0
 FAILED: Final = 1
-"""A gate failed, --verify found something, or a report could not be written."""
+"""A gate failed, --verify found a discrepancy, or a report could not be written."""
 FELL_BEHIND: Final = 3
 UNREACHABLE: Final = 69
-"""There was no gateway to put under load: EX_UNAVAILABLE in sysexits.h."""
+"""No gateway can be reached: EX_UNAVAILABLE in sysexits.h."""
 INTERRUPTED: Final = 130
 SETTLE_S: Final = 1.0
-"""What a caller gave up may still be on its way to AlipayHK."""
+"""The wait before --verify: requests of cancelled calls can still be on their way to AlipayHK."""
 
 
 def run(args: argparse.Namespace) -> int:
-    """Make the run and its reports; return the exit status."""
-    asking = asking_of(args)
-    _must_be_writable(asking)
-    tally, started_at = Tally(), datetime.now(UTC)
-    panel = Panel(asking.plan, sys.stderr)
+    """Run the load test, and write its reports; return the exit status."""
+    options = options_of(args)
+    _check_writable(options)
+    totals, started_at = Totals(), datetime.now(UTC)
+    panel = LivePanel(options.plan, sys.stderr)
     try:
-        Processes(asking.plan).run(tally, panel.look)
+        Processes(options.plan).run(totals, panel.update)
     except UnreachableError as error:
         sys.stderr.write(f"alipayhk-client: no gateway can be reached at {error}\n")
         return UNREACHABLE
@@ -50,26 +50,26 @@ def run(args: argparse.Namespace) -> int:
         return FELL_BEHIND
     finally:
         panel.close()
-    report = _judge(asking, tally, started_at)
+    report = _judge(options, totals, started_at)
     status = int(report["verdict"]["exit_status"])
-    return status if _publish(asking, report) else status or FAILED
+    return status if _publish(options, report) else status or FAILED
 
 
-def _judge(asking: Asking, tally: Tally, started_at: datetime) -> dict[str, Any]:
-    plan, verified = asking.plan, _verified(asking, tally)
-    judged = verdict(plan, tally)
-    compared = compare(asking.base, tally, settings(plan), asking.tolerance) if asking.base else None
-    checked = gates(asking.limits, tally, compared)
-    if tally.interrupted:
+def _judge(options: Options, totals: Totals, started_at: datetime) -> dict[str, Any]:
+    plan, verified = options.plan, _verified(options, totals)
+    judged = verdict(plan, totals)
+    compared = compare(options.base, totals, settings(plan), options.tolerance) if options.base else None
+    checked = gates(options.limits, totals, compared)
+    if totals.interrupted:
         status = INTERRUPTED
     elif not judged.kept_up:
         status = FELL_BEHIND
     else:
-        well = all(gate.passed for gate in checked) and (verified is None or verified.well)
-        status = WELL if well else FAILED
+        passed = all(gate.passed for gate in checked) and (verified is None or verified.passed)
+        status = PASSED if passed else FAILED
     return document(
         plan,
-        tally,
+        totals,
         judged,
         started_at=started_at,
         checked=checked,
@@ -79,53 +79,53 @@ def _judge(asking: Asking, tally: Tally, started_at: datetime) -> dict[str, Any]
     )
 
 
-def _verified(asking: Asking, tally: Tally) -> Verification | None:
-    if asking.verify is None:
+def _verified(options: Options, totals: Totals) -> Verification | None:
+    if options.verify is None:
         return None
     try:
-        if any(told.outcome == "unknown" for told in tally.told):
+        if any(one.outcome == "unknown" for one in totals.reported):
             time.sleep(SETTLE_S)
-        return verify(asking.verify, asking.plan.run, tally.told)
+        return verify(options.verify, options.plan.run, totals.reported)
     except KeyboardInterrupt:
-        tally.interrupted = True
-        return Verification(0, {}, 0, (), "it was interrupted")
+        totals.interrupted = True
+        return Verification(0, {}, 0, (), "the verification was interrupted")
 
 
-def _must_be_writable(asking: Asking) -> None:
-    """Find out before the run, not after it."""
+def _check_writable(options: Options) -> None:
+    """Raise UsageError before the run if a report cannot be written after it."""
     faults = []
-    for flag, name in _files(asking):
+    for flag, name in _files(options):
         path = Path(name)
-        was_there = path.exists() or path.is_symlink()
+        existed = path.exists() or path.is_symlink()
         try:
             with path.open("a", encoding="utf-8"):
                 pass
-            if not was_there:
+            if not existed:
                 path.unlink()
         except OSError as error:
             faults.append(f"{flag}: {name} cannot be written: {error.strerror}")
     if faults:
-        raise Misuse("\n".join(faults))
+        raise UsageError("\n".join(faults))
 
 
-def _files(asking: Asking) -> list[tuple[str, str]]:
-    files = [("--json", "" if asking.json == "-" else asking.json), ("--html", asking.html)]
+def _files(options: Options) -> list[tuple[str, str]]:
+    files = [("--json", "" if options.json == "-" else options.json), ("--html", options.html)]
     return [(flag, name) for flag, name in files if name]
 
 
-def _publish(asking: Asking, report: dict[str, Any]) -> bool:
-    """Write every report; where one cannot be written, say so and write the others all the same."""
+def _publish(options: Options, report: dict[str, Any]) -> bool:
+    """Write all reports. Report each one that cannot be written, and return whether all were written."""
     faults = []
-    for flag, name in _files(asking):
+    for flag, name in _files(options):
         try:
-            Path(name).write_text(write(report) if flag == "--json" else page(report), "utf-8")
+            Path(name).write_text(write(report) if flag == "--json" else html_report(report), "utf-8")
         except OSError as error:
             faults.append(f"{flag}: {name} cannot be written: {error.strerror}")
     try:
-        sys.stdout.write(write(report) if asking.json == "-" else text(report))
+        sys.stdout.write(write(report) if options.json == "-" else text_report(report))
         sys.stdout.flush()
     except OSError as error:
-        # What is still in its buffer would be tried again, and fail again, at the end.
+        # Python flushes the rest of the buffer at exit, which would fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         faults.append(f"the report cannot be written: {error.strerror}")
     sys.stderr.write("".join(f"alipayhk-client: {fault}\n" for fault in faults))

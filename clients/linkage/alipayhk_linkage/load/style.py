@@ -20,7 +20,7 @@ header p{margin:0}
 .quiet,dt{color:var(--quiet)}
 .verdict{margin:18px 0;padding:10px 16px;background:var(--card);border:1px solid var(--rule);
 border-left:4px solid var(--good);border-radius:6px}
-.verdict.ill{border-left-color:var(--bad)}
+.verdict.failed{border-left-color:var(--bad)}
 .verdict p{margin:2px 0}
 .tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(112px,1fr));gap:10px;
 margin:0 0 18px}

@@ -1,4 +1,4 @@
-"""A selector that knows for how long its loop had nothing to do."""
+"""A selector that measures how long its event loop was idle."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import time
 
 
 class WaitingSelector(selectors.SelectSelector):
-    """Waits with select(2), to the microsecond; by epoll's milliseconds arrivals would be late."""
+    """Waits with select(2), to the microsecond. The milliseconds of epoll make arrivals late."""
 
     def __init__(self) -> None:
         super().__init__()
         self.waited = 0.0
-        """Seconds for which the loop was idle."""
+        """The idle time of the event loop in seconds."""
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Wait, and note for how long."""
+        """Wait for I/O, and add the time of the wait to `waited`."""
         if timeout is not None and timeout <= 0:
             return super().select(timeout)
-        began = time.monotonic()
+        started_at = time.monotonic()
         found = super().select(timeout)
-        self.waited += time.monotonic() - began
+        self.waited += time.monotonic() - started_at
         return found

@@ -1,6 +1,6 @@
-"""A process of the generator: connects, says that it is ready, and works from the moment it is told.
+"""A process of the generator: it connects, reports that it is ready, and makes calls from the start time.
 
-What goes between it and the process that leads the run are the messages below.
+It exchanges the messages below with the main process, which is in `processes`.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ from .waiting import WaitingSelector
 
 SERVICE: Final = "alipayhk.linkage.v1.LinkageService"
 CONNECT_S: Final = 5.0
-TELL_EVERY_S: Final = 0.25
+REPORT_EVERY_S: Final = 0.25
 SETTLED_S: Final = 0.25
-"""How long after its end a second is handed over: answers that came in it are written down by then."""
+"""The delay between the end of a second and its report. All its responses are recorded by then."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The process is connected."""
+    """Message to the main process: this process is connected."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unreachable:
-    """There is no gateway at that address."""
+    """Message to the main process: no gateway can be reached at the address."""
 
     target: str
 
 
 @dataclass(frozen=True, slots=True)
-class Passed:
-    """Seconds that are over."""
+class Progress:
+    """Message to the main process: the seconds that are complete."""
 
     seconds: dict[int, Second]
     in_flight: int
@@ -53,25 +53,25 @@ class Passed:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """All the rest."""
+    """Message to the main process: the rest of the recording."""
 
     recording: Recording
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Begin at that moment of the monotonic clock, which all processes share."""
+    """Message from the main process: start at this time of the monotonic clock, which they share."""
 
     at: float
 
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Start no more calls."""
+    """Message from the main process: stop starting calls."""
 
 
 class Channels:
-    """The gateways' channels, and their RPCs without (de)serialisation."""
+    """The channels to the gateways. Their RPCs take and return serialised messages."""
 
     def __init__(self, plan: Plan) -> None:
         self._channels = {False: _channel(plan.target, plan)}
@@ -85,7 +85,7 @@ class Channels:
         }
 
     async def unreachable(self) -> str | None:
-        """Connect; return the address that cannot be reached."""
+        """Connect to all gateways; return the first address that cannot be reached, or None."""
         for encrypted, channel in self._channels.items():
             try:
                 await asyncio.wait_for(channel.channel_ready(), CONNECT_S)
@@ -94,11 +94,11 @@ class Channels:
         return None
 
     def start(self, request: Request, timeout: float) -> Call:
-        """Start a call."""
+        """Start a call with a timeout in seconds."""
         return self._rpcs[request.rpc, request.encrypted](request.body, timeout=timeout)
 
     async def close(self) -> None:
-        """Close them."""
+        """Close the channels."""
         for channel in self._channels.values():
             await channel.close()
 
@@ -115,35 +115,39 @@ def main(pipe: Connection, plan: Plan, process: int) -> None:
     waiting = WaitingSelector()
     loop = asyncio.SelectorEventLoop(waiting)
     asyncio.set_event_loop(loop)
-    with suppress(BrokenPipeError):  # nobody is left to tell
-        loop.run_until_complete(_work(pipe, plan, process, waiting))
+    with suppress(BrokenPipeError):  # the main process has exited
+        loop.run_until_complete(_run(pipe, plan, process, waiting))
     loop.close()
 
 
-async def _work(pipe: Connection, plan: Plan, process: int, waiting: WaitingSelector) -> None:
+async def _run(pipe: Connection, plan: Plan, process: int, waiting: WaitingSelector) -> None:
     channels = Channels(plan)
     unreachable = await channels.unreachable()
     pipe.send(Ready() if unreachable is None else Unreachable(unreachable))
     recording = Recording(plan.warm_up, plan.late_after, plan.remember)
     engine = Engine(plan, process, channels, recording, lambda: waiting.waited)
-    began = _obey(pipe, engine)
-    if unreachable is None and (at := await began) is not None:
-        # A collection of everything is a pause of milliseconds that the gateway would be blamed for.
+    start = _listen(pipe, engine)
+    if unreachable is None and (started_at := await start) is not None:
+        # A full garbage collection takes milliseconds, which would count as the gateway's latency.
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 50, 1_000)
-        telling = asyncio.ensure_future(_tell(pipe, plan, engine, recording))
-        await engine.work(at, _times(plan, process))
-        telling.cancel()
+        progress = asyncio.ensure_future(_report_progress(pipe, plan, engine, recording))
+        await engine.run(started_at, _times(plan, process))
+        progress.cancel()
         pipe.send(Done(recording))
     asyncio.get_running_loop().remove_reader(pipe.fileno())
     await channels.close()
 
 
-def _obey(pipe: Connection, engine: Engine) -> asyncio.Future[float | None]:
-    """Return when to begin, None for not at all; stop the engine when told, or when nobody is left."""
+def _listen(pipe: Connection, engine: Engine) -> asyncio.Future[float | None]:
+    """Handle the messages of the main process.
+
+    Return a future of the start time; None means to stop before the start. If the main process sends Stop
+    or exits, interrupt the engine.
+    """
     loop = asyncio.get_running_loop()
-    began: asyncio.Future[float | None] = loop.create_future()
+    start: asyncio.Future[float | None] = loop.create_future()
 
     def read() -> None:
         try:
@@ -151,15 +155,15 @@ def _obey(pipe: Connection, engine: Engine) -> asyncio.Future[float | None]:
         except (EOFError, OSError):
             message = Stop()
             loop.remove_reader(pipe.fileno())
-        if isinstance(message, Start) and not began.done():
-            began.set_result(message.at)
+        if isinstance(message, Start) and not start.done():
+            start.set_result(message.at)
         elif isinstance(message, Stop):
-            if not began.done():
-                began.set_result(None)
+            if not start.done():
+                start.set_result(None)
             engine.interrupt()
 
     loop.add_reader(pipe.fileno(), read)
-    return began
+    return start
 
 
 def _times(plan: Plan, process: int) -> Iterator[float] | None:
@@ -169,8 +173,8 @@ def _times(plan: Plan, process: int) -> Iterator[float] | None:
     return intended_times(plan.profile, poisson=plan.poisson, seed=plan.seed, share=share)
 
 
-async def _tell(pipe: Connection, plan: Plan, engine: Engine, recording: Recording) -> None:
+async def _report_progress(pipe: Connection, plan: Plan, engine: Engine, recording: Recording) -> None:
     while True:
-        await asyncio.sleep(TELL_EVERY_S)
-        passed = int(engine.now() - SETTLED_S - plan.warm_up)
-        pipe.send(Passed(recording.take(passed), engine.in_flight))
+        await asyncio.sleep(REPORT_EVERY_S)
+        complete = int(engine.now() - SETTLED_S - plan.warm_up)
+        pipe.send(Progress(recording.take(complete), engine.in_flight))

@@ -6,24 +6,24 @@ import io.grpc.Metadata;
 import java.util.concurrent.atomic.AtomicInteger;
 
 /**
- * Watches the attempts of one call, which gRPC's retry hides from its caller.
+ * Records the attempts that gRPC makes for one call. gRPC returns only the error of the last one.
  *
- * <p>The last attempt may truthfully say not_sent of itself, after an earlier one was lost with its
- * connection and may have taken effect. Then the call as a whole is in doubt.
+ * <p>For example, the first attempt loses its connection and may have taken effect, and the second one
+ * gets not_sent. Then the outcome of the whole call is unknown.
  */
 final class Attempts extends ClientStreamTracer.Factory {
 
     private final AtomicInteger inDoubt = new AtomicInteger();
 
-    /** Whether an attempt reached a connection, and did not come back as not_sent. */
-    boolean leaveDoubt() {
+    /** Returns whether an attempt had a connection and did not get not_sent. */
+    boolean inDoubt() {
         return inDoubt.get() > 0;
     }
 
     @Override
     public ClientStreamTracer newClientStreamTracer(ClientStreamTracer.StreamInfo info, Metadata headers) {
         return new ClientStreamTracer() {
-            // Not called for an attempt that found no connection: nothing of it can have left.
+            // gRPC does not call this for an attempt without a connection, which cannot have sent anything.
             @Override
             public void streamCreated(Attributes transport, Metadata sent) {
                 inDoubt.incrementAndGet();

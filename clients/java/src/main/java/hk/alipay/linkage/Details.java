@@ -14,9 +14,9 @@ import java.util.List;
 import java.util.Optional;
 
 /**
- * What the gateway says about an error in its trailers.
+ * The details of an error in the gateway's trailers.
  *
- * <p>Whatever cannot be read counts as absent: nobody may be told more than what was understood.
+ * <p>Details that cannot be parsed count as absent.
  */
 final class Details {
 
@@ -34,12 +34,12 @@ final class Details {
         this.status = statusOf(this.trailers.get(STATUS));
     }
 
-    /** Returns our ErrorInfo; empty where the gateway did not make the status. */
+    /** Returns the gateway's ErrorInfo; empty if the status did not come from the gateway. */
     Optional<ErrorInfo> info() {
         List<ErrorInfo> ours = all(ErrorInfo.class).stream()
                 .filter(info -> info.getDomain().equals(DOMAIN))
                 .toList();
-        // Of two that contradict each other neither is to be believed.
+        // Two ErrorInfos can contradict each other, so neither is used.
         return ours.size() == 1 ? Optional.of(ours.get(0)) : Optional.empty();
     }
 
@@ -58,7 +58,7 @@ final class Details {
         return all(RequestInfo.class).stream().map(RequestInfo::getRequestId).findFirst().orElse("");
     }
 
-    /** Returns the wait that RetryInfo asks for, or else the trailer; a negative one means none. */
+    /** Returns the wait in RetryInfo, or else the pushback; empty if it is negative or absent. */
     Optional<Duration> retryDelay() {
         return all(RetryInfo.class).stream()
                 .map(retry -> retry.getRetryDelay())

@@ -37,23 +37,23 @@ import java.util.function.Function;
 import java.util.regex.Pattern;
 
 /**
- * Calls the gateway.
+ * A client of the gateway.
  *
- * <p>One client, made once, serves any number of threads. Nothing is connected before the first call. Both
- * RPCs throw {@link LinkageException} unless AlipayHK verifiably said success.
+ * <p>Create it once, and use it from any number of threads. It connects with the first call. Both RPCs throw
+ * {@link LinkageException} unless AlipayHK returned success in a verified response.
  *
- * <p>gRPC itself sends a request again, within its deadline, where the gateway says that this helps and
- * after the wait that it asks for. Repeating a request with its id and content is always safe.
+ * <p>gRPC sends a request again within its deadline if the gateway asks for it, after the wait that the
+ * gateway names. Repeating a request with the same id and content is always safe.
  */
 public final class LinkageClient implements AutoCloseable {
 
-    // gRPC lets a lost channel wait up to two minutes before it connects again, and has no option for it.
+    // gRPC waits up to 2 minutes before it reconnects a channel, and has no option to change that.
     private static final Duration RECONNECT_AFTER = Duration.ofMillis(200);
 
     private static final int CONNECT_TIMEOUT_MILLIS = 5_000;
-    // The details of a status may be larger than gRPC's 8 KiB.
+    // The details of a status can be larger than gRPC's default limit of 8 KiB.
     private static final int METADATA_BYTES = 16 * 1024;
-    // The gateway gives no call as much.
+    // The gateway shortens every deadline to less than this.
     private static final Duration LONGEST = Duration.ofDays(1);
     private static final Pattern PRINTABLE = Pattern.compile("[ -~]*");
 
@@ -63,36 +63,37 @@ public final class LinkageClient implements AutoCloseable {
 
     private LinkageClient(String target, ChannelCredentials credentials) {
         this.channel = NettyChannelBuilder.forTarget(target, credentials)
-                // Netty's own 30 s are longer than a call has.
+                // Netty's default of 30 s is longer than a call's deadline.
                 .withOption(ChannelOption.CONNECT_TIMEOUT_MILLIS, CONNECT_TIMEOUT_MILLIS)
                 .maxInboundMetadataSize(METADATA_BYTES)
-                // A connection that was dropped in silence would be used on and on, each call UNKNOWN by its
-                // deadline. The gateway allows pings that are 10 s apart, also without calls.
+                // Pings detect a connection that a firewall dropped silently. Otherwise it stays in use, and
+                // every call ends at its deadline as UNKNOWN. The gateway allows a ping every 10 s, also
+                // without calls.
                 .keepAliveTime(20, TimeUnit.SECONDS)
                 .keepAliveTimeout(5, TimeUnit.SECONDS)
                 .keepAliveWithoutCalls(true)
                 .defaultServiceConfig(retryServiceConfig())
                 .enableRetry()
-                // What callers are told must not depend on a TXT record.
+                // A DNS TXT record must not change the retry policy.
                 .disableServiceConfigLookUp()
-                // The gateway is inside; the proxies of the environment lead outside.
+                // The gateway is in the internal network. The proxies in the environment lead out of it.
                 .proxyDetector(address -> null)
                 .build();
         this.stub = LinkageServiceGrpc.newBlockingStub(channel);
     }
 
-    /** Makes a client of the gateway at {@code host:port}, without TLS. */
+    /** Returns a client for the gateway at {@code host:port}, without TLS. */
     public static LinkageClient plaintext(String target) {
         return new LinkageClient(target, InsecureChannelCredentials.create());
     }
 
-    /** Makes a client that trusts the CA of this PEM file. */
+    /** Returns a client with TLS that trusts only the CA certificates in a PEM file. */
     public static LinkageClient tls(String target, Path caFile) throws IOException {
         return new LinkageClient(
                 target, TlsChannelCredentials.newBuilder().trustManager(caFile.toFile()).build());
     }
 
-    /** Makes a client that also shows its own certificate. All files are PEM, and the key is PKCS#8. */
+    /** Returns a client with mutual TLS. All files are PEM, and the key is PKCS#8. */
     public static LinkageClient mutualTls(String target, Path caFile, Path certificateFile, Path keyFile)
             throws IOException {
         return new LinkageClient(
@@ -103,17 +104,17 @@ public final class LinkageClient implements AutoCloseable {
                         .build());
     }
 
-    /** Tells AlipayHK that a membership or card was bound or unbound, within ten seconds. */
+    /** Notifies AlipayHK that a membership or card was bound or unbound, with a deadline of 10 seconds. */
     public SyncLinkageResponse syncLinkage(SyncLinkageRequest request) {
         return syncLinkage(request, CallSettings.DEFAULT);
     }
 
-    /** Tells AlipayHK that a membership or card was bound or unbound. */
+    /** Notifies AlipayHK that a membership or card was bound or unbound. */
     public SyncLinkageResponse syncLinkage(SyncLinkageRequest request, CallSettings settings) {
         return call(settings, ready -> ready.syncLinkage(request));
     }
 
-    /** Binds a bill account to a wallet user, within ten seconds. */
+    /** Binds a bill account to a wallet user, with a deadline of 10 seconds. */
     public BindAccountResponse bindAccount(BindAccountRequest request) {
         return bindAccount(request, CallSettings.DEFAULT);
     }
@@ -123,27 +124,27 @@ public final class LinkageClient implements AutoCloseable {
         return call(settings, ready -> ready.bindAccount(request));
     }
 
-    /** Closes the channel. Calls under way end with {@link Outcome#UNKNOWN}. */
+    /** Closes the channel. Calls in progress fail with {@link Outcome#UNKNOWN}. */
     @Override
     public void close() {
         channel.shutdownNow();
     }
 
     private <T> T call(CallSettings settings, Function<LinkageServiceBlockingStub, T> rpc) {
-        connectAgainSoon();
+        resetLongBackoff();
         Attempts attempts = new Attempts();
         LinkageServiceBlockingStub ready = stub
                 .withDeadlineAfter(nanosOf(settings.deadline()), TimeUnit.NANOSECONDS)
-                .withInterceptors(watchedBy(attempts))
+                .withInterceptors(recordedBy(attempts))
                 .withInterceptors(MetadataUtils.newAttachHeadersInterceptor(headers(settings)));
         try {
             return rpc.apply(ready);
         } catch (StatusRuntimeException error) {
-            throw LinkageException.of(error, attempts.leaveDoubt());
+            throw LinkageException.of(error, attempts.inDoubt());
         }
     }
 
-    private void connectAgainSoon() {
+    private void resetLongBackoff() {
         long now = System.nanoTime();
         long last = reconnectedAt.get();
         if (now - last >= RECONNECT_AFTER.toNanos()
@@ -153,7 +154,7 @@ public final class LinkageClient implements AutoCloseable {
         }
     }
 
-    // Of what is centuries away Duration makes no nanoseconds.
+    // Duration.toNanos overflows for durations of centuries.
     private static long nanosOf(Duration deadline) {
         if (deadline.isNegative()) {
             return 0;
@@ -165,16 +166,16 @@ public final class LinkageClient implements AutoCloseable {
         Metadata headers = new Metadata();
         settings.metadata().forEach((name, value) -> {
             Metadata.Key<String> key = Metadata.Key.of(name, Metadata.ASCII_STRING_MARSHALLER);
-            // gRPC would change the value, or leave it out, and say nothing.
+            // gRPC would silently change or drop the value.
             if (!PRINTABLE.matcher(value).matches()) {
-                throw new IllegalArgumentException("metadata is printable ASCII: " + name + " is not");
+                throw new IllegalArgumentException("metadata must be printable ASCII: " + name);
             }
             headers.put(key, value);
         });
         return headers;
     }
 
-    private static ClientInterceptor watchedBy(Attempts attempts) {
+    private static ClientInterceptor recordedBy(Attempts attempts) {
         return new ClientInterceptor() {
             @Override
             public <Q, A> ClientCall<Q, A> interceptCall(
@@ -184,7 +185,7 @@ public final class LinkageClient implements AutoCloseable {
         };
     }
 
-    // gRPC takes every number of it as a Double, which is what Gson makes of numbers in a Map.
+    // gRPC requires every number to be a Double. Gson reads numbers in a Map as Double.
     private static Map<String, ?> retryServiceConfig() {
         try (InputStream resource = LinkageClient.class.getResourceAsStream("retry_service_config.json")) {
             InputStreamReader text = new InputStreamReader(resource, StandardCharsets.UTF_8);

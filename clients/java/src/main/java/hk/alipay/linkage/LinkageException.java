@@ -11,18 +11,18 @@ import java.util.Map;
 import java.util.Optional;
 
 /**
- * A call that did not succeed.
+ * A call that did not return OK.
  *
- * <p>{@link #outcome()} and {@link #retry()} are all that most callers need. A status that the gateway did
- * not make (this caller's own deadline, a proxy, a lost connection) has no reason, and its outcome is
- * {@link Outcome#UNKNOWN}: the same request again is how one finds out.
+ * <p>Most callers need only {@link #outcome()} and {@link #retry()}. If the status did not come from the
+ * gateway (but from this caller's own deadline, a proxy or a lost connection, for example), the reason is
+ * empty and the outcome is {@link Outcome#UNKNOWN}: send the same request again to learn its outcome.
  */
 public final class LinkageException extends RuntimeException {
 
     private static final long serialVersionUID = 1L;
 
-    /** All that is told. A missing delay is null: an Optional does not serialise. */
-    private record Told(
+    /** The fields of the exception. A missing delay is null, because an Optional is not serialisable. */
+    private record Fields(
             Status.Code code,
             String sentence,
             Outcome outcome,
@@ -34,24 +34,24 @@ public final class LinkageException extends RuntimeException {
             String requestId)
             implements Serializable {}
 
-    private final Told told;
+    private final Fields fields;
 
-    private LinkageException(Told told, StatusRuntimeException cause) {
-        super(text(told), cause);
-        this.told = told;
+    private LinkageException(Fields fields, StatusRuntimeException cause) {
+        super(text(fields), cause);
+        this.fields = fields;
     }
 
-    // gRPC's exception does not serialise, and stays behind.
+    // Serialises without the cause, because gRPC's exception is not serialisable.
     private Object writeReplace() {
-        LinkageException alone = new LinkageException(told, null);
-        alone.setStackTrace(getStackTrace());
-        return alone;
+        LinkageException withoutCause = new LinkageException(fields, null);
+        withoutCause.setStackTrace(getStackTrace());
+        return withoutCause;
     }
 
     /**
-     * Reads what gRPC threw.
+     * Returns the exception for an exception of gRPC.
      *
-     * @param earlierDoubt whether an earlier attempt at this call may have taken effect
+     * @param earlierDoubt whether an earlier attempt of this call may have taken effect
      */
     static LinkageException of(StatusRuntimeException cause, boolean earlierDoubt) {
         Details details = new Details(cause.getTrailers());
@@ -59,14 +59,14 @@ public final class LinkageException extends RuntimeException {
         Retry retry = ours.map(info -> Retry.of(info.getMetadataMap().get("retry")))
                 .orElse(Retry.SAME_REQUEST_ID);
         Outcome outcome = details.outcome();
-        // It may be said of one attempt before the ledger is read, and then takes nothing back. Where the
-        // request itself is at fault it holds for all of them.
+        // NOT_SENT can be true only for the last attempt, because the gateway can return it before it reads
+        // the ledger. If the request itself is invalid, NOT_SENT is true for all attempts.
         boolean ofThisAttemptOnly = retry == Retry.SAME_REQUEST_ID || retry == Retry.OPERATOR;
         if (outcome == Outcome.NOT_SENT && ofThisAttemptOnly && earlierDoubt) {
             outcome = Outcome.UNKNOWN;
         }
         Status status = cause.getStatus();
-        Told told = new Told(
+        Fields fields = new Fields(
                 status.getCode(),
                 status.getDescription() == null ? "" : status.getDescription(),
                 outcome,
@@ -76,41 +76,41 @@ public final class LinkageException extends RuntimeException {
                 List.copyOf(details.violations()),
                 details.retryDelay().orElse(null),
                 details.requestId());
-        return new LinkageException(told, cause);
+        return new LinkageException(fields, cause);
     }
 
-    private static String text(Told told) {
-        String why = (told.code() + " " + told.reason()).strip();
-        String sentence = told.sentence().isEmpty() ? "" : ": " + told.sentence();
-        return why + sentence + " (outcome: " + told.outcome() + ", retry: " + told.retry() + ")";
+    private static String text(Fields fields) {
+        String title = (fields.code() + " " + fields.reason()).strip();
+        String sentence = fields.sentence().isEmpty() ? "" : ": " + fields.sentence();
+        return title + sentence + " (outcome: " + fields.outcome() + ", retry: " + fields.retry() + ")";
     }
 
     /** gRPC's status code. */
     public Status.Code code() {
-        return told.code();
+        return fields.code();
     }
 
-    /** The status message: a constant sentence where the gateway made it. */
+    /** The status message. If it comes from the gateway, it is a constant sentence. */
     public String sentence() {
-        return told.sentence();
+        return fields.sentence();
     }
 
-    /** What happened. */
+    /** The outcome of the call's content. */
     public Outcome outcome() {
-        return told.outcome();
+        return fields.outcome();
     }
 
-    /** What to do next. */
+    /** The next step. */
     public Retry retry() {
-        return told.retry();
+        return fields.retry();
     }
 
-    /** The gateway's word for why; empty where the gateway did not make the status. */
+    /** A value of ErrorReason without its prefix; empty if the status did not come from the gateway. */
     public String reason() {
-        return told.reason();
+        return fields.reason();
     }
 
-    /** The reason as a constant; UNRECOGNIZED where it is newer than this client, UNSPECIFIED for none. */
+    /** The reason as a constant; UNRECOGNIZED if it is newer than this client, UNSPECIFIED if it is empty. */
     public ErrorReason errorReason() {
         if (reason().isEmpty()) {
             return ErrorReason.ERROR_REASON_UNSPECIFIED;
@@ -124,21 +124,21 @@ public final class LinkageException extends RuntimeException {
 
     /** The whole ErrorInfo.metadata: attempts, result_code, result_message, tracer_id, error_id ... */
     public Map<String, String> metadata() {
-        return told.metadata();
+        return fields.metadata();
     }
 
-    /** Every fault of the request, where it was invalid. */
+    /** Every invalid field of the request. */
     public List<Violation> violations() {
-        return told.violations();
+        return fields.violations();
     }
 
-    /** How long to wait before the same request is sent again; empty where it is not to be. */
+    /** The wait before the same request is sent again; empty if the gateway named none. */
     public Optional<Duration> retryDelay() {
-        return Optional.ofNullable(told.retryDelay());
+        return Optional.ofNullable(fields.retryDelay());
     }
 
-    /** The request id as the gateway read it; empty where it did not. */
+    /** The request id that the gateway received; empty if the gateway did not report it. */
     public String requestId() {
-        return told.requestId();
+        return fields.requestId();
     }
 }

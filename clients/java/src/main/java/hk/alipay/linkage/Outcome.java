@@ -1,12 +1,12 @@
 package hk.alipay.linkage;
 
-/** What happened to the content of a call. */
+/** The outcome of a call's content. */
 public enum Outcome {
-    /** This call sent nothing. It does not take back an UNKNOWN that you hold for the id already. */
+    /** This call sent nothing. An earlier UNKNOWN for the same request id stays UNKNOWN. */
     NOT_SENT("not_sent"),
-    /** AlipayHK verifiably refused it for good; it had no effect. */
+    /** AlipayHK rejected the request in a verified response. The request had no effect. */
     REJECTED("rejected"),
-    /** It may or may not have taken effect; only success or REJECTED for the same id ends the doubt. */
+    /** The request may or may not have taken effect. Only OK or REJECTED for the same id resolves this. */
     UNKNOWN("unknown");
 
     private final String word;
@@ -15,7 +15,7 @@ public enum Outcome {
         this.word = word;
     }
 
-    /** Reads a word of the gateway. One that is missing, or newer than this client, is UNKNOWN. */
+    /** Returns the outcome for the gateway's text; UNKNOWN if it is absent or newer than this client. */
     static Outcome of(String word) {
         for (Outcome outcome : values()) {
             if (outcome.word.equals(word)) {
@@ -25,7 +25,7 @@ public enum Outcome {
         return UNKNOWN;
     }
 
-    /** Returns the gateway's word for it. */
+    /** Returns the gateway's text for this outcome. */
     @Override
     public String toString() {
         return word;

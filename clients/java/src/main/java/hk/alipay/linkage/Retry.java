@@ -1,14 +1,14 @@
 package hk.alipay.linkage;
 
-/** What to do next. */
+/** The next step for the caller. */
 public enum Retry {
-    /** Wait {@link LinkageException#retryDelay()}, and send the very same request again. */
+    /** Wait {@link LinkageException#retryDelay()}, then send exactly the same request again. */
     SAME_REQUEST_ID("same_request_id"),
-    /** Mend the request, and send it under a new id. */
+    /** Correct the request, and send it with a new id. */
     NEW_REQUEST_ID("new_request_id"),
-    /** Stop: AlipayHK says not to retry, or newer news has overtaken this. */
+    /** Stop: AlipayHK forbids a retry, or a newer update of the same linkage was already applied. */
     NEVER("never"),
-    /** Stop, and tell the people who run the gateway. */
+    /** Stop, and contact the operators of the gateway. */
     OPERATOR("operator");
 
     private final String word;
@@ -17,7 +17,7 @@ public enum Retry {
         this.word = word;
     }
 
-    /** Reads a word of the gateway. One that is missing, or newer than this client, is for a person. */
+    /** Returns the retry for the gateway's text; OPERATOR if it is absent or newer than this client. */
     static Retry of(String word) {
         for (Retry retry : values()) {
             if (retry.word.equals(word)) {
@@ -27,7 +27,7 @@ public enum Retry {
         return OPERATOR;
     }
 
-    /** Returns the gateway's word for it. */
+    /** Returns the gateway's text for this step. */
     @Override
     public String toString() {
         return word;

@@ -2,5 +2,5 @@ package hk.alipay.linkage;
 
 import java.io.Serializable;
 
-/** One fault of a request: the field's name in the proto, and what is wrong with it. */
+/** One invalid field of a request: its name in the proto, and a description of the fault. */
 public record Violation(String field, String description) implements Serializable {}

@@ -1,2 +1,2 @@
-/** Calls the AlipayHK gateway, and says of every error what happened and what to do next. */
+/** The client of the AlipayHK gateway, and errors with the outcome and the next step. */
 package hk.alipay.linkage;

@@ -11,7 +11,7 @@ import java.util.Map;
 import java.util.Set;
 import java.util.stream.StreamSupport;
 
-/** What a step expects its caller to be told; what it leaves out may be anything. */
+/** The expected result of a step. Absent fields are not checked. */
 record Expectation(JsonObject wanted) {
 
     private static final Set<String> KNOWN = Set.of(
@@ -23,22 +23,22 @@ record Expectation(JsonObject wanted) {
         return new Expectation(wanted);
     }
 
-    void check(Told told) {
+    void check(CallResult result) {
         for (Map.Entry<String, JsonElement> entry : wanted.entrySet()) {
             JsonElement value = entry.getValue();
-            String where = entry.getKey() + " of " + told;
+            String where = entry.getKey() + " of " + result;
             switch (entry.getKey()) {
-                case "code" -> assertEquals(value.getAsString(), told.code(), where);
-                case "reason" -> assertEquals(value.getAsString(), told.reason(), where);
-                case "outcome" -> assertEquals(value.getAsString(), told.outcome(), where);
-                case "retry" -> assertEquals(value.getAsString(), told.retry(), where);
+                case "code" -> assertEquals(value.getAsString(), result.code(), where);
+                case "reason" -> assertEquals(value.getAsString(), result.reason(), where);
+                case "outcome" -> assertEquals(value.getAsString(), result.outcome(), where);
+                case "retry" -> assertEquals(value.getAsString(), result.retry(), where);
                 case "metadata" -> value.getAsJsonObject().asMap().forEach((name, text) ->
-                        assertEquals(text.getAsString(), told.metadata().get(name), name + " in " + where));
-                case "violations" -> assertEquals(sorted(value.getAsJsonArray()), told.violations(), where);
-                case "response" -> assertTrue(isPartOf(value, told.response()), where);
-                case "took_ms_min" -> assertTrue(told.tookMs() >= value.getAsLong(), where);
-                case "took_ms_max" -> assertTrue(told.tookMs() <= value.getAsLong(), where);
-                default -> throw new AssertionError("unknown in an expect: " + entry.getKey());
+                        assertEquals(text.getAsString(), result.metadata().get(name), name + " in " + where));
+                case "violations" -> assertEquals(sorted(value.getAsJsonArray()), result.violations(), where);
+                case "response" -> assertTrue(isPartOf(value, result.response()), where);
+                case "took_ms_min" -> assertTrue(result.tookMs() >= value.getAsLong(), where);
+                case "took_ms_max" -> assertTrue(result.tookMs() <= value.getAsLong(), where);
+                default -> throw new AssertionError("unknown field in an expect: " + entry.getKey());
             }
         }
     }
@@ -50,7 +50,7 @@ record Expectation(JsonObject wanted) {
                 .toList();
     }
 
-    /** Whether every member that is wanted is there, at any depth; more may be there. */
+    /** Returns whether {@code whole} contains every member of {@code part}, recursively, and maybe more. */
     private static boolean isPartOf(JsonElement part, JsonElement whole) {
         if (!part.isJsonObject()) {
             return part.equals(whole);

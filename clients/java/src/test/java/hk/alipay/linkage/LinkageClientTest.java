@@ -38,7 +38,7 @@ import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.ValueSource;
 
-/** Retries, deadlines and metadata, against a server of the test's own that answers as it is told. */
+/** Retries, deadlines and metadata, against a server that returns the answers of the test. */
 class LinkageClientTest {
 
     private static final SyncLinkageRequest REQUEST =
@@ -54,7 +54,7 @@ class LinkageClientTest {
     void start() throws IOException {
         server = Grpc.newServerBuilderForPort(0, InsecureServerCredentials.create())
                 .addService(new Scripted())
-                .intercept(new Watching())
+                .intercept(new Recording())
                 .build()
                 .start();
         client = LinkageClient.plaintext("127.0.0.1:" + server.getPort());
@@ -67,24 +67,24 @@ class LinkageClientTest {
     }
 
     @Test
-    void thePushbackIsWaitedFor() {
+    void grpcWaitsForThePushback() {
         failures.add(error(UNAVAILABLE, "not_sent", "600"));
-        long began = System.nanoTime();
+        long start = System.nanoTime();
         client.syncLinkage(REQUEST);
-        long took = TimeUnit.NANOSECONDS.toMillis(System.nanoTime() - began);
+        long took = TimeUnit.NANOSECONDS.toMillis(System.nanoTime() - start);
         assertEquals(2, attempts.size());
-        assertTrue(took >= 550, "came back after " + took + " ms");
+        assertTrue(took >= 550, "took " + took + " ms");
     }
 
     @Test
-    void aNegativePushbackEndsIt() {
+    void aNegativePushbackForbidsARetry() {
         failures.add(error(UNAVAILABLE, "not_sent", "-1"));
         assertEquals(Outcome.NOT_SENT, failed().outcome());
         assertEquals(1, attempts.size());
     }
 
     @Test
-    void fourAttemptsAreAll() {
+    void grpcMakesFourAttemptsAtMost() {
         for (Status status : List.of(UNAVAILABLE, RESOURCE_EXHAUSTED, ABORTED, UNAVAILABLE)) {
             failures.add(error(status, "not_sent", "1"));
         }
@@ -93,7 +93,7 @@ class LinkageClientTest {
     }
 
     @Test
-    void anAttemptThatWasLostKeepsTheDoubtAlive() {
+    void notSentAfterALostAttemptIsUnknown() {
         failures.add(UNAVAILABLE.withDescription("connection lost").asException());
         failures.add(error(RESOURCE_EXHAUSTED, "not_sent", "-1"));
         assertEquals(Outcome.UNKNOWN, failed().outcome());
@@ -101,21 +101,21 @@ class LinkageClientTest {
     }
 
     @Test
-    void anAttemptInDoubtKeepsTheDoubtAlive() {
+    void notSentAfterAnUnknownAttemptIsUnknown() {
         failures.add(error(UNAVAILABLE, "unknown", "1"));
         failures.add(error(RESOURCE_EXHAUSTED, "not_sent", "-1"));
         assertEquals(Outcome.UNKNOWN, failed().outcome());
     }
 
     @Test
-    void aRefusalEndsTheDoubt() {
+    void rejectedAfterAnUnknownAttemptIsRejected() {
         failures.add(error(UNAVAILABLE, "unknown", "1"));
         failures.add(error(Status.NOT_FOUND, "rejected", "-1"));
         assertEquals(Outcome.REJECTED, failed().outcome());
     }
 
     @Test
-    void noConnectionIsNoAttempt() throws InterruptedException {
+    void aRefusedConnectionIsUnknown() throws InterruptedException {
         server.shutdownNow().awaitTermination();
         LinkageException error = failed();
         assertEquals(Status.Code.UNAVAILABLE, error.code());
@@ -125,14 +125,14 @@ class LinkageClientTest {
     }
 
     @Test
-    void aGatewayThatCameBackIsFoundAtOnce() throws Exception {
+    void aRestartedGatewayIsReconnectedImmediately() throws Exception {
         int port = server.getPort();
         client.syncLinkage(REQUEST);
         server.shutdownNow().awaitTermination();
         for (int call = 0; call < 4; call++) {
             failed();
         }
-        // By now gRPC's own backoff is seconds long, and the attempts of one call are not.
+        // By now gRPC's backoff is several seconds, longer than all attempts of one call take.
         server = Grpc.newServerBuilderForPort(port, InsecureServerCredentials.create())
                 .addService(new Scripted())
                 .build()
@@ -141,7 +141,7 @@ class LinkageClientTest {
     }
 
     @Test
-    void aCallHasTenSecondsUnlessItSaysOtherwise() {
+    void theDefaultDeadlineIsTenSeconds() {
         client.syncLinkage(REQUEST);
         client.syncLinkage(REQUEST, CallSettings.DEFAULT.withDeadline(Duration.ofSeconds(3)));
         assertBetween(8_000, 10_000, millisLeft.remove());
@@ -149,7 +149,7 @@ class LinkageClientTest {
     }
 
     @Test
-    void theCallersMetadataIsPassedOn() {
+    void metadataIsSent() {
         String parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
         client.syncLinkage(
                 REQUEST,
@@ -170,14 +170,14 @@ class LinkageClientTest {
     }
 
     @Test
-    void aDeadlineThatNeverComesHasNotPassed() {
+    void aDeadlineCenturiesAwayIsAccepted() {
         Duration centuries = Duration.ofSeconds(Long.MAX_VALUE);
         client.syncLinkage(REQUEST, CallSettings.DEFAULT.withDeadline(centuries));
         assertBetween(3_600_000, 86_400_000, millisLeft.remove());
     }
 
     @Test
-    void detailsMayBeLong() {
+    void detailsCanBeLong() {
         Throwable error = error(UNAVAILABLE, "not_sent", "-1");
         Metadata trailers = Status.trailersFromThrowable(error);
         trailers.put(Metadata.Key.of("x-long", Metadata.ASCII_STRING_MARSHALLER), "x".repeat(10_000));
@@ -186,10 +186,10 @@ class LinkageClientTest {
     }
 
     @Test
-    void aConnectionThatDoesNotComeAboutIsGivenUp() throws IOException {
+    void aConnectionThatCannotBeMadeTimesOut() throws IOException {
         List<SocketChannel> waiting = new ArrayList<>();
         try (ServerSocket full = new ServerSocket(0, 1, InetAddress.getLoopbackAddress())) {
-            // Nobody accepts them, and so Linux leaves the next one without an answer.
+            // The server does not accept these connections. With a full backlog, Linux ignores the next one.
             for (int each = 0; each < 4; each++) {
                 SocketChannel channel = SocketChannel.open();
                 channel.configureBlocking(false);
@@ -228,7 +228,7 @@ class LinkageClientTest {
         return status.asException(trailers);
     }
 
-    /** Fails as often as it is told, and then succeeds. */
+    /** Fails with each of the test's failures, and then succeeds. */
     private final class Scripted extends LinkageServiceGrpc.LinkageServiceImplBase {
         @Override
         public void syncLinkage(SyncLinkageRequest request, StreamObserver<SyncLinkageResponse> answer) {
@@ -242,8 +242,8 @@ class LinkageClientTest {
         }
     }
 
-    /** Keeps what came with each attempt. */
-    private final class Watching implements ServerInterceptor {
+    /** Records the metadata and the remaining time of each attempt. */
+    private final class Recording implements ServerInterceptor {
         @Override
         public <Q, A> ServerCall.Listener<Q> interceptCall(
                 ServerCall<Q, A> call, Metadata headers, ServerCallHandler<Q, A> next) {

@@ -26,7 +26,7 @@ import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
 
-/** What callers are told of trailers, good and bad. */
+/** The exception for valid and invalid trailers. */
 class LinkageExceptionTest {
 
     private static final Metadata.Key<byte[]> DETAILS =
@@ -62,38 +62,38 @@ class LinkageExceptionTest {
     }
 
     @Test
-    void noTrailersAtAllMeanUnknown() {
-        assertNothingIsKnown(read(null));
+    void noTrailersMeanUnknown() {
+        assertUnknownWithoutDetails(read(null));
     }
 
     @Test
     void missingDetailsMeanUnknown() {
-        assertNothingIsKnown(read(new Metadata()));
+        assertUnknownWithoutDetails(read(new Metadata()));
     }
 
     @Test
-    void bytesThatAreNoStatusMeanUnknown() {
+    void malformedBytesMeanUnknown() {
         Metadata trailers = new Metadata();
         trailers.put(DETAILS, new byte[] {(byte) 0xff, 0x00, 0x7f, 0x1a});
-        assertNothingIsKnown(read(trailers));
+        assertUnknownWithoutDetails(read(trailers));
     }
 
     @Test
-    void anErrorInfoThatIsBrokenInsideMeansUnknown() {
+    void aMalformedErrorInfoMeansUnknown() {
         Any broken = Any.pack(ErrorInfo.getDefaultInstance()).toBuilder()
                 .setValue(ByteString.copyFrom(new byte[] {0x0a, 0x7f}))
                 .build();
-        assertNothingIsKnown(read(packed(List.of(broken))));
+        assertUnknownWithoutDetails(read(packed(List.of(broken))));
     }
 
     @Test
-    void anotherDomainsErrorInfoMeansUnknown() {
-        assertNothingIsKnown(
+    void anErrorInfoOfAnotherDomainMeansUnknown() {
+        assertUnknownWithoutDetails(
                 read(trailers(info("mesh.example", "UPSTREAM_RESET", "not_sent", "new_request_id"))));
     }
 
     @Test
-    void anotherDomainsErrorInfoDoesNotHideOurs() {
+    void anErrorInfoOfAnotherDomainIsIgnored() {
         LinkageException error = read(trailers(
                 info("mesh.example", "UPSTREAM_RESET", "unknown", "never"),
                 info("linkage.alipayhk", "WALLET_REJECTED", "rejected", "never")));
@@ -101,14 +101,14 @@ class LinkageExceptionTest {
     }
 
     @Test
-    void twoErrorInfosOfOursMeanUnknown() {
-        assertNothingIsKnown(read(trailers(
+    void twoErrorInfosOfTheGatewayMeanUnknown() {
+        assertUnknownWithoutDetails(read(trailers(
                 info("linkage.alipayhk", "WALLET_REJECTED", "rejected", "never"),
                 info("linkage.alipayhk", "OVERLOADED", "not_sent", "new_request_id"))));
     }
 
     @Test
-    void itSerialises() throws Exception {
+    void serialisationKeepsAllFields() throws Exception {
         LinkageException error = read(trailers(
                 info("linkage.alipayhk", "INVALID_REQUEST", "not_sent", "new_request_id"),
                 BadRequest.newBuilder()
@@ -133,7 +133,7 @@ class LinkageExceptionTest {
     }
 
     @Test
-    void aBrokenDetailBesideOursIsLeftOut() {
+    void aMalformedDetailIsIgnored() {
         Any broken = Any.pack(BadRequest.getDefaultInstance()).toBuilder()
                 .setValue(ByteString.copyFrom(new byte[] {0x0a, 0x7f}))
                 .build();
@@ -148,19 +148,19 @@ class LinkageExceptionTest {
         "not_sent, NOT_SENT", "rejected, REJECTED", "unknown, UNKNOWN",
         "'', UNKNOWN", "NOT_SENT, UNKNOWN", "' rejected', UNKNOWN", "half_sent, UNKNOWN",
     })
-    void anOutcomeTextThatIsNotOneOfTheThreeIsUnknown(String text, Outcome expected) {
+    void anyOtherOutcomeTextIsUnknown(String text, Outcome expected) {
         LinkageException error = read(trailers(info("linkage.alipayhk", "WALLET_REJECTED", text, "never")));
         assertEquals(expected, error.outcome());
     }
 
     @Test
-    void aRetryTextThatIsNewIsForAPerson() {
+    void anyOtherRetryTextIsOperator() {
         LinkageException error = read(trailers(info("linkage.alipayhk", "X", "not_sent", "ask_again")));
         assertEquals(Retry.OPERATOR, error.retry());
     }
 
     @Test
-    void aReasonThatIsNewKeepsItsOutcome() {
+    void anUnknownReasonKeepsItsOutcome() {
         LinkageException error = read(trailers(info("linkage.alipayhk", "SOLAR", "rejected", "never")));
         assertEquals("SOLAR", error.reason());
         assertEquals(ErrorReason.UNRECOGNIZED, error.errorReason());
@@ -169,14 +169,14 @@ class LinkageExceptionTest {
 
     @ParameterizedTest
     @CsvSource({"250, PT0.25S", "0, PT0S", "-1,", "soon,", "99999999999999999999,"})
-    void thePushbackIsReadWhereThereIsNoRetryInfo(String trailer, Duration expected) {
+    void withoutRetryInfoTheDelayIsThePushback(String trailer, Duration expected) {
         Metadata trailers = new Metadata();
         trailers.put(PUSHBACK, trailer);
         assertEquals(Optional.ofNullable(expected), read(trailers).retryDelay());
     }
 
     @Test
-    void notSentIsNotBelievedAfterALostAttempt() {
+    void notSentAfterALostAttemptIsUnknown() {
         Metadata trailers = trailers(info("linkage.alipayhk", "OVERLOADED", "not_sent", "same_request_id"));
         LinkageException error =
                 LinkageException.of(Status.RESOURCE_EXHAUSTED.asRuntimeException(trailers), true);
@@ -189,13 +189,13 @@ class LinkageExceptionTest {
     @CsvSource({
         "same_request_id, UNKNOWN", "operator, UNKNOWN", "new_request_id, NOT_SENT", "never, NOT_SENT",
     })
-    void notSentHoldsForAllAttemptsWhereTheRequestIsAtFault(String retry, Outcome expected) {
+    void notSentAfterALostAttemptIsKeptIfTheRequestIsInvalid(String retry, Outcome expected) {
         Metadata trailers = trailers(info("linkage.alipayhk", "X", "not_sent", retry));
         assertEquals(
                 expected, LinkageException.of(Status.ABORTED.asRuntimeException(trailers), true).outcome());
     }
 
-    private static void assertNothingIsKnown(LinkageException error) {
+    private static void assertUnknownWithoutDetails(LinkageException error) {
         assertEquals(Outcome.UNKNOWN, error.outcome());
         assertEquals("", error.reason());
         assertEquals(ErrorReason.ERROR_REASON_UNSPECIFIED, error.errorReason());

@@ -26,7 +26,7 @@ import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.DynamicTest;
 import org.junit.jupiter.api.TestFactory;
 
-/** The scenarios that every language passes, against a real gateway and the sandbox. Run by name. */
+/** The scenarios that the clients of all languages must pass, against a real gateway. Run by name. */
 class Scenarios {
 
     private static final Set<String> STEP = Set.of("method", "request", "deadline_ms", "answers", "expect");
@@ -35,7 +35,7 @@ class Scenarios {
 
     @BeforeAll
     static void connect() throws IOException {
-        client = Surroundings.client();
+        client = Environment.client();
     }
 
     @AfterAll
@@ -47,11 +47,11 @@ class Scenarios {
 
     @TestFactory
     Stream<DynamicTest> scenarios() throws IOException {
-        String text = Files.readString(Path.of(Surroundings.required("LINKAGE_SCENARIOS")))
-                .replace("${run}", Surroundings.required("LINKAGE_RUN"));
+        String text = Files.readString(Path.of(Environment.required("LINKAGE_SCENARIOS")))
+                .replace("${run}", Environment.required("LINKAGE_RUN"));
         JsonArray scenarios = JsonParser.parseString(text).getAsJsonObject().getAsJsonArray("scenarios");
         if (scenarios.isEmpty()) {
-            throw new AssertionError("the scenario file holds no scenario");
+            throw new AssertionError("the scenario file has no scenarios");
         }
         return elements(scenarios).map(scenario -> DynamicTest.dynamicTest(
                 scenario.get("name").getAsString(), () -> play(scenario.getAsJsonArray("steps"))));
@@ -61,25 +61,25 @@ class Scenarios {
         for (JsonObject step : elements(steps).toList()) {
             onlyKnown("step", step, STEP);
             if (step.has("answers")) {
-                askForAnswers(step);
+                setAnswers(step);
             }
             Expectation.of(step.getAsJsonObject("expect")).check(call(step));
         }
     }
 
-    private static Told call(JsonObject step) throws InvalidProtocolBufferException {
+    private static CallResult call(JsonObject step) throws InvalidProtocolBufferException {
         long deadlineMs = step.has("deadline_ms") ? step.get("deadline_ms").getAsLong() : 10_000;
         CallSettings settings = CallSettings.DEFAULT.withDeadline(Duration.ofMillis(deadlineMs));
         switch (step.get("method").getAsString()) {
             case "SyncLinkage" -> {
                 SyncLinkageRequest request = read(step, SyncLinkageRequest.newBuilder()).build();
-                return Told.of(() -> client.syncLinkage(request, settings));
+                return CallResult.of(() -> client.syncLinkage(request, settings));
             }
             case "BindAccount" -> {
                 BindAccountRequest request = read(step, BindAccountRequest.newBuilder()).build();
-                return Told.of(() -> client.bindAccount(request, settings));
+                return CallResult.of(() -> client.bindAccount(request, settings));
             }
-            default -> throw new AssertionError("no such method: " + step.get("method"));
+            default -> throw new AssertionError("unknown method: " + step.get("method"));
         }
     }
 
@@ -89,7 +89,7 @@ class Scenarios {
         return builder;
     }
 
-    private static void askForAnswers(JsonObject step) throws IOException, InterruptedException {
+    private static void setAnswers(JsonObject step) throws IOException, InterruptedException {
         JsonArray answers = new JsonArray();
         for (JsonElement fault : step.getAsJsonArray("answers")) {
             JsonObject answer = new JsonObject();
@@ -99,7 +99,7 @@ class Scenarios {
         JsonObject body = new JsonObject();
         body.add("answers", answers);
         body.add("api", step.get("method"));
-        URI console = URI.create(Surroundings.required("LINKAGE_CONSOLE") + "/__sandbox/answers");
+        URI console = URI.create(Environment.required("LINKAGE_CONSOLE") + "/__sandbox/answers");
         HttpResponse<String> response = HttpClient.newBuilder()
                 .proxy(HttpClient.Builder.NO_PROXY)
                 .build()
@@ -109,16 +109,16 @@ class Scenarios {
                                 .build(),
                         HttpResponse.BodyHandlers.ofString());
         if (response.statusCode() != 200) {
-            throw new AssertionError("the sandbox's console said HTTP " + response.statusCode());
+            throw new AssertionError("the sandbox's console returned HTTP " + response.statusCode());
         }
     }
 
-    /** Fails where a file asks for what this test does not know: it would pass unasserted. */
+    /** Fails if the file has a field that this test does not know and would not check. */
     static void onlyKnown(String where, JsonObject object, Set<String> known) {
         Set<String> unknown = new TreeSet<>(object.keySet());
         unknown.removeAll(known);
         if (!unknown.isEmpty()) {
-            throw new AssertionError("unknown in a " + where + ": " + unknown);
+            throw new AssertionError("unknown fields in a " + where + ": " + unknown);
         }
     }
 

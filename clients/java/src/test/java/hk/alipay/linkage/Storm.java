@@ -24,7 +24,7 @@ import java.util.concurrent.Future;
 import java.util.concurrent.atomic.AtomicLong;
 import org.junit.jupiter.api.Test;
 
-/** Calls while somebody else kills the gateway, and writes down what callers were told. Run by name. */
+/** Makes calls while the harness kills the gateway, and writes their results to a file. Run by name. */
 class Storm {
 
     private static final int WORKERS = 8;
@@ -38,16 +38,16 @@ class Storm {
 
     @Test
     void storm() throws Exception {
-        String run = Surroundings.required("LINKAGE_RUN");
-        long lasts = (long) (Double.parseDouble(Surroundings.required("LINKAGE_STORM_S")) * 1e9);
-        Path file = Path.of(Surroundings.required("LINKAGE_TOLD"));
-        long began = System.nanoTime();
+        String run = Environment.required("LINKAGE_RUN");
+        long duration = (long) (Double.parseDouble(Environment.required("LINKAGE_STORM_S")) * 1e9);
+        Path file = Path.of(Environment.required("LINKAGE_RESULTS"));
+        long start = System.nanoTime();
         ExecutorService workers = Executors.newFixedThreadPool(WORKERS);
-        try (LinkageClient client = Surroundings.client();
-                BufferedWriter told = Files.newBufferedWriter(file, CREATE, APPEND)) {
+        try (LinkageClient client = Environment.client();
+                BufferedWriter results = Files.newBufferedWriter(file, CREATE, APPEND)) {
             Callable<Void> work = () -> {
-                while (System.nanoTime() - began < lasts) {
-                    call(client, made.getAndIncrement(), run, told);
+                while (System.nanoTime() - start < duration) {
+                    call(client, made.getAndIncrement(), run, results);
                 }
                 return null;
             };
@@ -62,33 +62,33 @@ class Storm {
             workers.shutdownNow();
         }
         assertTrue(made.get() > 0, "no call was made");
-        assertTrue(succeeded.get() > 0, "none of " + made.get() + " calls was OK");
+        assertTrue(succeeded.get() > 0, "no call of " + made.get() + " returned OK");
     }
 
     private void call(LinkageClient client, long number, String run, BufferedWriter file) throws Exception {
         String requestId = run + "-storm-" + number;
         String userId = USERS.get((int) (number / 2 % USERS.size()));
         boolean sync = number % 2 == 0;
-        Told told = sync
-                ? Told.of(() -> client.syncLinkage(linkage(requestId, userId), SETTINGS))
-                : Told.of(() -> client.bindAccount(account(requestId, userId), SETTINGS));
-        write(file, sync ? "SyncLinkage" : "BindAccount", requestId, told);
-        if (told.code().equals("OK")) {
+        CallResult result = sync
+                ? CallResult.of(() -> client.syncLinkage(linkage(requestId, userId), SETTINGS))
+                : CallResult.of(() -> client.bindAccount(account(requestId, userId), SETTINGS));
+        write(file, sync ? "SyncLinkage" : "BindAccount", requestId, result);
+        if (result.code().equals("OK")) {
             succeeded.incrementAndGet();
-        } else if (told.reason().isEmpty()) {
-            // Without a gateway calls fail at once, and there is nothing to learn from thousands of them.
+        } else if (result.reason().isEmpty()) {
+            // Without a connection, calls fail immediately. The pause prevents a busy loop.
             Thread.sleep(100);
         }
     }
 
-    private static void write(BufferedWriter file, String method, String requestId, Told told)
+    private static void write(BufferedWriter file, String method, String requestId, CallResult result)
             throws IOException {
         JsonObject line = new JsonObject();
         line.addProperty("method", method);
         line.addProperty("request_id", requestId);
-        line.addProperty("code", told.code());
-        line.addProperty("reason", told.reason());
-        line.addProperty("outcome", told.outcome());
+        line.addProperty("code", result.code());
+        line.addProperty("reason", result.reason());
+        line.addProperty("outcome", result.outcome());
         synchronized (file) {
             file.write(line + "\n");
             file.flush();
@@ -98,7 +98,7 @@ class Storm {
     private static SyncLinkageRequest linkage(String requestId, String userId) {
         return SyncLinkageRequest.newBuilder()
                 .setRequestId(requestId)
-                .setBizTime(Surroundings.now())
+                .setBizTime(Environment.now())
                 .setOperateType(OperateType.OPERATE_TYPE_BIND)
                 .setExternalIdentityType(ExternalIdentityType.EXTERNAL_IDENTITY_TYPE_UID)
                 .setExternalIdentityValue(requestId)
@@ -115,7 +115,7 @@ class Storm {
                 .setSubType("MOBILE_SERVICE")
                 .setAccountId(requestId)
                 .setUserId(userId)
-                .setTimestamp(Surroundings.now())
+                .setTimestamp(Environment.now())
                 .build();
     }
 }

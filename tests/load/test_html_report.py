@@ -1,4 +1,4 @@
-"""The HTML report: what it holds, and how it looks in a real browser, in light and in dark."""
+"""The HTML report: its content, and its appearance in a real browser, in light and in dark."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from alipayhk_linkage.load.page import page
+from alipayhk_linkage.load.html_report import html_report
 from tests.load.browser import Picture, look
 from tests.load.runs import load
 
@@ -24,7 +24,7 @@ def html(mixed: tuple[Any, str]) -> str:
 def test_real_gateways_do_as_they_say(mixed: tuple[Any, str]) -> None:
     ran, _ = mixed
     assert ran.status == 0, ran.out
-    assert re.search(r"passed  --verify: \d{3} request ids, all as callers were told", ran.out)
+    assert re.search(r"passed  --verify: \d{3} request ids, all outcomes confirmed", ran.out)
     asked = {end["asked"] for end in ran.report["outcomes"]}
     assert asked == {"plain", "duplicate", "out of order", "cancelled", "short deadline", "fault"}
     ended = {(end["rpc"], end["asked"], end["reason"], end["outcome"]) for end in ran.report["outcomes"]}
@@ -38,7 +38,7 @@ def test_real_gateways_do_as_they_say(mixed: tuple[Any, str]) -> None:
 
 
 class Outline(HTMLParser):
-    """Which elements there are, what they point to, and whether each is closed."""
+    """The elements of a page with their attributes. Checks that each element is closed."""
 
     VOID = frozenset({"meta", "link", "path", "circle"})
 
@@ -66,7 +66,7 @@ def outline(html: str) -> Outline:
     return found
 
 
-def test_it_fetches_nothing_and_runs_nothing(html: str) -> None:
+def test_the_page_has_no_scripts_and_no_external_links(html: str) -> None:
     found = outline(html).found
     assert {tag for tag, _ in found} & {"script", "iframe", "img", "object", "embed"} == set()
     links = [
@@ -77,7 +77,7 @@ def test_it_fetches_nothing_and_runs_nothing(html: str) -> None:
     assert "@import" not in html
 
 
-def test_everybody_can_read_it(html: str) -> None:
+def test_plots_are_accessible_to_screen_readers(html: str) -> None:
     found = outline(html).found
     drawn = [attributes for tag, attributes in found if tag == "svg" and attributes.get("role") == "img"]
     assert len(drawn) == 4
@@ -88,17 +88,17 @@ def test_everybody_can_read_it(html: str) -> None:
     assert ("html", {"lang": "en"}) in found
 
 
-def test_it_holds_nobodys_secrets(html: str, mixed: tuple[Any, str]) -> None:
+def test_the_report_contains_no_file_names_and_no_keys(html: str, mixed: tuple[Any, str]) -> None:
     for text in (html, json.dumps(mixed[0].report)):
         assert not re.search(r"/tmp/|/home/|\.pem|\.json|BEGIN", text)
 
 
-def test_text_is_escaped(mixed: tuple[Any, str]) -> None:
+def test_text_is_escaped_in_html(mixed: tuple[Any, str]) -> None:
     report = json.loads(json.dumps(mixed[0].report))
     nasty = '<script>alert(1)</script>&"'
     report["settings"]["target"] = report["run"]["id"] = report["outcomes"][0]["reason"] = nasty
     report["verdict"]["sentences"].append(nasty)
-    written = page(report)
+    written = html_report(report)
     assert "<script" not in written
     assert outline(written).found
 
@@ -129,7 +129,7 @@ def test_contrast_is_enough_for_text(html: str, scheme: str) -> None:
 
 
 @pytest.mark.browser
-def test_it_looks_as_it_should_in_light_and_in_dark(html: str, tmp_path: Path) -> None:
+def test_the_page_renders_in_light_and_in_dark(html: str, tmp_path: Path) -> None:
     (written := tmp_path / "report.html").write_text(html, "utf-8")
     light, dark = (look(written, scheme=scheme) for scheme in ("light", "dark"))
     for seen in (light, dark):
@@ -141,7 +141,7 @@ def test_it_looks_as_it_should_in_light_and_in_dark(html: str, tmp_path: Path) -
 
 
 def plots_are_not_blank(picture: Picture) -> None:
-    """Both halves of the middle of the page hold lines of the first colour: blue above red."""
+    """Check that both columns of plots contain lines in the first colour, with more blue than red."""
     for columns in (range(40, 520), range(580, 1060)):
         blue = sum(
             b > r + 60 and b > 120
@@ -153,14 +153,14 @@ def plots_are_not_blank(picture: Picture) -> None:
 
 
 @pytest.mark.browser
-def test_it_fits_a_narrow_screen(html: str, tmp_path: Path) -> None:
-    """At 400 px nothing but a table's own frame scrolls sideways: the right margin stays empty."""
+def test_the_page_fits_a_narrow_screen(html: str, tmp_path: Path) -> None:
+    """At 400 px only tables scroll sideways, inside their frames. The right margin stays empty."""
     (written := tmp_path / "report.html").write_text(html, "utf-8")
     picture = look(written, scheme="light", size=(400, 2400)).picture
     assert {picture.at(x, y) for x in range(390, 400) for y in range(0, 2400, 10)} == {picture.at(395, 2)}
 
 
-def test_a_run_without_a_single_success_still_has_its_page(tmp_path: Path, refusing: str) -> None:
+def test_a_run_without_a_success_has_an_html_report(tmp_path: Path, refusing: str) -> None:
     file = tmp_path / "report.html"
     ran = load(
         tmp_path, refusing, "--rate", "20", "--duration", "1s", "--warm-up", "0s", "--html", str(file)

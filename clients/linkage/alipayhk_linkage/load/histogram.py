@@ -1,7 +1,8 @@
-"""How durations were spread: counted in slots of an HdrHistogram of 3 significant digits, 1 us to 120 s.
+"""Histograms of durations, with the slots of an HdrHistogram of 3 significant digits, from 1 us to 120 s.
 
-Only the slots that are used are kept: a whole histogram for every second of a long run would not fit, and
-counting is part of the load. `encoding` turns them into HdrHistogram's own form and back.
+Only used slots are stored, because a full histogram for every second of a long run needs too much memory.
+Counting must be cheap, because it runs in the generator. `encoding` converts to and from HdrHistogram's
+format.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ LOWEST_US: Final = 1
 HIGHEST_US: Final = 120_000_000
 _FIRST_HALF_BITS: Final = 10
 _LINEAR_BITS: Final = 11
-"""2048 slots of 1 us, then 1024 for every doubling: 3 significant digits."""
+"""2048 slots of 1 us, then 1024 slots for every doubling: 3 significant digits."""
 
 
 def slot_of(us: int) -> int:
-    """Return the index of HdrHistogram's counter for a value."""
+    """Return the index of HdrHistogram's slot for a value."""
     shift = us.bit_length() - _LINEAR_BITS
     return us if shift <= 0 else (shift << _FIRST_HALF_BITS) + (us >> shift)
 
@@ -34,17 +35,17 @@ def bounds_of(slot: int) -> tuple[int, int]:
 
 
 @dataclass(slots=True)
-class Spread:
-    """How a duration was spread, in microseconds."""
+class Histogram:
+    """A histogram of durations in microseconds."""
 
     slots: dict[int, int] = field(default_factory=lambda: defaultdict(int))
     count: int = 0
     sum_us: int = 0
     max_us: int = 0
-    """Exact, beyond the highest slot too."""
+    """The exact maximum, even if it is beyond the highest slot."""
 
     def record(self, seconds: float) -> None:
-        """Count one."""
+        """Count one duration."""
         us = int(seconds * 1e6 + 0.5)
         self.count += 1
         self.sum_us += us
@@ -53,8 +54,8 @@ class Spread:
         shift = us.bit_length() - _LINEAR_BITS
         self.slots[us if shift <= 0 else (shift << _FIRST_HALF_BITS) + (us >> shift)] += 1
 
-    def add(self, other: Spread) -> None:
-        """Count what another one counted; nothing is lost."""
+    def add(self, other: Histogram) -> None:
+        """Add the counts of another histogram. The sum is exact."""
         self.count += other.count
         self.sum_us += other.sum_us
         self.max_us = max(self.max_us, other.max_us)
@@ -62,12 +63,12 @@ class Spread:
             self.slots[slot] += count
 
     def at(self, *percentiles: float) -> list[float]:
-        """Return, in microseconds, what these shares per cent of all did not exceed; ascending."""
+        """Return the values at these percentiles, which must ascend, in microseconds."""
         ordered = sorted(self.slots.items())
         values: list[float] = []
         passed, at = 0, -1
         for percentile in percentiles:
-            # As every HdrHistogram counts: the nearest rank.
+            # The nearest rank, as in every HdrHistogram.
             rank = max(1, int(percentile / 100 * self.count + 0.5))
             while passed < rank and at + 1 < len(ordered):
                 at += 1
@@ -77,13 +78,13 @@ class Spread:
 
     @property
     def mean_us(self) -> float:
-        """The mean."""
+        """The exact mean; 0 if nothing was counted."""
         return self.sum_us / self.count if self.count else 0.0
 
 
-def together(spreads: Iterable[Spread]) -> Spread:
-    """Return the sum of several."""
-    total = Spread()
-    for spread in spreads:
-        total.add(spread)
+def merged(histograms: Iterable[Histogram]) -> Histogram:
+    """Return the sum of the histograms."""
+    total = Histogram()
+    for histogram in histograms:
+        total.add(histogram)
     return total

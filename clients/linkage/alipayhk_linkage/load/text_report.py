@@ -11,24 +11,24 @@ SHAPES_SHOWN: Final = 4
 GROUPS: Final = {"success": "successes", "error": "errors", "apart": "set apart"}
 
 
-def text(report: dict[str, Any]) -> str:
-    """Write a report as text."""
+def text_report(report: dict[str, Any]) -> str:
+    """Return the report as text."""
     return "\n".join(tame(line).rstrip() for line in _lines(report)) + "\n"
 
 
 def tame(line: str) -> str:
-    """Show what a terminal would act upon: a server's words are not ours."""
-    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in line)
+    """Escape control characters. Texts from a server must not control the terminal."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)
 
 
 def ms(us: float) -> str:
-    """Write microseconds as milliseconds, to three digits that count."""
+    """Format microseconds as milliseconds, with at least three significant digits from 1 ms."""
     value = us / 1e3
     return f"{value:.3f}" if value < 10 else f"{value:.2f}" if value < 100 else f"{value:.1f}"  # noqa: PLR2004
 
 
 def headline(report: dict[str, Any]) -> str:
-    """Say in one line what was done."""
+    """Describe the run in one line."""
     chosen = report["settings"]
     if chosen["loop"] == "closed":
         how = f"closed loop, {chosen['concurrency']} callers"
@@ -39,26 +39,25 @@ def headline(report: dict[str, Any]) -> str:
 
 
 def shape(pieces: Sequence[Sequence[float]]) -> str:
-    """Say how the rate goes."""
-    words = [
-        f"{begins:g}/s" if begins == ends else f"{begins:g} to {ends:g}/s" for begins, ends, _ in pieces
-    ]
-    if len(words) <= SHAPES_SHOWN:
-        return ", ".join(words)
-    rates = [rate for begins, ends, _ in pieces for rate in (begins, ends)]
-    return f"{min(rates):g} to {max(rates):g}/s in {len(words)} pieces"
+    """Describe the rates of a profile."""
+    parts = [f"{start:g}/s" if start == end else f"{start:g} to {end:g}/s" for start, end, _ in pieces]
+    if len(parts) <= SHAPES_SHOWN:
+        return ", ".join(parts)
+    rates = [rate for start, end, _ in pieces for rate in (start, end)]
+    return f"{min(rates):g} to {max(rates):g}/s in {len(parts)} pieces"
 
 
 def _lines(report: dict[str, Any]) -> Iterator[str]:
     yield f"run {report['run']['id']} against {report['settings']['target']}"
     yield headline(report)
     if report["run"]["interrupted"]:
-        yield "INTERRUPTED: this is what there was until then"
+        yield "INTERRUPTED: the figures end at the interruption"
     yield ""
     arrivals, rates = report["arrivals"], report["rates"]
     yield "arrivals    " + "   ".join(f"{name} {count}" for name, count in arrivals.items())
-    told = [f"{name} {rate:.1f}" for name, rate in rates.items() if rate is not None]
-    yield "per second  " + "   ".join(told)
+    yield "per second  " + "   ".join(
+        f"{name} {rate:.1f}" for name, rate in rates.items() if rate is not None
+    )
     yield ""
     yield f"{'milliseconds':<22}{'calls':>8}" + "".join(f"{head:>10}" for head in HEADS)
     for group, title in GROUPS.items():
@@ -116,19 +115,19 @@ def _checks(report: dict[str, Any]) -> Iterator[str]:
         for difference in report["comparison"]["settings_that_differ"]:
             yield f"note    the base run differs: {difference}"
     if verified := report["verification"]:
-        yield verified_in_words(verified)
+        yield verification_line(verified)
         yield from (f"  {discrepancy}" for discrepancy in verified["shown"])
 
 
-def verified_in_words(verified: dict[str, Any]) -> str:
-    """Say what --verify found."""
+def verification_line(verified: dict[str, Any]) -> str:
+    """Return the result of --verify in one line."""
     if verified["incomplete"]:
         return f"FAILED  --verify: {verified['incomplete']}"
     sends = "; ".join(
         f"{api} arrived " + ", ".join(f"{times}x: {ids}" for times, ids in counts.items())
         for api, counts in verified["sends"].items()
     )
-    wrong = verified["discrepancies"]
-    found = f"{wrong} discrepancies" if wrong else "all as callers were told"
+    count = verified["discrepancies"]
+    found = f"{count} discrepancies" if count else "all outcomes confirmed"
     state = "passed" if verified["well"] else "FAILED"
     return f"{state}  --verify: {verified['requests']} request ids, {found} ({sends})"

@@ -1,4 +1,4 @@
-"""SIGTERM: not ready at once, calls taken for a while, then refused, and none under way is lost."""
+"""SIGTERM: the gateway is not ready, serves calls for DRAIN_DELAY_S, refuses later ones and loses none."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from tests.e2e.caller import doubt, not_sent
 from tests.e2e.conftest import Run
 from tests.e2e.gateway import get
 from tests.e2e.operations import NOT_SERVING, SERVING, health, watching
-from tests.e2e.samples import APIS, SERVICE, SYNC, apart
+from tests.e2e.samples import APIS, SERVICE, SYNC, fresh_request
 from tests.e2e.test_load import held
 from tests.e2e.upstream import Upstream, hangs
 from tests.e2e.wallet import Wallet
 
-TIMED_OUT = doubt("UPSTREAM_TIMEOUT", promised=True, code=StatusCode.DEADLINE_EXCEEDED)
+TIMED_OUT = doubt("UPSTREAM_TIMEOUT", idempotent=True, code=StatusCode.DEADLINE_EXCEEDED)
 SHUTTING_DOWN = not_sent(StatusCode.UNAVAILABLE, "SHUTTING_DOWN")
 
 
-async def test_stop_loses_no_call(run: Run, upstream: Upstream, wallet: Wallet) -> None:
+async def test_shutdown_loses_no_call(run: Run, upstream: Upstream, wallet: Wallet) -> None:
     async with (
         run({"DRAIN_DELAY_S": "2"}) as gateway,
         watching(gateway.channel) as readiness,
@@ -41,20 +41,20 @@ async def test_stop_loses_no_call(run: Run, upstream: Upstream, wallet: Wallet) 
         assert (await get(gateway.admin, "/livez"))[0] == 200
 
         upstream.script, script = wallet.says(), upstream.script
-        await caller.accepted(gateway.channel, SYNC, apart(SYNC))
+        await caller.accepted(gateway.channel, SYNC, fresh_request(SYNC))
         upstream.script = script
         await asyncio.sleep(max(0, began + 2.2 - time.monotonic()))
         for other in APIS:
             await caller.refused(gateway.channel, other, other.request(), SHUTTING_DOWN)
         assert len(upstream.requests) == 2
 
-        answer = await first.let_go()
-        assert answer.result.status == "S"
+        result = await first.release()
+        assert result.result.status == "S"
         assert await gateway.ended() == 0
     assert gateway.records[-1]["event"] == "shutdown finished"
 
 
-async def test_attempt_whose_caller_is_gone_is_finished_before_the_end(
+async def test_attempt_of_a_disconnected_caller_is_finished_before_exit(
     run: Run, upstream: Upstream, wallet: Wallet
 ) -> None:
     async with run() as gateway, held(gateway.channel, SYNC, upstream, wallet) as first:
@@ -68,11 +68,13 @@ async def test_attempt_whose_caller_is_gone_is_finished_before_the_end(
     assert ends == ["success"]
 
 
-async def test_attempt_gets_its_whole_time_however_short_the_grace(run: Run, upstream: Upstream) -> None:
+async def test_attempt_gets_its_whole_timeout_even_with_a_short_stop_grace(
+    run: Run, upstream: Upstream
+) -> None:
     upstream.script = hangs
     async with run({"STOP_GRACE_S": "0", "UPSTREAM_TIMEOUT_S": "1.5"}) as gateway:
         calling = asyncio.create_task(caller.call(gateway.channel, SYNC, SYNC.request()))
-        await upstream.request_came()
+        await upstream.wait_for_request()
         began = time.monotonic()
         gateway.terminate()
         assert await gateway.ended() == 0
@@ -83,7 +85,7 @@ async def test_attempt_gets_its_whole_time_however_short_the_grace(run: Run, ups
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
-async def test_idle_gateway_stops_at_once(run: Run, number: signal.Signals) -> None:
+async def test_idle_gateway_stops_immediately(run: Run, number: signal.Signals) -> None:
     async with run() as gateway:
         gateway.process.send_signal(number)
         assert await gateway.ended() == 0
@@ -91,8 +93,8 @@ async def test_idle_gateway_stops_at_once(run: Run, number: signal.Signals) -> N
     assert gateway.records[-1]["event"] == "shutdown finished"
 
 
-async def test_nohup_keeps_a_gateway_up_when_its_terminal_closes(run: Run) -> None:
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does, and as a child inherits
+async def test_gateway_under_nohup_survives_the_end_of_its_terminal(run: Run) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does; the child process inherits it
     try:
         async with run() as gateway:
             gateway.process.send_signal(signal.SIGHUP)
@@ -102,12 +104,12 @@ async def test_nohup_keeps_a_gateway_up_when_its_terminal_closes(run: Run) -> No
         signal.signal(signal.SIGHUP, before)
 
 
-async def test_second_signal_does_not_cut_the_stop_short(
+async def test_second_signal_does_not_abort_the_shutdown(
     run: Run, upstream: Upstream, wallet: Wallet
 ) -> None:
     async with run() as gateway, held(gateway.channel, SYNC, upstream, wallet) as first:
         for _ in range(2):
             gateway.terminate()
             await gateway.logged(lambda record: record["event"] == "shutdown started")
-        assert (await first.let_go()).result.status == "S"
+        assert (await first.release()).result.status == "S"
         assert await gateway.ended() == 0

@@ -1,4 +1,4 @@
-"""The report as one HTML page: it fetches nothing, and follows the reader's choice of light or dark."""
+"""The report as one HTML page. It loads nothing, and follows the browser's light or dark scheme."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any, Final
 from .figures import plots
 from .plots import Plot, legend, svg
 from .style import STYLE
-from .text import COLUMNS, GROUPS, HEADS, headline, ms, verified_in_words
+from .text_report import COLUMNS, GROUPS, HEADS, headline, ms, verification_line
 
 _UNIT: Final = "<small> ms</small>"
 
 
-def page(report: dict[str, Any]) -> str:
-    """Write the page."""
+def html_report(report: dict[str, Any]) -> str:
+    """Return the report as HTML."""
     run = report["run"]
     title = f"Load on {report['settings']['target']}"
     body = [
@@ -24,7 +24,7 @@ def page(report: dict[str, Any]) -> str:
         _verdict(report),
         _tiles(report),
         f'<section class="plots" aria-label="Plots">{"".join(map(_figure, plots(report)))}</section>',
-        _spreads(report),
+        _latencies(report),
         _outcomes(report),
         _checks(report),
         _settings(report),
@@ -42,18 +42,19 @@ def _verdict(report: dict[str, Any]) -> str:
     failed = [gate["sentence"] for gate in report["gates"] if not gate["passed"]]
     verified = report["verification"]
     if verified and not verified["well"]:
-        failed.append(verified_in_words(verified).partition(": ")[2])
-    well = judged["kept_up"] and not judged["saturated"] and not interrupted and not failed
-    said = ["Interrupted: this is what there was until then."] if interrupted else []
-    said += [*judged["sentences"], *(f"Failed: {sentence}." for sentence in failed)]
-    words = "".join(f"<p>{escape(sentence)}</p>" for sentence in said)
-    return f'<section class="verdict {"well" if well else "ill"}" aria-label="Verdict">{words}</section>'
+        failed.append(verification_line(verified).partition(": ")[2])
+    good = judged["kept_up"] and not judged["saturated"] and not interrupted and not failed
+    sentences = ["Interrupted: the figures end at the interruption."] if interrupted else []
+    sentences += [*judged["sentences"], *(f"Failed: {sentence}." for sentence in failed)]
+    content = "".join(f"<p>{escape(sentence)}</p>" for sentence in sentences)
+    style = "passed" if good else "failed"
+    return f'<section class="verdict {style}" aria-label="Verdict">{content}</section>'
 
 
 def _tiles(report: dict[str, Any]) -> str:
     latency, arrivals = report["success"]["latency"], report["arrivals"]
-    ended = report["success"]["count"] + report["error"]["count"]
-    errors = f"{report['error']['count'] / ended:.2%}" if ended else "-"
+    finished = report["success"]["count"] + report["error"]["count"]
+    errors = f"{report['error']['count'] / finished:.2%}" if finished else "-"
     tiles = [
         ("p50", ms(latency["p50_us"]) + _UNIT),
         ("p99", ms(latency["p99_us"]) + _UNIT),
@@ -63,7 +64,7 @@ def _tiles(report: dict[str, Any]) -> str:
         ("dropped", str(arrivals["dropped"])),
         ("late", str(arrivals["late"])),
     ]
-    entries = "".join(f"<div><dt>{name}</dt><dd>{told}</dd></div>" for name, told in tiles)
+    entries = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in tiles)
     return f"<dl class=tiles>{entries}</dl>"
 
 
@@ -71,12 +72,14 @@ def _figure(plot: Plot) -> str:
     return f"<figure><figcaption>{escape(plot.title)}</figcaption>{legend(plot)}{svg(plot)}</figure>"
 
 
-def _table(title: str, heads: Sequence[str], rows: Iterable[Sequence[str]], *, words: int) -> str:
-    """Return a table whose first columns are words and whose others are numbers."""
-    top = "".join(f"<th scope=col{_number(at, words)}>{escape(head)}</th>" for at, head in enumerate(heads))
+def _table(title: str, heads: Sequence[str], rows: Iterable[Sequence[str]], *, text_columns: int) -> str:
+    """Return a table. Its first `text_columns` columns contain text, and the others numbers."""
+    top = "".join(
+        f"<th scope=col{_number(at, text_columns)}>{escape(head)}</th>" for at, head in enumerate(heads)
+    )
     body = "".join(
         "<tr>"
-        + "".join(f"<td{_number(at, words)}>{escape(cell)}</td>" for at, cell in enumerate(row))
+        + "".join(f"<td{_number(at, text_columns)}>{escape(cell)}</td>" for at, cell in enumerate(row))
         + "</tr>"
         for row in rows
     )
@@ -87,30 +90,30 @@ def _table(title: str, heads: Sequence[str], rows: Iterable[Sequence[str]], *, w
     )
 
 
-def _number(column: int, words: int) -> str:
-    return " class=number" if column >= words else ""
+def _number(column: int, text_columns: int) -> str:
+    return " class=number" if column >= text_columns else ""
 
 
-def _spreads(report: dict[str, Any]) -> str:
+def _latencies(report: dict[str, Any]) -> str:
     rows = [
         (f"{title}, {measure}", str(figures["count"]), *(ms(figures[f"{column}_us"]) for column in COLUMNS))
         for group, title in GROUPS.items()
         for measure, figures in report[group].items()
         if measure != "count" and figures["count"]
     ]
-    return _table("Milliseconds", ("", "calls", *HEADS), rows, words=1)
+    return _table("Milliseconds", ("", "calls", *HEADS), rows, text_columns=1)
 
 
 def _outcomes(report: dict[str, Any]) -> str:
     rows = [
         (
-            *(GROUPS[end["group"]], end["rpc"], end["asked"], end["code"], end["reason"], end["outcome"]),
-            *(str(end["count"]), ms(end["latency"]["p50_us"]), ms(end["latency"]["p99_us"])),
+            *(GROUPS[row["group"]], row["rpc"], row["asked"], row["code"], row["reason"], row["outcome"]),
+            *(str(row["count"]), ms(row["latency"]["p50_us"]), ms(row["latency"]["p99_us"])),
         )
-        for end in report["outcomes"]
+        for row in report["outcomes"]
     ]
     heads = ("", "rpc", "asked for", "code", "reason", "outcome", "calls", "p50", "p99")
-    return _table("How calls ended", heads, rows, words=6)
+    return _table("Outcomes", heads, rows, text_columns=6)
 
 
 def _checks(report: dict[str, Any]) -> str:
@@ -122,24 +125,24 @@ def _checks(report: dict[str, Any]) -> str:
         differing = report["comparison"]["settings_that_differ"]
         rows += [("note", "the base run differs", difference) for difference in differing]
     if verified := report["verification"]:
-        state, _, said = verified_in_words(verified).partition("  ")
-        rows.append((state, "--verify", said.partition(": ")[2]))
+        state, _, sentence = verification_line(verified).partition("  ")
+        rows.append((state, "--verify", sentence.partition(": ")[2]))
         rows += [("", "", discrepancy) for discrepancy in verified["shown"]]
-    return _table("Gates", ("", "", ""), rows, words=3) if rows else ""
+    return _table("Gates", ("", "", ""), rows, text_columns=3) if rows else ""
 
 
 def _settings(report: dict[str, Any]) -> str:
     rows = [(name.replace("_", " "), _plain(value)) for name, value in report["settings"].items()]
     lag = report["generator"]["lag"]
-    rows.append(("generator's own lag", f"p99 {ms(lag['p99_us'])} ms, max {ms(lag['max_us'])} ms"))
-    rows.append(("generator's loop busy", f"{report['generator']['busy']:.0%} of the time"))
+    rows.append(("generator's lag", f"p99 {ms(lag['p99_us'])} ms, max {ms(lag['max_us'])} ms"))
+    rows.append(("generator's event loop busy", f"{report['generator']['busy']:.0%} of the time"))
     rows += list(report["run"]["versions"].items())
-    return _table("Settings and versions", ("", ""), rows, words=2)
+    return _table("Settings and versions", ("", ""), rows, text_columns=2)
 
 
 def _plain(value: object) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name} {share:.4g}" for name, share in value.items()) or "none"
     if isinstance(value, list):
-        return "; ".join(f"{begins:g} to {ends:g}/s in {lasts:g} s" for begins, ends, lasts in value)
+        return "; ".join(f"{start:g} to {end:g}/s in {seconds:g} s" for start, end, seconds in value)
     return "none" if value is None else str(value)

@@ -1,4 +1,4 @@
-"""Settings that change what goes over the wire, each seen at AlipayHK's end."""
+"""Settings that change the requests or how responses are read, each tested with AlipayHK's side."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from grpc import StatusCode
 
 from tests.e2e import caller
 from tests.e2e.caller import alarm, not_sent, rejected
-from tests.e2e.conftest import Run, Way
+from tests.e2e.conftest import Rpc, Run
 from tests.e2e.gateway import Gateway
 from tests.e2e.material import Material
 from tests.e2e.samples import APIS, BIND, SYNC, at
-from tests.e2e.test_forged_answers import shifted
+from tests.e2e.test_forged_responses import shifted
 from tests.e2e.test_unreachable import certificate_of, server_context
 from tests.e2e.test_validation import now_s
-from tests.e2e.upstream import Answer, Request, Upstream, answers, listening
+from tests.e2e.upstream import Request, Response, Upstream, listening, responds
 from tests.e2e.wallet import Wallet, head_of, result
 
 
-async def test_two_products_have_hosts_client_ids_and_keys_of_their_own(
+async def test_two_products_have_their_own_hosts_client_ids_and_keys(
     run: Run, upstream: Upstream, wallet: Wallet, material: Material
 ) -> None:
     bills = Wallet(material.theirs.key, material.ours_for_bills.key.public_key(), client_id="BILLS-4711")
@@ -36,9 +36,9 @@ async def test_two_products_have_hosts_client_ids_and_keys_of_their_own(
         }
         async with run(settings) as gateway:
             other.script = bills.says()
-            await Way(SYNC, gateway, upstream, wallet, promised=True).accepted()
+            await Rpc(SYNC, gateway, upstream, wallet, idempotent=True).accepted()
             assert other.requests == []
-            await Way(BIND, gateway, other, bills, promised=False).accepted()
+            await Rpc(BIND, gateway, other, bills, idempotent=False).accepted()
             assert len(upstream.requests) == 1
 
 
@@ -50,7 +50,7 @@ async def test_function_version_and_key_version_are_settings(
         "BIND_ACCOUNT_VERSION": "2.0.0",
         "SIGNING_KEY_VERSION": "7",
     }
-    upstream.script = answers(wallet.signed)
+    upstream.script = responds(wallet.signed)
     async with run(settings) as gateway:
         for api in APIS:
             await caller.accepted(gateway.channel, api, api.request())
@@ -61,38 +61,38 @@ async def test_function_version_and_key_version_are_settings(
 
 @asynccontextmanager
 async def rotating(run: Run, material: Material) -> AsyncIterator[Gateway]:
-    """Run a gateway that knows two of AlipayHK's keys."""
+    """Run a gateway with two public keys of AlipayHK."""
     files = f"1={material.theirs.public_file},10={material.theirs_next.public_file}"
     async with run({"PUBLIC_KEY_FILES": files}) as gateway:
         yield gateway
 
 
-async def test_answers_may_be_signed_with_either_key_while_it_is_rotated(
+async def test_both_public_keys_are_accepted_during_rotation(
     run: Run, upstream: Upstream, wallet: Wallet, material: Material
 ) -> None:
     newer = wallet.but(key=material.theirs_next.key, key_version="10")
     async with rotating(run, material) as gateway:
         for api in APIS:
             for signer in (wallet, newer):
-                upstream.reset(answers(lambda request, signer=signer: signer.signed(request)))  # type: ignore[misc]
-                await Way(api, gateway, upstream, wallet, promised=api is SYNC).accepted()
-        way = Way(SYNC, gateway, upstream, wallet, promised=True)
-        await _versions(way, newer)
+                upstream.reset(responds(lambda request, signer=signer: signer.signed(request)))  # type: ignore[misc]
+                await Rpc(api, gateway, upstream, wallet, idempotent=api is SYNC).accepted()
+        rpc = Rpc(SYNC, gateway, upstream, wallet, idempotent=True)
+        await _versions(rpc, newer)
 
 
-async def _versions(way: Way, newer: Wallet) -> None:
-    """A header that names no version means the newest; one that names the other key's is wrong."""
+async def _versions(rpc: Rpc, newer: Wallet) -> None:
+    """Check that a header without a version uses the newest key, and that a wrong version is refused."""
 
-    def unnamed(request: Request) -> Answer:
-        answer = newer.signed(request)
-        return answer.setting("Signature", answer.header("Signature").replace("keyVersion=10,", ""))
+    def unnamed(request: Request) -> Response:
+        response = newer.signed(request)
+        return response.setting("Signature", response.header("Signature").replace("keyVersion=10,", ""))
 
-    way.upstream.reset(answers(unnamed))
-    await way.accepted()
-    for wrong in (newer.but(key_version="1"), newer.but(key_version="9"), way.wallet.but(key_version="10")):
-        way.upstream.requests.clear()
-        script = answers(lambda request, wrong=wrong: wrong.signed(request))  # type: ignore[misc]
-        await way.refused(script, alarm("RESPONSE_SIGNATURE_INVALID"))
+    rpc.upstream.reset(responds(unnamed))
+    await rpc.accepted()
+    for wrong in (newer.but(key_version="1"), newer.but(key_version="9"), rpc.wallet.but(key_version="10")):
+        rpc.upstream.requests.clear()
+        script = responds(lambda request, wrong=wrong: wrong.signed(request))  # type: ignore[misc]
+        await rpc.refused(script, alarm("RESPONSE_SIGNATURE_INVALID"))
 
 
 @pytest.mark.parametrize(("age_s", "passes"), [(5, False), (0, True)])
@@ -100,14 +100,14 @@ async def test_response_time_window_is_a_setting(
     run: Run, upstream: Upstream, wallet: Wallet, age_s: int, passes: bool
 ) -> None:
     async with run({"RESPONSE_TIME_WINDOW_S": "2"}) as gateway:
-        for api in (BIND, SYNC):  # in this order: an answer outside the window stops BindAccount
-            way = Way(api, gateway, upstream, wallet, promised=api is SYNC)
+        for api in (BIND, SYNC):  # in this order: a response outside the window stops BindAccount
+            rpc = Rpc(api, gateway, upstream, wallet, idempotent=api is SYNC)
             upstream.requests.clear()
-            script = answers(lambda request: wallet.signed(request, time=shifted(seconds=-age_s)))
+            script = responds(lambda request: wallet.signed(request, time=shifted(seconds=-age_s)))
             if passes:
-                await way.accepted(script)
+                await rpc.accepted(script)
             else:
-                await way.refused(script, alarm("RESPONSE_REPLAYED"))
+                await rpc.refused(script, alarm("RESPONSE_REPLAYED"))
 
 
 async def test_biz_time_ahead_is_a_setting(run: Run, upstream: Upstream) -> None:
@@ -132,13 +132,13 @@ async def test_result_codes_file_adds_rows_for_one_rpc(
     async with run({"RESULT_CODES_FILE": str(rows)}) as gateway:
         for (api, code), meaning in meanings.items():
             upstream.requests.clear()
-            way = Way(api, gateway, upstream, wallet, promised=api is SYNC)
-            await way.refused(wallet.says(result("F", code)), rejected(meaning))
+            rpc = Rpc(api, gateway, upstream, wallet, idempotent=api is SYNC)
+            await rpc.refused(wallet.says(result("F", code)), rejected(meaning))
 
 
 @dataclass
 class Proxy:
-    """An egress proxy that knows CONNECT, and what it was asked."""
+    """An egress proxy for CONNECT, with the heads of the requests that it received."""
 
     asked: list[bytes] = field(default_factory=list)
     refuses: bool = False
@@ -172,7 +172,7 @@ async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> Non
 async def proxied(
     run: Run, material: Material, wallet: Wallet
 ) -> AsyncIterator[tuple[Proxy, Upstream, Gateway]]:
-    """Run a gateway that reaches AlipayHK, over TLS, through a proxy alone."""
+    """Run a gateway that connects to AlipayHK over TLS and through a proxy."""
     proxy = Proxy()
     server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
     proxy.port = server.sockets[0].getsockname()[1]
@@ -189,9 +189,11 @@ async def proxied(
     server.close()
 
 
-async def test_egress_proxy_is_used_and_sees_nothing(run: Run, material: Material, wallet: Wallet) -> None:
+async def test_egress_proxy_is_used_and_sees_no_content(
+    run: Run, material: Material, wallet: Wallet
+) -> None:
     async with proxied(run, material, wallet) as (proxy, secure, gateway):
-        await Way(SYNC, gateway, secure, wallet, promised=True).accepted()
+        await Rpc(SYNC, gateway, secure, wallet, idempotent=True).accepted()
         (asked,) = proxy.asked
         assert asked.startswith(f"CONNECT 127.0.0.1:{secure.port} HTTP/1.1\r\n".encode())
         assert b"Proxy-Authorization: Basic " in asked

@@ -1,4 +1,4 @@
-"""Every caller gets the result of its own request, whatever else comes on AlipayHK's connections."""
+"""Every caller gets the result of its own request, even if AlipayHK sends extra responses."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import pytest
 from grpc import StatusCode
 
 from tests.e2e import caller
 from tests.e2e.caller import Reported
-from tests.e2e.conftest import Run, Way
+from tests.e2e.conftest import Rpc, Run
 from tests.e2e.gateway import Gateway
 from tests.e2e.material import Material
-from tests.e2e.samples import SYNC, apart
+from tests.e2e.samples import SYNC, fresh_request
 from tests.e2e.test_unreachable import certificate_of, server_context
 from tests.e2e.upstream import Peer, Request, Script, Upstream, listening
 from tests.e2e.wallet import Wallet, result
@@ -29,7 +28,7 @@ QUARANTINE_S = 0.1
 async def secure_gateway(
     run: Run, material: Material, **settings: str
 ) -> AsyncIterator[tuple[Gateway, Upstream]]:
-    """Run a gateway with an upstream of its own over TLS."""
+    """Run a gateway with its own upstream over TLS."""
     async with listening(server_context(certificate_of(material, "right"))) as upstream:
         trusted = {"UPSTREAM_CA_FILE": str(material.upstream_ca.file)}
         async with run({"BASE_URL": upstream.url, **trusted, **settings}) as gateway:
@@ -37,17 +36,17 @@ async def secure_gateway(
 
 
 def right(wallet: Wallet, request: Request) -> bytes:
-    """Answer by content: F where the request asks for it, else S; signed, with its own Tracer-Id."""
+    """Return a signed response: F if the request's external_binding_id is REJECTED, else S."""
     rejects = json.loads(request.body)["externalBindingId"] == REJECTED
     return wallet.right(request, result("F", "USER_NOT_EXIST") if rejects else None).wire()
 
 
 async def call_each_in_turn(gateway: Gateway, first: int = 0) -> list[str]:
-    """Call with S and F in turn; return the faults: results that belong to another request."""
+    """Make calls that expect S or F; return the calls that got another result than expected."""
     faults = []
     for number in range(first, first + CALLS):
         rejects = number % 3 == 1
-        request = apart(SYNC, external_binding_id=REJECTED if rejects else f"number {number}")
+        request = fresh_request(SYNC, external_binding_id=REJECTED if rejects else f"number {number}")
         reported = await caller.call(gateway.channel, SYNC, request, timeout_s=20)
         if (isinstance(reported, Reported) and reported.code is StatusCode.NOT_FOUND) is not rejects:
             faults.append(f"{number}: {reported}")
@@ -56,28 +55,27 @@ async def call_each_in_turn(gateway: Gateway, first: int = 0) -> list[str]:
 
 
 def repeating(wallet: Wallet, after_s: float) -> Script:
-    """Send each third answer again, after so long."""
+    """Return a script that sends each third response a second time after a delay in seconds."""
     answered = 0
 
     async def script(request: Request, peer: Peer) -> None:
         nonlocal answered
         answered += 1
-        answer = right(wallet, request)
-        await peer.send(answer)
+        response = right(wallet, request)
+        await peer.send(response)
         if answered % 3 == 1:
             await asyncio.sleep(after_s)
-            await peer.send(answer)
+            await peer.send(response)
 
     return script
 
 
-@pytest.mark.parametrize("after_s", [0.03])
-async def test_an_answer_that_comes_twice_shifts_no_result(sync: Way, after_s: float) -> None:
-    sync.upstream.script = repeating(sync.wallet, after_s)
+async def test_duplicate_response_shifts_no_result(sync: Rpc) -> None:
+    sync.upstream.script = repeating(sync.wallet, after_s=0.03)
     assert await call_each_in_turn(sync.gateway) == []
 
 
-async def test_an_answer_that_comes_again_for_the_next_request_is_not_believed(sync: Way) -> None:
+async def test_old_response_repeated_for_the_next_request_is_not_accepted(sync: Rpc) -> None:
     last: dict[asyncio.StreamWriter, bytes] = {}
     repeated = 0
 
@@ -101,7 +99,7 @@ def _repeated(gateway: Gateway) -> list[str]:
     return [line for line in gateway.out + gateway.err if '"Repeated"' in line]
 
 
-async def test_a_signed_success_pushed_onto_an_idle_connection_answers_no_request(sync: Way) -> None:
+async def test_signed_success_pushed_onto_an_idle_connection_matches_no_request(sync: Rpc) -> None:
     pushed = asyncio.Event()
 
     async def script(request: Request, peer: Peer) -> None:
@@ -109,14 +107,14 @@ async def test_a_signed_success_pushed_onto_an_idle_connection_answers_no_reques
         if len(sync.upstream.requests) == 1:
             await asyncio.sleep(QUARANTINE_S + 0.1)
             await peer.send(sync.wallet.right(request).wire())
-            await peer.gone()
+            await peer.wait_until_closed()
             pushed.set()
 
     sync.upstream.script = script
-    await caller.accepted(sync.gateway.channel, SYNC, apart(SYNC))
+    await caller.accepted(sync.gateway.channel, SYNC, fresh_request(SYNC))
     async with asyncio.timeout(10):
         await pushed.wait()
-    rejected = apart(SYNC, external_binding_id=REJECTED)
+    rejected = fresh_request(SYNC, external_binding_id=REJECTED)
     reported = await caller.call(sync.gateway.channel, SYNC, rejected)
     assert isinstance(reported, Reported)
     assert reported.code is StatusCode.NOT_FOUND
@@ -127,6 +125,6 @@ async def test_fresh_connections_are_a_setting(run: Run, material: Material, wal
     async with secure_gateway(run, material, UPSTREAM_CONNECTIONS="fresh") as (gateway, upstream):
         upstream.script = wallet.says()
         for _ in range(3):
-            await caller.accepted(gateway.channel, SYNC, apart(SYNC))
+            await caller.accepted(gateway.channel, SYNC, fresh_request(SYNC))
             await asyncio.sleep(QUARANTINE_S + 0.05)
         assert upstream.connections == 3

@@ -1,19 +1,19 @@
-"""One gateway over one upstream, and what a test does with them: call, and look at what came."""
+"""A gateway with a ledger and an upstream: calls, and checks of the requests that the upstream received."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from grpc import StatusCode
 
 from tests.e2e import caller
-from tests.e2e.caller import Expected, Reported, not_sent
-from tests.e2e.gateway import Ended, Gateway
+from tests.e2e.caller import Expected, Held, Reported, not_sent
+from tests.e2e.gateway import Completed, Gateway
 from tests.e2e.gateway import run as command
 from tests.e2e.samples import SYNC, Api
 from tests.e2e.upstream import Peer, Request, Script, Upstream
@@ -25,18 +25,18 @@ REUSED_OPERATOR: Final = not_sent(StatusCode.FAILED_PRECONDITION, "REQUEST_ID_RE
 LEDGER_UNAVAILABLE: Final = not_sent(StatusCode.UNAVAILABLE, "LEDGER_UNAVAILABLE")
 
 
-def kept_in(file: Path) -> dict[str, str]:
+def ledger_settings(file: Path) -> dict[str, str]:
     """Return the settings for a ledger in a file."""
     return {"LEDGER_URL": f"sqlite:///{file}", "BIND_ACCOUNT_WITHOUT_LEDGER": "false"}
 
 
 def reused(api: Api, *, had_no_effect: bool = False) -> Expected:
-    """Expect that the id was used before: for BindAccount a new one could bind twice."""
+    """Expect that the request id was used before; for BindAccount a new id could bind twice."""
     return REUSED if api is SYNC or had_no_effect else REUSED_OPERATOR
 
 
 @dataclass(frozen=True)
-class Scene:
+class System:
     """A gateway, its upstream, and AlipayHK's keys."""
 
     gateway: Gateway
@@ -44,42 +44,42 @@ class Scene:
     wallet: Wallet
 
     async def call(self, api: Api, request: Any, *, timeout_s: float | None = caller.TIMEOUT_S) -> Any:
-        """Call; return the response, or what was told instead."""
+        """Call; return the response or the reported status."""
         return await caller.call(self.gateway.channel, api, request, timeout_s=timeout_s)
 
     async def ok(self, api: Api, request: Any, *, replayed: bool = False, **how: Any) -> Any:
-        """Call, and be given OK."""
-        answer = await self.call(api, request, **how)
-        assert not isinstance(answer, Reported), answer
-        assert answer.replayed is replayed
-        assert not answer.resolved_by_operator
-        assert answer.result.status == "S"
-        return answer
+        """Call; check that the status is OK, and return the response."""
+        result = await self.call(api, request, **how)
+        assert not isinstance(result, Reported), result
+        assert result.replayed is replayed
+        assert not result.resolved_by_operator
+        assert result.result.status == "S"
+        return result
 
     async def reported(
         self, api: Api, request: Any, expected: Expected, *, replayed: bool = False, **how: Any
     ) -> Reported:
-        """Call, and be told exactly what is expected."""
-        answer = await self.call(api, request, **how)
-        assert isinstance(answer, Reported), "an OK that should not be"
-        caller.check(answer, expected, request)
-        assert (answer.metadata.get("replayed") == "true") is replayed
-        return answer
+        """Call; check that the status is the expected one, and return it."""
+        result = await self.call(api, request, **how)
+        assert isinstance(result, Reported), "the call returned OK"
+        caller.check(result, expected, request)
+        assert (result.metadata.get("replayed") == "true") is replayed
+        return result
 
     def sent(self, request: Any) -> int:
-        """Count what came under a request's id; each had a right signature and the same content."""
-        came = [sent for sent in self.upstream.requests if id_of(sent) == request.request_id]
-        assert len({self.wallet.business(sent) for sent in came}) <= 1
-        return len(came)
+        """Count the sent requests with this id; check that all have a valid signature and equal content."""
+        received = [sent for sent in self.upstream.requests if id_of(sent) == request.request_id]
+        assert len({self.wallet.business(sent) for sent in received}) <= 1
+        return len(received)
 
-    async def resolve(self, request: Any, outcome: str) -> Ended:
-        """End a doubt as an operator does."""
+    async def resolve(self, request: Any, outcome: str) -> Completed:
+        """Resolve an unknown outcome with the operators' command."""
         words = ("ledger", "resolve", request.request_id, f"--{outcome}", "--reason", "asked AlipayHK")
         return await command(*words, settings=self.gateway.settings)
 
 
 def in_turn(*scripts: Script) -> Script:
-    """Meet each request with the next script, and all that come later with the last one."""
+    """Return a script that runs one of these scripts for each request, and the last one for all others."""
     left = list(scripts)
 
     async def script(request: Request, peer: Peer) -> None:
@@ -88,33 +88,20 @@ def in_turn(*scripts: Script) -> Script:
     return script
 
 
-@dataclass
-class Held:
-    """A call that AlipayHK holds back."""
-
-    calling: asyncio.Task[Any]
-    until: asyncio.Event = field(default_factory=asyncio.Event)
-
-    async def let_go(self) -> Any:
-        """Let AlipayHK answer; return what the call ended with."""
-        self.until.set()
-        return await self.calling
-
-
 @asynccontextmanager
-async def held(scene: Scene, api: Api, request: Any, **how: Any) -> AsyncIterator[Held]:
-    """Have a request at AlipayHK, which answers rightly when it is let go."""
+async def held(system: System, api: Api, request: Any, **how: Any) -> AsyncIterator[Held]:
+    """Keep a request in progress at AlipayHK during the block; it responds correctly when released."""
     until = asyncio.Event()
 
-    async def script(came: Request, peer: Peer) -> None:
-        if id_of(came) == request.request_id:
+    async def script(received: Request, peer: Peer) -> None:
+        if id_of(received) == request.request_id:
             await until.wait()
-        await peer.send(scene.wallet.right(came).wire())
+        await peer.send(system.wallet.right(received).wire())
 
-    scene.upstream.script = script
-    count = len(scene.upstream.requests)
-    calling = asyncio.create_task(scene.call(api, request, **how))
-    await scene.upstream.request_came(count + 1)
+    system.upstream.script = script
+    count = len(system.upstream.requests)
+    calling = asyncio.create_task(system.call(api, request, **how))
+    await system.upstream.wait_for_request(count + 1)
     try:
         yield Held(calling, until)
     finally:

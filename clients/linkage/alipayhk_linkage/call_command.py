@@ -1,4 +1,4 @@
-"""One call from the command line: what is asked, what came of it, and an exit status by outcome."""
+"""The common part of the commands that make one call: flags, output, and the exit status by outcome."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from typing import Any, Final
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
-from .advice import HAPPENED, NEXT, advice
 from .client import TIMEOUT_S, BlockingLinkageClient
-from .connection import Misuse, add_connection_flags, connection_of
+from .connection import UsageError, add_connection_flags, connection_of
 from .errors import LinkageError, Outcome, Retry
+from .hints import HAPPENED, NEXT, hints
 from .request_flags import add_request_flags, request_from_json, request_of
 
 EXITS: Final = {Outcome.NOT_SENT: 10, Outcome.REJECTED: 11, Outcome.UNKNOWN: 12}
 """The exit status by outcome; 0 is OK."""
 INTERRUPTED: Final = 130
 EPILOG: Final = (
-    "Exit status: 0 OK, 10 not_sent, 11 rejected, 12 unknown, 64 the command line is wrong, "
-    "130 interrupted by Ctrl-C, which is unknown too."
+    "Exit status: 0 OK, 10 not_sent, 11 rejected, 12 unknown, 64 wrong command line, "
+    "130 interrupted by Ctrl-C (the outcome is unknown)."
 )
 
 Call = Callable[..., Message]
@@ -36,23 +36,31 @@ def configure(parser: argparse.ArgumentParser, request: type[Message]) -> None:
     add_request_flags(parser, request)
     add_connection_flags(parser)
     parser.add_argument(
-        "--timeout", type=float, default=TIMEOUT_S, metavar="S", help="the deadline (default: %(default)g)"
+        "--timeout",
+        type=float,
+        default=TIMEOUT_S,
+        metavar="S",
+        help="the deadline in seconds (default: %(default)g)",
     )
-    parser.add_argument("--no-retry", action="store_true", help="try once, whatever the gateway says")
-    parser.add_argument("--json", action="store_true", help="write JSON")
+    parser.add_argument(
+        "--no-retry", action="store_true", help="try once, even if the gateway asks for a retry"
+    )
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
 def run(
     args: argparse.Namespace, request: type[Message], method: Callable[[BlockingLinkageClient], Call]
 ) -> int:
-    """Call, and write what came of it."""
+    """Make the call and print its result; return the exit status."""
     connection = connection_of(args)
     if not args.timeout > 0:
-        raise Misuse("--timeout: more than 0 seconds")
+        raise UsageError("--timeout: must be more than 0 seconds")
     message = request_of(args, request)
     if message is None:
         if sys.stdin is None or sys.stdin.isatty():
-            raise Misuse("give the request's fields as flags, or the request as JSON on standard input")
+            raise UsageError(
+                "give the request's fields as flags, or the whole request as JSON on standard input"
+            )
         message = request_from_json(sys.stdin.buffer.read(), request)
     with BlockingLinkageClient(connection.target, tls=connection.tls, retries=not args.no_retry) as client:
         try:
@@ -68,18 +76,18 @@ def run(
     if args.json:
         _write(json.dumps({"outcome": "OK", "code": "OK", "response": found}))
     else:
-        _write("\n".join(["OK: AlipayHK did it.", *_lines(found)]))
+        _write("\n".join(["OK: AlipayHK accepted the request.", *_lines(found)]))
     return 0
 
 
 def _write(text: str) -> None:
-    """Write to standard output; where nobody takes it, the exit status still says what happened."""
+    """Write to standard output. If that fails, report it; the exit status still gives the outcome."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # names are Chinese, and not every locale can
+        sys.stdout.reconfigure(errors="backslashreplace")  # some locales cannot encode Chinese names
     try:
         print(text, flush=True)
     except OSError as error:
-        # What is left in the buffer would be written again at the end, and fail again.
+        # Python flushes the rest of the buffer at exit, which would fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         print(f"alipayhk-client: standard output: {error.strerror}", file=sys.stderr)
 
@@ -92,7 +100,7 @@ def _error_as_json(error: LinkageError) -> dict[str, Any]:
         "retry": error.retry,
         "retry_after_s": error.retry_after_s,
         "message": error.sentence,
-        "advice": advice(error),
+        "advice": hints(error),
         "request_id": error.request_id,
         "metadata": dict(error.metadata),
         "violations": [
@@ -102,16 +110,16 @@ def _error_as_json(error: LinkageError) -> dict[str, Any]:
 
 
 def _error_as_text(error: LinkageError) -> str:
-    told = f"{error.code.name} {error.reason}".rstrip()
+    title = f"{error.code.name} {error.reason}".rstrip()
     more = {name: text for name, text in sorted(error.metadata.items()) if name not in {"outcome", "retry"}}
     return "\n".join(
         [
-            f"{told}: {error.sentence}",
+            f"{title}: {error.sentence}",
             *(f"  {fault.field}: {fault.description}" for fault in error.violations),
             f"  outcome: {error.outcome}",
             f"  retry: {error.retry}",
             *(f"  {name}: {text}" for name, text in more.items()),
-            advice(error),
+            hints(error),
         ]
     )
 

@@ -1,4 +1,4 @@
-"""However a run ends, what it found is told: Ctrl-C at any moment, and reports that cannot be written."""
+"""Runs that are interrupted, and reports or streams that cannot be written: no result is lost."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from tests.load.runs import CLIENT, NOISE, load, server
-from tests.peers.processes import PATIENCE_S, ROOT, environment, run
+from tests.peers.processes import ROOT, WAIT_MAX_S, environment, run
 from tests.ports import free_port
 
 QUICK = ("--rate", "40", "--duration", "500ms", "--warm-up", "0s", *NOISE)
@@ -27,7 +27,7 @@ QUICK = ("--rate", "40", "--duration", "500ms", "--warm-up", "0s", *NOISE)
 def interrupted(
     directory: Path, after_s: float, *flags: str, by: signal.Signals = signal.SIGINT
 ) -> tuple[dict[str, Any], float]:
-    """Interrupt a run; return its report, and how long it took to end."""
+    """Interrupt a run; return its report, and the seconds until it exited."""
     written = directory / "report.json"
     process = subprocess.Popen(
         (*CLIENT, *flags, "--json", str(written)),
@@ -39,22 +39,24 @@ def interrupted(
     time.sleep(after_s)
     os.killpg(process.pid, by)
     since = time.monotonic()
-    assert process.wait(PATIENCE_S) == 130
+    assert process.wait(WAIT_MAX_S) == 130
     return json.loads(written.read_text("utf-8")), time.monotonic() - since
 
 
-def test_ctrl_c_counts_what_never_ended_without_the_warm_up(tmp_path: Path) -> None:
+def test_ctrl_c_counts_unfinished_calls_without_the_warm_up(tmp_path: Path) -> None:
     with server("slow", "60000") as address:
         flags = ("--rate", "50", "--duration", "60s", "--warm-up", "500ms", "--deadline", "60s")
         report, _ = interrupted(tmp_path, 4, "--target", address, *flags)
     arrivals = report["arrivals"]
     assert arrivals["due"] == arrivals["started"] == arrivals["unfinished"] > 0
-    # The second in which it waited for answers is no part of the run.
+    # The second of waiting for responses is not part of the measured time.
     assert report["rates"]["intended"] == pytest.approx(50, rel=0.1)
 
 
 @pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
-def test_an_interruption_ends_the_run_out_too_and_loses_nothing(tmp_path: Path, by: signal.Signals) -> None:
+def test_an_interruption_stops_the_wait_for_the_last_calls_and_counts_them(
+    tmp_path: Path, by: signal.Signals
+) -> None:
     with server("slow", "60000") as address:
         flags = ("--rate", "50", "--duration", "500ms", "--warm-up", "0s", "--deadline", "60s")
         report, took_s = interrupted(tmp_path, 4, "--target", address, *flags, by=by)
@@ -63,17 +65,19 @@ def test_an_interruption_ends_the_run_out_too_and_loses_nothing(tmp_path: Path, 
     assert took_s < 20
 
 
-def test_a_full_disk_costs_no_other_report(tmp_path: Path, answering: str) -> None:
+def test_the_other_reports_are_written_when_a_disk_is_full(tmp_path: Path, answering: str) -> None:
     page = tmp_path / "report.html"
     flags = ("--target", answering, *QUICK, "--json", "/dev/full", "--html", str(page))
-    ended = run(*CLIENT, *flags, env=environment())
-    assert (ended.status, ended.err.count("\n")) == (1, 1)
-    assert "--json: /dev/full cannot be written" in ended.err
-    assert "The generator kept up." in ended.out
+    result = run(*CLIENT, *flags, env=environment())
+    assert (result.status, result.err.count("\n")) == (1, 1)
+    assert "--json: /dev/full cannot be written" in result.err
+    assert "The generator kept up." in result.out
     assert "</html>" in page.read_text("utf-8")
 
 
-def test_nobody_who_reads_it_is_no_traceback(tmp_path: Path, answering: str) -> None:
+def test_a_closed_pipe_on_standard_output_gives_one_line_and_no_traceback(
+    tmp_path: Path, answering: str
+) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     done = subprocess.run(
@@ -82,7 +86,7 @@ def test_nobody_who_reads_it_is_no_traceback(tmp_path: Path, answering: str) -> 
         cwd=ROOT,
         stdout=writing,
         stderr=subprocess.PIPE,
-        timeout=PATIENCE_S,
+        timeout=WAIT_MAX_S,
         check=False,
     )
     os.close(writing)
@@ -91,14 +95,14 @@ def test_nobody_who_reads_it_is_no_traceback(tmp_path: Path, answering: str) -> 
     assert json.loads((tmp_path / "report.json").read_text("utf-8"))["success"]["count"] == 20
 
 
-def test_without_standard_error_it_runs_all_the_same(answering: str) -> None:
+def test_a_run_works_with_standard_error_closed(answering: str) -> None:
     script = ("bash", "-c", '"$@" 2>&-', "-", *CLIENT, "--target", answering, *QUICK)
-    ended = run(*script, env=environment())
-    assert ended.status == 0, ended
-    assert ended.out.startswith("run ")
+    result = run(*script, env=environment())
+    assert result.status == 0, result
+    assert result.out.startswith("run ")
 
 
-def test_a_run_that_never_was_leaves_no_empty_report(tmp_path: Path) -> None:
+def test_a_run_that_cannot_start_leaves_no_empty_report(tmp_path: Path) -> None:
     ran = load(tmp_path, f"127.0.0.1:{free_port()}", *QUICK, "--html", str(tmp_path / "report.html"))
     assert ran.status == 69
     assert "no gateway can be reached at 127.0.0.1:" in ran.err
@@ -106,7 +110,7 @@ def test_a_run_that_never_was_leaves_no_empty_report(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_run_without_a_call_passes_no_gate(tmp_path: Path, answering: str) -> None:
+def test_all_gates_fail_in_a_run_without_a_call(tmp_path: Path, answering: str) -> None:
     base = str(tmp_path / "base.json")
     assert run(*CLIENT, "--target", answering, *QUICK, "--json", base, env=environment()).status == 0
     flags = ("--rate", "0.1", "--duration", "500ms", "--warm-up", "200ms")
@@ -117,13 +121,13 @@ def test_a_run_without_a_call_passes_no_gate(tmp_path: Path, answering: str) -> 
     assert failed == {"--max-p99", "--max-error-rate", "--compare p99"}
 
 
-def test_a_gate_writes_seconds_out(tmp_path: Path) -> None:
+def test_a_gate_reports_more_than_a_second_in_milliseconds(tmp_path: Path) -> None:
     with server("slow", "1500") as address:
         ran = load(tmp_path, address, *QUICK, "--max-p99", "1490ms")
     assert re.search(r"FAILED  --max-p99: p99 is 15\d\d\.\d ms; at most 1490 ms", ran.out), ran.out
 
 
-def test_a_servers_words_do_nothing_to_the_terminal(tmp_path: Path) -> None:
+def test_control_characters_from_a_server_are_escaped(tmp_path: Path) -> None:
     with server("rude") as address:
         ran = load(tmp_path, address, *QUICK)
     assert "\\x1b[2JBOO\\n" in ran.out
@@ -131,14 +135,14 @@ def test_a_servers_words_do_nothing_to_the_terminal(tmp_path: Path) -> None:
 
 
 def test_the_panel_fits_a_narrow_terminal(answering: str) -> None:
-    """A line that wraps would leave its rest behind each time it is drawn again."""
+    """A line that wraps cannot be erased completely when the panel is redrawn."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 10, 20, 0, 0))
     flags = ("--target", answering, "--rate", "40", "--duration", "1s", "--warm-up", "0s")
     process = subprocess.Popen(
         (*CLIENT, *flags), env=environment(), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=theirs
     )
-    process.wait(PATIENCE_S)
+    process.wait(WAIT_MAX_S)
     os.set_blocking(ours, False)
     shown = os.read(ours, 65_536).decode()
     for number in (ours, theirs):

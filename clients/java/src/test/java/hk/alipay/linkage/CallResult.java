@@ -9,8 +9,8 @@ import java.util.List;
 import java.util.Map;
 import java.util.function.Supplier;
 
-/** What a caller was told of one call, success or not, in the words of the shared files. */
-record Told(
+/** The result of one call, with the names that clients/scenarios.json uses. */
+record CallResult(
         String code,
         String reason,
         String outcome,
@@ -20,13 +20,13 @@ record Told(
         JsonObject response,
         long tookMs) {
 
-    static Told of(Supplier<? extends Message> call) {
-        long began = System.nanoTime();
+    static CallResult of(Supplier<? extends Message> call) {
+        long start = System.nanoTime();
         try {
             Message response = call.get();
-            return new Told("OK", "", "OK", "", Map.of(), List.of(), json(response), since(began));
+            return new CallResult("OK", "", "OK", "", Map.of(), List.of(), json(response), since(start));
         } catch (LinkageException error) {
-            return new Told(
+            return new CallResult(
                     error.code().name(),
                     error.reason(),
                     error.outcome().toString(),
@@ -34,12 +34,12 @@ record Told(
                     error.metadata(),
                     error.violations().stream().map(Violation::field).sorted().toList(),
                     new JsonObject(),
-                    since(began));
+                    since(start));
         }
     }
 
-    private static long since(long began) {
-        return (System.nanoTime() - began) / 1_000_000;
+    private static long since(long start) {
+        return (System.nanoTime() - start) / 1_000_000;
     }
 
     private static JsonObject json(Message response) {

@@ -5,12 +5,12 @@ import java.io.IOException;
 import java.nio.file.Path;
 import java.time.Instant;
 
-/** The gateway and the sandbox that the tests are told of by environment variables. */
-final class Surroundings {
+/** The environment variables with the addresses of the gateway and the sandbox. */
+final class Environment {
 
-    private Surroundings() {}
+    private Environment() {}
 
-    /** Returns a variable, and fails the test where it is not set: nothing is skipped in silence. */
+    /** Returns a variable. If it is not set, the test fails, because a skipped test can go unnoticed. */
     static String required(String variable) {
         String value = System.getenv(variable);
         if (value == null || value.isEmpty()) {
@@ -20,7 +20,7 @@ final class Surroundings {
         return value;
     }
 
-    /** Connects by mTLS where the three files are named, and in plaintext where none is. */
+    /** Returns a client with mTLS if the three files are named, or with plaintext if no file is named. */
     static LinkageClient client() throws IOException {
         String target = required("LINKAGE_TARGET");
         if (System.getenv("LINKAGE_CA_FILE") == null

@@ -1,0 +1,18 @@
+import { readFileSync } from "node:fs";
+
+import type { Tls } from "alipayhk-linkage";
+
+/** Returns an environment variable. Throws if it is not set, so that the test fails and is not skipped. */
+export function required(name: string): string {
+  const value = process.env[name];
+  if (!value) throw new Error(`${name} is not set: this test needs a running gateway and sandbox, see docs/clients/node.md`);
+  return value;
+}
+
+/** Returns the mTLS settings from the files in the environment; no settings (plaintext) if no file is named. */
+export function tls(): { tls?: Tls } {
+  const names = ["LINKAGE_CA_FILE", "LINKAGE_CERT_FILE", "LINKAGE_KEY_FILE"];
+  if (names.every((name) => !process.env[name])) return {};
+  const [ca, cert, key] = names.map((name) => readFileSync(required(name))) as [Buffer, Buffer, Buffer];
+  return { tls: { ca, cert, key } };
+}

@@ -1,0 +1,57 @@
+"""SIGTERM with a ledger: sent requests are finished and recorded, and the next gateway knows them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from grpc import StatusCode
+
+from tests.e2e.caller import check, doubt
+from tests.e2e.samples import APIS, BIND, fresh_request
+from tests.e2e.upstream import hangs
+from tests.scenarios.conftest import RunSystem
+from tests.scenarios.system import IN_DOUBT
+
+
+async def test_request_without_a_response_is_in_doubt_for_the_next_gateway(run_system: RunSystem) -> None:
+    request = fresh_request(BIND)
+    async with run_system() as system:
+        system.upstream.script = hangs
+        calling = asyncio.create_task(system.call(BIND, request))
+        await system.upstream.wait_for_request()
+        system.gateway.terminate()
+        began = time.monotonic()
+        assert await system.gateway.ended() == 0
+        assert time.monotonic() - began < 5
+        timed_out = doubt("UPSTREAM_TIMEOUT", idempotent=False, code=StatusCode.DEADLINE_EXCEEDED)
+        check(await calling, timed_out, request)
+    async with run_system() as system:
+        system.upstream.script = system.wallet.says()
+        await system.reported(BIND, request, IN_DOUBT)
+        assert system.sent(request) == 1
+
+
+async def test_attempts_of_disconnected_callers_are_all_recorded(run_system: RunSystem) -> None:
+    requests = [(api, fresh_request(api)) for api in APIS for _ in range(20)]
+    until = asyncio.Event()
+    async with run_system({"UPSTREAM_TIMEOUT_S": "4"}) as system:
+        right = system.upstream.script
+
+        async def script(request: object, peer: object) -> None:
+            await until.wait()
+            await right(request, peer)  # type: ignore[arg-type]
+
+        system.upstream.script = script
+        calls = [asyncio.create_task(system.call(api, request)) for api, request in requests]
+        await system.upstream.wait_for_request(len(requests))
+        for calling in calls:
+            calling.cancel()
+        system.gateway.terminate()
+        await system.gateway.logged(lambda line: line["event"] == "shutdown started")
+        until.set()
+        assert await system.gateway.ended() == 0
+    async with run_system() as system:
+        for api, request in requests:
+            await system.ok(api, request, replayed=True)
+            assert system.sent(request) == 1
