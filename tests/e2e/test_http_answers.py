@@ -71,9 +71,17 @@ async def test_unsigned_failure_is_no_rejection(way: Way, code: str) -> None:
 async def test_unsigned_claim_of_a_set_up_fault_is_for_an_operator_whatever_the_http_status(
     way: Way, code: str, http_status: int
 ) -> None:
-    script = answers(lambda _: claiming(way, code).but(status=http_status))
-    reported = await way.refused(script, alarm("RESPONSE_UNSIGNED"))
+    traced = claiming(way, code).but(status=http_status).setting("Tracer-Id", "tracer-7")
+    request = way.api.request()
+    reported = await way.refused(answers(lambda _: traced), alarm("RESPONSE_UNSIGNED"), request)
     assert reported.metadata["unverified_result_code"] == code
+    attempt = await way.gateway.attempt_logged(request.request_id)
+    call = await way.gateway.call_logged(request.request_id)
+    assert (attempt["level"], call["level"]) == ("warning", "error")
+    for record in (attempt, call):
+        facts = ("unverified_result_code", "http_status", "tracer_id")
+        assert [record[name] for name in facts] == [code, http_status, "tracer-7"]
+    assert (attempt["signing_key_version"], attempt["address"]) == ("1", way.upstream.url[7:])
 
 
 @pytest.mark.parametrize("code", ["代碼"])
