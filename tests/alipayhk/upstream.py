@@ -200,17 +200,25 @@ class Authority:
         return ssl.create_default_context(cafile=str(self.file))
 
     def server_context(
-        self, *, host: str = "127.0.0.1", lifetime: timedelta = timedelta(days=1)
+        self,
+        *,
+        host: str = "127.0.0.1",
+        common_name: str = "server",
+        starts_in: timedelta = timedelta(days=-2),
+        lifetime: timedelta = timedelta(days=1),
+        without: type[x509.ExtensionType] | None = None,
     ) -> ssl.SSLContext:
-        """Return what a server of this host serves with."""
+        """Return what a server of this host serves with; `lifetime` counts from now."""
         key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "server")])
-        certificate = (
-            self._builder(name, key, lifetime)
+        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, common_name)])
+        builder = (
+            self._builder(name, key, lifetime, starts_in)
             .add_extension(x509.SubjectAlternativeName([_alternative_name(host)]), critical=False)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .sign(self.key, hashes.SHA256())
         )
+        if without is not None:
+            builder._extensions = [one for one in builder._extensions if not isinstance(one.value, without)]
+        certificate = builder.sign(self.key, hashes.SHA256())
         file = self.directory / f"{certificate.serial_number}.pem"
         file.write_bytes(
             key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
@@ -221,9 +229,13 @@ class Authority:
         return context
 
     def _builder(
-        self, name: x509.Name, key: ec.EllipticCurvePrivateKey, lifetime: timedelta
+        self,
+        name: x509.Name,
+        key: ec.EllipticCurvePrivateKey,
+        lifetime: timedelta,
+        starts_in: timedelta = timedelta(days=-2),
     ) -> x509.CertificateBuilder:
-        start = datetime.now(UTC) - timedelta(days=2)
+        now = datetime.now(UTC)
         public, issuer = key.public_key(), self.key.public_key()
         return (
             x509.CertificateBuilder()
@@ -231,8 +243,8 @@ class Authority:
             .issuer_name(self.name)
             .public_key(public)
             .serial_number(x509.random_serial_number())
-            .not_valid_before(start)
-            .not_valid_after(start + timedelta(days=2) + lifetime)
+            .not_valid_before(now + starts_in)
+            .not_valid_after(now + lifetime)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer), critical=False)
         )

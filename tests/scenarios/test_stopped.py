@@ -112,7 +112,7 @@ async def resolve(system: System, request: Any) -> bool:
 
 def key_is_locked(system: System) -> bool:
     """Return whether a stopped worker holds the lock of the ledger's key: opening would wait for it."""
-    path = sqlite_path(system.gateway.settings["LEDGER_URL"])
+    path = file_of(system.gateway.settings["LEDGER_URL"])
     with Path(f"{path}.key").open("rb") as key:
         try:
             fcntl.flock(key, fcntl.LOCK_EX | fcntl.LOCK_NB)
