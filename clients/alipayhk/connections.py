@@ -36,7 +36,7 @@ class Route:
     """How one request got to the other side: a fact for the log."""
 
     addresses: list[str] = field(default_factory=list)
-    """The address of the connection; while there is none, every address that was tried."""
+    """The address of the connection; before it is made, every address that was tried."""
     is_new_tls: bool = False
     """Whether it is a TLS connection on which no response was received before."""
 

@@ -35,7 +35,7 @@ _FAULTS: Final[dict[str, str]] = {
     "WRONG_VERSION_NUMBER": "the server sent bytes that are not TLS",
     "RECORD_LAYER_FAILURE": "the server sent bytes that are not TLS",
 }
-"""Sentences by the end of OpenSSL's reason, whose beginning depends on its version."""
+"""Sentences by the suffix of OpenSSL's reason; the prefix depends on the version."""
 _OTHER_FAULT: Final = "TLS failed"
 _REASON_CHARACTERS_MAX: Final = 100
 

@@ -1,4 +1,4 @@
-"""What an attempt knows for the log: the addresses that were tried, and the head of the response."""
+"""An attempt keeps for the log the addresses that were tried, and the head of the response."""
 
 from __future__ import annotations
 
