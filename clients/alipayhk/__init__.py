@@ -6,6 +6,7 @@ It does not know gRPC, protobuf or the gateway's settings. Each layer imports on
     transport                HTTP: sends one POST, and knows whether its first byte was sent
     connections              the connection pool
     pairing                  one connection: matches each response to its request
+    response_head            the head of one response: its limits, and faults that are repaired
     diagnosis                why a signature does not verify (used by the sandbox, not by the client)
     wire.protocols           the two wire protocols: business content to bytes and back
     wire.endpoint            one API as agreed at onboarding

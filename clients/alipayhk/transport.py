@@ -15,7 +15,18 @@ from yarl import URL
 
 from .connections import QUARANTINE_S, PairedBody, PairingConnector
 from .pairing import RepeatedAnswer
-from .wire.errors import ConnectionLost, LeaseExpired, Repeated, Timeout, TlsInvalid, Truncated, Unreachable
+from .response_head import HEAD_BYTES_MAX, HEADERS_MAX, HeadTooLarge, UnreadableBody, UnreadableHead
+from .wire.errors import (
+    CallError,
+    ConnectionLost,
+    LeaseExpired,
+    Repeated,
+    Timeout,
+    TlsInvalid,
+    Truncated,
+    Unreachable,
+    Unsigned,
+)
 from .wire.messages import RawResponse, SealedRequest
 
 BODY_BYTES_MAX: Final = 256 * 1024
@@ -74,6 +85,9 @@ class Transport:
                 headers={"User-Agent": user_agent, "Accept-Encoding": "identity"},
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
+                max_line_size=HEAD_BYTES_MAX,
+                max_field_size=HEAD_BYTES_MAX,
+                max_headers=HEADERS_MAX,
                 trust_env=False,
             )
             for reuse in (True, False)
@@ -82,7 +96,10 @@ class Transport:
     async def post(
         self, base_url: str, sealed: SealedRequest, attempt: Attempt, *, reuse_connection: bool
     ) -> RawResponse:
-        """Send one request; return the response, unverified, or raise NotSent, NoAnswer or Repeated."""
+        """Send one request; return the response, unverified.
+
+        Raise NotSent, NoAnswer, Repeated, or, if the head of the response cannot be read, Unsigned.
+        """
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await self._post(base_url, sealed, attempt, reuse_connection=reuse_connection)
@@ -92,6 +109,10 @@ class Transport:
             raise TlsInvalid("the server's certificate is not valid") from None
         except RepeatedAnswer:
             raise Repeated("the response repeats an earlier response of this connection") from None
+        except HeadTooLarge as error:
+            raise (Truncated if attempt.sent else Unreachable)(str(error)) from None
+        except UnreadableHead as error:
+            raise _unreadable(error, attempt) from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise (ConnectionLost if attempt.sent else Unreachable)(_cause_of(error)) from None
 
@@ -141,8 +162,16 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
     return bytes(body)
 
 
+def _unreadable(error: UnreadableHead, attempt: Attempt) -> CallError:
+    """Return the error for a response with an unreadable head: it has no signature that can be read."""
+    cause = f"the response's head cannot be read: {error}"
+    return Unsigned(cause, http_status=error.http_status) if attempt.sent else Unreachable(cause)
+
+
 def _cause_of(error: Exception) -> str:
-    """Return the name of an error without its text, which may quote received bytes."""
+    """Return an error's name, without its text if that may quote received bytes."""
+    if isinstance(error, UnreadableBody):
+        return str(error)
     if any(isinstance(link, ssl.SSLError) for link in (error, error.__cause__)):
         # The errno of an SSLError, which aiohttp copies from the cause, is an OpenSSL code: 1 is not EPERM.
         return type(error).__name__

@@ -45,6 +45,22 @@ async def test_connection_that_ends_before_the_answers_head_does_is_lost(way: Wa
     await way.refused(sends(data, then=closes), way.doubt("CONNECTION_LOST"))
 
 
+async def test_answer_whose_head_has_harmless_faults_is_believed(way: Way) -> None:
+    def odd(answer: Answer) -> bytes:
+        length = ("Content-Length", str(len(answer.body)))
+        headers = (("Set-Cookie", "x" * 8300), *((f"X-{number}", "y") for number in range(130)))
+        return answer.head(*headers, ("X odd", "y"), length, length) + answer.body
+
+    await way.accepted(part(way.wallet, odd, hangs))
+
+
+async def test_answer_whose_head_cannot_be_read_counts_as_unsigned(way: Way) -> None:
+    def two_lengths(answer: Answer) -> bytes:
+        return answer.head(("Content-Length", "1"), ("Content-Length", "2")) + answer.body
+
+    await way.refused(part(way.wallet, two_lengths, hangs), way.doubt("RESPONSE_UNSIGNED"))
+
+
 def half(answer: Answer) -> bytes:
     """Announce the whole length, and write half of the body."""
     return answer.wire()[: -len(answer.body) // 2]

@@ -61,7 +61,10 @@ class AnswerError(CallError):
 
 
 class Unsigned(AnswerError):
-    """The response has no signature: an HTTP error page, or a body that anyone could have written."""
+    """The response has no signature that can be read: anyone could have written it.
+
+    It is an HTTP error page, a body without a signature, or a response whose head is not correct HTTP.
+    """
 
     def __init__(
         self, cause: str, *, http_status: int, claimed_code: str = "", retry_after_s: float = 0.0
