@@ -65,8 +65,8 @@ class ResponseHead:
     def take(self, data: bytes) -> tuple[bytes, bytes]:
         """Add received bytes; return the bytes to parse now, and the bytes after the end of the head.
 
-        The bytes to parse are a whole head. There are none while the head is incomplete. Bytes that are not
-        HTTP are returned as they are, and the parser refuses them.
+        The bytes to parse are a whole head, and empty while the head is incomplete. Bytes that are not HTTP
+        are returned as they are, and the parser refuses them.
         """
         searched = max(len(self._received) - _END_BYTES_MAX, 0)
         self._received += data if self._received else data.lstrip(b"\r\n")

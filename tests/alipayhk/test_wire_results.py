@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import Any, Final
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from clients.alipayhk.wire import errors
 from clients.alipayhk.wire.messages import Headers, RawResponse
 from clients.alipayhk.wire.protocols.result_body import result_of
 from clients.alipayhk.wire.result import Result
 from clients.alipayhk.wire.strict_json import write_json
-from tests.alipayhk.sides import Sides, answer
+from tests.alipayhk.sides import NOW, Sides, answer, modest
 
 ODD: Final[list[Any]] = [None, 0, 1.5, True, [], {}, ["x"], {"x": "y"}]
 
@@ -222,11 +224,24 @@ def test_unsigned_body_gives_an_unverified_code_only(sides: Sides, body: bytes, 
     assert (error.claimed_code, error.http_status, error.retry_after_s) == (claimed, 403, 7.0)
 
 
+LATER: Final = "Wed, 22 May 2024 01:14:30 GMT"
 RETRY_AFTER: Final[dict[str, tuple[Headers, float]]] = {
     "seconds": ((("Retry-After", "120"),), 120.0),
     "in any case, with space": ((("retry-after", " 3 "),), 3.0),
     "absent": ((), 0.0),
-    "a date": ((("Retry-After", "Wed, 21 Oct 2015 07:28:00 GMT"),), 0.0),
+    "a date": ((("Retry-After", "Wed, 22 May 2024 01:14:22 GMT"),), 119.6),
+    "a date after the header Date": (
+        (("Retry-After", LATER), ("Date", "Wed, 22 May 2024 01:14:00 GMT")),
+        30.0,
+    ),
+    "a date beside an unreadable Date": ((("Retry-After", LATER), ("Date", "soon")), 127.6),
+    "the date of RFC 850": ((("Retry-After", "Wednesday, 22-May-24 01:14:30 GMT"),), 127.6),
+    "the date of asctime": ((("Retry-After", "Wed May 22 01:14:30 2024"),), 127.6),
+    "a date in the past": ((("Retry-After", "Wed, 21 Oct 2015 07:28:00 GMT"),), 0.0),
+    "a date that does not exist": ((("Retry-After", "Wed, 32 May 2024 01:14:22 GMT"),), 0.0),
+    "a year of five digits": ((("Retry-After", "Wed, 22 May 99999 01:14:22 GMT"),), 0.0),
+    "an offset that is too large": ((("Retry-After", "Wed, 22 May 2024 01:14:22 +9999999999"),), 0.0),
+    "a long text": ((("Retry-After", "(" * 10_000 + LATER),), 0.0),
     "negative": ((("Retry-After", "-1"),), 0.0),
     "a fraction": ((("Retry-After", "1.5"),), 0.0),
     "digits of another script": ((("Retry-After", "٣"),), 0.0),
@@ -238,8 +253,16 @@ RETRY_AFTER: Final[dict[str, tuple[Headers, float]]] = {
 
 
 @pytest.mark.parametrize(("headers", "seconds"), RETRY_AFTER.values(), ids=RETRY_AFTER.keys())
-def test_retry_after_is_read_in_whole_seconds_only(headers: Headers, seconds: float) -> None:
-    assert RawResponse(503, headers, b"").retry_after_s == seconds
+def test_retry_after_is_read_as_whole_seconds_or_as_a_date(headers: Headers, seconds: float) -> None:
+    assert RawResponse(503, headers, b"").retry_after_s(NOW) == pytest.approx(seconds)
+
+
+@modest(200)
+@given(
+    st.text(max_size=80) | st.from_regex("[A-Z][a-z]{2}, [0-9]{1,3} [A-Z][a-z]{2} [0-9]{1,6} [0-9:+ -]*")
+)
+def test_arbitrary_retry_after_is_never_an_exception(text: str) -> None:
+    assert RawResponse(503, (("Retry-After", text), ("Date", text)), b"").retry_after_s(NOW) >= 0
 
 
 TRACER_IDS: Final = {

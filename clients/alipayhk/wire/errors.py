@@ -74,7 +74,7 @@ class Unsigned(AnswerError):
         self.claimed_code = claimed_code
         """The result code in the unverified body; empty if the body has no code."""
         self.retry_after_s = retry_after_s
-        """The header Retry-After, in seconds; 0 if it is absent."""
+        """The header Retry-After, in seconds; 0 if it is absent or in the past."""
 
 
 class SignatureInvalid(AnswerError):

@@ -79,9 +79,9 @@ class EnvelopeSigned:
 
         The response must repeat `reqMsgId` and `function`: this ties it to the request.
         """
-        members = _members(raw)
+        members = _members(raw, now)
         if "signature" not in (name for name, _ in members):
-            raise unsigned(raw, "the response has no member signature")
+            raise unsigned(raw, "the response has no member signature", now)
         head, body = _open(endpoint.keys, members, "response", huge_as_infinite=True)
         if head.get("reqMsgId") != request.request_id or head.get("function") != self.function:
             raise Replayed("the response belongs to another request")
@@ -152,7 +152,7 @@ def _content(head: Mapping[str, object], body: bytes) -> bytes:
     return b'{"head":' + write_json(head) + b',"body":' + body + b"}"
 
 
-def _members(raw: RawResponse) -> list[tuple[str, bytes]]:
+def _members(raw: RawResponse, now: datetime) -> list[tuple[str, bytes]]:
     """Cut a response into its members; raise Unsigned or Truncated if it is not a whole JSON object."""
     cause: CallError
     try:
@@ -161,12 +161,12 @@ def _members(raw: RawResponse) -> list[tuple[str, bytes]]:
         # If HTTP announced the body's end, the body is complete and simply not JSON. A body that ends with
         # its connection may have been cut.
         cause = (
-            unsigned(raw, "the response is not a complete JSON object")
+            unsigned(raw, "the response is not a complete JSON object", now)
             if raw.end_announced or not raw.body
             else Truncated("the response ends inside its JSON")
         )
     except JsonError:
-        cause = unsigned(raw, "the response is not a JSON object")
+        cause = unsigned(raw, "the response is not a JSON object", now)
     raise cause
 
 

@@ -82,7 +82,7 @@ class HeaderSigned:
     ) -> VerifiedResponse:
         """Verify the received bytes, decrypt and read them; raise an error of `errors` otherwise."""
         if not header_values(raw.headers, "Signature"):
-            raise unsigned(raw, "the response has no header Signature")
+            raise unsigned(raw, "the response has no header Signature", now)
         client_id, time = _verify(endpoint.keys, raw.headers, raw.body, endpoint.path, RESPONSE_TIME)
         if client_id != endpoint.client_id:
             raise Replayed("the response belongs to another client id")

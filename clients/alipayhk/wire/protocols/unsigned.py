@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Final
 
 from ..errors import Unsigned
@@ -17,13 +18,16 @@ from ..strict_json import JsonError, read_object
 _CODE: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
-def unsigned(raw: RawResponse, cause: str) -> Unsigned:
-    """Return the error for an unsigned response: it proves neither success nor failure."""
+def unsigned(raw: RawResponse, cause: str, now: datetime) -> Unsigned:
+    """Return the error for an unsigned response: it proves neither success nor failure.
+
+    `now` is when it was received.
+    """
     return Unsigned(
         cause,
         http_status=raw.http_status,
         claimed_code=_claimed_code(raw.body),
-        retry_after_s=raw.retry_after_s,
+        retry_after_s=raw.retry_after_s(now),
     )
 
 
