@@ -11,9 +11,10 @@ It does not know gRPC, protobuf or the gateway's settings. Each layer imports on
     wire.protocols           the two wire protocols: business content to bytes and back
     wire.endpoint            one API as agreed at onboarding
     wire.clock               AlipayHK's time format, and how old a response may be
+    wire.content_coding      gzip and deflate
     wire.errors, messages    how a call can fail; the types of requests and responses
-    wire.crypto, keys, strict_json, result
-                             signatures and encryption, key files, JSON, AlipayHK's result
+    wire.crypto, keys, lenient, strict_json, result
+                             signatures and encryption, key files, variants read in responses, JSON, results
 
 transport, connections, pairing and tls_records do the network I/O, and keys reads files. Everything else is
 pure functions over bytes.

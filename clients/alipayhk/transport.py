@@ -16,6 +16,7 @@ from yarl import URL
 from .connections import QUARANTINE_S, PairedBody, PairingConnector
 from .pairing import RepeatedAnswer
 from .response_head import HEAD_BYTES_MAX, HEADERS_MAX, HeadTooLarge, UnreadableBody, UnreadableHead
+from .wire import content_coding
 from .wire.errors import (
     CallError,
     ConnectionLost,
@@ -137,13 +138,13 @@ class Transport:
             proxy=self._proxy,
             trace_request_ctx=attempt,
         ) as response:
+            headers = tuple(
+                (name.decode("latin-1"), value.decode("latin-1")) for name, value in response.raw_headers
+            )
             return RawResponse(
                 http_status=response.status,
-                headers=tuple(
-                    (name.decode("latin-1"), value.decode("latin-1"))
-                    for name, value in response.raw_headers
-                ),
-                body=await _read(response),
+                headers=headers,
+                body=content_coding.undone(await _read(response), headers, bytes_max=BODY_BYTES_MAX),
                 end_announced="Content-Length" in response.headers
                 or "chunked" in response.headers.get("Transfer-Encoding", "").lower(),
             )

@@ -93,11 +93,10 @@ async def test_every_http_status_is_returned_and_no_redirect_is_followed(status:
     assert (outcome.answer.http_status, outcome.answer.body) == (status, body)
 
 
-async def test_gzip_body_is_returned_unchanged() -> None:
-    for body in (gzip.compress(b"x" * 50_000_000, 1)[:200_000], gzip.compress(b"{}"), b"no gzip at all"):
-        for encoding in ("gzip", "deflate", "br", "zstd", "nonsense"):
-            answer = sized(body, f"Content-Encoding: {encoding}")
-            async with Upstream(replying(answer)) as upstream:
+async def test_body_with_an_unknown_content_coding_is_returned_unchanged() -> None:
+    for body in (gzip.compress(b"{}"), b"no gzip at all"):
+        for encoding in ("br", "zstd", "nonsense"):
+            async with Upstream(replying(sized(body, f"Content-Encoding: {encoding}"))) as upstream:
                 outcome = await post_once(upstream.url)
             assert outcome.answer is not None
             assert outcome.answer.body == body

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Final
 
 import pytest
@@ -22,7 +23,20 @@ ODD: Final[list[Any]] = [None, 0, 1.5, True, [], {}, ["x"], {"x": "y"}]
 @pytest.mark.parametrize("name", ["resultCode", "resultCodeId", "resultMessage", "resultMsg"])
 def test_odd_optional_member_never_undoes_a_success(sides: Sides, name: str, odd: object) -> None:
     body = write_json({"result": {"resultStatus": "S", name: odd}, "accountInfo": odd, "needBind": odd})
-    assert sides.open(answer(sides, body)).result == Result("S")
+    code = "0" if odd == 0 and name.startswith("resultCode") else ""
+    codes = {"resultCode": "code", "resultCodeId": "code_id"}
+    expected = Result("S", **({codes[name]: code} if code else {}))
+    assert sides.open(answer(sides, body)).result == expected
+
+
+NUMBERS: Final = {"0": "0", "-1": "-1", "200": "200", "12345678901234567890": "12345678901234567890"}
+
+
+@pytest.mark.parametrize(("number", "text"), NUMBERS.items())
+def test_numeric_code_is_read_as_its_digits(sides: Sides, number: str, text: str) -> None:
+    body = '{"result":{"resultStatus":"F","resultCode":NUMBER,"resultCodeId":NUMBER}}'
+    opened = sides.open(answer(sides, body.replace("NUMBER", number).encode()))
+    assert opened.result == Result("F", text, text)
 
 
 def test_status_s_alone_is_a_success(sides: Sides) -> None:
@@ -84,7 +98,7 @@ def test_result_is_read_in_every_documented_spelling(body: dict[str, object], re
     assert result_of(body) == result
 
 
-@pytest.mark.parametrize("code", [None, 1, ["X"]], ids=repr)
+@pytest.mark.parametrize("code", [None, True, 1.5, ["X"]], ids=repr)
 def test_an_f_without_a_code_is_malformed(sides: Sides, code: object) -> None:
     for members in ({"resultStatus": "F"}, {"resultStatus": "F", "resultCode": code}):
         with pytest.raises(errors.Malformed):
@@ -144,10 +158,18 @@ def test_ambiguous_signed_response_is_malformed(sides: Sides, body: bytes) -> No
         sides.open(answer(sides, body))
 
 
-def test_a_byte_order_mark_or_text_after_the_object_is_malformed(header_sides: Sides) -> None:
+def test_byte_order_mark_before_the_object_is_skipped(header_sides: Sides) -> None:
+    body = b'\xef\xbb\xbf{"result":{"resultStatus":"S"}}'
+    assert header_sides.open(answer(header_sides, body)).result == Result("S")
+    with pytest.raises(errors.SignatureInvalid):
+        header_sides.open(replace(answer(header_sides, body), body=body[3:]))
+
+
+def test_two_byte_order_marks_or_text_after_the_object_are_malformed(header_sides: Sides) -> None:
     whole = b'{"result":{"resultStatus":"S"}}'
     for body in (
-        b"\xef\xbb\xbf" + whole,
+        b"\xef\xbb\xbf" * 2 + whole,
+        "\ufeff".encode("utf-16-be") + whole,
         whole + b"x",
         whole + whole,
         whole + b"\0",

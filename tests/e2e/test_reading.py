@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import time
 from typing import Any
 
 import pytest
@@ -58,14 +60,27 @@ async def test_tracer_id_is_told_as_printable_ascii(sync: Way, tracer_id: str, k
 
 
 async def test_response_time_is_told(either: Way) -> None:
-    time = now()
-    response = await either.accepted(answers(lambda request: either.wallet.signed(request, time=time)))
-    assert response.response_time.ToJsonString().replace("Z", "+00:00") == time
+    sent_at = now()
+    response = await either.accepted(answers(lambda request: either.wallet.signed(request, time=sent_at)))
+    assert response.response_time.ToJsonString().replace("Z", "+00:00") == sent_at
 
 
 async def test_response_time_that_an_envelope_does_not_say_is_unset(bind: Way) -> None:
     response = await bind.accepted(answers(lambda request: bind.wallet.signed(request, respTime=None)))
     assert not response.HasField("response_time")
+
+
+async def test_harmless_variants_are_read(either: Way) -> None:
+    sent_at = int(time.time()) * 1000
+
+    def answer(request: Request) -> Answer:
+        body = compact(result(code="CODE")).replace(b'"CODE"', b"200")
+        signed = either.wallet.signed(request, body, time=str(sent_at))
+        return signed.but(body=gzip.compress(signed.body)).setting("Content-Encoding", "gzip")
+
+    response = await either.accepted(answers(answer))
+    assert response.result.code == "200"
+    assert response.response_time.ToMilliseconds() == sent_at
 
 
 MALFORMED_BODIES = {

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Final
 
+from .. import lenient
 from ..errors import Unsigned
 from ..messages import RawResponse
 from ..strict_json import JsonError, read_object
@@ -34,7 +35,7 @@ def unsigned(raw: RawResponse, cause: str, now: datetime) -> Unsigned:
 def _claimed_code(body: bytes) -> str:
     """Return the result code in the body, header-signed or in an envelope; empty if it has no code."""
     try:
-        members: object = read_object(body, huge_as_infinite=True)
+        members: object = read_object(lenient.json_bytes(body), huge_as_infinite=True)
     except JsonError:
         return ""
     envelope_body = _member(_member(members, "response"), "body")
