@@ -221,7 +221,7 @@ BROKEN: Final[dict[str, Seal]] = {
     "header: unknown version": with_line(lambda line: line.replace("keyVersion=1", "keyVersion=9")),
     "header: another algorithm": with_line(lambda line: line.replace("RSA_AES", "RSA_DES")),
     "body: base64": with_text(lambda text: b"*" + text[1:]),
-    "body: not canonical": with_text(lambda text: text + b"\n"),
+    "body: not canonical": with_text(lambda text: text + b" "),
     "body: half a block": with_text(lambda text: base64.b64encode(base64.b64decode(text)[:-1])),
     "body: a block less": with_text(lambda text: base64.b64encode(base64.b64decode(text)[:-16])),
     "body: empty": with_text(lambda _: b""),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import time
 from typing import Any
 
 import pytest
@@ -52,14 +54,27 @@ async def test_tracer_id_is_returned_as_printable_ascii(sync: Rpc) -> None:
 
 
 async def test_response_time_is_returned(either: Rpc) -> None:
-    time = now()
-    response = await either.accepted(responds(lambda request: either.wallet.signed(request, time=time)))
-    assert response.response_time.ToJsonString().replace("Z", "+00:00") == time
+    sent_at = now()
+    response = await either.accepted(responds(lambda request: either.wallet.signed(request, time=sent_at)))
+    assert response.response_time.ToJsonString().replace("Z", "+00:00") == sent_at
 
 
 async def test_response_time_missing_in_an_envelope_is_unset(bind: Rpc) -> None:
     response = await bind.accepted(responds(lambda request: bind.wallet.signed(request, respTime=None)))
     assert not response.HasField("response_time")
+
+
+async def test_harmless_variants_are_read(either: Rpc) -> None:
+    sent_at = int(time.time()) * 1000
+
+    def respond(request: Request) -> Response:
+        body = compact(result(code="CODE")).replace(b'"CODE"', b"200")
+        signed = either.wallet.signed(request, body, time=str(sent_at))
+        return signed.but(body=gzip.compress(signed.body)).setting("Content-Encoding", "gzip")
+
+    response = await either.accepted(responds(respond))
+    assert response.result.code == "200"
+    assert response.response_time.ToMilliseconds() == sent_at
 
 
 MALFORMED_BODIES = {

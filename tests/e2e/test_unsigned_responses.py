@@ -87,7 +87,7 @@ async def test_invalid_unsigned_code_is_not_reported(rpc: Rpc) -> None:
 
 @pytest.mark.parametrize(
     ("retry_after", "wait_ms"),
-    [("7", 7_000), ("soon", None)],
+    [("7", 7_000), ("Wed, 21 Oct 2015 07:28:09 GMT", 9_000), ("soon", None)],
 )
 @pytest.mark.parametrize("http_status", [429, 503])
 async def test_retry_after_is_honoured(
@@ -95,7 +95,10 @@ async def test_retry_after_is_honoured(
 ) -> None:
     limited = doubt_of(rpc, http_status)
     page = HTML.but(status=http_status).setting("Retry-After", *([retry_after] if retry_after else []))
+    page = page.setting("Date", "Wed, 21 Oct 2015 07:28:00 GMT")
     reported = await rpc.refused(responds(lambda _: page), limited)
+    if wait_ms:
+        assert reported.metadata["attempts"] == "1"
     if wait_ms and limited.retry == "same_request_id":
         (wait,) = reported.details(RetryInfo)
         assert wait.retry_delay.ToMilliseconds() == wait_ms
