@@ -51,6 +51,10 @@ class LedgerUnavailable(Exception):
     """
 
 
+class LedgerBusy(LedgerUnavailable):
+    """Another process holds the ledger's lock; the operation had no effect and may soon succeed."""
+
+
 class State(StrEnum):
     """The state of a request."""
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any, Final
 
-from .. import LedgerFault, LedgerUnavailable
+from .. import LedgerBusy, LedgerFault, LedgerUnavailable
 from .file import OPEN_TIMEOUT_S, LedgerFile, is_busy, name_of
 from .tables import Tables
 
@@ -151,8 +151,9 @@ class Writer:
             self._roll_back()
             if isinstance(error, _ERRORS_OF_ONE_OPERATION) and len(batch) > 1:
                 raise
-            self._must_reconnect |= not is_busy(error)
-            raise LedgerUnavailable(f"the ledger's file cannot be used: {name_of(error)}") from None
+            self._must_reconnect |= not (busy := is_busy(error))
+            failure = LedgerBusy if busy else LedgerUnavailable
+            raise failure(f"the ledger's file cannot be used: {name_of(error)}") from None
         except BaseException:
             self._roll_back()
             raise
