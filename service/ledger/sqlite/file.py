@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 from .. import LedgerFault, LedgerUnavailable
 from ..usage_lock import UsageLock
+from .ballast import Ballast
 from .dirty_flag import DirtyFlag, clear
 from .schema import MIGRATIONS, SCHEMA_VERSION, version_of
 
@@ -50,6 +51,7 @@ class LedgerFile:
         self.path = path
         self.mark = mark
         self.dirty_flag = DirtyFlag(os.urandom(8).hex())
+        self.ballast = Ballast(path)
         self.ledger_id = ""
         """The random id of the ledger; empty before the file is open."""
         self.token_at_open = 0
@@ -71,9 +73,10 @@ class LedgerFile:
             time.sleep(_POLL_S)
 
     def close(self, connection: sqlite3.Connection) -> None:
-        """Close the writer's connection, and clear the dirty flag if no other process uses the file."""
+        """Close the writer's connection; if no other process uses the file, mark it as closed cleanly."""
         if self._lock is not None and self._lock.try_alone():
             clear(connection)
+            self.ballast.remove()
         with suppress(sqlite3.Error):
             connection.close()
 

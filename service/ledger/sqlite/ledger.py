@@ -51,7 +51,9 @@ class SqliteLedger:
                     undone = self._writer.submit(lambda on: on.undo(claim.key, answer.token, now_ms))
                     undone.add_done_callback(_consume_failure)
 
-        done = self._writer.submit(lambda on: on.claim(claim, now_ms), on_abandoned=on_abandoned)
+        done = self._writer.submit(
+            lambda on: on.claim(claim, now_ms), claims=True, on_abandoned=on_abandoned
+        )
         return cast("Answer", await done)
 
     async def look(self, claim: Claim, now_ms: int) -> Answer:
