@@ -94,10 +94,13 @@ class LedgerMonitor:
         with self._noting():
             return await self._ledger.resolve(key, ending, who=who, why=why, now_ms=now_ms)
 
-    async def rows(self, *, since_ms: int = 0, in_doubt_at_ms: int | None = None) -> AsyncIterator[Row]:
+    async def rows(
+        self, *, since_ms: int = 0, after: int = 0, in_doubt_at_ms: int | None = None
+    ) -> AsyncIterator[Row]:
         """Iterate over rows."""
         with self._noting():
-            async for row in self._ledger.rows(since_ms=since_ms, in_doubt_at_ms=in_doubt_at_ms):
+            rows = self._ledger.rows(since_ms=since_ms, after=after, in_doubt_at_ms=in_doubt_at_ms)
+            async for row in rows:
                 yield row
 
     async def drop(self, *, before_ms: int, now_ms: int) -> int:

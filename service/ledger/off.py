@@ -49,7 +49,9 @@ class OffLedger:
         """Return False: no request is in doubt."""
         return False
 
-    async def rows(self, *, since_ms: int = 0, in_doubt_at_ms: int | None = None) -> AsyncIterator[Row]:
+    async def rows(
+        self, *, since_ms: int = 0, after: int = 0, in_doubt_at_ms: int | None = None
+    ) -> AsyncIterator[Row]:
         """Yield no rows."""
         nothing: tuple[Row, ...] = ()
         for row in nothing:

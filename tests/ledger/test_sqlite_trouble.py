@@ -116,7 +116,7 @@ async def test_outcomes_fit_on_a_full_disk_and_claims_are_refused(small_disk: Pa
     for claim, token in zip(claims, tokens, strict=True):
         assert await ledger.record(claim.key, token, APPLIED, NOW_MS)
     assert 0 < ballast.stat().st_size < BYTES
-    with pytest.raises(LedgerUnavailable, match="is full: free 20 MiB; until then nothing is sent"):
+    with pytest.raises(LedgerUnavailable, match="is full: free 20 MiB, until then no request is sent"):
         await ledger.claim(a_claim("new"), NOW_MS)
     assert await ledger.look(claims[0], NOW_MS) == Known(APPLIED)
     filler.unlink()

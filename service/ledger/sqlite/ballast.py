@@ -18,11 +18,11 @@ from .. import LedgerUnavailable
 from ..ownership import give_to_owner_of
 
 BYTES: Final = 16 << 20
-"""An outcome changes about 6 pages of 4 KiB: enough for those of 512 requests in flight, and a checkpoint."""
+"""An outcome changes about 6 pages of 4 KiB: enough for 512 requests in flight, and a checkpoint."""
 STEP_BYTES: Final = 1 << 20
 """How much is given up at a time: another program may take the space before the ledger does."""
 SPARE_BYTES: Final = 4 << 20
-"""The free space that must remain when the file is allocated, so that the disk is not full again at once."""
+"""The free space that must remain when the file is allocated, so that the disk is not full at once."""
 
 
 def ballast_path(path: Path) -> Path:
@@ -39,12 +39,13 @@ class Ballast:
         self._is_impossible = False
 
     def check(self) -> None:
-        """Allocate the file if it is missing or was given up; raise LedgerUnavailable if it does not fit."""
+        """Allocate the file if it was given up or is missing; raise LedgerUnavailable if it cannot fit."""
         if self._is_impossible or self._size() >= BYTES or self._allocate():
             return
         needed = (BYTES + SPARE_BYTES) >> 20
         raise LedgerUnavailable(
-            f"the disk of the ledger {self._database} is full: free {needed} MiB; until then nothing is sent"
+            f"the disk of the ledger {self._database} is full: free {needed} MiB, "
+            "until then no request is sent"
         )
 
     def give_up(self) -> bool:

@@ -177,9 +177,8 @@ class Writer:
             self._roll_back()
             if isinstance(error, _ERRORS_OF_ONE_OPERATION) and len(batch) > 1:
                 raise
-            self._must_reconnect |= not (busy := is_busy(error))
-            failure = LedgerBusy if busy else _DiskFull if name_of(error) in _DISK_FULL else LedgerUnavailable
-            raise failure(f"the ledger's file cannot be used: {name_of(error)}") from None
+            self._must_reconnect |= not is_busy(error)
+            raise _failure_of(error) from None
         except BaseException:
             self._roll_back()
             raise
@@ -197,6 +196,13 @@ class Writer:
         tables, self._tables = self._tables, Tables(self._file.open(), self._file.mark.key_id)
         tables.connection.close()
         self._must_reconnect = False
+
+
+def _failure_of(error: sqlite3.Error) -> LedgerUnavailable:
+    text = f"the ledger's file cannot be used: {name_of(error)}"
+    if is_busy(error):
+        return LedgerBusy(text)
+    return _DiskFull(text) if name_of(error) in _DISK_FULL else LedgerUnavailable(text)
 
 
 def _fail(
