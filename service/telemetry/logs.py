@@ -14,7 +14,8 @@ import time
 import traceback
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
-from typing import Any, Final, TextIO
+from datetime import UTC, datetime
+from typing import Any, Final, Protocol
 
 import structlog
 
@@ -67,7 +68,17 @@ Log = structlog.typing.FilteringBoundLogger
 log: Final[Log] = structlog.get_logger()
 
 
-def set_up_logs(level: str, stream: TextIO | None = None) -> None:
+class Stream(Protocol):
+    """What log lines are written to."""
+
+    def write(self, text: str, /) -> object:
+        """Write a line."""
+
+    def flush(self) -> object:
+        """Pass on what is buffered."""
+
+
+def set_up_logs(level: str, stream: Stream | None = None) -> None:
     """Write log lines of this level and above, our own and those of libraries, to stdout."""
     number = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
@@ -108,7 +119,7 @@ def stack_of(error: BaseException) -> list[str]:
 class _Lines:
     """Writes lines, and never lets a broken stream break a call."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: Stream) -> None:
         self._stream = stream
 
     def msg(self, line: str) -> None:
@@ -169,6 +180,12 @@ class _Place:
             return False
         self.written += 1
         return True
+
+
+def lines_dropped(count: int) -> str:
+    """Return the line that says how many lines were dropped, because nobody read the log."""
+    now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    return f"{_json({'time': now, 'level': 'warning', 'event': 'log lines dropped', 'count': count})}\n"
 
 
 def _json(members: object, **_: object) -> str:
