@@ -36,7 +36,6 @@ from ..ledger.lease import Clock
 from ..ledger.rules import Linkage, answer_to
 from ..ledger.vault import Vault
 from ..outcomes.refusal import Refusal, Violation, skew_fact
-from ..telemetry.logs import log
 from ..telemetry.metrics import Metrics
 from .flight import Flight, Held
 from .ledger_wait import LedgerProgress
@@ -184,9 +183,7 @@ class LedgerSession:
 
     async def close(self) -> None:
         """Try to write the pending results, and close the ledger."""
-        await self.flush()
-        if self._pending:
-            log.error("results lost at shutdown", count=len(self._pending))
+        await self._pending.close()
         await self._ledger.close()
 
     async def _ask(self, flight: Flight, read: Callable[[Claim, int], Awaitable[Answer]]) -> Answer:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -19,6 +20,8 @@ from .flight import Flight
 
 Write = Callable[[int], Awaitable[bool]]
 """Writes a result at a time in milliseconds; returns whether the claim still held."""
+FLUSH_TIMEOUT_S: Final = 3.0
+"""How long the shutdown waits for the pending results, in seconds."""
 RETRY_EVERY_S: Final = 0.05
 """The pause between two attempts to write to a busy ledger, in seconds; each attempt also waits itself."""
 
@@ -71,6 +74,14 @@ class PendingWrites:
     async def flush(self) -> None:
         """Try to write every pending result."""
         await self._flush(list(self._pending))
+
+    async def close(self) -> None:
+        """Try to write every pending result, for a limited time."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FLUSH_TIMEOUT_S):
+                await self.flush()
+        if self._pending:
+            log.error("results lost at shutdown", count=len(self._pending))
 
     async def flush_for(self, key: Key, linkage: bytes | None) -> bool:
         """Try to write the pending results of a request and its linkage; return whether none remains.

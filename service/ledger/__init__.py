@@ -196,6 +196,10 @@ class Ledger(Protocol):
     def outlives_crash(self) -> bool:
         """Whether an unknown id proves that nothing was sent under it, if every attempt was claimed."""
 
+    @property
+    def log_bytes(self) -> int:
+        """The size of a write-ahead log that readers of the file can keep from shrinking; else 0."""
+
     async def claim(self, claim: Claim, now_ms: int) -> Answer:
         """Answer from what is recorded, or write that the request is about to be sent, in one commit."""
 

@@ -27,6 +27,11 @@ class MemoryLedger:
         self._marks: list[tuple[int, int]] = []
         """Times at which the clock was right, with the last token of each; see `Ledger.drop`."""
 
+    @property
+    def log_bytes(self) -> int:
+        """Return 0: there is no log."""
+        return 0
+
     async def claim(self, claim: Claim, now_ms: int) -> Answer:
         """Answer by the rules, and write a grant."""
         row = self._read(claim.key, now_ms)

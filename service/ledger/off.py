@@ -17,6 +17,11 @@ class OffLedger:
 
     outlives_crash: ClassVar[bool] = False
 
+    @property
+    def log_bytes(self) -> int:
+        """Return 0: there is no log."""
+        return 0
+
     async def claim(self, claim: Claim, now_ms: int) -> Answer:
         """Answer as for a new request."""
         return answer_to(claim, None, Linkage(), now_ms, token=ONLY_TOKEN)

@@ -8,10 +8,11 @@ import os
 from asyncio.subprocess import DEVNULL
 
 from tests.e2e.caller import Reported, call
-from tests.e2e.gateway import SCRIPT, Settings, channel_to, environment, get
+from tests.e2e.gateway import SCRIPT, Settings, channel_to, get
 from tests.e2e.samples import SYNC, apart
 from tests.e2e.upstream import Upstream
 from tests.e2e.wallet import Wallet
+from tests.peers.processes import environment
 from tests.ports import free_port
 
 

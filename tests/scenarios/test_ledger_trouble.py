@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from tests.e2e.caller import Reported, check
 from tests.e2e.conftest import Run
 from tests.e2e.gateway import run as command
+from tests.e2e.gateway import running
 from tests.e2e.operations import metrics
 from tests.e2e.samples import APIS, Api, apart
 from tests.e2e.upstream import Upstream
@@ -193,3 +195,29 @@ async def test_ledger_that_cannot_be_opened_is_refused_at_the_start(
     heading, sentence = ended.err.splitlines()
     assert heading == "alipayhk-gateway: the configuration cannot be used:"
     assert str(file) in sentence or "the ledger" in sentence
+
+
+async def test_shutdown_ends_while_the_disk_hangs(
+    settings: dict[str, str], upstream: Upstream, wallet: Wallet, tmp_path: Path
+) -> None:
+    """One request waits for its claim, and the outcome of another one waits to be recorded."""
+    hangs = tmp_path / "hangs"
+    given = {
+        **settings,
+        **kept_in(tmp_path / "ledger.db"),
+        **QUICK,
+        "STOP_GRACE_S": "1",
+        "DRAIN_DELAY_S": "0",
+    }
+    program = (sys.executable, "-m", "tests.scenarios.hanging_disk")
+    async with running(given, program=program, environ={"HANG_WHILE": str(hangs)}) as gateway:
+        scene = Scene(gateway, upstream, wallet)
+        await scene.ok(APIS[0], apart(APIS[0]))
+        async with held(scene, APIS[1], apart(APIS[1]), timeout_s=3.0) as first:
+            hangs.touch()
+            waits = asyncio.create_task(scene.call(APIS[0], apart(APIS[0]), timeout_s=3.0))
+            assert (await first.let_go()).result.status == "S"
+            assert isinstance(await waits, Reported)
+            gateway.terminate()
+            assert await gateway.ended() == 0
+    assert any(record["event"] == "ledger not closed in time" for record in gateway.records)

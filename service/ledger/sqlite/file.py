@@ -22,6 +22,8 @@ BUSY_TIMEOUT_MS: Final = 500
 """Timeout for the write lock of another process on this host."""
 OPEN_TIMEOUT_S: Final = 5.0
 """Timeout while another worker opens or creates the file."""
+LOG_BYTES_KEPT: Final = 8 << 20
+"""The size to which the write-ahead log is truncated when it is reused; 4 MiB are usual."""
 _POLL_S: Final = 0.02
 
 
@@ -71,6 +73,14 @@ class LedgerFile:
                 if not is_busy(error) or time.monotonic() > deadline_s:
                     raise
             time.sleep(_POLL_S)
+
+    @property
+    def log_bytes(self) -> int:
+        """Return the size of the write-ahead log, 0 if it cannot be read."""
+        try:
+            return os.stat(f"{self.path}-wal").st_size  # noqa: PTH116  (as in `_inodes_now`)
+        except OSError:
+            return 0
 
     def close(self, connection: sqlite3.Connection) -> None:
         """Close the writer's connection; if no other process uses the file, mark it as closed cleanly."""
@@ -138,6 +148,8 @@ class LedgerFile:
                 f"the ledger {self.path} is on a file system without shared memory: move it to a local disk"
             )
         connection.execute("PRAGMA synchronous = FULL")
+        # Without a limit, the log keeps the size that it had when a reader kept it from being reused.
+        connection.execute(f"PRAGMA journal_size_limit = {LOG_BYTES_KEPT}")
         if version < SCHEMA_VERSION:
             self._migrate(connection)
         found = connection.execute("SELECT key_id, key_check, ledger_id, last_token FROM meta").fetchone()

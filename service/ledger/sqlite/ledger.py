@@ -44,6 +44,11 @@ class SqliteLedger:
         """Return the random id of the database."""
         return self._file.ledger_id
 
+    @property
+    def log_bytes(self) -> int:
+        """Return the size of the write-ahead log's file."""
+        return self._file.log_bytes
+
     async def claim(self, claim: Claim, now_ms: int) -> Answer:
         """Answer by the rules, and write a grant."""
 
