@@ -13,7 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-from ..ledger import Key, LedgerBusy, LedgerUnavailable
+from ..ledger import Key, LedgerUnavailable
+from ..ledger.errors import LedgerBusy
 from ..telemetry.logs import log
 from ..telemetry.metrics import Metrics
 from .flight import Flight

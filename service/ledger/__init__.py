@@ -38,7 +38,6 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
-from .errors import LedgerBusy as LedgerBusy
 from .errors import LedgerFault as LedgerFault
 from .errors import LedgerUnavailable as LedgerUnavailable
 

@@ -1,7 +1,7 @@
 """Writes log lines to standard output without ever waiting for its reader.
 
-A write to a full pipe waits until somebody reads it, and with it would the event loop: calls, probes and
-the shutdown. So a pipe or a terminal is opened a second time, without blocking, because the flag of the
+A write to a full pipe waits for the reader. The event loop would wait, too: calls, probes and the shutdown.
+So a pipe or a terminal is opened a second time, without blocking, because the flag of the
 inherited description belongs to other processes, too. Lines that do not fit wait in memory, and a thread
 writes them when the reader continues. Beyond a limit, lines are dropped and counted.
 """
@@ -77,7 +77,7 @@ class Lines:
                 if self._dropped and not self._waiting:
                     dropped, self._dropped = self._dropped, 0
                     self._put(self._report(dropped).encode())
-        except OSError:  # nobody reads any more
+        except OSError:  # the reader has closed it
             self._waiting.clear()
             self._waiting_bytes = 0
 

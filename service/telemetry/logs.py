@@ -69,7 +69,7 @@ log: Final[Log] = structlog.get_logger()
 
 
 class Stream(Protocol):
-    """What log lines are written to."""
+    """A destination of log lines."""
 
     def write(self, text: str, /) -> object:
         """Write a line."""
@@ -183,7 +183,7 @@ class _Place:
 
 
 def lines_dropped(count: int) -> str:
-    """Return the line that says how many lines were dropped, because nobody read the log."""
+    """Return the line that says how many lines were dropped, because the log was not read."""
     now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
     return f"{_json({'time': now, 'level': 'warning', 'event': 'log lines dropped', 'count': count})}\n"
 

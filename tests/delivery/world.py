@@ -27,7 +27,8 @@ from service.delivery.clock_skew import ClockSkew
 from service.delivery.delivery import Delivery, Limits
 from service.delivery.ledger_session import LedgerSession
 from service.delivery.outbound_request import OutboundRequest
-from service.ledger import Answer, Claim, Ending, Key, LedgerBusy, LedgerUnavailable, Row
+from service.ledger import Answer, Claim, Ending, Key, LedgerUnavailable, Row
+from service.ledger.errors import LedgerBusy
 from service.ledger.lease import Clock
 from service.ledger.memory import MemoryLedger
 from service.outcomes.call import Call

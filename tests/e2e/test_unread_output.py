@@ -1,4 +1,4 @@
-"""A gateway whose log nobody reads."""
+"""A gateway whose log is not read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.peers.processes import environment
 from tests.ports import free_port
 
 
-async def test_standard_output_that_nobody_reads_blocks_neither_calls_nor_probes_nor_the_end(
+async def test_unread_standard_output_blocks_neither_calls_nor_probes_nor_the_end(
     settings: Settings, upstream: Upstream, wallet: Wallet
 ) -> None:
     reader, writer = os.pipe()

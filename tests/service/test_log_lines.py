@@ -1,4 +1,4 @@
-"""Log lines on a pipe that nobody reads, reads slowly, or has closed."""
+"""Log lines on a pipe that is not read, is read slowly, or was closed."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_end_of_the_process_does_not_wait_for_a_reader(pipe: tuple[int, int]) ->
 
 
 @pytest.mark.filterwarnings("ignore:Exception ignored in. <socket")  # the stream keeps it until the end
-def test_socket_that_nobody_reads_does_not_block() -> None:
+def test_unread_socket_does_not_block() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         lines = Lines(ours.fileno(), lines_dropped)

@@ -1,4 +1,4 @@
-"""What the ledger commands print: requests as text or JSON, times, and errors."""
+"""Print requests as text or JSON, times and errors for the ledger commands."""
 
 from __future__ import annotations
 

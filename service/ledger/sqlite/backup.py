@@ -33,8 +33,8 @@ _SUMMARY: Final = """
         (SELECT max(updated_ms) FROM request)
     FROM meta
 """
-# The replaced ledger has used higher numbers of changes. They count transactions, of which there are fewer
-# than milliseconds. So the time is higher than all of them, and the cursors of readers stay valid.
+# The replaced ledger has used higher numbers of changes. They count transactions, and a transaction takes
+# more than a millisecond. So the time is higher than all of them, and the cursors of readers stay valid.
 _RENEW: Final = """
     UPDATE meta SET ledger_id = ?, run = NULL, backup_ms = NULL, last_change = max(last_change, ?)
 """

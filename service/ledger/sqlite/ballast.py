@@ -1,4 +1,4 @@
-"""Disk space that is kept for outcomes, in a file beside the database.
+"""Reserve disk space for outcomes, in a file next to the database.
 
 A request whose outcome does not fit on the disk would be in doubt after a crash. So a ledger allocates a
 file of fixed size before it grants the first claim. When the disk is full, the file is shortened step by
@@ -22,7 +22,7 @@ BYTES: Final = 16 << 20
 STEP_BYTES: Final = 1 << 20
 """How much is given up at a time: another program may take the space before the ledger does."""
 SPARE_BYTES: Final = 4 << 20
-"""The free space that must remain when the file is allocated, so that the disk is not full at once."""
+"""The free space that must remain after the file was allocated: the database needs it to grow."""
 
 
 def ballast_path(path: Path) -> Path:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any, Final
 
-from .. import LedgerBusy, LedgerFault, LedgerUnavailable
+from .. import LedgerFault, LedgerUnavailable
+from ..errors import LedgerBusy
 from .file import OPEN_TIMEOUT_S, LedgerFile, is_busy, name_of
 from .tables import Tables
 
