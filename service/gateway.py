@@ -59,7 +59,7 @@ async def run(settings: Settings, *, shared: bool, keyring: Keyring | None = Non
             metrics,
             apis=endpoints,
             codes=settings.result_codes_file or ResultCodes(),
-            limits=Limits(settings.max_in_flight, settings.attempts_max),
+            limits=Limits(settings.max_in_flight, settings.attempts_max, settings.workers if shared else 1),
             skew=skew,
         )
         server = Server(settings, LinkageService(endpoints, delivery), metrics, keyring, shared=shared)
