@@ -33,6 +33,8 @@ from .telemetry.metrics import Metrics
 from .upstream import endpoints_of, transport_of
 
 FLUSH_EVERY_S: Final = 1.0
+BEAT_EVERY_S: Final = 1.0
+"""Time between two heartbeats of a worker to its supervisor."""
 DROP_EVERY: Final = 60
 """Old results are dropped once in so many rounds of `_maintain`."""
 
@@ -67,6 +69,8 @@ async def run(settings: Settings, *, shared: bool, keyring: Keyring | None = Non
         stack.push_async_callback(admin.cleanup)
         address = await server.start()
         _log_start(settings, str(address))
+        if shared:
+            _beat()
         fault = await _until_stopping(stopping, server)
         log.info("shutdown started")
         await server.stop(listener_stopped=fault is not None)
@@ -136,6 +140,15 @@ def _end_with_supervisor(stopping: asyncio.Event) -> None:
         stopping.set()
 
     loop.add_reader(pipe, exited)
+
+
+def _beat() -> None:
+    """Write heartbeats to the supervisor while the event loop runs; it kills a worker that sends none."""
+    pipe = sys.stdin.fileno()
+    os.set_blocking(pipe, False)  # a supervisor that was stopped does not read
+    with suppress(OSError):
+        os.write(pipe, b".")
+    asyncio.get_running_loop().call_later(BEAT_EVERY_S, _beat)
 
 
 @asynccontextmanager
