@@ -30,6 +30,7 @@ from .server.linkage_service import LinkageService
 from .server.server import ListenerStopped, Server
 from .telemetry.logs import log, stack_of
 from .telemetry.metrics import Metrics
+from .telemetry.metrics_file import keep_metrics_shared
 from .upstream import endpoints_of, transport_of
 
 FLUSH_EVERY_S: Final = 1.0
@@ -143,7 +144,11 @@ def _end_with_supervisor(stopping: asyncio.Event) -> None:
 
 
 def _beat() -> None:
-    """Write heartbeats to the supervisor while the event loop runs; it kills a worker that sends none."""
+    """Write heartbeats to the supervisor while the event loop runs; it kills a worker that sends none.
+
+    Also write the metrics again if their files were removed.
+    """
+    keep_metrics_shared()
     pipe = sys.stdin.fileno()
     os.set_blocking(pipe, False)  # a supervisor that was stopped does not read
     with suppress(OSError):

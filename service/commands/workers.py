@@ -7,11 +7,14 @@ those of all workers, which share them in files.
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
 import sys
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Final
@@ -24,6 +27,7 @@ from ..gateway import stop_signals
 from ..server.ports import cause_of, try_to_bind
 from ..server.server import CannotListen
 from ..telemetry.logs import log
+from ..telemetry.metrics_file import must_be_private
 from .exit_codes import EX_CONFIG, EX_UNAVAILABLE
 from .worker_process import WorkerProcess
 
@@ -59,8 +63,19 @@ def supervise(count: int, serve_arguments: Sequence[str], *, stop_s: float) -> i
     A worker may take `stop_s` seconds to finish its calls, and STOP_MARGIN_S for the rest.
     """
     command = [sys.executable, "-P", "-m", "service", "serve", *serve_arguments, "--worker"]
-    with tempfile.TemporaryDirectory(prefix="alipayhk-metrics-") as metrics_directory:
-        return _Supervisor(command, Path(metrics_directory), stop_s + STOP_MARGIN_S).run(count)
+    metrics_directory = _temporary_directory() / f"alipayhk-metrics-{os.urandom(8).hex()}"
+    try:
+        return _Supervisor(command, metrics_directory, stop_s + STOP_MARGIN_S).run(count)
+    finally:
+        shutil.rmtree(metrics_directory, ignore_errors=True)
+
+
+def _temporary_directory() -> Path:
+    """Return the directory for temporary files, also if it is full."""
+    try:
+        return Path(tempfile.gettempdir())
+    except FileNotFoundError:  # no file can be written anywhere
+        return Path("/tmp")  # noqa: S108  (the directory in it has a random name)
 
 
 class _Supervisor:
@@ -72,16 +87,19 @@ class _Supervisor:
         self._stop_max_s = stop_max_s
         self._workers: list[WorkerProcess] = []
         self._looked_s = 0.0
+        self._is_directory_reported = False
         # Not an Event: a signal handler can interrupt the thread that holds its lock. This has no lock.
         self._stopping: SimpleQueue[int] = SimpleQueue()
 
     def run(self, count: int) -> int:
         for number in stop_signals():
             signal.signal(number, lambda received, _: self._stopping.put(received))
+        self._make_directory()
         self._workers = [self._start() for _ in range(count)]
         self._looked_s = time.monotonic()
         log.info("workers started", workers=count)
         while not self._is_stopping(RESTART_DELAY_S):
+            self._make_directory()
             self._kill_silent()
             self._replace_dead()
         return self._stop()
@@ -116,6 +134,21 @@ class _Supervisor:
             return False
         return True
 
+    def _make_directory(self) -> None:
+        """Create the directory of the metrics, also again: a system removes old temporary files."""
+        try:
+            with suppress(FileExistsError):
+                self._metrics_directory.mkdir(mode=0o700)
+            must_be_private(self._metrics_directory)
+        except OSError as error:
+            if not self._is_directory_reported:
+                log.warning(
+                    "metrics directory unusable", where=str(self._metrics_directory), cause=error.strerror
+                )
+            self._is_directory_reported = True
+        else:
+            self._is_directory_reported = False
+
     def _start(self) -> WorkerProcess:
         return WorkerProcess(self._command, environment_of_worker(self._metrics_directory))
 
@@ -137,7 +170,8 @@ class _Supervisor:
         if not worker.is_logged:
             worker.is_logged = True
             log.error("worker exited", code=code)
-            multiprocess.mark_process_dead(worker.pid, str(self._metrics_directory))  # type: ignore[no-untyped-call]
+            with suppress(OSError):  # files that were removed meanwhile
+                multiprocess.mark_process_dead(worker.pid, str(self._metrics_directory))  # type: ignore[no-untyped-call]
 
     def _any_serves(self) -> bool:
         now_s = time.monotonic()

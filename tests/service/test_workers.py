@@ -128,6 +128,19 @@ def test_a_worker_that_never_starts_to_serve_is_replaced(
         assert _Supervisor(["sh", "-c", words], tmp_path).run(1) == 0
 
 
+@pytest.mark.parametrize("is_there", [True, False])
+def test_the_directory_of_the_metrics_is_created_again(tmp_path: Path, is_there: bool) -> None:
+    directory = tmp_path / "metrics" if is_there else tmp_path / "parent" / "metrics"
+    words = (
+        f'rm -r "$PROMETHEUS_MULTIPROC_DIR"; mkdir -p {directory.parent}; '
+        f'while [ ! -d "$PROMETHEUS_MULTIPROC_DIR" ]; do sleep 0.05; done; '
+        f"touch {tmp_path}/again; exec sleep 60"
+    )
+    with sigterm_after(tmp_path / "again"):
+        assert _Supervisor(["sh", "-c", words], directory).run(1) == 0
+    assert directory.stat().st_mode & 0o777 == 0o700
+
+
 @pytest.mark.parametrize(
     "words",
     [
