@@ -21,7 +21,8 @@ from prometheus_client.mmap_dict import MmapedDict
 
 from .logs import log
 
-BYTES: Final = 1 << 16
+BYTES: Final = 1 << 13
+"""The first size of a file. It is doubled when needed; the file of a worker that exits remains."""
 _OVERHEAD_MAX: Final = 32
 """The most bytes that a value takes beside its key."""
 _HEADER: Final = struct.pack("ii", 8, 0)
@@ -49,8 +50,8 @@ class MetricsFile(MmapedDict):
         self.keep()
         MetricsFile.all.append(self)
 
-    def keep(self) -> None:
-        """Write the values into a new file if the present one was removed or could not be written."""
+    def keep(self) -> bool:
+        """Write the values into a new file if the present one is missing; return whether there is one."""
         try:
             if not self._is_in_place():
                 self._move(self._capacity)
@@ -58,8 +59,8 @@ class MetricsFile(MmapedDict):
             if not MetricsFile.is_reported:
                 MetricsFile.is_reported = True
                 log.warning("metrics not shared with other workers", cause=error.strerror)
-        else:
-            MetricsFile.is_reported = False
+            return False
+        return True
 
     def close(self) -> None:
         """Forget the file."""
@@ -120,8 +121,9 @@ def share_metrics() -> None:
 
 def keep_metrics_shared() -> None:
     """Write the files of this worker that are missing."""
-    for file in MetricsFile.all:
-        file.keep()
+    missing = [file for file in MetricsFile.all if not file.keep()]
+    if not missing:
+        MetricsFile.is_reported = False
 
 
 def must_be_private(directory: Path) -> None:

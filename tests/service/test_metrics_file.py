@@ -73,6 +73,7 @@ def test_values_are_kept_in_memory_until_the_disk_has_space(
     with disk_full_after(bytes_):
         count(file := MetricsFile(str(path)), 3000)
         keep_metrics_shared()
+        MetricsFile(f"{path}.other")
         keep_metrics_shared()
     assert [line["cause"] for line in log_lines.of(WARNING)] == [os.strerror(27)]
     keep_metrics_shared()
