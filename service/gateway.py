@@ -31,10 +31,13 @@ from .server.linkage_service import LinkageService
 from .server.server import ListenerStopped, Server
 from .telemetry.logs import log, stack_of
 from .telemetry.metrics import Metrics
+from .telemetry.metrics_file import keep_metrics_shared
 from .upstream import endpoints_of, transport_of
 
 FLUSH_EVERY_S: Final = 1.0
 LEDGER_CLOSE_S: Final = FLUSH_TIMEOUT_S + 2.0
+BEAT_EVERY_S: Final = 1.0
+"""Time between two heartbeats of a worker to its supervisor."""
 DROP_EVERY: Final = 60
 """Old results are dropped once in so many rounds of `_maintain`."""
 
@@ -61,7 +64,7 @@ async def run(settings: Settings, *, shared: bool, keyring: Keyring | None = Non
             metrics,
             apis=endpoints,
             codes=settings.result_codes_file or ResultCodes(),
-            limits=Limits(settings.max_in_flight, settings.attempts_max),
+            limits=Limits(settings.max_in_flight, settings.attempts_max, settings.workers if shared else 1),
             skew=skew,
         )
         server = Server(settings, LinkageService(endpoints, delivery), metrics, keyring, shared=shared)
@@ -69,6 +72,8 @@ async def run(settings: Settings, *, shared: bool, keyring: Keyring | None = Non
         stack.push_async_callback(admin.cleanup)
         address = await server.start()
         _log_start(settings, str(address))
+        if shared:
+            _beat()
         fault = await _until_stopping(stopping, server)
         log.info("shutdown started")
         await server.stop(listener_stopped=fault is not None)
@@ -138,6 +143,19 @@ def _end_with_supervisor(stopping: asyncio.Event) -> None:
         stopping.set()
 
     loop.add_reader(pipe, exited)
+
+
+def _beat() -> None:
+    """Write heartbeats to the supervisor while the event loop runs; it kills a worker that sends none.
+
+    Also write the metrics again if their files were removed.
+    """
+    keep_metrics_shared()
+    pipe = sys.stdin.fileno()
+    os.set_blocking(pipe, False)  # a supervisor that was stopped does not read
+    with suppress(OSError):
+        os.write(pipe, b".")
+    asyncio.get_running_loop().call_later(BEAT_EVERY_S, _beat)
 
 
 @asynccontextmanager
@@ -227,7 +245,6 @@ def _log_start(settings: Settings, listen: str) -> None:
     log.info("signing key loaded", version=settings.signing_key_version, sha256=fingerprint(public))
     for version, file in settings.public_key_files.items():
         log.info("AlipayHK public key loaded", version=version, sha256=fingerprint(file.key))
-    theirs = [fingerprint(file.key) for file in settings.public_key_files.values()]
-    if fingerprint(public) in theirs:
-        log.warning("own public key in PUBLIC_KEY_FILES")
+        if fingerprint(file.key) == fingerprint(public):
+            log.warning("own public key in PUBLIC_KEY_FILES")
     log.info("gateway started", listen=listen)

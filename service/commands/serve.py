@@ -52,7 +52,9 @@ def _run(args: argparse.Namespace, settings: Settings, lines: Lines) -> int:
             asyncio.run(_try_ledger(settings))
             listens = (settings.listen, settings.admin_listen, settings.health_listen)
             must_be_free(address for address in listens if address is not None)
-            return supervise(settings.workers, ["--config", str(args.config)] if args.config else [])
+            arguments = ["--config", str(args.config)] if args.config else []
+            stop_s = settings.drain_delay_s + max(settings.stop_grace_s, settings.upstream_timeout_s)
+            return supervise(settings.workers, arguments, stop_s=stop_s)
         return asyncio.run(_serve(settings, lines, shared=args.worker))
     except LedgerFault as error:
         return refuse([str(error)])

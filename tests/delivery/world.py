@@ -302,6 +302,7 @@ class World:
         ledger: MemoryLedger | None = None,
         max_in_flight: int = 1000,
         attempts_max: int = 5,
+        workers: int = 1,
         chance: Callable[[], float] = lambda: 1.0,
         without_ledger: bool = False,
         bind_account_idempotent: bool = False,
@@ -329,7 +330,7 @@ class World:
             self.metrics,
             apis=("SyncLinkage", "BindAccount"),
             codes=self.codes,
-            limits=Limits(max_in_flight, attempts_max),
+            limits=Limits(max_in_flight, attempts_max, workers),
             skew=ClockSkew(self.metrics, clock=clock),
             chance=chance,
         )

@@ -6,7 +6,7 @@ import errno
 import os
 import sqlite3
 import time
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -17,9 +17,12 @@ from ..usage_lock import UsageLock
 from .ballast import Ballast
 from .dirty_flag import DirtyFlag, clear
 from .schema import MIGRATIONS, SCHEMA_VERSION, version_of
+from .write_lock import WriteLock
 
 BUSY_TIMEOUT_MS: Final = 500
-"""Timeout for the write lock of another process on this host."""
+"""Timeout for SQLite's lock, which another program may hold; gateways wait in `WriteLock` instead."""
+CHECKPOINT_PAGES: Final = 1000
+"""A commit with more pages than this in the log copies the log into the main file."""
 OPEN_TIMEOUT_S: Final = 5.0
 """Timeout while another worker opens or creates the file."""
 LOG_BYTES_KEPT: Final = 8 << 20
@@ -58,6 +61,7 @@ class LedgerFile:
         """The random id of the ledger; empty before the file is open."""
         self.token_at_open = 0
         self._lock = lock
+        self._write_lock = None if lock is None else WriteLock(lock.descriptor)
         self._inodes: tuple[tuple[int, int], ...] | None = None
 
     def open(self, *, timeout_s: float = 0) -> sqlite3.Connection:
@@ -89,6 +93,10 @@ class LedgerFile:
             self.ballast.remove()
         with suppress(sqlite3.Error):
             connection.close()
+
+    def writing(self) -> AbstractContextManager[None]:
+        """Hold the write lock inside a block, in order of arrival; raise LedgerUnavailable."""
+        return nullcontext() if self._write_lock is None else self._write_lock.held()
 
     def release(self) -> None:
         """Release the usage lock."""
@@ -150,8 +158,12 @@ class LedgerFile:
         connection.execute("PRAGMA synchronous = FULL")
         # Without a limit, the log keeps the size that it had when a reader kept it from being reused.
         connection.execute(f"PRAGMA journal_size_limit = {LOG_BYTES_KEPT}")
+        # Another process may be writing, so only the writer's transactions, which hold the write lock,
+        # are followed by a checkpoint.
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
         if version < SCHEMA_VERSION:
             self._migrate(connection)
+        connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
         found = connection.execute("SELECT key_id, key_check, ledger_id, last_token FROM meta").fetchone()
         key_id, key_check, self.ledger_id, self.token_at_open = found or ("", b"", "", 0)
         self.mark.must_fit(self.path, key_id, key_check)

@@ -7,7 +7,7 @@ import sqlite3
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any, Final
@@ -53,6 +53,11 @@ class Operation:
     """Called with a result that no caller awaits any more. If set, a cancelled operation may be skipped."""
     result: Any = None
     failure: Exception | None = None
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether its caller was cancelled, so that it must not run."""
+        return self.on_abandoned is not None and self.future.cancelled()
 
     def complete(self) -> None:
         """Set the caller's future; called in the event loop's thread."""
@@ -105,26 +110,48 @@ class Writer:
     def _run(self) -> None:
         running = True
         while running:
-            batch, running = self._take()
-            if batch:
+            batch: list[Operation] = []
+            running = self._collect(batch, self._queue.get())
+            if not batch:
+                continue
+            loop = batch[0].future.get_loop()
+            if self._must_reconnect or any(operation.writes for operation in batch):
+                running = self._run_in_turn(batch) and running
+            else:
                 self._run_batch(batch)
-                # RuntimeError: the loop is closed, so no caller waits.
-                with suppress(RuntimeError):
-                    batch[0].future.get_loop().call_soon_threadsafe(_complete, batch)
+            # RuntimeError: the loop is closed, so no caller waits.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(_complete, batch)
         self._file.close(self._tables.connection)
 
-    def _take(self) -> tuple[list[Operation], bool]:
-        """Wait for an operation, take it and those behind it; return whether more may follow."""
-        batch: list[Operation] = []
+    def _collect(self, batch: list[Operation], operation: Operation | None) -> bool:
+        """Add an operation and those behind it to a batch; return whether more may follow."""
         queue = self._queue
-        operation = queue.get()
         while operation is not None:
-            if operation.on_abandoned is None or not operation.future.cancelled():
+            if not operation.is_abandoned:
                 batch.append(operation)
             if queue.empty() or len(batch) >= BATCH_MAX:
-                return batch, True
+                return True
             operation = queue.get()
-        return batch, False
+        return False
+
+    def _run_in_turn(self, batch: list[Operation]) -> bool:
+        """Wait for the write lock; run a batch with what arrived meanwhile; return as `_collect` does."""
+        failure: LedgerUnavailable | None = None
+        running = True
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(self._file.writing())
+            except LedgerUnavailable as error:
+                failure = error
+            batch[:] = [operation for operation in batch if not operation.is_abandoned]
+            if len(batch) < BATCH_MAX and not self._queue.empty():
+                running = self._collect(batch, self._queue.get())
+            if failure is None and batch:
+                self._run_batch(batch)
+        for operation in batch if failure is not None else ():
+            operation.failure = failure
+        return running
 
     def _run_batch(self, batch: list[Operation]) -> None:
         """Run a batch in one transaction. If one operation causes an error, run each in its own.
