@@ -51,9 +51,9 @@ class Certificate:
         return self.key_file.read_bytes()
 
 
-def rsa_pair(directory: Path, name: str, bits: int = 2048) -> Pair:
+def rsa_pair(directory: Path, name: str) -> Pair:
     """Make an RSA pair and write its files."""
-    key = rsa.generate_private_key(65537, bits)
+    key = rsa.generate_private_key(65537, 2048)
     private_file, public_file = directory / f"{name}.key.pem", directory / f"{name}.pub.pem"
     private_file.write_bytes(pem(key))
     public_file.write_bytes(

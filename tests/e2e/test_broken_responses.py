@@ -12,7 +12,7 @@ from grpc import StatusCode
 from tests.e2e.caller import alarm
 from tests.e2e.conftest import Rpc
 from tests.e2e.samples import SYNC
-from tests.e2e.upstream import Peer, Request, Response, Script, closes, hangs, resets, responds, sends
+from tests.e2e.upstream import Peer, Request, Response, Script, closes, resets, responds, sends
 from tests.e2e.wallet import Wallet
 
 KIB = 1024
@@ -32,17 +32,6 @@ def part(wallet: Wallet, cut: Callable[[Response], bytes], then: Script) -> Scri
 @pytest.mark.parametrize("end", [closes, resets])
 async def test_connection_closed_without_a_response_is_lost(rpc: Rpc, end: Script) -> None:
     await rpc.refused(end, rpc.doubt("CONNECTION_LOST"))
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"HTTP/1.1 200 OK\r\nContent-Le",
-        b"\x16\x03\x01\x00\x02",
-    ],
-)
-async def test_connection_closed_within_the_response_head_is_lost(rpc: Rpc, data: bytes) -> None:
-    await rpc.refused(sends(data, then=closes), rpc.doubt("CONNECTION_LOST"))
 
 
 def half(response: Response) -> bytes:
@@ -71,27 +60,6 @@ async def test_whole_body_without_a_length_is_accepted(rpc: Rpc) -> None:
         return response.head(("Connection", "close")) + response.body
 
     await rpc.accepted(part(rpc.wallet, whole, closes))
-
-
-async def test_whole_chunked_body_is_accepted(rpc: Rpc) -> None:
-    def whole(response: Response) -> bytes:
-        return response.chunked() + b"0\r\n\r\n"
-
-    await rpc.accepted(part(rpc.wallet, whole, hangs))
-
-
-async def test_interim_response_is_skipped(rpc: Rpc) -> None:
-    def interim(response: Response) -> bytes:
-        return (
-            b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + response.wire()
-        )
-
-    await rpc.accepted(part(rpc.wallet, interim, hangs))
-
-
-async def test_response_of_300_kib_is_truncated(rpc: Rpc) -> None:
-    huge = Response(body=b"x" * 300 * KIB)
-    await rpc.refused(responds(lambda _: huge), rpc.doubt("RESPONSE_TRUNCATED"))
 
 
 async def test_signed_response_below_256_kib_is_read(rpc: Rpc) -> None:
