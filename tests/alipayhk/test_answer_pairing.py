@@ -16,7 +16,6 @@ from clients.alipayhk.transport import Transport
 from clients.alipayhk.wire import errors
 from tests.alipayhk.upstream import (
     NO_AUTHORITIES,
-    Authority,
     Outcome,
     Upstream,
     post,
@@ -24,6 +23,7 @@ from tests.alipayhk.upstream import (
     rested,
     transport,
 )
+from tests.certificates import Authority
 from tests.raw_http import Peer
 
 LOST: Final = (errors.ConnectionLost, True)

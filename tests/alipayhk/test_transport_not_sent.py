@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,6 @@ from clients.alipayhk.transport import Attempt, Transport
 from clients.alipayhk.wire import errors
 from clients.alipayhk.wire.messages import SealedRequest
 from tests.alipayhk.upstream import (
-    Authority,
     Upstream,
     deaf,
     full_backlog,
@@ -24,6 +22,7 @@ from tests.alipayhk.upstream import (
     replying,
     transport,
 )
+from tests.certificates import Authority
 from tests.ports import free_port
 from tests.raw_http import Peer
 
@@ -129,7 +128,7 @@ async def test_valid_certificate_is_accepted(authority: Authority) -> None:
 
 
 async def test_an_expired_certificate_is_not_valid(authority: Authority) -> None:
-    tls = authority.server_context(lifetime=-timedelta(hours=1))
+    tls = authority.server_context(days=(-2.0, -1.0))
     async with Upstream(replying(OK), tls) as upstream:
         assert (await post_once(upstream.url, tls=authority.client_context())).ending == TLS_INVALID
         assert upstream.requests == []

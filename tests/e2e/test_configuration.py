@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 
+from tests.certificates import private_pem
 from tests.e2e.gateway import Settings, run
-from tests.e2e.material import Authority, Material, pem
+from tests.e2e.material import Material
 
 MARK = "marked-4711"
 
@@ -53,15 +54,14 @@ async def test_check_shows_the_effective_settings_without_secrets(
     assert (ended.status, ended.err) == (0, "")
     assert "BASE_URL = http://127.0.0.1:" in ended.out
     assert MARK not in ended.out
-    assert pem(material.ours.key).decode().splitlines()[1] not in ended.out
+    assert private_pem(material.ours.key).decode().splitlines()[1] not in ended.out
     shown = await checked({**settings, **proxy})
     assert shown["SIGNING_KEY_FILE"] == str(material.ours.private_file)
     assert MARK not in json.dumps(shown)
 
 
 async def test_check_does_not_listen(settings: Settings, material: Material) -> None:
-    authority: Authority = material.callers_ca
-    server = authority.issue("checked", "127.0.0.1")
+    server = material.callers_ca.issue("checked", "127.0.0.1")
     tls = {
         "TLS_CERT_FILE": str(server.chain_file),
         "TLS_KEY_FILE": str(server.key_file),
