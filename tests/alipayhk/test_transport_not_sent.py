@@ -107,9 +107,7 @@ async def test_failed_tls_handshake_is_unreachable(
         assert (await post_once(url, tls=authority.client_context())).ending == UNREACHABLE
 
 
-async def test_failed_handshake_names_no_errno(
-    authority: Authority,
-) -> None:
+async def test_failed_handshake_names_no_errno(authority: Authority) -> None:
     async with Upstream(no_tls) as upstream:
         outcome = await post_once(f"https://127.0.0.1:{upstream.port}", tls=authority.client_context())
     assert str(outcome.error) == "ClientConnectorSSLError"

@@ -83,9 +83,7 @@ async def test_flight_is_not_resent_after_its_last_deadline(world: World) -> Non
     assert await world.state("a") == "in_doubt"
 
 
-async def test_reused_id_of_bind_account_in_flight_needs_an_operator(
-    world: World,
-) -> None:
+async def test_reused_id_of_bind_account_in_flight_needs_an_operator(world: World) -> None:
     world.client.script("a", SLOW)
     first = world.start(world.bind("a"))
     await asyncio.sleep(0.5)

@@ -266,9 +266,7 @@ async def test_retries_do_not_amplify_an_outage_of_a_minute(make: Make, step: St
     assert {one.short for one in await many(world, 50, prefix="after")} == {OK}
 
 
-async def test_partial_outage_keeps_the_breaker_closed_and_the_budget_limits_retries(
-    make: Make,
-) -> None:
+async def test_partial_outage_keeps_the_breaker_closed_and_the_budget_limits_retries(make: Make) -> None:
     world = make(chance=lambda: 0.1)
     ends = [UNREACHABLE, UNREACHABLE, UNREACHABLE, S]
     world.client.otherwise = lambda _: ends[len(world.client.attempts) % 4]

@@ -250,9 +250,7 @@ async def test_unhandled_exception_is_logged_with_its_stack_and_never_with_its_t
 # -- the caller's deadline
 
 
-async def test_deadline_before_the_first_byte_cancels_before_it_reports_not_sent(
-    make: Make,
-) -> None:
+async def test_deadline_before_the_first_byte_cancels_before_it_reports_not_sent(make: Make) -> None:
     gate = Gate(sent=False)
     sender, call = make(gate), call_of(left_s=0.4)
     call.margin_s = 10.0  # so that a slow machine does not fail the test

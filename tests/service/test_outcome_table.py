@@ -424,9 +424,7 @@ def test_unhandled_exception_is_unknown_only_if_the_request_was_sent(
 
 
 @pytest.mark.parametrize("circumstances", [known(in_doubt=True), known(replayed=True)])
-def test_unhandled_exception_is_unknown_after_an_earlier_attempt(
-    circumstances: Circumstances,
-) -> None:
+def test_unhandled_exception_is_unknown_after_an_earlier_attempt(circumstances: Circumstances) -> None:
     verdict = verdict_of(_Bug("SECRET"), circumstances, ResultCodes())
     assert reported(verdict) == (StatusCode.INTERNAL, "GATEWAY_BUG", "unknown", "operator")
 
