@@ -34,7 +34,7 @@ class ServedApi:
     name: Api
     protocol: type[WireProtocol]
     path: str
-    """The path at which it is served, unless the flag `path_flag` gives another one."""
+    """The path, unless the flag `path_flag` gives another one."""
     path_help: str
     request_id: Callable[[Members, Members], str]
     """Return the request id, given the head and the body."""
@@ -50,7 +50,7 @@ class ServedApi:
 
     @property
     def path_flag(self) -> str:
-        """The flag of its path, without the dashes in front."""
+        """The command line flag for the path, without the leading dashes."""
         return f"{self.name.name.lower().replace('_', '-')}-path"
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Callable, Mapping
 from typing import Final
 
 from clients.alipayhk.api import Api
+from clients.alipayhk.tls import context_of
 from clients.alipayhk.transport import Transport
 from clients.alipayhk.wire.crypto import EncryptionProfile
 from clients.alipayhk.wire.endpoint import Encryption, Endpoint
@@ -26,11 +26,10 @@ def endpoints_of(settings: Settings) -> Mapping[str, Endpoint]:
 
 def transport_of(settings: Settings) -> Transport:
     """Make the transport; needs a running event loop."""
-    ca_file = settings.upstream_ca_file
     return Transport(
         timeout_s=settings.upstream_timeout_s,
         connect_timeout_s=min(CONNECT_TIMEOUT_S, settings.upstream_timeout_s),
-        tls=ssl.create_default_context(cafile=str(ca_file) if ca_file else None),
+        tls=context_of(settings.upstream_ca_file),
         proxy=settings.upstream_proxy,
         reuse_connections=settings.upstream_connections == "reuse",
     )

@@ -7,6 +7,7 @@ import ssl
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -75,17 +76,26 @@ class Authority:
         )
         self.file.write_bytes(certificate.public_bytes(Encoding.PEM))
 
-    def issue(self, name: str, *sans: str | x509.GeneralName, days: Days = VALID) -> Certificate:
-        """Issue a certificate; the form of each alternative name gives its type."""
+    def issue(
+        self,
+        name: str,
+        *sans: str | x509.GeneralName,
+        days: Days = VALID,
+        without: type[x509.ExtensionType] | None = None,
+    ) -> Certificate:
+        """Issue a certificate, perhaps without an extension; the form of a SAN gives its type."""
         key = curve_key()
         usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
         names = x509.SubjectAlternativeName([_general_name(san) for san in sans])
-        certificate = (
+        builder = (
             self._builder(name, key, days)
             .add_extension(names, critical=False)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
-            .sign(self._key, hashes.SHA256())
         )
+        if without is not None:
+            builder._extensions = [one for one in builder._extensions if not isinstance(one.value, without)]
+        certificate = builder.sign(self._key, hashes.SHA256())
         chain_file, key_file = (
             self._directory / f"{self._name}.{name}.{kind}.pem" for kind in ("crt", "key")
         )
@@ -97,9 +107,11 @@ class Authority:
         """Return the context of a client that trusts this authority only."""
         return ssl.create_default_context(cafile=str(self.file))
 
-    def server_context(self, *, host: str = "127.0.0.1", days: Days = VALID) -> ssl.SSLContext:
-        """Return the context of a server with a new certificate for this host."""
-        issued = self.issue("server", host, days=days)
+    def server_context(
+        self, *, host: str = "127.0.0.1", common_name: str = "server", **faults: Any
+    ) -> ssl.SSLContext:
+        """Return the context of a server with a new certificate for this host; `faults` go to `issue`."""
+        issued = self.issue(common_name, host, **faults)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(issued.chain_file, issued.key_file)
         return context

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
+import socket
 import ssl
 from collections import deque
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import aiohttp
@@ -15,7 +19,7 @@ if TYPE_CHECKING:
     from aiohttp.abc import AbstractStreamWriter
     from aiohttp.client_proto import ResponseHandler
     from aiohttp.client_reqrep import ClientRequest, ConnectionKey
-    from aiohttp.connector import Connection
+    from aiohttp.connector import AddrInfoType, Connection
     from aiohttp.tracing import Trace
 
 KEEP_ALIVE_S: Final = 15.0
@@ -23,15 +27,32 @@ KEEP_ALIVE_S: Final = 15.0
 QUARANTINE_S: Final = 0.1
 """How long a connection waits after a response before it is reused, in seconds (docs/adr/0014)."""
 
+_END_PASSES: Final = 4
+"""How many passes of the event loop a connection that ends has to say why; asyncio's TLS needs two."""
+
+
+@dataclass(slots=True)
+class Route:
+    """How one request got to the other side: a fact for the log."""
+
+    addresses: list[str] = field(default_factory=list)
+    """The address of the connection; before it is made, every address that was tried."""
+    is_new_tls: bool = False
+    """Whether it is a TLS connection on which no response was received before."""
+
+
+ROUTE: Final[ContextVar[Route]] = ContextVar("route")
+"""The route of the request that this task sends."""
+
 
 class PairingConnector(aiohttp.TCPConnector):
     """A pool of `PairedProtocol` connections. With `reuse=False` each connection is used once."""
 
     def __init__(self, tls: ssl.SSLContext, *, reuse: bool, quarantine_s: float = QUARANTINE_S) -> None:
         if reuse:
-            super().__init__(ssl=tls, limit=0, keepalive_timeout=KEEP_ALIVE_S)
+            super().__init__(ssl=tls, limit=0, keepalive_timeout=KEEP_ALIVE_S, socket_factory=_socket)
         else:
-            super().__init__(ssl=tls, limit=0, force_close=True)
+            super().__init__(ssl=tls, limit=0, force_close=True, socket_factory=_socket)
         self._quarantine_s = quarantine_s
         self._resting: deque[tuple[float, ConnectionKey, ResponseHandler]] = deque()
         protocol: type[ResponseHandler] = PairedProtocol
@@ -50,14 +71,16 @@ class PairingConnector(aiohttp.TCPConnector):
             try:
                 protocol = _paired(connection.protocol)
                 is_new = protocol.is_new
+                _note_route(protocol)
                 if await protocol.ready():
                     return connection
+                error = await _not_ready(protocol)
             except BaseException:
                 connection.close()
                 raise
             connection.close()
             if is_new:
-                raise NotReady("the connection was closed, or bytes were received, before the request")
+                raise error
 
     def _release(
         self, key: ConnectionKey, protocol: ResponseHandler, *, should_close: bool = False
@@ -90,9 +113,42 @@ class PairedBody(aiohttp.BytesPayload):
 
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
         """Write the head and the body; raise NotReady if the connection is no longer ready."""
-        if not await _paired(getattr(writer, "protocol", None)).ready():
-            raise NotReady("the connection was closed, or bytes were received, before the request")
+        protocol = _paired(getattr(writer, "protocol", None))
+        if not await protocol.ready():
+            raise await _not_ready(protocol)
         await super().write_with_length(writer, content_length)
+
+
+async def _not_ready(protocol: PairedProtocol) -> NotReady:
+    """Return the error of a connection that cannot be used; its cause says why the connection ended."""
+    for _ in range(_END_PASSES):
+        if protocol.lost_by is None:
+            await asyncio.sleep(0)
+    error = NotReady("the connection was closed, or bytes were received, before the request")
+    error.__cause__ = protocol.lost_by
+    return error
+
+
+def _socket(address: AddrInfoType) -> socket.socket:
+    """Return the socket for a connection to an address, and note that the address was tried."""
+    family, kind, number, _, peer = address
+    if route := ROUTE.get(None):
+        route.addresses.append(_text_of(peer))
+    return socket.socket(family, kind, number)
+
+
+def _note_route(protocol: PairedProtocol) -> None:
+    route, transport = ROUTE.get(None), protocol.transport
+    if route is None or transport is None:
+        return
+    route.is_new_tls = protocol.is_new and transport.get_extra_info("ssl_object") is not None
+    if peer := transport.get_extra_info("peername"):
+        route.addresses[:] = [_text_of(peer)]
+
+
+def _text_of(peer: tuple[object, ...]) -> str:
+    host, port = peer[:2]
+    return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
 
 
 def _paired(protocol: object) -> PairedProtocol:

@@ -79,6 +79,8 @@ class PairedProtocol(ResponseHandler):
         self._half_closed = False
         self._has_answered = False
         self._records: CountedRecords | None = None
+        self.lost_by: BaseException | None = None
+        """The error that ended the connection; None while it is open, and if it was closed properly."""
         self._seen: deque[int] = deque(maxlen=ANSWERS_REMEMBERED)
 
     @property
@@ -100,6 +102,11 @@ class PairedProtocol(ResponseHandler):
         """Start to count the connection's TLS records; up to now only the handshake has used it."""
         self._records = count_records(transport)
         super().connection_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Keep the error that ended the connection: aiohttp keeps it only for a request that waits."""
+        self.lost_by = exc
+        super().connection_lost(exc)
 
     async def ready(self) -> bool:
         """Read received bytes; return whether a request may be written now.

@@ -6,20 +6,26 @@ import asyncio
 import errno
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Final
 
 import aiohttp
 from yarl import URL
 
-from .connections import QUARANTINE_S, PairedBody, PairingConnector
-from .pairing import RepeatedAnswer
+from .connections import QUARANTINE_S, ROUTE, PairedBody, PairingConnector, Route
+from .pairing import NotReady, RepeatedAnswer
+from .tls import context_of
+from .tls import fault_of as tls_fault_of
 from .wire.errors import ConnectionLost, LeaseExpired, Repeated, Timeout, TlsInvalid, Truncated, Unreachable
 from .wire.messages import RawResponse, SealedRequest
 
 BODY_BYTES_MAX: Final = 256 * 1024
 _READ_BYTES: Final = 16 * 1024
+_MAY_WANT_CERTIFICATE: Final = "the server may require a client certificate"
+"""Added if a TLS connection ended without a response, and no other one to this server had any. In TLS 1.3
+the client may send before the server has checked its certificate, and some servers then disconnect without
+an alert."""
 
 
 @dataclass(slots=True)
@@ -32,6 +38,10 @@ class Attempt:
     """Whether the request must be sent on a new connection."""
     skew_s: float | None = field(default=None, compare=False)
     """AlipayHK's time minus ours, in seconds; None unless a verified response contained the time."""
+    route: Route = field(default_factory=Route, compare=False, repr=False)
+    """The addresses that were tried, for the log."""
+    head: RawResponse | None = field(default=None, compare=False, repr=False)
+    """The response without its body, not verified, for the log; None unless its head was received."""
     may_send: Callable[[], bool] = field(default=lambda: True, compare=False, repr=False)
     """Whether the first byte may still be written. Called as late as aiohttp allows.
 
@@ -62,7 +72,9 @@ class Transport:
         self._timeout_s = timeout_s
         self._reuse_connections = reuse_connections
         self._proxy = proxy
-        tls = ssl.create_default_context() if tls is None else tls
+        self._has_answered: set[str] = set()
+        """The base URLs from which a response was received."""
+        tls = context_of() if tls is None else tls
         trace = aiohttp.TraceConfig()
         trace.on_request_headers_sent.append(_on_headers_sent)
         trace.on_request_chunk_sent.append(_on_body_sent)
@@ -83,17 +95,20 @@ class Transport:
         self, base_url: str, sealed: SealedRequest, attempt: Attempt, *, reuse_connection: bool
     ) -> RawResponse:
         """Send one request; return the response, unverified, or raise NotSent, NoAnswer or Repeated."""
+        ROUTE.set(attempt.route)
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await self._post(base_url, sealed, attempt, reuse_connection=reuse_connection)
         except TimeoutError:
             raise (Timeout if attempt.sent else Unreachable)("no response in time") from None
-        except aiohttp.ClientConnectorCertificateError:
-            raise TlsInvalid("the server's certificate is not valid") from None
+        except aiohttp.ClientConnectorCertificateError as error:
+            raise TlsInvalid(_cause_of(error)) from None
         except RepeatedAnswer:
             raise Repeated("the response repeats an earlier response of this connection") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise (ConnectionLost if attempt.sent else Unreachable)(_cause_of(error)) from None
+            never = attempt.route.is_new_tls and base_url not in self._has_answered
+            hint = _MAY_WANT_CERTIFICATE if never else ""
+            raise (ConnectionLost if attempt.sent else Unreachable)(_cause_of(error, hint)) from None
 
     async def close(self) -> None:
         """Close every connection."""
@@ -116,16 +131,18 @@ class Transport:
             proxy=self._proxy,
             trace_request_ctx=attempt,
         ) as response:
-            return RawResponse(
+            self._has_answered.add(base_url)
+            attempt.head = RawResponse(
                 http_status=response.status,
                 headers=tuple(
                     (name.decode("latin-1"), value.decode("latin-1"))
                     for name, value in response.raw_headers
                 ),
-                body=await _read(response),
+                body=b"",
                 end_announced="Content-Length" in response.headers
                 or "chunked" in response.headers.get("Transfer-Encoding", "").lower(),
             )
+            return replace(attempt.head, body=await _read(response))
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
@@ -141,13 +158,18 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
     return bytes(body)
 
 
-def _cause_of(error: Exception) -> str:
-    """Return the name of an error without its text, which may quote received bytes."""
-    if any(isinstance(link, ssl.SSLError) for link in (error, error.__cause__)):
-        # The errno of an SSLError, which aiohttp copies from the cause, is an OpenSSL code: 1 is not EPERM.
-        return type(error).__name__
+def _cause_of(error: Exception, hint: str = "") -> str:
+    """Return the name of an error without its text, which may quote received bytes; or why TLS failed.
+
+    `hint` is added if the error does not say why the connection was lost.
+    """
+    if fault := tls_fault_of(error):
+        return fault
     number = getattr(getattr(error, "os_error", error), "errno", None)
-    return " ".join(filter(None, (type(error).__name__, errno.errorcode.get(number or 0))))
+    status = f"HTTP {error.status}" if isinstance(error, aiohttp.ClientHttpProxyError) else None
+    cause = " ".join(filter(None, (type(error).__name__, errno.errorcode.get(number or 0), status)))
+    is_lost = isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError | NotReady)
+    return f"{cause}: {hint}" if hint and is_lost else cause
 
 
 async def _on_headers_sent(

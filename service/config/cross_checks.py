@@ -5,11 +5,15 @@ from __future__ import annotations
 import ssl
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+from urllib.parse import urlsplit
 
 from clients.alipayhk.wire.crypto import rejects_implicitly
 
 from ..ledger.levels import level_of
+from .values import is_loopback
+
+_READABLE: Final = "it could read the requests"
 
 
 def faults_between(values: Mapping[str, Any]) -> Iterator[str]:
@@ -29,8 +33,19 @@ def faults_between(values: Mapping[str, Any]) -> Iterator[str]:
         yield "LISTEN beyond loopback needs TLS_CERT_FILE and TLS_KEY_FILE, or ALLOW_PLAINTEXT=true"
     if values.get("workers", 1) > 1:
         yield from _port_faults(values)
+    yield from _proxy_faults(values)
     yield from _ledger_faults(values)
     yield from _encryption_faults(values)
+
+
+def _proxy_faults(values: Mapping[str, Any]) -> Iterator[str]:
+    """Name each base URL whose requests a proxy on another host would get in plaintext."""
+    proxy = values.get("upstream_proxy")
+    if proxy is None or is_loopback(urlsplit(proxy).hostname or ""):
+        return
+    for name in ("BASE_URL", "BIND_ACCOUNT_BASE_URL"):
+        if (values.get(name.lower()) or "").startswith("http://"):
+            yield f"{name} must begin with https:// because UPSTREAM_PROXY is on another host: {_READABLE}"
 
 
 def _port_faults(values: Mapping[str, Any]) -> Iterator[str]:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from typing import Final
 
 from clients.alipayhk.client import Client
 from clients.alipayhk.transport import Attempt
-from clients.alipayhk.wire.errors import CallError, ResultError
+from clients.alipayhk.wire.errors import AnswerError, CallError, ResultError, Unsigned
 from clients.alipayhk.wire.messages import VerifiedResponse
+from clients.alipayhk.wire.result import FAILURE
 
-from ..telemetry.logs import log, stack_of
+from ..outcomes.result_codes import CONFIGURATION_CODES, RATE_LIMITED
+from ..telemetry.logs import code_text, log, stack_of
 from ..telemetry.metrics import Metrics
 from .flight import Flight
 
-CODE: Final = re.compile(r"(?!.*\d{5})[A-Z0-9_]{0,64}")
-"""The format of a result code. It matches no user id, telephone number or card number."""
+ADDRESSES_MAX: Final = 8
+"""How many addresses that were tried are logged: the last ones."""
 
 
 async def logged_attempt(
@@ -34,20 +35,14 @@ async def logged_attempt(
         end = "success"
         record.info("attempt", end=end, seconds=_since(began), http_status=verified.http_status)
         return verified
-    except ResultError as error:
-        end = type(error).__name__
-        result = error.result
-        said = {"result_status": _code(result.status), "result_code": _code(result.code)}
-        record.info("attempt", end=end, seconds=_since(began), **said)
-        raise
     except CallError as error:
         end = type(error).__name__
-        skew = {} if attempt.skew_s is None else {"clock_skew_s": round(attempt.skew_s)}
-        record.warning("attempt", end=end, seconds=_since(began), cause=str(error), **skew)
+        write = record.info if _is_rejection(error) else record.warning
+        write("attempt", end=end, seconds=_since(began), **_facts(flight, attempt, error))
         raise
     except asyncio.CancelledError:
         if attempt.sent:
-            record.warning("attempt", end=end, seconds=_since(began))
+            record.warning("attempt", end=end, seconds=_since(began), **_facts(flight, attempt))
         raise
     except Exception as error:
         end = "bug"
@@ -59,9 +54,34 @@ async def logged_attempt(
         metrics.upstream_seconds.labels(api).observe(time.monotonic() - began)
 
 
-def _code(text: str) -> str:
-    """Return the text if it is safe to log: AlipayHK may echo anything, personal data included."""
-    return text if CODE.fullmatch(text) else "other"
+def _is_rejection(error: CallError) -> bool:
+    """Whether AlipayHK rejected the caller's request; any other failure concerns the operator."""
+    if not isinstance(error, ResultError) or error.result.status != FAILURE:
+        return False
+    return error.result.code not in CONFIGURATION_CODES | {RATE_LIMITED}
+
+
+def _facts(flight: Flight, attempt: Attempt, error: CallError | None = None) -> dict[str, str | int]:
+    """Return what an operator needs to find out why an attempt failed. None of it is personal data."""
+    facts: dict[str, str | int] = {"address": ", ".join(attempt.route.addresses[-ADDRESSES_MAX:])}
+    code = ""
+    if attempt.head is not None:
+        facts["http_status"] = attempt.head.http_status
+        facts["tracer_id"] = attempt.head.tracer_id
+        facts["key_version"] = attempt.head.key_version
+    if isinstance(error, AnswerError | ResultError):
+        facts["http_status"] = error.http_status
+        facts["tracer_id"] = error.tracer_id
+    if isinstance(error, ResultError):
+        code = error.result.code
+        facts |= {"result_status": code_text(error.result.status), "result_code": code_text(code)}
+    elif error is not None:
+        code = error.claimed_code if isinstance(error, Unsigned) else ""
+        facts |= {"cause": str(error), "unverified_result_code": code_text(code)}
+    if code in CONFIGURATION_CODES:
+        facts["signing_key_version"] = flight.request.endpoint.keys.signing_version
+    present = {name: fact for name, fact in facts.items() if fact}
+    return present if attempt.skew_s is None else present | {"clock_skew_s": round(attempt.skew_s)}
 
 
 def _since(began: float) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -13,6 +14,7 @@ import grpc
 
 from ..outcomes.call import CURRENT, Call, certain_s, code_of_end, deadline_of
 from ..outcomes.circumstances import Circumstances
+from ..outcomes.table import Outcome
 from ..telemetry.logs import log
 from ..telemetry.metrics import Metrics
 from .interceptors import Context, Method, service_and_name
@@ -73,9 +75,8 @@ class AccessLog:
 
     def _log(self, method: str, call: Call, code: str, seconds: float) -> None:
         api = call.circumstances.api
-        # A caller that got an error id must be able to find it in the log, at every LOG_LEVEL.
-        record = log.error if "error_id" in call.reported else log.info if api else log.debug
-        record(
+        log.log(
+            _level(api, code, call),
             "call",
             method=method,
             code=code,
@@ -93,6 +94,15 @@ class AccessLog:
 def is_retried(metadata: Iterable[tuple[str, str | bytes]]) -> bool:
     """Return whether a client or proxy reports an earlier try; its caller may not know about it."""
     return any(value not in FIRST_TRIES.get(name, (value,)) for name, value in metadata)
+
+
+def _level(api: str, code: str, call: Call) -> int:
+    """Return the level of a call's line: whatever needs an operator is written with every LOG_LEVEL."""
+    if "error_id" in call.reported or code == grpc.StatusCode.INTERNAL.name:
+        return logging.ERROR
+    if call.reported.get("outcome") == Outcome.UNKNOWN:
+        return logging.WARNING
+    return logging.INFO if api else logging.DEBUG
 
 
 def _code_name(code: object) -> str:

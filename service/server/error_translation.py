@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import grpc
 
@@ -13,8 +13,13 @@ from ..outcomes.call import CURRENT
 from ..outcomes.details import trailers_of
 from ..outcomes.result_codes import ResultCodes
 from ..outcomes.verdict import Verdict
-from ..telemetry.logs import stack_of
+from ..telemetry.logs import code_text, stack_of
 from .interceptors import Context, Method
+
+LOGGED_CODES: Final = ("result_status", "result_code", "unverified_result_code")
+LOGGED_NUMBERS: Final = ("http_status", "clock_skew_s")
+LOGGED_TEXTS: Final = ("tracer_id", "caller_names")
+"""The facts of a verdict that are logged; AlipayHK's message is not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +61,8 @@ def _reported(verdict: Verdict, error: Exception) -> dict[str, Any]:
             "error_class": type(error).__name__,
             "stack": stack_of(error),
         }
-    if names := verdict.facts.get("caller_names"):
-        reported["caller_names"] = names
+    facts = verdict.facts
+    reported |= {name: facts[name] for name in LOGGED_TEXTS if name in facts}
+    reported |= {name: int(facts[name]) for name in LOGGED_NUMBERS if name in facts}
+    reported |= {name: code_text(facts[name]) for name in LOGGED_CODES if name in facts}
     return reported | ({"cause": str(error)} if str(error) else {})

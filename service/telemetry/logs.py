@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import re
 import sys
 import time
 import traceback
@@ -20,6 +21,7 @@ import structlog
 
 ALLOWED: Final = frozenset(
     {
+        "address",
         "api",
         "attempts",
         "bits",
@@ -37,6 +39,7 @@ ALLOWED: Final = frozenset(
         "fault",
         "http_status",
         "key_id",
+        "key_version",
         "level",
         "listen",
         "logger",
@@ -49,15 +52,19 @@ ALLOWED: Final = frozenset(
         "retry",
         "seconds",
         "sha256",
+        "signing_key_version",
         "stack",
         "time",
         "tracer_id",
+        "unverified_result_code",
         "version",
         "where",
         "workers",
     }
 )
 
+CODE: Final = re.compile(r"(?!.*\d{5})[A-Z0-9_]{0,64}")
+"""The format of a result code. It matches no user id, telephone number or card number."""
 FIRST: Final = ("time", "level", "event")
 LIBRARY_PERIOD_S: Final = 10.0
 LIBRARY_RECORDS_MAX: Final = 3
@@ -103,6 +110,11 @@ def stack_of(error: BaseException) -> list[str]:
         f"{frame.filename.rpartition('/')[2]}:{frame.lineno} {frame.name}"
         for frame in traceback.extract_tb(error.__traceback__)
     ]
+
+
+def code_text(code: str) -> str:
+    """Return a result code if it is safe to log: AlipayHK may echo anything, personal data included."""
+    return code if CODE.fullmatch(code) else "other"
 
 
 class _Lines:

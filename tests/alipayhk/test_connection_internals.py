@@ -28,6 +28,7 @@ PARAMETERS: Final[list[tuple[Callable[..., Any], list[str]]]] = [
     (BaseConnector.connect, ["self", "req", "traces", "timeout"]),
     (BaseConnector._release, ["self", "key", "protocol", "should_close"]),
     (ResponseHandler.__init__, ["self", "loop"]),
+    (ResponseHandler.connection_lost, ["self", "exc"]),
     (ResponseHandler.data_received, ["self", "data"]),
     (ResponseHandler.feed_data, ["self", "data", "size"]),
     (ResponseHandler.start_timeout, ["self"]),

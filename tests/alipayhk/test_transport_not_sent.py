@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -107,12 +106,6 @@ async def test_failed_tls_handshake_is_unreachable(
         assert (await post_once(url, tls=authority.client_context())).ending == UNREACHABLE
 
 
-async def test_failed_handshake_names_no_errno(authority: Authority) -> None:
-    async with Upstream(no_tls) as upstream:
-        outcome = await post_once(f"https://127.0.0.1:{upstream.port}", tls=authority.client_context())
-    assert str(outcome.error) == "ClientConnectorSSLError"
-
-
 async def test_a_refused_connection_names_its_errno() -> None:
     outcome = await post_once(f"http://127.0.0.1:{free_port()}")
     assert str(outcome.error) == "ClientConnectorError ECONNREFUSED"
@@ -123,28 +116,6 @@ async def test_valid_certificate_is_accepted(authority: Authority) -> None:
         outcome = await post_once(upstream.url, tls=authority.client_context())
     assert outcome.answer is not None
     assert outcome.answer.body == b"{}"
-
-
-async def test_an_expired_certificate_is_not_valid(authority: Authority) -> None:
-    tls = authority.server_context(days=(-2.0, -1.0))
-    async with Upstream(replying(OK), tls) as upstream:
-        assert (await post_once(upstream.url, tls=authority.client_context())).ending == TLS_INVALID
-        assert upstream.requests == []
-
-
-async def test_a_certificate_for_another_host_is_not_valid(authority: Authority) -> None:
-    async with Upstream(replying(OK), authority.server_context(host="elsewhere.example")) as upstream:
-        assert (await post_once(upstream.url, tls=authority.client_context())).ending == TLS_INVALID
-        assert upstream.requests == []
-
-
-async def test_a_certificate_of_an_unknown_authority_is_not_valid(
-    authority: Authority, tmp_path: Path
-) -> None:
-    stranger = Authority(tmp_path, "unknown")
-    async with Upstream(replying(OK), stranger.server_context()) as upstream:
-        assert (await post_once(upstream.url, tls=authority.client_context())).ending == TLS_INVALID
-        assert upstream.requests == []
 
 
 async def test_the_authorities_of_the_system_are_the_default(authority: Authority) -> None:

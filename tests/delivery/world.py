@@ -9,6 +9,7 @@ import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 from typing import Any, Final, TypeVar, cast
 
 from google.protobuf.message import Message
@@ -326,7 +327,7 @@ class World:
             skew=ClockSkew(self.metrics, clock=clock),
             chance=chance,
         )
-        keys = cast("Keys", None)  # nothing here signs
+        keys = cast("Keys", SimpleNamespace(signing_version="1"))  # nothing here signs
         one = Endpoint("SyncLinkage", HeaderSigned(), "https://h", "/s", "C", keys, idempotent=True)
         self._sync = one
         self._bind = replace(

@@ -18,7 +18,13 @@ from tests.ports import free_port
 
 CALLERS_PAGES: Final = tuple(f"docs/clients/{language}.md" for language in ("go", "java", "node"))
 """Pages whose commands need another language's toolchain: `make callers` runs them."""
-DEMO_PAGES: Final = ("README.md", "docs/clients/python.md", "docs/load.md", *CALLERS_PAGES)
+DEMO_PAGES: Final = (
+    "README.md",
+    "docs/examples.md",
+    "docs/clients/python.md",
+    "docs/load.md",
+    *CALLERS_PAGES,
+)
 """Pages whose commands are for a machine on which `make demo` runs."""
 CLIENT: Final = GATEWAY.parent / "alipayhk-client"
 PORTS: Final = ("50051", "50052", "8089", "9464", "9465")

@@ -48,7 +48,7 @@ def test_the_commands_of_a_page_work(page: str, tmp_path: Path) -> None:
             assert run("make", "stubs").status == 0
             shutil.copytree(ROOT / "build" / "stubs", directory / "build" / "stubs")
         if page in DEMO_PAGES:
-            assert reader.start_the_demo().count("as it should be") == 4
+            assert reader.start_the_demo().count(" as expected\n") == 4
         for block in blocks(page):
             if (name := saved_as(block)) is not None:
                 reader.save(name, block.text)
@@ -77,7 +77,7 @@ def test_every_entry_of_not_run_is_needed() -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_every_block_has_a_known_kind_and_commands_are_sh(page: str) -> None:
     kinds = {str(block): block.kind for block in blocks(page)}
-    known = {"sh", "text", "toml", "json", "yaml", "xml", "python", "go", "typescript", "java"}
+    known = {"sh", "text", "toml", "json", "yaml", "xml", "mermaid", "python", "go", "typescript", "java"}
     unknown = {at: kind for at, kind in kinds.items() if kind not in known}
     assert unknown == {}
     # The tests above run only blocks of the kind "sh".

@@ -104,13 +104,21 @@ async def test_connecting_is_retried_while_nothing_was_sent(run: Run, wallet: Wa
             Rpc(BIND, gateway, late, wallet, idempotent=False).check_sent(request)
 
 
-async def test_invalid_certificate_is_never_accepted(
+TLS_CAUSES = {
+    "expired": "has expired (OpenSSL: certificate has expired)",
+    "not yet valid": "is not yet valid (OpenSSL: certificate is not yet valid)",
+    "wrong host": "(OpenSSL: IP address mismatch)",
+}
+
+
+async def test_invalid_certificate_is_refused_and_the_log_names_the_cause(
     run_all: RunAll, material: Material, wallet: Wallet
 ) -> None:
     authority = material.upstream_ca
     ca = {"UPSTREAM_CA_FILE": str(authority.file)}
     contexts = {
         "expired": authority.server_context(days=(-30.0, -1.0)),
+        "not yet valid": authority.server_context(days=(1.0, 30.0)),
         "wrong host": authority.server_context(host="alipay.example"),
     }
     async with AsyncExitStack() as stack:
@@ -121,7 +129,12 @@ async def test_invalid_certificate_is_never_accepted(
         more = {kind: {"BASE_URL": upstream.url, **ca} for kind, upstream in secure.items()}
         for kind, gateway in (await stack.enter_async_context(run_all(more))).items():
             for api in APIS:
-                await caller.refused(gateway.channel, api, api.request(), TLS_INVALID)
+                request = api.request()
+                await caller.refused(gateway.channel, api, request, TLS_INVALID)
+                attempt = await gateway.attempt_logged(request.request_id)
+                assert TLS_CAUSES[kind] in attempt["cause"]
+                assert (attempt["level"], attempt["address"]) == ("warning", secure[kind].url[8:])
+                assert (await gateway.call_logged(request.request_id))["cause"] == attempt["cause"]
             assert secure[kind].requests == []
 
 
@@ -134,7 +147,12 @@ async def test_private_ca_is_trusted_only_if_configured(
         url = {"BASE_URL": secure.url}
         async with run_all({"system's": url, "named": url | ca}) as gateways:
             for api in APIS:
-                await caller.refused(gateways["system's"].channel, api, api.request(), TLS_INVALID)
+                request = api.request()
+                await caller.refused(gateways["system's"].channel, api, request, TLS_INVALID)
+                attempt = await gateways["system's"].attempt_logged(request.request_id)
+                assert attempt["cause"].startswith(
+                    "the server's certificate is of an unknown CA (OpenSSL: "
+                )
             assert secure.requests == []
             for api in APIS:
                 await caller.accepted(gateways["named"].channel, api, api.request())

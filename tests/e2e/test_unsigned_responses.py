@@ -49,10 +49,19 @@ async def test_unsigned_code_is_reported_as_unverified_and_is_no_outcome(
     assert "result_code" not in reported.metadata
 
 
-async def test_unsigned_configuration_fault_needs_an_operator(rpc: Rpc) -> None:
-    script = responds(lambda _: claiming(rpc, "INVALID_SIGNATURE").but(status=401))
-    reported = await rpc.refused(script, alarm("RESPONSE_UNSIGNED"))
-    assert reported.metadata["unverified_result_code"] == "INVALID_SIGNATURE"
+async def test_unsigned_configuration_fault_needs_an_operator_and_is_logged(rpc: Rpc) -> None:
+    code, http_status = "INVALID_SIGNATURE", 401
+    traced = claiming(rpc, code).but(status=http_status).setting("Tracer-Id", "tracer-7")
+    request = rpc.api.request()
+    reported = await rpc.refused(responds(lambda _: traced), alarm("RESPONSE_UNSIGNED"), request)
+    assert reported.metadata["unverified_result_code"] == code
+    attempt = await rpc.gateway.attempt_logged(request.request_id)
+    call = await rpc.gateway.call_logged(request.request_id)
+    assert (attempt["level"], call["level"]) == ("warning", "error")
+    for record in (attempt, call):
+        facts = ("unverified_result_code", "http_status", "tracer_id")
+        assert [record[name] for name in facts] == [code, http_status, "tracer-7"]
+    assert (attempt["signing_key_version"], attempt["address"]) == ("1", rpc.upstream.url[7:])
 
 
 async def test_wait_of_retry_after_is_reported(sync: Rpc) -> None:

@@ -14,7 +14,7 @@ from tests.raw_http import Listener, Peer, Request
 
 __all__ = ["Peer", "Request"]
 
-WAIT_MAX_S: Final = 10.0
+WAIT_MAX_S: Final = 30.0
 
 
 @dataclass(frozen=True)

@@ -121,7 +121,7 @@ def test_ctrl_c_before_the_start_stops_the_run(answering: str) -> None:
 def test_progress_is_shown_on_a_terminal(answering: str) -> None:
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
-        (*CLIENT, "--target", answering, "--rate", "60", "--duration", "1500ms", "--warm-up", "100ms"),
+        (*CLIENT, "--target", answering, "--rate", "60", "--duration", "2500ms", "--warm-up", "100ms"),
         env=environment(),
         cwd=ROOT,
         stdout=subprocess.PIPE,

@@ -33,7 +33,7 @@ async def test_request_without_a_response_is_in_doubt_for_the_next_gateway(run_s
 
 
 async def test_attempts_of_disconnected_callers_are_all_recorded(run_system: RunSystem) -> None:
-    requests = [(api, fresh_request(api)) for api in APIS for _ in range(20)]
+    requests = [(api, fresh_request(api)) for api in APIS for _ in range(5)]
     until = asyncio.Event()
     async with run_system({"UPSTREAM_TIMEOUT_S": "4"}) as system:
         right = system.upstream.script

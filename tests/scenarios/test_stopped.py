@@ -7,12 +7,14 @@ time. When it continues, its lease has expired and other processes report its re
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import signal
 import sqlite3
 import time
 from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -94,6 +96,8 @@ def stop_when_claimed(system: System, workers: list[int], began_ms: int, delay_s
 
 async def resolve(system: System, request: Any) -> bool:
     """Record as an operator that a request was rejected; return False if it is not in doubt."""
+    if key_is_locked(system):
+        return False
     ledger, _ = open_ledger(system.gateway.settings["LEDGER_URL"], None, random_bytes=os.urandom)
     ending, now_ms = Ending(State.REJECTED), time.time_ns() // 1_000_000
     try:
@@ -103,6 +107,17 @@ async def resolve(system: System, request: Any) -> bool:
         pass  # a worker was stopped within a transaction and holds the lock
     finally:
         await ledger.close()
+    return False
+
+
+def key_is_locked(system: System) -> bool:
+    """Return whether a stopped worker holds the lock of the ledger's key: opening would wait for it."""
+    path = file_of(system.gateway.settings["LEDGER_URL"])
+    with Path(f"{path}.key").open("rb") as key:
+        try:
+            fcntl.flock(key, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
     return False
 
 

@@ -18,7 +18,7 @@ from clients.alipayhk.transport import Attempt
 from clients.alipayhk.wire import errors
 from clients.alipayhk.wire.endpoint import Endpoint
 from clients.alipayhk.wire.keys import Keys
-from clients.alipayhk.wire.messages import VerifiedResponse
+from clients.alipayhk.wire.messages import RawResponse, VerifiedResponse
 from clients.alipayhk.wire.protocols.header_signed import HeaderSigned
 from service.credentials.callers import Caller
 from service.ledger import State
@@ -208,7 +208,77 @@ async def test_failure_is_raised_unchanged_counted_and_logged_with_its_cause(
         "attempts": 1,
         "end": end,
         "cause": str(error),
+        **({"http_status": 502} if isinstance(error, errors.Unsigned) else {}),
     }
+
+
+RESULTS: Final = {
+    "rejection": (refused("F", "USER_NOT_EXIST"), "info", {}),
+    "unknown": (refused("U", "SYSTEM_ERROR"), "warning", {}),
+    "rate limit": (refused("F", "REQUEST_TRAFFIC_EXCEED_LIMIT"), "warning", {}),
+    "bad signature": (refused("F", "INVALID_SIGNATURE"), "warning", {"signing_key_version": "1"}),
+}
+
+
+@pytest.mark.parametrize(("error", "level", "more"), RESULTS.values(), ids=RESULTS.keys())
+async def test_result_is_logged_with_a_warning_unless_the_request_was_rejected(
+    make: Make, log_lines: LogStream, error: errors.ResultError, level: str, more: dict[str, str]
+) -> None:
+    with pytest.raises(errors.ResultError):
+        await make(fail(error, sent=True)).send(impatient())
+    (line,) = lines(log_lines)
+    facts = {name: fact for name, fact in line.items() if name not in {"api", "request_id", "attempts"}}
+    assert facts == {
+        "level": level,
+        "end": "ResultError",
+        "http_status": 200,
+        "tracer_id": "tracer-1",
+        "result_status": error.result.status,
+        "result_code": error.result.code,
+        **more,
+    }
+
+
+@pytest.mark.parametrize(
+    ("claimed", "logged"),
+    [
+        ("INVALID_SIGNATURE", {"unverified_result_code": "INVALID_SIGNATURE", "signing_key_version": "1"}),
+        ("SYSTEM_ERROR", {"unverified_result_code": "SYSTEM_ERROR"}),
+        ("USER_85291234567", {"unverified_result_code": "other"}),
+        ("", {}),
+    ],
+)
+async def test_claimed_code_of_an_unsigned_response_is_logged_if_it_is_a_code(
+    make: Make, log_lines: LogStream, claimed: str, logged: dict[str, str]
+) -> None:
+    error = errors.Unsigned("the response has no header Signature", http_status=401, claimed_code=claimed)
+    with pytest.raises(errors.Unsigned):
+        await make(fail(error, sent=True)).send(impatient())
+    (line,) = lines(log_lines)
+    assert {name: line[name] for name in line if name.endswith(("_code", "_version"))} == logged
+    assert (line["level"], line["http_status"]) == ("warning", 401)
+
+
+async def test_failed_attempt_is_logged_with_its_address_and_the_head_of_its_response(
+    make: Make, log_lines: LogStream
+) -> None:
+    headers = (
+        ("Tracer-Id", "tracer-" + "x" * 200 + "語"),
+        ("Signature", "algorithm=RSA256,keyVersion=7,signature=SECRET"),
+    )
+
+    async def cut(attempt: Attempt) -> VerifiedResponse:
+        attempt.sent = True
+        attempt.route.addresses.append("192.0.2.1:443")
+        attempt.head = RawResponse(200, headers, b"")
+        raise errors.Truncated("short")
+
+    with pytest.raises(errors.Truncated):
+        await make(cut).send(impatient())
+    (line,) = lines(log_lines)
+    assert (line["address"], line["http_status"]) == ("192.0.2.1:443", 200)
+    assert (line["key_version"], line["tracer_id"]) == ("7", ("tracer-" + "x" * 200)[:128])
+    assert "SECRET" not in log_lines.getvalue()
 
 
 async def test_result_is_logged_by_its_code_and_never_with_its_message(
@@ -218,7 +288,7 @@ async def test_result_is_logged_by_its_code_and_never_with_its_message(
     with pytest.raises(errors.ResultError):
         await sender.send(impatient())
     (line,) = lines(log_lines)
-    assert (line["level"], line["end"]) == ("info", "ResultError")
+    assert line["end"] == "ResultError"
     assert (line["result_status"], line["result_code"]) == ("F", "USER_NOT_EXIST")
     assert "Chan" not in log_lines.getvalue()
 

@@ -297,6 +297,59 @@ async def test_a_cause_is_logged_and_a_bug_is_logged_with_its_stack_and_no_text(
     assert "SECRET" not in log_lines.getvalue()
 
 
+LEVELS: Final[dict[str, tuple[Exception, str, dict[str, Any]]]] = {
+    "rejection": (
+        refused("F", "USER_NOT_EXIST"),
+        "info",
+        {
+            "http_status": 200,
+            "tracer_id": "tracer-1",
+            "result_status": "F",
+            "result_code": "USER_NOT_EXIST",
+        },
+    ),
+    "not sent": (Refusal(reasons.ERROR_REASON_OVERLOADED), "info", {}),
+    "unknown": (errors.Timeout("time"), "warning", {}),
+    "in doubt": (Refusal(reasons.ERROR_REASON_OUTCOME_IN_DOUBT), "warning", {}),
+    "bad signature, signed": (
+        refused("F", "INVALID_SIGNATURE", "85291234567"),
+        "error",
+        {
+            "http_status": 200,
+            "tracer_id": "tracer-1",
+            "result_status": "F",
+            "result_code": "INVALID_SIGNATURE",
+        },
+    ),
+    "bad signature, unsigned": (
+        errors.Unsigned("unsigned", http_status=401, claimed_code="INVALID_SIGNATURE"),
+        "error",
+        {"http_status": 401, "unverified_result_code": "INVALID_SIGNATURE"},
+    ),
+    "personal data as a code": (
+        errors.Unsigned("unsigned", http_status=200, claimed_code="85291234567"),
+        "warning",
+        {"http_status": 200, "unverified_result_code": "other"},
+    ),
+    "clock skew": (errors.OutsideWindow(-400.4), "error", {"clock_skew_s": -400}),
+}
+
+
+@pytest.mark.parametrize(("error", "level", "facts"), LEVELS.values(), ids=LEVELS.keys())
+async def test_call_that_needs_an_operator_is_a_warning_or_an_error_with_the_facts(
+    error: Exception, level: str, facts: dict[str, Any], log_lines: LogStream
+) -> None:
+    with pytest.raises(grpc.aio.AbortError):
+        await Stack().unary(SYNC, raising(error), FakeContext())
+    (line,) = log_lines.of("call")
+    assert line["level"] == level
+    names = {
+        "http_status", "tracer_id", "result_status", "result_code", "unverified_result_code", "clock_skew_s"
+    }  # fmt: skip
+    assert {name: line[name] for name in names & line.keys()} == facts
+    assert "85291234567" not in log_lines.getvalue()
+
+
 @pytest.mark.parametrize("level", ["debug", "info", "warning", "error"])
 @pytest.mark.parametrize("path", [SYNC, "/grpc.health.v1.Health/Check", REFLECT])
 async def test_a_bug_is_logged_with_the_error_id_that_the_caller_gets(path: str, level: str) -> None:

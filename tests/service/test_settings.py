@@ -559,6 +559,26 @@ def test_plaintext_beyond_loopback_must_be_allowed(environ: dict[str, str]) -> N
         assert more_faults(but(environ, LISTEN=listen)) == []
 
 
+def test_plaintext_to_a_proxy_on_another_host_is_refused(environ: dict[str, str]) -> None:
+    local, remote, tls = "http://127.0.0.1:8080", "http://user:p@127.0.0.1@proxy:3128", "https://h"
+    why = "must begin with https:// because UPSTREAM_PROXY is on another host: it could read the requests"
+    rows: list[tuple[dict[str, str | None], list[str]]] = [
+        ({"BASE_URL": local, "UPSTREAM_PROXY": remote}, [f"BASE_URL {why}"]),
+        ({"BASE_URL": "http://localhost", "UPSTREAM_PROXY": "http://10.0.0.1:1"}, [f"BASE_URL {why}"]),
+        (
+            {"BASE_URL": local, "BIND_ACCOUNT_BASE_URL": "http://[::1]", "UPSTREAM_PROXY": remote},
+            [f"BASE_URL {why}", f"BIND_ACCOUNT_BASE_URL {why}"],
+        ),
+        ({"BASE_URL": tls, "UPSTREAM_PROXY": remote}, []),
+        ({"BASE_URL": local, "UPSTREAM_PROXY": None}, []),
+        ({"BASE_URL": local, "UPSTREAM_PROXY": "http://127.0.0.2:3128/"}, []),
+        ({"BASE_URL": local, "UPSTREAM_PROXY": "http://[::1]:3128"}, []),
+        ({"BASE_URL": local, "UPSTREAM_PROXY": "http://localhost:3128"}, []),
+    ]
+    for changes, expected in rows:
+        assert more_faults(but(environ, **changes)) == expected, changes
+
+
 def test_every_fault_between_tls_files_is_named(
     environ: dict[str, str], tls: TlsFiles, ring: KeyRing, tmp_path: Path
 ) -> None:

@@ -6,6 +6,7 @@ unverified can be passed to it by mistake.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -16,6 +17,9 @@ from .result import Result
 JSON_CONTENT_TYPE: Final = "application/json; charset=UTF-8"
 TRACER_ID_MAX: Final = 128
 RETRY_AFTER_DIGITS_MAX: Final = 6
+_KEY_VERSION: Final = re.compile(
+    r"(?:^|,)\s*keyVersion=\s*(?P<version>[A-Za-z0-9._-]{1,32})\s*(?:,|$)", re.IGNORECASE | re.ASCII
+)
 
 Headers = tuple[tuple[str, str], ...]
 """Header lines in the order sent, as name and value. A name may occur more than once."""
@@ -94,6 +98,16 @@ class RawResponse:
         """
         value = next(iter(header_values(self.headers, "Tracer-Id")), "")
         return "".join(character for character in value if " " <= character <= "~")[:TRACER_ID_MAX]
+
+    @property
+    def key_version(self) -> str:
+        """The keyVersion that the header Signature names, not verified; empty if it names none.
+
+        It is for the log, so anything but 1 to 32 letters, digits, dots, dashes and underscores is empty.
+        """
+        value = next(iter(header_values(self.headers, "Signature")), "")
+        match = _KEY_VERSION.search(value)
+        return match["version"] if match else ""
 
     @property
     def retry_after_s(self) -> float:

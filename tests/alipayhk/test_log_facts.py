@@ -1,0 +1,113 @@
+"""An attempt keeps for the log the addresses that were tried, and the head of the response."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from clients.alipayhk.transport import Attempt
+from clients.alipayhk.wire import errors
+from clients.alipayhk.wire.messages import RawResponse, SealedRequest
+from tests.alipayhk.upstream import Upstream, hanging, relaying, replying, rested, transport
+from tests.certificates import Authority
+from tests.ports import free_port
+
+HEAD = b"HTTP/1.1 502 Odd\r\nTracer-Id: t1\r\nSignature: algorithm=RSA256, keyversion= 7 ,signature=x\r\n"
+OK = HEAD + b"Content-Length: 2\r\n\r\n{}"
+REQUEST = SealedRequest("/p", (), b"{}")
+
+
+async def failed(url: str, error: type[errors.CallError], **options: object) -> Attempt:
+    """Return an attempt that fails with this error."""
+    attempt = Attempt()
+    async with transport(**options) as opened:  # type: ignore[arg-type]
+        with pytest.raises(error):
+            await opened.post(url, REQUEST, attempt, reuse_connection=False)
+    return attempt
+
+
+async def test_refused_connection_has_the_address_that_was_tried() -> None:
+    port = free_port()
+    attempt = await failed(f"http://127.0.0.1:{port}", errors.Unreachable)
+    assert attempt.route.addresses == [f"127.0.0.1:{port}"]
+
+
+async def test_refused_connection_has_every_address_of_its_host() -> None:
+    port = free_port()
+    attempt = await failed(f"http://localhost:{port}", errors.Unreachable)
+    infos = socket.getaddrinfo("localhost", port, type=socket.SOCK_STREAM)
+    hosts = {info[4][0] for info in infos}
+    assert set(attempt.route.addresses) == {
+        f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}" for host in hosts
+    }
+
+
+async def test_host_without_an_address_has_none() -> None:
+    attempt = await failed("http://" + ".".join(["a" * 60] * 6), errors.Unreachable)
+    assert attempt.route.addresses == []
+
+
+async def test_lost_connection_has_its_address() -> None:
+    async with Upstream(replying()) as upstream:
+        attempt = await failed(f"http://localhost:{upstream.port}", errors.ConnectionLost)
+    assert attempt.route.addresses == [f"127.0.0.1:{upstream.port}"]
+    assert attempt.head is None
+
+
+async def test_timeout_has_its_address() -> None:
+    async with Upstream(hanging) as upstream:
+        attempt = await failed(upstream.url, errors.Timeout, timeout_s=0.5)
+    assert attempt.route.addresses == [f"127.0.0.1:{upstream.port}"]
+
+
+async def test_tunnel_has_the_address_of_the_proxy(tmp_path: Path) -> None:
+    authority = Authority(tmp_path, "known")
+    async with Upstream(replying(), authority.server_context()) as upstream, Upstream(relaying) as proxy:
+        options = {"tls": authority.client_context(), "proxy": proxy.url}
+        attempt = await failed(upstream.url, errors.ConnectionLost, **options)
+    assert attempt.route.addresses == [f"127.0.0.1:{proxy.port}"]
+
+
+async def test_refused_tunnel_names_the_status_of_the_proxy() -> None:
+    refusing = replying(b"HTTP/1.1 407 Odd\r\nContent-Length: 0\r\n\r\n")
+    async with Upstream(refusing) as proxy, transport(proxy=proxy.url) as opened:
+        with pytest.raises(errors.Unreachable) as caught:
+            await opened.post("https://127.0.0.1:1", REQUEST, Attempt(), reuse_connection=False)
+    assert str(caught.value) == "ClientHttpProxyError HTTP 407"
+
+
+async def test_reused_connection_has_its_address() -> None:
+    attempts = [Attempt(), Attempt()]
+    async with Upstream(replying(OK, OK.replace(b"t1", b"t2"))) as upstream, transport() as opened:
+        for attempt in attempts:
+            await opened.post(upstream.url, REQUEST, attempt, reuse_connection=True)
+            await rested()
+        assert len(upstream.peers) == 1
+    assert [attempt.route.addresses for attempt in attempts] == [[f"127.0.0.1:{upstream.port}"]] * 2
+
+
+async def test_truncated_response_has_its_head() -> None:
+    async with Upstream(replying(OK.replace(b": 2", b": 9"))) as upstream:
+        attempt = await failed(upstream.url, errors.Truncated)
+    assert attempt.head is not None
+    assert (attempt.head.http_status, attempt.head.tracer_id) == (502, "t1")
+    assert attempt.head.key_version == "7"
+
+
+@pytest.mark.parametrize(
+    ("signature", "version"),
+    [
+        ("algorithm=RSA256,keyVersion=2,signature=x", "2"),
+        ("keyVersion=v1.2_a-b", "v1.2_a-b"),
+        ("algorithm=RSA256,signature=x", ""),
+        ("algorithm=RSA256,signature=keyVersion=2", ""),
+        ("keyVersion=,signature=x", ""),
+        ("keyVersion=a b", ""),
+        ("keyVersion=" + "1" * 33, ""),
+        ("keyVersion=語", ""),
+    ],
+)
+def test_key_version_is_read_only_where_it_is_one(signature: str, version: str) -> None:
+    assert RawResponse(200, (("signature", signature),), b"").key_version == version
