@@ -105,6 +105,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "aiohttp": (
         "clients/alipayhk/connections.py",
         "clients/alipayhk/pairing.py",
+        "clients/alipayhk/response_head.py",
         "clients/alipayhk/transport.py",
         "sandbox/",
         "service/server/admin.py",

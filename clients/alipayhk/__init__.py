@@ -6,13 +6,15 @@ It does not know gRPC, protobuf or the gateway's settings. Each layer imports on
     transport                HTTP: sends one POST, and knows whether its first byte was sent
     connections              the connection pool
     pairing                  one connection: matches each response to its request
+    response_head            the head of one response: its limits, and faults that are repaired
     diagnosis                why a signature does not verify (used by the sandbox, not by the client)
     wire.protocols           the two wire protocols: business content to bytes and back
     wire.endpoint            one API as agreed at onboarding
     wire.clock               AlipayHK's time format, and how old a response may be
+    wire.content_coding      gzip and deflate
     wire.errors, messages    how a call can fail; the types of requests and responses
-    wire.crypto, keys, strict_json, result
-                             signatures and encryption, key files, JSON, AlipayHK's result
+    wire.crypto, keys, lenient, strict_json, result
+                             signatures and encryption, key files, variants read in responses, JSON, results
 
 transport, connections, pairing and tls_records do the network I/O, and keys reads files. Everything else is
 pure functions over bytes.

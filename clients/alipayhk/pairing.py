@@ -30,7 +30,9 @@ from typing import TYPE_CHECKING, Final
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
+from aiohttp.http_exceptions import HttpProcessingError
 
+from .response_head import HeadTooLarge, ResponseHead, UnreadableBody, UnreadableHead, parser_reason
 from .tls_records import CountedRecords, count_records
 
 if TYPE_CHECKING:
@@ -40,10 +42,10 @@ if TYPE_CHECKING:
 ANSWERS_REMEMBERED: Final = 64
 INTERIM_MAX: Final = 64
 """How many 1xx responses are allowed before a response."""
-HEAD_BYTES_MAX: Final = 256 * 1024
+HEADS_BYTES_MAX: Final = 256 * 1024
 """How many bytes are allowed up to the end of a response's head, including 1xx responses."""
-_SLICE_BYTES: Final = 4 * 1024
-"""How many bytes are parsed in one step before the head is complete: about 160 of the shortest 1xx."""
+REST_BYTES_MAX: Final = 2 * 1024 * 1024
+"""How many bytes are allowed after a response's head: 256 KiB in the smallest chunks have fewer."""
 _READ_PASSES: Final = 8
 """How many passes of the event loop `ready` waits for received bytes to be read; two are usual."""
 _FIRST_FINAL_STATUS: Final = 200
@@ -74,7 +76,8 @@ class PairedProtocol(ResponseHandler):
         self._asked = False
         self._answer: StreamReader | None = None
         self._interim = 0
-        self._head_bytes = 0
+        self._head = ResponseHead()
+        self._head_bytes = self._rest_bytes = 0
         self._has_tracer_id = False
         self._half_closed = False
         self._has_answered = False
@@ -121,7 +124,8 @@ class PairedProtocol(ResponseHandler):
                 if self._has_answered and self._may_be_inside_record():
                     return False
                 self._asked, self._answer, self._has_tracer_id = False, None, False
-                self._interim = self._head_bytes = 0
+                self._head = ResponseHead()
+                self._interim = self._head_bytes = self._rest_bytes = 0
                 return True
             await asyncio.sleep(0)
         return False
@@ -136,16 +140,20 @@ class PairedProtocol(ResponseHandler):
         if data and not self._may_answer():
             self._refuse(UnexpectedBytes("bytes were received without a request"))
             return
-        start = 0
-        while self._answer is None and len(data) - start > _SLICE_BYTES:
-            self._head_received(data[start : start + _SLICE_BYTES])
-            start += _SLICE_BYTES
+        if self._parser is None:  # aiohttp keeps the bytes until it calls set_response_params
+            super().data_received(data)
+            return
+        rest = data
+        while rest and self._answer is None:
+            rest = self._head_received(rest)
             if self.exception() is not None:
                 return
-        if self._answer is None:
-            self._head_received(data[start:])
-        else:
-            super().data_received(data[start:])
+        if rest or not data:
+            self._rest_bytes += len(rest)
+            if self._rest_bytes > REST_BYTES_MAX:
+                self._refuse(UnexpectedBytes("too many bytes after the response's head"))
+            else:
+                super().data_received(rest)
 
     def feed_data(self, data: tuple[RawResponseMessage, StreamReader], size: int = 0) -> None:
         """Handle one parsed message: count a 1xx response, accept one response, refuse a second one."""
@@ -163,6 +171,16 @@ class PairedProtocol(ResponseHandler):
             else:
                 super().feed_data(data, size)
 
+    def set_exception(self, exc: BaseException, exc_cause: BaseException | None = None) -> None:
+        """Fail the request that waits, with the parser's reason if the parser refused its response."""
+        if isinstance(exc, HttpProcessingError):
+            reason = parser_reason(exc.message, exc_cause)
+            if self._answer is not None and not self._answer.is_eof():
+                self._answer.set_exception(UnreadableBody(f"the response's body cannot be read: {reason}"))
+            elif self._answer is None and self._head.http_status:
+                exc = UnreadableHead(reason, self._head.http_status)
+        super().set_exception(exc, exc if exc_cause is None else exc_cause)
+
     def eof_received(self) -> None:
         """Note that the other side will send nothing more; a TLS connection is still open then."""
         self._half_closed = True
@@ -173,11 +191,20 @@ class PairedProtocol(ResponseHandler):
             return not self._answer.is_eof()
         return self._asked and not self._has_unwritten_bytes()
 
-    def _head_received(self, data: bytes) -> None:
-        self._head_bytes += len(data)
-        super().data_received(data)
-        if self._answer is None and self._head_bytes > HEAD_BYTES_MAX:
+    def _head_received(self, data: bytes) -> bytes:
+        """Parse a head as soon as it is complete; return the bytes after it."""
+        try:
+            head, rest = self._head.take(data)
+        except HeadTooLarge as error:
+            self._refuse(error)
+            return b""
+        if self._head.repaired:
+            self.force_close()
+        self._head_bytes += len(data) - len(rest)
+        super().data_received(head)
+        if self._answer is None and self._head_bytes > HEADS_BYTES_MAX:
             self._refuse(TooManyInterimResponses("too many bytes before the response"))
+        return rest
 
     def _is_repeated(self, message: RawResponseMessage) -> bool:
         """Remember a response by Signature and Tracer-Id; return whether it was received before."""

@@ -15,9 +15,21 @@ from yarl import URL
 
 from .connections import QUARANTINE_S, ROUTE, PairedBody, PairingConnector, Route
 from .pairing import NotReady, RepeatedAnswer
+from .response_head import HEAD_BYTES_MAX, HEADERS_MAX, HeadTooLarge, UnreadableBody, UnreadableHead
 from .tls import context_of
 from .tls import fault_of as tls_fault_of
-from .wire.errors import ConnectionLost, LeaseExpired, Repeated, Timeout, TlsInvalid, Truncated, Unreachable
+from .wire import content_coding
+from .wire.errors import (
+    CallError,
+    ConnectionLost,
+    LeaseExpired,
+    Repeated,
+    Timeout,
+    TlsInvalid,
+    Truncated,
+    Unreachable,
+    Unsigned,
+)
 from .wire.messages import RawResponse, SealedRequest
 
 BODY_BYTES_MAX: Final = 256 * 1024
@@ -86,6 +98,9 @@ class Transport:
                 headers={"User-Agent": user_agent, "Accept-Encoding": "identity"},
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
+                max_line_size=HEAD_BYTES_MAX,
+                max_field_size=HEAD_BYTES_MAX,
+                max_headers=HEADERS_MAX,
                 trust_env=False,
             )
             for reuse in (True, False)
@@ -94,7 +109,10 @@ class Transport:
     async def post(
         self, base_url: str, sealed: SealedRequest, attempt: Attempt, *, reuse_connection: bool
     ) -> RawResponse:
-        """Send one request; return the response, unverified, or raise NotSent, NoAnswer or Repeated."""
+        """Send one request; return the response, unverified.
+
+        Raise NotSent, NoAnswer, Repeated, or, if the head of the response cannot be read, Unsigned.
+        """
         ROUTE.set(attempt.route)
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -105,6 +123,10 @@ class Transport:
             raise TlsInvalid(_cause_of(error)) from None
         except RepeatedAnswer:
             raise Repeated("the response repeats an earlier response of this connection") from None
+        except HeadTooLarge as error:
+            raise (Truncated if attempt.sent else Unreachable)(str(error)) from None
+        except UnreadableHead as error:
+            raise _unreadable(error, attempt) from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             never = attempt.route.is_new_tls and base_url not in self._has_answered
             hint = _MAY_WANT_CERTIFICATE if never else ""
@@ -142,7 +164,10 @@ class Transport:
                 end_announced="Content-Length" in response.headers
                 or "chunked" in response.headers.get("Transfer-Encoding", "").lower(),
             )
-            return replace(attempt.head, body=await _read(response))
+            body = content_coding.undone(
+                await _read(response), attempt.head.headers, bytes_max=BODY_BYTES_MAX
+            )
+            return replace(attempt.head, body=body)
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
@@ -158,11 +183,19 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
     return bytes(body)
 
 
+def _unreadable(error: UnreadableHead, attempt: Attempt) -> CallError:
+    """Return the error for a response with an unreadable head: it has no signature that can be read."""
+    cause = f"the response's head cannot be read: {error}"
+    return Unsigned(cause, http_status=error.http_status) if attempt.sent else Unreachable(cause)
+
+
 def _cause_of(error: Exception, hint: str = "") -> str:
     """Return the name of an error without its text, which may quote received bytes; or why TLS failed.
 
     `hint` is added if the error does not say why the connection was lost.
     """
+    if isinstance(error, UnreadableBody):
+        return str(error)
     if fault := tls_fault_of(error):
         return fault
     number = getattr(getattr(error, "os_error", error), "errno", None)

@@ -135,6 +135,13 @@ def two_encrypt_lines(sides: Sides) -> RawResponse:
     return with_header(raw, "Encrypt", value, value)
 
 
+def spaced_body(sides: Sides, space: bytes) -> RawResponse:
+    """Return an encrypted response whose base64 has `space` after every 76 characters and at the end."""
+    value, text = header_signed.encrypt_body(sides.encryption, sides.wallet.keys, OK_BODY)
+    lines = [text[at : at + 76] for at in range(0, len(text), 76)]
+    return header_answer(sides, space.join([*lines, b""]), extra=(("Encrypt", value),))
+
+
 BROKEN: Final[dict[str, Callable[[Sides], RawResponse]]] = {
     "wrap: random bytes": lambda sides: sealed_with(sides, wrapped=b"\1" * 256),
     "wrap: too short": lambda sides: sealed_with(sides, wrapped=b"\1" * 255),
@@ -163,7 +170,8 @@ BROKEN: Final[dict[str, Callable[[Sides], RawResponse]]] = {
     "body: empty": lambda sides: sealed_with(sides, body=b""),
     "body: not base64": lambda sides: sealed_with(sides, body=b"?" * 64),
     "body: plain JSON": lambda sides: sealed_with(sides, body=OK_BODY),
-    "body: base64 and a line feed": lambda sides: sealed_with(sides, body=b"A" * 64 + b"\n"),
+    "body: base64 with a space": lambda sides: spaced_body(sides, b" "),
+    "body: base64 with a tab": lambda sides: spaced_body(sides, b"\t"),
     "body: percent-encoded": lambda sides: sealed_with(sides, body=quoted("+" * 64).encode()),
     "body: not ASCII": lambda sides: sealed_with(sides, body=b"\xff" * 64),
     "body: not whole blocks": lambda sides: sealed_with(sides, body=b"A" * 60),
@@ -207,12 +215,33 @@ ACCEPTED_ENCRYPT_LINES: Final = {
     "spaces": "algorithm=RSA_AES, keyVersion=1, symmetricKey={key}",
     "another case": "ALGORITHM=rsa_aes,keyversion=1,SYMMETRICKEY={key}",
     "no algorithm, no version": "symmetricKey={key}",
+    "spaces around =": "algorithm =RSA_AES,keyVersion= 1,symmetricKey= {key}",
+    "a comma at the end": "algorithm=RSA_AES,keyVersion=1,symmetricKey={key},",
+    "the algorithm of auto_earn": "algorithm=RSA,keyVersion=1,symmetricKey={key}",
+    "line breaks": "algorithm=RSA_AES,keyVersion=1,symmetricKey=%0a{key}%0D%0A",
 }
 
 
 @pytest.mark.parametrize("template", ACCEPTED_ENCRYPT_LINES.values(), ids=ACCEPTED_ENCRYPT_LINES.keys())
 def test_other_spellings_of_the_encrypt_header_are_accepted(template: str, default_sides: Sides) -> None:
     assert default_sides.open(encrypt_line(template)(default_sides)).result.status == "S"
+
+
+@pytest.mark.parametrize("line_break", [b"\n", b"\r\n"], ids=repr)
+def test_encrypted_body_with_line_breaks_is_read(line_break: bytes, sides: Sides) -> None:
+    assert sides.open(spaced_body(sides, line_break)).result.status == "S"
+
+
+def test_byte_order_mark_before_encrypted_json_is_skipped(sides: Sides) -> None:
+    assert sides.open(encrypted_answer(sides, b"\xef\xbb\xbf" + OK_BODY)).result.status == "S"
+
+
+def test_variants_are_not_read_in_requests(default_sides: Sides) -> None:
+    sealed = default_sides.seal(OK_BODY)
+    headers = dict(sealed.headers)
+    for line in (headers["Encrypt"].replace("RSA_AES", "RSA"), headers["Encrypt"] + "%0A"):
+        with pytest.raises(errors.Malformed):
+            default_sides.receive(sealed.path, tuple((headers | {"Encrypt": line}).items()), sealed.body)
 
 
 def test_own_key_with_the_named_version_decrypts(

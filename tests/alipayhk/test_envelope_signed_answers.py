@@ -17,6 +17,7 @@ from clients.alipayhk.wire import crypto, errors
 from clients.alipayhk.wire.messages import RawResponse, VerifiedRequest
 from clients.alipayhk.wire.protocols import envelope_signed
 from tests.alipayhk.sides import (
+    ANSWERED_AT,
     CLIENT_ID,
     FUNCTION,
     OK_BODY,
@@ -45,12 +46,20 @@ def refuses(sides: Sides, raw: RawResponse, failure: type[errors.CallError]) -> 
 
 
 def raw_body(template: bytes, sides: Sides, content: bytes | None = None) -> RawResponse:
-    """Fill a template of an envelope: CONTENT, SIG (escaped) and PLAIN (not escaped) are replaced."""
+    """Fill a template of an envelope: CONTENT is replaced, and the signature as
+    SIG (percent-encoded), PLAIN and BROKEN (with line breaks).
+    """
     content = envelope_content() if content is None else content
     plain = crypto.base64_text(crypto.sign(sides.wallet.keys.signing, content))
-    parts = {b"CONTENT": content, b"PLAIN": plain.encode(), b"SIG": quoted(plain).encode()}
+    broken = json.dumps(plain[:76] + "\r\n" + plain[76:] + "\n")[1:-1]
+    parts = {
+        b"CONTENT": content,
+        b"PLAIN": plain.encode(),
+        b"BROKEN": broken.encode(),
+        b"SIG": quoted(plain).encode(),
+    }
     # Replace all in one pass, because a signature can contain one of these words.
-    return RawResponse(200, (), re.sub(b"CONTENT|PLAIN|SIG", lambda word: parts[word[0]], template))
+    return RawResponse(200, (), re.sub(b"CONTENT|PLAIN|BROKEN|SIG", lambda word: parts[word[0]], template))
 
 
 def test_correct_response_is_accepted(sides: Sides) -> None:
@@ -64,6 +73,9 @@ ACCEPTED: Final = {
     "signature first": b'{"signature":"SIG","response":CONTENT}',
     "space everywhere": b' \r\n{ "response" :\tCONTENT , "signature" : "SIG" } \n',
     "an unknown member": b'{"a":[1,{"signature":"x"}],"response":CONTENT,"b":null,"signature":"SIG"}',
+    "a byte order mark": b'\xef\xbb\xbf{"response":CONTENT,"signature":"SIG"}',
+    "line breaks in the signature": b'{"response":CONTENT,"signature":"BROKEN"}',
+    "percent-encoded line breaks in the signature": b'{"response":CONTENT,"signature":"%0D%0ASIG%0a"}',
     "names with unicode escapes": b'{"\\u0072esponse":CONTENT,"signatur\\u0065":"SIG"}',
 }
 
@@ -224,16 +236,35 @@ def test_response_outside_the_time_window_is_refused_with_its_skew(sides: Sides,
     assert abs(error.skew_s - (datetime.fromisoformat(time) - SENT_AT).total_seconds()) <= 1
 
 
+@pytest.mark.parametrize(
+    "time",
+    [
+        1716340342000,
+        "1716340342999",
+        "2024-05-22T06:42:22.123+05:30",
+        "2024-05-22t01:12:22z",
+        "2024-05-22T09:12:22+0800",
+        "2024-05-22T09:12:22+08",
+        "2024-05-22T09:12:22+08:00[Asia/Hong_Kong]",
+    ],
+)
+def test_time_in_a_harmless_variant_is_read(sides: Sides, time: object) -> None:
+    opened = sides.open(envelope_answer(sides, envelope_content(respTime=time)))
+    assert opened.response_time is not None
+    assert opened.response_time.replace(microsecond=0) == datetime.fromisoformat(ANSWERED_AT)
+
+
 def test_time_of_a_response_to_another_request_is_not_used(sides: Sides) -> None:
     content = envelope_content(reqMsgId="ANOTHER", respTime="2023-05-22T06:42:22+05:30")
     refuses(sides, envelope_answer(sides, content), errors.Replayed)
 
 
-@pytest.mark.parametrize(
-    "changes", [{"respTime": 1716340342}, {"respTime": ""}, {"respTime": "soon"}], ids=str
-)
-def test_signed_time_that_is_not_a_time_is_malformed(sides: Sides, changes: dict[str, object]) -> None:
-    refuses(sides, envelope_answer(sides, envelope_content(**changes)), errors.Malformed)
+NO_TIMES: Final[list[object]] = [1716340342, 1716340342000.0, True, [], "", "soon"]
+
+
+@pytest.mark.parametrize("time", NO_TIMES, ids=repr)
+def test_signed_time_that_is_not_a_time_is_malformed(sides: Sides, time: object) -> None:
+    refuses(sides, envelope_answer(sides, envelope_content(respTime=time)), errors.Malformed)
 
 
 @pytest.mark.parametrize(

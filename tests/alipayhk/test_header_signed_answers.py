@@ -130,6 +130,11 @@ def spelled(template: str) -> Alteration:
     )
 
 
+def wrapped(text: str, line_break: str) -> str:
+    """Return percent-encoded base64 with a line break after every 64 characters, and at the end."""
+    return "".join(quoted(text[at : at + 64]) + line_break for at in range(0, len(text), 64))
+
+
 REFUSED_SIGNATURES: dict[str, Alteration] = {
     "empty header": lambda raw: with_header(raw, "Signature", ""),
     "blank header": lambda raw: with_header(raw, "Signature", " "),
@@ -143,7 +148,8 @@ REFUSED_SIGNATURES: dict[str, Alteration] = {
     "keyVersion 01": signed(algorithm="RSA256", keyVersion="01"),
     "keyVersion twice": spelled("keyVersion=1,keyversion=1,signature={quoted}"),
     "signature twice": spelled("signature={quoted},signature={quoted}"),
-    "trailing comma": spelled("signature={quoted},"),
+    "two commas": spelled("signature={quoted},,"),
+    "a comma first": spelled(",signature={quoted}"),
     "a pair without =": spelled("RSA256,signature={quoted}"),
     "a pair without a key": spelled("=RSA256,signature={quoted}"),
     "not pairs at all": spelled("{quoted}"),
@@ -174,6 +180,11 @@ ACCEPTED_SIGNATURES: dict[str, Alteration] = {
     "another order": spelled("signature={quoted},keyVersion=1,algorithm=RSA256"),
     "no algorithm": spelled("keyVersion=1,signature={quoted}"),
     "no keyVersion": spelled("algorithm=RSA256,signature={quoted}"),
+    "spaces around =": spelled("algorithm = RSA256,keyVersion= 1,signature =\t{quoted}"),
+    "a comma at the end": spelled("algorithm=RSA256,keyVersion=1,signature={quoted}, "),
+    "line breaks": lambda raw: with_signature(raw, wrapped(signature_text(raw), "%0D%0A")),
+    "a line feed at the end": lambda raw: with_signature(raw, quoted(signature_text(raw) + "\n")),
+    "line feeds in lower case": lambda raw: with_signature(raw, wrapped(signature_text(raw), "%0a")),
     "a pair that nobody knows": spelled("algorithm=RSA256,keyVersion=1,x=y=z,signature={quoted}"),
 }
 
@@ -218,7 +229,7 @@ def test_base64_with_spare_bits_is_not_canonical(sides: Sides) -> None:
     refuses(sides, with_signature(raw, quoted(spare)), errors.SignatureInvalid)
 
 
-@pytest.mark.parametrize("change", ["{}=", "{}\n", " {}", "{}AAAA", "{}!"])
+@pytest.mark.parametrize("change", ["{}=", "{}\0", " {}", "{}AAAA", "{}!"])
 def test_base64_with_additional_characters_is_refused(sides: Sides, change: str) -> None:
     raw = header_answer(sides)
     refuses(sides, with_signature(raw, quoted(change.format(signature_text(raw)))), errors.SignatureInvalid)
@@ -351,7 +362,20 @@ def test_second_of_sending_is_accepted_with_a_window_of_zero(sides: Sides) -> No
 
 @pytest.mark.parametrize(
     "time",
-    ["2024-05-22", "2024-05-22T06:42:22", "1716340342", "yesterday", "2024-13-01T00:00:00Z", "0", "+08:00"],
+    [
+        "2024-05-22",
+        "2024-05-22T06:42:22",
+        "2024-05-22T09:12:22[Asia/Hong_Kong]",
+        "2024-05-22T09:12:22+08:00[]",
+        "1716340342",
+        "17163403420000",
+        "1716340342000.0",
+        "\u0661716340342000",
+        "yesterday",
+        "2024-13-01T00:00:00Z",
+        "0",
+        "+08:00",
+    ],
 )
 def test_signed_time_that_is_not_a_time_is_malformed(sides: Sides, time: str) -> None:
     refuses(sides, header_answer(sides, time=time), errors.Malformed)
@@ -370,6 +394,39 @@ def test_signed_time_at_the_limit_of_datetime_is_replayed(sides: Sides, time: st
     refuses(sides, header_answer(sides, time=time), errors.OutsideWindow)
 
 
+SAME_MOMENT = (
+    "1716340342000",
+    "1716340342999",
+    "2024-05-22T06:42:22.123+05:30",
+    "2024-05-22T06:42:22.1234567+05:30",
+    "2024-05-22T01:12:22Z",
+    "2024-05-22t01:12:22z",
+    "2024-05-22T09:12:22+0800",
+    "2024-05-22T09:12:22+08",
+    "2024-05-22T09:12:22+08:00[Asia/Hong_Kong]",
+    "2024-05-22T09:12:22.5+0800[Asia/Hong_Kong]",
+    "2024-05-22T01:12:22Z[Etc/GMT+0]",
+)
+
+
+@pytest.mark.parametrize("time", SAME_MOMENT)
+def test_time_in_a_harmless_variant_is_read(sides: Sides, time: str) -> None:
+    opened = sides.open(header_answer(sides, time=time))
+    assert opened.response_time is not None
+    assert opened.response_time.replace(microsecond=0) == datetime.fromisoformat(ANSWERED_AT)
+
+
+@pytest.mark.parametrize(
+    "time", ["1716340042000", "1716340643000", "2023-05-22T09:12:22+08[Asia/Hong_Kong]"]
+)
+def test_time_window_also_holds_for_variants(sides: Sides, time: str) -> None:
+    error = refuses(
+        sides.but(response_time_window_s=298.0), header_answer(sides, time=time), errors.OutsideWindow
+    )
+    assert isinstance(error, errors.OutsideWindow)
+    assert abs(error.skew_s) > 298
+
+
 @pytest.mark.parametrize(
     "time", ["2024-05-22T09:12:22+08:00", "2024-05-22T06:42:22+05:30", "2024-05-22T01:12:22Z"]
 )
@@ -382,6 +439,18 @@ def test_two_correct_responses_in_one_second_with_equal_bytes_are_both_accepted(
     first, second = header_answer(sides), header_answer(sides)
     assert first == second
     assert [sides.open(raw).result.status for raw in (first, second)] == ["S", "S"]
+
+
+def test_variants_are_not_read_in_requests(sides: Sides) -> None:
+    sealed = sides.seal(OK_BODY)
+    headers = dict(sealed.headers)
+    signature = headers["Signature"]
+    for variant in (signature + ",", signature + "%0A", signature.replace("keyVersion=", "keyVersion= ")):
+        with pytest.raises(errors.SignatureInvalid):
+            sides.receive(sealed.path, tuple((headers | {"Signature": variant}).items()), sealed.body)
+    with_mark = sides.seal(b"\xef\xbb\xbf" + OK_BODY)
+    with pytest.raises(errors.Malformed):
+        sides.receive(with_mark.path, with_mark.headers, with_mark.body)
 
 
 def test_a_request_is_refused_by_the_same_rules(sides: Sides) -> None:

@@ -198,6 +198,7 @@ async def test_no_exception_chained_to_a_call_error_contains_the_envelope(
 GARBAGE: Final = {
     "a bad status line": MARKED + b" " + MARKED + b"\r\n\r\n",
     "a bad header": b"HTTP/1.1 200 OK\r\n" + MARKED + b"\0: " + MARKED + b"\r\n\r\n",
+    "a header with a zero byte": b"HTTP/1.1 200 OK\r\nX: " + MARKED + b"\0" + MARKED + b"\r\n\r\n",
     "a bad length": b"HTTP/1.1 200 OK\r\nContent-Length: " + MARKED + b"\r\n\r\n",
     "a bad chunk": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + MARKED + b"\r\n",
     "a body cut short": b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n" + MARKED,
@@ -211,7 +212,7 @@ async def test_no_exception_chained_to_a_lost_response_contains_sent_or_received
 ) -> None:
     async with Upstream(replying(written)) as upstream, transport() as opened:
         us = replace(header_sides.us, base_url=upstream.url, path=f"/{MARK}", client_id=MARK)
-        with pytest.raises(errors.NoAnswer) as caught:
+        with pytest.raises(errors.CallError) as caught:
             await Client(opened).call(us, REQUEST_ID, BODY, Attempt())
     is_silent(caught.value)
 

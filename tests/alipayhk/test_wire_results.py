@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Final
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from clients.alipayhk.wire import errors
 from clients.alipayhk.wire.messages import Headers, RawResponse
 from clients.alipayhk.wire.protocols.result_body import result_of
 from clients.alipayhk.wire.result import Result
 from clients.alipayhk.wire.strict_json import write_json
-from tests.alipayhk.sides import Sides, answer
+from tests.alipayhk.sides import NOW, Sides, answer, modest
 
 ODD: Final[list[Any]] = [None, 0, 1.5, True, [], {}, ["x"], {"x": "y"}]
 
@@ -20,7 +23,20 @@ ODD: Final[list[Any]] = [None, 0, 1.5, True, [], {}, ["x"], {"x": "y"}]
 @pytest.mark.parametrize("name", ["resultCode", "resultCodeId", "resultMessage", "resultMsg"])
 def test_odd_optional_member_never_undoes_a_success(sides: Sides, name: str, odd: object) -> None:
     body = write_json({"result": {"resultStatus": "S", name: odd}, "accountInfo": odd, "needBind": odd})
-    assert sides.open(answer(sides, body)).result == Result("S")
+    code = "0" if odd == 0 and name.startswith("resultCode") else ""
+    codes = {"resultCode": "code", "resultCodeId": "code_id"}
+    expected = Result("S", **({codes[name]: code} if code else {}))
+    assert sides.open(answer(sides, body)).result == expected
+
+
+NUMBERS: Final = {"0": "0", "-1": "-1", "200": "200", "12345678901234567890": "12345678901234567890"}
+
+
+@pytest.mark.parametrize(("number", "text"), NUMBERS.items())
+def test_numeric_code_is_read_as_its_digits(sides: Sides, number: str, text: str) -> None:
+    body = '{"result":{"resultStatus":"F","resultCode":NUMBER,"resultCodeId":NUMBER}}'
+    opened = sides.open(answer(sides, body.replace("NUMBER", number).encode()))
+    assert opened.result == Result("F", text, text)
 
 
 def test_status_s_alone_is_a_success(sides: Sides) -> None:
@@ -82,7 +98,7 @@ def test_result_is_read_in_every_documented_spelling(body: dict[str, object], re
     assert result_of(body) == result
 
 
-@pytest.mark.parametrize("code", [None, 1, ["X"]], ids=repr)
+@pytest.mark.parametrize("code", [None, True, 1.5, ["X"]], ids=repr)
 def test_an_f_without_a_code_is_malformed(sides: Sides, code: object) -> None:
     for members in ({"resultStatus": "F"}, {"resultStatus": "F", "resultCode": code}):
         with pytest.raises(errors.Malformed):
@@ -142,10 +158,18 @@ def test_ambiguous_signed_response_is_malformed(sides: Sides, body: bytes) -> No
         sides.open(answer(sides, body))
 
 
-def test_a_byte_order_mark_or_text_after_the_object_is_malformed(header_sides: Sides) -> None:
+def test_byte_order_mark_before_the_object_is_skipped(header_sides: Sides) -> None:
+    body = b'\xef\xbb\xbf{"result":{"resultStatus":"S"}}'
+    assert header_sides.open(answer(header_sides, body)).result == Result("S")
+    with pytest.raises(errors.SignatureInvalid):
+        header_sides.open(replace(answer(header_sides, body), body=body[3:]))
+
+
+def test_two_byte_order_marks_or_text_after_the_object_are_malformed(header_sides: Sides) -> None:
     whole = b'{"result":{"resultStatus":"S"}}'
     for body in (
-        b"\xef\xbb\xbf" + whole,
+        b"\xef\xbb\xbf" * 2 + whole,
+        "\ufeff".encode("utf-16-be") + whole,
         whole + b"x",
         whole + whole,
         whole + b"\0",
@@ -222,11 +246,24 @@ def test_unsigned_body_gives_an_unverified_code_only(sides: Sides, body: bytes, 
     assert (error.claimed_code, error.http_status, error.retry_after_s) == (claimed, 403, 7.0)
 
 
+LATER: Final = "Wed, 22 May 2024 01:14:30 GMT"
 RETRY_AFTER: Final[dict[str, tuple[Headers, float]]] = {
     "seconds": ((("Retry-After", "120"),), 120.0),
     "in any case, with space": ((("retry-after", " 3 "),), 3.0),
     "absent": ((), 0.0),
-    "a date": ((("Retry-After", "Wed, 21 Oct 2015 07:28:00 GMT"),), 0.0),
+    "a date": ((("Retry-After", "Wed, 22 May 2024 01:14:22 GMT"),), 119.6),
+    "a date after the header Date": (
+        (("Retry-After", LATER), ("Date", "Wed, 22 May 2024 01:14:00 GMT")),
+        30.0,
+    ),
+    "a date beside an unreadable Date": ((("Retry-After", LATER), ("Date", "soon")), 127.6),
+    "the date of RFC 850": ((("Retry-After", "Wednesday, 22-May-24 01:14:30 GMT"),), 127.6),
+    "the date of asctime": ((("Retry-After", "Wed May 22 01:14:30 2024"),), 127.6),
+    "a date in the past": ((("Retry-After", "Wed, 21 Oct 2015 07:28:00 GMT"),), 0.0),
+    "a date that does not exist": ((("Retry-After", "Wed, 32 May 2024 01:14:22 GMT"),), 0.0),
+    "a year of five digits": ((("Retry-After", "Wed, 22 May 99999 01:14:22 GMT"),), 0.0),
+    "an offset that is too large": ((("Retry-After", "Wed, 22 May 2024 01:14:22 +9999999999"),), 0.0),
+    "a long text": ((("Retry-After", "(" * 10_000 + LATER),), 0.0),
     "negative": ((("Retry-After", "-1"),), 0.0),
     "a fraction": ((("Retry-After", "1.5"),), 0.0),
     "digits of another script": ((("Retry-After", "٣"),), 0.0),
@@ -238,8 +275,16 @@ RETRY_AFTER: Final[dict[str, tuple[Headers, float]]] = {
 
 
 @pytest.mark.parametrize(("headers", "seconds"), RETRY_AFTER.values(), ids=RETRY_AFTER.keys())
-def test_retry_after_is_read_in_whole_seconds_only(headers: Headers, seconds: float) -> None:
-    assert RawResponse(503, headers, b"").retry_after_s == seconds
+def test_retry_after_is_read_as_whole_seconds_or_as_a_date(headers: Headers, seconds: float) -> None:
+    assert RawResponse(503, headers, b"").retry_after_s(NOW) == pytest.approx(seconds)
+
+
+@modest(200)
+@given(
+    st.text(max_size=80) | st.from_regex("[A-Z][a-z]{2}, [0-9]{1,3} [A-Z][a-z]{2} [0-9]{1,6} [0-9:+ -]*")
+)
+def test_arbitrary_retry_after_is_never_an_exception(text: str) -> None:
+    assert RawResponse(503, (("Retry-After", text), ("Date", text)), b"").retry_after_s(NOW) >= 0
 
 
 TRACER_IDS: Final = {

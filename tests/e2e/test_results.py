@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
+import time
+
 import pytest
 from grpc import StatusCode
 
@@ -84,6 +87,19 @@ async def test_failure_with_a_lone_surrogate_is_reported(rpc: Rpc, odd: str) -> 
 
 
 async def test_response_time_is_returned(either: Rpc) -> None:
-    time = now()
-    response = await either.accepted(responds(lambda request: either.wallet.signed(request, time=time)))
-    assert response.response_time.ToJsonString().replace("Z", "+00:00") == time
+    sent_at = now()
+    response = await either.accepted(responds(lambda request: either.wallet.signed(request, time=sent_at)))
+    assert response.response_time.ToJsonString().replace("Z", "+00:00") == sent_at
+
+
+async def test_harmless_variants_are_read(either: Rpc) -> None:
+    sent_at = int(time.time()) * 1000
+
+    def respond(request: Request) -> Response:
+        body = compact(result(code="CODE")).replace(b'"CODE"', b"200")
+        signed = either.wallet.signed(request, body, time=str(sent_at))
+        return signed.but(body=gzip.compress(signed.body)).setting("Content-Encoding", "gzip")
+
+    response = await either.accepted(responds(respond))
+    assert response.result.code == "200"
+    assert response.response_time.ToMilliseconds() == sent_at

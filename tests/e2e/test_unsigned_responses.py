@@ -64,11 +64,16 @@ async def test_unsigned_configuration_fault_needs_an_operator_and_is_logged(rpc:
     assert (attempt["signing_key_version"], attempt["address"]) == ("1", rpc.upstream.url[7:])
 
 
-async def test_wait_of_retry_after_is_reported(sync: Rpc) -> None:
-    page = HTML.but(status=503).setting("Retry-After", "7")
+@pytest.mark.parametrize(
+    ("retry_after", "wait_ms"), [("7", 7_000), ("Wed, 21 Oct 2015 07:28:09 GMT", 9_000)]
+)
+async def test_wait_of_retry_after_is_reported(sync: Rpc, retry_after: str, wait_ms: int) -> None:
+    page = HTML.but(status=503).setting("Retry-After", retry_after)
+    page = page.setting("Date", "Wed, 21 Oct 2015 07:28:00 GMT")
     reported = await sync.refused(responds(lambda _: page), sync.doubt("UPSTREAM_HTTP_ERROR"))
+    assert reported.metadata["attempts"] == "1"
     (wait,) = reported.details(RetryInfo)
-    assert wait.retry_delay.ToMilliseconds() == 7_000
+    assert wait.retry_delay.ToMilliseconds() == wait_ms
 
 
 async def test_cookie_of_a_response_is_not_sent_with_the_next_request(sync: Rpc) -> None:

@@ -359,9 +359,21 @@ ACCOUNTS: Final[dict[str, tuple[object, pb.Account | None]]] = {
     ),
     "an empty object": ({}, pb.Account()),
     "members of other types are ignored": (
-        {"accountId": 88701108, "type": None, "status": ["VALID"], "name": {"en": "x"}, "phone": True},
+        {"accountId": 88701108.0, "type": None, "status": ["VALID"], "name": {"en": "x"}, "phone": True},
         pb.Account(),
     ),
+    "ids that are numbers": (
+        {
+            "accountId": 88701108,
+            "merchant": {"merchantAccountId": 12345678901234567890, "subMerchantId": 0},
+        },
+        pb.Account(
+            account_id="88701108",
+            merchant=pb.Merchant(merchant_account_id="12345678901234567890", sub_merchant_id="0"),
+        ),
+    ),
+    "an id that is true": ({"accountId": True}, pb.Account()),
+    "a string with a byte order mark": ('\ufeff{"accountId":"1"}', pb.Account(account_id="1")),
     "unknown members": ({"accountId": "1", "new": {"a": [1]}}, pb.Account(account_id="1")),
     "no merchant": ({"accountId": "1"}, pb.Account(account_id="1")),
     "a merchant that is neither object nor JSON": (

@@ -11,12 +11,13 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from . import lenient
 from .errors import Malformed, OutsideWindow
 
 Now = Callable[[], datetime]
 """Returns the current time, always with an offset."""
 
-
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _SINCE_BOOT: Final = getattr(system, "CLOCK_BOOTTIME", system.CLOCK_MONOTONIC)
 """CLOCK_BOOTTIME also counts while the machine is suspended; only Linux has it."""
 
@@ -47,7 +48,15 @@ def time_of(text: str) -> datetime:
     return time
 
 
-def response_time_of(text: str, *, sent_at: datetime, now: datetime, window_s: float) -> datetime:
+def lenient_time_of(value: object) -> datetime:
+    """Parse a response's time, also in the variants of `lenient`; otherwise raise a constant ValueError."""
+    text = value if isinstance(value, str) else str(value) if isinstance(value, int) else ""
+    if lenient.MILLISECONDS.fullmatch(text):
+        return _EPOCH + timedelta(milliseconds=int(text))
+    return time_of(lenient.iso_time(text))
+
+
+def response_time_of(value: object, *, sent_at: datetime, now: datetime, window_s: float) -> datetime:
     """Parse a response's time; raise Malformed, or OutsideWindow if it is too early or too late.
 
     It may be up to `window_s` before the request was sealed or after now.
@@ -57,7 +66,7 @@ def response_time_of(text: str, *, sent_at: datetime, now: datetime, window_s: f
     the same second have the same signature. AlipayHK documents no window; its size is a setting.
     """
     try:
-        time = time_of(text)
+        time = lenient_time_of(value)
     except ValueError as error:
         raise Malformed(str(error)) from None
     earliest, latest = _between(sent_at, now)

@@ -61,7 +61,10 @@ class AnswerError(CallError):
 
 
 class Unsigned(AnswerError):
-    """The response has no signature: an HTTP error page, or a body that anyone could have written."""
+    """The response has no signature that can be read: anyone could have written it.
+
+    It is an HTTP error page, a body without a signature, or a response whose head is not correct HTTP.
+    """
 
     def __init__(
         self, cause: str, *, http_status: int, claimed_code: str = "", retry_after_s: float = 0.0
@@ -71,7 +74,7 @@ class Unsigned(AnswerError):
         self.claimed_code = claimed_code
         """The result code in the unverified body; empty if the body has no code."""
         self.retry_after_s = retry_after_s
-        """The header Retry-After, in seconds; 0 if it is absent."""
+        """The header Retry-After, in seconds; 0 if it is absent or in the past."""
 
 
 class SignatureInvalid(AnswerError):

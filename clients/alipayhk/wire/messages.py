@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Final
 
 from .result import Result
@@ -20,6 +21,7 @@ RETRY_AFTER_DIGITS_MAX: Final = 6
 _KEY_VERSION: Final = re.compile(
     r"(?:^|,)\s*keyVersion=\s*(?P<version>[A-Za-z0-9._-]{1,32})\s*(?:,|$)", re.IGNORECASE | re.ASCII
 )
+HTTP_DATE_MAX: Final = 64
 
 Headers = tuple[tuple[str, str], ...]
 """Header lines in the order sent, as name and value. A name may occur more than once."""
@@ -109,15 +111,29 @@ class RawResponse:
         match = _KEY_VERSION.search(value)
         return match["version"] if match else ""
 
-    @property
-    def retry_after_s(self) -> float:
-        """The header Retry-After in seconds; 0 if it is absent or is not a whole number of seconds."""
+    def retry_after_s(self, now: datetime) -> float:
+        """Return the header Retry-After in seconds; 0 if it is absent, unreadable or in the past.
+
+        It is a number of seconds or a date. A date is compared with the header Date, which the same clock
+        wrote, or with `now` if that is absent: https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3
+        """
         value = next(iter(header_values(self.headers, "Retry-After")), "").strip()
-        return (
-            float(value)
-            if value.isascii() and value.isdigit() and len(value) <= RETRY_AFTER_DIGITS_MAX
-            else 0.0
-        )
+        if value.isascii() and value.isdigit():
+            return float(value) if len(value) <= RETRY_AFTER_DIGITS_MAX else 0.0
+        date = _http_date(value)
+        if date is None:
+            return 0.0
+        sent_at = _http_date(next(iter(header_values(self.headers, "Date")), "")) or now
+        return max((date - sent_at).total_seconds(), 0.0)
+
+
+def _http_date(text: str) -> datetime | None:
+    """Return the time that a header names, in UTC if it has no zone; None if it cannot be read."""
+    try:
+        date = parsedate_to_datetime(text[:HTTP_DATE_MAX])
+    except (ValueError, OverflowError):
+        return None
+    return date if date.tzinfo else date.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)

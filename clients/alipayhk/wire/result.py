@@ -24,5 +24,13 @@ class Result:
 
 
 def text_of(value: object) -> str:
-    """Return `value` if it is a string, otherwise an empty one. Every optional member is read this way."""
+    """Return `value` if it is a string, otherwise an empty one. Optional members are read this way."""
     return value if isinstance(value, str) else ""
+
+
+def id_text_of(value: object) -> str:
+    """Return a code or an id: a string as it is, a JSON integer as its digits; otherwise an empty string.
+
+    AlipayHK documents strings; a number has the same meaning.
+    """
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else text_of(value)

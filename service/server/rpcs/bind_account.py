@@ -8,8 +8,9 @@ from typing import Final
 
 from alipayhk.linkage.v1 import linkage_service_pb2 as pb
 from clients.alipayhk.api import Api
+from clients.alipayhk.wire import lenient
 from clients.alipayhk.wire.messages import VerifiedResponse
-from clients.alipayhk.wire.result import text_of
+from clients.alipayhk.wire.result import id_text_of, text_of
 from clients.alipayhk.wire.strict_json import JsonError, read_object, write_json
 
 from ...outcomes.refusal import Violation
@@ -155,7 +156,7 @@ def _object(value: object) -> Mapping[str, object] | None:
     """Read an object, or a string with one: AlipayHK documents a String, but its sample has an object."""
     if isinstance(value, str):
         try:
-            return read_object(value.encode(), huge_as_infinite=True)
+            return read_object(lenient.json_bytes(value.encode()), huge_as_infinite=True)
         except JsonError:
             return None
     return value if isinstance(value, dict) else None
@@ -165,7 +166,7 @@ def _account_message(members: Mapping[str, object] | None) -> pb.Account | None:
     if members is None:
         return None
     return pb.Account(
-        account_id=text_of(members.get("accountId")),
+        account_id=id_text_of(members.get("accountId")),
         type=text_of(members.get("type")),
         sub_type=text_of(members.get("subType")),
         status=text_of(members.get("status")),
@@ -180,8 +181,9 @@ def _merchant_message(members: Mapping[str, object] | None) -> pb.Merchant | Non
     if members is None:
         return None
     return pb.Merchant(
-        merchant_account_id=text_of(members.get("merchantAccountId")) or text_of(members.get("merchantId")),
-        sub_merchant_id=text_of(members.get("subMerchantId")),
+        merchant_account_id=id_text_of(members.get("merchantAccountId"))
+        or id_text_of(members.get("merchantId")),
+        sub_merchant_id=id_text_of(members.get("subMerchantId")),
         merchant_name=text_of(members.get("merchantName")),
         merchant_english_name=text_of(members.get("merchantEnglishName")),
     )

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar, Final
 
-from .. import crypto
+from .. import crypto, lenient
 from ..clock import response_time_of, time_text
 from ..crypto import CryptoError
 from ..endpoint import Endpoint
@@ -79,10 +79,10 @@ class EnvelopeSigned:
 
         The response must repeat `reqMsgId` and `function`: this ties it to the request.
         """
-        members = _members(raw)
+        members = _members(raw, now)
         if "signature" not in (name for name, _ in members):
-            raise unsigned(raw, "the response has no member signature")
-        head, body = _open(endpoint.keys, members, "response", huge_as_infinite=True)
+            raise unsigned(raw, "the response has no member signature", now)
+        head, body = _open(endpoint.keys, members, "response", leniently=True)
         if head.get("reqMsgId") != request.request_id or head.get("function") != self.function:
             raise Replayed("the response belongs to another request")
         if head.get("clientId", endpoint.client_id) != endpoint.client_id:
@@ -152,21 +152,21 @@ def _content(head: Mapping[str, object], body: bytes) -> bytes:
     return b'{"head":' + write_json(head) + b',"body":' + body + b"}"
 
 
-def _members(raw: RawResponse) -> list[tuple[str, bytes]]:
+def _members(raw: RawResponse, now: datetime) -> list[tuple[str, bytes]]:
     """Cut a response into its members; raise Unsigned or Truncated if it is not a whole JSON object."""
     cause: CallError
     try:
-        return member_bytes(raw.body)
+        return member_bytes(lenient.json_bytes(raw.body))
     except IncompleteJson:
         # If HTTP announced the body's end, the body is complete and simply not JSON. A body that ends with
         # its connection may have been cut.
         cause = (
-            unsigned(raw, "the response is not a complete JSON object")
+            unsigned(raw, "the response is not a complete JSON object", now)
             if raw.end_announced or not raw.body
             else Truncated("the response ends inside its JSON")
         )
     except JsonError:
-        cause = unsigned(raw, "the response is not a JSON object")
+        cause = unsigned(raw, "the response is not a JSON object", now)
     raise cause
 
 
@@ -175,15 +175,15 @@ def _open(
     members: list[tuple[str, bytes]],
     member: str,
     *,
-    huge_as_infinite: bool = False,
+    leniently: bool = False,
 ) -> tuple[dict[str, object], dict[str, object]]:
     """Verify the exact bytes of a member, and read them; return head and body."""
     if max(Counter(name for name, _ in members).values(), default=0) > 1:
         raise Malformed("two members of the envelope have the same name")
     cut = dict(members)
-    content = _verify(keys, cut.get(member), cut.get("signature"))
+    content = _verify(keys, cut.get(member), cut.get("signature"), leniently=leniently)
     try:
-        envelope = read_object(content, huge_as_infinite=huge_as_infinite)
+        envelope = read_object(content, huge_as_infinite=leniently)
     except JsonError as error:
         raise Malformed(str(error)) from None
     head, body = envelope.get("head", {}), envelope.get("body")
@@ -192,14 +192,15 @@ def _open(
     return head, body
 
 
-def _verify(keys: Keys, content: bytes | None, signature_json: bytes | None) -> bytes:
+def _verify(keys: Keys, content: bytes | None, signature_json: bytes | None, *, leniently: bool) -> bytes:
     """Return `content` if a known key, newest first, verifies it: an envelope names no key version."""
     if content is None or signature_json is None:
         raise SignatureInvalid("the signature or the signed member is missing")
     try:
         if not signature_json.startswith(b'"'):
             raise CryptoError("not a string")
-        signature = crypto.url_base64_bytes(json.loads(signature_json))
+        text = json.loads(signature_json)
+        signature = crypto.url_base64_bytes(lenient.base64_text(text) if leniently else text)
     except (ValueError, CryptoError):
         raise SignatureInvalid("the signature is not base64") from None
     cause = CryptoError("no key to verify with is configured")
@@ -218,6 +219,4 @@ def _response_time(
     time = head.get("respTime")
     if time is None:
         return None
-    if not isinstance(time, str):
-        raise Malformed("respTime is not a string")
     return response_time_of(time, sent_at=request.time, now=now, window_s=window_s)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import ClassVar, Final
 
-from .. import crypto
+from .. import crypto, lenient
 from ..clock import response_time_of, time_text
 from ..crypto import CryptoError
 from ..endpoint import Encryption, Endpoint
@@ -38,6 +38,7 @@ from ..messages import (
 from ..strict_json import JsonError, read_object, write_json
 from .header_text import (
     ENCRYPTION_ALGORITHM,
+    SHORT_ENCRYPTION_ALGORITHM,
     SIGNATURE_ALGORITHM,
     encrypt_header,
     header_pairs,
@@ -82,8 +83,10 @@ class HeaderSigned:
     ) -> VerifiedResponse:
         """Verify the received bytes, decrypt and read them; raise an error of `errors` otherwise."""
         if not header_values(raw.headers, "Signature"):
-            raise unsigned(raw, "the response has no header Signature")
-        client_id, time = _verify(endpoint.keys, raw.headers, raw.body, endpoint.path, RESPONSE_TIME)
+            raise unsigned(raw, "the response has no header Signature", now)
+        client_id, time = _verify(
+            endpoint.keys, raw.headers, raw.body, endpoint.path, RESPONSE_TIME, leniently=True
+        )
         if client_id != endpoint.client_id:
             raise Replayed("the response belongs to another client id")
         response_time = response_time_of(
@@ -91,7 +94,7 @@ class HeaderSigned:
         )
         if self.encrypted_answers_only and not header_values(raw.headers, "Encrypt"):
             raise NotEncrypted("the response has no header Encrypt")
-        body = self._read(endpoint.keys, raw.headers, raw.body, huge_as_infinite=True)
+        body = self._read(endpoint.keys, raw.headers, raw.body, leniently=True)
         return VerifiedResponse(
             http_status=raw.http_status,
             result=result_of(body),
@@ -154,7 +157,7 @@ class HeaderSigned:
         return headers, body
 
     def _read(
-        self, keys: Keys, headers: Headers, body: bytes, *, huge_as_infinite: bool = False
+        self, keys: Keys, headers: Headers, body: bytes, *, leniently: bool = False
     ) -> dict[str, object]:
         """Decrypt the body if it has a header Encrypt, and read it; every failure is the same error."""
         encrypt_lines = header_values(headers, "Encrypt")
@@ -162,8 +165,8 @@ class HeaderSigned:
             if len(encrypt_lines) > 1:
                 raise CryptoError("there is more than one header Encrypt")
             if encrypt_lines:
-                body = decrypt_body(self.encryption, keys, encrypt_lines[0], body)
-            return read_object(body, huge_as_infinite=huge_as_infinite)
+                body = decrypt_body(self.encryption, keys, encrypt_lines[0], body, leniently=leniently)
+            return read_object(lenient.json_bytes(body) if leniently else body, huge_as_infinite=leniently)
         except (CryptoError, JsonError):
             raise Malformed("the body cannot be decrypted or read") from None
 
@@ -186,27 +189,33 @@ def encrypt_body(encryption: Encryption, keys: Keys, plaintext: bytes) -> tuple[
     return encrypt_header(encryption.key_version, wrapped), crypto.base64_text(ciphertext).encode()
 
 
-def decrypt_body(encryption: Encryption, keys: Keys, encrypt_header_value: str, body: bytes) -> bytes:
+def decrypt_body(
+    encryption: Encryption, keys: Keys, encrypt_header_value: str, body: bytes, *, leniently: bool = False
+) -> bytes:
     """Decrypt a body that has a header Encrypt; every failure raises the same CryptoError."""
+    algorithms = (ENCRYPTION_ALGORITHM, SHORT_ENCRYPTION_ALGORITHM)[: 1 + leniently]
     try:
-        pairs = header_pairs(encrypt_header_value)
-        if pairs.get("algorithm", ENCRYPTION_ALGORITHM).upper() != ENCRYPTION_ALGORITHM:
+        pairs = header_pairs(encrypt_header_value, leniently=leniently)
+        if pairs.get("algorithm", ENCRYPTION_ALGORITHM).upper() not in algorithms:
             raise CryptoError("the body cannot be decrypted")
         key = _by_version(keys.decrypting, pairs)
         wrapped = crypto.url_base64_bytes(pairs["symmetrickey"])
         aes_key = crypto.unwrap_key(encryption.profile, key, wrapped)
-        ciphertext = crypto.base64_bytes(body.decode("ascii"))
+        text = body.decode("ascii")
+        ciphertext = crypto.base64_bytes(lenient.base64_text(text) if leniently else text)
         return crypto.decrypt(encryption.profile, aes_key, ciphertext)
     except (CryptoError, KeyError, ValueError):
         raise CryptoError("the body cannot be decrypted") from None
 
 
-def _verify(keys: Keys, headers: Headers, body: bytes, path: str, time_header: str) -> tuple[str, str]:
+def _verify(
+    keys: Keys, headers: Headers, body: bytes, path: str, time_header: str, *, leniently: bool = False
+) -> tuple[str, str]:
     """Verify the signature over the received bytes; return the client id and the time that it covers."""
     client_id = _only(headers, "Client-Id")
     time = _only(headers, time_header)
     try:
-        pairs = header_pairs(_only(headers, "Signature"))
+        pairs = header_pairs(_only(headers, "Signature"), leniently=leniently)
     except ValueError as error:
         raise SignatureInvalid(f"the header Signature is {error}") from None
     if pairs.get("algorithm", SIGNATURE_ALGORITHM).upper() != SIGNATURE_ALGORITHM:

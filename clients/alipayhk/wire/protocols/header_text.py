@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from .. import crypto
+from .. import crypto, lenient
 
 SIGNATURE_ALGORITHM: Final = "RSA256"
 ENCRYPTION_ALGORITHM: Final = "RSA_AES"
+SHORT_ENCRYPTION_ALGORITHM: Final = "RSA"
+"""RSA_AES as https://docs.alipay.hk/alipayhkdocs/hk/auto_earn/Encrypt_and_decrypt prints it."""
 
 
 def signature_header(key_version: str, signature: bytes) -> str:
@@ -28,12 +30,14 @@ def encrypt_header(key_version: str, wrapped_key: bytes) -> str:
     return f"algorithm={ENCRYPTION_ALGORITHM},keyVersion={key_version},symmetricKey={text}"
 
 
-def header_pairs(value: str) -> dict[str, str]:
+def header_pairs(value: str, *, leniently: bool = False) -> dict[str, str]:
     """Parse `key=value,key=value`; raise ValueError for anything else, or if a key occurs twice.
 
     Spaces around a pair are removed, because some of AlipayHK's pages print them. The first `=` separates
     key and value. Keys are returned in lower case, because siblings of AlipayHK write them in other cases.
+    `leniently` also reads the variants of `lenient.header_value`.
     """
+    value = lenient.header_value(value) if leniently else value
     pairs: dict[str, str] = {}
     for part in value.split(","):
         key, equals, text = part.strip().partition("=")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from ..errors import Malformed
-from ..result import FAILURE, Result, text_of
+from ..result import FAILURE, Result, id_text_of, text_of
 
 _RESULT_NAMES: Final = ("result", "resultInfo")
 
@@ -18,19 +18,20 @@ def result_of(body: Mapping[str, object]) -> Result:
     status is F, the code says what the failure means, so F without a code is malformed.
 
     AlipayHK's page "9. Account Binding" contradicts itself about names. It has `result` and `resultInfo`,
-    and `resultMessage` and `resultMsg`: the first that is present and has the right type is used.
+    and `resultMessage` and `resultMsg`: the first that is present and has the right type is used. A
+    code may be a JSON integer.
     """
     members = next((value for name in _RESULT_NAMES if isinstance(value := body.get(name), dict)), None)
     if members is None:
         raise Malformed("the response has no result")
-    status, code = members.get("resultStatus"), members.get("resultCode")
+    status, code = members.get("resultStatus"), id_text_of(members.get("resultCode"))
     if not isinstance(status, str):
         raise Malformed("the result has no status")
-    if status == FAILURE and not text_of(code):
+    if status == FAILURE and not code:
         raise Malformed("the result has status F and no code")
     return Result(
         status=status,
-        code=text_of(code),
-        code_id=text_of(members.get("resultCodeId")),
+        code=code,
+        code_id=id_text_of(members.get("resultCodeId")),
         message=text_of(members.get("resultMessage")) or text_of(members.get("resultMsg")),
     )
