@@ -19,6 +19,7 @@ from .delivery.clock_skew import ClockSkew
 from .delivery.delivery import Delivery, Limits
 from .delivery.ledger_monitor import LedgerMonitor
 from .delivery.ledger_session import LedgerSession
+from .delivery.pending_writes import FLUSH_TIMEOUT_S
 from .ledger import Ledger, LedgerUnavailable
 from .ledger.lease import LEASE_MARGIN_S
 from .ledger.levels import level_of
@@ -33,6 +34,7 @@ from .telemetry.metrics import Metrics
 from .upstream import endpoints_of, transport_of
 
 FLUSH_EVERY_S: Final = 1.0
+LEDGER_CLOSE_S: Final = FLUSH_TIMEOUT_S + 2.0
 DROP_EVERY: Final = 60
 """Old results are dropped once in so many rounds of `_maintain`."""
 
@@ -162,7 +164,16 @@ async def _ledger_session(
         maintenance.cancel()
         with suppress(asyncio.CancelledError):
             await maintenance
-        await session.close()
+        await _close(session)
+
+
+async def _close(session: LedgerSession) -> None:
+    """Close the ledger, or give up if its disk hangs. A thread still waits then, and `serve` ends it."""
+    try:
+        async with asyncio.timeout(LEDGER_CLOSE_S):
+            await session.close()
+    except TimeoutError:
+        log.error("ledger not closed in time")
 
 
 def _opened_ledger(settings: Settings) -> tuple[Ledger, Vault]:

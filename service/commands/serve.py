@@ -16,7 +16,8 @@ from ..ledger import LedgerFault, LedgerUnavailable
 from ..ledger.opening import open_ledger
 from ..server.descriptors import raise_limit
 from ..server.server import CannotListen, ListenerStopped
-from ..telemetry.logs import set_up_logs
+from ..telemetry.lines import Lines, standard_output
+from ..telemetry.logs import lines_dropped, set_up_logs
 from .exit_codes import EX_SOFTWARE, EX_UNAVAILABLE
 from .options import add_config, refuse
 from .workers import must_be_free, supervise
@@ -37,15 +38,22 @@ def run(args: argparse.Namespace) -> int:
         settings = read_from_environment(args.config)
     except SettingsError as error:
         return refuse(error.faults)
-    set_up_logs(settings.log_level)
+    set_up_logs(settings.log_level, lines := Lines(standard_output(), lines_dropped))
     raise_limit()
+    try:
+        return _run(args, settings, lines)
+    finally:
+        lines.close()
+
+
+def _run(args: argparse.Namespace, settings: Settings, lines: Lines) -> int:
     try:
         if settings.workers > 1 and not args.worker:
             asyncio.run(_try_ledger(settings))
             listens = (settings.listen, settings.admin_listen, settings.health_listen)
             must_be_free(address for address in listens if address is not None)
             return supervise(settings.workers, ["--config", str(args.config)] if args.config else [])
-        return asyncio.run(_serve(settings, shared=args.worker))
+        return asyncio.run(_serve(settings, lines, shared=args.worker))
     except LedgerFault as error:
         return refuse([str(error)])
     except (CannotListen, LedgerUnavailable) as error:
@@ -59,7 +67,7 @@ async def _try_ledger(settings: Settings) -> None:
     await ledger.close()
 
 
-async def _serve(settings: Settings, *, shared: bool) -> int:
+async def _serve(settings: Settings, lines: Lines, *, shared: bool) -> int:
     """Serve; exit even if a thread hangs, for example in a DNS lookup. Return the exit status."""
     threads = ThreadPoolExecutor(thread_name_prefix="asyncio")
     asyncio.get_running_loop().set_default_executor(threads)
@@ -74,7 +82,7 @@ async def _serve(settings: Settings, *, shared: bool) -> int:
     shutdown.join(THREADS_S)
     if shutdown.is_alive():
         # A thread cannot be stopped, and both asyncio and Python would wait for it forever.
-        sys.stdout.flush()
+        lines.close()
         sys.stderr.flush()
         os._exit(status)
     return status

@@ -153,7 +153,7 @@ class Settings:
     allow_plaintext: bool = setting(values.boolean, "false",
         "Whether LISTEN is allowed beyond loopback without TLS.")
     callers_file: Callers | None = setting(callers_file, None,
-        "Callers and their methods, TOML; without it every certificate of the client CA can call both.")
+        "Callers and their methods, TOML; without it every client certificate can call every method.")
     result_codes_file: ResultCodes | None = setting(result_codes_file, None,
         "More result codes and their gRPC codes, per RPC, TOML.")
     reflection: bool = setting(values.boolean, "true",

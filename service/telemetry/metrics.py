@@ -48,7 +48,12 @@ class Metrics:
             multiprocess_mode="livemin",
             registry=self.registry,
         )
-
+        self.ledger_log_bytes = Gauge(
+            "alipayhk_ledger_log_bytes",
+            "Size of the ledger's write-ahead log; it grows without limit while another program reads.",
+            multiprocess_mode="livemax",
+            registry=self.registry,
+        )
         self.clock_skew = Gauge(
             "alipayhk_clock_skew_seconds",
             "AlipayHK's clock minus the gateway's, from verified responses; 0 before the first one.",

@@ -19,7 +19,7 @@ from yarl import URL
 from clients.alipayhk.client import Client
 from clients.alipayhk.transport import Attempt, Transport
 from clients.alipayhk.wire.clock import now_utc
-from clients.alipayhk.wire.endpoint import Encryption, Endpoint, WireProtocol
+from clients.alipayhk.wire.endpoint import Encryption, Endpoint
 from clients.alipayhk.wire.keys import Keys
 from clients.alipayhk.wire.messages import Headers, PlainRequest, SealedRequest, VerifiedResponse
 from clients.alipayhk.wire.protocols.envelope_signed import EnvelopeSigned
@@ -32,10 +32,6 @@ from tests.certificates import private_pem, public_pem
 
 CLIENT_ID: Final = "4Q5Y8W0WSG45P907917"
 FUNCTION: Final = "alipay.intl.merchant.account.bind"
-PROTOCOLS: Final[dict[type[WireProtocol], WireProtocol]] = {
-    HeaderSigned: HeaderSigned(),
-    EnvelopeSigned: EnvelopeSigned(FUNCTION, "1.0.0"),
-}
 PATHS: Final = {"SyncLinkage": "/sandbox/binding/sync", "BindAccount": "/sandbox/account/bind"}
 USER_ID: Final = "2160000000000001"
 NO_AUTHORITY: Final = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -222,7 +218,7 @@ async def merchant_of(url: str, ring: KeyRing) -> AsyncIterator[Merchant]:
     endpoints: dict[str, Endpoint] = {
         api.name: Endpoint(
             api=api.name,
-            protocol=PROTOCOLS[api.protocol],
+            protocol=EnvelopeSigned(api.function, "1.0.0") if api.function else HeaderSigned(),
             base_url=url,
             path=PATHS[api.name],
             client_id=CLIENT_ID,

@@ -11,6 +11,7 @@ import pytest
 import structlog
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from clients.alipayhk.api import Api
 from clients.alipayhk.wire.keys import Keys, public_der
 from service.telemetry.logs import set_up_logs
 from tests.certificates import Authority, curve_key, private_pem, public_pem
@@ -65,8 +66,7 @@ def environ(ring: KeyRing) -> dict[str, str]:
         "ALIPAYHK_CLIENT_ID": "4Q5Y8W0WSG45P907917",
         "ALIPAYHK_SIGNING_KEY_FILE": str(ring.private),
         "ALIPAYHK_PUBLIC_KEY_FILES": f"1={ring.public}",
-        "ALIPAYHK_SYNC_LINKAGE_PATH": "/sync",
-        "ALIPAYHK_BIND_ACCOUNT_PATH": "/bind",
+        **{f"ALIPAYHK_{api.name}_PATH": f"/{api}" for api in Api},
     }
 
 

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from clients.alipayhk.api import Api
 from service.commands.config import described
 from service.config.declaration import declared
 from service.config.environment import environment_for_children, environment_of_worker, probed_address
@@ -407,14 +408,14 @@ def test_a_probe_uses_the_address_of_the_gateways_listener(
 def test_a_file_and_the_environment_give_equal_settings(
     environ: dict[str, str], ring: KeyRing, tmp_path: Path
 ) -> None:
+    paths = "\n".join(f'{api.name.lower()}_path = "/{api}"' for api in Api)
     path = toml(
         tmp_path,
         f"""
         base_url = "https://open.alipay.hk"
         client_id = "4Q5Y8W0WSG45P907917"
         signing_key_file = "{ring.private}"
-        sync_linkage_path = "/sync"
-        bind_account_path = "/bind"
+        {paths}
         signing_key_version = 2
         encrypt = true
         reflection = false

@@ -24,6 +24,9 @@ at most 500 ms for another process. So claims of several workers are decided one
     after COMMIT             the whole transaction; a claim whose grant reached no caller becomes in doubt
     at any time              the dirty flag (see `dirty_flag`), so that a copy without its log is noticed
 
+**A full disk.** Space for outcomes is kept in a file (see `ballast`): while it is given up, claims are
+refused, and outcomes are still written.
+
 A claim whose caller was cancelled while it was queued is skipped, or undone if it was granted.
 
 **A file that was deleted or replaced.** SQLite would continue to commit to the unlinked file without an

@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 from .. import LedgerFault, LedgerUnavailable
 from ..usage_lock import UsageLock
+from .ballast import Ballast
 from .dirty_flag import DirtyFlag, clear
 from .schema import MIGRATIONS, SCHEMA_VERSION, version_of
 
@@ -21,6 +22,8 @@ BUSY_TIMEOUT_MS: Final = 500
 """Timeout for the write lock of another process on this host."""
 OPEN_TIMEOUT_S: Final = 5.0
 """Timeout while another worker opens or creates the file."""
+LOG_BYTES_KEPT: Final = 8 << 20
+"""The size to which the write-ahead log is truncated when it is reused; 4 MiB are usual."""
 _POLL_S: Final = 0.02
 
 
@@ -50,6 +53,7 @@ class LedgerFile:
         self.path = path
         self.mark = mark
         self.dirty_flag = DirtyFlag(os.urandom(8).hex())
+        self.ballast = Ballast(path)
         self.ledger_id = ""
         """The random id of the ledger; empty before the file is open."""
         self.token_at_open = 0
@@ -70,10 +74,19 @@ class LedgerFile:
                     raise
             time.sleep(_POLL_S)
 
+    @property
+    def log_bytes(self) -> int:
+        """Return the size of the write-ahead log, 0 if it cannot be read."""
+        try:
+            return os.stat(f"{self.path}-wal").st_size  # noqa: PTH116  (as in `_inodes_now`)
+        except OSError:
+            return 0
+
     def close(self, connection: sqlite3.Connection) -> None:
-        """Close the writer's connection, and clear the dirty flag if no other process uses the file."""
+        """Close the writer's connection; if no other process uses the file, mark it as closed cleanly."""
         if self._lock is not None and self._lock.try_alone():
             clear(connection)
+            self.ballast.remove()
         with suppress(sqlite3.Error):
             connection.close()
 
@@ -135,6 +148,8 @@ class LedgerFile:
                 f"the ledger {self.path} is on a file system without shared memory: move it to a local disk"
             )
         connection.execute("PRAGMA synchronous = FULL")
+        # Without a limit, the log keeps the size that it had when a reader kept it from being reused.
+        connection.execute(f"PRAGMA journal_size_limit = {LOG_BYTES_KEPT}")
         if version < SCHEMA_VERSION:
             self._migrate(connection)
         found = connection.execute("SELECT key_id, key_check, ledger_id, last_token FROM meta").fetchone()
