@@ -55,9 +55,7 @@ async def test_nothing_is_sent_without_the_ledger(world: World, api: str) -> Non
     assert (await world.deliver(order)).short == OK
 
 
-async def test_only_sync_linkage_is_sent_without_the_ledger_where_allowed(
-    make: Make,
-) -> None:
+async def test_only_sync_linkage_is_sent_without_the_ledger_where_allowed(make: Make) -> None:
     world = make(without_ledger=True)
     world.faulty.broken = True
     world.client.script("a", U, LOST, S)

@@ -282,9 +282,7 @@ async def test_workers_together_retry_as_little_as_one(make: Make, rate: int) ->
     assert len(first.client.attempts) < 3 * accepted
 
 
-async def test_partial_outage_keeps_the_breaker_closed_and_the_budget_limits_retries(
-    make: Make,
-) -> None:
+async def test_partial_outage_keeps_the_breaker_closed_and_the_budget_limits_retries(make: Make) -> None:
     world = make(chance=lambda: 0.1)
     ends = [UNREACHABLE, UNREACHABLE, UNREACHABLE, S]
     world.client.otherwise = lambda _: ends[len(world.client.attempts) % 4]

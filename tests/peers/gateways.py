@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from sandbox.apis import APIS
-from tests.e2e.material import Certificate, Material
+from tests.certificates import Certificate
+from tests.e2e.material import Material
 from tests.peers.processes import GATEWAY, Running, environment, running
 from tests.ports import free_port
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 from yarl import URL
 
@@ -29,6 +28,7 @@ from clients.alipayhk.wire.strict_json import write_json
 from sandbox import cli
 from sandbox.apis import APIS
 from sandbox.options import Options, options_of
+from tests.certificates import private_pem, public_pem
 
 CLIENT_ID: Final = "4Q5Y8W0WSG45P907917"
 FUNCTION: Final = "alipay.intl.merchant.account.bind"
@@ -76,21 +76,13 @@ def parsed(flags: Mapping[str, str]) -> argparse.Namespace:
 
 def write_private(path: Path, key: RSAPrivateKey) -> Path:
     """Write a private key as PEM."""
-    path.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
+    path.write_bytes(private_pem(key))
     return path
 
 
 def write_public(path: Path, key: RSAPublicKey) -> Path:
     """Write a public key as PEM."""
-    path.write_bytes(
-        key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-    )
+    path.write_bytes(public_pem(key))
     return path
 
 

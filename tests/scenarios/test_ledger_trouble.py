@@ -14,7 +14,6 @@ import pytest
 
 from tests.e2e.caller import Reported, check
 from tests.e2e.conftest import Run
-from tests.e2e.gateway import run as command
 from tests.e2e.gateway import running
 from tests.e2e.operations import metrics
 from tests.e2e.samples import APIS, Api, fresh_request
@@ -170,18 +169,6 @@ async def test_unrecorded_response_is_in_doubt_after_a_kill(run_system: RunSyste
         reported = await system.call(api, request)
         assert reported.info.reason == "OUTCOME_IN_DOUBT"
         assert system.sent(request) == 1
-
-
-async def test_unreadable_ledger_is_refused_at_startup(settings: dict[str, str], tmp_path: Path) -> None:
-    file = tmp_path / "ledger.db"
-    file.write_bytes(b"garbage" * 999)
-    listens = {"LISTEN": "127.0.0.1:0", "ADMIN_LISTEN": "127.0.0.1:0"}
-    ended = await command("serve", settings={**settings, **ledger_settings(file), **listens})
-    assert ended.status == 78, ended.err
-    assert "Traceback" not in ended.err
-    heading, sentence = ended.err.splitlines()
-    assert heading == "alipayhk-gateway: the configuration cannot be used:"
-    assert str(file) in sentence or "the ledger" in sentence
 
 
 async def test_shutdown_ends_while_the_disk_hangs(

@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from clients.alipayhk.wire.keys import fingerprint, load_private_key, load_public_key, public_der
 from service.commands.cli import main
+from tests.certificates import curve_key, private_pem
 from tests.ports import free_port
 from tests.service.files import KeyRing
 
@@ -281,11 +280,7 @@ def test_an_unusable_key_file_is_reported_with_exit_78(
 ) -> None:
     text, curve = tmp_path / "text", tmp_path / "curve.pem"
     text.write_text("hunter2")
-    curve.write_bytes(
-        ec.generate_private_key(ec.SECP256R1()).private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-    )
+    curve.write_bytes(private_pem(curve_key()))
     for path, reason in (
         (tmp_path / "absent", "cannot be read: No such file or directory"),
         (text, "is neither PEM nor base64 DER"),
