@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 
+from clients.alipayhk.regular_file import open_regular
 from clients.alipayhk.wire.keys import Key, KeyFileError, load_private_key, load_public_key, newest_first
 
 _KEY_VERSION: Final = re.compile(r"[A-Za-z0-9._-]{1,32}")
@@ -176,7 +177,7 @@ def existing_file(text: str) -> Path:
     """Parse the path of a file, which must be readable."""
     path = Path(text)
     try:
-        with path.open("rb"):
+        with open_regular(path):
             return path
     except OSError as error:
         raise ValueError(f"cannot be read: {error.strerror}") from None

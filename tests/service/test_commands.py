@@ -257,6 +257,16 @@ def test_a_key_has_2048_to_8192_bits(bits: str, tmp_path: Path, capsys: Captured
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("name", ["../out", "/tmp/out", "a/b", "a/", "..", ".", "", "a\0b", "a\nb"])
+def test_a_key_is_generated_in_the_named_directory_only(
+    name: str, tmp_path: Path, capsys: Captured
+) -> None:
+    assert main(["keys", "generate", str(tmp_path / "keys"), "--name", name]) == 78
+    fault = "--name must be a file name without a directory; DIR is where the files go"
+    assert capsys.readouterr().err == f"alipayhk-gateway: {fault}\n"
+    assert not list(tmp_path.iterdir())
+
+
 def test_inspect_shows_no_private_value_of_a_key(ring: KeyRing, capsys: Captured) -> None:
     reported = {}
     for path, kind in (
