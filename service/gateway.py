@@ -77,13 +77,16 @@ async def run(settings: Settings, *, shared: bool, keyring: Keyring | None = Non
 
 def credentials_of(settings: Settings) -> Credentials:
     """Return the keys for each API, and the listener's certificate, from the files of the settings."""
-    chain, key = settings.tls_cert_file, settings.tls_key_file
     return Credentials(
         keys={api: endpoint.keys for api, endpoint in endpoints_of(settings).items()},
-        certificate=ServerCertificate.read(chain, key, settings.tls_client_ca_file)
-        if chain and key
-        else None,
+        certificate=certificate_of(settings),
     )
+
+
+def certificate_of(settings: Settings) -> ServerCertificate | None:
+    """Return the listener's certificate from the files of the settings; None without TLS."""
+    chain, key = settings.tls_cert_file, settings.tls_key_file
+    return ServerCertificate.read(chain, key, settings.tls_client_ca_file) if chain and key else None
 
 
 def stop_signals() -> list[signal.Signals]:
@@ -216,7 +219,4 @@ def _log_start(settings: Settings, listen: str) -> None:
     log.info("signing key loaded", version=settings.signing_key_version, sha256=fingerprint(public))
     for version, file in settings.public_key_files.items():
         log.info("AlipayHK public key loaded", version=version, sha256=fingerprint(file.key))
-    theirs = [fingerprint(file.key) for file in settings.public_key_files.values()]
-    if fingerprint(public) in theirs:
-        log.warning("own public key in PUBLIC_KEY_FILES")
     log.info("gateway started", listen=listen)

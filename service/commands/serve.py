@@ -7,18 +7,20 @@ import asyncio
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from threading import Thread
 from typing import Final
 
 from .. import gateway
+from ..config.risks import risks_of
 from ..config.settings import Settings, SettingsError, read_from_environment
 from ..ledger import LedgerFault, LedgerUnavailable
 from ..ledger.opening import open_ledger
 from ..server.descriptors import raise_limit
 from ..server.server import CannotListen, ListenerStopped
-from ..telemetry.logs import set_up_logs
+from ..telemetry.logs import log, set_up_logs
 from .exit_codes import EX_SOFTWARE, EX_UNAVAILABLE
-from .options import add_config, refuse
+from .options import add_config, refuse, start_faults
 from .workers import must_be_free, supervise
 
 THREADS_S: Final = 1.0
@@ -38,6 +40,11 @@ def run(args: argparse.Namespace) -> int:
     except SettingsError as error:
         return refuse(error.faults)
     set_up_logs(settings.log_level)
+    if not args.worker:
+        if faults := start_faults(settings):
+            return refuse(faults)
+        for risk in risks_of(settings, datetime.now(UTC)):
+            log.warning("configuration risk", cause=risk)
     raise_limit()
     try:
         if settings.workers > 1 and not args.worker:

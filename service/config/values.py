@@ -211,6 +211,19 @@ def ca_file(text: str) -> Path:
     return path
 
 
+def client_ca_file(text: str) -> Path:
+    """Parse the path of a file of trusted PEM certificates that gRPC reads."""
+    return pem_file(str(ca_file(text)))
+
+
+def pem_file(text: str) -> Path:
+    """Parse the path of a PEM file that gRPC reads, which skips a block after a byte order mark."""
+    path = existing_file(text)
+    if b"\xef\xbb\xbf-----BEGIN" in path.read_bytes():
+        raise ValueError("has a byte order mark before a PEM block: save it as UTF-8 without one")
+    return path
+
+
 def _by_version(text: str, load: Callable[[Path], Key]) -> dict[str, KeyFile[Key]]:
     files: dict[str, KeyFile[Key]] = {}
     faults: list[str] = []

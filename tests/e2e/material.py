@@ -55,6 +55,7 @@ def rsa_pair(directory: Path, name: str, bits: int = 2048) -> Pair:
     """Make an RSA pair and write its files."""
     key = rsa.generate_private_key(65537, bits)
     private_file, public_file = directory / f"{name}.key.pem", directory / f"{name}.pub.pem"
+    private_file.touch(0o600)
     private_file.write_bytes(pem(key))
     public_file.write_bytes(
         key.public_key().public_bytes(
@@ -99,6 +100,7 @@ class Authority:
             self._directory / f"{self._name}.{name}.key.pem",
         )
         issued.chain_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        issued.key_file.touch(0o600)
         issued.key_file.write_bytes(pem(key))
         return issued
 

@@ -112,6 +112,7 @@ def _pem(
         serialization.BestAvailableEncryption(passphrase) if passphrase else serialization.NoEncryption()
     )
     form = serialization.PrivateFormat.PKCS8
+    path.touch(0o600)
     return _write(path, key.private_bytes(serialization.Encoding.PEM, form, encryption))
 
 
