@@ -84,13 +84,16 @@ async def run(settings: Settings, *, shared: bool, keyring: Keyring | None = Non
 
 def credentials_of(settings: Settings) -> Credentials:
     """Return the keys for each API, and the listener's certificate, from the files of the settings."""
-    chain, key = settings.tls_cert_file, settings.tls_key_file
     return Credentials(
         keys={api: endpoint.keys for api, endpoint in endpoints_of(settings).items()},
-        certificate=ServerCertificate.read(chain, key, settings.tls_client_ca_file)
-        if chain and key
-        else None,
+        certificate=certificate_of(settings),
     )
+
+
+def certificate_of(settings: Settings) -> ServerCertificate | None:
+    """Return the listener's certificate from the files of the settings; None without TLS."""
+    chain, key = settings.tls_cert_file, settings.tls_key_file
+    return ServerCertificate.read(chain, key, settings.tls_client_ca_file) if chain and key else None
 
 
 def stop_signals() -> list[signal.Signals]:
@@ -133,8 +136,7 @@ async def _until_stopping(stopping: asyncio.Event, server: Server) -> ListenerSt
 def _end_with_supervisor(stopping: asyncio.Event) -> None:
     """Stop this worker when its supervisor exits, which closes the pipe at this worker's standard input.
 
-    Otherwise nothing would stop this worker, and it would share the port with the next supervisor's
-    workers.
+    Nothing else would stop it, and it would share the port with the next supervisor's workers.
     """
     loop, pipe = asyncio.get_running_loop(), sys.stdin.fileno()
 
@@ -245,6 +247,4 @@ def _log_start(settings: Settings, listen: str) -> None:
     log.info("signing key loaded", version=settings.signing_key_version, sha256=fingerprint(public))
     for version, file in settings.public_key_files.items():
         log.info("AlipayHK public key loaded", version=version, sha256=fingerprint(file.key))
-        if fingerprint(file.key) == fingerprint(public):
-            log.warning("own public key in PUBLIC_KEY_FILES")
     log.info("gateway started", listen=listen)

@@ -100,6 +100,7 @@ class Authority:
             self._directory / f"{self._name}.{name}.{kind}.pem" for kind in ("crt", "key")
         )
         chain_file.write_bytes(certificate.public_bytes(Encoding.PEM))
+        key_file.touch(0o600)
         key_file.write_bytes(private_pem(key))
         return Certificate(chain_file, key_file)
 

@@ -1,4 +1,4 @@
-"""The option --config, and the report of errors in the settings, for several commands."""
+"""The option --config, and the errors in the settings and their report, for several commands."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..config.settings import Settings
+from ..gateway import certificate_of
+from ..server.tls import handshake_fault
 from .exit_codes import EX_CONFIG
 
 
@@ -23,3 +26,10 @@ def refuse(faults: Sequence[str]) -> int:
     for fault in faults:
         print(f"  - {fault}", file=sys.stderr)
     return EX_CONFIG
+
+
+def start_faults(settings: Settings) -> list[str]:
+    """Return the errors that show only when the files of valid settings are used."""
+    certificate = certificate_of(settings)
+    fault = handshake_fault(certificate) if certificate else None
+    return [fault] if fault else []

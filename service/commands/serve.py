@@ -7,19 +7,21 @@ import asyncio
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from threading import Thread
 from typing import Final
 
 from .. import gateway
+from ..config.risks import risks_of
 from ..config.settings import Settings, SettingsError, read_from_environment
 from ..ledger import LedgerFault, LedgerUnavailable
 from ..ledger.opening import open_ledger
 from ..server.descriptors import raise_limit
 from ..server.server import CannotListen, ListenerStopped
 from ..telemetry.lines import Lines, standard_output
-from ..telemetry.logs import lines_dropped, set_up_logs
+from ..telemetry.logs import lines_dropped, log, set_up_logs
 from .exit_codes import EX_SOFTWARE, EX_UNAVAILABLE
-from .options import add_config, refuse
+from .options import add_config, refuse, start_faults
 from .workers import must_be_free, supervise
 
 THREADS_S: Final = 1.0
@@ -38,7 +40,12 @@ def run(args: argparse.Namespace) -> int:
         settings = read_from_environment(args.config)
     except SettingsError as error:
         return refuse(error.faults)
+    if not args.worker and (faults := start_faults(settings)):
+        return refuse(faults)
     set_up_logs(settings.log_level, lines := Lines(standard_output(), lines_dropped))
+    if not args.worker:
+        for risk in risks_of(settings, datetime.now(UTC)):
+            log.warning("configuration risk", cause=risk)
     raise_limit()
     try:
         return _run(args, settings, lines)

@@ -25,6 +25,7 @@ def rsa_pair(directory: Path, name: str) -> Pair:
     """Make an RSA pair and write its files."""
     key = rsa.generate_private_key(65537, 2048)
     private_file, public_file = directory / f"{name}.key.pem", directory / f"{name}.pub.pem"
+    private_file.touch(0o600)
     private_file.write_bytes(private_pem(key))
     public_file.write_bytes(public_pem(key.public_key()))
     return Pair(key, private_file, public_file)

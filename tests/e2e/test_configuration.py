@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from tests.certificates import private_pem
-from tests.e2e.gateway import Settings, run
+from tests.e2e.gateway import Settings, run, running
 from tests.e2e.material import Material
 
 MARK = "marked-4711"
@@ -68,3 +69,20 @@ async def test_check_does_not_listen(settings: Settings, material: Material) -> 
         "LISTEN": "0.0.0.0:1",
     }
     assert (await checked({**settings, **tls}))["LISTEN"] == "0.0.0.0:1"
+
+
+async def test_an_expired_certificate_and_an_unusable_ledger_are_reported_as_serve_treats_them(
+    settings: Settings, material: Material, tmp_path: Path
+) -> None:
+    server = material.callers_ca.issue("expired", "127.0.0.1", days=(-2, -1))
+    tls = {"TLS_CERT_FILE": str(server.chain_file), "TLS_KEY_FILE": str(server.key_file)}
+    async with running({**settings, **tls}) as gateway:
+        record = await gateway.logged(lambda line: line["event"] == "configuration risk")
+        assert f"TLS_CERT_FILE ({server.chain_file}): the certificate expired at " in record["cause"]
+    ended = await run("config", "check", settings={**settings, **tls})
+    assert (ended.status, ended.err) == (0, f"alipayhk-gateway: warning: {record['cause']}\n")
+    (tmp_path / "ledger.db").mkdir()
+    bad = {"LEDGER_URL": f"sqlite:///{tmp_path}/ledger.db", "LOG_LEVEL": MARK}
+    ended = await run("config", "check", "--json", settings={**settings, **bad})
+    faults = json.loads(ended.out)["faults"]
+    assert [fault.split()[0] for fault in faults] == ["LOG_LEVEL", "the"]

@@ -298,9 +298,15 @@ def test_list_is_streamed_as_the_same_json(
     assert capsys.readouterr().out == json.dumps({"requests": []}, indent=2) + "\n"
     binds = [a_bind(f"id-{number}") for number in range(1_001)]
     prepared(tmp_path, lambda ledger: asyncio.gather(*(ended(ledger, bind, IN_DOUBT) for bind in binds)))
+    resolved = a_bind("resolved")
+    prepared(
+        tmp_path,
+        lambda ledger: ended(ledger, resolved, IN_DOUBT),
+        lambda ledger: ledger.resolve(resolved.key, APPLIED, who="ann", why="asked", now_ms=NOW_MS),
+    )
     assert run(*command, "--json") == 0
     text = capsys.readouterr().out
-    assert len(json.loads(text)["requests"]) == 1_001
+    assert len(json.loads(text)["requests"]) == 1_001 + text.count("ann")
     assert text == json.dumps(json.loads(text), indent=2) + "\n"
 
 

@@ -95,5 +95,6 @@ def _tls_files(directory: Path) -> TlsFiles:
 
 
 def _write(path: Path, data: bytes) -> Path:
+    path.touch(0o600)
     path.write_bytes(data)
     return path

@@ -162,13 +162,13 @@ def test_effective_settings_are_shown(
     ("listener", "reason"), [("LISTEN", "it is in use, "), ("ADMIN_LISTEN", "Address already in use\n")]
 )
 def test_a_port_in_use_is_reported_with_exit_69(
-    listener: str, reason: str, configured: Callable[..., None], capsys: Captured
+    listener: str, reason: str, configured: Callable[..., None], capfd: Captured
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         configured(**{"LISTEN": "127.0.0.1:0", "ADMIN_LISTEN": "127.0.0.1:0", listener: address})
         assert main(["serve"]) == 69
-    assert f"alipayhk-gateway: cannot listen on {address} ({listener}): {reason}" in capsys.readouterr().err
+    assert f"alipayhk-gateway: cannot listen on {address} ({listener}): {reason}" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("command", [["serve"], ["config", "check"]], ids=" ".join)
@@ -253,6 +253,16 @@ def test_a_full_disk_is_reported_with_the_directory(tmp_path: Path) -> None:
 def test_a_key_has_2048_to_8192_bits(bits: str, tmp_path: Path, capsys: Captured) -> None:
     assert main(["keys", "generate", str(tmp_path), f"--bits={bits}"]) == 78
     assert capsys.readouterr().err == "alipayhk-gateway: --bits must be from 2048 to 8192\n"
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["../out", "/tmp/out", "a/b", "a/", "..", ".", "", "a\0b", "a\nb"])
+def test_a_key_is_generated_in_the_named_directory_only(
+    name: str, tmp_path: Path, capsys: Captured
+) -> None:
+    assert main(["keys", "generate", str(tmp_path / "keys"), "--name", name]) == 78
+    fault = "--name must be a file name without a directory; DIR is where the files go"
+    assert capsys.readouterr().err == f"alipayhk-gateway: {fault}\n"
     assert not list(tmp_path.iterdir())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import subprocess
@@ -102,6 +103,10 @@ def test_unread_socket_does_not_block() -> None:
         got = 0
         while got < 2_000 * len(LINE):
             got += len(theirs.recv(1 << 20))
+        while (thread := lines._thread) is not None:
+            thread.join()
+        del lines
+        gc.collect()  # now, and not in another test
 
 
 def test_regular_file_is_appended_to(tmp_path: Path) -> None:

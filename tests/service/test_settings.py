@@ -693,14 +693,36 @@ def test_several_workers_need_fixed_ports(environ: dict[str, str]) -> None:
     assert read_settings(but(environ, WORKERS="2")).workers == 2
 
 
-def test_several_workers_need_a_different_port_for_each_listener(environ: dict[str, str]) -> None:
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_each_listener_needs_a_port_of_its_own(environ: dict[str, str], workers: str) -> None:
     same = dict.fromkeys(LISTENERS, "127.0.0.1:1")
-    assert more_faults(but(environ, WORKERS="2", **same)) == [
+    assert more_faults(but(environ, WORKERS=workers, **same)) == [
         "ADMIN_LISTEN needs another port than LISTEN",
         "HEALTH_LISTEN needs another port than LISTEN",
     ]
     apart = same | {"ADMIN_LISTEN": "127.0.0.1:2", "HEALTH_LISTEN": "127.0.0.2:1"}
-    assert more_faults(but(environ, WORKERS="2", **apart)) == []
+    assert more_faults(but(environ, WORKERS=workers, **apart)) == []
+
+
+@pytest.mark.parametrize(
+    ("listen", "admin", "overlap"),
+    [
+        ("0.0.0.0:1", "127.0.0.1:1", True),
+        ("127.0.0.1:1", "0.0.0.0:1", True),
+        ("[::]:1", "127.0.0.1:1", True),
+        ("[::]:1", "0.0.0.0:1", True),
+        ("localhost:1", "127.0.0.1:1", True),
+        ("[::1]:1", "localhost:1", True),
+        ("[::1]:1", "0.0.0.0:1", False),
+        ("[::1]:1", "127.0.0.1:1", False),
+        ("0.0.0.0:1", "127.0.0.1:2", False),
+    ],
+)
+def test_addresses_that_share_a_port_of_this_machine_are_a_fault(
+    environ: dict[str, str], listen: str, admin: str, overlap: bool
+) -> None:
+    changed = but(environ, LISTEN=listen, ADMIN_LISTEN=admin, ALLOW_PLAINTEXT="true")
+    assert more_faults(changed) == ["ADMIN_LISTEN needs another port than LISTEN"] * overlap
 
 
 # -- described

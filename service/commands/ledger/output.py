@@ -40,9 +40,16 @@ async def print_json(rows: AsyncIterator[Facts]) -> None:
     written = 0
     async for row in rows:
         opening = "," if written else '{\n  "requests": ['
-        print(opening, indent(json.dumps(row, indent=2), "    "), sep="\n", end="")
+        # json.dumps with `indent` encodes in Python, not in C: use it for nested values only.
+        members = (f'      "{name}": {_value(value)}' for name, value in row.items())
+        print(opening, "    {\n" + ",\n".join(members) + "\n    }", sep="\n", end="")
         written += 1
     print("\n  ]\n}" if written else json.dumps({"requests": []}, indent=2))
+
+
+def _value(value: object) -> str:
+    nested = isinstance(value, dict)
+    return indent(json.dumps(value, indent=2), " " * 6).lstrip() if nested else json.dumps(value)
 
 
 def print_rows(rows: list[Facts], *, as_json: bool) -> None:
