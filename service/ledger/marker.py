@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from clients.alipayhk.regular_file import open_regular
+
 from . import LedgerFault
 from .ownership import give_to_owner_of
 from .vault import sync_directory
@@ -56,7 +58,7 @@ class Marker:
     def read(self) -> Entries | None:
         """Return the entries, or None if the file is missing; raise LedgerFault if it cannot be read."""
         try:
-            with self.path.open("rb") as file:
+            with open_regular(self.path) as file:
                 return _entries_of(json.loads(file.read(FILE_BYTES_MAX)))
         except FileNotFoundError:
             return None

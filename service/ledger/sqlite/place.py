@@ -61,6 +61,12 @@ class Place:
 
     def must_be_writable(self) -> None:
         """Raise LedgerFault if this user cannot write a file that an open ledger writes."""
+        for file in (self.path, lock_path(self.path), log_path(self.path)):
+            if os.path.exists(file) and not os.path.isfile(file):  # noqa: PTH110, PTH113  (never raise)
+                raise LedgerFault(
+                    f"the ledger {self.path} cannot be used: {file} is not a regular file: move it away, "
+                    "or name another file in LEDGER_URL"
+                )
         directory = self.path.parent
         needed = {directory: os.W_OK | os.X_OK} if directory.is_dir() else {}
         for file in (self.path, lock_path(self.path), log_path(self.path), ballast_path(self.path)):
