@@ -6,10 +6,11 @@ They belong to an open file description, so that the kernel releases them when a
 reason (https://man7.org/linux/man-pages/man2/fcntl.2.html, "Open file description locks").
 
 A process that wants to write locks the byte whose offset is the time of the system's monotonic clock: its
-ticket. It waits until every byte below its ticket is free, and then takes byte 0, which only the process
-that writes holds. If a process was stopped while it waits, the others ignore its ticket after
-QUEUE_TIMEOUT_S. Byte 0 is never ignored: transactions and checkpoints of two processes do not overlap.
-SQLite before 3.51.3 can damage the file if they do (https://sqlite.org/wal.html, "The WAL-Reset Bug").
+ticket. It waits until every byte below its ticket is free, then takes byte 0, which only the process that
+writes holds, and gives up its ticket. If a process was stopped while it waits, the others ignore its ticket
+after QUEUE_TIMEOUT_S. Byte 0 is never ignored, so transactions and checkpoints of two processes do not
+overlap. SQLite before 3.51.3 can damage the file if they do (https://sqlite.org/wal.html, "The WAL-Reset
+Bug").
 """
 
 from __future__ import annotations
@@ -59,7 +60,10 @@ class WriteLock:
         # A shared lock, so that processes that wait do not exclude each other.
         if not self._waited_for(fcntl.F_RDLCK, self._ignored_below, ticket - self._ignored_below):
             self._ignored_below = ticket
-        return self._waited_for(fcntl.F_WRLCK, _WRITING, 1)
+        if not self._waited_for(fcntl.F_WRLCK, _WRITING, 1):
+            return False
+        self._set(fcntl.F_UNLCK, _FIRST_TICKET, 0)  # those behind now wait for the next ticket
+        return True
 
     def _waited_for(self, kind: int, start: int, length: int) -> bool:
         """Lock bytes; return False if another process excluded it for the whole timeout."""
