@@ -42,13 +42,14 @@ def path_of(url: str) -> Path:
 
 def check_directory(url: str) -> None:
     """Raise ValueError if the directory of the file is missing or is not a directory."""
+    directory = path_of(url).parent
     try:
-        mode = path_of(url).parent.stat().st_mode
+        mode = directory.stat().st_mode
         reason = None if stat.S_ISDIR(mode) else os.strerror(errno.ENOTDIR)
     except OSError as error:
         reason = error.strerror
     if reason:
-        raise ValueError(f"names a file in a directory that cannot be used: {reason}")
+        raise ValueError(f"names a file in the directory {directory}, which cannot be used: {reason}")
 
 
 def open_sqlite(
