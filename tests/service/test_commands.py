@@ -184,7 +184,8 @@ def test_effective_settings_are_shown(
 
 
 @pytest.mark.parametrize(
-    ("listener", "reason"), [("LISTEN", "it is in use, "), ("ADMIN_LISTEN", "Address already in use\n")]
+    ("listener", "reason"),
+    [("LISTEN", "another program uses 127.0.0.1:"), ("ADMIN_LISTEN", "Address already in use\n")],
 )
 def test_a_port_in_use_is_reported_with_exit_69(
     listener: str, reason: str, configured: Callable[..., None], capsys: Captured
