@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
@@ -29,7 +31,10 @@ POST /__sandbox/answers    set the faults of the next responses, for one API or 
                            {"answers":[{"fault":"SYSTEM_ERROR"},{"fault":""}],"api":"SyncLinkage"}
 POST /__sandbox/reset      delete all stored data and faults
 """
+NO_OTHER_PAGE: Final = "the console obeys no web page of another origin"
 FILTERS: Final = ("api", "request_id")
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _dumps: Final = partial(json.dumps, ensure_ascii=False, indent=2)
 
@@ -37,8 +42,9 @@ _dumps: Final = partial(json.dumps, ensure_ascii=False, indent=2)
 class Console:
     """The console of one exchange."""
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: Exchange, host: str = "") -> None:
         self._exchange = exchange
+        self._host = host.lower()
         self._pages = {
             PREFIX: ("GET", self._overview),
             f"{PREFIX}requests": ("GET", self._requests),
@@ -51,9 +57,22 @@ class Console:
     def routes(self) -> list[web.RouteDef]:
         """Return the console's routes."""
         return [
-            *(web.route(method, path, handler) for path, (method, handler) in self._pages.items()),
-            web.route("*", "/__sandbox{rest:.*}", self._no_page),
+            *(web.route(method, path, self._guarded(page)) for path, (method, page) in self._pages.items()),
+            web.route("*", "/__sandbox{rest:.*}", self._guarded(self._no_page)),
         ]
+
+    def _guarded(self, page: Handler) -> Handler:
+        """Return a page that refuses what a browser sends for a web page of another origin."""
+
+        async def guarded(request: web.Request) -> web.StreamResponse:
+            if not _is_own_host(request, self._host):
+                fault = "the header Host: use an IP address, localhost, or the host of --listen"
+                return _refused([fault], 403)
+            if request.method != "GET" and _is_of_another_origin(request):
+                return _refused([f"the header Origin: {NO_OTHER_PAGE}"], 403)
+            return await page(request)
+
+        return guarded
 
     async def _no_page(self, request: web.Request) -> web.Response:
         """Reject an unknown path or method under /__sandbox/, so that no API handles it."""
@@ -96,6 +115,23 @@ class Console:
     async def _reset(self, _: web.Request) -> web.Response:
         self._exchange.reset()
         return _json({})
+
+
+def _is_own_host(request: web.Request, listen_host: str) -> bool:
+    """Return whether no foreign domain has led to this listener, as in an attack by DNS rebinding."""
+    try:
+        host = (urlsplit(f"//{request.headers.get('Host', '')}").hostname or "").rstrip(".")
+    except ValueError:
+        return False
+    is_address = ":" in host or host.replace(".", "").isdigit()
+    return is_address or "." not in host or host.endswith(".localhost") or host == listen_host
+
+
+def _is_of_another_origin(request: web.Request) -> bool:
+    """Return whether a browser says that the request is for a web page of another origin."""
+    origin, site = request.headers.get("Origin"), request.headers.get("Sec-Fetch-Site", "none")
+    own = f"{request.scheme}://{request.headers.get('Host', '')}"
+    return origin not in (None, own) or site not in {"none", "same-origin"}
 
 
 def _json(value: object) -> web.Response:

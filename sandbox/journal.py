@@ -40,12 +40,16 @@ class Entry:
     """The body as sealed. A fault in sending it is not visible here."""
 
     def log_text(self) -> str:
-        """Return one line; if the signature did not verify, also the content that it should cover."""
+        """Return one line; if the signature did not verify, also the content that it should cover.
+
+        The client chooses these texts, and must not be able to forge lines of the log.
+        """
         fault = f" +{self.fault}" if self.fault else ""
         line = f"#{self.number} {self.api or self.path} {self.request_id or '-'}{fault}: {self.verdict}"
         if self.verified or not self.content_to_sign:
-            return line
-        return f"{line}\nthe signature should cover:\n{self.content_to_sign}"
+            return printable(line)
+        content = "".join(f"\n  | {printable(part)}" for part in self.content_to_sign.split("\n"))
+        return f"{printable(line)}\nthe signature should cover:{content}"
 
 
 class Journal:
@@ -75,6 +79,14 @@ class Journal:
     def reset(self) -> None:
         """Delete all entries. Numbers continue, so that two requests never have the same number."""
         self._entries.clear()
+
+
+def printable(text: str) -> str:
+    """Escape line breaks, and characters that control a terminal or the direction of text."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text
+    )
 
 
 def body_text(body: bytes) -> str:

@@ -30,7 +30,7 @@ async def running(
     """Listen while the context is open; yield the base URL."""
     exchange = Exchange(options.endpoints, now=now)
     runner = web.AppRunner(
-        application(exchange, sleep),
+        application(exchange, sleep, options.host),
         access_log=None,
         # If the client disconnects, cancel a hanging or slow response.
         handler_cancellation=True,
@@ -47,7 +47,7 @@ async def running(
         await runner.cleanup()
 
 
-def application(exchange: Exchange, sleep: Sleep) -> web.Application:
+def application(exchange: Exchange, sleep: Sleep, host: str) -> web.Application:
     """Return the application: the console handles its own paths, the exchange all others."""
 
     async def serve(request: web.Request) -> web.StreamResponse:
@@ -56,7 +56,7 @@ def application(exchange: Exchange, sleep: Sleep) -> web.Application:
         return await exchanged.deliver(request, exchanged.answer, sleep)
 
     app = web.Application(client_max_size=REQUEST_BYTES_MAX)
-    app.add_routes([*Console(exchange).routes(), web.route("*", "/{path:.*}", serve)])
+    app.add_routes([*Console(exchange, host).routes(), web.route("*", "/{path:.*}", serve)])
     return app
 
 

@@ -1,20 +1,22 @@
 """The command line, `alipayhk-gateway`.
 
-Exit statuses are those of sysexits.h: 0 success, 64 wrong usage, 69 a port is taken, 78 wrong
-configuration. `health` uses the exit statuses of grpc_health_probe.
+Exit statuses are those of sysexits.h: 0 success, 64 wrong usage, 69 a port is taken, 74 the output cannot
+be written, 78 wrong configuration; and 141 if the reader of the output closed it, as in a shell. `health`
+uses the exit statuses of grpc_health_probe.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
-from typing import Final, NoReturn
+from typing import Final, NoReturn, TextIO
 
-from .exit_codes import BAD_ARGUMENTS, EX_USAGE
+from .exit_codes import BAD_ARGUMENTS, EX_IOERR, EX_PIPE, EX_USAGE
 
 COMMANDS: Final = {
     "serve": ("service.commands.serve", "serve gRPC until SIGTERM"),
@@ -42,6 +44,23 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit status."""
+    try:
+        try:
+            return _run(arguments)
+        finally:
+            if sys.stdout is not None:  # Python sets None if it is closed, as with >&-
+                sys.stdout.flush()
+    except BrokenPipeError:  # the reader of the output, such as `head`, has read enough
+        _discard(sys.stdout, sys.stderr)
+        return EX_PIPE
+    except OSError as error:
+        if not _output_fails():
+            raise
+        print(f"alipayhk-gateway: standard output: {error.strerror}", file=sys.stderr)
+        return EX_IOERR
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     argv = list(sys.argv[1:] if arguments is None else arguments)
     command = argv[0] if argv else ""
     try:
@@ -51,6 +70,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return BAD_ARGUMENTS if command == "health" else EX_USAGE
     run: Callable[[argparse.Namespace], int] = args.run
     return run(args)
+
+
+def _output_fails() -> bool:
+    """Return whether standard output cannot be written; the failed write itself has emptied the buffer."""
+    try:
+        sys.stdout.write("\n")
+        sys.stdout.flush()
+    except OSError:
+        _discard(sys.stdout)
+        return True
+    return False
+
+
+def _discard(*streams: TextIO) -> None:
+    """Discard what is still written: Python flushes the streams at exit, which would fail again."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in streams:
+        os.dup2(nowhere, stream.fileno())
 
 
 def _parser(command: str) -> argparse.ArgumentParser:

@@ -11,4 +11,8 @@ EX_UNAVAILABLE: Final = 69
 EX_SOFTWARE: Final = 70
 """A listener stopped unexpectedly; a supervisor must restart the process."""
 EX_CANTCREAT: Final = 73
+EX_IOERR: Final = 74
+"""The output cannot be written, for example on a full disk."""
 EX_CONFIG: Final = 78
+EX_PIPE: Final = 141
+"""The reader of the output closed it: the status that shells give a program that SIGPIPE ended."""

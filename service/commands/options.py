@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
+from ..config.environment import PREFIX
 from ..config.settings import Settings
 from ..gateway import certificate_of
 from ..server.tls import handshake_fault
 from .exit_codes import EX_CONFIG
+
+_OF_SETTING: Final = re.compile(r"[A-Z]+_?[A-Z_]+ ")
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
@@ -25,6 +30,8 @@ def refuse(faults: Sequence[str]) -> int:
     print("alipayhk-gateway: the configuration cannot be used:", file=sys.stderr)
     for fault in faults:
         print(f"  - {fault}", file=sys.stderr)
+    if any(map(_OF_SETTING.match, faults)):
+        print(f"NAME is {PREFIX}NAME in the environment, or name in the file of --config.", file=sys.stderr)
     return EX_CONFIG
 
 

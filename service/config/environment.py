@@ -13,6 +13,10 @@ METRICS_DIRECTORY: Final = "PROMETHEUS_MULTIPROC_DIR"
 """prometheus_client reads this variable: the directory of the files with the metrics of all workers."""
 _KUBERNETES: Final = re.compile(r".*(_SERVICE_HOST|_SERVICE_PORT.*|_PORT|_PORT_.*)")
 """Kubernetes sets these names in every container for a service named alipayhk-…; they are not settings."""
+_OF_THE_CLIENT: Final = frozenset(
+    f"{PREFIX}CLIENT_{name}" for name in ("TARGET", "CA_FILE", "CERT_FILE", "KEY_FILE", "SERVER_NAME")
+)
+"""The variables of `alipayhk-client`, which can be set in the same shell; they are not settings."""
 _LOOPBACKS: Final = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104
 """The loopback address that reaches a listener on every address."""
 
@@ -24,7 +28,8 @@ def process_environment() -> Mapping[str, str]:
 
 def settings_texts(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the settings of an environment by their names in lower case; an empty one counts as absent."""
-    names = (name for name in environ if name.startswith(PREFIX) and not _KUBERNETES.fullmatch(name))
+    ours = {name for name in environ if name.startswith(PREFIX)} - _OF_THE_CLIENT
+    names = (name for name in environ if name in ours and not _KUBERNETES.fullmatch(name))
     return {name.removeprefix(PREFIX).lower(): environ[name] for name in names if environ[name]}
 
 

@@ -27,9 +27,9 @@ from . import values
 from .callers_file import callers_file
 from .cross_checks import faults_between
 from .declaration import REQUIRED, built, declared, group, setting
-from .environment import process_environment, settings_texts
+from .environment import PREFIX, process_environment, settings_texts
 from .result_codes_file import result_codes_file
-from .settings_file import Unusable, texts_of_file
+from .settings_file import Unusable, below, texts_of_file
 from .values import Address, KeyFile
 
 LEDGER_URL_DEFAULT: Final = url_of("alipayhk-ledger.db")
@@ -170,20 +170,29 @@ class Settings:
 def read_settings(environ: Mapping[str, str], config_file: Path | None = None) -> Settings:
     """Read and check every setting; raise SettingsError with every error."""
     faults: list[str] = []
-    texts = texts_of_file(config_file, faults) | settings_texts(environ)
+    of_file, of_environ = texts_of_file(config_file, faults), settings_texts(environ)
+    file_is_read, texts = not faults, of_file | of_environ
+
+    def source(name: str) -> str:
+        """Return where a setting is, in the environment or in the file, if both are read."""
+        if config_file is None:
+            return ""
+        return f" ({PREFIX}{name.upper()})" if name in of_environ else f" ({name} in {config_file})"
+
     values: dict[str, object] = {}
     for name, declaration in declared(Settings):
         text = texts.pop(name, declaration.metadata["default"])
         if text is REQUIRED:
-            faults.append(f"{name.upper()} is required")
+            if file_is_read:  # otherwise the file may contain it
+                faults.append(f"{name.upper()} is required")
         elif text is None:
             values[name] = None
         else:
             try:
                 values[name] = _parsed(declaration.metadata["parse"], text)
             except ValueError as error:
-                faults.append(f"{name.upper()} {error}")
-    faults += [f"{name.upper()} is not a setting" for name in sorted(texts)]
+                faults.append(f"{name.upper()} {error}{source(name)}")
+    faults += [f"{name.upper()} is not a setting{source(name)}" for name in sorted(texts)]
     faults += faults_between(values)
     if faults:
         raise SettingsError(faults)
@@ -216,4 +225,9 @@ def read_ledger_settings(config_file: Path | None = None) -> tuple[str, Path | N
 def _parsed(parse: Callable[[str], object], text: str | Unusable) -> object:
     if isinstance(text, Unusable):
         raise ValueError(text.why)  # noqa: TRY004  (a ValueError like those of the parsers)
-    return parse(text)
+    if text[0] in "'\"":
+        raise ValueError("begins with a quotation mark, which env files keep: remove the quotation marks")
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise ValueError(f"{error}{below(text, str(error))}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -10,6 +11,9 @@ from .toml import read_toml
 
 PAIRED: Final = ("public_key_files", "decryption_key_files")
 """Settings of the form `version=path,version=path`, which can also be TOML tables."""
+
+
+_UNREADABLE: Final = "cannot be read: "
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +30,7 @@ def texts_of_file(path: Path | None, faults: list[str]) -> dict[str, str | Unusa
     try:
         members = read_toml(path)
     except ValueError as error:
-        faults.append(f"--config {error}")
+        faults.append(f"--config {path} {error}{below(str(path), str(error))}")
         return {}
     texts = {}
     for written, value in members.items():
@@ -36,6 +40,29 @@ def texts_of_file(path: Path | None, faults: list[str]) -> dict[str, str | Unusa
         if value != "":
             texts[name] = _pairs(value) if name in PAIRED and isinstance(value, dict) else _text(value)
     return texts
+
+
+def below(text: str, fault: str) -> str:
+    """Return where a file was looked for: the part of its path that exists, if the file cannot be read.
+
+    `text` is one path, or `version=path,version=path`. No other part of it is returned, because a secret
+    can be pasted into the wrong setting.
+    """
+    if _UNREADABLE not in fault or "\0" in text:
+        return ""
+    paths = [text]
+    if not os.path.lexists(text) and "=" in text:
+        paths = [part.partition("=")[2] for part in text.split(",")]
+    found = dict.fromkeys(_directory(path) for path in paths if path and not os.access(path, os.R_OK))
+    return f" (below {', '.join(found)})" if found else ""
+
+
+def _directory(path: str) -> str:
+    """Return the longest part of a path that is a directory, as an absolute path."""
+    place = os.path.dirname(os.path.abspath(path))  # noqa: PTH100, PTH120  (these never raise OSError)
+    while not os.path.isdir(place):  # noqa: PTH112
+        place = os.path.dirname(place)  # noqa: PTH120
+    return place
 
 
 def _pairs(table: dict[str, object]) -> str | Unusable:

@@ -29,7 +29,7 @@ from .error_translation import ErrorTranslation
 from .first_message import FirstMessage
 from .interceptors import Around, Surround
 from .linkage_service import LinkageService
-from .ports import cause_of
+from .ports import address_in_use, cause_of
 from .probe_gate import ProbeGate
 from .rpcs import SERVICE
 from .tls import server_credentials
@@ -118,6 +118,8 @@ class Server:
     async def start(self) -> Address:
         """Listen; return the address, with the port that the system has chosen if it was 0."""
         settings = self._settings
+        if not self._shared and (taken := address_in_use(settings.listen.host, settings.listen.port)):
+            raise CannotListen(f"cannot listen on {settings.listen} (LISTEN): another program uses {taken}")
         port = _add_port(self._server, "LISTEN", settings.listen, server_credentials(self._keyring))
         if settings.health_listen is not None and self._health_server is not None:
             self._gate = await _start_gate(self._health_server, settings.health_listen, shared=self._shared)

@@ -97,3 +97,9 @@ def test_the_manifest_of_ledger_init_runs_the_command_of_its_page() -> None:
     (words,) = re.findall(r"args: (\[.*\])", job.text)
     (command,) = (block for block in all_blocks("sh") if "ledger init --config /etc" in block.text)
     assert command.text.split()[-4:] == json.loads(words)
+
+
+def test_the_manifest_stops_the_old_pod_before_the_new_one_needs_its_volume() -> None:
+    (manifest,) = (block for block in all_blocks("yaml") if "kind: Deployment" in block.text)
+    assert 'accessModes: ["ReadWriteOnce"]' in manifest.text
+    assert "replicas: 1\n  strategy: {type: Recreate}\n" in manifest.text

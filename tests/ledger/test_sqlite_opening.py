@@ -115,6 +115,26 @@ async def test_file_can_be_a_symbolic_link(tmp_path: Path) -> None:
     assert set(modes_of(volume)) >= {"real.db", "real.db.key"}
 
 
+async def test_files_left_beside_a_symbolic_link_are_explained(tmp_path: Path) -> None:
+    file = await made(tmp_path)
+    (volume := tmp_path / "volume").mkdir()
+    file.rename(volume / "real.db")
+    file.symlink_to(volume / "real.db")
+    explained = (
+        f" ({file} is a symbolic link to {volume}/real.db: the ledger's other files must be in {volume} "
+        "and begin with real.db)"
+    )
+    fault = fault_of(sqlite_url(tmp_path), None)
+    assert fault is not None
+    assert fault.endswith(explained)
+    with pytest.raises(LedgerFault) as refused:
+        opened(sqlite_url(tmp_path))
+    assert str(refused.value).endswith(explained)
+    (tmp_path / "ledger.db.key").rename(volume / "real.db.key")
+    (tmp_path / "ledger.db.key.ledgers").rename(volume / "real.db.key.ledgers")
+    assert fault_of(sqlite_url(tmp_path), None) is None
+
+
 # -- created files
 
 

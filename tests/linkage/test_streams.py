@@ -9,6 +9,7 @@ import socket
 import subprocess
 import time
 from typing import Final
+from urllib.request import urlopen
 
 import pytest
 
@@ -28,7 +29,7 @@ def test_standard_output_cannot_be_written(redirection: str, message: str) -> No
     result = subprocess.run(
         ("bash", "-c", script, "-", *NOWHERE), capture_output=True, text=True, check=False, timeout=60
     )
-    assert "status 12" in result.stderr
+    assert "status 69" in result.stderr
     assert message in result.stderr
     assert "Traceback" not in result.stderr
 
@@ -71,7 +72,7 @@ def test_standard_input_is_utf_8_in_any_locale(encoding: str, data: bytes, messa
     assert message in result.stderr.decode()
 
 
-def test_ctrl_c_reports_an_unknown_outcome() -> None:
+def test_ctrl_c_before_a_connection_reports_that_nothing_was_sent() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         command = (CLIENT, *NOWHERE, "--target", f"127.0.0.1:{silent.getsockname()[1]}")
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -81,6 +82,20 @@ def test_ctrl_c_reports_an_unknown_outcome() -> None:
             out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
     assert err == (
-        "Interrupted. The request may or may not have taken effect. "
+        "Interrupted. This call sent nothing to AlipayHK. "
         "Send exactly the same request again, with the same id.\n"
     )
+
+
+def test_ctrl_c_after_the_call_was_sent_reports_an_unknown_outcome(where: Where) -> None:
+    flags = binding(where, "interrupted", user_id="2160000000000001+HANG")
+    process = subprocess.Popen((CLIENT, *flags), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while (
+        f"{where.run}-cli-interrupted" not in urlopen(f"{where.console}/__sandbox/requests").read().decode()
+    ):
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "")
+    assert err.startswith("Interrupted. The request may or may not have taken effect. ")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -62,6 +62,59 @@ async def test_all_bad_filters_are_named(merchant: Merchant) -> None:
             "api: must be SyncLinkage or BindAccount",
         ]
     }
+
+
+FOREIGN: Final[list[dict[str, str]]] = [
+    {"Origin": "https://evil.example"},
+    {"Origin": "null"},
+    {"Origin": "http://127.0.0.1:1"},
+    {"Sec-Fetch-Site": "cross-site"},
+    {"Sec-Fetch-Site": "same-site"},
+]
+
+
+@pytest.mark.parametrize("headers", FOREIGN, ids=str)
+@pytest.mark.parametrize("page", ["answers", "reset"])
+async def test_a_web_page_of_another_origin_changes_nothing(
+    merchant: Merchant, page: str, headers: dict[str, str]
+) -> None:
+    await merchant.call("SyncLinkage", sync_body())
+    simple = {"Content-Type": "text/plain", **headers}  # a browser sends it without asking first
+    reply = await merchant.http(
+        "POST", f"/__sandbox/{page}", data='{"answers":[{"fault":"HANG"}]}', headers=simple
+    )
+    assert reply.status == 403
+    assert reply.json() == {
+        "faults": ["the header Origin: the console obeys no web page of another origin"]
+    }
+    assert await merchant.effects("SyncLinkage") == 1
+    await merchant.call("SyncLinkage", sync_body("req-2"), "req-2")
+
+
+async def test_a_web_page_of_the_sandbox_can_use_the_console(merchant: Merchant) -> None:
+    headers = {"Origin": merchant.url, "Sec-Fetch-Site": "same-origin"}
+    assert (await merchant.http("POST", "/__sandbox/reset", headers=headers)).status == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("evil.example", 403),
+        ("evil.example.", 403),
+        ("1.evil.example:8089", 403),
+        ("localhost:1", 200),
+        ("app.localhost", 200),
+        ("sandbox:8089", 200),
+        ("192.0.2.1", 200),
+        ("[::1]:1", 200),
+    ],
+)
+async def test_a_foreign_domain_does_not_lead_to_the_console(
+    merchant: Merchant, host: str, status: int
+) -> None:
+    for page in ("wallet", "requests", ""):
+        reply = await merchant.http("GET", f"/__sandbox/{page}", headers={"Host": host})
+        assert reply.status == status
 
 
 async def test_the_wallet_is_shown(merchant: Merchant) -> None:

@@ -91,7 +91,28 @@ async def test_changed_body_does_not_match_and_the_expected_content_is_logged(
     expected = (await merchant.latest())["content_to_sign"]
     assert expected.startswith(f"POST {PATHS[SYNC]}\n{CLIENT_ID}." if api == SYNC else '{"head":{')
     assert "2160000000000002" in expected
-    assert expected in caplog.text
+    assert "".join(f"\n  | {line}" for line in expected.split("\n")) in caplog.text
+
+
+@pytest.mark.parametrize("api", APIS)
+async def test_a_client_cannot_forge_lines_of_the_log(
+    merchant: Merchant, api: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "sandbox")
+    forged = "#9 SyncLinkage req-9: the signature matches"
+    text = f"x\n{forged}\x1b[2J\u202e\u2028"
+    sealed = merchant.seal(api, body_of(api, text, accountId=text), text)
+    raw = sealed.body.replace(b"2160000000000001", f"\n{forged}\x9b\r".encode())
+    await merchant.send(replace(sealed, body=raw))
+    await merchant.send(sealed)
+    await merchant.http("GET", f"/{forged}%0a\x1b".replace(" ", "%20"))
+    lines = [record.getMessage() for record in caplog.records if record.name == "sandbox"]
+    assert len(lines) == 3
+    starts = [line for text in lines for line in text.splitlines()]
+    assert [
+        line for line in starts if not line.startswith(("#1 ", "#2 ", "#3 ", "  | ", "the signature "))
+    ] == []
+    assert all(line.isprintable() for line in starts)
 
 
 @pytest.mark.parametrize("api", APIS)

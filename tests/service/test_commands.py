@@ -128,6 +128,7 @@ def test_each_fault_has_one_line_with_exit_78_and_no_traceback(
         "  - CLIENT_ID must be 1 to 64 printable ASCII characters without space",
         "  - ENCRYPT must be true or false",
         "  - NONSENSE is not a setting",
+        "NAME is ALIPAYHK_NAME in the environment, or name in the file of --config.",
     ]
 
 
@@ -140,7 +141,30 @@ def test_faults_are_printed_as_json(configured: Callable[..., None], capsys: Cap
 
 def test_a_missing_config_file_is_a_fault(tmp_path: Path, capsys: Captured) -> None:
     assert main(["config", "check", "--config", str(tmp_path / "absent.toml")]) == 78
-    assert "  - --config cannot be read: No such file or directory\n" in capsys.readouterr().err
+    absent = f"{tmp_path}/absent.toml cannot be read: No such file or directory (below {tmp_path})"
+    assert capsys.readouterr().err.splitlines()[1:] == [f"  - --config {absent}"]
+
+
+@pytest.mark.parametrize(
+    ("output", "status", "error"),
+    [
+        ("| true", 141, ""),
+        ("> /dev/full", 74, "alipayhk-gateway: standard output: No space left on device\n"),
+    ],
+)
+@pytest.mark.parametrize("command", ["config check", "config check --json"])
+def test_output_that_cannot_be_written_is_no_traceback(
+    command: str, output: str, status: int, error: str, configured: Callable[..., None]
+) -> None:
+    configured()
+    done = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m service {command} {output}; exit ${{PIPESTATUS[0]}}"],
+        capture_output=True,
+        check=False,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert (done.returncode, done.stderr) == (status, error)
 
 
 def test_effective_settings_are_shown(
@@ -159,7 +183,8 @@ def test_effective_settings_are_shown(
 
 
 @pytest.mark.parametrize(
-    ("listener", "reason"), [("LISTEN", "it is in use, "), ("ADMIN_LISTEN", "Address already in use\n")]
+    ("listener", "reason"),
+    [("LISTEN", "another program uses 127.0.0.1:"), ("ADMIN_LISTEN", "Address already in use\n")],
 )
 def test_a_port_in_use_is_reported_with_exit_69(
     listener: str, reason: str, configured: Callable[..., None], capfd: Captured
@@ -177,12 +202,13 @@ def test_a_missing_ledger_directory_or_key_is_reported_with_all_other_faults(
 ) -> None:
     configured(LEDGER_URL="sqlite:////nowhere/ledger.db", LEDGER_KEY_FILE="/nowhere/key", ENCRYPT="maybe")
     assert main(command) == 78
-    absent = "No such file or directory"
+    nowhere = "/nowhere, which cannot be used: No such file or directory"
     assert capsys.readouterr().err.splitlines() == [
         "alipayhk-gateway: the configuration cannot be used:",
         "  - ENCRYPT must be true or false",
-        f"  - LEDGER_URL names a file in a directory that cannot be used: {absent}",
-        f"  - LEDGER_KEY_FILE cannot be read: {absent}",
+        f"  - LEDGER_URL names a file in the directory {nowhere}",
+        "  - LEDGER_KEY_FILE cannot be read: No such file or directory (below /)",
+        "NAME is ALIPAYHK_NAME in the environment, or name in the file of --config.",
     ]
 
 

@@ -47,9 +47,9 @@ def test_a_pipe_is_refused_for_every_file_without_waiting(tmp_path: Path, enviro
         read_settings({**environ, **named, **versioned}, pipe)
     assert sorted(failure.value.faults) == sorted(
         [
-            f"--config {PIPE}",
-            *(f"{name} {PIPE}" for name in FILES),
-            *(f"{name} version 1 {PIPE}" for name in VERSIONED),
+            f"--config {pipe} {PIPE}",
+            *(f"{name} {PIPE} (ALIPAYHK_{name})" for name in FILES),
+            *(f"{name} version 1 {PIPE} (ALIPAYHK_{name})" for name in VERSIONED),
         ]
     )
 
@@ -208,6 +208,7 @@ def test_tls_files_that_keep_callers_out_are_refused_before_serving(
     assert capsys.readouterr().err.splitlines() == [
         "alipayhk-gateway: the configuration cannot be used:",
         f"  - {fault}",
+        "NAME is ALIPAYHK_NAME in the environment, or name in the file of --config.",
     ]
 
 

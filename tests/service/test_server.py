@@ -27,6 +27,7 @@ from service.delivery.clock_skew import ClockSkew
 from service.gateway import credentials_of
 from service.server.admin import start_admin
 from service.server.linkage_service import LinkageService
+from service.server.ports import address_in_use
 from service.server.server import CannotListen, Server
 from service.telemetry.metrics import Metrics
 from service.upstream import endpoints_of
@@ -215,11 +216,24 @@ async def test_a_port_in_use_is_named(serve: Serve) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         for setting in ("LISTEN", "HEALTH_LISTEN"):
-            reported = (
-                rf"cannot listen on 127.0.0.1:{port} \({setting}\): (it is in use, |Address already in use)"
-            )
+            why = "(another program uses |Address already in use)"
+            reported = rf"cannot listen on 127.0.0.1:{port} \({setting}\): {why}"
             with pytest.raises(CannotListen, match=reported):
                 await serve(**{setting: f"127.0.0.1:{port}"}).__aenter__()
+
+
+def test_every_address_of_a_name_must_be_free() -> None:
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as taken:
+        port = taken.getsockname()[1]
+
+        def resolve(host: str, port: int, **_: Any) -> list[Any]:
+            return [(0, 0, 0, "", (place, port)) for place in ("127.0.0.1", "::1", "192.0.2.1")]
+
+        assert address_in_use("localhost", port, resolve) == f"[::1]:{port}"
+    assert address_in_use("localhost", port, resolve) is None, (
+        "an absent address is no fault: gRPC skips it"
+    )
+    assert address_in_use("nowhere.invalid", port) is None
 
 
 async def test_callers_are_identified_by_their_certificates(

@@ -178,7 +178,7 @@ def test_a_ledger_key_file_must_exist_and_be_valid(environ: dict[str, str], tmp_
     given = but(environ, LEDGER_KEY_FILE=str(key_file), CLIENT_ID="a b")
     of_client_id = "CLIENT_ID must be 1 to 64 printable ASCII characters without space"
     for content, fault in (
-        (None, "cannot be read: No such file or directory"),
+        (None, f"cannot be read: No such file or directory (below {tmp_path})"),
         (b"", "must hold 32 bytes as one line of base64"),
         (b"hunter2", "must hold 32 bytes as one line of base64"),
         (base64.b64encode(bytes(31)), "must hold 32 bytes as one line of base64"),
@@ -197,7 +197,7 @@ def test_the_directory_of_the_ledger_must_exist(environ: dict[str, str], tmp_pat
         (tmp_path / "absent" / "ledger.db", "No such file or directory"),
         (tmp_path / "file" / "ledger.db", "Not a directory"),
     ):
-        fault = f"LEDGER_URL names a file in a directory that cannot be used: {reason}"
+        fault = f"LEDGER_URL names a file in the directory {path.parent}, which cannot be used: {reason}"
         assert more_faults(but(environ, LEDGER_URL=f"sqlite:///{path}")) == [fault]
     assert more_faults(but(environ, LEDGER_URL=f"sqlite:///{tmp_path}/ledger.db")) == []
     assert [path.name for path in tmp_path.iterdir()] == ["file"], "reading settings creates no file"
@@ -324,6 +324,11 @@ def test_no_fault_repeats_a_value(environ: dict[str, str], text: str) -> None:
         "ALIPAYHK_SERVICE_HOST",
         "ALIPAYHK_PORT",
         "ALIPAYHKGATEWAY",
+        "ALIPAYHK_CLIENT_TARGET",
+        "ALIPAYHK_CLIENT_CA_FILE",
+        "ALIPAYHK_CLIENT_CERT_FILE",
+        "ALIPAYHK_CLIENT_KEY_FILE",
+        "ALIPAYHK_CLIENT_SERVER_NAME",
         "alipayhk_client_id",
         "CLIENT_ID",
         "PATH",
@@ -449,7 +454,8 @@ def test_a_variable_overrides_the_file_unless_it_is_empty(environ: dict[str, str
 
 def test_deeply_nested_dotted_names_are_a_table(environ: dict[str, str], tmp_path: Path) -> None:
     deep = "max_in_flight" + ".a" * 3_000 + " = 1"
-    assert more_faults(environ, toml(tmp_path, deep)) == [
+    path = toml(tmp_path, deep)
+    assert without_places(more_faults(environ, path), path) == [
         "MAX_IN_FLIGHT must be text, a number, true or false"
     ]
 
@@ -504,7 +510,63 @@ FILE_FAULTS: Final = {
 def test_every_fault_of_a_file_is_named(
     environ: dict[str, str], tmp_path: Path, text: str, expected: list[str]
 ) -> None:
-    assert more_faults(environ, toml(tmp_path, text)) == expected
+    assert without_places(more_faults(environ, path := toml(tmp_path, text)), path) == expected
+
+
+def without_places(found: list[str], path: Path) -> list[str]:
+    """Remove the name of the file, which every fault of a file has."""
+    named = [fault.replace(f"--config {path} ", "--config ") for fault in found]
+    return [re.sub(rf" \([a-z_]+ in {re.escape(str(path))}\)$", "", fault) for fault in named]
+
+
+def test_a_fault_says_which_of_two_places_contains_it(environ: dict[str, str], tmp_path: Path) -> None:
+    path = toml(tmp_path, 'encrypt = "1"\nnonsense = 1\nworkers = 0\n')
+    assert more_faults(but(environ, WORKERS="x", OTHER="x"), path) == [
+        f"ENCRYPT must be true or false (encrypt in {path})",
+        "WORKERS must be a whole number from 1 to 256 (ALIPAYHK_WORKERS)",
+        f"NONSENSE is not a setting (nonsense in {path})",
+        "OTHER is not a setting (ALIPAYHK_OTHER)",
+    ]
+
+
+@pytest.mark.parametrize("text", ["= 1", None], ids=["not TOML", "absent"])
+def test_nothing_is_missing_while_the_file_cannot_be_read(
+    environ: dict[str, str], tmp_path: Path, text: str | None
+) -> None:
+    path = tmp_path / "absent.toml" if text is None else toml(tmp_path, text)
+    config, of_client_id = faults(but(environ, CLIENT_ID="a b", BASE_URL=None), path)
+    assert config.startswith(f"--config {path} ")
+    assert of_client_id.startswith("CLIENT_ID must be ")
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("absent.pem", "{}"),
+        ("keys/absent.pem", "{}/keys"),
+        ("{}/absent/hunter2/absent.pem", "{}"),
+        ("1=keys/absent.pem,2=absent.pem", "{}/keys, {}"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_located_without_repeating_its_name(
+    environ: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, place: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "keys").mkdir()
+    name = "PUBLIC_KEY_FILES" if "=" in text else "CALLERS_FILE"
+    (fault,) = faults(but(environ, **{name: text.format(tmp_path)}))[:1]
+    assert fault.endswith(f" (below {place.format(tmp_path, tmp_path)})".replace("{}", str(tmp_path)))
+    assert "hunter2" not in fault
+
+
+@pytest.mark.parametrize("mark", "'\"")
+@pytest.mark.parametrize(
+    "name", ["CLIENT_ID", "ENCRYPTION_CONTENT_TYPE", "BIND_ACCOUNT_FUNCTION", "LISTEN"]
+)
+def test_quotation_marks_of_an_env_file_are_a_fault(environ: dict[str, str], name: str, mark: str) -> None:
+    (fault,) = more_faults(but(environ, **{name: f"{mark}127.0.0.1:1{mark}"}))
+    why = "begins with a quotation mark, which env files keep: remove the quotation marks"
+    assert fault == f"{name} {why}"
 
 
 @pytest.mark.parametrize(
@@ -520,7 +582,7 @@ def test_a_file_that_exceeds_the_parser_is_a_fault(
     environ: dict[str, str], tmp_path: Path, text: str, fault: str
 ) -> None:
     path = toml(tmp_path, text)
-    assert more_faults(environ, path) == [f"--config {fault}"]
+    assert more_faults(environ, path) == [f"--config {path} {fault}"]
     assert more_faults(but(environ, RESULT_CODES_FILE=str(path))) == [f"RESULT_CODES_FILE {fault}"]
 
 
@@ -528,11 +590,14 @@ def test_an_unreadable_file_does_not_hide_other_faults(tmp_path: Path) -> None:
     latin = tmp_path / "latin.toml"
     latin.write_bytes(b'client_id = "\xe9"')
     for path, fault in (
-        (tmp_path / "absent", "--config cannot be read: No such file or directory"),
-        (tmp_path, "--config cannot be read: Is a directory"),
-        (latin, "--config is not TOML"),
+        (tmp_path / "absent", f"cannot be read: No such file or directory (below {tmp_path})"),
+        (tmp_path, "cannot be read: Is a directory"),
+        (latin, "is not TOML"),
     ):
-        assert faults({}, path) == [fault, *faults({})]
+        assert faults({"ALIPAYHK_WORKERS": "0"}, path) == [
+            f"--config {path} {fault}",
+            "WORKERS must be a whole number from 1 to 256 (ALIPAYHK_WORKERS)",
+        ]
 
 
 # -- faults between settings
@@ -612,7 +677,7 @@ def test_an_encrypted_tls_key_is_a_fault_without_a_prompt_for_the_passphrase(
 
 
 def test_an_unreadable_tls_file_causes_only_one_fault(environ: dict[str, str], tls: TlsFiles) -> None:
-    missing = "cannot be read: No such file or directory"
+    missing = "cannot be read: No such file or directory (below /)"
     ca = str(tls.ca)
     for changes, fault in (
         (pair(tls, TLS_CERT_FILE="/x", TLS_CLIENT_CA_FILE=ca, LISTEN="0.0.0.0:1"), "TLS_CERT_FILE"),

@@ -7,25 +7,37 @@ import io
 import json
 import os
 import sys
+import time
+import unicodedata
 from collections.abc import Callable
 from typing import Any, Final
 
+import grpc
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
 from .client import TIMEOUT_S, BlockingLinkageClient
-from .connection import UsageError, add_connection_flags, connection_of
+from .connection import Connection, UsageError, add_connection_flags, connection_of
 from .errors import LinkageError, Outcome, Retry
 from .hints import HAPPENED, NEXT, hints
+from .reachability import causes
 from .request_flags import add_request_flags, request_from_json, request_of
 
+EX_UNAVAILABLE: Final = 69
+"""The exit status without a connection, as in sysexits.h. The call was not made."""
+PATIENCE_S: Final = 1.0
+"""How long to connect again after the first failure, about as long as gRPC's retry policy does."""
 EXITS: Final = {Outcome.NOT_SENT: 10, Outcome.REJECTED: 11, Outcome.UNKNOWN: 12}
 """The exit status by outcome; 0 is OK."""
 INTERRUPTED: Final = 130
 EPILOG: Final = (
     "Exit status: 0 OK, 10 not_sent, 11 rejected, 12 unknown, 64 wrong command line, "
-    "130 interrupted by Ctrl-C (the outcome is unknown)."
+    "69 no connection to the gateway (this call sent nothing), 130 interrupted by Ctrl-C (if the call "
+    "was made, the outcome is unknown)."
 )
+
+_CONTROLS: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""Unicode's categories: control, format (among them the direction), surrogate, line and paragraph."""
 
 Call = Callable[..., Message]
 
@@ -62,15 +74,20 @@ def run(
                 "give the request's fields as flags, or the whole request as JSON on standard input"
             )
         message = request_from_json(sys.stdin.buffer.read(), request)
+    deadline_s, made = time.monotonic() + args.timeout, False
     with BlockingLinkageClient(connection.target, tls=connection.tls, retries=not args.no_retry) as client:
         try:
-            response = method(client)(message, timeout_s=args.timeout)
+            if not client.connect(timeout_s=args.timeout, patience_s=0 if args.no_retry else PATIENCE_S):
+                _write_error(args, _not_connected(connection))
+                return EX_UNAVAILABLE
+            made = True
+            response = method(client)(message, timeout_s=deadline_s - time.monotonic())
         except LinkageError as error:
-            _write(json.dumps(_error_as_json(error)) if args.json else _error_as_text(error))
+            _write_error(args, error)
             return EXITS[error.outcome]
         except KeyboardInterrupt:
-            next_step = NEXT[Retry.SAME_REQUEST_ID]
-            print(f"Interrupted. {HAPPENED[Outcome.UNKNOWN]} {next_step}.", file=sys.stderr)
+            happened = HAPPENED[Outcome.UNKNOWN if made else Outcome.NOT_SENT]
+            print(f"Interrupted. {happened} {NEXT[Retry.SAME_REQUEST_ID]}.", file=sys.stderr)
             return INTERRUPTED
     found = json_format.MessageToDict(response, preserving_proto_field_name=True)
     if args.json:
@@ -78,6 +95,17 @@ def run(
     else:
         _write("\n".join(["OK: AlipayHK accepted the request.", *_lines(found)]))
     return 0
+
+
+def _not_connected(connection: Connection) -> LinkageError:
+    """Return the error of a call that was not made. It has no reason, because no gateway reported it."""
+    found = "; ".join(causes(connection))
+    sentence = f"There is no connection to the gateway at {connection.target}: {found}"
+    return LinkageError(grpc.StatusCode.UNAVAILABLE, sentence, outcome=Outcome.NOT_SENT)
+
+
+def _write_error(args: argparse.Namespace, error: LinkageError) -> None:
+    _write(json.dumps(_error_as_json(error)) if args.json else _error_as_text(error))
 
 
 def _write(text: str) -> None:
@@ -114,11 +142,11 @@ def _error_as_text(error: LinkageError) -> str:
     more = {name: text for name, text in sorted(error.metadata.items()) if name not in {"outcome", "retry"}}
     return "\n".join(
         [
-            f"{title}: {error.sentence}",
-            *(f"  {fault.field}: {fault.description}" for fault in error.violations),
+            f"{title}: {_printable(error.sentence)}",
+            *(f"  {fault.field}: {_printable(fault.description)}" for fault in error.violations),
             f"  outcome: {error.outcome}",
             f"  retry: {error.retry}",
-            *(f"  {name}: {text}" for name, text in more.items()),
+            *(f"  {name}: {_printable(text)}" for name, text in more.items()),
             hints(error),
         ]
     )
@@ -130,5 +158,19 @@ def _lines(found: dict[str, Any], prefix: str = "  ") -> list[str]:
         if isinstance(value, dict):
             lines += _lines(value, f"{prefix}{name}.")
         else:
-            lines.append(f"{prefix}{name}: {json.dumps(value) if isinstance(value, bool) else value}")
+            text = json.dumps(value) if isinstance(value, bool) else _printable(str(value))
+            lines.append(f"{prefix}{name}: {text}")
     return lines
+
+
+def _printable(text: str) -> str:
+    """Escape line breaks, and characters that control a terminal or the direction of text.
+
+    AlipayHK chooses this text. Unescaped, it could forge lines of the output.
+    """
+    return "".join(
+        character.encode("unicode_escape").decode()
+        if unicodedata.category(character) in _CONTROLS
+        else character
+        for character in text
+    )

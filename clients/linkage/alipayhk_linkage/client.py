@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 import uuid
 from collections.abc import Callable
+from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any, Final, Self, cast
 
@@ -22,13 +24,14 @@ from alipayhk.linkage.v1.linkage_service_pb2 import (
 from alipayhk.linkage.v1.linkage_service_pb2_grpc import LinkageServiceStub
 
 from .channel import Options, Tls, channel_options
-from .errors import LinkageError, RpcFailure
+from .errors import NO_MESSAGE, LinkageError, RpcFailure
 from .trace_context import Metadata, metadata_of_call
 
 TIMEOUT_S: Final = 10.0
 """The default deadline of a call."""
 LONGEST_S: Final = 86_400.0
 """The longest deadline. The gateway shortens every deadline to less than this."""
+_READY: Final = grpc.ChannelConnectivity.READY
 CLOSED: Final = "the client is closed"
 
 
@@ -45,10 +48,17 @@ def new_request_id(prefix: str) -> str:
     return f"{prefix}-{uuid.uuid4().hex}"
 
 
+def _with_message(response: object) -> object:
+    """Return a response; raise LinkageError if the call ended with the status OK and without a message."""
+    if response is None:
+        raise LinkageError(grpc.StatusCode.INTERNAL, NO_MESSAGE)
+    return response
+
+
 async def _response_of(call: Any) -> object:
     """Wait for an asyncio call; return its response, or raise LinkageError."""
     try:
-        return await call
+        return _with_message(await call)
     except grpc.aio.AioRpcError as error:
         raise LinkageError.of(error) from None
     except asyncio.CancelledError:
@@ -183,6 +193,25 @@ class BlockingLinkageClient(_Client):
         options = self._call_options(request, BindAccountRequest, timeout_s, metadata)
         return cast("BindAccountResponse", self._call(self._stub.BindAccount, request, options))
 
+    def connect(self, *, timeout_s: float, patience_s: float = 0) -> bool:
+        """Connect before the first call; return whether the connection is established.
+
+        Return False `timeout_s` seconds from now, or `patience_s` after the first failure. Without a
+        connection nothing can have been sent, which the status of a call does not show.
+        """
+        states: SimpleQueue[grpc.ChannelConnectivity] = SimpleQueue()
+        deadline_s, failed = time.monotonic() + timeout_s, False
+        self._channel.subscribe(states.put, try_to_connect=True)
+        try:
+            while (state := states.get(timeout=max(deadline_s - time.monotonic(), 0))) is not _READY:
+                if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE and not failed:
+                    failed, deadline_s = True, min(deadline_s, time.monotonic() + patience_s)
+        except Empty:
+            return False
+        finally:
+            self._channel.unsubscribe(states.put)
+        return True
+
     def close(self) -> None:
         """Close the channel. Calls in progress raise LinkageError with the outcome `unknown`."""
         self._closed = True
@@ -191,13 +220,14 @@ class BlockingLinkageClient(_Client):
     def _call(self, method: Callable[..., object], request: Message, options: dict[str, Any]) -> object:
         """Call an RPC; return its response, or raise LinkageError."""
         try:
-            return method(request, **options)
+            response = method(request, **options)
         except grpc.RpcError as error:
             raise LinkageError.of(cast("RpcFailure", error)) from None
         except ValueError:
             if not self._closed:
                 raise
             raise RuntimeError(CLOSED) from None  # another thread closed it during this call
+        return _with_message(response)
 
     def __enter__(self) -> Self:
         """Return the client. Leaving the block closes it."""

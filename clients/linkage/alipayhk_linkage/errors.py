@@ -18,6 +18,7 @@ from google.rpc.status_pb2 import Status
 
 DOMAIN: Final = "linkage.alipayhk"
 DETAILS: Final = "grpc-status-details-bin"
+NO_MESSAGE: Final = "The status is OK, but there is no response message."
 
 
 class Outcome(StrEnum):

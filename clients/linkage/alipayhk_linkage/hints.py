@@ -28,7 +28,7 @@ NEW_ID_COULD_ACT_TWICE: Final = (
 def hints(error: LinkageError) -> str:
     """Return what happened and what to do next."""
     happened = HAPPENED[error.outcome]
-    if not error.reason:
+    if not error.reason and error.outcome is Outcome.UNKNOWN:
         happened = f"The gateway did not report an outcome. {happened}"
     waits = error.retry is Retry.SAME_REQUEST_ID and error.retry_after_s
     wait = f", in {error.retry_after_s:g} s" if waits else ""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 from typing import Final
 
@@ -48,13 +50,27 @@ def secrets_of(url: str, key_file: Path | None) -> tuple[Path, ...]:
 
 def check_directory(url: str) -> None:
     """Raise ValueError if the directory of the file is missing or is not a directory."""
+    directory = path_of(url).parent
     try:
-        mode = path_of(url).parent.stat().st_mode
+        mode = directory.stat().st_mode
         reason = None if stat.S_ISDIR(mode) else os.strerror(errno.ENOTDIR)
     except OSError as error:
         reason = error.strerror
     if reason:
-        raise ValueError(f"names a file in a directory that cannot be used: {reason}")
+        raise ValueError(f"names a file in the directory {directory}, which cannot be used: {reason}")
+
+
+@contextmanager
+def _links_explained(url: str) -> Iterator[None]:
+    """Add to a LedgerFault that files beside a symbolic link, instead of its target, are not found."""
+    try:
+        yield
+    except LedgerFault as fault:
+        link, path = Path(url.removeprefix(SCHEME)).absolute(), path_of(url)
+        if link.is_symlink() and any(link.parent.glob(f"{escape(link.name)}?*")):
+            text = f"the ledger's other files must be in {path.parent} and begin with {path.name}"
+            fault.args = (f"{fault} ({link} is a symbolic link to {path}: {text})",)
+        raise
 
 
 def open_sqlite(
@@ -73,7 +89,7 @@ def open_sqlite(
     if not create and not path.exists():
         raise LedgerFault(f"there is no ledger {path}")
     place.must_be_writable()
-    with lock_of(path, create=create) as lock:
+    with _links_explained(url), lock_of(path, create=create) as lock:
         with file_errors_as_faults(path, "opened"):
             lock.acquire(LOCK_TIMEOUT_S)
             if place.examine(is_alone=lock.is_alone) is not None and not create:
@@ -87,7 +103,7 @@ def fault_of(url: str, key_file: Path | None) -> str | None:
     """Return why `open_sqlite` would refuse a ledger now, or None; write nothing."""
     path = path_of(url)
     try:
-        with file_errors_as_faults(path, "opened"):
+        with _links_explained(url), file_errors_as_faults(path, "opened"):
             (place := Place(path, key_file)).must_be_writable()
             place.examine(is_alone=is_unused(path))
     except LedgerFault as fault:
