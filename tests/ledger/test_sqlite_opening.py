@@ -121,8 +121,8 @@ async def test_files_left_beside_a_symbolic_link_are_explained(tmp_path: Path) -
     file.rename(volume / "real.db")
     file.symlink_to(volume / "real.db")
     explained = (
-        f" ({file} is a symbolic link to {volume}/real.db: the ledger's other files must be in {volume} and "
-        "begin with real.db)"
+        f" ({file} is a symbolic link to {volume}/real.db: the ledger's other files must be in {volume} "
+        "and begin with real.db)"
     )
     fault = fault_of(sqlite_url(tmp_path), None)
     assert fault is not None

@@ -7,12 +7,17 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Final
 
+import grpc
 import pytest
 
 from tests.linkage.command import CLIENT, binding, client
+from tests.linkage.fake_gateway import serving
 from tests.linkage.where import Where
 
 NOWHERE: Final = ("bind-account", "--type", "x", "--no-retry", "--target", "127.0.0.1:1")
@@ -28,7 +33,7 @@ def test_standard_output_cannot_be_written(redirection: str, message: str) -> No
     result = subprocess.run(
         ("bash", "-c", script, "-", *NOWHERE), capture_output=True, text=True, check=False, timeout=60
     )
-    assert "status 12" in result.stderr
+    assert "status 69" in result.stderr
     assert message in result.stderr
     assert "Traceback" not in result.stderr
 
@@ -71,16 +76,37 @@ def test_standard_input_is_utf_8_in_any_locale(encoding: str, data: bytes, messa
     assert message in result.stderr.decode()
 
 
-def test_ctrl_c_reports_an_unknown_outcome() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        command = (CLIENT, *NOWHERE, "--target", f"127.0.0.1:{silent.getsockname()[1]}")
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        with silent.accept()[0]:
-            time.sleep(0.2)
-            process.send_signal(signal.SIGINT)
-            out, err = process.communicate(timeout=60)
+def interrupted(target: str, started: Callable[[], object]) -> str:
+    """Interrupt a call after `started` has returned; return what the client reports."""
+    command = (CLIENT, *NOWHERE, "--target", target)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    started()
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
-    assert err == (
-        "Interrupted. The request may or may not have taken effect. "
-        "Send exactly the same request again, with the same id.\n"
-    )
+    return err
+
+
+SAME: Final = "Send exactly the same request again, with the same id.\n"
+
+
+def test_ctrl_c_reports_an_unknown_outcome() -> None:
+    called, done = threading.Event(), threading.Event()
+
+    def hang(*_: object) -> bytes:
+        called.set()
+        done.wait(60)
+        return b""
+
+    with serving(grpc.unary_unary_rpc_method_handler(hang)) as target:
+        err = interrupted(target, lambda: called.wait(60))
+        done.set()
+    assert err == f"Interrupted. The request may or may not have taken effect. {SAME}"
+
+
+def test_ctrl_c_while_connecting_reports_that_nothing_was_sent() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent, ExitStack() as open_until_the_end:
+        target = f"127.0.0.1:{silent.getsockname()[1]}"
+        err = interrupted(target, lambda: open_until_the_end.enter_context(silent.accept()[0]))
+    assert err == f"Interrupted. This call sent nothing to AlipayHK. {SAME}"
