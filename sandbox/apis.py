@@ -42,6 +42,10 @@ class ServedApi:
     apply: Callable[[Wallet, str, Members], Outcome]
     result: Callable[[Result], dict[str, object]]
     """Return a result with the member names of this API."""
+    function: str = ""
+    """The function in the head of its envelope, unless the flag `function_flag` gives another one."""
+    function_flag: str = ""
+    """The flag of its function, without the dashes in front; empty if the API has no envelope."""
 
     @property
     def diagnosis(self) -> Diagnosis:
@@ -80,6 +84,8 @@ _ROWS: Final = (
         violations=lambda request: head_violations(request.head) + bind_account_violations(request.body),
         apply=Wallet.bind_account,
         result=bind_account_result,
+        function="alipay.intl.merchant.account.bind",
+        function_flag="function",
     ),
 )
 APIS: Final[Mapping[str, ServedApi]] = {api.name: api for api in _ROWS}

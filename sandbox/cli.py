@@ -62,7 +62,11 @@ FLAGS: Final = (
     ),
     ("key-version", "1", "the version of AlipayHK's key"),
     ("merchant-public-key-files", None, "the merchant's public keys by version: 1=path,2=path (required)"),
-    ("function", "alipay.intl.merchant.account.bind", "the function in the envelope's head"),
+    *(
+        (api.function_flag, api.function, f"the function in the head of {api.name}'s envelope")
+        for api in APIS.values()
+        if api.function_flag
+    ),
     ("version", "1.0.0", "the version in the envelope's head"),
     ("aes-mode", "ECB", "the AES mode of encrypted bodies: ECB or CBC"),
     ("aes-bits", "256", "the length of AES keys in bits: 128 or 256"),

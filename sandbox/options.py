@@ -18,7 +18,7 @@ from clients.alipayhk.wire.keys import Keys, load_private_key, load_public_key, 
 from clients.alipayhk.wire.protocols.envelope_signed import EnvelopeSigned
 from clients.alipayhk.wire.protocols.header_signed import HeaderSigned
 
-from .apis import APIS
+from .apis import APIS, ServedApi
 
 PORT_MAX: Final = 65_535
 _KEY_VERSION: Final = re.compile(r"[A-Za-z0-9_.-]{1,32}")
@@ -115,10 +115,10 @@ def _encryption(flags: _Flags, keys: Keys) -> Encryption:
 def _endpoints(flags: _Flags, keys: Keys) -> dict[str, Endpoint]:
     header_signed = HeaderSigned(_encryption(flags, keys))
     client_id = flags.read("client-id", _printable)
-    envelope_signed = EnvelopeSigned(flags.read("function", _printable), flags.read("version", _printable))
-    protocols: dict[type[WireProtocol], WireProtocol] = {
-        HeaderSigned: header_signed,
-        EnvelopeSigned: envelope_signed,
+    version = flags.read("version", _printable)
+    protocols: dict[type[WireProtocol], Callable[[ServedApi], WireProtocol]] = {
+        HeaderSigned: lambda _: header_signed,
+        EnvelopeSigned: lambda api: EnvelopeSigned(flags.read(api.function_flag, _printable), version),
     }
     endpoints: dict[str, Endpoint] = {}
     for api in APIS.values():
@@ -127,7 +127,7 @@ def _endpoints(flags: _Flags, keys: Keys) -> dict[str, Endpoint]:
             flags.faults.append(f"--{api.path_flag}: another API has the same path")
         endpoints[api.name] = Endpoint(
             api=api.name,
-            protocol=protocols[api.protocol],
+            protocol=protocols[api.protocol](api),
             base_url="",
             path=path,
             client_id=client_id,

@@ -25,10 +25,7 @@ _log: Final = logging.getLogger("sandbox")
 
 @asynccontextmanager
 async def running(
-    options: Options,
-    *,
-    now: Now = now_utc,
-    sleep: Sleep = asyncio.sleep,
+    options: Options, *, now: Now = now_utc, sleep: Sleep = asyncio.sleep
 ) -> AsyncIterator[str]:
     """Listen while the context is open; yield the base URL."""
     exchange = Exchange(options.endpoints, now=now)

@@ -19,6 +19,7 @@ from .delivery.clock_skew import ClockSkew
 from .delivery.delivery import Delivery, Limits
 from .delivery.ledger_monitor import LedgerMonitor
 from .delivery.ledger_session import LedgerSession
+from .delivery.pending_writes import FLUSH_TIMEOUT_S
 from .ledger import Ledger, LedgerUnavailable
 from .ledger.lease import LEASE_MARGIN_S
 from .ledger.levels import level_of
@@ -30,9 +31,13 @@ from .server.linkage_service import LinkageService
 from .server.server import ListenerStopped, Server
 from .telemetry.logs import log, stack_of
 from .telemetry.metrics import Metrics
+from .telemetry.metrics_file import keep_metrics_shared
 from .upstream import endpoints_of, transport_of
 
 FLUSH_EVERY_S: Final = 1.0
+LEDGER_CLOSE_S: Final = FLUSH_TIMEOUT_S + 2.0
+BEAT_EVERY_S: Final = 1.0
+"""Time between two heartbeats of a worker to its supervisor."""
 DROP_EVERY: Final = 60
 """Old results are dropped once in so many rounds of `_maintain`."""
 
@@ -59,7 +64,7 @@ async def run(settings: Settings, *, shared: bool, keyring: Keyring | None = Non
             metrics,
             apis=endpoints,
             codes=settings.result_codes_file or ResultCodes(),
-            limits=Limits(settings.max_in_flight, settings.attempts_max),
+            limits=Limits(settings.max_in_flight, settings.attempts_max, settings.workers if shared else 1),
             skew=skew,
         )
         server = Server(settings, LinkageService(endpoints, delivery), metrics, keyring, shared=shared)
@@ -67,6 +72,8 @@ async def run(settings: Settings, *, shared: bool, keyring: Keyring | None = Non
         stack.push_async_callback(admin.cleanup)
         address = await server.start()
         _log_start(settings, str(address))
+        if shared:
+            _beat()
         fault = await _until_stopping(stopping, server)
         log.info("shutdown started")
         await server.stop(listener_stopped=fault is not None)
@@ -77,13 +84,16 @@ async def run(settings: Settings, *, shared: bool, keyring: Keyring | None = Non
 
 def credentials_of(settings: Settings) -> Credentials:
     """Return the keys for each API, and the listener's certificate, from the files of the settings."""
-    chain, key = settings.tls_cert_file, settings.tls_key_file
     return Credentials(
         keys={api: endpoint.keys for api, endpoint in endpoints_of(settings).items()},
-        certificate=ServerCertificate.read(chain, key, settings.tls_client_ca_file)
-        if chain and key
-        else None,
+        certificate=certificate_of(settings),
     )
+
+
+def certificate_of(settings: Settings) -> ServerCertificate | None:
+    """Return the listener's certificate from the files of the settings; None without TLS."""
+    chain, key = settings.tls_cert_file, settings.tls_key_file
+    return ServerCertificate.read(chain, key, settings.tls_client_ca_file) if chain and key else None
 
 
 def stop_signals() -> list[signal.Signals]:
@@ -126,8 +136,7 @@ async def _until_stopping(stopping: asyncio.Event, server: Server) -> ListenerSt
 def _end_with_supervisor(stopping: asyncio.Event) -> None:
     """Stop this worker when its supervisor exits, which closes the pipe at this worker's standard input.
 
-    Otherwise nothing would stop this worker, and it would share the port with the next supervisor's
-    workers.
+    Nothing else would stop it, and it would share the port with the next supervisor's workers.
     """
     loop, pipe = asyncio.get_running_loop(), sys.stdin.fileno()
 
@@ -136,6 +145,19 @@ def _end_with_supervisor(stopping: asyncio.Event) -> None:
         stopping.set()
 
     loop.add_reader(pipe, exited)
+
+
+def _beat() -> None:
+    """Write heartbeats to the supervisor while the event loop runs; it kills a worker that sends none.
+
+    Also write the metrics again if their files were removed.
+    """
+    keep_metrics_shared()
+    pipe = sys.stdin.fileno()
+    os.set_blocking(pipe, False)  # a supervisor that was stopped does not read
+    with suppress(OSError):
+        os.write(pipe, b".")
+    asyncio.get_running_loop().call_later(BEAT_EVERY_S, _beat)
 
 
 @asynccontextmanager
@@ -162,7 +184,16 @@ async def _ledger_session(
         maintenance.cancel()
         with suppress(asyncio.CancelledError):
             await maintenance
-        await session.close()
+        await _close(session)
+
+
+async def _close(session: LedgerSession) -> None:
+    """Close the ledger, or give up if its disk hangs. A thread still waits then, and `serve` ends it."""
+    try:
+        async with asyncio.timeout(LEDGER_CLOSE_S):
+            await session.close()
+    except TimeoutError:
+        log.error("ledger not closed in time")
 
 
 def _opened_ledger(settings: Settings) -> tuple[Ledger, Vault]:
@@ -216,7 +247,4 @@ def _log_start(settings: Settings, listen: str) -> None:
     log.info("signing key loaded", version=settings.signing_key_version, sha256=fingerprint(public))
     for version, file in settings.public_key_files.items():
         log.info("AlipayHK public key loaded", version=version, sha256=fingerprint(file.key))
-    theirs = [fingerprint(file.key) for file in settings.public_key_files.values()]
-    if fingerprint(public) in theirs:
-        log.warning("own public key in PUBLIC_KEY_FILES")
     log.info("gateway started", listen=listen)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Final
 
 from clients.alipayhk.api import Api
@@ -61,6 +62,7 @@ def _sync_linkage(settings: Settings) -> Endpoint:
 
 
 def _bind_account(settings: Settings) -> Endpoint:
+    own_key = settings.bind_account.signing_key_file or settings.signing_key_file
     return Endpoint(
         api=Api.BIND_ACCOUNT,
         protocol=EnvelopeSigned(
@@ -69,15 +71,14 @@ def _bind_account(settings: Settings) -> Endpoint:
         base_url=settings.bind_account.base_url or settings.base_url,
         path=settings.bind_account.path,
         client_id=settings.bind_account.client_id or settings.client_id,
-        keys=_keys(settings, for_bind_account=True),
+        keys=_keys(replace(settings, signing_key_file=own_key)),
         idempotent=settings.bind_account.idempotent,
         response_time_window_s=settings.response_time_window_s,
     )
 
 
-def _keys(settings: Settings, *, for_bind_account: bool = False) -> Keys:
-    own = settings.bind_account.signing_key_file if for_bind_account else None
-    signing = (own or settings.signing_key_file).key
+def _keys(settings: Settings) -> Keys:
+    signing = settings.signing_key_file.key
     decrypting = settings.decryption_key_files
     return Keys(
         signing=signing,

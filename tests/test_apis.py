@@ -6,6 +6,7 @@ import pytest
 
 from clients.alipayhk.api import API_NAMES, Api
 from sandbox.apis import APIS
+from service.commands.demo.demo import PATHS
 from service.config.declaration import declared
 from service.config.settings import Settings
 from service.server.linkage_service import RPCS
@@ -16,10 +17,11 @@ def test_names_are_those_that_ledgers_and_callers_files_contain() -> None:
     assert API_NAMES == ("SyncLinkage", "BindAccount")
 
 
-def test_every_api_has_an_rpc_an_endpoint_and_a_row_in_the_sandbox() -> None:
+def test_every_api_has_an_rpc_an_endpoint_and_a_row_in_the_sandbox_and_in_the_demo() -> None:
     assert [rpc.name for rpc in RPCS.values()] == list(Api)
     assert list(ENDPOINTS) == list(Api)
     assert [(name, row.name) for name, row in APIS.items()] == [(api, api) for api in Api]
+    assert list(PATHS) == list(Api)
 
 
 @pytest.mark.parametrize("api", Api)

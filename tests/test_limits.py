@@ -10,11 +10,12 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from alipayhk.linkage.v1 import linkage_service_pb2 as pb
-from service.server.rpcs import Rpc, bind_account, sync_linkage
+from service.server.linkage_service import RPCS
+from service.server.rpcs import Rpc, bind_account
 from service.server.validation import violations
 from tests.test_protos import field_comments
 
-RPCS = {rpc.request.DESCRIPTOR.name: rpc for rpc in (sync_linkage.RPC, bind_account.RPC)}
+BY_REQUEST = {rpc.request.DESCRIPTOR.name: rpc for rpc in RPCS.values()}
 SECONDS_MAX = 253_402_300_799
 CHARACTERS = re.compile(r"(?:At most ([0-9]+) characters|1 to ([0-9]+) printable ASCII)")
 BYTES = re.compile(r"At most ([0-9]+) bytes")
@@ -25,8 +26,8 @@ def stated(pattern: re.Pattern[str]) -> Iterator[tuple[Rpc, str, int]]:
     """Yield each request field with a comment that states such a limit, and the limit."""
     for name, comment in field_comments():
         message, field = name.split(".")
-        if message in RPCS and (limit := pattern.search(comment)):
-            yield RPCS[message], field, int(next(filter(None, limit.groups()), 0))
+        if message in BY_REQUEST and (limit := pattern.search(comment)):
+            yield BY_REQUEST[message], field, int(next(filter(None, limit.groups()), 0))
 
 
 def faults(rpc: Rpc, request: Message) -> set[str]:

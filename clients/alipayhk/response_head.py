@@ -29,6 +29,8 @@ _END_BYTES_MAX: Final = 4
 _START: Final = b"HTTP/"
 _STATUS_LINE: Final = re.compile(rb"HTTP/\d\.\d (\d{3})[ \r\n]")
 _NAME: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):")
+_CORRECT: Final = re.compile(rb"[^\r\n]*+\r\n(?:[!#$%&'*+.^_`|~0-9A-Za-z-]++:[^\r\n]*+\r\n)*+\r\n")
+_FRAMING: Final = re.compile(rb"\n(?:content-length|transfer-encoding):([^\r\n]*+)", re.IGNORECASE)
 _LINE_END: Final = re.compile(rb"\r?\n")
 _LENGTH: Final = b"content-length"
 _ENCODING: Final = b"transfer-encoding"
@@ -95,15 +97,23 @@ class ResponseHead:
         """Return a complete head, repaired if it has to be."""
         status = _STATUS_LINE.match(head)
         self.http_status = int(status[1]) if status else 0
-        first, *lines = _LINE_END.split(head)[:-2]
-        if len(lines) > HEADERS_MAX:
+        if head.count(b"\n") > HEADERS_MAX + 2:
             raise HeadTooLarge("the response has more than 512 headers")
+        if _CORRECT.fullmatch(head) and _framed_once(head):
+            return head
+        first, *lines = _LINE_END.split(head)[:-2]
         headers = _unfolded(lines)
         kept = _with_one_length([header for header in headers if _is_kept(header)])
         if kept == headers:
             return head
         self.repaired = True
         return b"\r\n".join([first, *chain.from_iterable(kept), b"", b""])
+
+
+def _framed_once(head: bytes) -> bool:
+    """Return whether at most one header, with one value, says where the body ends."""
+    values: list[bytes] = _FRAMING.findall(head)
+    return len(values) <= 1 and b"," not in b"".join(values)
 
 
 def parser_reason(message: str, error: BaseException | None) -> str:

@@ -5,16 +5,20 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import sys
 from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
 
 from ..config.declaration import values_of
-from ..config.settings import Settings, SettingsError, read_from_environment
+from ..config.risks import risks_of
+from ..config.settings import Settings, SettingsError, read_from_environment, read_ledger_settings
 from ..config.values import KeyFile
 from ..credentials.callers import Callers
 from ..ledger.opening import fault_of
 from ..outcomes.result_codes import ResultCodes
 from .exit_codes import EX_CONFIG
-from .options import add_config, refuse
+from .options import add_config, refuse, start_faults
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -29,21 +33,40 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Check the settings."""
     try:
-        settings = read_from_environment(args.config)
-        if fault := fault_of(settings.ledger_url, settings.ledger_key_file):
-            raise SettingsError([fault])
+        settings = _checked(args.config)
     except SettingsError as error:
+        faults = error.faults
         if not args.json:
-            return refuse(error.faults)
-        print(json.dumps({"faults": error.faults}))
+            return refuse(faults)
+        print(json.dumps({"faults": faults}))
         return EX_CONFIG
-    rows = described(settings)
+    rows, warnings = described(settings), risks_of(settings, datetime.now(UTC))
     if args.json:
-        print(json.dumps({"settings": rows}, indent=2))
-    else:
-        for name, value in rows.items():
-            print(f"{name} = {value}")
+        print(json.dumps({"settings": rows, "warnings": warnings}, indent=2))
+        return 0
+    for name, value in rows.items():
+        print(f"{name} = {value}")
+    for warning in warnings:
+        print(f"alipayhk-gateway: warning: {warning}", file=sys.stderr)
     return 0
+
+
+def _checked(config_file: Path | None) -> Settings:
+    """Return settings that `serve` would start with; raise SettingsError with every error."""
+    try:
+        settings = read_from_environment(config_file)
+    except SettingsError as error:
+        if any(fault.startswith(("LEDGER_", "--config")) for fault in error.faults):
+            raise
+        raise SettingsError(error.faults + _ledger_faults(*read_ledger_settings(config_file))) from None
+    faults = start_faults(settings) + _ledger_faults(settings.ledger_url, settings.ledger_key_file)
+    if faults:
+        raise SettingsError(faults)
+    return settings
+
+
+def _ledger_faults(url: str, key_file: Path | None) -> list[str]:
+    return [fault] if (fault := fault_of(url, key_file)) else []
 
 
 def described(settings: Settings) -> dict[str, str]:

@@ -49,6 +49,8 @@ def run(args: argparse.Namespace) -> int:
 def _generate(args: argparse.Namespace) -> int:
     if not BITS_MIN <= args.bits <= BITS_MAX:
         return _fail(f"--bits must be from {BITS_MIN} to {BITS_MAX}", EX_CONFIG)
+    if args.name in {"", ".", ".."} or "/" in args.name or not args.name.isprintable():
+        return _fail("--name must be a file name without a directory; DIR is where the files go", EX_CONFIG)
     try:
         facts = generate(args.directory, args.name, args.bits)
     except OSError as error:

@@ -7,18 +7,21 @@ import asyncio
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from threading import Thread
 from typing import Final
 
 from .. import gateway
+from ..config.risks import risks_of
 from ..config.settings import Settings, SettingsError, read_from_environment
 from ..ledger import LedgerFault, LedgerUnavailable
 from ..ledger.opening import open_ledger
 from ..server.descriptors import raise_limit
 from ..server.server import CannotListen, ListenerStopped
-from ..telemetry.logs import set_up_logs
+from ..telemetry.lines import Lines, standard_output
+from ..telemetry.logs import lines_dropped, log, set_up_logs
 from .exit_codes import EX_SOFTWARE, EX_UNAVAILABLE
-from .options import add_config, refuse
+from .options import add_config, refuse, start_faults
 from .workers import must_be_free, supervise
 
 THREADS_S: Final = 1.0
@@ -37,15 +40,29 @@ def run(args: argparse.Namespace) -> int:
         settings = read_from_environment(args.config)
     except SettingsError as error:
         return refuse(error.faults)
-    set_up_logs(settings.log_level)
+    if not args.worker and (faults := start_faults(settings)):
+        return refuse(faults)
+    set_up_logs(settings.log_level, lines := Lines(standard_output(), lines_dropped))
+    if not args.worker:
+        for risk in risks_of(settings, datetime.now(UTC)):
+            log.warning("configuration risk", cause=risk)
     raise_limit()
+    try:
+        return _run(args, settings, lines)
+    finally:
+        lines.close()
+
+
+def _run(args: argparse.Namespace, settings: Settings, lines: Lines) -> int:
     try:
         if settings.workers > 1 and not args.worker:
             asyncio.run(_try_ledger(settings))
             listens = (settings.listen, settings.admin_listen, settings.health_listen)
             must_be_free(address for address in listens if address is not None)
-            return supervise(settings.workers, ["--config", str(args.config)] if args.config else [])
-        return asyncio.run(_serve(settings, shared=args.worker))
+            arguments = ["--config", str(args.config)] if args.config else []
+            stop_s = settings.drain_delay_s + max(settings.stop_grace_s, settings.upstream_timeout_s)
+            return supervise(settings.workers, arguments, stop_s=stop_s)
+        return asyncio.run(_serve(settings, lines, shared=args.worker))
     except LedgerFault as error:
         return refuse([str(error)])
     except (CannotListen, LedgerUnavailable) as error:
@@ -59,7 +76,7 @@ async def _try_ledger(settings: Settings) -> None:
     await ledger.close()
 
 
-async def _serve(settings: Settings, *, shared: bool) -> int:
+async def _serve(settings: Settings, lines: Lines, *, shared: bool) -> int:
     """Serve; exit even if a thread hangs, for example in a DNS lookup. Return the exit status."""
     threads = ThreadPoolExecutor(thread_name_prefix="asyncio")
     asyncio.get_running_loop().set_default_executor(threads)
@@ -74,7 +91,7 @@ async def _serve(settings: Settings, *, shared: bool) -> int:
     shutdown.join(THREADS_S)
     if shutdown.is_alive():
         # A thread cannot be stopped, and both asyncio and Python would wait for it forever.
-        sys.stdout.flush()
+        lines.close()
         sys.stderr.flush()
         os._exit(status)
     return status

@@ -1,19 +1,20 @@
 """Several worker processes on one port: the kernel spreads connections over them (SO_REUSEPORT).
 
-The supervisor only starts workers, stops them, and restarts those that exit. A worker stops when its
-supervisor has exited. Each worker also serves the admin port; its metrics are those of all workers, which
-share them in files.
+The supervisor only starts workers, stops them, kills those that do not respond, and restarts those that
+exit. A worker stops when its supervisor has exited. Each worker also serves the admin port; its metrics are
+those of all workers, which share them in files.
 """
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Final
@@ -26,7 +27,9 @@ from ..gateway import stop_signals
 from ..server.ports import cause_of, try_to_bind
 from ..server.server import CannotListen
 from ..telemetry.logs import log
+from ..telemetry.metrics_file import must_be_private
 from .exit_codes import EX_CONFIG, EX_UNAVAILABLE
+from .worker_process import WorkerProcess
 
 RESTART_DELAY_S: Final = 1.0
 """Minimum time between restarts, so that a worker that cannot start does not keep the machine busy."""
@@ -36,6 +39,11 @@ HAS_SERVED_S: Final = 10.0
 """A worker that runs for longer has served, so the shared configuration is usable."""
 PERMANENT_RETRY_S: Final = 30.0
 """Minimum time between the starts of a worker that exits with a PERMANENT status, while others serve."""
+STOP_MARGIN_S: Final = 15.0
+"""How long a worker may take to stop, beyond the time that its settings give to calls in progress."""
+KILL_WAIT_S: Final = 5.0
+"""How long to wait for a killed worker; one that waits for a disk cannot exit."""
+_POLL_S: Final = 0.05
 STOPPED: Final = frozenset({-signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP})
 """Exit statuses of a worker that gets a signal before it has installed its signal handlers."""
 
@@ -49,45 +57,75 @@ def must_be_free(addresses: Iterable[Address]) -> None:
             raise CannotListen(f"cannot listen on {address}: {cause_of(error)}") from None
 
 
-def supervise(count: int, serve_arguments: Sequence[str]) -> int:
-    """Run workers until a signal; return 0 if all of them then exit normally."""
+def supervise(count: int, serve_arguments: Sequence[str], *, stop_s: float) -> int:
+    """Run workers until a signal; return 0 if all of them then exit normally.
+
+    A worker may take `stop_s` seconds to finish its calls, and STOP_MARGIN_S for the rest.
+    """
     command = [sys.executable, "-P", "-m", "service", "serve", *serve_arguments, "--worker"]
-    with tempfile.TemporaryDirectory(prefix="alipayhk-metrics-") as metrics_directory:
-        return _Supervisor(command, Path(metrics_directory)).run(count)
+    metrics_directory = _temporary_directory() / f"alipayhk-metrics-{os.urandom(8).hex()}"
+    try:
+        return _Supervisor(command, metrics_directory, stop_s + STOP_MARGIN_S).run(count)
+    finally:
+        shutil.rmtree(metrics_directory, ignore_errors=True)
 
 
-@dataclass(slots=True)
-class _Worker:
-    process: subprocess.Popen[bytes]
-    started_s: float
-    is_logged: bool = False
-    """Whether its exit has been logged."""
-
-    def exit_status(self) -> int:
-        """Wait for its exit, and close its pipe."""
-        with self.process:
-            return self.process.wait()
+def _temporary_directory() -> Path:
+    """Return the directory for temporary files, also if it is full."""
+    try:
+        return Path(tempfile.gettempdir())
+    except FileNotFoundError:  # no file can be written anywhere
+        return Path("/tmp")  # noqa: S108  (the directory in it has a random name)
 
 
 class _Supervisor:
-    def __init__(self, command: list[str], metrics_directory: Path) -> None:
+    def __init__(
+        self, command: list[str], metrics_directory: Path, stop_max_s: float = STOP_MARGIN_S
+    ) -> None:
         self._command = command
         self._metrics_directory = metrics_directory
-        self._workers: list[_Worker] = []
+        self._stop_max_s = stop_max_s
+        self._workers: list[WorkerProcess] = []
+        self._looked_s = 0.0
+        self._is_directory_reported = False
         # Not an Event: a signal handler can interrupt the thread that holds its lock. This has no lock.
         self._stopping: SimpleQueue[int] = SimpleQueue()
 
     def run(self, count: int) -> int:
         for number in stop_signals():
             signal.signal(number, lambda received, _: self._stopping.put(received))
+        self._make_directory()
         self._workers = [self._start() for _ in range(count)]
+        self._looked_s = time.monotonic()
         log.info("workers started", workers=count)
         while not self._is_stopping(RESTART_DELAY_S):
+            self._make_directory()
+            self._kill_silent()
             self._replace_dead()
+        return self._stop()
+
+    def _stop(self) -> int:
+        """Stop all workers, kill those that do not stop, and return the exit status of this process."""
         for worker in self._workers:
-            worker.process.terminate()
-        statuses = [worker.exit_status() for worker in self._workers]
-        return max(0 if status in STOPPED else abs(status) for status in statuses)
+            worker.terminate()
+        began_s = time.monotonic()
+        while None in (statuses := [worker.poll() for worker in self._workers]):
+            passed_s = time.monotonic() - began_s
+            self._kill_silent()
+            if passed_s > self._stop_max_s:
+                for worker in self._workers:
+                    worker.kill(passed_s)
+            if passed_s > self._stop_max_s + KILL_WAIT_S:
+                break
+            time.sleep(_POLL_S)
+        return max(_own_status(status) for status in statuses)
+
+    def _kill_silent(self) -> None:
+        now_s = time.monotonic()
+        for worker in self._workers:
+            if worker.poll() is None:
+                worker.kill_if_silent(passed_s=now_s - self._looked_s)
+        self._looked_s = now_s
 
     def _is_stopping(self, timeout_s: float) -> bool:
         try:
@@ -96,20 +134,30 @@ class _Supervisor:
             return False
         return True
 
-    def _start(self) -> _Worker:
-        environment = environment_of_worker(self._metrics_directory)
-        # The system closes the pipe when this process exits for any reason.
-        process = subprocess.Popen(  # noqa: S603  (the arguments are our own)
-            self._command, env=environment, stdin=subprocess.PIPE
-        )
-        return _Worker(process, time.monotonic())
+    def _make_directory(self) -> None:
+        """Create the directory of the metrics, also again: a system removes old temporary files."""
+        try:
+            with suppress(FileExistsError):
+                self._metrics_directory.mkdir(mode=0o700)
+            must_be_private(self._metrics_directory)
+        except OSError as error:
+            if not self._is_directory_reported:
+                log.warning(
+                    "metrics directory unusable", where=str(self._metrics_directory), cause=error.strerror
+                )
+            self._is_directory_reported = True
+        else:
+            self._is_directory_reported = False
+
+    def _start(self) -> WorkerProcess:
+        return WorkerProcess(self._command, environment_of_worker(self._metrics_directory))
 
     def _replace_dead(self) -> None:
         for place, worker in enumerate(self._workers):
-            code = worker.process.poll()
+            code = worker.poll()
             if code is None:
                 continue
-            self._log_exit(worker)
+            self._log_exit(worker, code)
             if code in PERMANENT:
                 if not self._any_serves():
                     self._stopping.put(code)
@@ -118,15 +166,22 @@ class _Supervisor:
                     continue
             self._workers[place] = self._start()
 
-    def _log_exit(self, worker: _Worker) -> None:
+    def _log_exit(self, worker: WorkerProcess, code: int) -> None:
         if not worker.is_logged:
             worker.is_logged = True
-            log.error("worker exited", code=worker.exit_status())
-            multiprocess.mark_process_dead(worker.process.pid, str(self._metrics_directory))  # type: ignore[no-untyped-call]
+            log.error("worker exited", code=code)
+            with suppress(OSError):  # files that were removed meanwhile
+                multiprocess.mark_process_dead(worker.pid, str(self._metrics_directory))  # type: ignore[no-untyped-call]
 
     def _any_serves(self) -> bool:
         now_s = time.monotonic()
         return any(
-            worker.process.poll() is None and now_s - worker.started_s > HAS_SERVED_S
-            for worker in self._workers
+            worker.poll() is None and now_s - worker.started_s > HAS_SERVED_S for worker in self._workers
         )
+
+
+def _own_status(status: int | None) -> int:
+    """Return this process's exit status after a worker's; None is a worker that cannot be killed."""
+    if status is None:
+        return signal.SIGKILL
+    return 0 if status in STOPPED else abs(status)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, cast
 
 from clients.alipayhk.api import API_NAMES
 
-from ..credentials.callers import Caller, Callers, Name, _fault_of, _name_of
+from ..credentials.callers import Caller, Callers, Name
 from .toml import read_toml
 
 _MEMBERS: Final = frozenset({"san", "methods", "max_in_flight"})
+_DNS: Final = re.compile(r"[A-Za-z0-9_*.-]+")
+_URI: Final = re.compile(r"[!-~]+")
 
 
 def callers_file(text: str) -> Callers:
@@ -70,3 +74,26 @@ def _sans(table: object) -> list[str]:
 
 def _is_texts(value: object) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(item, str) and item for item in value)
+
+
+def _name_of(san: str) -> Name:
+    return Name("URI" if "://" in san else "DNS", san)
+
+
+def _fault_of(san: str) -> str:
+    """Return why a name cannot identify a caller, else ""; without its text, which can be personal data."""
+    if "@" in san:
+        return "an e-mail address or a URI with an @"
+    if _is_ip_address(san):
+        return "an IP address"
+    name = _name_of(san)
+    pattern = _URI if name.kind == "URI" else _DNS
+    return "" if pattern.fullmatch(name.text) else f"an invalid {name.kind} name"
+
+
+def _is_ip_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return False
+    return True

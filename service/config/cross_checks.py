@@ -11,9 +11,12 @@ from urllib.parse import urlsplit
 from clients.alipayhk.wire.crypto import rejects_implicitly
 
 from ..ledger.levels import level_of
-from .values import is_loopback
+from .certificate_files import chain_fault
+from .values import Address, is_loopback
 
 _READABLE: Final = "it could read the requests"
+_LOCALHOST: Final = {"127.0.0.1", "::1", "localhost"}
+_EVERY_IPV4: Final = "0.0.0.0"  # noqa: S104
 
 
 def faults_between(values: Mapping[str, Any]) -> Iterator[str]:
@@ -31,8 +34,7 @@ def faults_between(values: Mapping[str, Any]) -> Iterator[str]:
     plaintext_beyond = listen is not None and not listen.is_loopback and has_no_tls
     if plaintext_beyond and values.get("allow_plaintext") is False:
         yield "LISTEN beyond loopback needs TLS_CERT_FILE and TLS_KEY_FILE, or ALLOW_PLAINTEXT=true"
-    if values.get("workers", 1) > 1:
-        yield from _port_faults(values)
+    yield from _port_faults(values)
     yield from _proxy_faults(values)
     yield from _ledger_faults(values)
     yield from _encryption_faults(values)
@@ -49,17 +51,31 @@ def _proxy_faults(values: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _port_faults(values: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the ports that several workers cannot share."""
-    names_by_address: dict[Any, str] = {}
+    """Yield the ports that two listeners, or several workers, cannot share."""
+    earlier: list[tuple[str, Address]] = []
     for name in ("LISTEN", "ADMIN_LISTEN", "HEALTH_LISTEN"):
-        address = values.get(name.lower())
+        address: Address | None = values.get(name.lower())
         if address is None:
             continue
-        other = names_by_address.setdefault(address, name)
         if address.port == 0:
-            yield f"{name} needs a fixed port, not 0, if WORKERS is more than 1"
-        elif other != name:
+            if values.get("workers", 1) > 1:
+                yield f"{name} needs a fixed port, not 0, if WORKERS is more than 1"
+            continue
+        if other := next((other for other, taken in earlier if _overlap(address, taken)), None):
             yield f"{name} needs another port than {other}"
+        earlier.append((name, address))
+
+
+def _overlap(one: Address, other: Address) -> bool:
+    """Return whether two listeners would use the same port of the same address of this machine."""
+    hosts = [_LOCALHOST if each.host == "localhost" else {each.host} for each in (one, other)]
+    if one.port != other.port:
+        return False
+    if "::" in hosts[0] | hosts[1] or not hosts[0].isdisjoint(hosts[1]):
+        return True
+    return any(_EVERY_IPV4 in each for each in hosts) and all(
+        any(":" not in host for host in each) for each in hosts
+    )
 
 
 def _ledger_faults(values: Mapping[str, Any]) -> Iterator[str]:
@@ -89,10 +105,13 @@ def _pair_fault(certificate: Path, key: Path) -> str | None:
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
             return "TLS_KEY_FILE is not the key of TLS_CERT_FILE"
+        if fault := chain_fault(certificate, is_loaded=False):
+            return f"TLS_CERT_FILE {fault}"
         return "TLS_CERT_FILE and TLS_KEY_FILE must contain a PEM certificate and its PEM key"
     except ValueError:
         return "TLS_KEY_FILE is encrypted with a passphrase, which is not supported"
-    return None
+    fault = chain_fault(certificate, is_loaded=True)
+    return f"TLS_CERT_FILE {fault}" if fault else None
 
 
 def _no_password() -> str:

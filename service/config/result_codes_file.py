@@ -32,7 +32,7 @@ _CODE: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 def result_codes_file(text: str) -> ResultCodes:
-    """Read `[SyncLinkage]` and `[BindAccount]` tables of `CODE = "GRPC_CODE"` from a TOML file.
+    """Read tables `[API]` of `CODE = "GRPC_CODE"` from a TOML file.
 
     Raise ValueError with every error.
     """

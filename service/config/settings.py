@@ -144,16 +144,16 @@ class Settings:
         "Number of processes that share the port.")
     max_in_flight: int = setting(values.integer(1, 100_000), "512",
         "Maximum number of requests to AlipayHK in flight, per worker.")
-    tls_cert_file: Path | None = setting(values.existing_file, None,
+    tls_cert_file: Path | None = setting(values.pem_file, None,
         "Our certificate chain, PEM; with TLS_KEY_FILE it turns TLS on.")
-    tls_key_file: Path | None = setting(values.existing_file, None,
+    tls_key_file: Path | None = setting(values.pem_file, None,
         "The private key of TLS_CERT_FILE, PEM.")
-    tls_client_ca_file: Path | None = setting(values.ca_file, None,
+    tls_client_ca_file: Path | None = setting(values.client_ca_file, None,
         "The CA of callers' certificates, PEM; with it every caller needs one.")
     allow_plaintext: bool = setting(values.boolean, "false",
         "Whether LISTEN is allowed beyond loopback without TLS.")
     callers_file: Callers | None = setting(callers_file, None,
-        "Callers and their methods, TOML; without it every certificate of the client CA can call both.")
+        "Callers and their methods, TOML; without it every client certificate can call every method.")
     result_codes_file: ResultCodes | None = setting(result_codes_file, None,
         "More result codes and their gRPC codes, per RPC, TOML.")
     reflection: bool = setting(values.boolean, "true",

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import re
 import tomllib
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
+
+from clients.alipayhk.regular_file import open_regular
 
 
 def read_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file; raise ValueError with the reason if it cannot be read."""
     try:
-        text = path.read_text(encoding="utf-8-sig")  # Windows editors write a byte order mark first
+        # Windows editors write a byte order mark first.
+        with TextIOWrapper(open_regular(path), encoding="utf-8-sig") as file:
+            text = file.read()
     except OSError as error:
         raise ValueError(f"cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:

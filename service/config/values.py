@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 
+from clients.alipayhk.regular_file import open_regular
 from clients.alipayhk.wire.keys import Key, KeyFileError, load_private_key, load_public_key, newest_first
 
 _KEY_VERSION: Final = re.compile(r"[A-Za-z0-9._-]{1,32}")
@@ -176,7 +177,7 @@ def existing_file(text: str) -> Path:
     """Parse the path of a file, which must be readable."""
     path = Path(text)
     try:
-        with path.open("rb"):
+        with open_regular(path):
             return path
     except OSError as error:
         raise ValueError(f"cannot be read: {error.strerror}") from None
@@ -207,6 +208,19 @@ def ca_file(text: str) -> Path:
         ssl.create_default_context(cafile=str(path))
     except (ssl.SSLError, ValueError):
         raise ValueError("contains no valid PEM certificate") from None
+    return path
+
+
+def client_ca_file(text: str) -> Path:
+    """Parse the path of a file of trusted PEM certificates that gRPC reads."""
+    return pem_file(str(ca_file(text)))
+
+
+def pem_file(text: str) -> Path:
+    """Parse the path of a PEM file that gRPC reads, which skips a block after a byte order mark."""
+    path = existing_file(text)
+    if b"\xef\xbb\xbf-----BEGIN" in path.read_bytes():
+        raise ValueError("has a byte order mark before a PEM block: save it as UTF-8 without one")
     return path
 
 

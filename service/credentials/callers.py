@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
 from clients.alipayhk.api import API_NAMES
-
-_DNS: Final = re.compile(r"[A-Za-z0-9_*.-]+")
-_URI: Final = re.compile(r"[!-~]+")
 
 
 class Name(NamedTuple):
@@ -51,26 +46,3 @@ class Callers:
 
 ANYBODY: Final = Caller(name="", methods=frozenset(API_NAMES))
 """The caller of every call if there is no allow-list."""
-
-
-def _name_of(san: str) -> Name:
-    return Name("URI" if "://" in san else "DNS", san)
-
-
-def _fault_of(san: str) -> str:
-    """Return why a name cannot identify a caller, else ""; without its text, which can be personal data."""
-    if "@" in san:
-        return "an e-mail address or a URI with an @"
-    if _is_ip_address(san):
-        return "an IP address"
-    name = _name_of(san)
-    pattern = _URI if name.kind == "URI" else _DNS
-    return "" if pattern.fullmatch(name.text) else f"an invalid {name.kind} name"
-
-
-def _is_ip_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text.removeprefix("[").removesuffix("]"))
-    except ValueError:
-        return False
-    return True

@@ -5,10 +5,10 @@ also after the wall clock was set. Two decisions depend on it:
 
 - Results are dropped from the ledger only while the clocks agree. If this clock were set a month ahead,
   every result would look old. A request could be sent again after its result was dropped.
-- A response with a time outside the window is not accepted. BindAccount would take effect each time and
-  be reported as unknown. So BindAccount stops until a verified response of either API is inside the window,
-  or the wall clock is set. One request in PROBE_EVERY_S is still sent, as a probe, in case no other request
-  brings a time from AlipayHK.
+- A response with a time outside the window is not accepted. A request that is not idempotent would take
+  effect each time and be reported as unknown. So STOPPED_APIS stop until a verified response of any API is
+  inside the window, or the wall clock is set. One request in PROBE_EVERY_S is still sent, as a probe, in
+  case no other request brings a time from AlipayHK.
 """
 
 from __future__ import annotations
@@ -16,12 +16,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from clients.alipayhk.api import Api
+
 from ..ledger.lease import Clock, Moment
 from ..telemetry.logs import log
 from ..telemetry.metrics import Metrics
 
-STOPPED_APIS: Final = frozenset({"BindAccount"})
-"""The APIs that are not called while their responses would not be accepted."""
+STOPPED_APIS: Final = frozenset(Api) - {Api.SYNC_LINKAGE}
+"""The APIs that are not called while their responses would not be accepted.
+
+SyncLinkage is called: AlipayHK documents it as idempotent, so a later call learns the outcome.
+"""
 PROBE_EVERY_S: Final = 300.0
 STEP_S: Final = 1.0
 """A wall clock that moved more than this against CLOCK_BOOTTIME was set: NTP slews both together."""

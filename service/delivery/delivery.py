@@ -60,6 +60,8 @@ class Limits:
     """Flights at a time, and concurrent attempts at each API."""
     attempts_max: int
     """Attempts at one request, the first one included."""
+    workers: int = 1
+    """Processes that share the retry budget and the failures that open the circuit breaker."""
 
 
 class Delivery:
@@ -87,7 +89,13 @@ class Delivery:
             api: Sender(
                 client,
                 session,
-                Pace(api, limit_max=limits.max_in_flight, skew=skew, chance=chance),
+                Pace(
+                    api,
+                    limit_max=limits.max_in_flight,
+                    workers=limits.workers,
+                    skew=skew,
+                    chance=chance,
+                ),
                 metrics,
                 codes,
                 attempts_max=limits.attempts_max,

@@ -16,6 +16,9 @@ QUIET_S: Final = 10.0
 
 A success proves little: on a full disk every write fails and every read succeeds.
 """
+LOG_BYTES_MAX: Final = 64 << 20
+"""The size of a write-ahead log beyond which a reader must be keeping it from being reused."""
+FORGOTTEN_READER: Final = "another program has had the ledger's file open in one read since; end it"
 _NO_REQUEST: Final = Key("", "", "")
 
 
@@ -28,6 +31,8 @@ class LedgerMonitor:
         self._ledger = ledger
         self._usable = metrics.ledger_usable
         self._now_s = now_s
+        self._metric_log_bytes = metrics.ledger_log_bytes
+        self._log_is_large = False
         self._failed_s: float | None = None
         self._usable.set(1)
 
@@ -35,6 +40,11 @@ class LedgerMonitor:
     def outlives_crash(self) -> bool:
         """Return what the ledger behind it says."""
         return self._ledger.outlives_crash
+
+    @property
+    def log_bytes(self) -> int:
+        """Return what the ledger behind it says."""
+        return self._ledger.log_bytes
 
     def failed(self, cause: str) -> None:
         """Note that an operation failed."""
@@ -52,7 +62,20 @@ class LedgerMonitor:
 
     async def probe(self) -> None:
         """Open a write transaction, write nothing: it fails if the file is gone, replaced or locked."""
+        self._watch_log()
         await self.undo(_NO_REQUEST, 0, 0)
+
+    def _watch_log(self) -> None:
+        """Report the size of the write-ahead log; log once that it is large, and once that it is not."""
+        size = self.log_bytes
+        self._metric_log_bytes.set(size)
+        if (size > LOG_BYTES_MAX) == self._log_is_large:
+            return
+        self._log_is_large = not self._log_is_large
+        if self._log_is_large:
+            log.warning("write-ahead log of the ledger too large", cause=FORGOTTEN_READER, count=size)
+        else:
+            log.info("write-ahead log of the ledger reused", count=size)
 
     async def claim(self, claim: Claim, now_ms: int) -> Answer:
         """Claim."""
@@ -94,10 +117,13 @@ class LedgerMonitor:
         with self._noting():
             return await self._ledger.resolve(key, ending, who=who, why=why, now_ms=now_ms)
 
-    async def rows(self, *, since_ms: int = 0, in_doubt_at_ms: int | None = None) -> AsyncIterator[Row]:
+    async def rows(
+        self, *, since_ms: int = 0, after: int = 0, in_doubt_at_ms: int | None = None
+    ) -> AsyncIterator[Row]:
         """Iterate over rows."""
         with self._noting():
-            async for row in self._ledger.rows(since_ms=since_ms, in_doubt_at_ms=in_doubt_at_ms):
+            rows = self._ledger.rows(since_ms=since_ms, after=after, in_doubt_at_ms=in_doubt_at_ms)
+            async for row in rows:
                 yield row
 
     async def drop(self, *, before_ms: int, now_ms: int) -> int:

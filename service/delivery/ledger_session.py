@@ -36,7 +36,6 @@ from ..ledger.lease import Clock
 from ..ledger.rules import Linkage, answer_to
 from ..ledger.vault import Vault
 from ..outcomes.refusal import Refusal, Violation, skew_fact
-from ..telemetry.logs import log
 from ..telemetry.metrics import Metrics
 from .flight import Flight, Held
 from .ledger_wait import LedgerProgress
@@ -86,7 +85,7 @@ class LedgerSession:
         self._idempotent_without = idempotent_without
         self._clock = clock or Clock()
         self._on_late_claim = on_late_claim
-        self._pending = PendingWrites(metrics)
+        self._pending = PendingWrites(metrics, self._clock.now_ms)
         self.progress = LedgerProgress()
 
     def fingerprint(self, request: OutboundRequest) -> bytes:
@@ -171,9 +170,7 @@ class LedgerSession:
         """Take the claim back, because no byte was sent: the row is as it was before."""
         key, held = flight.request.key, flight.held
         if held:
-            await self._pending.write(
-                key, flight.linkage, lambda: self._ledger.undo(key, held.token, self._clock.now_ms())
-            )
+            await self._pending.write(flight, lambda now_ms: self._ledger.undo(key, held.token, now_ms))
 
     async def flush(self) -> None:
         """Try to write the pending results."""
@@ -186,9 +183,7 @@ class LedgerSession:
 
     async def close(self) -> None:
         """Try to write the pending results, and close the ledger."""
-        await self.flush()
-        if self._pending:
-            log.error("results lost at shutdown", count=len(self._pending))
+        await self._pending.close()
         await self._ledger.close()
 
     async def _ask(self, flight: Flight, read: Callable[[Claim, int], Awaitable[Answer]]) -> Answer:
@@ -246,5 +241,7 @@ class LedgerSession:
         sealed = self._vault.seal(data, key) if data else b""
         ending = Ending(state, result.status, result.code, sealed)
         await self._pending.write(
-            key, flight.linkage, lambda: self._ledger.record(key, held.token, ending, self._clock.now_ms())
+            flight,
+            lambda now_ms: self._ledger.record(key, held.token, ending, now_ms),
+            retry=state is not State.IN_DOUBT,  # an expired lease means in doubt, too
         )

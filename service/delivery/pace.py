@@ -20,13 +20,15 @@ from .pacing import Breaker, Limiter, RetryBudget, backoff_s, is_failing
 class Pace:
     """Decides when the next attempt at one API may start, from how the earlier ones ended."""
 
-    def __init__(self, api: str, *, limit_max: int, skew: ClockSkew, chance: Callable[[], float]) -> None:
+    def __init__(
+        self, api: str, *, limit_max: int, workers: int, skew: ClockSkew, chance: Callable[[], float]
+    ) -> None:
         self._api = api
         self._skew = skew
         self._chance = chance
-        self.breaker = Breaker()
+        self.breaker = Breaker(workers)
         self.limiter = Limiter(limit_max)
-        self.budget = RetryBudget()
+        self.budget = RetryBudget(workers)
 
     @property
     def is_open(self) -> bool:

@@ -6,6 +6,7 @@ Time, in seconds on the monotonic clock, and random numbers are arguments.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -20,6 +21,8 @@ BACKOFF_MAX_S: Final = 2.0
 DOUBLINGS_MAX: Final = 10
 """Enough to reach the cap, and too few to overflow a float."""
 FAILING_CALLS: Final = 20
+FAILING_CALLS_MIN: Final = 4
+"""The least number of failures that opens a breaker, however many workers share FAILING_CALLS."""
 FAILING_WINDOW_S: Final = 10.0
 OPEN_S: Final = 5.0
 RETRY_SHARE: Final = 0.2
@@ -54,21 +57,23 @@ def backoff_s(retry: int, chance: Callable[[], float]) -> float:
 
 
 class RetryBudget:
-    """Limits retries to a share of the first attempts, plus a few per second."""
+    """Limits retries to a share of the first attempts, plus a few per second, which the workers share."""
 
-    def __init__(self) -> None:
+    def __init__(self, workers: int = 1) -> None:
+        self._a_second = RETRIES_A_SECOND / workers
+        self._saved_max = max(self._a_second, 1.0)
         self._earned = 0.0
-        self._floor = RETRIES_A_SECOND
+        self._floor = self._saved_max
         self._at: float | None = None
 
     def earn(self) -> None:
         """Count a first attempt."""
-        self._earned = min(self._earned + RETRY_SHARE, RETRIES_A_SECOND)
+        self._earned = min(self._earned + RETRY_SHARE, self._saved_max)
 
     def spend(self, now_s: float) -> bool:
         """Take one retry from the budget; return whether there was one."""
         passed_s = now_s - self._at if self._at is not None else 0.0
-        self._floor = min(self._floor + passed_s * RETRIES_A_SECOND, RETRIES_A_SECOND)
+        self._floor = min(self._floor + passed_s * self._a_second, self._saved_max)
         self._at = now_s
         if self._earned >= 1:
             self._earned -= 1
@@ -84,10 +89,12 @@ class Breaker:
 
     It opens after FAILING_CALLS failures within FAILING_WINDOW_S without a verified response between them.
     A verified response closes it, whatever its result. OPEN_S after the last failure one probe is allowed.
+    Each worker has a breaker of its own, which sees only its share of the failures.
     """
 
-    def __init__(self) -> None:
-        self._failures: deque[float] = deque(maxlen=FAILING_CALLS)
+    def __init__(self, workers: int = 1) -> None:
+        self._failing_calls = max(math.ceil(FAILING_CALLS / workers), FAILING_CALLS_MIN)
+        self._failures: deque[float] = deque(maxlen=self._failing_calls)
         self._open_until_s: float | None = None
         self._probing = False
 
@@ -115,7 +122,9 @@ class Breaker:
             self._probing = False
             return
         self._failures.append(now_s)
-        crowded = len(self._failures) == FAILING_CALLS and now_s - self._failures[0] <= FAILING_WINDOW_S
+        crowded = (
+            len(self._failures) == self._failing_calls and now_s - self._failures[0] <= FAILING_WINDOW_S
+        )
         if self.is_open or crowded:
             self._open_until_s = now_s + OPEN_S
 

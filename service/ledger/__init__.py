@@ -26,9 +26,9 @@ A crash before the commit of `claim` leaves no row, and nothing was sent. A cras
 `record` leaves SENDING, which is in doubt once its lease has expired. A crash later leaves the outcome.
 
 A row contains no personal data: identities and content are keyed hashes, and what a replay needs is sealed.
-Times are milliseconds since 1970 by the caller's clock, which may be set back. The first claim or
-resolution that reads an impossibly long lease shortens it. An outcome never lowers `updated_ms`, so that
-`drop` does not take a new outcome for an old one.
+Times are milliseconds since 1970 by the caller's clock, which may be set back; `Row.change` has the order.
+The first claim or resolution that reads an impossibly long lease shortens it. An outcome never lowers
+`updated_ms`, so that `drop` does not take a new outcome for an old one.
 """
 
 from __future__ import annotations
@@ -38,17 +38,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
-
-class LedgerFault(ValueError):
-    """The ledger cannot be opened as it is configured. The text is a sentence for the operator."""
-
-
-class LedgerUnavailable(Exception):
-    """The ledger cannot be used now, and promises nothing. The text is for the log.
-
-    The write may be durable anyway if the disk failed during the commit. `record`, `renew` and `undo` can
-    be repeated. A claim that was written, but whose grant reached no caller, becomes in doubt.
-    """
+from .errors import LedgerFault as LedgerFault
+from .errors import LedgerUnavailable as LedgerUnavailable
 
 
 class State(StrEnum):
@@ -137,6 +128,8 @@ class Row:
     was_in_doubt: bool = False
     """Whether an earlier attempt may have taken effect."""
     resolved: Resolution | None = None
+    change: int = field(default=0, compare=False)
+    """Its last change in the order of all changes; those committed together have the same number."""
 
     def is_in_doubt(self, now_ms: int) -> bool:
         """Whether the outcome is unknown: recorded so, or SENDING with an expired lease."""
@@ -202,6 +195,10 @@ class Ledger(Protocol):
     def outlives_crash(self) -> bool:
         """Whether an unknown id proves that nothing was sent under it, if every attempt was claimed."""
 
+    @property
+    def log_bytes(self) -> int:
+        """The size of a write-ahead log that readers of the file can keep from shrinking; else 0."""
+
     async def claim(self, claim: Claim, now_ms: int) -> Answer:
         """Answer from what is recorded, or write that the request is about to be sent, in one commit."""
 
@@ -233,8 +230,13 @@ class Ledger(Protocol):
     async def resolve(self, key: Key, ending: Ending, *, who: str, why: str, now_ms: int) -> bool:
         """Write an operator's decision about a request in doubt; return False if it is not in doubt."""
 
-    def rows(self, *, since_ms: int = 0, in_doubt_at_ms: int | None = None) -> AsyncIterator[Row]:
-        """Yield the rows updated since a time, or those in doubt at a time; the oldest update first."""
+    def rows(
+        self, *, since_ms: int = 0, after: int = 0, in_doubt_at_ms: int | None = None
+    ) -> AsyncIterator[Row]:
+        """Yield the rows changed after a change, or those in doubt at a time; the oldest change first.
+
+        `since_ms` selects the first row updated since then, and all rows changed after it by any clock.
+        """
 
     async def drop(self, *, before_ms: int, now_ms: int) -> int:
         """Delete rows last updated before a time; return how many. Rows that are SENDING or IN_DOUBT stay.

@@ -63,6 +63,8 @@ class Level:
     """Returns why `open` would refuse this URL with this key file now, or None; writes nothing."""
     file_of: Callable[[str], Path | None] = lambda _: None
     """Returns the database file on which `ledger init`, `backup` and `restore` work, if there is one."""
+    secrets_of: Callable[[str, Path | None], tuple[Path, ...]] = lambda _, key: (key,) if key else ()
+    """Returns the paths of the files that only the gateway's user should read."""
 
     @property
     def name(self) -> str:
@@ -110,6 +112,7 @@ LEVELS: Final = (
         check_place=sqlite.check_directory,
         fault_of=sqlite.fault_of,
         file_of=sqlite.path_of,
+        secrets_of=sqlite.secrets_of,
     ),
 )
 """Every level, the one that promises least first."""

@@ -13,11 +13,14 @@ import fcntl
 import json
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+
+from clients.alipayhk.regular_file import open_regular
 
 from . import LedgerFault
 from .ownership import give_to_owner_of
@@ -26,6 +29,8 @@ from .vault import sync_directory
 EVERY_S: Final = 0.5
 """Minimum time between two writes; with the duration of a write, the marker is at most 1 s late."""
 FILE_BYTES_MAX: Final = 1 << 20
+LOCK_TIMEOUT_S: Final = 2.0
+"""Timeout for the lock of the key; a write takes milliseconds."""
 _ACCEPT: Final = "accept the present ledger with: alipayhk-gateway ledger restore"
 
 
@@ -53,7 +58,7 @@ class Marker:
     def read(self) -> Entries | None:
         """Return the entries, or None if the file is missing; raise LedgerFault if it cannot be read."""
         try:
-            with self.path.open("rb") as file:
+            with open_regular(self.path) as file:
                 return _entries_of(json.loads(file.read(FILE_BYTES_MAX)))
         except FileNotFoundError:
             return None
@@ -91,7 +96,7 @@ class Marker:
             yield
             return
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            _lock(descriptor)
             yield
         finally:
             os.close(descriptor)
@@ -113,6 +118,18 @@ class Marker:
             os.fsync(file.fileno())
         unfinished.replace(self.path)
         sync_directory(self.path.parent)
+
+
+def _lock(descriptor: int) -> None:
+    """Lock a file for this process; raise TimeoutError if another one, perhaps a stopped one, keeps it."""
+    give_up_s = time.monotonic() + LOCK_TIMEOUT_S
+    while True:
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > give_up_s:
+                raise TimeoutError(errno.ETIMEDOUT, "another process keeps the lock of the key") from None
+            time.sleep(0.01)
 
 
 def _entries_of(said: Mapping[str, Any]) -> Entries:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
+from itertools import dropwhile
 from typing import ClassVar
 
 from . import Answer, Claim, Ending, Granted, Key, Resolution, Row, State
@@ -22,8 +23,14 @@ class MemoryLedger:
         self._rows: dict[Key, Row] = {}
         self._by_linkage: defaultdict[bytes, dict[Key, None]] = defaultdict(dict)
         self._last_token = 0
+        self._last_change = 0
         self._marks: list[tuple[int, int]] = []
         """Times at which the clock was right, with the last token of each; see `Ledger.drop`."""
+
+    @property
+    def log_bytes(self) -> int:
+        """Return 0: there is no log."""
+        return 0
 
     async def claim(self, claim: Claim, now_ms: int) -> Answer:
         """Answer by the rules, and write a grant."""
@@ -102,11 +109,14 @@ class MemoryLedger:
         self._put(resolved)
         return True
 
-    async def rows(self, *, since_ms: int = 0, in_doubt_at_ms: int | None = None) -> AsyncIterator[Row]:
+    async def rows(
+        self, *, since_ms: int = 0, after: int = 0, in_doubt_at_ms: int | None = None
+    ) -> AsyncIterator[Row]:
         """Yield the rows that exist at the first step."""
-        for row in sorted(self._rows.values(), key=lambda row: row.updated_ms):
-            wanted = in_doubt_at_ms is None or row.is_in_doubt(in_doubt_at_ms)
-            if wanted and row.updated_ms >= since_ms:
+        rows = sorted(self._rows.values(), key=lambda row: row.change)
+        recent = dropwhile(lambda row: row.updated_ms < since_ms or row.change <= after, rows)
+        for row in rows if in_doubt_at_ms is not None else recent:
+            if in_doubt_at_ms is None or row.is_in_doubt(in_doubt_at_ms):
                 yield row
 
     async def drop(self, *, before_ms: int, now_ms: int) -> int:
@@ -126,7 +136,8 @@ class MemoryLedger:
         """Do nothing."""
 
     def _put(self, row: Row) -> None:
-        self._rows[row.key] = row
+        self._last_change += 1
+        self._rows[row.key] = replace(row, change=self._last_change)
         if row.linkage is not None:
             self._by_linkage[row.linkage][row.key] = None
 

@@ -17,6 +17,11 @@ class OffLedger:
 
     outlives_crash: ClassVar[bool] = False
 
+    @property
+    def log_bytes(self) -> int:
+        """Return 0: there is no log."""
+        return 0
+
     async def claim(self, claim: Claim, now_ms: int) -> Answer:
         """Answer as for a new request."""
         return answer_to(claim, None, Linkage(), now_ms, token=ONLY_TOKEN)
@@ -49,7 +54,9 @@ class OffLedger:
         """Return False: no request is in doubt."""
         return False
 
-    async def rows(self, *, since_ms: int = 0, in_doubt_at_ms: int | None = None) -> AsyncIterator[Row]:
+    async def rows(
+        self, *, since_ms: int = 0, after: int = 0, in_doubt_at_ms: int | None = None
+    ) -> AsyncIterator[Row]:
         """Yield no rows."""
         nothing: tuple[Row, ...] = ()
         for row in nothing:

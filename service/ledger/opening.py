@@ -55,6 +55,11 @@ def file_of(url: str) -> Path:
     return path
 
 
+def secrets_of(url: str, key_file: Path | None) -> tuple[Path, ...]:
+    """Return the paths of the ledger's files that only the gateway's user should read."""
+    return level_of(url).secrets_of(url, key_file)
+
+
 def is_new(url: str) -> bool:
     """Whether nothing was ever written to the ledger's file; raise OSError if that cannot be seen."""
     path = level_of(url).file_of(url)

@@ -35,6 +35,11 @@ class UsageLock:
         self._ledger = ledger
         self._descriptor = _opened(ledger)
 
+    @property
+    def descriptor(self) -> int:
+        """Return the descriptor of the lock file, for locks of other kinds."""
+        return self._descriptor
+
     def acquire(self, timeout_s: float) -> None:
         """Lock exclusively if no other process uses the ledger, else shared; raise LedgerUnavailable."""
         deadline_s = time.monotonic() + timeout_s

@@ -19,6 +19,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from clients.alipayhk.regular_file import open_regular
+
 from . import Key, LedgerFault
 from .ownership import give_to_owner_of
 
@@ -89,7 +91,7 @@ def read_key_file(path: Path) -> bytes:
 
 def _read_key(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             data = file.read(FILE_BYTES_MAX)
     except OSError as error:
         raise ValueError(f"cannot be read: {error.strerror}") from None

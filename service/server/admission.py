@@ -1,4 +1,4 @@
-"""Refuses calls of both RPCs with OVERLOADED while calls wait too long in gRPC's queue.
+"""Refuses calls with OVERLOADED while calls wait too long in gRPC's queue.
 
 A refusal must cost far less than a served call; otherwise refusals use up all the time. So a refusal
 happens before the chain of interceptors is built, its status is prepared once, and one log line per second

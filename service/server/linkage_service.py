@@ -28,7 +28,7 @@ RPCS: Final[Mapping[str, Rpc]] = {rpc.path: rpc for rpc in (sync_linkage.RPC, bi
 
 @dataclass(frozen=True, slots=True)
 class LinkageService:
-    """Serves both RPCs."""
+    """Serves every RPC of LinkageService."""
 
     endpoints: Mapping[str, Endpoint]
     """The endpoint that each RPC calls, by the RPC's name."""

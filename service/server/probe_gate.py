@@ -108,10 +108,7 @@ class _Allowance:
 
 
 async def _pump(
-    data: bytes,
-    reader: asyncio.StreamReader,
-    writer: asyncio.StreamWriter,
-    allowance: _Allowance | None,
+    data: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, allowance: _Allowance | None
 ) -> None:
     """Write `data`, then everything from the reader until EOF."""
     while data or not reader.at_eof():

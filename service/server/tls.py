@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import socket
+import ssl
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
 import grpc
 
 from ..credentials.keyring import Keyring, ServerCertificate
+
+HANDSHAKE_S: Final = 5.0
+"""Time limit of a handshake with ourselves, in seconds. A busy machine that exceeds it proves nothing."""
+_LOOPBACK: Final = "127.0.0.1"
 
 
 def server_credentials(keyring: Keyring) -> grpc.ServerCredentials | None:
@@ -27,6 +36,56 @@ def server_credentials(keyring: Keyring) -> grpc.ServerCredentials | None:
         fetch,  # type: ignore[arg-type]  # the stubs leave out the None that gRPC documents
         require_client_authentication=used.client_ca is not None,
     )
+
+
+def handshake_fault(certificate: ServerCertificate) -> str | None:
+    """Return why a listener with this certificate could not be reached, as a sentence, or None.
+
+    Make a handshake with ourselves, on a free port of loopback: gRPC's TLS library refuses files that
+    Python's accepts, and some of them only when a caller connects.
+    """
+    if _can_shake_hands(certificate):
+        return None
+    if certificate.client_ca is not None:
+        without_ca = ServerCertificate(certificate.chain, certificate.key, None)
+        if _can_shake_hands(without_ca):
+            return "TLS_CLIENT_CA_FILE cannot be used by gRPC: it must contain PEM certificates only"
+    return (
+        "TLS_CERT_FILE and TLS_KEY_FILE cannot be used by gRPC, so that no caller could connect: use a PEM "
+        "certificate with an RSA key of at least 2048 bits, or with an ECDSA key on P-256 or P-384"
+    )
+
+
+def _can_shake_hands(certificate: ServerCertificate) -> bool:
+    # Without require_client_auth, gRPC reads the client CA too, and does not log our missing certificate.
+    credentials = grpc.ssl_server_credentials(
+        [(certificate.key, certificate.chain)], root_certificates=certificate.client_ca
+    )
+    with ThreadPoolExecutor(1) as threads:
+        server = grpc.server(threads)
+        try:
+            port = server.add_secure_port(f"{_LOOPBACK}:0", credentials)
+            server.start()
+            return _connects(port)
+        except RuntimeError:  # gRPC writes the reason to stderr only
+            return False
+        finally:
+            server.stop(None).wait(HANDSHAKE_S)
+
+
+def _connects(port: int) -> bool:
+    """Return whether a handshake succeeds up to the server's certificate, which is not verified."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
+    try:
+        with socket.create_connection((_LOOPBACK, port), HANDSHAKE_S) as plain:
+            context.wrap_socket(plain).close()
+    except (ssl.SSLError, ConnectionError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _configuration(certificate: ServerCertificate) -> grpc.ServerCertificateConfiguration:

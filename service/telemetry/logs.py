@@ -15,7 +15,8 @@ import time
 import traceback
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
-from typing import Any, Final, TextIO
+from datetime import UTC, datetime
+from typing import Any, Final, Protocol
 
 import structlog
 
@@ -74,7 +75,17 @@ Log = structlog.typing.FilteringBoundLogger
 log: Final[Log] = structlog.get_logger()
 
 
-def set_up_logs(level: str, stream: TextIO | None = None) -> None:
+class Stream(Protocol):
+    """A destination of log lines."""
+
+    def write(self, text: str, /) -> object:
+        """Write a line."""
+
+    def flush(self) -> object:
+        """Pass on what is buffered."""
+
+
+def set_up_logs(level: str, stream: Stream | None = None) -> None:
     """Write the log lines of this level and above, including those of libraries, to stdout."""
     number = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
@@ -120,7 +131,7 @@ def code_text(code: str) -> str:
 class _Lines:
     """Writes lines, and ignores a broken stream, so that logging never fails a call."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: Stream) -> None:
         self._stream = stream
 
     def msg(self, line: str) -> None:
@@ -181,6 +192,12 @@ class _Place:
             return False
         self.written += 1
         return True
+
+
+def lines_dropped(count: int) -> str:
+    """Return the line that says how many lines were dropped, because the log was not read."""
+    now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    return f"{_json({'time': now, 'level': 'warning', 'event': 'log lines dropped', 'count': count})}\n"
 
 
 def _json(members: object, **_: object) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+from contextlib import suppress
 from typing import Final
 
 from prometheus_client import (
@@ -14,6 +16,8 @@ from prometheus_client import (
     multiprocess,
 )
 
+from .metrics_file import share_metrics
+
 _GRPC: Final = ("grpc_type", "grpc_service", "grpc_method")
 _SECONDS: Final = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60)
 
@@ -22,6 +26,7 @@ class Metrics:
     """The metrics of one process."""
 
     def __init__(self) -> None:
+        share_metrics()
         disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the series of every counter
         self.registry = CollectorRegistry()
         self.grpc_started = Counter("grpc_server_started", "RPCs started.", _GRPC, registry=self.registry)
@@ -48,7 +53,12 @@ class Metrics:
             multiprocess_mode="livemin",
             registry=self.registry,
         )
-
+        self.ledger_log_bytes = Gauge(
+            "alipayhk_ledger_log_bytes",
+            "Size of the ledger's write-ahead log; it grows without limit while another program reads.",
+            multiprocess_mode="livemax",
+            registry=self.registry,
+        )
         self.clock_skew = Gauge(
             "alipayhk_clock_skew_seconds",
             "AlipayHK's clock minus the gateway's, from verified responses; 0 before the first one.",
@@ -85,9 +95,14 @@ class Metrics:
         )
 
     def exposed(self, *, shared: bool) -> bytes:
-        """Return the metrics in Prometheus' text format; if `shared`, those of all workers."""
-        if not shared:
-            return generate_latest(self.registry)
-        together = CollectorRegistry()
-        multiprocess.MultiProcessCollector(together)  # type: ignore[no-untyped-call]
-        return generate_latest(together)
+        """Return the metrics in Prometheus' text format; if `shared`, those of all workers.
+
+        If those cannot be read, return those of this process.
+        """
+        if shared:
+            # The directory may be missing, or another program may have written to it.
+            with suppress(OSError, ValueError, LookupError, RuntimeError, struct.error):
+                together = CollectorRegistry()
+                multiprocess.MultiProcessCollector(together)  # type: ignore[no-untyped-call]
+                return generate_latest(together)
+        return generate_latest(self.registry)

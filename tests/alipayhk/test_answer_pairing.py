@@ -16,7 +16,6 @@ from clients.alipayhk.transport import Transport
 from clients.alipayhk.wire import errors
 from tests.alipayhk.upstream import (
     NO_AUTHORITIES,
-    Authority,
     Outcome,
     Upstream,
     post,
@@ -24,6 +23,7 @@ from tests.alipayhk.upstream import (
     rested,
     transport,
 )
+from tests.certificates import Authority
 from tests.raw_http import Peer
 
 LOST: Final = (errors.ConnectionLost, True)
@@ -336,9 +336,7 @@ async def test_1xx_responses_before_a_response_are_skipped(channel: Channel) -> 
     assert len(upstream.peers) == 1
 
 
-async def test_connection_closed_by_the_other_side_while_idle_is_not_reused(
-    channel: Channel,
-) -> None:
+async def test_connection_closed_by_the_other_side_while_idle_is_not_reused(channel: Channel) -> None:
     async def script(wire: Peer) -> None:
         await wire.request()
         await wire.send(answer(str(len(wire.requests))))

@@ -21,7 +21,8 @@ from aiohttp.http_writer import StreamWriter
 
 from clients.alipayhk.connections import PairedBody, PairingConnector
 from clients.alipayhk.pairing import PairedProtocol
-from tests.alipayhk.upstream import NO_AUTHORITIES, Authority, Upstream, deaf
+from tests.alipayhk.upstream import NO_AUTHORITIES, Upstream, deaf
+from tests.certificates import Authority
 
 PARAMETERS: Final[list[tuple[Callable[..., Any], list[str]]]] = [
     (BaseConnector.connect, ["self", "req", "traces", "timeout"]),

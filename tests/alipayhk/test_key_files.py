@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import textwrap
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -76,6 +77,13 @@ def crlf(write: Write) -> Write:
     return lambda key: write(key).replace(b"\n", b"\r\n")
 
 
+def labelled(write: Write, label: bytes, other: bytes) -> Write:
+    """Return PEM with another label than its content has."""
+    return lambda key: write(key).replace(b" " + label + b"-", b" " + other + b"-")
+
+
+BOM: Final = b"\xef\xbb\xbf"
+PARAMETERS: Final = b"-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n"
 PKCS1: Final = private(Encoding.PEM, PrivateFormat.TraditionalOpenSSL)
 PKCS8: Final = private(Encoding.PEM, PrivateFormat.PKCS8)
 PKCS8_DER: Final = private(Encoding.DER, PrivateFormat.PKCS8)
@@ -90,6 +98,16 @@ PRIVATE: Final[dict[str, Write]] = {
     "PKCS#1 PEM, CRLF": crlf(PKCS1),
     "PKCS#8 PEM": PKCS8,
     "PKCS#8 PEM, CRLF": crlf(PKCS8),
+    "PKCS#8 PEM, BOM": lambda key: BOM + PKCS8(key),
+    "PKCS#8 under the label of PKCS#1": labelled(PKCS8, b"PRIVATE KEY", b"RSA PRIVATE KEY"),
+    "PKCS#1 under the label of PKCS#8": labelled(PKCS1, b"RSA PRIVATE KEY", b"PRIVATE KEY"),
+    "with its certificate": lambda key: certificate(Encoding.PEM)(key) + PKCS8(key),
+    "with its public key": lambda key: PKCS8(key) + SPKI(key),
+    "twice": lambda key: PKCS8(key) + PKCS1(key),
+    "after parameters": lambda key: PARAMETERS + PKCS8(key),
+    "PKCS#8 DER": PKCS8_DER,
+    "PKCS#1 DER": PKCS1_DER,
+    "PKCS#8 base64, BOM": lambda key: BOM + one_line(PKCS8_DER)(key),
     "PKCS#8 PEM, text before it": lambda key: b"Key of the merchant\n\n" + PKCS8(key),
     "PKCS#8 base64, one line": one_line(PKCS8_DER),
     "PKCS#8 base64, wrapped": wrapped(PKCS8_DER),
@@ -102,6 +120,16 @@ PUBLIC: Final[dict[str, Write]] = {
     "SubjectPublicKeyInfo PEM": SPKI,
     "SubjectPublicKeyInfo PEM, CRLF": crlf(SPKI),
     "PKCS#1 PEM": PUBLIC_PKCS1,
+    "SubjectPublicKeyInfo PEM, BOM": lambda key: BOM + SPKI(key),
+    "SubjectPublicKeyInfo under the label of PKCS#1": labelled(SPKI, b"PUBLIC KEY", b"RSA PUBLIC KEY"),
+    "PKCS#1 under the label of SubjectPublicKeyInfo": labelled(
+        PUBLIC_PKCS1, b"RSA PUBLIC KEY", b"PUBLIC KEY"
+    ),
+    "public key under the label of a private key": labelled(SPKI, b"PUBLIC KEY", b"PRIVATE KEY"),
+    "with its certificate": lambda key: SPKI(key) + certificate(Encoding.PEM)(key),
+    "SubjectPublicKeyInfo DER": SPKI_DER,
+    "certificate DER": certificate(Encoding.DER),
+    "SubjectPublicKeyInfo base64, BOM": lambda key: BOM + one_line(SPKI_DER)(key),
     "certificate PEM": certificate(Encoding.PEM),
     "certificate PEM, CRLF": crlf(certificate(Encoding.PEM)),
     "SubjectPublicKeyInfo base64, one line": one_line(SPKI_DER),
@@ -164,6 +192,7 @@ NOT_PEM: Final = "is PEM, but not a key that can be read"
 NOT_DER: Final = "is base64, but not a DER key that can be read"
 NEITHER: Final = "is neither PEM nor base64 DER"
 NOT_RSA: Final = "contains a key that is not an RSA key"
+SEVERAL: Final = "contains several keys; put each key in a file of its own"
 PASSPHRASE: Final = "is encrypted with a passphrase, which is not supported"
 
 REFUSED: Final[dict[str, tuple[Write, str]]] = {
@@ -171,11 +200,23 @@ REFUSED: Final[dict[str, tuple[Write, str]]] = {
     "blank": (lambda _: b" \r\n\t\n", "is empty"),
     "garbage": (lambda _: b"not a key", NEITHER),
     "binary": (lambda _: bytes(range(256)), NEITHER),
-    "DER that is not base64": (PKCS8_DER, NEITHER),
+    "DER cut short": (lambda key: PKCS8_DER(key)[:400], NEITHER),
+    "two private keys": (lambda key: PKCS8(key) + PKCS8(rsa.generate_private_key(65537, 2048)), SEVERAL),
+    "a private key and the certificate of another": (
+        lambda key: certificate(Encoding.PEM)(rsa.generate_private_key(65537, 2048)) + PKCS8(key),
+        SEVERAL,
+    ),
+    "two public keys": (lambda key: SPKI(key) + public_of_bits(2048), SEVERAL),
+    "an RSA key and an elliptic key": (lambda key: PKCS8(key) + elliptic_private(key), SEVERAL),
+    "a key and the start of another": (lambda key: PKCS8(key) + PKCS8(key)[:200], NOT_PEM),
+    "encrypted PKCS#8 under the label of PKCS#8": (
+        labelled(encrypted(PrivateFormat.PKCS8), b"ENCRYPTED PRIVATE KEY", b"PRIVATE KEY"),
+        PASSPHRASE,
+    ),
     "base64 of something else": (lambda _: base64.b64encode(b"not a key"), NOT_DER),
     "base64 cut short": (lambda key: one_line(PKCS8_DER)(key)[:400], NOT_DER),
     "base64 of a key and more": (lambda key: base64.b64encode(SPKI_DER(key) + b"x"), NOT_DER),
-    "base64 of an encrypted key": (one_line(encrypted(PrivateFormat.PKCS8, Encoding.DER)), NOT_DER),
+    "base64 of an encrypted key": (one_line(encrypted(PrivateFormat.PKCS8, Encoding.DER)), PASSPHRASE),
     "base64 of a PEM file": (one_line(PKCS8), NOT_DER),
     "base64url": (lambda _: b"-_-_" * 100, NEITHER),
     "UTF-16": (lambda key: PKCS8(key).decode().encode("utf-16"), NEITHER),
@@ -254,6 +295,12 @@ def circular(directory: Path) -> Path:
     return directory / "link"
 
 
+def pipe(directory: Path) -> Path:
+    """Return a named pipe that no process writes to."""
+    os.mkfifo(directory / "pipe")
+    return directory / "pipe"
+
+
 def unnameable(directory: Path) -> Path:
     """Return a path that cannot exist."""
     return directory / "a\0b"
@@ -266,6 +313,8 @@ def unnameable(directory: Path) -> Path:
         (Path, "Is a directory"),
         (below_a_file, "Not a directory"),
         (circular, "Too many levels of symbolic links"),
+        (pipe, "it is a pipe, a socket or a device, and must be a regular file"),
+        (lambda _: Path("/dev/zero"), "it is a pipe, a socket or a device, and must be a regular file"),
     ],
 )
 def test_unreadable_file_error_names_the_reason_and_not_the_path(

@@ -10,7 +10,8 @@ import pytest
 from clients.alipayhk.transport import Attempt
 from clients.alipayhk.wire import errors
 from clients.alipayhk.wire.messages import RawResponse, SealedRequest
-from tests.alipayhk.upstream import Authority, Upstream, hanging, relaying, replying, rested, transport
+from tests.alipayhk.upstream import Upstream, hanging, relaying, replying, rested, transport
+from tests.certificates import Authority
 from tests.ports import free_port
 
 HEAD = b"HTTP/1.1 502 Odd\r\nTracer-Id: t1\r\nSignature: algorithm=RSA256, keyversion= 7 ,signature=x\r\n"

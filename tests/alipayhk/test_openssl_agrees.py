@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 from clients.alipayhk.wire import crypto, keys
 from clients.alipayhk.wire.crypto import AesMode, EncryptionProfile, RsaPadding
+from tests.certificates import private_pem
 
 OPENSSL: Final = shutil.which("openssl") or "openssl"
 """Without the command these tests fail and are not skipped: they are the only independent check."""
@@ -30,13 +30,7 @@ def openssl(*arguments: str | Path, given: bytes = b"") -> bytes:
 def private_file(theirs: RSAPrivateKey, tmp_path: Path) -> Path:
     """Write a private key to a file for the command."""
     file = tmp_path / "private.pem"
-    file.write_bytes(
-        theirs.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
+    file.write_bytes(private_pem(theirs))
     return file
 
 

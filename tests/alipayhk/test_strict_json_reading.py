@@ -92,9 +92,7 @@ HUGE: Final[dict[bytes, float]] = {
 
 
 @pytest.mark.parametrize("number", HUGE, ids=["1e999", "-1e999", "4301 digits", "-5000 digits"])
-def test_too_large_number_is_refused_or_read_as_infinite_on_request(
-    number: bytes,
-) -> None:
+def test_too_large_number_is_refused_or_read_as_infinite_on_request(number: bytes) -> None:
     for data in (b'{"a":' + number + b"}", b'{"a":[{"b":' + number + b"}]}"):
         with pytest.raises(JsonError, match="a number is too large"):
             read_object(data)

@@ -7,7 +7,6 @@ import socket
 import ssl
 import threading
 from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,7 +16,6 @@ from cryptography import x509
 from clients.alipayhk.tls import context_of
 from clients.alipayhk.wire import errors
 from tests.alipayhk.upstream import (
-    Authority,
     Upstream,
     hanging,
     post,
@@ -26,6 +24,7 @@ from tests.alipayhk.upstream import (
     replying,
     transport,
 )
+from tests.certificates import Authority
 from tests.raw_http import Peer
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTracer-Id: t1\r\n\r\n{}"
@@ -41,11 +40,11 @@ UNANSWERED: Final = ((errors.ConnectionLost, True), (errors.Unreachable, False))
 
 INVALID: Final[dict[str, tuple[dict[str, Any], str]]] = {
     "expired": (
-        {"host": "localhost", "lifetime": timedelta(hours=-1)},
+        {"host": "localhost", "days": (-2.0, -1.0)},
         "the certificate of the server, or of its CA, has expired (OpenSSL: certificate has expired)",
     ),
     "not yet valid": (
-        {"host": "localhost", "starts_in": timedelta(hours=1)},
+        {"host": "localhost", "days": (1.0, 2.0)},
         f"{NOT_YET} (OpenSSL: certificate is not yet valid)",
     ),
     "another host": ({"host": "elsewhere.example"}, f"{HOST} (OpenSSL: Hostname mismatch)"),

@@ -11,7 +11,8 @@ import pytest
 
 from clients.alipayhk.tls_records import CountedRecords, count_records
 from tests.alipayhk.test_answer_pairing import answer, ask, bodies
-from tests.alipayhk.upstream import Authority, Upstream, rested, transport
+from tests.alipayhk.upstream import Upstream, rested, transport
+from tests.certificates import Authority
 from tests.raw_http import Peer
 
 RECORD = b"\x17\x03\x03\x01\x02" + bytes(0x102)

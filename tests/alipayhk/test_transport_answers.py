@@ -17,7 +17,6 @@ from clients.alipayhk.transport import BODY_BYTES_MAX
 from clients.alipayhk.wire import errors
 from clients.alipayhk.wire.messages import header_values
 from tests.alipayhk.upstream import (
-    Authority,
     Script,
     Upstream,
     hanging,
@@ -26,6 +25,7 @@ from tests.alipayhk.upstream import (
     replying,
     transport,
 )
+from tests.certificates import Authority
 from tests.raw_http import Peer
 
 LOST: Final = (errors.ConnectionLost, True)

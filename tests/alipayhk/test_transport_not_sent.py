@@ -12,7 +12,6 @@ from clients.alipayhk.transport import Attempt, Transport
 from clients.alipayhk.wire import errors
 from clients.alipayhk.wire.messages import SealedRequest
 from tests.alipayhk.upstream import (
-    Authority,
     Upstream,
     deaf,
     full_backlog,
@@ -22,6 +21,7 @@ from tests.alipayhk.upstream import (
     replying,
     transport,
 )
+from tests.certificates import Authority
 from tests.ports import free_port
 from tests.raw_http import Peer
 

@@ -10,7 +10,6 @@ import pytest
 
 from clients.alipayhk.wire import errors
 from tests.alipayhk.upstream import (
-    Authority,
     Upstream,
     deaf,
     post,
@@ -21,6 +20,7 @@ from tests.alipayhk.upstream import (
     traced,
     transport,
 )
+from tests.certificates import Authority
 from tests.ports import free_port
 from tests.raw_http import Peer
 

@@ -84,9 +84,7 @@ DOCUMENTS: Final = OBJECTS.flatmap(lambda value: st.tuples(st.just(value), spell
 
 @modest(80)
 @given(DOCUMENTS)
-def test_read_object_agrees_with_json_on_every_valid_document(
-    document: tuple[dict[str, Any], str],
-) -> None:
+def test_read_object_agrees_with_json_on_every_valid_document(document: tuple[dict[str, Any], str]) -> None:
     value, text = document
     assert json.loads(text) == value
     assert read_object(text.encode()) == value

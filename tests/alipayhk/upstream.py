@@ -1,24 +1,16 @@
-"""Servers on loopback that write exact bytes: an upstream, a proxy, and certificates for them."""
+"""Servers on loopback that write exact bytes: an upstream and a proxy."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import itertools
 import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any, Final
-
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from clients.alipayhk.connections import QUARANTINE_S
 from clients.alipayhk.transport import Attempt, Transport
@@ -177,95 +169,3 @@ def full_backlog() -> Iterator[int]:
             filler.setblocking(False)
             filler.connect_ex(listener.getsockname())
         yield listener.getsockname()[1]
-
-
-class Authority:
-    """A certificate authority, and the certificates that it gives."""
-
-    def __init__(self, directory: Path, name: str) -> None:
-        self.directory = directory
-        self.name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-        self.key = ec.generate_private_key(ec.SECP256R1())
-        self.file = directory / f"{name}.pem"
-        certificate = (
-            self._builder(self.name, self.key, timedelta(days=1))
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .add_extension(_key_usage(signs_certificates=True), critical=True)
-            .sign(self.key, hashes.SHA256())
-        )
-        self.file.write_bytes(certificate.public_bytes(Encoding.PEM))
-
-    def client_context(self) -> ssl.SSLContext:
-        """Return what a client that trusts this authority alone connects with."""
-        return ssl.create_default_context(cafile=str(self.file))
-
-    def server_context(
-        self,
-        *,
-        host: str = "127.0.0.1",
-        common_name: str = "server",
-        starts_in: timedelta = timedelta(days=-2),
-        lifetime: timedelta = timedelta(days=1),
-        without: type[x509.ExtensionType] | None = None,
-    ) -> ssl.SSLContext:
-        """Return what a server of this host serves with; `lifetime` counts from now."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, common_name)])
-        builder = (
-            self._builder(name, key, lifetime, starts_in)
-            .add_extension(x509.SubjectAlternativeName([_alternative_name(host)]), critical=False)
-            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        )
-        if without is not None:
-            builder._extensions = [one for one in builder._extensions if not isinstance(one.value, without)]
-        certificate = builder.sign(self.key, hashes.SHA256())
-        file = self.directory / f"{certificate.serial_number}.pem"
-        file.write_bytes(
-            key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-            + certificate.public_bytes(Encoding.PEM)
-        )
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(file)
-        return context
-
-    def _builder(
-        self,
-        name: x509.Name,
-        key: ec.EllipticCurvePrivateKey,
-        lifetime: timedelta,
-        starts_in: timedelta = timedelta(days=-2),
-    ) -> x509.CertificateBuilder:
-        now = datetime.now(UTC)
-        public, issuer = key.public_key(), self.key.public_key()
-        return (
-            x509.CertificateBuilder()
-            .subject_name(name)
-            .issuer_name(self.name)
-            .public_key(public)
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now + starts_in)
-            .not_valid_after(now + lifetime)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
-            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer), critical=False)
-        )
-
-
-def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=True,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=signs_certificates,
-        crl_sign=signs_certificates,
-        encipher_only=False,
-        decipher_only=False,
-    )
-
-
-def _alternative_name(host: str) -> x509.GeneralName:
-    try:
-        return x509.IPAddress(ipaddress.ip_address(host))
-    except ValueError:
-        return x509.DNSName(host)

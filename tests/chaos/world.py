@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from sandbox.apis import APIS
 from service.commands.keys import generate
 from service.config.environment import environment_for_children
 from tests.chaos.clock import Clock
@@ -171,8 +172,7 @@ class World:
             "CLIENT_ID": "CHAOS",
             "SIGNING_KEY_FILE": ours["private_key_file"],
             "PUBLIC_KEY_FILES": f"1={theirs['public_key_file']}",
-            "SYNC_LINKAGE_PATH": "/sandbox/binding/sync",
-            "BIND_ACCOUNT_PATH": "/sandbox/account/bind",
+            **{f"{api.name.name}_PATH": api.path for api in APIS.values()},
             "LEDGER_URL": f"sqlite:///{self.ledger_file}",
             "UPSTREAM_TIMEOUT_S": str(UPSTREAM_TIMEOUT_S),
             "DRAIN_DELAY_S": "0",

@@ -27,9 +27,7 @@ async def test_bind_account_stops_after_one_response_outside_the_window(world: W
     assert (await world.deliver(world.sync("c"))).short == OK
 
 
-async def test_sync_linkage_outside_the_window_stops_bind_account_until_one_inside(
-    world: World,
-) -> None:
+async def test_sync_linkage_outside_the_window_stops_bind_account_until_one_inside(world: World) -> None:
     world.client.script("a", SKEWED)
     world.client.script("c", AGREES)
     assert (await world.deliver(world.sync("a"))).short == REPLAYED

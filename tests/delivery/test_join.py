@@ -83,9 +83,7 @@ async def test_flight_is_not_resent_after_its_last_deadline(world: World) -> Non
     assert await world.state("a") == "in_doubt"
 
 
-async def test_reused_id_of_bind_account_in_flight_needs_an_operator(
-    world: World,
-) -> None:
+async def test_reused_id_of_bind_account_in_flight_needs_an_operator(world: World) -> None:
     world.client.script("a", SLOW)
     first = world.start(world.bind("a"))
     await asyncio.sleep(0.5)
@@ -313,7 +311,9 @@ async def test_close_refuses_new_requests_and_finishes_those_in_flight(world: Wo
     under_way = world.start(world.sync("a"))
     await asyncio.sleep(0.5)
     world.delivery.close()
-    assert (await world.deliver(world.sync("b"))).short == ("SHUTTING_DOWN", "not_sent", "same_request_id")
+    for left_s in (10.0, 0.0):
+        reported = await world.deliver(world.sync("b"), left_s)
+        assert reported.short == ("SHUTTING_DOWN", "not_sent", "same_request_id")
     assert not await world.delivery.idle(0.1)
     assert await world.delivery.idle(1.0)
     assert (await under_way).short == OK

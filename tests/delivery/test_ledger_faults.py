@@ -11,6 +11,7 @@ import pytest
 
 from service.ledger import Key
 from tests.delivery.world import (
+    BUSY,
     FAILS,
     HANG,
     IN_PROGRESS,
@@ -54,9 +55,7 @@ async def test_nothing_is_sent_without_the_ledger(world: World, api: str) -> Non
     assert (await world.deliver(order)).short == OK
 
 
-async def test_only_sync_linkage_is_sent_without_the_ledger_where_allowed(
-    make: Make,
-) -> None:
+async def test_only_sync_linkage_is_sent_without_the_ledger_where_allowed(make: Make) -> None:
     world = make(without_ledger=True)
     world.faulty.broken = True
     world.client.script("a", U, LOST, S)
@@ -120,6 +119,45 @@ async def test_call_with_the_same_id_writes_the_pending_result(world: World) -> 
     assert (again.short, again.response.replayed) == (OK, True)
     assert unrecorded(world) == 0
     assert len(world.client.seen) == 1
+
+
+BUSY_ROWS = {
+    "answer is recorded before it is returned": (S, OK, "applied"),
+    "rejection is recorded before it is returned": (refusing("PROCESS_FAIL"), REJECTED, "rejected"),
+    "refusal of the gateway is recorded before it is returned": (
+        refusing("ACCESS_DENIED"),
+        ("GATEWAY_REFUSED", "rejected", "operator"),
+        "refused",
+    ),
+}
+
+
+@pytest.mark.parametrize(("step", "short", "state"), BUSY_ROWS.values(), ids=BUSY_ROWS.keys())
+async def test_result_is_retried_while_the_ledger_is_busy(
+    world: World, step: Step, short: tuple[str, str, str], state: str
+) -> None:
+    world.client.script("a", step)
+    world.faulty.fault("record", BUSY, BUSY, BUSY)
+    reported = await world.deliver(world.bind("a"), left_s=4.0)
+    assert reported.short == short
+    assert await world.state("a") == state
+    assert unrecorded(world) == 0
+
+
+@pytest.mark.parametrize(("step", "short", "state"), BUSY_ROWS.values(), ids=BUSY_ROWS.keys())
+async def test_busy_ledger_does_not_delay_an_answer_past_its_deadline(
+    world: World, step: Step, short: tuple[str, str, str], state: str
+) -> None:
+    world.client.script("a", step)
+    world.faulty.fault("record", *[BUSY] * 20)
+    reported = await world.deliver(world.bind("a"), left_s=4.0)
+    assert reported.short == short
+    assert reported.took_s < 4.3
+    assert unrecorded(world) == 1
+    world.faulty.faults["record"].clear()
+    await asyncio.sleep(1.0)
+    await world.session.flush()
+    assert await world.state("a") == state
 
 
 async def test_pending_result_is_written_at_shutdown(world: World) -> None:

@@ -266,9 +266,23 @@ async def test_retries_do_not_amplify_an_outage_of_a_minute(make: Make, step: St
     assert {one.short for one in await many(world, 50, prefix="after")} == {OK}
 
 
-async def test_partial_outage_keeps_the_breaker_closed_and_the_budget_limits_retries(
-    make: Make,
-) -> None:
+@pytest.mark.parametrize("rate", [6, 15])
+async def test_workers_together_retry_as_little_as_one(make: Make, rate: int) -> None:
+    first = make(workers=3, chance=lambda: 0.5)
+    others = [make(workers=3, chance=lambda: 0.5, ledger=first.ledger, client=first.client) for _ in "ab"]
+    first.client.otherwise = lambda _: UNREACHABLE
+    calls = []
+    began = time.monotonic()
+    for number in range(10 * rate):
+        world = (first, *others)[number % 3]
+        calls.append(world.start(world.sync(f"{number}"), 5.0))
+        await asyncio.sleep(1 / rate)
+    accepted = sum(one.reason != "CIRCUIT_OPEN" for one in await asyncio.gather(*calls))
+    assert len(first.client.attempts) <= 1.2 * accepted + 10 * (time.monotonic() - began + 1)
+    assert len(first.client.attempts) < 3 * accepted
+
+
+async def test_partial_outage_keeps_the_breaker_closed_and_the_budget_limits_retries(make: Make) -> None:
     world = make(chance=lambda: 0.1)
     ends = [UNREACHABLE, UNREACHABLE, UNREACHABLE, S]
     world.client.otherwise = lambda _: ends[len(world.client.attempts) % 4]

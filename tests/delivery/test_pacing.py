@@ -48,6 +48,14 @@ def test_five_first_attempts_earn_one_retry_up_to_ten() -> None:
     assert [budget.spend(0.0) for _ in range(11)] == [True] * 10 + [False]
 
 
+@pytest.mark.parametrize(("workers", "at_once", "each_s"), [(2, 5, 5), (4, 2, 2), (40, 1, 0)])
+def test_workers_share_the_retries_of_each_second(workers: int, at_once: int, each_s: int) -> None:
+    """A worker keeps at least one, so that it can retry at all."""
+    budget = RetryBudget(workers)
+    assert sum(budget.spend(100.0) for _ in range(12)) == at_once
+    assert sum(budget.spend(101.0) for _ in range(12)) == each_s
+
+
 @given(st.lists(st.tuples(st.floats(0, 0.5), st.booleans()), max_size=400))
 def test_retries_are_at_most_a_fifth_of_first_attempts_plus_ten_a_second(
     events: list[tuple[float, bool]],
@@ -78,6 +86,15 @@ def test_breaker_opens_after_twenty_failures_within_ten_seconds() -> None:
     failing(breaker, 1, at_s=10.0)
     assert breaker.is_open
     assert not breaker.allow(10.0)
+
+
+@pytest.mark.parametrize(("workers", "failures"), [(1, 20), (3, 7), (8, 4), (40, 4)])
+def test_workers_share_the_failures_that_open_their_breakers(workers: int, failures: int) -> None:
+    breaker = Breaker(workers)
+    failing(breaker, failures - 1)
+    assert not breaker.is_open
+    failing(breaker, 1)
+    assert breaker.is_open
 
 
 def test_breaker_stays_closed_while_failures_are_rare() -> None:

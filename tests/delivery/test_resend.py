@@ -66,9 +66,7 @@ async def test_resend_after_a_repeated_response_uses_a_fresh_connection(world: W
     assert fresh == [False, False, True, True, False]
 
 
-async def test_repeated_response_without_time_to_resend_is_reported_as_replayed(
-    world: World,
-) -> None:
+async def test_repeated_response_without_time_to_resend_is_reported_as_replayed(world: World) -> None:
     world.client.script("a", replace(failing(errors.Repeated("x")), after_s=1.0))
     reported = await world.deliver(world.sync("a"), left_s=1.05)
     assert (reported.short, reported.code) == (

@@ -88,9 +88,7 @@ async def test_request_undone_by_another_gateway_was_not_sent(pair: tuple[World,
 # -- a lease that expires before the first byte
 
 
-async def test_claim_overtaken_before_its_answer_is_not_sent(
-    pair: tuple[World, World],
-) -> None:
+async def test_claim_overtaken_before_its_answer_is_not_sent(pair: tuple[World, World]) -> None:
     one, other = pair
     one.faulty.fault("claim", Fault(after_s=LEASE_S + 1.0))
     older = one.start(one.sync("older", user="u", biz_time=1), left_s=20.0)

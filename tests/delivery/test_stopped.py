@@ -62,9 +62,7 @@ async def test_another_attempt_is_not_sent_after_its_lease_either(world: World) 
     assert (len(world.client.attempts), len(world.client.seen)) == (3, 2)
 
 
-async def test_attempt_that_was_sent_is_reported_if_the_next_lease_expired(
-    world: World,
-) -> None:
+async def test_attempt_that_was_sent_is_reported_if_the_next_lease_expired(world: World) -> None:
     world.client.script("a", LOST, STOPPED)
     reported = await world.deliver(world.sync("a"), left_s=LEASE_S)
     assert reported.short == ("CONNECTION_LOST", "unknown", "same_request_id")

@@ -29,6 +29,7 @@ from service.delivery.delivery import Delivery, Limits
 from service.delivery.ledger_session import LedgerSession
 from service.delivery.outbound_request import OutboundRequest
 from service.ledger import Answer, Claim, Ending, Key, LedgerUnavailable, Row
+from service.ledger.errors import LedgerBusy
 from service.ledger.lease import Clock
 from service.ledger.memory import MemoryLedger
 from service.outcomes.call import Call
@@ -188,10 +189,13 @@ class Fault:
     """Whether it fails without taking effect."""
     loses: bool = False
     """Whether it takes effect and reports a failure."""
+    busy: bool = False
+    """Whether it fails because another process holds the lock."""
     after_s: float = 0.0
     """How long it hangs after it took effect, in seconds."""
 
 
+BUSY: Final = Fault(before_s=0.5, busy=True)
 FAILS: Final = Fault(fails=True)
 LOSES: Final = Fault(loses=True)
 
@@ -248,6 +252,8 @@ class FaultyLedger(MemoryLedger):
         await asyncio.sleep(fault.before_s)
         if fault.fails:
             raise LedgerUnavailable("disk full")
+        if fault.busy:
+            raise LedgerBusy("locked")
         self.done.append(operation)
         result = await work()
         await asyncio.sleep(fault.after_s)
@@ -296,6 +302,7 @@ class World:
         ledger: MemoryLedger | None = None,
         max_in_flight: int = 1000,
         attempts_max: int = 5,
+        workers: int = 1,
         chance: Callable[[], float] = lambda: 1.0,
         without_ledger: bool = False,
         bind_account_idempotent: bool = False,
@@ -323,7 +330,7 @@ class World:
             self.metrics,
             apis=("SyncLinkage", "BindAccount"),
             codes=self.codes,
-            limits=Limits(max_in_flight, attempts_max),
+            limits=Limits(max_in_flight, attempts_max, workers),
             skew=ClockSkew(self.metrics, clock=clock),
             chance=chance,
         )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from clients.alipayhk.api import Api
 from tests.docs.dockerfile import Image, steps
 from tests.e2e.material import Material
 from tests.peers.processes import ROOT, Completed, environment, run, running
@@ -51,8 +52,7 @@ def test_the_steps_build_a_gateway_without_a_sandbox(tmp_path: Path) -> None:
         "CLIENT_ID": "SANDBOX_CLIENT_1",
         "SIGNING_KEY_FILE": str(material.ours.private_file),
         "PUBLIC_KEY_FILES": f"1={material.theirs.public_file}",
-        "SYNC_LINKAGE_PATH": "/sync",
-        "BIND_ACCOUNT_PATH": "/bind",
+        **{f"{api.name}_PATH": f"/{api}" for api in Api},
         "LEDGER_URL": "off",
         "BIND_ACCOUNT_WITHOUT_LEDGER": "true",
         "DRAIN_DELAY_S": "0",

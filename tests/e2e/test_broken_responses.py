@@ -34,17 +34,6 @@ async def test_connection_closed_without_a_response_is_lost(rpc: Rpc, end: Scrip
     await rpc.refused(end, rpc.doubt("CONNECTION_LOST"))
 
 
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"HTTP/1.1 200 OK\r\nContent-Le",
-        b"\x16\x03\x01\x00\x02",
-    ],
-)
-async def test_connection_closed_within_the_response_head_is_lost(rpc: Rpc, data: bytes) -> None:
-    await rpc.refused(sends(data, then=closes), rpc.doubt("CONNECTION_LOST"))
-
-
 async def test_response_head_with_harmless_faults_is_accepted(rpc: Rpc) -> None:
     def odd(response: Response) -> bytes:
         length = ("Content-Length", str(len(response.body)))
@@ -87,27 +76,6 @@ async def test_whole_body_without_a_length_is_accepted(rpc: Rpc) -> None:
         return response.head(("Connection", "close")) + response.body
 
     await rpc.accepted(part(rpc.wallet, whole, closes))
-
-
-async def test_whole_chunked_body_is_accepted(rpc: Rpc) -> None:
-    def whole(response: Response) -> bytes:
-        return response.chunked() + b"0\r\n\r\n"
-
-    await rpc.accepted(part(rpc.wallet, whole, hangs))
-
-
-async def test_interim_response_is_skipped(rpc: Rpc) -> None:
-    def interim(response: Response) -> bytes:
-        return (
-            b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + response.wire()
-        )
-
-    await rpc.accepted(part(rpc.wallet, interim, hangs))
-
-
-async def test_response_of_300_kib_is_truncated(rpc: Rpc) -> None:
-    huge = Response(body=b"x" * 300 * KIB)
-    await rpc.refused(responds(lambda _: huge), rpc.doubt("RESPONSE_TRUNCATED"))
 
 
 async def test_signed_response_below_256_kib_is_read(rpc: Rpc) -> None:

@@ -15,11 +15,12 @@ from cryptography import x509
 from cryptography.x509 import DNSName, IPAddress, RFC822Name, UniformResourceIdentifier
 from grpc import StatusCode
 
+from tests.certificates import Authority
 from tests.e2e import caller
 from tests.e2e.caller import Reported, not_sent
 from tests.e2e.conftest import Run
 from tests.e2e.gateway import Gateway, channel_to
-from tests.e2e.material import Authority, Material
+from tests.e2e.material import Material
 from tests.e2e.operations import REFLECTIONS, SERVING, health, reflect
 from tests.e2e.samples import APIS, BIND, SERVICE, SYNC, new_id
 from tests.e2e.upstream import Upstream

@@ -9,7 +9,6 @@ import pytest
 from tests.e2e.caller import alarm
 from tests.e2e.conftest import Rpc
 from tests.e2e.upstream import Request, Response, responds
-from tests.e2e.wallet import now
 
 REPLAYED = alarm("RESPONSE_REPLAYED")
 
@@ -63,28 +62,7 @@ async def test_signed_response_to_another_client_is_reported_as_replayed(rpc: Rp
     )
 
 
-async def test_envelope_for_another_request_is_reported_as_replayed(bind: Rpc) -> None:
-    script = responds(lambda request: bind.wallet.signed(request, reqMsgId="another-id"))
-    await bind.refused(script, REPLAYED)
-
-
 async def test_request_echoed_as_a_response_is_refused(bind: Rpc) -> None:
     await bind.refused(
         responds(lambda request: Response(200, (), request.body)), alarm("RESPONSE_SIGNATURE_INVALID")
     )
-
-
-async def test_two_valid_responses_with_equal_bytes_in_one_second_are_both_accepted(sync: Rpc) -> None:
-    time = now()
-    lines: set[str] = set()
-
-    def respond(request: Request) -> Response:
-        signed = sync.wallet.signed(request, time=time)
-        lines.add(signed.header("Signature"))
-        return signed
-
-    sync.upstream.script = responds(respond)
-    for _ in range(2):
-        sync.upstream.requests.clear()
-        await sync.accepted()
-    assert len(lines) == 1

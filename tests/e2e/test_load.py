@@ -56,19 +56,6 @@ async def test_call_beyond_max_in_flight_is_refused_as_overload(
             await caller.accepted(gateway.channel, other, other.request())
 
 
-async def test_attempt_counts_after_its_caller_disconnected(
-    run: Run, upstream: Upstream, wallet: Wallet
-) -> None:
-    async with (
-        run({"MAX_IN_FLIGHT": "1"}) as gateway,
-        held(gateway.channel, SYNC, upstream, wallet) as first,
-    ):
-        first.calling.cancel()
-        await gateway.logged(lambda record: record.get("code") == "CANCELLED")
-        await caller.refused(gateway.channel, SYNC, SYNC.request(), OVERLOADED)
-        assert len(upstream.requests) == 1
-
-
 async def test_caller_beyond_its_quota_is_refused_and_others_are_not(
     run: Run, upstream: Upstream, wallet: Wallet, material: Material
 ) -> None:

@@ -13,7 +13,7 @@ from grpc import StatusCode
 from tests.e2e import caller
 from tests.e2e.caller import Reported, not_sent
 from tests.e2e.conftest import Rpc, Run
-from tests.e2e.gateway import Gateway, get
+from tests.e2e.gateway import Gateway
 from tests.e2e.operations import REFLECTIONS, SERVING, health, metrics, names, reflect, watching
 from tests.e2e.samples import SERVICE, SYNC
 from tests.e2e.wallet import result
@@ -27,12 +27,6 @@ async def test_health_is_serving_for_each_service_name(gateway: Gateway, service
     assert await health(gateway.channel, service) == SERVING
     async with watching(gateway.channel, service) as statuses:
         assert await anext(statuses) == SERVING
-
-
-async def test_health_of_another_service_is_not_found(gateway: Gateway) -> None:
-    with pytest.raises(grpc.aio.AioRpcError) as raised:
-        await health(gateway.channel, "alipayhk.linkage.v2.LinkageService")
-    assert raised.value.code() is StatusCode.NOT_FOUND
 
 
 @pytest.mark.parametrize("reflection", REFLECTIONS)
@@ -79,15 +73,6 @@ async def test_undecodable_bytes_are_invalid_and_not_described(gateway: Gateway,
     assert "pars" not in str(raised.value.details())
 
 
-async def test_reflection_can_be_turned_off(run: Run) -> None:
-    async with run({"REFLECTION": "false"}) as gateway:
-        for reflection in REFLECTIONS:
-            with pytest.raises(grpc.aio.AioRpcError) as raised:
-                await reflect(gateway.channel, reflection, list_services="")
-            assert raised.value.code() is StatusCode.UNIMPLEMENTED
-        assert await health(gateway.channel) == SERVING
-
-
 async def test_every_call_is_counted_under_the_metric_names_of_grpc(either: Rpc) -> None:
     labels = LABELS.format(name=either.api.name)
     counted = (
@@ -125,17 +110,6 @@ async def test_labels_contain_no_text_of_a_caller(gateway: Gateway) -> None:
     assert not [name for name in await metrics(gateway) if "marked-4711" in name]
 
 
-@pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics"])
-async def test_admin_pages_are_served(gateway: Gateway, path: str) -> None:
-    status, text = await get(gateway.admin, path)
-    assert status == 200
-    assert text
-
-
-async def test_other_admin_pages_are_not_found(gateway: Gateway) -> None:
-    assert (await get(gateway.admin, "/debug"))[0] == 404
-
-
 async def test_health_listener_serves_only_health(run: Run) -> None:
     address = f"127.0.0.1:{free_port()}"
     async with run({"HEALTH_LISTEN": address}), grpc.aio.insecure_channel(address) as channel:
@@ -170,10 +144,3 @@ async def test_log_level_is_a_setting(run: Run, upstream: object) -> None:
         "shutdown started",
         "shutdown finished",
     }
-
-
-async def test_invalid_request_is_logged_without_its_id(sync: Rpc) -> None:
-    mark = "marked 4711 id"
-    await caller.call(sync.gateway.channel, SYNC, SYNC.request(request_id=mark))
-    assert sync.upstream.requests == []
-    assert not [line for line in sync.gateway.out if mark in line]

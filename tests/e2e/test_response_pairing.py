@@ -15,7 +15,6 @@ from tests.e2e.conftest import Rpc, Run
 from tests.e2e.gateway import Gateway
 from tests.e2e.material import Material
 from tests.e2e.samples import SYNC, fresh_request
-from tests.e2e.test_unreachable import certificate_of, server_context
 from tests.e2e.upstream import Peer, Request, Script, Upstream, listening
 from tests.e2e.wallet import Wallet, result
 
@@ -29,7 +28,7 @@ async def secure_gateway(
     run: Run, material: Material, **settings: str
 ) -> AsyncIterator[tuple[Gateway, Upstream]]:
     """Run a gateway with its own upstream over TLS."""
-    async with listening(server_context(certificate_of(material, "right"))) as upstream:
+    async with listening(material.upstream_ca.server_context()) as upstream:
         trusted = {"UPSTREAM_CA_FILE": str(material.upstream_ca.file)}
         async with run({"BASE_URL": upstream.url, **trusted, **settings}) as gateway:
             yield gateway, upstream

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from tests.e2e import caller
 from tests.e2e.caller import Reported, not_sent
 from tests.e2e.conftest import Rpc, Run, RunAll
 from tests.e2e.gateway import Gateway
-from tests.e2e.material import Authority, Certificate, Material
+from tests.e2e.material import Material
 from tests.e2e.samples import APIS, BIND, SYNC, Api
 from tests.e2e.upstream import Upstream, listening
 from tests.e2e.wallet import Wallet
@@ -105,21 +104,6 @@ async def test_connecting_is_retried_while_nothing_was_sent(run: Run, wallet: Wa
             Rpc(BIND, gateway, late, wallet, idempotent=False).check_sent(request)
 
 
-def server_context(certificate: Certificate) -> ssl.SSLContext:
-    """Return the TLS context of a listener."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate.chain_file, certificate.key_file)
-    return context
-
-
-def certificate_of(material: Material, kind: str) -> Certificate:
-    """Issue a valid certificate, or one with a single fault: `kind` is "expired" or "wrong host"."""
-    authority: Authority = material.upstream_ca
-    host = "alipay.example" if kind == "wrong host" else "127.0.0.1"
-    days = {"expired": (-30.0, -1.0), "not yet valid": (1.0, 30.0)}.get(kind, (-1.0, 30.0))
-    return authority.issue(kind.replace(" ", "-"), host, days=days)
-
-
 TLS_CAUSES = {
     "expired": "has expired (OpenSSL: certificate has expired)",
     "not yet valid": "is not yet valid (OpenSSL: certificate is not yet valid)",
@@ -130,11 +114,16 @@ TLS_CAUSES = {
 async def test_invalid_certificate_is_refused_and_the_log_names_the_cause(
     run_all: RunAll, material: Material, wallet: Wallet
 ) -> None:
-    ca = {"UPSTREAM_CA_FILE": str(material.upstream_ca.file)}
+    authority = material.upstream_ca
+    ca = {"UPSTREAM_CA_FILE": str(authority.file)}
+    contexts = {
+        "expired": authority.server_context(days=(-30.0, -1.0)),
+        "not yet valid": authority.server_context(days=(1.0, 30.0)),
+        "wrong host": authority.server_context(host="alipay.example"),
+    }
     async with AsyncExitStack() as stack:
         secure: dict[str, Upstream] = {}
-        for kind in TLS_CAUSES:
-            context = server_context(certificate_of(material, kind))
+        for kind, context in contexts.items():
             secure[kind] = await stack.enter_async_context(listening(context))
             secure[kind].script = wallet.says()
         more = {kind: {"BASE_URL": upstream.url, **ca} for kind, upstream in secure.items()}
@@ -153,7 +142,7 @@ async def test_private_ca_is_trusted_only_if_configured(
     run_all: RunAll, material: Material, wallet: Wallet
 ) -> None:
     ca = {"UPSTREAM_CA_FILE": str(material.upstream_ca.file)}
-    async with listening(server_context(certificate_of(material, "right"))) as secure:
+    async with listening(material.upstream_ca.server_context()) as secure:
         secure.script = wallet.says()
         url = {"BASE_URL": secure.url}
         async with run_all({"system's": url, "named": url | ca}) as gateways:

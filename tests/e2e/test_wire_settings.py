@@ -18,7 +18,6 @@ from tests.e2e.gateway import Gateway
 from tests.e2e.material import Material
 from tests.e2e.samples import APIS, BIND, SYNC, at
 from tests.e2e.test_forged_responses import shifted
-from tests.e2e.test_unreachable import certificate_of, server_context
 from tests.e2e.test_validation import now_s
 from tests.e2e.upstream import Request, Response, Upstream, listening, responds
 from tests.e2e.wallet import Wallet, head_of, result
@@ -176,7 +175,7 @@ async def proxied(
     proxy = Proxy()
     server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
     proxy.port = server.sockets[0].getsockname()[1]
-    async with listening(server_context(certificate_of(material, "right"))) as secure:
+    async with listening(material.upstream_ca.server_context()) as secure:
         secure.script = wallet.says()
         settings = {
             "BASE_URL": secure.url,

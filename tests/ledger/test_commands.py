@@ -115,6 +115,7 @@ def test_show_prints_every_public_member(run: Run, three: None, capsys: pytest.C
             "biz_time": "1970-01-01T00:16:40.000+00:00",
             "created": "1970-01-01T00:16:40.000+00:00",
             "updated": "1970-01-01T00:16:40.000+00:00",
+            "change": 2,
             "result_status": "S",
             "result_code": "SUCCESS",
             "resolved": None,
@@ -253,6 +254,9 @@ def test_resolve_of_an_ambiguous_id_asks_for_api_or_client_id(
         ("export",),
         ("resolve", "doubt", "--applied", "--reason", "asked", "--api", "bindaccount"),
         ("export", "--since", "yesterday"),
+        ("export", "--after", "-1"),
+        ("export", "--after", "1" * 30),
+        ("export", "--after", "1", "--since", "1970-01-01"),
         (),
     ],
 )
@@ -270,6 +274,40 @@ def test_export_writes_one_line_per_request_changed_since_a_time(
     assert run("export", "--since", "1970-01-01T00:16:40.001+00:00") == 0
     lines = capsys.readouterr().out.splitlines()
     assert [json.loads(line)["request_id"] for line in lines] == ["doubt", "over"]
+
+
+def test_export_after_a_change_has_what_changed_since_whatever_the_clock(
+    run: Run, three: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("export", "--since", "1970-01-01") == 0
+    last = json.loads(capsys.readouterr().out.splitlines()[-1])["change"]
+    prepared(
+        tmp_path, lambda ledger: ended(ledger, a_claim("other", linkage=b"M"), now_ms=NOW_MS - 600_000)
+    )
+    assert run("export", "--after", str(last)) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert (json.loads(line)["request_id"], json.loads(line)["change"]) == ("other", last + 2)
+
+
+@pytest.mark.parametrize("command", [("list",), ("list", "--in-doubt")])
+def test_list_is_streamed_as_the_same_json(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: tuple[str, ...]
+) -> None:
+    prepared(tmp_path)
+    assert run(*command, "--json") == 0
+    assert capsys.readouterr().out == json.dumps({"requests": []}, indent=2) + "\n"
+    binds = [a_bind(f"id-{number}") for number in range(1_001)]
+    prepared(tmp_path, lambda ledger: asyncio.gather(*(ended(ledger, bind, IN_DOUBT) for bind in binds)))
+    resolved = a_bind("resolved")
+    prepared(
+        tmp_path,
+        lambda ledger: ended(ledger, resolved, IN_DOUBT),
+        lambda ledger: ledger.resolve(resolved.key, APPLIED, who="ann", why="asked", now_ms=NOW_MS),
+    )
+    assert run(*command, "--json") == 0
+    text = capsys.readouterr().out
+    assert len(json.loads(text)["requests"]) == 1_001 + text.count("ann")
+    assert text == json.dumps(json.loads(text), indent=2) + "\n"
 
 
 @pytest.mark.parametrize(
@@ -309,7 +347,7 @@ def test_help_says_that_a_time_without_an_offset_is_utc(
     with pytest.raises(SystemExit):
         run("export", "--help")
     out = " ".join(capsys.readouterr().out.split())
-    assert "Write every request changed since a time, one JSON object a line." in out
+    assert "Write the requests changed since a time or a change, one JSON object a line." in out
     assert "UTC if it has no offset" in out
 
 

@@ -530,14 +530,37 @@ async def ids(ledger: Ledger, **which: int) -> list[str]:
     return [row.key.request_id async for row in ledger.rows(**which)]
 
 
-async def test_rows_since_a_time_are_oldest_first(ledger: Ledger) -> None:
-    await ended(ledger, a_bind("c"), now_ms=NOW_MS + 3)
-    await granted(ledger, a_bind("a"), NOW_MS + 1)
+async def test_rows_since_a_time_are_in_the_order_of_their_changes(ledger: Ledger) -> None:
+    a = await granted(ledger, a_bind("a"), NOW_MS + 1)
     await ended(ledger, a_bind("b"), IN_DOUBT, NOW_MS + 2)
+    await ended(ledger, a_bind("c"), now_ms=NOW_MS + 3)
     await ended(ledger, a_bind("d"), REJECTED, NOW_MS + 4)
     assert await ids(ledger) == ["a", "b", "c", "d"]
     assert await ids(ledger, since_ms=NOW_MS + 2) == ["b", "c", "d"]
     assert await ids(ledger, since_ms=NOW_MS + 5) == []
+    await ledger.record(a_bind("a").key, a, APPLIED, NOW_MS + 5)
+    assert await ids(ledger, since_ms=NOW_MS + 2) == ["b", "c", "d", "a"]
+
+
+async def test_rows_since_a_time_include_those_after_the_clock_was_set_back(
+    ledger: Ledger,
+) -> None:
+    await ended(ledger, a_bind("before"), now_ms=NOW_MS - 1)
+    await ended(ledger, a_bind("then"), now_ms=NOW_MS)
+    await ended(ledger, a_bind("set back"), now_ms=NOW_MS - 600_000)
+    token = await granted(ledger, a_bind("in flight"), NOW_MS - 600_000)
+    await ledger.record(a_bind("in flight").key, token, IN_DOUBT, NOW_MS - 599_000)
+    assert await ids(ledger, since_ms=NOW_MS) == ["then", "set back", "in flight"]
+
+
+async def test_rows_after_a_change_are_all_later_changes(ledger: Ledger) -> None:
+    token = await granted(ledger, a_bind("a"))
+    await ended(ledger, a_bind("b"))
+    *_, last = [row.change async for row in ledger.rows()]
+    assert await ids(ledger, after=last) == []
+    await ledger.record(a_bind("a").key, token, APPLIED, NOW_MS - 1)
+    await granted(ledger, a_bind("c"), NOW_MS - 600_000)
+    assert await ids(ledger, after=last) == ["a", "c"]
 
 
 async def test_rows_in_doubt_are_recorded_doubts_and_expired_leases(ledger: Ledger) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -16,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from service.ledger import Known, LedgerFault
+from service.ledger import Known, LedgerFault, marker
 from service.ledger.opening import fault_of
 from service.ledger.vault import make_key_file
 from tests.ledger.levels import APPLIED, NOW_MS, a_bind, ended, granted, opened, sqlite_url
@@ -391,6 +392,22 @@ async def test_marker_that_cannot_be_written_stops_nothing_and_is_reported_once(
     blocker.rmdir()
     assert kept.tokens() == [0]
     assert await kept.refusal() is None
+    assert kept.tokens() == [2]
+
+
+async def test_lock_of_a_stopped_process_delays_the_marker_and_stops_nothing(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(marker, "LOCK_TIMEOUT_S", 0.1)
+    causes: list[str] = []
+    ledger, _ = opened(kept.url, kept.key, report=causes.append)
+    with kept.key.open("rb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        await ended(ledger, a_bind("id-1"))
+        await ledger.close()
+    assert causes == ["ETIMEDOUT"]
+    assert kept.tokens() == [0]
+    await used(kept, "id-2")
     assert kept.tokens() == [2]
 
 

@@ -262,6 +262,17 @@ def a_directory(path: Path) -> None:
     (path / "file").touch()
 
 
+def a_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def a_pipe_as_marker(path: Path) -> None:
+    marker = path.with_name("ledger.db.key.ledgers")
+    marker.unlink()
+    os.mkfifo(marker)
+
+
 @pytest.mark.parametrize(
     ("harm", "sentence"),
     [
@@ -271,7 +282,9 @@ def a_directory(path: Path) -> None:
         (newer, "schema is version 1000, newer than this gateway's"),
         (of_another_program, "another program's database"),
         (of_another_program_with_a_version, "another program's database"),
-        (a_directory, "cannot be opened: SQLITE_CANTOPEN"),
+        (a_directory, "ledger.db is not a regular file: move it away"),
+        (a_pipe, "ledger.db is not a regular file: move it away"),
+        (a_pipe_as_marker, "ledgers cannot be read .it is a pipe, a socket or a device"),
     ],
 )
 async def test_file_that_cannot_be_used_is_refused(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -12,9 +14,10 @@ import pytest
 
 from service.ledger import LedgerUnavailable
 from service.ledger.opening import fault_of
-from service.ledger.sqlite.backup import restore
+from service.ledger.sqlite.backup import back_up, restore
+from service.ledger.sqlite.file import LOG_BYTES_KEPT
 from service.ledger.sqlite.place import Place
-from tests.ledger.levels import a_bind, ended, opened, sqlite_url
+from tests.ledger.levels import NOW_MS, a_bind, ended, granted, opened, sqlite_url
 
 
 @contextmanager
@@ -89,3 +92,40 @@ async def test_restore_is_refused_during_a_long_read(tmp_path: Path) -> None:
             restore(place, None, 0, ".aside")
     restore(place, None, 0, ".aside")
     assert await ids_in(tmp_path) == ["id-1", "id-2"]
+
+
+async def test_log_that_a_reader_kept_from_being_reused_shrinks_afterwards(tmp_path: Path) -> None:
+    ledger, _ = opened(sqlite_url(tmp_path))
+    with closing(sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)) as reader:
+        await granted(ledger, a_bind("first"))
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM request").fetchone()
+        while ledger.log_bytes <= LOG_BYTES_KEPT:
+            claims = [a_bind(os.urandom(8).hex(), caller="x" * 8_000) for _ in range(200)]
+            await asyncio.gather(*(ledger.claim(claim, NOW_MS) for claim in claims))
+        reader.execute("COMMIT")
+        for number in range(3):
+            await granted(ledger, a_bind(f"after-{number}"))
+    assert 0 < ledger.log_bytes <= LOG_BYTES_KEPT
+    await ledger.close()
+
+
+async def test_backup_ends_beside_a_constant_load(tmp_path: Path) -> None:
+    ledger, _ = opened(sqlite_url(tmp_path))
+    claims = [a_bind(f"id-{number}") for number in range(2_000)]
+    await asyncio.gather(*(ledger.claim(claim, NOW_MS) for claim in claims))
+    stop = asyncio.Event()
+
+    async def load() -> None:
+        number = 0
+        while not stop.is_set():
+            number += 1
+            await ended(ledger, a_bind(f"load-{number}"))
+
+    loading = asyncio.create_task(load())
+    async with asyncio.timeout(30):
+        summary = await asyncio.to_thread(back_up, tmp_path / "ledger.db", tmp_path / "copy.db", NOW_MS)
+    assert summary.requests >= 2_000
+    stop.set()
+    await loading
+    await ledger.close()

@@ -8,12 +8,14 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from service.ledger import InProgress, Known, Ledger, LedgerUnavailable, State
-from tests.ledger.levels import APPLIED, NOW_MS, a_claim, ended, granted, opened, row_of, sqlite_url
+from service.ledger.sqlite.ballast import BYTES
+from tests.ledger.levels import APPLIED, NOW_MS, a_bind, a_claim, ended, granted, opened, row_of, sqlite_url
 from tests.ledger.processes import fill_and_recover, output_of, started
 from tests.ledger.trouble import locked
 
@@ -71,7 +73,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path | None]:
     """Return a directory on a small file system, or None if nothing can be mounted."""
     directory = tmp_path / "small"
     directory.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(directory)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", str(directory)]
     if os.getuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
         yield None
         return
@@ -92,11 +94,64 @@ async def test_ledger_reports_a_full_disk_and_recovers(
         test_ledger_reports_a_file_size_limit_and_recovers(tmp_path)
         return
     ledger, _ = opened(sqlite_url(small_disk))
-    ballast = small_disk / "ballast"
+    await ended(ledger, a_claim("first", linkage=None))
+    filler = small_disk / "filler"
     room = os.statvfs(small_disk)
-    ballast.write_bytes(bytes(room.f_bavail * room.f_frsize - 60_000))
-    await fill_and_recover(ledger, ballast.unlink)
-    assert capsys.readouterr().out.split("\n")[0] == "the ledger's file cannot be used: SQLITE_FULL"
+    filler.write_bytes(bytes(room.f_bavail * room.f_frsize - 60_000))
+    await fill_and_recover(ledger, filler.unlink)
+    error = capsys.readouterr().out.split("\n")[0]
+    assert "SQLITE_FULL" in error or "is full: free 20 MiB" in error
+
+
+async def test_outcomes_fit_on_a_full_disk_and_claims_are_refused(small_disk: Path | None) -> None:
+    if small_disk is None:
+        pytest.skip("no file system can be mounted here")
+    ledger, _ = opened(sqlite_url(small_disk))
+    ballast = small_disk / "ledger.db.ballast"
+    claims = [a_bind(f"id-{number}") for number in range(500)]
+    tokens = [await granted(ledger, claim) for claim in claims]
+    assert ballast.stat().st_blocks * 512 == BYTES
+    filler = small_disk / "filler"
+    fill(filler)
+    for claim, token in zip(claims, tokens, strict=True):
+        assert await ledger.record(claim.key, token, APPLIED, NOW_MS)
+    assert 0 < ballast.stat().st_size < BYTES
+    with pytest.raises(LedgerUnavailable, match="is full: free 20 MiB, until then no request is sent"):
+        await ledger.claim(a_claim("new"), NOW_MS)
+    assert await ledger.look(claims[0], NOW_MS) == Known(APPLIED)
+    filler.unlink()
+    await granted(ledger, a_claim("new"))
+    assert ballast.stat().st_size == BYTES
+    await ledger.close()
+    assert not ballast.exists()
+
+
+async def test_claims_wait_for_room_for_outcomes(small_disk: Path | None) -> None:
+    if small_disk is None:
+        pytest.skip("no file system can be mounted here")
+    ledger, _ = opened(sqlite_url(small_disk))
+    filler = small_disk / "filler"
+    room = os.statvfs(small_disk)
+    filler.write_bytes(bytes(room.f_bavail * room.f_frsize - BYTES))
+    with pytest.raises(LedgerUnavailable, match="is full"):
+        await ledger.claim(a_claim(), NOW_MS)
+    filler.unlink()
+    await granted(ledger, a_claim())
+    await ledger.close()
+
+
+def fill(filler: Path) -> None:
+    """Fill the disk."""
+    with filler.open("wb", buffering=0) as stream, suppress(OSError):
+        while True:
+            stream.write(bytes(4096))
+
+
+async def test_ledger_whose_ballast_cannot_be_written_is_used_without_it(
+    sqlite: Ledger, tmp_path: Path
+) -> None:
+    (tmp_path / "ledger.db.ballast").mkdir()
+    await granted(sqlite, a_claim())
 
 
 # -- removed and replaced files

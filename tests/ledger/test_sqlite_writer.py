@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from service.ledger import Granted, InProgress, Known, Ledger, LedgerUnavailable
+from service.ledger import Ending, Granted, InProgress, Known, Ledger, LedgerUnavailable
 from service.ledger.sqlite.ledger import SqliteLedger
 from tests.ledger.levels import (
     APPLIED,
@@ -178,6 +178,28 @@ async def test_close_completes_queued_operations(tmp_path: Path) -> None:
     again, _ = opened(sqlite_url(tmp_path))
     assert len([row async for row in again.rows()]) == 400
     await again.close()
+
+
+@pytest.mark.parametrize(
+    ("more", "ending"),
+    [
+        pytest.param(lambda n: {"biz_time_ms": NOW_MS + n}, APPLIED, id="newer requests"),
+        pytest.param(lambda _: {"fingerprint": b"same"}, APPLIED, id="equal requests"),
+        pytest.param(lambda n: {"biz_time_ms": NOW_MS - n}, IN_DOUBT, id="requests in doubt"),
+    ],
+)
+async def test_claim_on_a_hot_linkage_reads_few_of_its_rows(
+    sqlite: SqliteLedger, more: Callable[[int], dict[str, Any]], ending: Ending
+) -> None:
+    """Count the steps of SQLite's virtual machine, which do not depend on the real machine."""
+    steps: list[None] = []
+    for number in range(100):
+        await ended(sqlite, a_claim(f"id-{number}", **more(number)), ending)
+    connection = sqlite._writer._tables.connection
+    connection.set_progress_handler(lambda: steps.append(None), 1)
+    await sqlite.look(a_claim("new", fingerprint=b"same"), NOW_MS)
+    connection.set_progress_handler(None, 0)
+    assert len(steps) < 300
 
 
 async def test_resolution_outlives_its_row(sqlite: Ledger, tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-from tests.e2e.material import Certificate, Material
+from sandbox.apis import APIS
+from tests.certificates import Certificate
+from tests.e2e.material import Material
 from tests.peers.processes import GATEWAY, Running, environment, running
 from tests.ports import free_port
 
@@ -59,8 +61,7 @@ def gateway(material: Material, base_url: str, **settings: str) -> Iterator[Gate
         "CLIENT_ID": CLIENT_ID,
         "SIGNING_KEY_FILE": str(material.ours.private_file),
         "PUBLIC_KEY_FILES": f"1={material.theirs.public_file}",
-        "SYNC_LINKAGE_PATH": "/sandbox/binding/sync",
-        "BIND_ACCOUNT_PATH": "/sandbox/account/bind",
+        **{f"{api.name.name}_PATH": api.path for api in APIS.values()},
         "LEDGER_URL": "off",
         "BIND_ACCOUNT_WITHOUT_LEDGER": "true",
         "DRAIN_DELAY_S": "0",

@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 from yarl import URL
 
 from clients.alipayhk.client import Client
 from clients.alipayhk.transport import Attempt, Transport
 from clients.alipayhk.wire.clock import now_utc
-from clients.alipayhk.wire.endpoint import Encryption, Endpoint, WireProtocol
+from clients.alipayhk.wire.endpoint import Encryption, Endpoint
 from clients.alipayhk.wire.keys import Keys
 from clients.alipayhk.wire.messages import Headers, PlainRequest, SealedRequest, VerifiedResponse
 from clients.alipayhk.wire.protocols.envelope_signed import EnvelopeSigned
@@ -29,13 +28,10 @@ from clients.alipayhk.wire.strict_json import write_json
 from sandbox import cli
 from sandbox.apis import APIS
 from sandbox.options import Options, options_of
+from tests.certificates import private_pem, public_pem
 
 CLIENT_ID: Final = "4Q5Y8W0WSG45P907917"
 FUNCTION: Final = "alipay.intl.merchant.account.bind"
-PROTOCOLS: Final[dict[type[WireProtocol], WireProtocol]] = {
-    HeaderSigned: HeaderSigned(),
-    EnvelopeSigned: EnvelopeSigned(FUNCTION, "1.0.0"),
-}
 PATHS: Final = {"SyncLinkage": "/sandbox/binding/sync", "BindAccount": "/sandbox/account/bind"}
 USER_ID: Final = "2160000000000001"
 NO_AUTHORITY: Final = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -80,21 +76,13 @@ def parsed(flags: Mapping[str, str]) -> argparse.Namespace:
 
 def write_private(path: Path, key: RSAPrivateKey) -> Path:
     """Write a private key as PEM."""
-    path.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
+    path.write_bytes(private_pem(key))
     return path
 
 
 def write_public(path: Path, key: RSAPublicKey) -> Path:
     """Write a public key as PEM."""
-    path.write_bytes(
-        key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-    )
+    path.write_bytes(public_pem(key))
     return path
 
 
@@ -230,7 +218,7 @@ async def merchant_of(url: str, ring: KeyRing) -> AsyncIterator[Merchant]:
     endpoints: dict[str, Endpoint] = {
         api.name: Endpoint(
             api=api.name,
-            protocol=PROTOCOLS[api.protocol],
+            protocol=EnvelopeSigned(api.function, "1.0.0") if api.function else HeaderSigned(),
             base_url=url,
             path=PATHS[api.name],
             client_id=CLIENT_ID,

@@ -96,11 +96,3 @@ async def test_keys_of_all_versions_verify_and_the_configured_one_wraps(ring: Ke
         caller = merchant.but(keys=keys).encrypting(Encryption(key_version="3"))
         assert (await caller.call("SyncLinkage", sync_body())).result.status == "S"
         assert (await caller.call("BindAccount", bind_body())).result.status == "S"
-
-
-async def test_repeated_request_gets_the_first_result_with_a_new_seal(merchant: Merchant) -> None:
-    first = await merchant.call("BindAccount", bind_body(), "m-1")
-    again = await merchant.call("BindAccount", bind_body(), "m-1")
-    assert again.body == first.body
-    assert await merchant.effects("BindAccount", "m-1") == 1
-    assert "its first result is returned" in (await merchant.latest())["verdict"]

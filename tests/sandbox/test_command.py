@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import os
 import signal
 import socket
-import ssl
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.x509.oid import NameOID
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from clients.alipayhk.wire.crypto import EncryptionProfile
 from clients.alipayhk.wire.endpoint import Encryption
@@ -29,6 +23,7 @@ from clients.alipayhk.wire.protocols.header_signed import HeaderSigned
 from sandbox import cli
 from sandbox.options import OptionsError
 from service.config import values as parsing
+from tests.certificates import Authority, curve_key, private_pem
 from tests.sandbox.callers import (
     CLIENT_ID,
     FUNCTION,
@@ -106,14 +101,14 @@ async def test_it_prints_its_address_and_stops_cleanly(ring: KeyRing, number: si
 
 
 async def test_it_serves_tls(ring: KeyRing, tmp_path: Path) -> None:
-    cert_file, key_file = certificate(tmp_path)
-    flags = ring.flags(tls_cert_file=str(cert_file), tls_key_file=str(key_file))
+    authority = Authority(tmp_path, "sandbox")
+    issued = authority.issue("server", "127.0.0.1")
+    flags = ring.flags(tls_cert_file=str(issued.chain_file), tls_key_file=str(issued.key_file))
     async with started(flags) as process:
         url = (await line_of(process)).removeprefix("sandbox AlipayHK listening on ").rstrip()
         assert url.startswith("https://127.0.0.1:")
-        trust = ssl.create_default_context(cafile=str(cert_file))
         async with merchant_of(url, ring) as merchant:
-            caller = replace(merchant, tls=trust)
+            caller = replace(merchant, tls=authority.client_context())
             assert (await caller.call("SyncLinkage", sync_body())).result.status == "S"
             assert (await caller.call("BindAccount", bind_body())).result.status == "S"
             for suffix, failure in (
@@ -235,9 +230,10 @@ def test_keys_of_the_wrong_kind_are_named(ring: KeyRing, tmp_path: Path) -> None
 
 
 def test_encrypted_tls_key_is_refused_without_a_prompt(ring: KeyRing, tmp_path: Path) -> None:
-    cert_file, key_file = certificate(tmp_path, password=b"secret")
+    issued, locked = Authority(tmp_path, "sandbox").issue("server", "127.0.0.1"), tmp_path / "locked.pem"
+    locked.write_bytes(private_pem(curve_key(), b"secret"))
     with pytest.raises(OptionsError, match="cannot be used"):
-        ring.options(tls_cert_file=str(cert_file), tls_key_file=str(key_file))
+        ring.options(tls_cert_file=str(issued.chain_file), tls_key_file=str(locked))
 
 
 def test_defaults_are_the_documented_ones(ring: KeyRing) -> None:
@@ -259,34 +255,3 @@ def test_every_flag_is_in_the_documentation() -> None:
     page = (ROOT / "docs" / "sandbox.md").read_text("utf-8")
     for flag, _, _ in cli.FLAGS:
         assert f"`--{flag}`" in page
-
-
-def certificate(directory: Path, *, password: bytes | None = None) -> tuple[Path, Path]:
-    """Write a self-signed certificate for 127.0.0.1, and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "sandbox")])
-    now = datetime.now(UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]),
-            critical=False,
-        )
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    cert_file, key_file = directory / "cert.pem", directory / "key.pem"
-    cert_file.write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    encryption = (
-        serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
-    )
-    key_file.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
-    )
-    return cert_file, key_file

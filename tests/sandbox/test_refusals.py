@@ -218,11 +218,6 @@ async def test_path_without_an_api_is_not_found_and_the_served_paths_are_named(m
     assert (await merchant.latest())["api"] == ""
 
 
-@pytest.mark.parametrize("method", ["POST", "PUT"])
-async def test_console_path_without_a_page_is_not_found(merchant: Merchant, method: str) -> None:
-    assert (await merchant.http(method, "/__sandbox/nothing")).status == 404
-
-
 @pytest.mark.parametrize("api", APIS)
 async def test_a_body_of_256_kib_is_read_and_one_byte_more_is_too_large(
     merchant: Merchant, api: str
@@ -355,9 +350,7 @@ async def test_bad_encrypt_header_is_named_as_the_reason(
     assert says in (await merchant.latest())["verdict"]
 
 
-async def test_received_bytes_are_verified_without_decompression(
-    merchant: Merchant,
-) -> None:
+async def test_received_bytes_are_verified_without_decompression(merchant: Merchant) -> None:
     sealed = merchant.seal(SYNC, sync_body())
     headers = (*sealed.headers, ("Content-Encoding", "gzip"))
     reply = await merchant.send(sealed, headers=list(headers))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from sandbox.validation import (
 )
 from tests.sandbox.callers import CLIENT_ID, FUNCTION, bind_body, sync_body
 
+Check = Callable[[Mapping[str, Any]], list[str]]
 FORM = '{"formCode":"","formValue":{"fieldCode1":"fieldValue1"}}'
 HEAD_MEMBERS = {
     "version": "1.0.0",
@@ -38,60 +40,45 @@ def test_documented_members_are_accepted() -> None:
     assert head_violations(HEAD_MEMBERS) == []
 
 
-@pytest.mark.parametrize("rule", SYNC_LINKAGE, ids=lambda rule: rule.name)
-def test_a_missing_member_of_a_linkage_is_named_if_required(rule: Rule) -> None:
-    name, required = rule.name, rule.required
+MEMBERS: dict[Check, dict[str, Any]] = {
+    sync_linkage_violations: sync_body(),
+    bind_account_violations: bind_body(),
+    head_violations: HEAD_MEMBERS,
+}
+"""Valid members for each check."""
+RULES = (
+    *((sync_linkage_violations, rule) for rule in SYNC_LINKAGE),
+    *((bind_account_violations, rule) for rule in BIND_ACCOUNT),
+    *((head_violations, rule) for rule in HEAD),
+)
+
+
+@pytest.mark.parametrize(("check", "rule"), RULES)
+def test_a_missing_member_is_named_if_required(check: Check, rule: Rule) -> None:
     for absent in (None, ""):
-        body = {**sync_body(), name: absent}
-        assert (f"{name}: required" in sync_linkage_violations(body)) is required
+        faults = check(MEMBERS[check] | {rule.name: absent})
+        assert (f"{rule.name}: required" in faults) is rule.required
 
 
-@pytest.mark.parametrize("rule", BIND_ACCOUNT, ids=lambda rule: rule.name)
-def test_a_missing_member_of_an_account_is_named_if_required(rule: Rule) -> None:
-    name, required = rule.name, rule.required
-    assert (f"{name}: required" in bind_account_violations(bind_body(**{name: None}))) is required
-
-
-@pytest.mark.parametrize("rule", HEAD, ids=lambda rule: rule.name)
-def test_a_missing_member_of_a_head_is_named_if_required(rule: Rule) -> None:
-    name, required = rule.name, rule.required
-    assert (f"{name}: required" in head_violations({**HEAD_MEMBERS, name: None})) is required
-
-
-@pytest.mark.parametrize(
-    ("name", "most"),
-    [
-        ("requestId", 128),
-        ("externalBindingId", 128),
-        ("externalIdentityValue", 128),
-        ("userId", 64),
-        ("bindingTarget", 128),
-    ],
-)
-def test_lengths_of_a_linkage_are_counted_in_code_points(name: str, most: int) -> None:
-    assert sync_linkage_violations({**sync_body(), name: "𠮷" * most}) == []
-    assert sync_linkage_violations({**sync_body(), name: "𠮷" * (most + 1)}) == [
-        f"{name}: longer than {most} characters"
-    ]
+LENGTHS: dict[Check, dict[str, int]] = {
+    sync_linkage_violations: {
+        **dict.fromkeys(("requestId", "externalBindingId", "externalIdentityValue", "bindingTarget"), 128),
+        "userId": 64,
+    },
+    bind_account_violations: {
+        **dict.fromkeys(("merchantAccountId", "subMerchantId", "accountId", "openId", "userId"), 64),
+        **dict.fromkeys(("type", "subType"), 16),
+    },
+}
 
 
 @pytest.mark.parametrize(
-    ("name", "most"),
-    [
-        ("merchantAccountId", 64),
-        ("subMerchantId", 64),
-        ("type", 16),
-        ("subType", 16),
-        ("accountId", 64),
-        ("openId", 64),
-        ("userId", 64),
-    ],
+    ("check", "name", "most"),
+    [(check, *row) for check, limits in LENGTHS.items() for row in limits.items()],
 )
-def test_lengths_of_an_account_are_counted_in_code_points(name: str, most: int) -> None:
-    assert bind_account_violations({**bind_body(), name: "𠮷" * most}) == []
-    assert bind_account_violations({**bind_body(), name: "𠮷" * (most + 1)}) == [
-        f"{name}: longer than {most} characters"
-    ]
+def test_lengths_are_counted_in_code_points(check: Check, name: str, most: int) -> None:
+    assert check(MEMBERS[check] | {name: "𠮷" * most}) == []
+    assert check(MEMBERS[check] | {name: "𠮷" * (most + 1)}) == [f"{name}: longer than {most} characters"]
 
 
 @pytest.mark.parametrize(

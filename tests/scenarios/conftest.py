@@ -36,10 +36,7 @@ def run_system(run: Run, upstream: Upstream, wallet: Wallet, tmp_path: Path) -> 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def shared_system(
-    run: Run,
-    listener: Upstream,
-    wallet: Wallet,
-    tmp_path_factory: pytest.TempPathFactory,
+    run: Run, listener: Upstream, wallet: Wallet, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[System]:
     """Run a gateway that the tests of one module share."""
     file = tmp_path_factory.mktemp("shared") / "ledger.db"
@@ -49,10 +46,7 @@ async def shared_system(
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def shared_idempotent_system(
-    run: Run,
-    listener: Upstream,
-    wallet: Wallet,
-    tmp_path_factory: pytest.TempPathFactory,
+    run: Run, listener: Upstream, wallet: Wallet, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[System]:
     """Run a second shared gateway, with BIND_ACCOUNT_IDEMPOTENT."""
     file = tmp_path_factory.mktemp("idempotent") / "ledger.db"

@@ -14,7 +14,6 @@ from tests.e2e.upstream import Peer, Request
 from tests.scenarios.system import System, held
 
 STALE = not_sent(StatusCode.FAILED_PRECONDITION, "STALE_BIZ_TIME", "never")
-TIE = not_sent(StatusCode.FAILED_PRECONDITION, "BIZ_TIME_TIE", "new_request_id")
 NOON = 1_716_350_000
 
 
@@ -43,15 +42,6 @@ async def test_request_older_than_the_applied_one_is_stale(system: System, linka
         await system.reported(SYNC, older, STALE)
         assert system.sent(older) == 0
     await system.ok(SYNC, linkage.at(10.001))
-
-
-async def test_request_with_equal_biz_time_and_other_content_is_a_tie(
-    system: System, linkage: Linkage
-) -> None:
-    await system.ok(SYNC, linkage.at(10))
-    other = linkage.at(10, external_binding_id="another")
-    await system.reported(SYNC, other, TIE)
-    assert system.sent(other) == 0
 
 
 async def test_requests_for_one_linkage_are_sent_in_order(system: System, linkage: Linkage) -> None:

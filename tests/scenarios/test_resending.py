@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from grpc import StatusCode
 
-from tests.e2e.caller import Expected, doubt, rejected
+from tests.e2e.caller import Expected
 from tests.e2e.samples import APIS, BIND, SYNC, Api, fresh_request
 from tests.e2e.upstream import Response, Script, hangs, resets, responds
 from tests.e2e.wallet import Wallet, result
@@ -33,20 +33,6 @@ async def test_failed_attempt_followed_by_a_success_is_ok(
     assert idempotent_system.sent(request) == 2
 
 
-async def test_rate_limit_is_reported_immediately_and_a_later_call_succeeds(
-    idempotent_system: System,
-) -> None:
-    limit = idempotent_system.wallet.says(result("U", "REQUEST_TRAFFIC_EXCEED_LIMIT"))
-    idempotent_system.upstream.script = in_turn(limit, idempotent_system.wallet.says())
-    request = fresh_request(SYNC)
-    expected = doubt("WALLET_RATE_LIMITED", idempotent=True, code=StatusCode.RESOURCE_EXHAUSTED)
-    reported = await idempotent_system.reported(SYNC, request, expected)
-    assert reported.metadata["attempts"] == "1"
-    assert idempotent_system.sent(request) == 1
-    await idempotent_system.ok(SYNC, request)
-    assert idempotent_system.sent(request) == 2
-
-
 REFUSED_IN_DOUBT = Expected(StatusCode.INTERNAL, "GATEWAY_REFUSED", "unknown", "operator")
 REJECTED_IN_DOUBT = Expected(StatusCode.FAILED_PRECONDITION, "WALLET_REJECTED", "unknown", "operator")
 
@@ -65,16 +51,6 @@ async def test_ambiguous_refusal_does_not_resolve_a_doubt(
     idempotent_system.upstream.script = idempotent_system.wallet.says()
     await idempotent_system.ok(BIND, request)
     assert idempotent_system.sent(request) == 3
-
-
-async def test_known_refusal_resolves_a_doubt(idempotent_system: System) -> None:
-    idempotent_system.upstream.script = in_turn(
-        hangs, idempotent_system.wallet.says(result("F", "USER_NOT_EXIST"))
-    )
-    request = fresh_request(BIND)
-    for replayed in (False, True):
-        await idempotent_system.reported(BIND, request, rejected(StatusCode.NOT_FOUND), replayed=replayed)
-    assert idempotent_system.sent(request) == 2
 
 
 async def test_every_attempt_is_signed_again(idempotent_system: System, wallet: Wallet) -> None:

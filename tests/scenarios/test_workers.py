@@ -6,8 +6,9 @@ import asyncio
 import json
 import os
 import signal
-from asyncio.subprocess import PIPE
-from contextlib import AsyncExitStack
+import socket
+from asyncio.subprocess import DEVNULL, PIPE
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,35 @@ async def test_starting_workers_are_stopped_cleanly(settings: dict[str, str]) ->
         process.terminate()
         _, err = await process.communicate()
     assert (process.returncode, err) == (0, b"")
+
+
+async def test_worker_sends_heartbeats_while_its_event_loop_runs(settings: dict[str, str]) -> None:
+    ours, workers_end = socket.socketpair()
+    with ours, workers_end:
+        ours.setblocking(False)
+        loop = asyncio.get_running_loop()
+        listens = {name: f"127.0.0.1:{free_port()}" for name in ("LISTEN", "ADMIN_LISTEN")}
+        process = await asyncio.create_subprocess_exec(
+            *(SCRIPT, "serve", "--worker"),
+            env=environment({**settings, **listens, "WORKERS": "2"}),
+            stdin=workers_end.fileno(),
+            stdout=DEVNULL,
+            stderr=DEVNULL,
+        )
+        workers_end.close()
+        async with asyncio.timeout(2 * WAIT_MAX_S):
+            assert await loop.sock_recv(ours, 1) == b"."
+            assert await loop.sock_recv(ours, 1) == b"."
+            process.send_signal(signal.SIGSTOP)
+            with suppress(BlockingIOError):
+                while ours.recv(100):
+                    pass
+            await asyncio.sleep(2.5)
+            with pytest.raises(BlockingIOError):
+                ours.recv(1)
+            process.send_signal(signal.SIGCONT)
+            ours.close()
+            assert await process.wait() == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP])

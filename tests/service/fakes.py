@@ -77,11 +77,7 @@ def known(
 
 
 def call_of(
-    *,
-    api: str = "SyncLinkage",
-    idempotent: bool = True,
-    left_s: float = 10.0,
-    caller: Caller = ANYBODY,
+    *, api: str = "SyncLinkage", idempotent: bool = True, left_s: float = 10.0, caller: Caller = ANYBODY
 ) -> Call:
     """Return a new call."""
     return Call(time.monotonic() + left_s, known(api=api, idempotent=idempotent), caller, "req-1")

@@ -125,7 +125,7 @@ def test_each_rpc_has_an_endpoint(environ: dict[str, str]) -> None:
 DEFAULT: Final[dict[str, dict[str, Any]]] = {
     "SyncLinkage": {
         "base_url": "https://open.alipay.hk",
-        "path": "/sync",
+        "path": "/SyncLinkage",
         "client_id": "4Q5Y8W0WSG45P907917",
         "idempotent": True,
         "encryption": Encryption(
@@ -137,7 +137,7 @@ DEFAULT: Final[dict[str, dict[str, Any]]] = {
     },
     "BindAccount": {
         "base_url": "https://open.alipay.hk",
-        "path": "/bind",
+        "path": "/BindAccount",
         "client_id": "4Q5Y8W0WSG45P907917",
         "idempotent": False,
         "function": "alipay.intl.merchant.account.bind",

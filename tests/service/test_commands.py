@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from clients.alipayhk.wire.keys import fingerprint, load_private_key, load_public_key, public_der
 from service.commands.cli import main
+from tests.certificates import curve_key, private_pem
 from tests.ports import free_port
 from tests.service.files import KeyRing
 
@@ -188,13 +187,13 @@ def test_effective_settings_are_shown(
     [("LISTEN", "another program uses 127.0.0.1:"), ("ADMIN_LISTEN", "Address already in use\n")],
 )
 def test_a_port_in_use_is_reported_with_exit_69(
-    listener: str, reason: str, configured: Callable[..., None], capsys: Captured
+    listener: str, reason: str, configured: Callable[..., None], capfd: Captured
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         configured(**{"LISTEN": "127.0.0.1:0", "ADMIN_LISTEN": "127.0.0.1:0", listener: address})
         assert main(["serve"]) == 69
-    assert f"alipayhk-gateway: cannot listen on {address} ({listener}): {reason}" in capsys.readouterr().err
+    assert f"alipayhk-gateway: cannot listen on {address} ({listener}): {reason}" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("command", [["serve"], ["config", "check"]], ids=" ".join)
@@ -283,6 +282,16 @@ def test_a_key_has_2048_to_8192_bits(bits: str, tmp_path: Path, capsys: Captured
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("name", ["../out", "/tmp/out", "a/b", "a/", "..", ".", "", "a\0b", "a\nb"])
+def test_a_key_is_generated_in_the_named_directory_only(
+    name: str, tmp_path: Path, capsys: Captured
+) -> None:
+    assert main(["keys", "generate", str(tmp_path / "keys"), "--name", name]) == 78
+    fault = "--name must be a file name without a directory; DIR is where the files go"
+    assert capsys.readouterr().err == f"alipayhk-gateway: {fault}\n"
+    assert not list(tmp_path.iterdir())
+
+
 def test_inspect_shows_no_private_value_of_a_key(ring: KeyRing, capsys: Captured) -> None:
     reported = {}
     for path, kind in (
@@ -307,11 +316,7 @@ def test_an_unusable_key_file_is_reported_with_exit_78(
 ) -> None:
     text, curve = tmp_path / "text", tmp_path / "curve.pem"
     text.write_text("hunter2")
-    curve.write_bytes(
-        ec.generate_private_key(ec.SECP256R1()).private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-    )
+    curve.write_bytes(private_pem(curve_key()))
     for path, reason in (
         (tmp_path / "absent", "cannot be read: No such file or directory"),
         (text, "is neither PEM nor base64 DER"),

@@ -320,9 +320,7 @@ async def test_unhandled_exception_is_logged_with_its_stack_and_never_with_its_t
 # -- the caller's deadline
 
 
-async def test_deadline_before_the_first_byte_cancels_before_it_reports_not_sent(
-    make: Make,
-) -> None:
+async def test_deadline_before_the_first_byte_cancels_before_it_reports_not_sent(make: Make) -> None:
     gate = Gate(sent=False)
     sender, call = make(gate), call_of(left_s=0.4)
     call.margin_s = 10.0  # so that a slow machine does not fail the test
@@ -357,21 +355,6 @@ async def test_deadline_after_the_first_byte_reports_timeout_and_the_attempt_con
     assert await rows(sender) == [State.APPLIED]
 
 
-async def test_attempt_that_sends_while_it_is_cancelled_is_not_reported_as_not_sent(make: Make) -> None:
-    async def stubborn(attempt: Attempt) -> VerifiedResponse:
-        try:
-            await asyncio.sleep(10)
-        except asyncio.CancelledError:
-            attempt.sent = True
-            raise
-        return verified()
-
-    call = call_of(left_s=0.4)
-    with pytest.raises(errors.Timeout):
-        await make(stubborn).send(call)
-    assert call.circumstances.sent
-
-
 async def test_response_that_arrives_during_a_cancellation_is_returned(make: Make) -> None:
     async def stubborn(attempt: Attempt) -> VerifiedResponse:
         try:
@@ -383,37 +366,7 @@ async def test_response_that_arrives_during_a_cancellation_is_returned(make: Mak
     assert await make(stubborn).send(call_of(left_s=0.4)) == ANSWER
 
 
-@pytest.mark.parametrize("left_s", [0.09, 0.0, -1.0])
-async def test_call_with_too_little_time_is_not_sent(make: Make, left_s: float) -> None:
-    sender, call = make(), call_of(left_s=left_s)
-    assert await refusal(sender.send(call)) == reasons.ERROR_REASON_DEADLINE_TOO_SHORT
-    assert sender.client.attempts == []
-    assert call.circumstances == known()
-
-
-async def test_call_with_just_enough_time_is_sent(make: Make) -> None:
-    assert await make().send(call_of(left_s=0.4)) == ANSWER
-
-
 # -- a caller that disconnects
-
-
-async def test_nothing_is_sent_after_a_cancel_before_the_first_byte(make: Make) -> None:
-    gate = Gate(sent=False)
-    sender, call = make(gate), call_of()
-    sending = sender.start(call)
-    await gate.reached.wait()
-    sending.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await sending
-    gate.open.set()
-    await turns()
-    assert sender.client.attempts == [Attempt(sent=False)]
-    assert call.circumstances == known(sent=(False,))
-    assert not others()
-    assert not await rows(sender)
-    assert sender.ended("cancelled") == 1
-    assert sender.in_flight == 0
 
 
 async def test_nothing_is_sent_after_a_cancel_at_the_start(make: Make) -> None:
@@ -470,18 +423,6 @@ async def test_attempt_continues_after_a_cancel_once_a_byte_was_sent(
 # -- limits
 
 
-async def test_calls_above_the_limit_are_refused_until_one_finishes(make: Make) -> None:
-    gate = Gate(sent=True)
-    sender = make(gate, max_in_flight=2)
-    under_way = [sender.start(), sender.start()]
-    await turns()
-    assert await refusal(sender.send()) == reasons.ERROR_REASON_OVERLOADED
-    assert len(sender.client.attempts) == 2
-    gate.open.set()
-    await asyncio.gather(*under_way)
-    assert await sender.send() == ANSWER
-
-
 async def test_attempt_counts_until_it_ends_even_without_its_caller(make: Make) -> None:
     gate = Gate(sent=True)
     sender = make(gate, max_in_flight=1)
@@ -511,18 +452,6 @@ async def test_each_caller_has_its_own_quota(make: Make) -> None:
     assert await sender.send(call_of(caller=BILLING)) == ANSWER
 
 
-async def test_quota_is_checked_before_the_overall_limit(make: Make) -> None:
-    gate = Gate(sent=True)
-    sender = make(gate, max_in_flight=1)
-    under_way = sender.start(call_of(caller=BILLING))
-    await turns()
-    reason = await refusal(sender.send(call_of(caller=BILLING)))
-    assert reason == reasons.ERROR_REASON_CALLER_QUOTA_EXCEEDED
-    assert await refusal(sender.send()) == reasons.ERROR_REASON_OVERLOADED
-    gate.open.set()
-    await under_way
-
-
 async def test_refused_call_leaves_no_row_and_no_line(make: Make, log_lines: LogStream) -> None:
     sender, call = make(max_in_flight=0), call_of()
     assert await refusal(sender.send(call)) == reasons.ERROR_REASON_OVERLOADED
@@ -530,42 +459,6 @@ async def test_refused_call_leaves_no_row_and_no_line(make: Make, log_lines: Log
     assert not await rows(sender)
     assert not lines(log_lines)
     assert sender.in_flight is None
-
-
-# -- shutting down
-
-
-async def test_close_refuses_new_calls_and_finishes_those_in_flight(make: Make) -> None:
-    gate = Gate(sent=True)
-    sender = make(gate)
-    under_way = sender.start()
-    await gate.reached.wait()
-    sender.delivery.close()
-    assert await refusal(sender.send()) == reasons.ERROR_REASON_SHUTTING_DOWN
-    short = call_of(left_s=0.0)
-    assert await refusal(sender.send(short)) == reasons.ERROR_REASON_SHUTTING_DOWN
-    assert not await sender.delivery.idle(0.01)
-    gate.open.set()
-    assert await sender.delivery.idle(1.0)
-    assert await under_way == ANSWER
-
-
-async def test_idle_returns_immediately_if_nothing_is_in_flight(make: Make) -> None:
-    assert await make().delivery.idle(0.0)
-
-
-async def test_idle_waits_for_attempts_without_callers(make: Make) -> None:
-    gate = Gate(sent=True)
-    sender = make(gate)
-    sending = sender.start()
-    await gate.reached.wait()
-    sending.cancel()
-    await turns()
-    assert not await sender.delivery.idle(0.0)
-    waiting = asyncio.create_task(sender.delivery.idle(1.0))
-    await turns()
-    gate.open.set()
-    assert await waiting
 
 
 # -- a thousand calls

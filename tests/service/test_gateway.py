@@ -75,14 +75,6 @@ async def test_a_gateway_logs_its_keys_and_stops_at_a_signal(
     assert all("dropped" not in line for line in log_lines.lines)
 
 
-async def test_our_own_key_in_place_of_alipayhks_is_logged_as_a_warning(
-    serve: Callable[..., Awaitable[None]], ring: KeyRing, log_lines: LogStream
-) -> None:
-    await serve(SIGNING_KEY_FILE=str(ring.other_private), PUBLIC_KEY_FILES=f"1={ring.other_public}")
-    warned = [line["event"] for line in log_lines.lines if line["level"] == "warning"]
-    assert warned == [NEW_LEDGER, "own public key in PUBLIC_KEY_FILES"]
-
-
 @pytest.mark.parametrize("is_new", [True, False])
 async def test_a_gateway_logs_the_path_of_its_ledger_and_whether_it_is_new(
     serve: Callable[..., Awaitable[None]],

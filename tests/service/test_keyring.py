@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from alipayhk.linkage.v1.linkage_service_pb2_grpc import LinkageServiceStub
 from clients.alipayhk.wire.keys import Keys
+from sandbox.apis import APIS
 from sandbox.server import running as running_sandbox
 from service import gateway
 from service.config.settings import read_settings
@@ -84,8 +85,7 @@ async def started(
         changes = {
             "BASE_URL": url,
             "CLIENT_ID": sandbox_files.CLIENT_ID,
-            "SYNC_LINKAGE_PATH": sandbox_files.PATHS["SyncLinkage"],
-            "BIND_ACCOUNT_PATH": sandbox_files.PATHS["BindAccount"],
+            **{f"{api.name.name}_PATH": api.path for api in APIS.values()},
             "LISTEN": "127.0.0.1:0",
             "ADMIN_LISTEN": "127.0.0.1:0",
             "DRAIN_DELAY_S": "0",

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -84,3 +84,20 @@ async def test_outage_is_found_without_a_call(
             assert usable(metrics) == 0
         await until(GOOD)
         assert usable(metrics) == 1
+
+
+async def test_large_log_is_reported_by_a_gauge_and_one_warning(log_lines: LogStream) -> None:
+    class Grown(MemoryLedger):
+        sizes: ClassVar = [4 << 20, 65 << 20, 66 << 20, 8 << 20]
+
+        @property
+        def log_bytes(self) -> int:
+            return self.sizes.pop(0)
+
+    metrics = Metrics()
+    monitor = LedgerMonitor(Grown(), metrics)
+    for _ in range(4):
+        await monitor.probe()
+    assert metrics.registry.get_sample_value("alipayhk_ledger_log_bytes") == 8 << 20
+    events = ["write-ahead log of the ledger too large", "write-ahead log of the ledger reused"]
+    assert [line["event"] for line in log_lines.lines] == events

@@ -6,6 +6,7 @@ import ast
 import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -264,15 +265,12 @@ def test_retried_call_without_a_look_up_is_unknown_instead_of_not_sent(
     assert verdict.sentence.endswith(end)
 
 
+@pytest.mark.parametrize(("retried", "looked_up"), [(True, True), (False, False)])
 @pytest.mark.parametrize("case", TABLE, ids=lambda case: case.what)
-def test_retried_call_after_a_look_up_is_like_any_other(case: Case) -> None:
-    circumstances = replace(case.known(), retried=True, looked_up=True)
-    assert reported(verdict_of(case.error, circumstances, ResultCodes())) == case.reported(idempotent=True)
-
-
-@pytest.mark.parametrize("case", TABLE, ids=lambda case: case.what)
-def test_call_that_is_not_retried_does_not_depend_on_a_look_up(case: Case) -> None:
-    circumstances = replace(case.known(), looked_up=False)
+def test_call_depends_on_the_look_up_only_if_it_is_retried(
+    case: Case, retried: bool, looked_up: bool
+) -> None:
+    circumstances = replace(case.known(), retried=retried, looked_up=looked_up)
     assert reported(verdict_of(case.error, circumstances, ResultCodes())) == case.reported(idempotent=True)
 
 
@@ -426,9 +424,7 @@ def test_unhandled_exception_is_unknown_only_if_the_request_was_sent(
 
 
 @pytest.mark.parametrize("circumstances", [known(in_doubt=True), known(replayed=True)])
-def test_unhandled_exception_is_unknown_after_an_earlier_attempt(
-    circumstances: Circumstances,
-) -> None:
+def test_unhandled_exception_is_unknown_after_an_earlier_attempt(circumstances: Circumstances) -> None:
     verdict = verdict_of(_Bug("SECRET"), circumstances, ResultCodes())
     assert reported(verdict) == (StatusCode.INTERNAL, "GATEWAY_BUG", "unknown", "operator")
 
@@ -542,33 +538,16 @@ def test_retry_after_of_a_response_is_used_within_a_bound(
 
 MORE: Final = ResultCodes({"BindAccount": {"ALREADY_BOUND": C.ALREADY_EXISTS, "PROCESS_FAIL": C.NOT_FOUND}})
 
-MEANINGS: Final[dict[str, tuple[str, str, Meaning]]] = {
-    "a new code of this RPC": (
-        "BindAccount",
-        "ALREADY_BOUND",
-        Meaning(C.ALREADY_EXISTS, known=True, never=False),
-    ),
-    "the same code of the other RPC is not known": (
-        "SyncLinkage",
-        "ALREADY_BOUND",
-        Meaning(C.FAILED_PRECONDITION, known=False, never=False),
-    ),
-    "a documented code may be given another gRPC code, and is still never retried": (
-        "BindAccount",
-        "PROCESS_FAIL",
-        Meaning(C.NOT_FOUND, known=True, never=True),
-    ),
-    "a documented code of the other RPC stays": (
-        "SyncLinkage",
-        "USER_NOT_EXIST",
-        Meaning(C.NOT_FOUND, known=True, never=False),
-    ),
-    "an empty code is no code that is known": (
-        "SyncLinkage",
-        "",
-        Meaning(C.FAILED_PRECONDITION, known=False, never=False),
-    ),
-}
+KNOWN: Final = partial(Meaning, known=True, never=False)
+NOT_KNOWN: Final = Meaning(C.FAILED_PRECONDITION, known=False, never=False)
+MEANINGS: Final = {
+    "a new code of this RPC": ("BindAccount", "ALREADY_BOUND", KNOWN(C.ALREADY_EXISTS)),
+    "the same code of the other RPC is not known": ("SyncLinkage", "ALREADY_BOUND", NOT_KNOWN),
+    "a new gRPC code for a code that is never retried": (
+        "BindAccount", "PROCESS_FAIL", KNOWN(C.NOT_FOUND, never=True)),
+    "a documented code of the other RPC stays": ("SyncLinkage", "USER_NOT_EXIST", KNOWN(C.NOT_FOUND)),
+    "an empty code is not known": ("SyncLinkage", "", NOT_KNOWN),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("api", "code", "meaning"), MEANINGS.values(), ids=MEANINGS.keys())

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from clients.alipayhk.api import Api
 from service.commands.config import described
 from service.config.declaration import declared
 from service.config.environment import environment_for_children, environment_of_worker, probed_address
@@ -412,14 +413,14 @@ def test_a_probe_uses_the_address_of_the_gateways_listener(
 def test_a_file_and_the_environment_give_equal_settings(
     environ: dict[str, str], ring: KeyRing, tmp_path: Path
 ) -> None:
+    paths = "\n".join(f'{api.name.lower()}_path = "/{api}"' for api in Api)
     path = toml(
         tmp_path,
         f"""
         base_url = "https://open.alipay.hk"
         client_id = "4Q5Y8W0WSG45P907917"
         signing_key_file = "{ring.private}"
-        sync_linkage_path = "/sync"
-        bind_account_path = "/bind"
+        {paths}
         signing_key_version = 2
         encrypt = true
         reflection = false
@@ -757,14 +758,36 @@ def test_several_workers_need_fixed_ports(environ: dict[str, str]) -> None:
     assert read_settings(but(environ, WORKERS="2")).workers == 2
 
 
-def test_several_workers_need_a_different_port_for_each_listener(environ: dict[str, str]) -> None:
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_each_listener_needs_a_port_of_its_own(environ: dict[str, str], workers: str) -> None:
     same = dict.fromkeys(LISTENERS, "127.0.0.1:1")
-    assert more_faults(but(environ, WORKERS="2", **same)) == [
+    assert more_faults(but(environ, WORKERS=workers, **same)) == [
         "ADMIN_LISTEN needs another port than LISTEN",
         "HEALTH_LISTEN needs another port than LISTEN",
     ]
     apart = same | {"ADMIN_LISTEN": "127.0.0.1:2", "HEALTH_LISTEN": "127.0.0.2:1"}
-    assert more_faults(but(environ, WORKERS="2", **apart)) == []
+    assert more_faults(but(environ, WORKERS=workers, **apart)) == []
+
+
+@pytest.mark.parametrize(
+    ("listen", "admin", "overlap"),
+    [
+        ("0.0.0.0:1", "127.0.0.1:1", True),
+        ("127.0.0.1:1", "0.0.0.0:1", True),
+        ("[::]:1", "127.0.0.1:1", True),
+        ("[::]:1", "0.0.0.0:1", True),
+        ("localhost:1", "127.0.0.1:1", True),
+        ("[::1]:1", "localhost:1", True),
+        ("[::1]:1", "0.0.0.0:1", False),
+        ("[::1]:1", "127.0.0.1:1", False),
+        ("0.0.0.0:1", "127.0.0.1:2", False),
+    ],
+)
+def test_addresses_that_share_a_port_of_this_machine_are_a_fault(
+    environ: dict[str, str], listen: str, admin: str, overlap: bool
+) -> None:
+    changed = but(environ, LISTEN=listen, ADMIN_LISTEN=admin, ALLOW_PLAINTEXT="true")
+    assert more_faults(changed) == ["ADMIN_LISTEN needs another port than LISTEN"] * overlap
 
 
 # -- described

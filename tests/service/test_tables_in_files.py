@@ -93,7 +93,7 @@ def test_every_caller_is_allowed_every_method_if_there_is_no_list() -> None:
 
 
 NEEDS_SAN: Final = "[callers.a] needs san, a list of DNS names or URIs"
-NEEDS_METHODS: Final = "[callers.a] needs methods, a list of SyncLinkage and BindAccount"
+NEEDS_METHODS: Final = f"[callers.a] needs methods, a list of {' and '.join(API_NAMES)}"
 BAD_QUOTA: Final = "[callers.a] needs max_in_flight as a whole number of at least 1"
 NOTHING_ELSE: Final = "must contain tables [callers.NAME] and nothing else"
 GOOD: Final = 'san = ["x"]\nmethods = ["SyncLinkage"]\n'
@@ -195,7 +195,7 @@ def test_no_result_code_can_get_a_grpc_code_that_suggests_a_retry() -> None:
     assert set(ALLOWED.values()) | suggesting_retry == set(StatusCode)
 
 
-ONLY_RPCS: Final = "can contain the tables SyncLinkage and BindAccount only"
+ONLY_RPCS: Final = f"can contain the tables {' and '.join(API_NAMES)} only"
 OF_ITS_OWN: Final = "has a fixed meaning and cannot be changed"
 ONE_OF: Final = f"must be one of {', '.join(ALLOWED)}"
 

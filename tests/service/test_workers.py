@@ -15,7 +15,7 @@ from threading import Thread
 
 import pytest
 
-from service.commands import workers
+from service.commands import worker_process, workers
 from service.commands.exit_codes import EX_SOFTWARE
 from service.commands.workers import _Supervisor, must_be_free
 from service.config.values import Address
@@ -106,6 +106,57 @@ def test_a_permanent_error_does_not_stop_a_serving_worker(
     with sigterm_after(tmp_path / "failed", delay_s=2):  # long enough for a wrong second attempt
         assert _Supervisor(["sh", "-c", words], tmp_path).run(2) == 78
     assert (tmp_path / "failed").read_text() == "x\n", "the next attempt comes after a delay"
+
+
+def test_a_worker_without_heartbeats_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_process, "SILENCE_MAX_S", 2.5)
+    mark = tmp_path / "silent"
+    beating = f"touch {tmp_path}/replaced; while :; do printf . >&0; sleep 0.5; done"
+    words = f"mkdir {mark} 2>/dev/null || {{ {beating}; }}; printf . >&0; exec sleep 60"
+    set_up_logs("info", lines := io.StringIO())
+    with sigterm_after(tmp_path / "replaced", delay_s=3):
+        assert _Supervisor(["sh", "-c", words], tmp_path).run(1) == 0
+    assert lines.getvalue().count("unresponsive worker killed") == 1
+
+
+def test_a_worker_that_never_starts_to_serve_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_process, "START_MAX_S", 1.0)
+    with sigterm_after(tmp_path / "replaced"):
+        words = f"mkdir {tmp_path}/first 2>/dev/null || touch {tmp_path}/replaced; exec sleep 60"
+        assert _Supervisor(["sh", "-c", words], tmp_path).run(1) == 0
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_the_directory_of_the_metrics_is_created_again(tmp_path: Path, is_there: bool) -> None:
+    directory = tmp_path / "metrics" if is_there else tmp_path / "parent" / "metrics"
+    words = (
+        f'rm -r "$PROMETHEUS_MULTIPROC_DIR"; mkdir -p {directory.parent}; '
+        f'while [ ! -d "$PROMETHEUS_MULTIPROC_DIR" ]; do sleep 0.05; done; '
+        f"touch {tmp_path}/again; exec sleep 60"
+    )
+    with sigterm_after(tmp_path / "again"):
+        assert _Supervisor(["sh", "-c", words], directory).run(1) == 0
+    assert directory.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "printf . >&0; touch {ready}; kill -STOP $$",
+        "trap '' TERM; touch {ready}; while :; do sleep 1; done",
+    ],
+    ids=["stopped", "ignores SIGTERM"],
+)
+def test_a_worker_that_does_not_stop_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str
+) -> None:
+    monkeypatch.setattr(worker_process, "SILENCE_MAX_S", 1.5)
+    ready = tmp_path / "ready"
+    with sigterm_after(ready, delay_s=0.1):
+        status = _Supervisor(["sh", "-c", words.format(ready=ready)], tmp_path, stop_max_s=2.0).run(1)
+    assert status == signal.SIGKILL
 
 
 def test_a_port_of_another_program_is_not_shared() -> None:

@@ -1,8 +1,10 @@
 """Read RSA keys from files, and check their size.
 
-Accepted formats: PEM (PKCS#1, PKCS#8, SubjectPublicKeyInfo, X.509 certificate), and base64 DER without PEM
-lines, on one line or many, which is what AlipayHK gives out. AlipayHK's keys have 2048 bits:
-https://docs.alipay.hk/alipayhkdocs/hk/gcmc/sig
+Accepted formats: PKCS#1, PKCS#8, SubjectPublicKeyInfo and X.509 certificates, as PEM, as DER, and as base64
+DER without PEM lines, on one line or many, which is what AlipayHK gives out. The content decides which of
+them it is, not the label of a PEM block: AlipayHK's key tool gives out PKCS#8 without PEM lines, and people
+add those of RSA PRIVATE KEY.
+AlipayHK's keys have 2048 bits: https://docs.alipay.hk/alipayhkdocs/hk/gcmc/sig
 """
 
 from __future__ import annotations
@@ -10,7 +12,8 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeVar
@@ -20,9 +23,17 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 
+from ..regular_file import open_regular
+
 BITS_MIN: Final = 2048
 BITS_MAX: Final = 8192
 FILE_BYTES_MAX: Final = 65_536
+_BOM: Final = b"\xef\xbb\xbf"
+_BLOCK: Final = re.compile(rb"-----BEGIN ([^\r\n-]+)-----(.*?)-----END \1-----", re.DOTALL)
+_NO_KEY: Final = b"PARAMETERS"
+"""The end of the label of a PEM block that OpenSSL writes before an elliptic key."""
+_ENCRYPTED: Final = "is encrypted with a passphrase, which is not supported"
+_NOT_PEM: Final = "is PEM, but not a key that can be read"
 
 Key = TypeVar("Key", RSAPrivateKey, RSAPublicKey)
 Versioned = TypeVar("Versioned")
@@ -73,7 +84,7 @@ def load_public_key(path: Path) -> RSAPublicKey:
 def read_key(path: Path) -> RSAPrivateKey | RSAPublicKey:
     """Read a private or public RSA key in any accepted format; raise KeyFileError."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             data = file.read(FILE_BYTES_MAX + 1)
     except OSError as error:
         raise KeyFileError(f"cannot be read: {error.strerror}") from None
@@ -88,7 +99,7 @@ def parse_key(data: bytes) -> RSAPrivateKey | RSAPublicKey:
         raise KeyFileError(f"is larger than {FILE_BYTES_MAX} bytes")
     if not data.strip():
         raise KeyFileError("is empty")
-    key = _parse_pem(data) if b"-----BEGIN" in data else _parse_der(_base64_der(data))
+    key = _parse_pem(data) if b"-----BEGIN" in data else _parse_bare(data)
     if not isinstance(key, RSAPrivateKey | RSAPublicKey):
         raise KeyFileError("contains a key that is not an RSA key")
     if not BITS_MIN <= key.key_size <= BITS_MAX:
@@ -107,25 +118,59 @@ def public_der(key: RSAPublicKey) -> bytes:
 
 
 def _parse_pem(data: bytes) -> object:
+    """Parse the key of a PEM file; a private key, its public key and its certificate count as one."""
+    blocks = (block for block in _BLOCK.finditer(data) if not block[1].endswith(_NO_KEY))
+    found = [_parse_block(*block.groups()) for block in blocks]
+    if not found or len(_BLOCK.sub(b"", data).split(b"-----BEGIN")) > 1:
+        raise KeyFileError(_NOT_PEM)
+    if any(_public_half(key) != _public_half(found[0]) for key in found):
+        raise KeyFileError("contains several keys; put each key in a file of its own")
+    return next((key for key in found if isinstance(key, RSAPrivateKey)), found[0])
+
+
+def _parse_block(label: bytes, body: bytes) -> object:
+    if b"ENCRYPTED" in label or b"Proc-Type: 4,ENCRYPTED" in body:
+        raise KeyFileError(_ENCRYPTED)
     try:
-        if b"-----BEGIN CERTIFICATE-----" in data:
-            return x509.load_pem_x509_certificate(data).public_key()
-        if b"PRIVATE KEY-----" in data:
-            return serialization.load_pem_private_key(data, password=None)
-        return serialization.load_pem_public_key(data)
-    except TypeError:
-        raise KeyFileError("is encrypted with a passphrase, which is not supported") from None
-    except (ValueError, UnsupportedAlgorithm):
-        raise KeyFileError("is PEM, but not a key that can be read") from None
+        return _parse_der(base64.b64decode(b"".join(body.split()), validate=True))
+    except (binascii.Error, _NotDer):
+        raise KeyFileError(_NOT_PEM) from None
+
+
+def _public_half(key: object) -> object:
+    """Return a value that is equal for the private key, the public key and the certificate of one pair."""
+    if isinstance(key, RSAPrivateKey):
+        key = key.public_key()
+    return key.public_numbers() if isinstance(key, RSAPublicKey) else key
+
+
+def _parse_bare(data: bytes) -> object:
+    """Parse base64 DER without PEM lines, or else binary DER."""
+    try:
+        der = base64.b64decode(b"".join(data.removeprefix(_BOM).split()), validate=True)
+    except binascii.Error:
+        der, sentence = data, "is neither PEM nor base64 DER"
+    else:
+        sentence = "is base64, but not a DER key that can be read"
+    try:
+        return _parse_der(der)
+    except _NotDer:
+        raise KeyFileError(sentence) from None
+
+
+class _NotDer(Exception):
+    """The bytes are not a key in DER."""
 
 
 def _parse_der(data: bytes) -> object:
-    for load in (_load_der_private, serialization.load_der_public_key, _load_der_certificate):
+    for load in _LOADERS:
         try:
             return load(data)
-        except (ValueError, TypeError, UnsupportedAlgorithm):
+        except (ValueError, UnsupportedAlgorithm):
             continue
-    raise KeyFileError("is base64, but not a DER key that can be read")
+        except TypeError:  # cryptography asks for a password
+            raise KeyFileError(_ENCRYPTED) from None
+    raise _NotDer
 
 
 def _load_der_private(data: bytes) -> object:
@@ -136,8 +181,8 @@ def _load_der_certificate(data: bytes) -> object:
     return x509.load_der_x509_certificate(data).public_key()
 
 
-def _base64_der(data: bytes) -> bytes:
-    try:
-        return base64.b64decode(b"".join(data.split()), validate=True)
-    except binascii.Error:
-        raise KeyFileError("is neither PEM nor base64 DER") from None
+_LOADERS: Final[tuple[Callable[[bytes], object], ...]] = (
+    _load_der_private,
+    serialization.load_der_public_key,
+    _load_der_certificate,
+)

@@ -13,8 +13,7 @@ import os
 import pwd
 import signal
 import sys
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -24,13 +23,14 @@ from clients.alipayhk.api import API_NAMES
 from ...ledger import Ending, Ledger, LedgerFault, LedgerUnavailable, Row, State
 from ...ledger.opening import open_ledger
 from ..exit_codes import EX_CONFIG, EX_UNAVAILABLE
+from .output import clock_ms, facts, fail, moment_text, print_json, print_rows
 
 NOT_DONE: Final = 1
 READER_GONE: Final = 128 + signal.SIGPIPE
 """The exit status that a shell reports for a tool killed by SIGPIPE."""
 WORDS_MAX: Final = 500
+CHANGE_MAX: Final = 2**63 - 1
 
-Facts = dict[str, object]
 Command = Callable[[argparse.Namespace, Ledger], Awaitable[int]]
 AddParser = Callable[..., argparse.ArgumentParser]
 """Adds a subcommand, like argparse's `add_parser`."""
@@ -64,13 +64,13 @@ def configure(
     resolve.add_argument(
         "--who", type=_words, default=_os_user(), help="who found the outcome (default: %(default)s)"
     )
-    export = add("export", _export, "write every request changed since a time, one JSON object a line")
-    export.add_argument(
-        "--since",
-        required=True,
-        type=_moment,
-        metavar="TIME",
-        help="ISO 8601; UTC if it has no offset",
+    export = add(
+        "export", _export, "write the requests changed since a time or a change, one JSON object a line"
+    )
+    start = export.add_mutually_exclusive_group(required=True)
+    start.add_argument("--since", type=_moment, metavar="TIME", help="ISO 8601; UTC if it has no offset")
+    start.add_argument(
+        "--after", type=_change, metavar="CHANGE", help="the last `change` of the previous export"
     )
     return commands.add_parser
 
@@ -107,7 +107,7 @@ async def _list(args: argparse.Namespace, ledger: Ledger) -> int:
     now_ms = clock_ms()
     rows = ledger.rows(in_doubt_at_ms=now_ms) if args.in_doubt else ledger.rows()
     if args.json:
-        print(json.dumps({"requests": [facts(row, now_ms) async for row in rows]}, indent=2))
+        await print_json(facts(row, now_ms) async for row in rows)
         return 0
     async for row in rows:
         known = facts(row, now_ms)
@@ -120,7 +120,7 @@ async def _show(args: argparse.Namespace, ledger: Ledger) -> int:
     rows = await _find(ledger, args.request_id)
     if not rows:
         return fail("no request has this id", NOT_DONE)
-    _print([facts(row, clock_ms()) for row in rows], as_json=args.json)
+    print_rows([facts(row, clock_ms()) for row in rows], as_json=args.json)
     return 0
 
 
@@ -133,13 +133,13 @@ async def _resolve(args: argparse.Namespace, ledger: Ledger) -> int:
     rows = [found for found in await _find(ledger, args.request_id) if found.key == row.key]
     if not done:
         return fail(_why_not(rows), NOT_DONE)
-    _print([facts(found, clock_ms()) for found in rows], as_json=args.json)
+    print_rows([facts(found, clock_ms()) for found in rows], as_json=args.json)
     return 0
 
 
 async def _export(args: argparse.Namespace, ledger: Ledger) -> int:
-    rows: AsyncIterator[Row] = ledger.rows(since_ms=args.since)
-    async for row in rows:
+    since_ms, after = args.since or 0, args.after or 0
+    async for row in ledger.rows(since_ms=since_ms, after=after):
         print(json.dumps(facts(row, clock_ms())))
     return 0
 
@@ -171,43 +171,16 @@ def _chosen(args: argparse.Namespace, rows: Sequence[Row]) -> Row | str:
     return meant[0] if meant else "no such request"
 
 
-def facts(row: Row, now_ms: int) -> Facts:
-    """Return the members of a row that people may see: no hash, and no sealed data."""
-    ending, resolved = row.ending, row.resolved
-    return {
-        "client_id": row.key.client_id,
-        "api": row.key.api,
-        "request_id": row.key.request_id,
-        "caller": row.caller,
-        "state": str(State.IN_DOUBT if row.is_in_doubt(now_ms) else row.state),
-        "attempts": row.attempts,
-        "biz_time": None if row.biz_time_ms is None else moment_text(row.biz_time_ms),
-        "created": moment_text(row.created_ms),
-        "updated": moment_text(row.updated_ms),
-        "result_status": ending.result_status if ending else "",
-        "result_code": ending.result_code if ending else "",
-        "resolved": resolved
-        and {"who": resolved.who, "when": moment_text(resolved.at_ms), "why": resolved.why},
-    }
-
-
-def _print(rows: list[Facts], *, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps({"requests": rows}, indent=2))
-        return
-    for row in rows:
-        resolved = row.pop("resolved")
-        for name, value in row.items():
-            print(f"{name}: {'' if value is None else value}")
-        for name, value in (resolved if isinstance(resolved, dict) else {}).items():
-            print(f"resolved {name}: {value}")
-        print()
-
-
 def _words(text: str) -> str:
     if not text.strip() or len(text) > WORDS_MAX or not text.isprintable():
         raise argparse.ArgumentTypeError(f"must be 1 to {WORDS_MAX} printable characters")
     return text
+
+
+def _change(text: str) -> int:
+    if not (text.isascii() and text.isdecimal()) or int(text) > CHANGE_MAX:
+        raise argparse.ArgumentTypeError("must be the `change` of an exported request, a whole number")
+    return int(text)
 
 
 def _moment(text: str) -> int:
@@ -220,24 +193,8 @@ def _moment(text: str) -> int:
     return (known - datetime.fromtimestamp(0, UTC)) // timedelta(milliseconds=1)
 
 
-def moment_text(ms: int) -> str:
-    """Format milliseconds since 1970 as every ledger command does."""
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds")
-
-
-def clock_ms() -> int:
-    """Return the time in milliseconds since 1970."""
-    return time.time_ns() // 1_000_000
-
-
 def _os_user() -> str:
     try:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
         return f"uid {os.getuid()}"
-
-
-def fail(message: str, status: int) -> int:
-    """Print why nothing was done; return the exit status."""
-    print(f"alipayhk-gateway: {message}", file=sys.stderr)
-    return status

@@ -15,14 +15,20 @@ operation of a batch fails by its own fault, the transaction is rolled back, and
 in its own transaction. If the file fails, every operation of the batch raises LedgerUnavailable, and its
 commit may be durable or not.
 
-**Several processes.** A transaction that writes takes SQLite's write lock first (BEGIN IMMEDIATE) and waits
-at most 500 ms for another process. So claims of several workers are decided one after the other.
+**Several processes.** A writer takes the ledger's write lock before its transaction, and releases it after
+the commit and the checkpoint that may follow it (see `write_lock`). So claims of several workers are
+decided one after the other, in order of arrival, and each commit includes what arrived during the wait. A
+worker waits 3 s for those that came first, and 3 s for the one that writes. SQLite's own lock (BEGIN
+IMMEDIATE) is free then, unless another program writes: it is waited for at most 500 ms.
 
 **A crash** leaves a log that the next process to open the file recovers:
 
     before COMMIT returns    the whole transaction or nothing of it, and no caller got a result
     after COMMIT             the whole transaction; a claim whose grant reached no caller becomes in doubt
     at any time              the dirty flag (see `dirty_flag`), so that a copy without its log is noticed
+
+**A full disk.** Space for outcomes is kept in a file (see `ballast`): while it is given up, claims are
+refused, and outcomes are still written.
 
 A claim whose caller was cancelled while it was queued is skipped, or undone if it was granted.
 

@@ -33,6 +33,11 @@ _SUMMARY: Final = """
         (SELECT max(updated_ms) FROM request)
     FROM meta
 """
+# The replaced ledger has used higher numbers of changes. They count transactions, and a transaction takes
+# more than a millisecond. So the time is higher than all of them, and the cursors of readers stay valid.
+_RENEW: Final = """
+    UPDATE meta SET ledger_id = ?, run = NULL, backup_ms = NULL, last_change = max(last_change, ?)
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +161,7 @@ def _renewed(path: Path, mark: KeyMark, now_ms: int) -> Summary:
         if not checkpoint(connection):  # without it, the file and its log look mixed
             raise LedgerUnavailable(f"{path} is being read by another program: stop that program first")
         ledger_id = os.urandom(16).hex()
-        connection.execute("UPDATE meta SET ledger_id = ?, run = NULL, backup_ms = NULL", (ledger_id,))
+        connection.execute(_RENEW, (ledger_id, now_ms))
     return replace(summary, ledger_id=ledger_id)
 
 

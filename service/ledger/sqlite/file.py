@@ -6,7 +6,7 @@ import errno
 import os
 import sqlite3
 import time
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -14,13 +14,19 @@ from urllib.parse import quote
 
 from .. import LedgerFault, LedgerUnavailable
 from ..usage_lock import UsageLock
+from .ballast import Ballast
 from .dirty_flag import DirtyFlag, clear
 from .schema import MIGRATIONS, SCHEMA_VERSION, version_of
+from .write_lock import WriteLock
 
 BUSY_TIMEOUT_MS: Final = 500
-"""Timeout for the write lock of another process on this host."""
+"""Timeout for SQLite's lock, which another program may hold; gateways wait in `WriteLock` instead."""
+CHECKPOINT_PAGES: Final = 1000
+"""A commit with more pages than this in the log copies the log into the main file."""
 OPEN_TIMEOUT_S: Final = 5.0
 """Timeout while another worker opens or creates the file."""
+LOG_BYTES_KEPT: Final = 8 << 20
+"""The size to which the write-ahead log is truncated when it is reused; 4 MiB are usual."""
 _POLL_S: Final = 0.02
 
 
@@ -50,10 +56,12 @@ class LedgerFile:
         self.path = path
         self.mark = mark
         self.dirty_flag = DirtyFlag(os.urandom(8).hex())
+        self.ballast = Ballast(path)
         self.ledger_id = ""
         """The random id of the ledger; empty before the file is open."""
         self.token_at_open = 0
         self._lock = lock
+        self._write_lock = None if lock is None else WriteLock(lock.descriptor)
         self._inodes: tuple[tuple[int, int], ...] | None = None
 
     def open(self, *, timeout_s: float = 0) -> sqlite3.Connection:
@@ -70,12 +78,25 @@ class LedgerFile:
                     raise
             time.sleep(_POLL_S)
 
+    @property
+    def log_bytes(self) -> int:
+        """Return the size of the write-ahead log, 0 if it cannot be read."""
+        try:
+            return os.stat(f"{self.path}-wal").st_size  # noqa: PTH116  (as in `_inodes_now`)
+        except OSError:
+            return 0
+
     def close(self, connection: sqlite3.Connection) -> None:
-        """Close the writer's connection, and clear the dirty flag if no other process uses the file."""
+        """Close the writer's connection; if no other process uses the file, mark it as closed cleanly."""
         if self._lock is not None and self._lock.try_alone():
             clear(connection)
+            self.ballast.remove()
         with suppress(sqlite3.Error):
             connection.close()
+
+    def writing(self) -> AbstractContextManager[None]:
+        """Hold the write lock inside a block, in order of arrival; raise LedgerUnavailable."""
+        return nullcontext() if self._write_lock is None else self._write_lock.held()
 
     def release(self) -> None:
         """Release the usage lock."""
@@ -135,8 +156,14 @@ class LedgerFile:
                 f"the ledger {self.path} is on a file system without shared memory: move it to a local disk"
             )
         connection.execute("PRAGMA synchronous = FULL")
+        # Without a limit, the log keeps the size that it had when a reader kept it from being reused.
+        connection.execute(f"PRAGMA journal_size_limit = {LOG_BYTES_KEPT}")
+        # Another process may be writing, so only the writer's transactions, which hold the write lock,
+        # are followed by a checkpoint.
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
         if version < SCHEMA_VERSION:
             self._migrate(connection)
+        connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
         found = connection.execute("SELECT key_id, key_check, ledger_id, last_token FROM meta").fetchone()
         key_id, key_check, self.ledger_id, self.token_at_open = found or ("", b"", "", 0)
         self.mark.must_fit(self.path, key_id, key_check)

@@ -11,13 +11,16 @@ from typing import Any, ClassVar, Final, cast
 from .. import Answer, Claim, Ending, Granted, Key, LedgerUnavailable, Resolution, Row
 from ..marker import Entry, Marker, MarkerKeeper
 from .file import LedgerFile, name_of
-from .statements import FIND, PAGE_IN_DOUBT, PAGE_OF_ROWS
+from .statements import FIND, FIRST_CHANGE_SINCE, IDS_IN_DOUBT, PAGE_OF_ROWS, rows_in_doubt
 from .tables import row_of
 from .writer import Writer
 
 PAGE_ROWS: Final = 500
+ID_MAX: Final = 2**63 - 1
 DROP_ROWS: Final = 200
 """Maximum number of rows that one transaction deletes, so that claims are not delayed."""
+
+Parameters = Sequence[object] | Mapping[str, object]
 
 
 class SqliteLedger:
@@ -41,6 +44,11 @@ class SqliteLedger:
         """Return the random id of the database."""
         return self._file.ledger_id
 
+    @property
+    def log_bytes(self) -> int:
+        """Return the size of the write-ahead log's file."""
+        return self._file.log_bytes
+
     async def claim(self, claim: Claim, now_ms: int) -> Answer:
         """Answer by the rules, and write a grant."""
 
@@ -51,7 +59,9 @@ class SqliteLedger:
                     undone = self._writer.submit(lambda on: on.undo(claim.key, answer.token, now_ms))
                     undone.add_done_callback(_consume_failure)
 
-        done = self._writer.submit(lambda on: on.claim(claim, now_ms), on_abandoned=on_abandoned)
+        done = self._writer.submit(
+            lambda on: on.claim(claim, now_ms), claims=True, on_abandoned=on_abandoned
+        )
         return cast("Answer", await done)
 
     async def look(self, claim: Claim, now_ms: int) -> Answer:
@@ -83,17 +93,39 @@ class SqliteLedger:
         resolution = Resolution(who, why, now_ms)
         return bool(await self._writer.submit(lambda on: on.resolve(key, ending, resolution)))
 
-    async def rows(self, *, since_ms: int = 0, in_doubt_at_ms: int | None = None) -> AsyncIterator[Row]:
+    async def rows(
+        self, *, since_ms: int = 0, after: int = 0, in_doubt_at_ms: int | None = None
+    ) -> AsyncIterator[Row]:
         """Yield the rows page by page. A row that changes in between may be yielded again."""
-        statement = PAGE_OF_ROWS if in_doubt_at_ms is None else PAGE_IN_DOUBT
-        place = {"updated_ms": since_ms, "id": 0, "limit": PAGE_ROWS, "in_doubt_at_ms": in_doubt_at_ms}
-        while True:
-            page = await asyncio.to_thread(self._read, statement, place)
-            for found in page:
-                yield row_of(found)
-            if len(page) < PAGE_ROWS:
+        with closing(await asyncio.to_thread(self._open_to_read)) as reader:
+            pages = self._pages(reader, since_ms, after)
+            if in_doubt_at_ms is not None:
+                pages = self._pages_in_doubt(reader, in_doubt_at_ms)
+            async for page in pages:
+                for row in page:
+                    yield row
+
+    async def _pages(
+        self, reader: sqlite3.Connection, since_ms: int, after: int
+    ) -> AsyncIterator[list[Row]]:
+        place = {"change": after, "id": ID_MAX, "limit": PAGE_ROWS}
+        if since_ms > 0:
+            ((first,),) = await self._fetch(reader, FIRST_CHANGE_SINCE, {"since_ms": since_ms})
+            if first is None:
                 return
-            place |= {"updated_ms": row_of(page[-1]).updated_ms, "id": page[-1][-1]}
+            if first > after:
+                place |= {"change": first, "id": 0}
+        while found := await self._fetch(reader, PAGE_OF_ROWS, place):
+            yield [row_of(columns) for columns in found]
+            place |= {"change": found[-1][-2], "id": found[-1][-1]}
+
+    async def _pages_in_doubt(self, reader: sqlite3.Connection, at_ms: int) -> AsyncIterator[list[Row]]:
+        # Few rows are in doubt. Their ids fit into memory, and need no index that each request changes.
+        ids = [row_id for (row_id,) in await self._fetch(reader, IDS_IN_DOUBT, (at_ms,))]
+        for start in range(0, len(ids), PAGE_ROWS):
+            page = ids[start : start + PAGE_ROWS]
+            found = await self._fetch(reader, rows_in_doubt(len(page)), (*page, at_ms))
+            yield [row_of(columns) for columns in found]
 
     async def drop(self, *, before_ms: int, now_ms: int) -> int:
         """Delete old rows that have an outcome, a few in each transaction."""
@@ -118,12 +150,31 @@ class SqliteLedger:
         if self._keeper is not None:
             self._keeper.moved(token)
 
-    def _read(self, statement: str, parameters: Sequence[object] | Mapping[str, object]) -> list[Any]:
+    def _read(self, statement: str, parameters: Parameters) -> list[Any]:
+        with closing(self._open_to_read()) as reader:
+            return _fetched(reader, statement, parameters)
+
+    def _open_to_read(self) -> sqlite3.Connection:
         try:
-            with closing(self._file.open_to_read()) as connection:
-                return connection.execute(statement, parameters).fetchall()
+            return self._file.open_to_read()
         except sqlite3.Error as error:
-            raise LedgerUnavailable(f"the ledger's file cannot be read: {name_of(error)}") from None
+            raise _unreadable(error) from None
+
+    async def _fetch(self, reader: sqlite3.Connection, statement: str, parameters: Parameters) -> list[Any]:
+        """Read in a thread, in a transaction of its own; the file must still be the same."""
+        self._file.must_be_the_same()
+        return await asyncio.to_thread(_fetched, reader, statement, parameters)
+
+
+def _fetched(reader: sqlite3.Connection, statement: str, parameters: Parameters) -> list[Any]:
+    try:
+        return reader.execute(statement, parameters).fetchall()
+    except sqlite3.Error as error:
+        raise _unreadable(error) from None
+
+
+def _unreadable(error: sqlite3.Error) -> LedgerUnavailable:
+    return LedgerUnavailable(f"the ledger's file cannot be read: {name_of(error)}")
 
 
 def _consume_failure(done: asyncio.Future[Any]) -> None:

@@ -42,6 +42,12 @@ def path_of(url: str) -> Path:
     return Path(os.path.realpath(path)) if os.path.islink(path) else path  # noqa: PTH114  (never raises)
 
 
+def secrets_of(url: str, key_file: Path | None) -> tuple[Path, ...]:
+    """Return the paths of the database and of its key, which may not exist yet."""
+    place = Place(path_of(url), key_file)
+    return place.path, place.key_file
+
+
 def check_directory(url: str) -> None:
     """Raise ValueError if the directory of the file is missing or is not a directory."""
     place = path_of(url).parent

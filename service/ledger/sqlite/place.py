@@ -16,6 +16,7 @@ from ..marker import Marker
 from ..ownership import give_to_owner_of
 from ..usage_lock import UsageLock, lock_path
 from ..vault import RandomBytes, Vault, make_key_file, read_key_file, sync_directory
+from .ballast import ballast_path
 from .file import KeyMark, LedgerFile, is_busy, is_damage, name_of
 from .inspection import has_log, inspect, log_path
 from .ledger import SqliteLedger
@@ -60,9 +61,15 @@ class Place:
 
     def must_be_writable(self) -> None:
         """Raise LedgerFault if this user cannot write a file that an open ledger writes."""
+        for file in (self.path, lock_path(self.path), log_path(self.path)):
+            if os.path.exists(file) and not os.path.isfile(file):  # noqa: PTH110, PTH113  (never raise)
+                raise LedgerFault(
+                    f"the ledger {self.path} cannot be used: {file} is not a regular file: move it away, "
+                    "or name another file in LEDGER_URL"
+                )
         directory = self.path.parent
         needed = {directory: os.W_OK | os.X_OK} if directory.is_dir() else {}
-        for file in (self.path, lock_path(self.path), log_path(self.path)):
+        for file in (self.path, lock_path(self.path), log_path(self.path), ballast_path(self.path)):
             if needed and file.is_file():
                 needed[file] = os.R_OK | os.W_OK
         for path, access in needed.items():

@@ -97,6 +97,18 @@ MIGRATIONS: Final = (
     UPDATE meta SET ledger_id = lower(hex(randomblob(16)));
     CREATE TABLE clock_mark (at_ms INTEGER PRIMARY KEY, token INTEGER NOT NULL);
     """,
+    # Adds the order of changes, which does not depend on a clock: `change` is the number of the transaction
+    # that changed a row last. It is NULL in rows of an earlier version: their order is `updated_ms`, and
+    # the numbers continue after it. The index of open requests finds those in flight for a linkage
+    # without reading those in doubt.
+    """
+    ALTER TABLE request ADD COLUMN change INTEGER;
+    ALTER TABLE meta ADD COLUMN last_change INTEGER NOT NULL DEFAULT 0;
+    UPDATE meta SET last_change = coalesce((SELECT max(updated_ms) FROM request), 0);
+    CREATE INDEX request_change ON request (coalesce(change, updated_ms));
+    DROP INDEX request_open;
+    CREATE INDEX request_open ON request (linkage, state) WHERE state = 'sending' OR state = 'in_doubt';
+    """,
 )
 SCHEMA_VERSION: Final = len(MIGRATIONS)
 

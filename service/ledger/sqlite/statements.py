@@ -7,46 +7,63 @@ from typing import Final
 _SELECT: Final = """
     SELECT request.client_id, request.api, request.request_id, caller, fingerprint, linkage, biz_time_ms,
            request.state, attempts, token, lease_until_ms, created_ms, updated_ms, was_in_doubt,
-           result_status, result_code, sealed, who, why, at_ms, request.id
+           result_status, result_code, sealed, who, why, at_ms, coalesce(change, updated_ms), request.id
     FROM request LEFT JOIN resolution ON resolution.id = request.resolution
 """
 _ENDED: Final = "request.state IN ('applied', 'rejected', 'refused')"
 _OPEN: Final = "(request.state = 'sending' OR request.state = 'in_doubt')"
+_CHANGE: Final = "coalesce(change, updated_ms)"
+_THIS_CHANGE: Final = "(SELECT last_change + 1 FROM meta)"
 _KEY: Final = "request_id = ? AND api = ? AND client_id = ?"
 _HELD: Final = f"{_KEY} AND token = ?"
 
 SELECT_ROW: Final = f"{_SELECT} WHERE request.request_id = ? AND request.api = ? AND request.client_id = ?"
 FIND: Final = f"{_SELECT} WHERE request.request_id = ? ORDER BY request.api, request.client_id"
-_PAGE: Final = "(updated_ms, request.id) > (:updated_ms, :id) ORDER BY updated_ms, request.id LIMIT :limit"
 PAGE_OF_ROWS: Final = f"""
-    SELECT * FROM ({_SELECT} WHERE {_ENDED} AND {_PAGE})
-    UNION ALL
-    SELECT * FROM ({_SELECT} WHERE {_OPEN} AND {_PAGE})
-    ORDER BY updated_ms, id LIMIT :limit
+    {_SELECT} WHERE {_CHANGE} >= :change AND ({_CHANGE} > :change OR request.id > :id)
+    ORDER BY {_CHANGE}, request.id LIMIT :limit
 """
-PAGE_IN_DOUBT: Final = f"""
-    {_SELECT} WHERE {_OPEN} AND (request.state = 'in_doubt' OR lease_until_ms <= :in_doubt_at_ms)
-    AND {_PAGE}
+FIRST_CHANGE_SINCE: Final = f"""
+    SELECT min(change) FROM (
+        SELECT {_CHANGE} AS change FROM request WHERE {_ENDED} AND updated_ms >= :since_ms
+        UNION ALL SELECT {_CHANGE} FROM request WHERE {_OPEN} AND updated_ms >= :since_ms)
 """
+_IN_DOUBT: Final = f"{_OPEN} AND (request.state = 'in_doubt' OR lease_until_ms <= ?)"
+IDS_IN_DOUBT: Final = f"SELECT id FROM request WHERE {_IN_DOUBT} ORDER BY {_CHANGE}, id"
 
-# Applied requests: biz_time, content, 0. Requests being sent: 0, NULL, end of the lease.
-SELECT_LINKAGE: Final = """
-    SELECT biz_time_ms, fingerprint, 0 FROM request
-    WHERE linkage = ? AND state = 'applied' AND biz_time_ms >= ?
-      AND client_id = ? AND api = ? AND request_id <> ?
+
+def rows_in_doubt(count: int) -> str:
+    """Return the statement that reads so many rows by their ids, if they are in doubt."""
+    ids = ", ".join("?" * count)
+    return f"{_SELECT} WHERE request.id IN ({ids}) AND {_IN_DOUBT} ORDER BY {_CHANGE}, request.id"
+
+
+# Applied requests: biz_time, content, 0: one with the newest biz_time, and one with the claim's biz_time
+# and content, because several may have the newest one. Older ones do not matter. Requests being sent:
+# 0, NULL, end of the lease.
+_OTHERS: Final = "client_id = :client_id AND api = :api AND request_id <> :request_id"
+_APPLIED: Final = f"linkage = :linkage AND state = 'applied' AND {_OTHERS}"
+SELECT_LINKAGE: Final = f"""
+    SELECT * FROM (
+        SELECT biz_time_ms, fingerprint, 0 FROM request WHERE {_APPLIED} AND biz_time_ms >= :biz_time_ms
+        ORDER BY biz_time_ms DESC LIMIT 1)
+    UNION ALL
+    SELECT * FROM (
+        SELECT biz_time_ms, fingerprint, 0 FROM request
+        WHERE {_APPLIED} AND biz_time_ms = :biz_time_ms AND fingerprint = :fingerprint LIMIT 1)
     UNION ALL
     SELECT 0, NULL, lease_until_ms FROM request
-    WHERE linkage = ? AND state = 'sending' AND lease_until_ms > ?
-      AND client_id = ? AND api = ? AND request_id <> ?
+    WHERE linkage = :linkage AND state = 'sending' AND lease_until_ms > :now_ms AND {_OTHERS}
 """
-INSERT: Final = """
+INSERT: Final = f"""
     INSERT INTO request (client_id, api, request_id, caller, key_id, fingerprint, linkage, biz_time_ms,
-        state, attempts, token, lease_until_ms, was_in_doubt, created_ms, updated_ms)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'sending', 1, ?, ?, 0, ?, ?) ON CONFLICT DO NOTHING
+        state, attempts, token, lease_until_ms, was_in_doubt, created_ms, updated_ms,
+        change)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'sending', 1, ?, ?, 0, ?, ?, {_THIS_CHANGE}) ON CONFLICT DO NOTHING
 """
 CLAIM: Final = f"""
     UPDATE request SET state = 'sending', attempts = attempts + 1, token = ?, lease_until_ms = ?,
-        was_in_doubt = ?, updated_ms = ? WHERE {_KEY}
+        was_in_doubt = ?, updated_ms = ?, change = {_THIS_CHANGE} WHERE {_KEY}
 """
 _NOT_OVERTAKEN: Final = """
     WHERE request_id = :request_id AND api = :api AND client_id = :client_id AND token = :token
@@ -59,18 +76,22 @@ _NOT_OVERTAKEN: Final = """
 """
 RENEW: Final = f"""
     UPDATE request SET state = 'sending', attempts = attempts + 1, lease_until_ms = :lease_until_ms,
-        was_in_doubt = 1, updated_ms = :now_ms {_NOT_OVERTAKEN} AND state IN ('sending', 'in_doubt')
+        was_in_doubt = 1, updated_ms = :now_ms, change = {_THIS_CHANGE}
+    {_NOT_OVERTAKEN} AND state IN ('sending', 'in_doubt')
 """
 EXTEND: Final = f"""
-    UPDATE request SET lease_until_ms = :lease_until_ms, updated_ms = :now_ms
-    {_NOT_OVERTAKEN} AND state = 'sending'
+    UPDATE request SET lease_until_ms = :lease_until_ms, updated_ms = :now_ms,
+        change = {_THIS_CHANGE} {_NOT_OVERTAKEN} AND state = 'sending'
 """
 RECORD: Final = f"""
     UPDATE request SET state = ?, result_status = ?, result_code = ?, sealed = ?,
-        updated_ms = max(updated_ms, ?)
+        updated_ms = max(updated_ms, ?), change = {_THIS_CHANGE}
     WHERE {_HELD} AND state IN ('sending', 'in_doubt')
 """
-_SHORTEN: Final = "UPDATE request SET lease_until_ms = ? WHERE state = 'sending' AND lease_until_ms > ? AND"
+_SHORTEN: Final = f"""
+    UPDATE request SET lease_until_ms = ?, change = {_THIS_CHANGE}
+    WHERE state = 'sending' AND lease_until_ms > ? AND
+"""
 SHORTEN_ROW: Final = f"{_SHORTEN} {_KEY}"
 SHORTEN_LINKAGE: Final = f"{_SHORTEN} linkage = ?"
 IS_RECORDED: Final = f"SELECT 1 FROM request WHERE {_HELD} AND state = ?"
@@ -80,7 +101,7 @@ REMOVE: Final = f"""
 """
 PUT_BACK: Final = f"""
     UPDATE request SET state = CASE WHEN was_in_doubt THEN 'in_doubt' ELSE 'refused' END,
-        attempts = attempts - 1, updated_ms = max(updated_ms, ?)
+        attempts = attempts - 1, updated_ms = max(updated_ms, ?), change = {_THIS_CHANGE}
     WHERE {_HELD} AND state = 'sending'
 """
 INSERT_RESOLUTION: Final = """
@@ -88,7 +109,7 @@ INSERT_RESOLUTION: Final = """
 """
 RESOLVE: Final = f"""
     UPDATE request SET state = ?, token = ?, result_status = ?, result_code = ?, sealed = ?, resolution = ?,
-        updated_ms = max(updated_ms, ?) WHERE {_KEY}
+        updated_ms = max(updated_ms, ?), change = {_THIS_CHANGE} WHERE {_KEY}
 """
 DROP: Final = """
     DELETE FROM request WHERE id IN (

@@ -39,10 +39,12 @@ class Tables:
         self._execute = connection.execute
         self._key_id = key_id
         self._last_token: int | None = None
+        self._changes_before = 0
 
     def begin(self, *, writes: bool) -> None:
         """Open a transaction; if it writes, wait for those of other processes first."""
         self._last_token = None
+        self._changes_before = self.connection.total_changes
         self._execute("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     @property
@@ -52,8 +54,11 @@ class Tables:
 
     def commit(self) -> None:
         """Make everything since `begin` durable."""
-        if self._last_token is not None:
-            self._execute("UPDATE meta SET last_token = ?", (self._last_token,))
+        if self.connection.total_changes > self._changes_before:
+            self._execute(
+                "UPDATE meta SET last_token = coalesce(?, last_token), last_change = last_change + 1",
+                (self._last_token,),
+            )
         self._execute("COMMIT")
 
     def look(self, claim: Claim, now_ms: int) -> Answer:
@@ -164,10 +169,16 @@ class Tables:
     def _linkage(self, claim: Claim, now_ms: int, *, writes: bool = False) -> Linkage:
         if claim.linkage is None:
             return _NOTHING_KNOWN
-        others = (claim.key.client_id, claim.key.api, claim.key.request_id)
-        # Applied requests with an older biz_time do not matter.
-        places = (claim.linkage, claim.biz_time_ms, *others, claim.linkage, now_ms, *others)
-        found = self._execute(SELECT_LINKAGE, places).fetchall()
+        others = {
+            "client_id": claim.key.client_id,
+            "api": claim.key.api,
+            "request_id": claim.key.request_id,
+            "linkage": claim.linkage,
+            "biz_time_ms": claim.biz_time_ms,
+            "fingerprint": claim.fingerprint,
+            "now_ms": now_ms,
+        }
+        found = self._execute(SELECT_LINKAGE, others).fetchall()
         if not found:
             return _NOTHING_KNOWN
         busy_until_ms = max(lease_until_ms for _, _, lease_until_ms in found)
@@ -183,7 +194,7 @@ def row_of(found: Any) -> Row:
     """Return the Row of a statement that selects whole rows."""
     client_id, api, request_id, caller, fingerprint, linkage, biz_time_ms, state, *more = found
     attempts, token, lease_until_ms, created_ms, updated_ms, was_in_doubt, *more = more
-    status, code, sealed, who, why, at_ms, _ = more
+    status, code, sealed, who, why, at_ms, change, _ = more
     state = State(state)
     resolved = None if who is None else Resolution(who, why, at_ms)
     ending = None
@@ -206,6 +217,7 @@ def row_of(found: Any) -> Row:
         ending=ending,
         was_in_doubt=bool(was_in_doubt),
         resolved=resolved,
+        change=change,
     )
 
 

@@ -7,12 +7,13 @@ import sqlite3
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any, Final
 
 from .. import LedgerFault, LedgerUnavailable
+from ..errors import LedgerBusy
 from .file import OPEN_TIMEOUT_S, LedgerFile, is_busy, name_of
 from .tables import Tables
 
@@ -24,6 +25,8 @@ The writer releases the GIL with every statement. A busy event loop releases it 
 polls, but takes it again before the writer wakes up, and the writer's wait, 5 ms by default, starts again.
 Under load, a commit shared by many operations then took up to a second.
 """
+_DISK_FULL: Final = frozenset({"SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE"})
+"""Errors of a file that cannot grow; SQLITE_IOERR_WRITE is also that of an exhausted quota."""
 _ERRORS_OF_ONE_OPERATION: Final = (
     sqlite3.DataError,
     sqlite3.IntegrityError,
@@ -33,6 +36,10 @@ _ERRORS_OF_ONE_OPERATION: Final = (
 """Errors that one operation causes, and not the file."""
 
 
+class _DiskFull(LedgerUnavailable):
+    """The transaction was rolled back because a file could not grow."""
+
+
 @dataclass(slots=True, eq=False)
 class Operation:
     """Work for one transaction, and the future of its caller."""
@@ -40,10 +47,17 @@ class Operation:
     work: Callable[[Tables], Any]
     future: asyncio.Future[Any]
     writes: bool = True
+    claims: bool = False
+    """Whether it is refused when the disk is full."""
     on_abandoned: Callable[[Any], None] | None = None
     """Called with a result that no caller awaits any more. If set, a cancelled operation may be skipped."""
     result: Any = None
     failure: Exception | None = None
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether its caller was cancelled, so that it must not run."""
+        return self.on_abandoned is not None and self.future.cancelled()
 
     def complete(self) -> None:
         """Set the caller's future; called in the event loop's thread."""
@@ -76,13 +90,14 @@ class Writer:
         work: Callable[[Tables], Any],
         *,
         writes: bool = True,
+        claims: bool = False,
         on_abandoned: Callable[[Any], None] | None = None,
     ) -> asyncio.Future[Any]:
         """Queue an operation; its future gets the result when it is durable."""
         if self._closed:
             raise LedgerUnavailable("the ledger is closed")
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._queue.put(Operation(work, future, writes, on_abandoned))
+        self._queue.put(Operation(work, future, writes, claims, on_abandoned))
         return future
 
     async def close(self) -> None:
@@ -95,40 +110,79 @@ class Writer:
     def _run(self) -> None:
         running = True
         while running:
-            batch, running = self._take()
-            if batch:
+            batch: list[Operation] = []
+            running = self._collect(batch, self._queue.get())
+            if not batch:
+                continue
+            loop = batch[0].future.get_loop()
+            if self._must_reconnect or any(operation.writes for operation in batch):
+                running = self._run_in_turn(batch) and running
+            else:
                 self._run_batch(batch)
-                # RuntimeError: the loop is closed, so no caller waits.
-                with suppress(RuntimeError):
-                    batch[0].future.get_loop().call_soon_threadsafe(_complete, batch)
+            # RuntimeError: the loop is closed, so no caller waits.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(_complete, batch)
         self._file.close(self._tables.connection)
 
-    def _take(self) -> tuple[list[Operation], bool]:
-        """Wait for an operation, take it and those behind it; return whether more may follow."""
-        batch: list[Operation] = []
+    def _collect(self, batch: list[Operation], operation: Operation | None) -> bool:
+        """Add an operation and those behind it to a batch; return whether more may follow."""
         queue = self._queue
-        operation = queue.get()
         while operation is not None:
-            if operation.on_abandoned is None or not operation.future.cancelled():
+            if not operation.is_abandoned:
                 batch.append(operation)
             if queue.empty() or len(batch) >= BATCH_MAX:
-                return batch, True
+                return True
             operation = queue.get()
-        return batch, False
+        return False
+
+    def _run_in_turn(self, batch: list[Operation]) -> bool:
+        """Wait for the write lock; run a batch with what arrived meanwhile; return as `_collect` does."""
+        failure: LedgerUnavailable | None = None
+        running = True
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(self._file.writing())
+            except LedgerUnavailable as error:
+                failure = error
+            batch[:] = [operation for operation in batch if not operation.is_abandoned]
+            if len(batch) < BATCH_MAX and not self._queue.empty():
+                running = self._collect(batch, self._queue.get())
+            if failure is None and batch:
+                self._run_batch(batch)
+        for operation in batch if failure is not None else ():
+            operation.failure = failure
+        return running
 
     def _run_batch(self, batch: list[Operation]) -> None:
-        """Run a batch in one transaction. If one operation causes an error, run each in its own."""
+        """Run a batch in one transaction. If one operation causes an error, run each in its own.
+
+        On a full disk, refuse the claims and give up ballast until the others fit.
+        """
         try:
-            self._commit_batch(batch)
+            if batch := self._without_claims_on_full_disk(batch):
+                self._commit_batch(batch)
+        except _DiskFull as failure:
+            rest = _fail(batch, failure, lambda operation: operation.claims)
+            if rest and self._file.ballast.give_up():
+                self._run_batch(rest)
+            else:
+                _fail(rest, failure)
         except LedgerUnavailable as failure:
-            for operation in batch:
-                operation.failure = failure
+            _fail(batch, failure)
         except Exception as failure:  # noqa: BLE001  (the caller gets it)
             if len(batch) == 1:
                 batch[0].failure = failure
                 return
             for operation in batch:
                 self._run_batch([operation])
+
+    def _without_claims_on_full_disk(self, batch: list[Operation]) -> list[Operation]:
+        if any(operation.claims for operation in batch):
+            try:
+                self._file.ballast.check()
+            except LedgerUnavailable as failure:
+                return _fail(batch, failure, lambda operation: operation.claims)
+        return batch
 
     def _commit_batch(self, batch: list[Operation]) -> None:
         try:
@@ -152,7 +206,7 @@ class Writer:
             if isinstance(error, _ERRORS_OF_ONE_OPERATION) and len(batch) > 1:
                 raise
             self._must_reconnect |= not is_busy(error)
-            raise LedgerUnavailable(f"the ledger's file cannot be used: {name_of(error)}") from None
+            raise _failure_of(error) from None
         except BaseException:
             self._roll_back()
             raise
@@ -170,6 +224,23 @@ class Writer:
         tables, self._tables = self._tables, Tables(self._file.open(), self._file.mark.key_id)
         tables.connection.close()
         self._must_reconnect = False
+
+
+def _failure_of(error: sqlite3.Error) -> LedgerUnavailable:
+    text = f"the ledger's file cannot be used: {name_of(error)}"
+    if is_busy(error):
+        return LedgerBusy(text)
+    return _DiskFull(text) if name_of(error) in _DISK_FULL else LedgerUnavailable(text)
+
+
+def _fail(
+    batch: list[Operation], failure: Exception, which: Callable[[Operation], bool] = lambda _: True
+) -> list[Operation]:
+    """Fail some operations; return the others."""
+    for operation in batch:
+        if which(operation):
+            operation.failure = failure
+    return [operation for operation in batch if not which(operation)]
 
 
 def _complete(batch: list[Operation]) -> None:

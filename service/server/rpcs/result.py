@@ -1,4 +1,4 @@
-"""AlipayHK's result in the responses of both RPCs."""
+"""AlipayHK's result in every RPC's response."""
 
 from __future__ import annotations
 

@@ -1,0 +1,104 @@
+"""Read the certificates in a PEM file, and find what keeps callers from accepting our own."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Final, TypeVar
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ec import (
+    SECP256R1,
+    SECP384R1,
+    SECP521R1,
+    EllipticCurvePublicKey,
+)
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from clients.alipayhk.regular_file import open_regular
+
+BITS_MIN: Final = 2048
+_MARK: Final = b"-----BEGIN CERTIFICATE-----"
+_BLOCK: Final = re.compile(rb"-----BEGIN ([^\r\n-]+)-----.*?-----END \1-----", re.DOTALL)
+Kind = TypeVar("Kind", bound=x509.ExtensionType)
+_SERVER: Final = {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE}
+_USE: Final = f"use RSA with at least {BITS_MIN} bits, or ECDSA with P-256 or P-384"
+
+
+def certificates_of(path: Path) -> list[x509.Certificate]:
+    """Return the certificates of a PEM file in their order; none if one of them cannot be read."""
+    try:
+        with open_regular(path) as file:
+            return x509.load_pem_x509_certificates(file.read())
+    except (OSError, ValueError):
+        return []
+
+
+def chain_fault(path: Path, *, is_loaded: bool) -> str | None:
+    """Return why no caller would accept the server certificate in this file, else None.
+
+    `is_loaded` means that OpenSSL accepts the file; it reads some certificates that `cryptography` refuses.
+    Names and times are not checked: they depend on the caller and on the clock.
+    """
+    with open_regular(path) as file:
+        data = file.read()
+    if b"-----BEGIN " in _BLOCK.sub(b"", data):
+        return "is cut short: one of its PEM blocks has no end"
+    certificates = certificates_of(path)
+    if not certificates:
+        return None if is_loaded or _MARK not in data else "contains a damaged certificate"
+    return _key_fault(certificates[0]) or _usage_fault(certificates[0]) or _gap(certificates)
+
+
+def extension(certificate: x509.Certificate, kind: type[Kind]) -> Kind | None:
+    """Return an extension of a certificate; None if it has none, or none that can be read."""
+    try:
+        return certificate.extensions.get_extension_for_class(kind).value
+    except Exception:  # noqa: BLE001  (x509 raises many types, such as TypeError for an empty TLSFeature)
+        return None
+
+
+def curve_of(certificate: x509.Certificate) -> str | None:
+    """Return the name of the curve of a certificate's key; None for another kind of key."""
+    key = certificate.public_key()
+    return key.curve.name if isinstance(key, EllipticCurvePublicKey) else None
+
+
+def _key_fault(certificate: x509.Certificate) -> str | None:
+    try:
+        key = certificate.public_key()
+    except Exception:  # noqa: BLE001  (an unknown algorithm or curve has several types of exceptions)
+        return f"has a key of a kind that callers do not accept: {_USE}"
+    if isinstance(key, RSAPublicKey):
+        small = key.key_size < BITS_MIN
+        return f"has an RSA key of {key.key_size} bits, which is too small: {_USE}" if small else None
+    if isinstance(key, EllipticCurvePublicKey):
+        known = isinstance(key.curve, SECP256R1 | SECP384R1 | SECP521R1)
+        return (
+            None
+            if known
+            else f"has a key on the curve {key.curve.name}, which callers do not accept: {_USE}"
+        )
+    kind = type(key).__name__.removesuffix("PublicKey").lstrip("_")
+    return f"has an {kind} key, which gRPC's callers do not accept: {_USE}"
+
+
+def _usage_fault(certificate: x509.Certificate) -> str | None:
+    usage, purposes = extension(certificate, x509.KeyUsage), extension(certificate, x509.ExtendedKeyUsage)
+    if usage is not None and not usage.digital_signature:
+        return "is incomplete: its key usage lacks digitalSignature, which TLS needs"
+    if purposes is not None and _SERVER.isdisjoint(purposes):
+        return "is not for a server: its extended key usage lacks serverAuth"
+    return None
+
+
+def _gap(certificates: list[x509.Certificate]) -> str | None:
+    """Return that the issuer of the first certificate is missing between it and the others."""
+    first, *others = certificates
+    if not others or first.issuer in {certificate.subject for certificate in certificates}:
+        return None
+    return (
+        "is incomplete: it has several certificates, but not the one that issued the first: "
+        "add it after the first"
+    )

@@ -1,0 +1,117 @@
+"""What the gateway starts with, although it breaks calls, will break them, or shows a secret to others.
+
+These are warnings and not faults, because a restart must not turn them into an outage: a wrong clock makes
+valid certificates look expired, and a key that others can read still works.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+from cryptography import x509
+from cryptography.x509.oid import AuthorityInformationAccessOID
+
+from clients.alipayhk.wire.keys import fingerprint
+
+from ..ledger.opening import secrets_of
+from .certificate_files import certificates_of, curve_of, extension
+from .settings import Settings
+from .values import KeyFile
+
+ABOUT_TO_EXPIRE: Final = timedelta(days=14)
+
+
+def risks_of(settings: Settings, now: datetime) -> list[str]:
+    """Return one sentence for each risk; `now` has a time zone."""
+    return [
+        *_certificate_risks(settings, now),
+        *_readable_secrets(settings),
+        *_own_keys_as_theirs(settings),
+    ]
+
+
+def _certificate_risks(settings: Settings, now: datetime) -> Iterator[str]:
+    if (path := settings.tls_cert_file) is not None:
+        chain = certificates_of(path)
+        yield from _validity(f"TLS_CERT_FILE ({path})", chain, now)
+        if chain:
+            yield from (f"TLS_CERT_FILE ({path}) {risk}" for risk in _acceptance(chain))
+    if (path := settings.tls_client_ca_file) is not None:
+        yield from _validity(f"TLS_CLIENT_CA_FILE ({path})", certificates_of(path), now)
+    if (path := settings.upstream_ca_file) is not None:
+        # A system's bundle can contain old certificates beside the one that counts.
+        risks = [
+            list(_validity(f"UPSTREAM_CA_FILE ({path})", [each], now)) for each in certificates_of(path)
+        ]
+        yield from risks[0] if risks and all(risks) else ()
+
+
+def _validity(name: str, certificates: list[x509.Certificate], now: datetime) -> Iterator[str]:
+    for number, certificate in enumerate(certificates, 1):
+        which = f"{name}: certificate {number}" if len(certificates) > 1 else f"{name}: the certificate"
+        begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+        if now < begins:
+            yield f"{which} is not valid before {_text(begins)}: replace it, or correct the clock"
+        elif now > ends:
+            yield f"{which} expired at {_text(ends)}: replace it, or correct the clock"
+        elif ends - now < ABOUT_TO_EXPIRE:
+            yield f"{which} expires at {_text(ends)}: replace it before"
+
+
+def _text(time: datetime) -> str:
+    return f"{time:%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _acceptance(chain: list[x509.Certificate]) -> Iterator[str]:
+    """Yield what some callers refuse in our certificate."""
+    first = chain[0]
+    if extension(first, x509.SubjectAlternativeName) is None:
+        yield "has no subjectAltName: most callers refuse a certificate without one"
+    if curve_of(first) == "secp521r1":
+        yield "has a key on P-521, which callers in Python, C++ and Ruby refuse: use P-256 or P-384"
+    access = extension(first, x509.AuthorityInformationAccess) or ()
+    has_issuer_url = any(each.access_method == AuthorityInformationAccessOID.CA_ISSUERS for each in access)
+    if len(chain) == 1 and has_issuer_url and first.issuer != first.subject:
+        yield "contains one certificate: most callers also need the one that issued it, after it"
+
+
+def _readable_secrets(settings: Settings) -> Iterator[str]:
+    """Yield the files with secrets that every user of this machine can read."""
+    keys = {
+        "SIGNING_KEY_FILE": settings.signing_key_file,
+        "BIND_ACCOUNT_SIGNING_KEY_FILE": settings.bind_account.signing_key_file,
+        **{
+            f"DECRYPTION_KEY_FILES {name}": key
+            for name, key in (settings.decryption_key_files or {}).items()
+        },
+    }
+    files = {name: file.path for name, file in keys.items() if isinstance(file, KeyFile)}
+    if settings.tls_key_file is not None:
+        files["TLS_KEY_FILE"] = settings.tls_key_file
+    ledger = secrets_of(settings.ledger_url, settings.ledger_key_file)
+    for name, path in [*files.items(), *(("the ledger", path) for path in ledger)]:
+        if _others_can_read(path):
+            yield f"{name} ({path}) can be read by every user of this machine: chmod o-rwx it"
+
+
+def _others_can_read(path: Path) -> bool:
+    try:
+        return bool(path.stat().st_mode & stat.S_IROTH)
+    except OSError:
+        return False
+
+
+def _own_keys_as_theirs(settings: Settings) -> Iterator[str]:
+    own = [settings.signing_key_file, settings.bind_account.signing_key_file]
+    own += (settings.decryption_key_files or {}).values()
+    ours = {fingerprint(file.key.public_key()) for file in own if file is not None}
+    for version, file in settings.public_key_files.items():
+        if fingerprint(file.key) in ours:
+            yield (
+                f"PUBLIC_KEY_FILES version {version} ({file.path}) is our own public key: put AlipayHK's "
+                "in its place, because without it no response can be verified"
+            )

@@ -1,0 +1,133 @@
+"""The files in which the workers of one gateway share their metrics.
+
+prometheus_client keeps the values of each worker in memory-mapped files that are sparse: if the disk is
+full when a page is first written, the system kills the process with SIGBUS, and if the directory was
+removed, no new worker can start. Here the space is allocated before a file is mapped. Values that have no
+file are kept in memory, and get one as soon as it can be written: a missing file never stops a worker.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import stat
+import struct
+from contextlib import suppress
+from pathlib import Path
+from typing import ClassVar, Final
+
+from prometheus_client import values
+from prometheus_client.mmap_dict import MmapedDict
+
+from .logs import log
+
+BYTES: Final = 1 << 13
+"""The first size of a file. It is doubled when needed; the file of a worker that exits remains."""
+_OVERHEAD_MAX: Final = 32
+"""The most bytes that a value takes beside its key."""
+_HEADER: Final = struct.pack("ii", 8, 0)
+"""How much of a file without values is used, and padding."""
+
+
+class MetricsFile(MmapedDict):
+    """The values of one kind of metric of this process, in a mapped file or only in memory."""
+
+    all: ClassVar[list[MetricsFile]] = []
+    """Every instance of this process."""
+    is_reported: ClassVar[bool] = False
+    """Whether the log has that files cannot be written."""
+
+    def __init__(self, filename: str) -> None:
+        """Start without values; an earlier process with this id may have left a file, which is replaced."""
+        self._fname = filename
+        self._capacity = BYTES
+        self._used = len(_HEADER)
+        self._positions: dict[str, int] = {}
+        self._m = mmap.mmap(-1, BYTES)
+        self._inode: tuple[int, int] | None = None
+        """Device and inode of the mapped file; None if there is none."""
+        self._m[: len(_HEADER)] = _HEADER
+        self.keep()
+        MetricsFile.all.append(self)
+
+    def keep(self) -> bool:
+        """Write the values into a new file if the present one is missing; return whether there is one."""
+        try:
+            if not self._is_in_place():
+                self._move(self._capacity)
+        except OSError as error:
+            if not MetricsFile.is_reported:
+                MetricsFile.is_reported = True
+                log.warning("metrics not shared with other workers", cause=error.strerror)
+            return False
+        return True
+
+    def close(self) -> None:
+        """Forget the file."""
+        with suppress(ValueError):
+            MetricsFile.all.remove(self)
+        self._m.close()
+
+    def _init_value(self, key: str) -> None:
+        capacity = self._capacity
+        while self._used + len(key.encode()) + _OVERHEAD_MAX > capacity:
+            capacity *= 2
+        if capacity > self._capacity:
+            try:
+                self._move(capacity)
+            except OSError:
+                self._map(mmap.mmap(-1, capacity), capacity)  # `keep` tries again
+        super()._init_value(key)  # type: ignore[no-untyped-call]
+
+    def _is_in_place(self) -> bool:
+        """Whether the mapped memory is that of the file at the path."""
+        try:
+            found = os.stat(self._fname)  # noqa: PTH116  (every second)
+        except FileNotFoundError:
+            return False
+        return (found.st_dev, found.st_ino) == self._inode
+
+    def _move(self, capacity: int) -> None:
+        """Map a new file with the present values; raise OSError."""
+        must_be_private(Path(self._fname).parent)
+        unfinished = f"{self._fname}.new"
+        with suppress(FileNotFoundError):
+            os.unlink(unfinished)  # noqa: PTH108
+        descriptor = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            os.posix_fallocate(descriptor, 0, capacity)
+            memory = mmap.mmap(descriptor, capacity)
+            self._map(memory, capacity)
+            os.replace(unfinished, self._fname)  # noqa: PTH105
+            made = os.fstat(descriptor)
+            self._inode = (made.st_dev, made.st_ino)
+        except OSError:
+            with suppress(OSError):
+                os.unlink(unfinished)  # noqa: PTH108
+            raise
+        finally:
+            os.close(descriptor)
+
+    def _map(self, memory: mmap.mmap, capacity: int) -> None:
+        """Copy the values to other memory, and use that."""
+        memory[: self._used] = self._m[: self._used]
+        self._m, self._capacity, self._inode = memory, capacity, None
+
+
+def share_metrics() -> None:
+    """Let prometheus_client keep the values of several workers in these files."""
+    values.MmapedDict = MetricsFile  # type: ignore[misc,assignment,attr-defined,unused-ignore]
+
+
+def keep_metrics_shared() -> None:
+    """Write the files of this worker that are missing."""
+    missing = [file for file in MetricsFile.all if not file.keep()]
+    if not missing:
+        MetricsFile.is_reported = False
+
+
+def must_be_private(directory: Path) -> None:
+    """Raise OSError if a directory is missing, or if another user could write to it."""
+    found = directory.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
+        raise PermissionError(1, "the directory belongs to another user", str(directory))

@@ -1,0 +1,43 @@
+"""A gateway whose log is not read."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+from asyncio.subprocess import DEVNULL
+
+from tests.e2e.caller import Reported, call
+from tests.e2e.gateway import SCRIPT, Settings, channel_to, get
+from tests.e2e.samples import SYNC, fresh_request
+from tests.e2e.upstream import Upstream
+from tests.e2e.wallet import Wallet
+from tests.peers.processes import environment
+from tests.ports import free_port
+
+
+async def test_unread_standard_output_blocks_neither_calls_nor_probes_nor_the_end(
+    settings: Settings, upstream: Upstream, wallet: Wallet
+) -> None:
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+    listen, admin = (f"127.0.0.1:{free_port()}" for _ in range(2))
+    given = {**settings, "LISTEN": listen, "ADMIN_LISTEN": admin, "DRAIN_DELAY_S": "0"}
+    process = await asyncio.create_subprocess_exec(
+        SCRIPT, "serve", env=environment(given), stdin=DEVNULL, stdout=writer, stderr=DEVNULL
+    )
+    os.close(writer)
+    try:
+        async with channel_to(listen) as channel, asyncio.timeout(60):
+            await channel.channel_ready()
+            for _ in range(20):
+                answer = await call(channel, SYNC, fresh_request(SYNC))
+                assert not isinstance(answer, Reported), answer
+            assert (await get(admin, "/livez"))[0] == 200
+            process.terminate()
+            assert await process.wait() == 0
+    finally:
+        os.close(reader)
+        if process.returncode is None:
+            process.kill()
+            await process.wait()

@@ -1,0 +1,126 @@
+"""Several processes on one ledger write in order of arrival, and none is refused while the others write."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fcntl import F_WRLCK
+from pathlib import Path
+
+import pytest
+
+from service.ledger import Granted, Ledger, LedgerUnavailable
+from service.ledger.sqlite.ledger import SqliteLedger
+from service.ledger.sqlite.write_lock import QUEUE_TIMEOUT_S, WriteLock
+from service.ledger.usage_lock import lock_path
+from tests.ledger.levels import NOW_MS, a_claim, opened, sqlite_url
+
+FSYNC_S = 0.1
+
+
+@contextmanager
+def write_lock(directory: Path, timeout_s: float = QUEUE_TIMEOUT_S) -> Iterator[WriteLock]:
+    """Yield the write lock of another process."""
+    descriptor = os.open(lock_path(directory / "ledger.db"), os.O_RDWR)
+    try:
+        yield WriteLock(descriptor, timeout_s)
+    finally:
+        os.close(descriptor)
+
+
+def slow_down(ledger: Ledger) -> None:
+    """Let each commit take as long as on a slow disk."""
+    assert isinstance(ledger, SqliteLedger)
+    ledger._writer._tables.connection.set_trace_callback(
+        lambda statement: time.sleep(FSYNC_S) if statement == "COMMIT" else None
+    )
+
+
+def give_up_after(ledger: Ledger, timeout_s: float) -> None:
+    assert isinstance(ledger, SqliteLedger)
+    assert ledger._file._write_lock is not None
+    ledger._file._write_lock._timeout_s = timeout_s
+
+
+async def test_three_workers_on_a_slow_disk_refuse_nothing(tmp_path: Path) -> None:
+    ledgers = [opened(sqlite_url(tmp_path))[0] for _ in range(3)]
+    waits_s = []
+
+    async def claimed(number: int) -> None:
+        started_s = time.monotonic()
+        claim = a_claim(f"id-{number}", linkage=b"%d" % number)
+        assert isinstance(await ledgers[number % 3].claim(claim, NOW_MS), Granted)
+        waits_s.append(time.monotonic() - started_s)
+
+    for ledger in ledgers:
+        slow_down(ledger)
+    async with asyncio.TaskGroup() as group:
+        for number in range(180):
+            group.create_task(claimed(number))
+            await asyncio.sleep(1 / 60)
+    # A claim waits for the commit in progress, for one of each other worker, and for its own.
+    assert max(waits_s) < 20 * FSYNC_S, "a worker was overtaken again and again"
+    for ledger in ledgers:
+        await ledger.close()
+
+
+async def test_operations_that_arrive_during_the_wait_share_the_commit(
+    sqlite: Ledger, tmp_path: Path
+) -> None:
+    assert isinstance(sqlite, SqliteLedger)
+    statements: list[str] = []
+    sqlite._writer._tables.connection.set_trace_callback(statements.append)
+    with write_lock(tmp_path) as other:
+        with other.held():
+            claims = []
+            for number in range(5):
+                claims.append(asyncio.ensure_future(sqlite.claim(a_claim(f"id-{number}"), NOW_MS)))
+                await asyncio.sleep(0.02)
+        await asyncio.gather(*claims)
+    assert statements.count("BEGIN IMMEDIATE") == 1
+
+
+async def test_nothing_is_written_or_checkpointed_while_another_process_writes(
+    sqlite: Ledger, tmp_path: Path
+) -> None:
+    give_up_after(sqlite, 0.1)
+    with write_lock(tmp_path) as other:
+        with other.held():
+            with pytest.raises(LedgerUnavailable, match="another process keeps"):
+                await sqlite.claim(a_claim(), NOW_MS)
+            assert isinstance(await sqlite.look(a_claim(), NOW_MS), Granted), "reading needs no lock"
+        assert isinstance(await sqlite.claim(a_claim(), NOW_MS), Granted)
+
+
+async def test_a_commit_and_its_checkpoint_hold_the_write_lock(sqlite: Ledger, tmp_path: Path) -> None:
+    assert isinstance(sqlite, SqliteLedger)
+    held: list[bool] = []
+
+    def on_statement(_: str) -> None:
+        try:
+            with other.held():
+                held.append(False)
+        except LedgerUnavailable:
+            held.append(True)
+
+    with write_lock(tmp_path, timeout_s=0) as other:
+        sqlite._writer._tables.connection.set_trace_callback(on_statement)
+        await sqlite.claim(a_claim(), NOW_MS)  # the first one also sets the dirty flag, with checkpoints
+    assert len(held) > 5
+    assert all(held)
+
+
+async def test_a_process_that_was_stopped_in_the_queue_delays_the_others_once(
+    sqlite: Ledger, tmp_path: Path
+) -> None:
+    give_up_after(sqlite, 0.3)
+    with write_lock(tmp_path) as stopped:
+        assert stopped._set(F_WRLCK, time.monotonic_ns(), 1)
+        for number, is_delayed in enumerate((True, False)):
+            started_s = time.monotonic()
+            claim = a_claim(f"id-{number}", linkage=b"%d" % number)
+            assert isinstance(await sqlite.claim(claim, NOW_MS), Granted)
+            assert (time.monotonic() - started_s >= 0.3) is is_delayed

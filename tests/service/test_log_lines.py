@@ -1,0 +1,141 @@
+"""Log lines on a pipe that is not read, is read slowly, or was closed."""
+
+from __future__ import annotations
+
+import gc
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from service.telemetry import lines as module
+from service.telemetry.lines import Lines
+from service.telemetry.logs import lines_dropped
+
+LINE = "x" * 999 + "\n"
+PIPE_BYTES = 1 << 16
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    """Return the descriptors of a pipe: the reader and the writer."""
+    reader, writer = os.pipe()
+    yield reader, writer
+    os.close(writer)
+    os.close(reader)
+
+
+def read(reader: int, count: int) -> bytes:
+    data = b""
+    while data.count(b"\n") < count:
+        data += os.read(reader, 1 << 20)
+    return data
+
+
+def test_lines_wait_for_a_slow_reader_in_their_order(pipe: tuple[int, int]) -> None:
+    lines = Lines(pipe[1], lines_dropped)
+    for number in range(500):
+        lines.write(f"{number} {LINE}")
+    got = read(pipe[0], 500).decode().splitlines()
+    assert [line.split()[0] for line in got] == [str(number) for number in range(500)]
+    lines.write("after\n")
+    assert read(pipe[0], 1) == b"after\n"
+
+
+def test_line_longer_than_the_pipe_is_written_whole(pipe: tuple[int, int]) -> None:
+    lines = Lines(pipe[1], lines_dropped)
+    long = "y" * (3 * PIPE_BYTES) + "\n"
+    lines.write(long)
+    lines.write("after\n")
+    assert read(pipe[0], 2).decode() == f"{long}after\n"
+
+
+def test_lines_beyond_the_limit_are_dropped_and_counted(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "WAITING_BYTES_MAX", 100_000)
+    lines = Lines(pipe[1], lines_dropped)
+    began = time.monotonic()
+    for _ in range(1_000):
+        lines.write(LINE)
+    assert time.monotonic() - began < 10
+    data = b""
+    while b"log lines dropped" not in data:
+        data += os.read(pipe[0], 1 << 20)
+    kept = data.count(LINE.encode())
+    assert f'"event": "log lines dropped", "count": {1_000 - kept}}}'.encode() in data
+
+
+def test_closed_reader_does_not_raise(pipe: tuple[int, int]) -> None:
+    lines = Lines(pipe[1], lines_dropped)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, pipe[0])  # closes the reader
+    os.close(null)
+    for _ in range(200):
+        lines.write(LINE)
+    lines.close()
+
+
+def test_end_of_the_process_does_not_wait_for_a_reader(pipe: tuple[int, int]) -> None:
+    lines = Lines(pipe[1], lines_dropped)
+    for _ in range(200):
+        lines.write(LINE)
+    began = time.monotonic()
+    lines.close()
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.filterwarnings("ignore:Exception ignored in. <socket")  # the stream keeps it until the end
+def test_unread_socket_does_not_block() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        lines = Lines(ours.fileno(), lines_dropped)
+        for _ in range(2_000):
+            lines.write(LINE)
+        assert ours.getblocking()
+        got = 0
+        while got < 2_000 * len(LINE):
+            got += len(theirs.recv(1 << 20))
+        while (thread := lines._thread) is not None:
+            thread.join()
+        del lines
+        gc.collect()  # now, and not in another test
+
+
+def test_regular_file_is_appended_to(tmp_path: Path) -> None:
+    file = tmp_path / "log"
+    file.write_text("before\n")
+    with file.open("a") as stdout:
+        Lines(stdout.fileno(), lines_dropped).write("after\n")
+    assert file.read_text() == "before\nafter\n"
+
+
+def test_pipe_that_cannot_be_opened_twice_does_not_block(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: str, flags: int) -> int:
+        raise PermissionError(path, flags)
+
+    monkeypatch.setattr(os, "open", refuse)
+    lines = Lines(pipe[1], lines_dropped)
+    monkeypatch.undo()
+    writing = threading.Thread(target=lambda: deque(map(lines.write, [LINE] * 200)), daemon=True)
+    writing.start()
+    writing.join(20)
+    assert not writing.is_alive()
+    assert len(read(pipe[0], 200)) == 200 * len(LINE)
+
+
+def test_closed_standard_output_is_no_error() -> None:
+    code = "from service.telemetry.lines import *; Lines(standard_output(), str).write('x')"
+    done = subprocess.run(
+        ["sh", "-c", f'exec {sys.executable} -c "{code}" >&-'], capture_output=True, check=False, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
