@@ -15,7 +15,7 @@ from ..gateway import certificate_of
 from ..server.tls import handshake_fault
 from .exit_codes import EX_CONFIG
 
-_OF_SETTING: Final = re.compile(r"[A-Z]+_?[A-Z_]+ ")
+_OF_SETTING: Final = re.compile(r"[A-Z][A-Z_]+ ")
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, Final
 
 import grpc
 
 from alipayhk.linkage.v1 import linkage_service_pb2_grpc
 from alipayhk_linkage import BindAccountResponse, SyncLinkageResponse
+
+Handler = Any
+SERVICE: Final = "alipayhk.linkage.v1.LinkageService"
 
 
 class Gateway(linkage_service_pb2_grpc.LinkageServiceServicer):
@@ -34,3 +40,17 @@ class Gateway(linkage_service_pb2_grpc.LinkageServiceServicer):
             pushback = self.pushbacks.pop(0)
             trailers = () if pushback is None else (("grpc-retry-pushback-ms", pushback),)
             await context.abort(self.codes.pop(0), "a test failure", trailers)
+
+
+@contextmanager
+def serving(handler: Handler) -> Iterator[str]:
+    """Serve BindAccount with a handler; yield the address."""
+    server = grpc.server(ThreadPoolExecutor(2))
+    handlers = grpc.method_handlers_generic_handler(SERVICE, {"BindAccount": handler})
+    server.add_generic_rpc_handlers((handlers,))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        server.stop(None)

@@ -24,25 +24,10 @@ from alipayhk_linkage import (
 from alipayhk_linkage.connection import Connection
 from alipayhk_linkage.reachability import causes
 from tests.linkage.command import client
+from tests.linkage.fake_gateway import Handler, serving
 from tests.ports import free_port
 
 CALL: Final = ("bind-account", "--type", "x")
-Handler = Any
-SERVICE: Final = "alipayhk.linkage.v1.LinkageService"
-
-
-@contextmanager
-def serving(handler: Handler) -> Iterator[str]:
-    """Serve BindAccount with a handler; yield the address."""
-    server = grpc.server(ThreadPoolExecutor(2))
-    handlers = grpc.method_handlers_generic_handler(SERVICE, {"BindAccount": handler})
-    server.add_generic_rpc_handlers((handlers,))
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    try:
-        yield f"127.0.0.1:{port}"
-    finally:
-        server.stop(None)
 
 
 @contextmanager
@@ -140,6 +125,19 @@ async def test_an_ok_status_without_a_message_is_an_error() -> None:
             with pytest.raises(LinkageError) as raised_in_asyncio:
                 await caller.bind_account(BindAccountRequest())
         result = client(*CALL, "--target", target)
+        load = client(
+            "load",
+            "--closed",
+            "-c",
+            "1",
+            "--duration",
+            "200ms",
+            "--mix",
+            "sync=0,bind=100",
+            "--target",
+            target,
+        )
+    assert "INTERNAL" in load.stdout
     expected = "INTERNAL: The status is OK, but there is no response message. (outcome: unknown, "
     assert str(raised.value) == str(raised_in_asyncio.value)
     assert str(raised.value).startswith(expected)

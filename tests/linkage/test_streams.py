@@ -7,13 +7,17 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Final
-from urllib.request import urlopen
 
+import grpc
 import pytest
 
 from tests.linkage.command import CLIENT, binding, client
+from tests.linkage.fake_gateway import serving
 from tests.linkage.where import Where
 
 NOWHERE: Final = ("bind-account", "--type", "x", "--no-retry", "--target", "127.0.0.1:1")
@@ -72,30 +76,37 @@ def test_standard_input_is_utf_8_in_any_locale(encoding: str, data: bytes, messa
     assert message in result.stderr.decode()
 
 
-def test_ctrl_c_before_a_connection_reports_that_nothing_was_sent() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        command = (CLIENT, *NOWHERE, "--target", f"127.0.0.1:{silent.getsockname()[1]}")
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        with silent.accept()[0]:
-            time.sleep(0.2)
-            process.send_signal(signal.SIGINT)
-            out, err = process.communicate(timeout=60)
-    assert (process.returncode, out) == (130, "")
-    assert err == (
-        "Interrupted. This call sent nothing to AlipayHK. "
-        "Send exactly the same request again, with the same id.\n"
-    )
-
-
-def test_ctrl_c_after_the_call_was_sent_reports_an_unknown_outcome(where: Where) -> None:
-    flags = binding(where, "interrupted", user_id="2160000000000001+HANG")
-    process = subprocess.Popen((CLIENT, *flags), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while (
-        f"{where.run}-cli-interrupted" not in urlopen(f"{where.console}/__sandbox/requests").read().decode()
-    ):
-        assert process.poll() is None
-        time.sleep(0.1)
+def interrupted(target: str, started: Callable[[], object]) -> str:
+    """Interrupt a call after `started` has returned; return what the client reports."""
+    command = (CLIENT, *NOWHERE, "--target", target)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    started()
+    time.sleep(0.2)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
-    assert err.startswith("Interrupted. The request may or may not have taken effect. ")
+    return err
+
+
+SAME: Final = "Send exactly the same request again, with the same id.\n"
+
+
+def test_ctrl_c_reports_an_unknown_outcome() -> None:
+    called, done = threading.Event(), threading.Event()
+
+    def hang(*_: object) -> bytes:
+        called.set()
+        done.wait(60)
+        return b""
+
+    with serving(grpc.unary_unary_rpc_method_handler(hang)) as target:
+        err = interrupted(target, lambda: called.wait(60))
+        done.set()
+    assert err == f"Interrupted. The request may or may not have taken effect. {SAME}"
+
+
+def test_ctrl_c_while_connecting_reports_that_nothing_was_sent() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent, ExitStack() as open_until_the_end:
+        target = f"127.0.0.1:{silent.getsockname()[1]}"
+        err = interrupted(target, lambda: open_until_the_end.enter_context(silent.accept()[0]))
+    assert err == f"Interrupted. This call sent nothing to AlipayHK. {SAME}"

@@ -202,12 +202,12 @@ def test_a_missing_ledger_directory_or_key_is_reported_with_all_other_faults(
 ) -> None:
     configured(LEDGER_URL="sqlite:////nowhere/ledger.db", LEDGER_KEY_FILE="/nowhere/key", ENCRYPT="maybe")
     assert main(command) == 78
-    nowhere = "/nowhere, which cannot be used: No such file or directory"
+    absent = "No such file or directory (below /)"
     assert capsys.readouterr().err.splitlines() == [
         "alipayhk-gateway: the configuration cannot be used:",
         "  - ENCRYPT must be true or false",
-        f"  - LEDGER_URL names a file in the directory {nowhere}",
-        "  - LEDGER_KEY_FILE cannot be read: No such file or directory (below /)",
+        f"  - LEDGER_URL names a file in a directory that cannot be used: {absent}",
+        f"  - LEDGER_KEY_FILE cannot be read: {absent}",
         "NAME is ALIPAYHK_NAME in the environment, or name in the file of --config.",
     ]
 

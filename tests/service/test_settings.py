@@ -197,7 +197,7 @@ def test_the_directory_of_the_ledger_must_exist(environ: dict[str, str], tmp_pat
         (tmp_path / "absent" / "ledger.db", "No such file or directory"),
         (tmp_path / "file" / "ledger.db", "Not a directory"),
     ):
-        fault = f"LEDGER_URL names a file in the directory {path.parent}, which cannot be used: {reason}"
+        fault = f"LEDGER_URL names a file in a directory that cannot be used: {reason} (below {tmp_path})"
         assert more_faults(but(environ, LEDGER_URL=f"sqlite:///{path}")) == [fault]
     assert more_faults(but(environ, LEDGER_URL=f"sqlite:///{tmp_path}/ledger.db")) == []
     assert [path.name for path in tmp_path.iterdir()] == ["file"], "reading settings creates no file"

@@ -50,14 +50,17 @@ def secrets_of(url: str, key_file: Path | None) -> tuple[Path, ...]:
 
 def check_directory(url: str) -> None:
     """Raise ValueError if the directory of the file is missing or is not a directory."""
-    directory = path_of(url).parent
+    place = path_of(url).parent
     try:
-        mode = directory.stat().st_mode
+        mode = place.stat().st_mode
         reason = None if stat.S_ISDIR(mode) else os.strerror(errno.ENOTDIR)
     except OSError as error:
         reason = error.strerror
     if reason:
-        raise ValueError(f"names a file in the directory {directory}, which cannot be used: {reason}")
+        # Name only what exists: a secret can be pasted into the wrong setting.
+        while not os.path.isdir(place):  # noqa: PTH112  (never raises)
+            place = place.parent
+        raise ValueError(f"names a file in a directory that cannot be used: {reason} (below {place})")
 
 
 @contextmanager

@@ -120,7 +120,8 @@ class Engine:
     async def _finish(self, call: Call, request: Request, intended: float, sent: float) -> None:
         code, reason, outcome = "OK", "", "applied"
         try:
-            await call
+            if await call is None:  # a status OK without a message
+                code, outcome = "INTERNAL", "unknown"
         except grpc.aio.AioRpcError as error:
             read = LinkageError.of(error)
             code, reason, outcome = read.code.name, read.reason, read.outcome.value

@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from ..connection import UsageError
+from ..connection import Connection, UsageError
+from ..reachability import causes
 from .comparison import compare
 from .document import document, settings, write
 from .flags import Options, options_of
@@ -43,7 +44,8 @@ def run(args: argparse.Namespace) -> int:
     try:
         Processes(options.plan).run(totals, panel.update)
     except UnreachableError as error:
-        sys.stderr.write(f"alipayhk-client: no gateway can be reached at {error}\n")
+        found = "; ".join(causes(Connection(str(error), options.plan.tls)))
+        sys.stderr.write(f"alipayhk-client: no gateway can be reached at {error}: {found}\n")
         return UNREACHABLE
     except NotStartedError as error:
         sys.stderr.write(f"alipayhk-client: {error}\n")
