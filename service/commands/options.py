@@ -27,11 +27,11 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 
 def refuse(faults: Sequence[str]) -> int:
     """Print the errors; return the exit status."""
-    print("alipayhk-gateway: the configuration cannot be used:", file=sys.stderr)
+    names = f" (NAME is {PREFIX}NAME in the environment, or name in the file of --config)"
+    named = names if any(map(_OF_SETTING.match, faults)) else ""
+    print(f"alipayhk-gateway: the configuration cannot be used{named}:", file=sys.stderr)
     for fault in faults:
         print(f"  - {fault}", file=sys.stderr)
-    if any(map(_OF_SETTING.match, faults)):
-        print(f"NAME is {PREFIX}NAME in the environment, or name in the file of --config.", file=sys.stderr)
     return EX_CONFIG
 
 

@@ -112,6 +112,10 @@ def test_bad_usage_prints_the_usage_and_has_its_own_status(
 # -- config and serve
 
 
+HEADING: Final = (
+    "alipayhk-gateway: the configuration cannot be used "
+    "(NAME is ALIPAYHK_NAME in the environment, or name in the file of --config):"
+)
 FAULTY: Final = {"CLIENT_ID": "hunter two", "ENCRYPT": "maybe", "NONSENSE": "hunter"}
 
 
@@ -124,11 +128,10 @@ def test_each_fault_has_one_line_with_exit_78_and_no_traceback(
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.splitlines() == [
-        "alipayhk-gateway: the configuration cannot be used:",
+        HEADING,
         "  - CLIENT_ID must be 1 to 64 printable ASCII characters without space",
         "  - ENCRYPT must be true or false",
         "  - NONSENSE is not a setting",
-        "NAME is ALIPAYHK_NAME in the environment, or name in the file of --config.",
     ]
 
 
@@ -204,11 +207,10 @@ def test_a_missing_ledger_directory_or_key_is_reported_with_all_other_faults(
     assert main(command) == 78
     absent = "No such file or directory (below /)"
     assert capsys.readouterr().err.splitlines() == [
-        "alipayhk-gateway: the configuration cannot be used:",
+        HEADING,
         "  - ENCRYPT must be true or false",
         f"  - LEDGER_URL names a file in a directory that cannot be used: {absent}",
         f"  - LEDGER_KEY_FILE cannot be read: {absent}",
-        "NAME is ALIPAYHK_NAME in the environment, or name in the file of --config.",
     ]
 
 

@@ -205,11 +205,7 @@ def test_tls_files_that_keep_callers_out_are_refused_before_serving(
         # A gateway that starts in spite of the fault stops at once.
         monkeypatch.setenv("ALIPAYHK_ADMIN_LISTEN", f"127.0.0.1:{taken.getsockname()[1]}")
         assert main(command) == 78
-    assert capsys.readouterr().err.splitlines() == [
-        "alipayhk-gateway: the configuration cannot be used:",
-        f"  - {fault}",
-        "NAME is ALIPAYHK_NAME in the environment, or name in the file of --config.",
-    ]
+    assert capsys.readouterr().err.splitlines()[1:] == [f"  - {fault}"]
 
 
 @pytest.mark.parametrize(
