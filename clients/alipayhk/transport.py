@@ -34,6 +34,13 @@ from .wire.messages import RawResponse, SealedRequest
 
 BODY_BYTES_MAX: Final = 256 * 1024
 _READ_BYTES: Final = 16 * 1024
+_NO_CONNECTION: Final[dict[type[Exception], str]] = {
+    aiohttp.ClientConnectorDNSError: "the host name cannot be resolved",
+    aiohttp.ClientHttpProxyError: "the proxy refused to connect to the server",
+    aiohttp.ClientProxyConnectionError: "no connection to the proxy",
+    aiohttp.ClientConnectorError: "no connection to the server",
+}
+"""Sentences by kind of error; the kinds before the last one are narrower."""
 _MAY_WANT_CERTIFICATE: Final = "the server may require a client certificate"
 """Added if a TLS connection ended without a response, and no other one to this server had any. In TLS 1.3
 the client may send before the server has checked its certificate, and some servers then disconnect without
@@ -190,7 +197,7 @@ def _unreadable(error: UnreadableHead, attempt: Attempt) -> CallError:
 
 
 def _cause_of(error: Exception, hint: str = "") -> str:
-    """Return the name of an error without its text, which may quote received bytes; or why TLS failed.
+    """Return what failed and the name of the error, without its text, which may quote received bytes.
 
     `hint` is added if the error does not say why the connection was lost.
     """
@@ -200,7 +207,9 @@ def _cause_of(error: Exception, hint: str = "") -> str:
         return fault
     number = getattr(getattr(error, "os_error", error), "errno", None)
     status = f"HTTP {error.status}" if isinstance(error, aiohttp.ClientHttpProxyError) else None
-    cause = " ".join(filter(None, (type(error).__name__, errno.errorcode.get(number or 0), status)))
+    name = " ".join(filter(None, (type(error).__name__, errno.errorcode.get(number or 0), status)))
+    sentence = next((text for kind, text in _NO_CONNECTION.items() if isinstance(error, kind)), None)
+    cause = f"{sentence} ({name})" if sentence else name
     is_lost = isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError | NotReady)
     return f"{cause}: {hint}" if hint and is_lost else cause
 

@@ -13,6 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from ..config.environment import probed_address
 from .exit_codes import BAD_ARGUMENTS
+from .health_cause import TlsFiles, cause_of_no_connection
 
 DEFAULT_ADDRESS: Final = "127.0.0.1:50051"
 TIMEOUT_MAX_S: Final = 86_400.0
@@ -64,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
         try:
             grpc.channel_ready_future(channel).result(timeout=args.timeout)
         except grpc.FutureTimeoutError:
-            return _fail(f"no connection to {args.addr} within {args.timeout:g} s", NO_CONNECTION)
+            return _fail(_no_connection(args), NO_CONNECTION)
         try:
             request = health_pb2.HealthCheckRequest(service=args.service)
             response = health_pb2_grpc.HealthStub(channel).Check(request, timeout=args.timeout)
@@ -73,6 +74,13 @@ def run(args: argparse.Namespace) -> int:
     name = health_pb2.HealthCheckResponse.ServingStatus.Name(response.status)
     print(json.dumps({"status": name}) if args.json else f"status: {name}")
     return SERVING if response.status == health_pb2.HealthCheckResponse.SERVING else NOT_SERVING
+
+
+def _no_connection(args: argparse.Namespace) -> str:
+    tls = TlsFiles(args.tls_ca_file, args.tls_cert_file, args.tls_key_file) if args.tls_ca_file else None
+    cause = cause_of_no_connection(args.addr, tls, args.tls_server_name)
+    text = f"no connection to {args.addr} within {args.timeout:g} s"
+    return f"{text}: {cause}" if cause else text
 
 
 def _address(text: str) -> str:

@@ -41,7 +41,13 @@ def _certificate_risks(settings: Settings, now: datetime) -> Iterator[str]:
         if chain:
             yield from (f"TLS_CERT_FILE ({path}) {risk}" for risk in _acceptance(chain))
     if (path := settings.tls_client_ca_file) is not None:
-        yield from _validity(f"TLS_CLIENT_CA_FILE ({path})", certificates_of(path), now)
+        certificates = certificates_of(path)
+        yield from _validity(f"TLS_CLIENT_CA_FILE ({path})", certificates, now)
+        if certificates and not any(map(_can_issue, certificates)):
+            yield (
+                f"TLS_CLIENT_CA_FILE ({path}) contains no certificate of a CA, so callers can "
+                "connect only with one that is in the file: add the CA of the callers' certificates"
+            )
     if (path := settings.upstream_ca_file) is not None:
         # A system's bundle can contain old certificates beside the one that counts.
         risks = [
@@ -60,6 +66,17 @@ def _validity(name: str, certificates: list[x509.Certificate], now: datetime) ->
             yield f"{which} expired at {_text(ends)}: replace it, or correct the clock"
         elif ends - now < ABOUT_TO_EXPIRE:
             yield f"{which} expires at {_text(ends)}: replace it before"
+
+
+def _can_issue(certificate: x509.Certificate) -> bool:
+    """Return whether callers can have certificates that this one issued.
+
+    A self-signed certificate can lack basic constraints: those of X.509 version 1 have no extensions.
+    """
+    if certificate.issuer == certificate.subject:
+        return True
+    constraints = extension(certificate, x509.BasicConstraints)
+    return constraints is not None and constraints.ca
 
 
 def _text(time: datetime) -> str:
@@ -93,7 +110,9 @@ def _readable_secrets(settings: Settings) -> Iterator[str]:
     if settings.tls_key_file is not None:
         files["TLS_KEY_FILE"] = settings.tls_key_file
     ledger = secrets_of(settings.ledger_url, settings.ledger_key_file)
-    for name, path in [*files.items(), *(("the ledger", path) for path in ledger)]:
+    names = ("the ledger", "the ledger's key")[-len(ledger) :]  # without a file, only a key
+    files |= dict(zip(names, ledger, strict=False))
+    for name, path in files.items():
         if _others_can_read(path):
             yield f"{name} ({path}) can be read by every user of this machine: chmod o-rwx it"
 

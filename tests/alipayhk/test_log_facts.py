@@ -75,7 +75,14 @@ async def test_refused_tunnel_names_the_status_of_the_proxy() -> None:
     async with Upstream(refusing) as proxy, transport(proxy=proxy.url) as opened:
         with pytest.raises(errors.Unreachable) as caught:
             await opened.post("https://127.0.0.1:1", REQUEST, Attempt(), reuse_connection=False)
-    assert str(caught.value) == "ClientHttpProxyError HTTP 407"
+    assert str(caught.value) == "the proxy refused to connect to the server (ClientHttpProxyError HTTP 407)"
+
+
+async def test_an_unreachable_proxy_is_named_as_the_proxy() -> None:
+    async with transport(proxy=f"http://127.0.0.1:{free_port()}") as opened:
+        with pytest.raises(errors.Unreachable) as caught:
+            await opened.post("https://127.0.0.1:1", REQUEST, Attempt(), reuse_connection=False)
+    assert str(caught.value) == "no connection to the proxy (ClientProxyConnectionError ECONNREFUSED)"
 
 
 async def test_reused_connection_has_its_address() -> None:

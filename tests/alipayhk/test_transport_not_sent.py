@@ -108,7 +108,7 @@ async def test_failed_tls_handshake_is_unreachable(
 
 async def test_a_refused_connection_names_its_errno() -> None:
     outcome = await post_once(f"http://127.0.0.1:{free_port()}")
-    assert str(outcome.error) == "ClientConnectorError ECONNREFUSED"
+    assert str(outcome.error) == "no connection to the server (ClientConnectorError ECONNREFUSED)"
 
 
 async def test_valid_certificate_is_accepted(authority: Authority) -> None:

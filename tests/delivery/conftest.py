@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import nullcontext
 from typing import Any
@@ -31,11 +32,14 @@ async def clock() -> AsyncIterator[None]:
 
 @pytest.fixture(autouse=True)
 def log_lines() -> Iterator[LogStream]:
-    """Write the log to memory; fail on an illegal state transition."""
-    stream = LogStream()
+    """Write the log to memory, restore logging afterwards; fail on an illegal state transition."""
+    stream, root = LogStream(), logging.getLogger()
+    handlers, level = root.handlers[:], root.level
     set_up_logs("debug", stream)
+    root.handlers[:] = handlers
     yield stream
     structlog.reset_defaults()
+    root.setLevel(level)
     assert stream.of("illegal state transition") == []
 
 

@@ -320,7 +320,9 @@ def test_restore_of_a_damaged_file_or_another_keys_changes_nothing(
     garbage.write_bytes(os.urandom(8192))
     before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
     assert "was created with another key" in run("restore", other / "ledger.db", status=EX_CONFIG)
-    assert "cannot be restored: SQLITE_NOTADB" in run("restore", garbage, status=EX_CONFIG)
+    said = run("restore", garbage, status=EX_CONFIG)
+    assert f"the backup {garbage} cannot be restored: SQLITE_NOTADB: name another backup" in said
+    assert "move it away" not in said  # the ledger is good
     assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
 
 

@@ -92,8 +92,9 @@ def certificate(
 
 
 SAN: Final = x509.SubjectAlternativeName([x509.DNSName("localhost")])
-ISSUER: Final = certificate(ISSUER_KEY, subject="issuer", issuer="root")
-OTHER: Final = certificate(ISSUER_KEY, subject="other", issuer="root")
+CA: Final = x509.BasicConstraints(ca=True, path_length=None)
+ISSUER: Final = certificate(ISSUER_KEY, CA, subject="issuer", issuer="root")
+OTHER: Final = certificate(ISSUER_KEY, CA, subject="other", issuer="root")
 SIGNS_NOTHING: Final = x509.KeyUsage(
     digital_signature=False,
     content_commitment=False,
@@ -289,6 +290,18 @@ def test_certificates_that_some_callers_refuse_are_a_risk(
     ]
 
 
+def test_a_client_ca_file_without_a_ca_is_a_risk(with_tls: Callable[..., dict[str, str]]) -> None:
+    key = p256()
+    leaf = certificate(key, SAN)
+    environ = with_tls(key, leaf, leaf)
+    (risk,) = risks_of(read_settings(environ), NOW)
+    file = environ["ALIPAYHK_TLS_CLIENT_CA_FILE"]
+    assert risk == (
+        f"TLS_CLIENT_CA_FILE ({file}) contains no certificate of a CA, so callers can connect only with "
+        "one that is in the file: add the CA of the callers' certificates"
+    )
+
+
 @pytest.fixture
 def settings(environ: dict[str, str], ring: KeyRing, tmp_path: Path) -> Settings:
     """Return settings with a copy of every kind of secret, which only this user can read."""
@@ -319,7 +332,7 @@ def test_secrets_that_others_can_read_are_a_risk(settings: Settings, tmp_path: P
         ("DECRYPTION_KEY_FILES 2", "two"),
         ("DECRYPTION_KEY_FILES 1", "one"),
         ("the ledger", "ledger.db"),
-        ("the ledger", "ledger.db.key"),
+        ("the ledger's key", "ledger.db.key"),
     )
     assert risks_of(settings, NOW) == [
         f"{name} ({tmp_path}/{file}) can be read by every user of this machine: chmod o-rwx it"

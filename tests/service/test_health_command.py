@@ -71,7 +71,9 @@ def test_a_closed_port_is_no_connection(capsys: Captured) -> None:
         closed.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{closed.getsockname()[1]}"
         assert main(["health", "--addr", address, "--timeout", "0.2"]) == 2
-    assert capsys.readouterr().err == f"alipayhk-gateway: no connection to {address} within 0.2 s\n"
+    assert capsys.readouterr().err == (
+        f"alipayhk-gateway: no connection to {address} within 0.2 s: Connection refused\n"
+    )
 
 
 def test_the_default_address_is_that_of_the_gateway(
@@ -100,11 +102,27 @@ def test_a_ca_file_turns_tls_on(addresses: dict[str, str], tls: TlsFiles) -> Non
     assert main(["health", "--addr", addresses["mutual"], *with_ca, *with_pair]) == 0
 
 
-def test_a_tls_mismatch_is_no_connection(addresses: dict[str, str], tls: TlsFiles) -> None:
-    with_ca = ["--tls-ca-file", str(tls.ca), "--timeout", "0.3"]
-    other = ["--tls-server-name", "elsewhere.example"]
-    assert main(["health", "--addr", addresses["tls"], *with_ca, *other]) == 2
-    assert main(["health", "--addr", addresses["tls"], "--timeout", "0.3"]) == 2
+def test_a_failed_connection_is_explained(
+    addresses: dict[str, str], tls: TlsFiles, capsys: Captured
+) -> None:
+    with_ca = ("--tls-ca-file", str(tls.ca))
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        not_grpc = f"127.0.0.1:{silent.getsockname()[1]}"
+        for address, flags, cause in (
+            (addresses["tls"], (), "the port uses TLS: give --tls-ca-file"),
+            (addresses["mutual"], (), "the port uses TLS: give --tls-ca-file"),
+            (addresses["tls"], (*with_ca, "--tls-server-name", "elsewhere.example"), "for another host"),
+            (addresses["plain"], with_ca, "bytes that are not TLS"),
+            (addresses["mutual"], with_ca, "the gateway requires a client certificate"),
+            (addresses["tls"], ("--tls-ca-file", str(tls.key)), "--tls-ca-file contains no valid PEM"),
+            (not_grpc, (), "not of ADMIN_LISTEN"),
+            ("localhost", (), "the address must be host:port"),
+            ("127.0.0.1:99999", (), "the address must be host:port"),
+        ):
+            assert main(["health", "--addr", address, *flags, "--timeout", "0.3"]) == 2
+            (reported,) = capsys.readouterr().err.splitlines()
+            assert reported.startswith(f"alipayhk-gateway: no connection to {address} within 0.3 s: ")
+            assert cause in reported
 
 
 @pytest.mark.parametrize(

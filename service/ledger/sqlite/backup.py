@@ -22,7 +22,7 @@ from ..marker import Entries, Entry, Marker
 from ..ownership import give_to_owner_of
 from ..vault import sync_directory
 from .dirty_flag import checkpoint
-from .file import KeyMark, LedgerFile
+from .file import KeyMark, LedgerFile, is_damage, name_of
 from .inspection import MixedFiles, has_log, inspect, log_path
 from .place import Place
 
@@ -94,8 +94,9 @@ def restore(place: Place, backup: Path | None, now_ms: int, aside: str) -> Resto
     if backup is not None:
         with _unfinished(place.path) as copy:
             _give_to_owner(copy, place.path)
-            found = _found(backup, mark, "the backup")
-            _vacuum(backup, copy, "mode=ro" if has_log(backup) else "immutable=1")
+            with _errors_of_backup(backup):
+                found = _found(backup, mark, "the backup")
+                _vacuum(backup, copy, "mode=ro" if has_log(backup) else "immutable=1")
             summary = _renewed(copy, mark, now_ms)
             _sync(copy)
             moved = _moved_aside((place.path, log_path(place.path)), aside)
@@ -142,6 +143,20 @@ def _found(path: Path, mark: KeyMark, what: str) -> Found:
         )
     mark.must_fit(path, found.key_id, found.key_check)
     return found
+
+
+@contextmanager
+def _errors_of_backup(backup: Path) -> Iterator[None]:
+    """Name the backup if it is damaged, so that nobody moves the ledger away."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        if not is_damage(error):
+            raise
+        raise LedgerFault(
+            f"the backup {backup} cannot be restored: {name_of(error)}: name another backup; the ledger "
+            "is unchanged"
+        ) from None
 
 
 def _without_a_foreign_log(path: Path, aside: str) -> tuple[Path, ...]:
