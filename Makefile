@@ -23,7 +23,7 @@ EDITABLE := install --quiet --no-index --no-deps --no-build-isolation --editable
 PROJECTS := pyproject.toml clients/linkage/pyproject.toml
 # The tests of a file run in one process: some share a server. Many tests wait, so there are more processes than the two
 # cores of the target machine. tests/conftest.py orders the files.
-PARALLEL := --numprocesses=3 --dist=loadfile --no-loadscope-reorder
+PARALLEL := --numprocesses=4 --dist=loadfile --no-loadscope-reorder
 # Arguments for pytest. They also turn coverage off: make test ARGS='-k replay -x'
 ARGS ?=
 

@@ -30,10 +30,8 @@ async def test_every_kind_of_fault_is_named_in_one_run(settings: Settings, mater
     }
     ended = await run("serve", settings={**settings, **bad})
     assert (ended.status, ended.out) == (78, "")
-    *lines, way_out = ended.err.splitlines()[1:]
-    named = [line.split()[1] for line in lines]
+    named = [line.split()[1] for line in ended.err.splitlines()[1:]]
     assert sorted(named) == sorted(bad)
-    assert way_out.startswith("NAME is ALIPAYHK_NAME in the environment")
     assert "Traceback" not in ended.err
     assert MARK not in ended.err
 
