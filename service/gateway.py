@@ -14,7 +14,7 @@ from clients.alipayhk.client import Client
 from clients.alipayhk.wire.keys import fingerprint
 
 from .config.settings import Settings
-from .credentials.keyring import Credentials, Keyring, ServerCertificate
+from .credentials.keyring import Credentials, Keyring
 from .delivery.clock_skew import ClockSkew
 from .delivery.delivery import Delivery, Limits
 from .delivery.ledger_monitor import LedgerMonitor
@@ -29,6 +29,7 @@ from .outcomes.result_codes import ResultCodes
 from .server.admin import start_admin
 from .server.linkage_service import LinkageService
 from .server.server import ListenerStopped, Server
+from .server.tls import certificate_of
 from .telemetry.logs import log, stack_of
 from .telemetry.metrics import Metrics
 from .telemetry.metrics_file import keep_metrics_shared
@@ -88,12 +89,6 @@ def credentials_of(settings: Settings) -> Credentials:
         keys={api: endpoint.keys for api, endpoint in endpoints_of(settings).items()},
         certificate=certificate_of(settings),
     )
-
-
-def certificate_of(settings: Settings) -> ServerCertificate | None:
-    """Return the listener's certificate from the files of the settings; None without TLS."""
-    chain, key = settings.tls_cert_file, settings.tls_key_file
-    return ServerCertificate.read(chain, key, settings.tls_client_ca_file) if chain and key else None
 
 
 def stop_signals() -> list[signal.Signals]:

@@ -17,8 +17,9 @@ from ..config.values import KeyFile
 from ..credentials.callers import Callers
 from ..ledger.opening import fault_of
 from ..outcomes.result_codes import ResultCodes
+from ..server.tls import start_faults
 from .exit_codes import EX_CONFIG
-from .options import add_config, refuse, start_faults
+from .options import add_config, refuse
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""The option --config, and the errors in the settings and their report, for several commands."""
+"""The option --config, and the report of errors in the settings, for several commands."""
 
 from __future__ import annotations
 
@@ -10,9 +10,6 @@ from pathlib import Path
 from typing import Final
 
 from ..config.environment import PREFIX
-from ..config.settings import Settings
-from ..gateway import certificate_of
-from ..server.tls import handshake_fault
 from .exit_codes import EX_CONFIG
 
 _OF_SETTING: Final = re.compile(r"[A-Z][A-Z_]+ ")
@@ -33,10 +30,3 @@ def refuse(faults: Sequence[str]) -> int:
     for fault in faults:
         print(f"  - {fault}", file=sys.stderr)
     return EX_CONFIG
-
-
-def start_faults(settings: Settings) -> list[str]:
-    """Return the errors that show only when the files of valid settings are used."""
-    certificate = certificate_of(settings)
-    fault = handshake_fault(certificate) if certificate else None
-    return [fault] if fault else []

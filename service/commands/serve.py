@@ -18,10 +18,11 @@ from ..ledger import LedgerFault, LedgerUnavailable
 from ..ledger.opening import open_ledger
 from ..server.descriptors import raise_limit
 from ..server.server import CannotListen, ListenerStopped
+from ..server.tls import start_faults
 from ..telemetry.lines import Lines, standard_output
 from ..telemetry.logs import lines_dropped, log, set_up_logs
 from .exit_codes import EX_SOFTWARE, EX_UNAVAILABLE
-from .options import add_config, refuse, start_faults
+from .options import add_config, refuse
 from .workers import must_be_free, supervise
 
 THREADS_S: Final = 1.0

@@ -9,11 +9,18 @@ from typing import Final
 
 import grpc
 
+from ..config.settings import Settings
 from ..credentials.keyring import Keyring, ServerCertificate
 
 HANDSHAKE_S: Final = 5.0
 """Time limit of a handshake with ourselves, in seconds. A busy machine that exceeds it proves nothing."""
 _LOOPBACK: Final = "127.0.0.1"
+
+
+def certificate_of(settings: Settings) -> ServerCertificate | None:
+    """Return the listener's certificate from the files of the settings; None without TLS."""
+    chain, key = settings.tls_cert_file, settings.tls_key_file
+    return ServerCertificate.read(chain, key, settings.tls_client_ca_file) if chain and key else None
 
 
 def server_credentials(keyring: Keyring) -> grpc.ServerCredentials | None:
@@ -36,6 +43,13 @@ def server_credentials(keyring: Keyring) -> grpc.ServerCredentials | None:
         fetch,  # type: ignore[arg-type]  # the stubs leave out the None that gRPC documents
         require_client_authentication=used.client_ca is not None,
     )
+
+
+def start_faults(settings: Settings) -> list[str]:
+    """Return the errors that show only when the files of valid settings are used."""
+    certificate = certificate_of(settings)
+    fault = handshake_fault(certificate) if certificate else None
+    return [fault] if fault else []
 
 
 def handshake_fault(certificate: ServerCertificate) -> str | None:
