@@ -1,7 +1,8 @@
-"""Exit statuses of the commands, as in sysexits.h."""
+"""Exit statuses of the commands, as in sysexits.h, and the message beside them."""
 
 from __future__ import annotations
 
+import sys
 from typing import Final
 
 BAD_ARGUMENTS: Final = 1
@@ -16,3 +17,9 @@ EX_IOERR: Final = 74
 EX_CONFIG: Final = 78
 EX_PIPE: Final = 141
 """The reader of the output closed it: the status that shells give a program that SIGPIPE ended."""
+
+
+def fail(message: str, status: int) -> int:
+    """Print why nothing was done; return the exit status."""
+    print(f"alipayhk-gateway: {message}", file=sys.stderr)
+    return status

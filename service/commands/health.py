@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Final
 
@@ -12,7 +11,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from ..config.environment import probed_address
-from .exit_codes import BAD_ARGUMENTS
+from .exit_codes import BAD_ARGUMENTS, fail
 from .health_cause import TlsFiles, cause_of_no_connection
 
 DEFAULT_ADDRESS: Final = "127.0.0.1:50051"
@@ -54,23 +53,23 @@ def run(args: argparse.Namespace) -> int:
     if (args.tls_cert_file is None) != (args.tls_key_file is None) or (
         args.tls_cert_file is not None and args.tls_ca_file is None
     ):
-        return _fail(
+        return fail(
             "give --tls-cert-file and --tls-key-file together, and with --tls-ca-file", BAD_ARGUMENTS
         )
     try:
         credentials = _credentials(args)
     except OSError as error:
-        return _fail(f"{error.filename}: {error.strerror}", BAD_ARGUMENTS)
+        return fail(f"{error.filename}: {error.strerror}", BAD_ARGUMENTS)
     with _channel(args, credentials) as channel:
         try:
             grpc.channel_ready_future(channel).result(timeout=args.timeout)
         except grpc.FutureTimeoutError:
-            return _fail(_no_connection(args), NO_CONNECTION)
+            return fail(_no_connection(args), NO_CONNECTION)
         try:
             request = health_pb2.HealthCheckRequest(service=args.service)
             response = health_pb2_grpc.HealthStub(channel).Check(request, timeout=args.timeout)
         except grpc.RpcError as error:
-            return _fail(f"the health check failed: {error.code().name}", RPC_FAILED)
+            return fail(f"the health check failed: {error.code().name}", RPC_FAILED)
     name = health_pb2.HealthCheckResponse.ServingStatus.Name(response.status)
     print(json.dumps({"status": name}) if args.json else f"status: {name}")
     return SERVING if response.status == health_pb2.HealthCheckResponse.SERVING else NOT_SERVING
@@ -117,8 +116,3 @@ def _credentials(args: argparse.Namespace) -> grpc.ChannelCredentials | None:
         private_key=args.tls_key_file.read_bytes() if args.tls_key_file else None,
         certificate_chain=args.tls_cert_file.read_bytes() if args.tls_cert_file else None,
     )
-
-
-def _fail(message: str, status: int) -> int:
-    print(f"alipayhk-gateway: {message}", file=sys.stderr)
-    return status

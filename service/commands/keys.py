@@ -6,7 +6,6 @@ import argparse
 import base64
 import json
 import os
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from clients.alipayhk.wire.keys import BITS_MAX, BITS_MIN, KeyFileError, fingerprint, public_der, read_key
 
-from .exit_codes import EX_CANTCREAT, EX_CONFIG
+from .exit_codes import EX_CANTCREAT, EX_CONFIG, fail
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -48,14 +47,14 @@ def run(args: argparse.Namespace) -> int:
 
 def _generate(args: argparse.Namespace) -> int:
     if not BITS_MIN <= args.bits <= BITS_MAX:
-        return _fail(f"--bits must be from {BITS_MIN} to {BITS_MAX}", EX_CONFIG)
+        return fail(f"--bits must be from {BITS_MIN} to {BITS_MAX}", EX_CONFIG)
     if args.name in {"", ".", ".."} or "/" in args.name or not args.name.isprintable():
-        return _fail("--name must be a file name without a directory; DIR is where the files go", EX_CONFIG)
+        return fail("--name must be a file name without a directory; DIR is where the files go", EX_CONFIG)
     try:
         facts = generate(args.directory, args.name, args.bits)
     except OSError as error:
         # The error of a failed write, for example on a full disk, has no file name.
-        return _fail(f"{error.filename or args.directory}: {error.strerror}", EX_CANTCREAT)
+        return fail(f"{error.filename or args.directory}: {error.strerror}", EX_CANTCREAT)
     _show(facts, as_json=args.json)
     return 0
 
@@ -110,7 +109,7 @@ def _inspect(args: argparse.Namespace) -> int:
     try:
         key = read_key(args.file)
     except KeyFileError as error:
-        return _fail(f"{args.file} {error}", EX_CONFIG)
+        return fail(f"{args.file} {error}", EX_CONFIG)
     private = isinstance(key, rsa.RSAPrivateKey)
     public = key.public_key() if isinstance(key, rsa.RSAPrivateKey) else key
     facts = {
@@ -129,8 +128,3 @@ def _show(facts: dict[str, str], *, as_json: bool) -> None:
         return
     for name, value in facts.items():
         print(f"{name}: {value}")
-
-
-def _fail(message: str, status: int) -> int:
-    print(f"alipayhk-gateway: {message}", file=sys.stderr)
-    return status

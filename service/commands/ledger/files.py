@@ -26,8 +26,8 @@ from ...ledger.sqlite.file import name_of
 from ...ledger.sqlite.inspection import inspect
 from ...ledger.sqlite.opening import url_of
 from ...ledger.sqlite.place import Place, file_errors_as_faults, lock_of, open_place
-from ..exit_codes import EX_CANTCREAT, EX_CONFIG, EX_UNAVAILABLE
-from .output import Facts, clock_ms, fail, moment_text
+from ..exit_codes import EX_CANTCREAT, EX_CONFIG, EX_UNAVAILABLE, fail
+from .output import Facts, clock_ms, moment_text
 from .requests import NOT_DONE, AddParser
 
 LOCK_TIMEOUT_S: Final = 1.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -74,9 +73,3 @@ def moment_text(ms: int) -> str:
 def clock_ms() -> int:
     """Return the time in milliseconds since 1970."""
     return time.time_ns() // 1_000_000
-
-
-def fail(message: str, status: int) -> int:
-    """Print why nothing was done; return the exit status."""
-    print(f"alipayhk-gateway: {message}", file=sys.stderr)
-    return status

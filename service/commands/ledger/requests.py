@@ -22,8 +22,8 @@ from clients.alipayhk.api import API_NAMES
 
 from ...ledger import Ending, Ledger, LedgerFault, LedgerUnavailable, Row, State
 from ...ledger.opening import open_ledger
-from ..exit_codes import EX_CONFIG, EX_UNAVAILABLE
-from .output import clock_ms, facts, fail, moment_text, print_json, print_rows
+from ..exit_codes import EX_CONFIG, EX_UNAVAILABLE, fail
+from .output import clock_ms, facts, moment_text, print_json, print_rows
 
 NOT_DONE: Final = 1
 READER_GONE: Final = 128 + signal.SIGPIPE
