@@ -24,7 +24,7 @@ from clients.alipayhk.regular_file import open_regular
 
 from . import LedgerFault
 from .ownership import give_to_owner_of
-from .vault import sync_directory
+from .vault import sync
 
 EVERY_S: Final = 0.5
 """Minimum time between two writes; with the duration of a write, the marker is at most 1 s late."""
@@ -117,7 +117,7 @@ class Marker:
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(self.path)
-        sync_directory(self.path.parent)
+        sync(self.path.parent)
 
 
 def _lock(descriptor: int) -> None:

@@ -118,13 +118,13 @@ def make_key_file(path: Path, *, random_bytes: RandomBytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         path.hardlink_to(unfinished)
-        sync_directory(path.parent)
+        sync(path.parent)
     finally:
         unfinished.unlink()
 
 
-def sync_directory(path: Path) -> None:
-    """Make the names in a directory durable, so that a new file outlives a power loss."""
+def sync(path: Path) -> None:
+    """Make a file, or the names in a directory, durable, so that they outlive a power loss."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

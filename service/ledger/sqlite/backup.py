@@ -20,7 +20,7 @@ from .. import LedgerFault, LedgerUnavailable
 from ..identity import Absence, Found
 from ..marker import Entries, Entry, Marker
 from ..ownership import give_to_owner_of
-from ..vault import sync_directory
+from ..vault import sync
 from .dirty_flag import checkpoint
 from .file import KeyMark, LedgerFile, is_damage, name_of
 from .inspection import MixedFiles, has_log, inspect, log_path
@@ -78,9 +78,9 @@ def back_up(source: Path, target: Path, now_ms: int) -> Summary:
             _must_be_sound(connection, source)
             connection.execute("UPDATE meta SET run = NULL, backup_ms = ?", (now_ms,))
             summary = _summary(connection, now_ms)
-        _sync(copy)
+        sync(copy)
         target.hardlink_to(copy)
-        sync_directory(target.parent)
+        sync(target.parent)
     return summary
 
 
@@ -98,10 +98,10 @@ def restore(place: Place, backup: Path | None, now_ms: int, aside: str) -> Resto
                 found = _found(backup, mark, "the backup")
                 _vacuum(backup, copy, "mode=ro" if has_log(backup) else "immutable=1")
             summary = _renewed(copy, mark, now_ms)
-            _sync(copy)
+            sync(copy)
             moved = _moved_aside((place.path, log_path(place.path)), aside)
             copy.replace(place.path)
-            sync_directory(place.path.parent)
+            sync(place.path.parent)
     else:
         moved = _without_a_foreign_log(place.path, aside)
         found = _found(place.path, mark, "the ledger")
@@ -199,14 +199,6 @@ def _give_to_owner(path: Path, of: Path) -> None:
     descriptor = os.open(path, os.O_RDWR)
     try:
         give_to_owner_of(of, descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
     finally:
         os.close(descriptor)
 

@@ -15,7 +15,7 @@ from ..identity import Absence, Found, refusal_to_make, refusal_to_open, refusal
 from ..marker import Marker
 from ..ownership import give_to_owner_of
 from ..usage_lock import UsageLock, lock_path
-from ..vault import RandomBytes, Vault, make_key_file, read_key_file, sync_directory
+from ..vault import RandomBytes, Vault, make_key_file, read_key_file, sync
 from .ballast import ballast_path
 from .file import KeyMark, LedgerFile, is_busy, is_damage, name_of
 from .inspection import has_log, inspect, log_path
@@ -194,4 +194,4 @@ def _prepare_creation(
         descriptor = os.open(place.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         give_to_owner_of(place.path.parent, descriptor)
         os.close(descriptor)
-    sync_directory(place.path.parent)
+    sync(place.path.parent)
