@@ -38,7 +38,7 @@ from ..messages import (
     VerifiedResponse,
 )
 from ..strict_json import IncompleteJson, JsonError, member_bytes, read_object, write_json
-from .result_body import result_of
+from .result_body import verified_response
 from .unsigned import unsigned
 
 RESERVE: Final = "{}"
@@ -89,13 +89,7 @@ class EnvelopeSigned:
             raise Replayed("the response belongs to another client id")
         # Check the time before the result: a response to another request need not have a valid result.
         response_time = _response_time(head, request, now=now, window_s=endpoint.response_time_window_s)
-        return VerifiedResponse(
-            http_status=raw.http_status,
-            result=result_of(body),
-            body=body,
-            response_time=response_time,
-            tracer_id=raw.tracer_id,
-        )
+        return verified_response(raw, body, response_time)
 
     def unseal_request(self, endpoint: Endpoint, raw: RawRequest) -> VerifiedRequest:
         """Verify and read a request; raise SignatureInvalid or Malformed otherwise."""

@@ -44,7 +44,7 @@ from .header_text import (
     header_pairs,
     signature_header,
 )
-from .result_body import result_of
+from .result_body import verified_response
 from .unsigned import unsigned
 
 REQUEST_TIME: Final = "Request-Time"
@@ -95,13 +95,7 @@ class HeaderSigned:
         if self.encrypted_answers_only and not header_values(raw.headers, "Encrypt"):
             raise NotEncrypted("the response has no header Encrypt")
         body = self._read(endpoint.keys, raw.headers, raw.body, leniently=True)
-        return VerifiedResponse(
-            http_status=raw.http_status,
-            result=result_of(body),
-            body=body,
-            response_time=response_time,
-            tracer_id=raw.tracer_id,
-        )
+        return verified_response(raw, body, response_time)
 
     def unseal_request(self, endpoint: Endpoint, raw: RawRequest) -> VerifiedRequest:
         """Verify, decrypt and read a request; raise SignatureInvalid or Malformed otherwise."""

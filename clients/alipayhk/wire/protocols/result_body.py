@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Final
 
 from ..errors import Malformed
+from ..messages import RawResponse, VerifiedResponse
 from ..result import FAILURE, Result, id_text_of, text_of
 
 _RESULT_NAMES: Final = ("result", "resultInfo")
+
+
+def verified_response(
+    raw: RawResponse, body: Mapping[str, object], response_time: datetime | None
+) -> VerifiedResponse:
+    """Return a response whose signature was verified, with its verified body; raise Malformed."""
+    return VerifiedResponse(
+        http_status=raw.http_status,
+        result=result_of(body),
+        body=body,
+        response_time=response_time,
+        tracer_id=raw.tracer_id,
+    )
 
 
 def result_of(body: Mapping[str, object]) -> Result:
