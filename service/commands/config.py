@@ -71,7 +71,7 @@ def _ledger_faults(url: str, key_file: Path | None) -> list[str]:
 
 
 def described(settings: Settings) -> dict[str, str]:
-    """Return every setting as the environment would contain it; a key is the path of its file."""
+    """Return every setting as the environment would contain it: of a file its path, not its contents."""
     rows = {name.upper(): _shown(value) for name, value in values_of(settings)}
     # The password of the proxy is not shown.
     return rows | {"UPSTREAM_PROXY": re.sub(r"//.*@", "//", rows["UPSTREAM_PROXY"])}
@@ -85,5 +85,5 @@ def _shown(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, Callers | ResultCodes):
-        return "given"
+        return str(value.file)
     return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
