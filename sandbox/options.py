@@ -154,8 +154,10 @@ def _tls(flags: _Flags, cert_file: str | None, key_file: str | None) -> ssl.SSLC
 
 def _listen(text: str) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
-    if not colon or not host or not (port.isascii() and port.isdigit() and int(port[:6]) <= PORT_MAX):
+    if not colon or not host or not (port.isascii() and port.isdigit()):
         raise ValueError("must be host:port")
+    if int(port[:6]) > PORT_MAX:
+        raise ValueError(f"must have a port from 0 to {PORT_MAX}")
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 

@@ -158,7 +158,8 @@ async def test_port_in_use_exits_with_78(ring: KeyRing) -> None:
     [
         ({"listen": "127.0.0.1"}, "--listen: must be host:port"),
         ({"listen": ":80"}, "--listen: must be host:port"),
-        ({"listen": "127.0.0.1:65536"}, "--listen: must be host:port"),
+        ({"listen": "127.0.0.1:65536"}, "--listen: must have a port from 0 to 65535"),
+        ({"listen": "127.0.0.1:" + "9" * 5000}, "--listen: must have a port from 0 to 65535"),
         ({"listen": "127.0.0.1:x"}, "--listen: must be host:port"),
         ({"client_id": "é"}, "--client-id: must be printable ASCII"),
         ({"private_key_file": "/nowhere"}, f"--private-key-file: {MISSING}"),

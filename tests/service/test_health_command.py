@@ -117,7 +117,9 @@ def test_a_failed_connection_is_explained(
             (addresses["tls"], ("--tls-ca-file", str(tls.key)), "--tls-ca-file contains no valid PEM"),
             (not_grpc, (), "not of ADMIN_LISTEN"),
             ("localhost", (), "the address must be host:port"),
-            ("127.0.0.1:99999", (), "the address must be host:port"),
+            ("127.0.0.1:99999", (), "the address must have a port from 1 to 65535"),
+            ("127.0.0.1:0", (), "the address must have a port from 1 to 65535"),
+            ("127.0.0.1:" + "9" * 5000, (), "the address must have a port from 1 to 65535"),
         ):
             assert main(["health", "--addr", address, *flags, "--timeout", "0.3"]) == 2
             (reported,) = capsys.readouterr().err.splitlines()

@@ -47,8 +47,10 @@ def add_connection_flags(parser: argparse.ArgumentParser) -> None:
 def address_of(text: str) -> str:
     """Return the text unchanged if it is host:port, else raise ValueError."""
     host, _, port = text.removeprefix("dns:///").rpartition(":")
-    if host.split() != [host] or not (port.isascii() and port.isdigit() and 0 < int(port) < 65_536):  # noqa: PLR2004
+    if host.split() != [host] or not (port.isascii() and port.isdigit()):
         raise ValueError(f"{text!r} is not host:port")
+    if not 0 < int(port[:6]) < 65_536:  # noqa: PLR2004
+        raise ValueError(f"{text!r} must have a port from 1 to 65535")
     return text
 
 
