@@ -12,6 +12,7 @@ from typing import Final, TypeVar, cast, get_args
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
+from clients.alipayhk.regular_file import open_regular
 from clients.alipayhk.wire.crypto import AesMode, EncryptionProfile, RsaPadding
 from clients.alipayhk.wire.endpoint import Encryption, Endpoint, WireProtocol
 from clients.alipayhk.wire.keys import Keys, load_private_key, load_public_key, newest_first
@@ -145,6 +146,8 @@ def _tls(flags: _Flags, cert_file: str | None, key_file: str | None) -> ssl.SSLC
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
+        for file in (cert_file, key_file):
+            open_regular(Path(file)).close()
         # An empty password, so that an encrypted key fails instead of prompting for a password.
         context.load_cert_chain(cert_file, key_file, password="")
     except OSError as error:

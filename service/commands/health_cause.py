@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from clients.alipayhk.tls import fault_of
+from clients.alipayhk.wire.keys import pem_fault
 
 _PROBE_S: Final = 1.0
 """Time limit in seconds to connect, and for each step of the TLS handshake."""
@@ -79,7 +80,7 @@ def _tls_cause(connection: socket.socket, tls: TlsFiles, host: str) -> str:
     try:
         context = ssl.create_default_context(cafile=os.fspath(tls.ca))
     except (OSError, ValueError):
-        return "--tls-ca-file contains no valid PEM certificate"
+        return f"--tls-ca-file {pem_fault(tls.ca.read_bytes()) or 'contains no valid PEM certificate'}"
     try:
         if tls.certificate:
             context.load_cert_chain(tls.certificate, tls.key, password="")

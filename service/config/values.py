@@ -16,7 +16,14 @@ from typing import Final, Generic
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 
 from clients.alipayhk.regular_file import open_regular
-from clients.alipayhk.wire.keys import Key, KeyFileError, load_private_key, load_public_key, newest_first
+from clients.alipayhk.wire.keys import (
+    Key,
+    KeyFileError,
+    load_private_key,
+    load_public_key,
+    newest_first,
+    pem_fault,
+)
 
 _KEY_VERSION: Final = re.compile(r"[A-Za-z0-9._-]{1,32}")
 _VISIBLE: Final = re.compile(r"[!-~]+")
@@ -206,7 +213,7 @@ def ca_file(text: str) -> Path:
     try:
         ssl.create_default_context(cafile=str(path))
     except (ssl.SSLError, ValueError):
-        raise ValueError("contains no valid PEM certificate") from None
+        raise ValueError(pem_fault(path.read_bytes()) or "contains no valid PEM certificate") from None
     return path
 
 
@@ -218,8 +225,11 @@ def client_ca_file(text: str) -> Path:
 def pem_file(text: str) -> Path:
     """Parse the path of a PEM file that gRPC reads, which skips a block after a byte order mark."""
     path = existing_file(text)
-    if b"\xef\xbb\xbf-----BEGIN" in path.read_bytes():
+    data = path.read_bytes()
+    if b"\xef\xbb\xbf-----BEGIN" in data:
         raise ValueError("has a byte order mark before a PEM block: save it as UTF-8 without one")
+    if fault := pem_fault(data):
+        raise ValueError(fault)
     return path
 
 

@@ -143,8 +143,12 @@ BAD: Final[dict[str, tuple[list[str], list[str]]]] = {
         ["'' is not host:port", "--ca-file: : Is a directory"],
     ),
     "not PEM": (
-        ["bind-account", "--type", "x", "--ca-file", "/dev/null"],
+        ["bind-account", "--type", "x", "--ca-file", __file__],
         ["the CA contains no PEM certificate"],
+    ),
+    "a device": (
+        ["bind-account", "--type", "x", "--ca-file", "/dev/null", "--key-file", "/none"],
+        ["--ca-file: /dev/null: it is a pipe, a socket or a device, and must be", "--key-file: /none: "],
     ),
     "timeout": (
         ["bind-account", "--type", "x", "--timeout", "0"],

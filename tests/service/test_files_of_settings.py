@@ -60,7 +60,7 @@ NOW: Final = datetime.now(UTC)
 ISSUER_KEY: Final = ec.generate_private_key(ec.SECP256R1())
 BOM: Final = b"\xef\xbb\xbf"
 USE: Final = "use RSA with at least 2048 bits, or ECDSA with P-256 or P-384"
-CUT: Final = "TLS_CERT_FILE is cut short: one of its PEM blocks has no end"
+CUT: Final = "is incomplete or was cut off: a BEGIN line has no END line with the same label"
 UNUSABLE: Final = (
     "TLS_CERT_FILE and TLS_KEY_FILE cannot be used by gRPC, so that no caller could connect: use a PEM "
     "certificate with an RSA key of at least 2048 bits, or with an ECDSA key on P-256 or P-384"
@@ -173,8 +173,13 @@ def unacceptable() -> dict[str, tuple[tuple[Any, ...], str]]:
             (key, good + OTHER),
             f"TLS_CERT_FILE is incomplete: it has several certificates, but not {ADD_ISSUER}",
         ),
-        "cut short": ((key, good + ISSUER[:200]), CUT),
-        "cut short in its last line": ((key, good + ISSUER[:-10]), CUT),
+        "cut off": ((key, good + ISSUER[:200]), f"TLS_CERT_FILE {CUT}"),
+        "cut off in its last line": ((key, good + ISSUER[:-10]), f"TLS_CERT_FILE {CUT}"),
+        "cut off client CA": ((key, good, ISSUER[:200]), f"TLS_CLIENT_CA_FILE {CUT}"),
+        "cut off after the first client CA": (
+            (key, good, OTHER + ISSUER[:-10]),
+            f"TLS_CLIENT_CA_FILE {CUT}",
+        ),
         "damaged": (
             (key, good + ISSUER.replace(b"MII", b"AAA")),
             "TLS_CERT_FILE contains a damaged certificate",

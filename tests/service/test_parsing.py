@@ -326,6 +326,11 @@ def test_a_ca_file_contains_certificates(tls: TlsFiles, ring: KeyRing, tmp_path:
     for path in (empty, ring.public, tls.key):
         with pytest.raises(ValueError, match=r"\Acontains no valid PEM certificate\Z"):
             parsing.ca_file(str(path))
+    cut_off = tmp_path / "cut-off.pem"
+    for kept in (tls.ca.read_bytes()[:-30], tls.ca.read_bytes() + tls.ca.read_bytes()[:-30]):
+        cut_off.write_bytes(kept)
+        with pytest.raises(ValueError, match=r"\Ais incomplete or was cut off: "):
+            parsing.ca_file(str(cut_off))
 
 
 # -- arbitrary texts and files

@@ -651,6 +651,9 @@ def test_every_fault_between_tls_files_is_named(
     callers = tmp_path / "callers.toml"
     callers.write_text('[callers.a]\nsan = ["a"]\nmethods = ["SyncLinkage"]')
     each_other = "TLS_CERT_FILE and TLS_KEY_FILE must be set together"
+    cut = "is incomplete or was cut off: a BEGIN line has no END line with the same label"
+    cut_off = tmp_path / "cut-off.key.pem"
+    cut_off.write_bytes(tls.key.read_bytes()[:-30])
     neither = "TLS_CERT_FILE and TLS_KEY_FILE must contain a PEM certificate and its PEM key"
     no_pair = "TLS_CLIENT_CA_FILE needs TLS_CERT_FILE and TLS_KEY_FILE"
     no_ca = "CALLERS_FILE needs TLS_CLIENT_CA_FILE: callers are identified by their certificates"
@@ -661,6 +664,7 @@ def test_every_fault_between_tls_files_is_named(
         (pair(tls, TLS_KEY_FILE=str(tls.certificate)), [neither]),
         (pair(tls, TLS_CERT_FILE=str(tls.key)), [neither]),
         (pair(tls, TLS_CERT_FILE=str(ring.public)), [neither]),
+        (pair(tls, TLS_KEY_FILE=str(cut_off)), [f"TLS_KEY_FILE {cut}"]),
         ({"TLS_CLIENT_CA_FILE": str(tls.ca)}, [no_pair]),
         ({"CALLERS_FILE": str(callers)}, [no_ca]),
         (pair(tls, CALLERS_FILE=str(callers)), [no_ca]),

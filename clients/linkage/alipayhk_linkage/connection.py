@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
-from .channel import Tls
+from .channel import Tls, read_pem
 
 TARGET: Final = "127.0.0.1:50051"
 PREFIX: Final = "ALIPAYHK_CLIENT_"
@@ -67,7 +66,7 @@ def connection_of(args: argparse.Namespace) -> Connection:
     pem: dict[str, bytes | None] = {}
     for name in ("ca_file", "cert_file", "key_file"):
         try:
-            pem[name] = None if (path := getattr(args, name)) is None else Path(path).read_bytes()
+            pem[name] = None if (path := getattr(args, name)) is None else read_pem(path)
         except OSError as error:
             faults.append(f"--{name.replace('_', '-')}: {path}: {error.strerror}")
     if faults:
