@@ -63,8 +63,7 @@ class KeyFile(Generic[Key]):
 
 def address(text: str) -> Address:
     """Parse `host:port`, with an IPv6 host in brackets."""
-    match = _ADDRESS.fullmatch(text)
-    if match is None:
+    if (match := _ADDRESS.fullmatch(text)) is None:
         raise ValueError("must be host:port, with an IPv6 host in brackets")
     return Address(match["host"].strip("[]"), _port(match["port"], low=0))
 
@@ -137,8 +136,7 @@ def header_text(text: str) -> str:
 
 def base_url(text: str) -> str:
     """Parse `https://host[:port]`; for a loopback host, `http://` is allowed."""
-    match = _URL.fullmatch(text)
-    if match is None:
+    if (match := _URL.fullmatch(text)) is None:
         raise ValueError("must be https://host[:port], without user, path, query or fragment")
     _port(match["port"] or "443", low=1)
     if match["scheme"] == "http" and not is_loopback(match["host"].strip("[]")):

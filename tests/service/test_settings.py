@@ -447,9 +447,11 @@ def test_a_file_and_the_environment_give_equal_settings(
 
 def test_a_variable_overrides_the_file_unless_it_is_empty(environ: dict[str, str], tmp_path: Path) -> None:
     byte_order_mark = "\ufeff"
-    path = toml(tmp_path, f'{byte_order_mark}client_id = "FROM_FILE"\nmax_in_flight = 7\n')
-    settings = read_settings(but(environ, MAX_IN_FLIGHT=""), path)
+    text = 'client_id = "FROM_FILE"\nmax_in_flight = 7\nupstream_proxy = "http://proxy:1"\nlog_level = ""\n'
+    path = toml(tmp_path, byte_order_mark + text)
+    settings = read_settings(but(environ, MAX_IN_FLIGHT="", UPSTREAM_PROXY=""), path)
     assert (settings.client_id, settings.max_in_flight) == ("4Q5Y8W0WSG45P907917", 7)
+    assert (settings.upstream_proxy, settings.log_level) == ("http://proxy:1", "info")
 
 
 def test_deeply_nested_dotted_names_are_a_table(environ: dict[str, str], tmp_path: Path) -> None:
@@ -460,11 +462,20 @@ def test_deeply_nested_dotted_names_are_a_table(environ: dict[str, str], tmp_pat
     ]
 
 
+NO_TABLE: Final = ": put its settings at the top of the file, without"
 NO_TEXT: Final = "must be text, a number, true or false"
 FILE_FAULTS: Final = {
     "nonsense = 1\nother = 2": ["NONSENSE is not a setting", "OTHER is not a setting"],
-    "[tls]\ncert_file = 'x'": ["TLS is not a setting"],
-    "alipayhk_client_id = 'x'": ["ALIPAYHK_CLIENT_ID is not a setting"],
+    "[tls]\ncert_file = 'x'": [f"TLS is not a setting{NO_TABLE} [tls]"],
+    "[gateway]\nencrypt = true\n[gateway.tls]\nx = 1": [f"GATEWAY is not a setting{NO_TABLE} [gateway]"],
+    "nonsense = [1]": ["NONSENSE is not a setting"],
+    "alipayhk_client_id = 'x'": ["ALIPAYHK_CLIENT_ID is not a setting: write client_id"],
+    "ALIPAYHK_CLIENT_ID = 'x'": [
+        "ALIPAYHK_CLIENT_ID must be in lower case in --config",
+        "ALIPAYHK_CLIENT_ID is not a setting: write client_id",
+    ],
+    "max-in-flight = 1": ["MAX-IN-FLIGHT is not a setting: write max_in_flight"],
+    "alipayhk_nonsense = 1": ["ALIPAYHK_NONSENSE is not a setting"],
     "max_in_flight = [1, 2]": [f"MAX_IN_FLIGHT {NO_TEXT}"],
     "max_in_flight = [['hunter2']]": [f"MAX_IN_FLIGHT {NO_TEXT}"],
     "max_in_flight = {a = 1}": [f"MAX_IN_FLIGHT {NO_TEXT}"],
@@ -516,7 +527,7 @@ def test_every_fault_of_a_file_is_named(
 def without_places(found: list[str], path: Path) -> list[str]:
     """Remove the name of the file, which every fault of a file has."""
     named = [fault.replace(f"--config {path} ", "--config ") for fault in found]
-    return [re.sub(rf" \([a-z_]+ in {re.escape(str(path))}\)$", "", fault) for fault in named]
+    return [re.sub(rf" \([a-z_-]+ in {re.escape(str(path))}\)", "", fault) for fault in named]
 
 
 def test_a_fault_says_which_of_two_places_contains_it(environ: dict[str, str], tmp_path: Path) -> None:
