@@ -121,7 +121,7 @@ class Settings:
     upstream_connections: str = setting(values.choice("reuse", "fresh"), "reuse",
         "Whether requests to AlipayHK share connections (reuse) or each gets a new one (fresh).")
     default_deadline_s: float = setting(values.seconds(0.1, 600), "10",
-        "The deadline of a call that sets none.")
+        "The deadline of a call that sets none; at most DEADLINE_MAX_S.")
     deadline_max_s: float = setting(values.seconds(0.1, 600), "60",
         "The longest deadline; longer ones are cut to it.")
     attempts_max: int = setting(values.integer(1, 1_000), "5",

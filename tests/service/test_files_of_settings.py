@@ -362,3 +362,25 @@ def test_our_own_key_in_place_of_alipayhks_is_a_risk(
     assert main(["config", "check", "--json"]) == 0
     shown = capsys.readouterr()
     assert (json.loads(shown.out)["warnings"], shown.err) == ([warning], "")
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"DEFAULT_DEADLINE_S": "5", "DEADLINE_MAX_S": "5", "STOP_GRACE_S": "4"}, []),
+        (
+            {"DEADLINE_MAX_S": "5.5", "STOP_GRACE_S": "0"},
+            [
+                "DEFAULT_DEADLINE_S (10) is above DEADLINE_MAX_S, which cuts it: calls without a deadline get "
+                "5.5 seconds",
+                "STOP_GRACE_S (0) is below UPSTREAM_TIMEOUT_S, the time of an attempt, which is never aborted: "
+                "a stop can take 4 seconds after DRAIN_DELAY_S",
+            ],
+        ),
+    ],
+)
+def test_time_limits_that_another_setting_overrides_are_a_risk(
+    changes: dict[str, str], expected: list[str], environ: dict[str, str]
+) -> None:
+    settings = read_settings(environ | {f"ALIPAYHK_{name}": text for name, text in changes.items()})
+    assert risks_of(settings, NOW) == expected
