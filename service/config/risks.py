@@ -141,13 +141,11 @@ def _time_limits_without_effect(settings: Settings) -> Iterator[str]:
     """Yield the time limits that another setting overrides; the other one alone may have been set."""
     default_s, max_s = settings.default_deadline_s, settings.deadline_max_s
     if default_s > max_s:
-        yield (
-            f"DEFAULT_DEADLINE_S ({default_s:g}) is above DEADLINE_MAX_S, which cuts it: calls without a "
-            f"deadline get {max_s:g} seconds"
-        )
+        yield f"DEFAULT_DEADLINE_S ({default_s:g}) is above DEADLINE_MAX_S, which counts: {max_s:g} seconds"
     grace_s, attempt_s = settings.stop_grace_s, settings.upstream_timeout_s
     if grace_s < attempt_s:
+        # An attempt that has started is never aborted.
         yield (
-            f"STOP_GRACE_S ({grace_s:g}) is below UPSTREAM_TIMEOUT_S, the time of an attempt, which is never "
-            f"aborted: a stop can take {attempt_s:g} seconds after DRAIN_DELAY_S"
+            f"STOP_GRACE_S ({grace_s:g}) is below UPSTREAM_TIMEOUT_S, which counts in its place: "
+            f"{attempt_s:g} seconds"
         )

@@ -371,10 +371,8 @@ def test_our_own_key_in_place_of_alipayhks_is_a_risk(
         (
             {"DEADLINE_MAX_S": "5.5", "STOP_GRACE_S": "0"},
             [
-                "DEFAULT_DEADLINE_S (10) is above DEADLINE_MAX_S, which cuts it: calls without a deadline get "
-                "5.5 seconds",
-                "STOP_GRACE_S (0) is below UPSTREAM_TIMEOUT_S, the time of an attempt, which is never aborted: "
-                "a stop can take 4 seconds after DRAIN_DELAY_S",
+                "DEFAULT_DEADLINE_S (10) is above DEADLINE_MAX_S, which counts: 5.5 seconds",
+                "STOP_GRACE_S (0) is below UPSTREAM_TIMEOUT_S, which counts in its place: 4 seconds",
             ],
         ),
     ],
