@@ -12,6 +12,7 @@ from typing import Final, TypeVar, cast, get_args
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
+from clients.alipayhk.regular_file import open_regular
 from clients.alipayhk.wire.crypto import AesMode, EncryptionProfile, RsaPadding
 from clients.alipayhk.wire.endpoint import Encryption, Endpoint, WireProtocol
 from clients.alipayhk.wire.keys import Keys, load_private_key, load_public_key, newest_first
@@ -145,6 +146,8 @@ def _tls(flags: _Flags, cert_file: str | None, key_file: str | None) -> ssl.SSLC
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
+        for file in (cert_file, key_file):
+            open_regular(Path(file)).close()
         # An empty password, so that an encrypted key fails instead of prompting for a password.
         context.load_cert_chain(cert_file, key_file, password="")
     except OSError as error:
@@ -154,8 +157,10 @@ def _tls(flags: _Flags, cert_file: str | None, key_file: str | None) -> ssl.SSLC
 
 def _listen(text: str) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
-    if not colon or not host or not (port.isascii() and port.isdigit() and int(port[:6]) <= PORT_MAX):
+    if not colon or not host or not (port.isascii() and port.isdigit()):
         raise ValueError("must be host:port")
+    if int(port[:6]) > PORT_MAX:
+        raise ValueError(f"must have a port from 0 to {PORT_MAX}")
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 

@@ -1,4 +1,4 @@
-"""Open files that settings name, without waiting for one that is not a regular file.
+"""Open files that settings and flags name, without waiting for one that is not a regular file.
 
 Opening a named pipe without a writer waits forever, and a pipe can be read only once, but the gateway reads
 its files again.
@@ -21,10 +21,16 @@ def open_regular(path: Path) -> BinaryIO:
     try:
         mode = os.fstat(descriptor).st_mode
         if stat.S_ISDIR(mode):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         if not stat.S_ISREG(mode):
-            raise OSError(errno.EINVAL, NOT_REGULAR)
+            raise OSError(errno.EINVAL, NOT_REGULAR, str(path))
         return os.fdopen(descriptor, "rb")
     except BaseException:
         os.close(descriptor)
         raise
+
+
+def read_regular(path: Path) -> bytes:
+    """Return the contents of a regular file; raise as `open_regular` does."""
+    with open_regular(path) as file:
+        return file.read()

@@ -17,6 +17,7 @@ from ..config.values import KeyFile
 from ..credentials.callers import Callers
 from ..ledger.opening import fault_of
 from ..outcomes.result_codes import ResultCodes
+from ..server.ports import address_faults, ports_in_use
 from ..server.tls import start_faults
 from .exit_codes import EX_CONFIG
 from .options import add_config, refuse
@@ -41,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
             return refuse(faults)
         print(json.dumps({"faults": faults}))
         return EX_CONFIG
-    rows, warnings = described(settings), risks_of(settings, datetime.now(UTC))
+    rows, warnings = described(settings), risks_of(settings, datetime.now(UTC)) + ports_in_use(settings)
     if args.json:
         print(json.dumps({"settings": rows, "warnings": warnings}, indent=2))
         return 0
@@ -60,8 +61,8 @@ def _checked(config_file: Path | None) -> Settings:
         if any(fault.startswith(("LEDGER_", "--config")) for fault in error.faults):
             raise
         raise SettingsError(error.faults + _ledger_faults(*read_ledger_settings(config_file))) from None
-    faults = start_faults(settings) + _ledger_faults(settings.ledger_url, settings.ledger_key_file)
-    if faults:
+    ledger = _ledger_faults(settings.ledger_url, settings.ledger_key_file)
+    if faults := address_faults(settings) + start_faults(settings) + ledger:
         raise SettingsError(faults)
     return settings
 
@@ -71,7 +72,7 @@ def _ledger_faults(url: str, key_file: Path | None) -> list[str]:
 
 
 def described(settings: Settings) -> dict[str, str]:
-    """Return every setting as the environment would contain it; a key is the path of its file."""
+    """Return every setting as the environment would contain it: of a file its path, not its contents."""
     rows = {name.upper(): _shown(value) for name, value in values_of(settings)}
     # The password of the proxy is not shown.
     return rows | {"UPSTREAM_PROXY": re.sub(r"//.*@", "//", rows["UPSTREAM_PROXY"])}
@@ -85,5 +86,5 @@ def _shown(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, Callers | ResultCodes):
-        return "given"
+        return str(value.file)
     return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

@@ -10,6 +10,8 @@ from typing import Final
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from clients.alipayhk.regular_file import read_regular
+
 from ..config.environment import probed_address
 from .exit_codes import BAD_ARGUMENTS, fail
 from .health_cause import TlsFiles, cause_of_no_connection
@@ -112,7 +114,7 @@ def _credentials(args: argparse.Namespace) -> grpc.ChannelCredentials | None:
     if args.tls_ca_file is None:
         return None
     return grpc.ssl_channel_credentials(
-        root_certificates=args.tls_ca_file.read_bytes(),
-        private_key=args.tls_key_file.read_bytes() if args.tls_key_file else None,
-        certificate_chain=args.tls_cert_file.read_bytes() if args.tls_cert_file else None,
+        root_certificates=read_regular(args.tls_ca_file),
+        private_key=read_regular(args.tls_key_file) if args.tls_key_file else None,
+        certificate_chain=read_regular(args.tls_cert_file) if args.tls_cert_file else None,
     )

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Final
 
 from clients.alipayhk.tls import fault_of
+from clients.alipayhk.wire.keys import pem_fault
 
 _PROBE_S: Final = 1.0
 """Time limit in seconds to connect, and for each step of the TLS handshake."""
 _PORT_MAX: Final = 65_535
 _HOST_AND_PORT: Final = "the address must be host:port"
+_PORTS: Final = f"the address must have a port from 1 to {_PORT_MAX}"
 _NOT_GRPC: Final = (
     "the port is open, but there is no gRPC response: use the port of LISTEN or HEALTH_LISTEN, not of "
     "ADMIN_LISTEN"
@@ -44,8 +46,10 @@ def cause_of_no_connection(address: str, tls: TlsFiles | None, server_name: str 
     host, _, port = address.rpartition(":")
     if "/" in address or host == "unix":
         return None
-    if not host or not port.isdecimal() or int(port) > _PORT_MAX:
+    if not host or not port.isdecimal():
         return _HOST_AND_PORT
+    if not 1 <= int(port[: len(str(_PORT_MAX)) + 1]) <= _PORT_MAX:
+        return _PORTS
     host = host.strip("[]")
     try:
         connection = socket.create_connection((host, int(port)), _PROBE_S)
@@ -76,7 +80,7 @@ def _tls_cause(connection: socket.socket, tls: TlsFiles, host: str) -> str:
     try:
         context = ssl.create_default_context(cafile=os.fspath(tls.ca))
     except (OSError, ValueError):
-        return "--tls-ca-file contains no valid PEM certificate"
+        return f"--tls-ca-file {pem_fault(tls.ca.read_bytes()) or 'contains no valid PEM certificate'}"
     try:
         if tls.certificate:
             context.load_cert_chain(tls.certificate, tls.key, password="")

@@ -17,6 +17,7 @@ from ..config.settings import Settings, SettingsError, read_from_environment
 from ..ledger import LedgerFault, LedgerUnavailable
 from ..ledger.opening import open_ledger
 from ..server.descriptors import raise_limit
+from ..server.ports import address_faults
 from ..server.server import CannotListen, ListenerStopped
 from ..server.tls import start_faults
 from ..telemetry.lines import Lines, standard_output
@@ -41,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
         settings = read_from_environment(args.config)
     except SettingsError as error:
         return refuse(error.faults)
-    if not args.worker and (faults := start_faults(settings)):
+    if not args.worker and (faults := address_faults(settings) + start_faults(settings)):
         return refuse(faults)
     set_up_logs(settings.log_level, lines := Lines(standard_output(), lines_dropped))
     if not args.worker:

@@ -24,7 +24,7 @@ def callers_file(text: str) -> Callers:
     `san` lists DNS names or URIs (with `://`) of the certificate's SubjectAltName. Raise ValueError with
     every error.
     """
-    data = read_toml(Path(text))
+    data = read_toml(file := Path(text))
     tables = data.get("callers")
     if set(data) != {"callers"} or not isinstance(tables, dict) or not tables:
         raise ValueError("must contain tables [callers.NAME] and nothing else")
@@ -44,7 +44,7 @@ def callers_file(text: str) -> Callers:
         faults += [f"[callers.{name}] {fault}" for fault in found]
     if faults:
         raise ValueError("; ".join(faults))
-    return Callers(by_name)
+    return Callers(by_name, file)
 
 
 def _faults(table: object) -> Iterable[str]:

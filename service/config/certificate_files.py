@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -16,11 +15,10 @@ from cryptography.hazmat.primitives.asymmetric.ec import (
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from clients.alipayhk.regular_file import open_regular
+from clients.alipayhk.regular_file import read_regular
 
 BITS_MIN: Final = 2048
 _MARK: Final = b"-----BEGIN CERTIFICATE-----"
-_BLOCK: Final = re.compile(rb"-----BEGIN ([^\r\n-]+)-----.*?-----END \1-----", re.DOTALL)
 Kind = TypeVar("Kind", bound=x509.ExtensionType)
 _SERVER: Final = {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE}
 _USE: Final = f"use RSA with at least {BITS_MIN} bits, or ECDSA with P-256 or P-384"
@@ -29,8 +27,7 @@ _USE: Final = f"use RSA with at least {BITS_MIN} bits, or ECDSA with P-256 or P-
 def certificates_of(path: Path) -> list[x509.Certificate]:
     """Return the certificates of a PEM file in their order; none if one of them cannot be read."""
     try:
-        with open_regular(path) as file:
-            return x509.load_pem_x509_certificates(file.read())
+        return x509.load_pem_x509_certificates(read_regular(path))
     except (OSError, ValueError):
         return []
 
@@ -41,13 +38,9 @@ def chain_fault(path: Path, *, is_loaded: bool) -> str | None:
     `is_loaded` means that OpenSSL accepts the file; it reads some certificates that `cryptography` refuses.
     Names and times are not checked: they depend on the caller and on the clock.
     """
-    with open_regular(path) as file:
-        data = file.read()
-    if b"-----BEGIN " in _BLOCK.sub(b"", data):
-        return "is cut short: one of its PEM blocks has no end"
     certificates = certificates_of(path)
     if not certificates:
-        return None if is_loaded or _MARK not in data else "contains a damaged certificate"
+        return None if is_loaded or _MARK not in read_regular(path) else "contains a damaged certificate"
     return _key_fault(certificates[0]) or _usage_fault(certificates[0]) or _gap(certificates)
 
 

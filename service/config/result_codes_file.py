@@ -36,11 +36,11 @@ def result_codes_file(text: str) -> ResultCodes:
 
     Raise ValueError with every error.
     """
-    tables = read_toml(Path(text))
+    tables = read_toml(file := Path(text))
     if faults := list(_faults(tables)):
         raise ValueError("; ".join(faults))
     return ResultCodes(
-        {api: {code: ALLOWED[name] for code, name in rows.items()} for api, rows in tables.items()}
+        {api: {code: ALLOWED[name] for code, name in rows.items()} for api, rows in tables.items()}, file
     )
 
 

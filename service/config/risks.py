@@ -1,4 +1,4 @@
-"""What the gateway starts with, although it breaks calls, will break them, or shows a secret to others.
+"""What the gateway starts with, although it breaks calls, will break them, shows a secret or has no effect.
 
 These are warnings and not faults, because a restart must not turn them into an outage: a wrong clock makes
 valid certificates look expired, and a key that others can read still works.
@@ -31,6 +31,7 @@ def risks_of(settings: Settings, now: datetime) -> list[str]:
         *_certificate_risks(settings, now),
         *_readable_secrets(settings),
         *_own_keys_as_theirs(settings),
+        *_time_limits_without_effect(settings),
     ]
 
 
@@ -134,3 +135,17 @@ def _own_keys_as_theirs(settings: Settings) -> Iterator[str]:
                 f"PUBLIC_KEY_FILES version {version} ({file.path}) is our own public key: put AlipayHK's "
                 "in its place, because without it no response can be verified"
             )
+
+
+def _time_limits_without_effect(settings: Settings) -> Iterator[str]:
+    """Yield the time limits that another setting overrides; the other one alone may have been set."""
+    default_s, max_s = settings.default_deadline_s, settings.deadline_max_s
+    if default_s > max_s:
+        yield f"DEFAULT_DEADLINE_S ({default_s:g}) is above DEADLINE_MAX_S, which counts: {max_s:g} seconds"
+    grace_s, attempt_s = settings.stop_grace_s, settings.upstream_timeout_s
+    if grace_s < attempt_s:
+        # An attempt that has started is never aborted.
+        yield (
+            f"STOP_GRACE_S ({grace_s:g}) is below UPSTREAM_TIMEOUT_S, which counts in its place: "
+            f"{attempt_s:g} seconds"
+        )

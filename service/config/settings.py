@@ -29,7 +29,7 @@ from .cross_checks import faults_between
 from .declaration import REQUIRED, built, declared, group, setting
 from .environment import PREFIX, process_environment, settings_texts
 from .result_codes_file import result_codes_file
-from .settings_file import Unusable, below, texts_of_file
+from .settings_file import Unusable, below, texts_of_file, way_out
 from .values import Address, KeyFile
 
 LEDGER_URL_DEFAULT: Final = url_of("alipayhk-ledger.db")
@@ -121,7 +121,7 @@ class Settings:
     upstream_connections: str = setting(values.choice("reuse", "fresh"), "reuse",
         "Whether requests to AlipayHK share connections (reuse) or each gets a new one (fresh).")
     default_deadline_s: float = setting(values.seconds(0.1, 600), "10",
-        "The deadline of a call that sets none.")
+        "The deadline of a call that sets none; at most DEADLINE_MAX_S.")
     deadline_max_s: float = setting(values.seconds(0.1, 600), "60",
         "The longest deadline; longer ones are cut to it.")
     attempts_max: int = setting(values.integer(1, 1_000), "5",
@@ -180,7 +180,8 @@ def read_settings(environ: Mapping[str, str], config_file: Path | None = None) -
         return f" ({PREFIX}{name.upper()})" if name in of_environ else f" ({name} in {config_file})"
 
     values: dict[str, object] = {}
-    for name, declaration in declared(Settings):
+    declarations = dict(declared(Settings))
+    for name, declaration in declarations.items():
         text = texts.pop(name, declaration.metadata["default"])
         if text is REQUIRED:
             if file_is_read:  # otherwise the file may contain it
@@ -192,7 +193,9 @@ def read_settings(environ: Mapping[str, str], config_file: Path | None = None) -
                 values[name] = _parsed(declaration.metadata["parse"], text)
             except ValueError as error:
                 faults.append(f"{name.upper()} {error}{source(name)}")
-    faults += [f"{name.upper()} is not a setting{source(name)}" for name in sorted(texts)]
+    for name, text in sorted(texts.items()):
+        hint = "" if name in of_environ else way_out(name, text, declarations)
+        faults.append(f"{name.upper()} is not a setting{source(name)}{hint}")
     faults += faults_between(values)
     if faults:
         raise SettingsError(faults)

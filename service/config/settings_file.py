@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from .environment import PREFIX
 from .toml import read_toml
 
 PAIRED: Final = ("public_key_files", "decryption_key_files")
@@ -21,6 +23,7 @@ class Unusable:
     """A value that no setting can have, such as a list, a date, or an unexpected table."""
 
     why: str
+    is_table: bool = False
 
 
 def texts_of_file(path: Path | None, faults: list[str]) -> dict[str, str | Unusable]:
@@ -40,6 +43,16 @@ def texts_of_file(path: Path | None, faults: list[str]) -> dict[str, str | Unusa
         if value != "":
             texts[name] = _pairs(value) if name in PAIRED and isinstance(value, dict) else _text(value)
     return texts
+
+
+def way_out(name: str, value: str | Unusable, settings: Container[str]) -> str:
+    """Return what to write in the file in place of an unknown name, if it is clear what was meant."""
+    meant = name.removeprefix(PREFIX.lower()).replace("-", "_")
+    if meant in settings:
+        return f": write {meant}"
+    if isinstance(value, Unusable) and value.is_table:
+        return f": put its settings at the top of the file, without [{name}]"
+    return ""
 
 
 def below(text: str, fault: str) -> str:
@@ -73,7 +86,7 @@ def _pairs(table: dict[str, object]) -> str | Unusable:
 
 def _text(value: object) -> str | Unusable:
     if not isinstance(value, (str, bool, int, float)):
-        return Unusable("must be text, a number, true or false")
+        return Unusable("must be text, a number, true or false", is_table=isinstance(value, dict))
     try:
         return str(value).lower() if isinstance(value, bool) else str(value)
     except ValueError:  # Python refuses to convert an integer of thousands of digits to text

@@ -12,20 +12,27 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Generic
-from urllib.parse import urlsplit
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 
 from clients.alipayhk.regular_file import open_regular
-from clients.alipayhk.wire.keys import Key, KeyFileError, load_private_key, load_public_key, newest_first
+from clients.alipayhk.wire.keys import (
+    Key,
+    KeyFileError,
+    load_private_key,
+    load_public_key,
+    newest_first,
+    pem_fault,
+)
 
 _KEY_VERSION: Final = re.compile(r"[A-Za-z0-9._-]{1,32}")
 _VISIBLE: Final = re.compile(r"[!-~]+")
 _HEADER_TEXT: Final = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 _HOST: Final = r"(?P<host>[0-9A-Za-z._-]+|\[[0-9A-Fa-f:.]+\])"
-_ADDRESS: Final = re.compile(_HOST + r":(?P<port>[0-9]{1,5})")
-_URL: Final = re.compile(r"(?P<scheme>https?)://" + _HOST + r"(:[1-9][0-9]{0,4})?")
-_PROXY_URL: Final = re.compile(r"http://([!-~]*@)?" + _HOST + r":[1-9][0-9]{0,4}/?")
+_ADDRESS: Final = re.compile(_HOST + r":(?P<port>[0-9]+)")
+_PORT: Final = r":(?P<port>0|[1-9][0-9]*)"
+_URL: Final = re.compile(r"(?P<scheme>https?)://" + _HOST + rf"({_PORT})?")
+_PROXY_URL: Final = re.compile(r"http://([!-~]*@)?" + _HOST + _PORT + "/?")
 PORT_MAX: Final = 65_535
 
 
@@ -56,10 +63,9 @@ class KeyFile(Generic[Key]):
 
 def address(text: str) -> Address:
     """Parse `host:port`, with an IPv6 host in brackets."""
-    match = _ADDRESS.fullmatch(text)
-    if match is None or int(match["port"]) > PORT_MAX:
+    if (match := _ADDRESS.fullmatch(text)) is None:
         raise ValueError("must be host:port, with an IPv6 host in brackets")
-    return Address(match["host"].strip("[]"), int(match["port"]))
+    return Address(match["host"].strip("[]"), _port(match["port"], low=0))
 
 
 def is_loopback(host: str) -> bool:
@@ -130,9 +136,9 @@ def header_text(text: str) -> str:
 
 def base_url(text: str) -> str:
     """Parse `https://host[:port]`; for a loopback host, `http://` is allowed."""
-    match = _URL.fullmatch(text)
-    if match is None or not _has_port(text):
+    if (match := _URL.fullmatch(text)) is None:
         raise ValueError("must be https://host[:port], without user, path, query or fragment")
+    _port(match["port"] or "443", low=1)
     if match["scheme"] == "http" and not is_loopback(match["host"].strip("[]")):
         raise ValueError("must use https:// (http:// is allowed for loopback only)")
     return text
@@ -140,20 +146,18 @@ def base_url(text: str) -> str:
 
 def proxy_url(text: str) -> str:
     """Parse `http://[user:password@]host:port`, the egress proxy."""
-    if not _PROXY_URL.fullmatch(text) or set("/?#") & set(text.removeprefix("http://").rstrip("/")):
+    match = _PROXY_URL.fullmatch(text)
+    if match is None or set("/?#") & set(text.removeprefix("http://").rstrip("/")):
         raise ValueError("must be http://[user:password@]host:port, with /, ? and # percent-encoded")
-    if not _has_port(text):
-        raise ValueError("must have a port from 1 to 65535")
+    _port(match["port"], low=1)
     return text
 
 
-def _has_port(url: str) -> bool:
-    """Return whether the port of a URL is valid or absent."""
-    try:
-        urlsplit(url).port  # noqa: B018  (reading it is the check)
-    except ValueError:
-        return False
-    return True
+def _port(digits: str, *, low: int) -> int:
+    # Python refuses to convert thousands of digits.
+    if len(digits) > len(str(PORT_MAX)) or not low <= int(digits) <= PORT_MAX:
+        raise ValueError(f"must have a port from {low} to {PORT_MAX}")
+    return int(digits)
 
 
 def url_path(text: str) -> str:
@@ -207,7 +211,7 @@ def ca_file(text: str) -> Path:
     try:
         ssl.create_default_context(cafile=str(path))
     except (ssl.SSLError, ValueError):
-        raise ValueError("contains no valid PEM certificate") from None
+        raise ValueError(pem_fault(path.read_bytes()) or "contains no valid PEM certificate") from None
     return path
 
 
@@ -219,8 +223,11 @@ def client_ca_file(text: str) -> Path:
 def pem_file(text: str) -> Path:
     """Parse the path of a PEM file that gRPC reads, which skips a block after a byte order mark."""
     path = existing_file(text)
-    if b"\xef\xbb\xbf-----BEGIN" in path.read_bytes():
+    data = path.read_bytes()
+    if b"\xef\xbb\xbf-----BEGIN" in data:
         raise ValueError("has a byte order mark before a PEM block: save it as UTF-8 without one")
+    if fault := pem_fault(data):
+        raise ValueError(fault)
     return path
 
 

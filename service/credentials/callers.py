@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
 from clients.alipayhk.api import API_NAMES
@@ -37,6 +38,8 @@ class Callers:
 
     by_name: Mapping[Name, Caller]
     """Callers by the `key` of each of their names."""
+    file: Path | None = field(default=None, compare=False)
+    """The file that they were read from."""
 
     def find(self, names: Iterable[Name]) -> tuple[Caller, ...]:
         """Return the callers of these names; a valid certificate identifies exactly one caller."""

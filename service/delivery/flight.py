@@ -59,7 +59,7 @@ class Flight:
     held: Held | None = None
     """None until it was claimed, and where the ledger was bypassed."""
     looked_up: bool = False
-    """Whether a ledger that outlives a crash was read for this request."""
+    """Whether a ledger that outlives its process was read for this request."""
     replayed: bool = False
     in_doubt: bool = False
     """Whether an earlier attempt at this id, here or elsewhere, may have taken effect. `fail` sets it."""

@@ -37,9 +37,9 @@ class LedgerMonitor:
         self._usable.set(1)
 
     @property
-    def outlives_crash(self) -> bool:
+    def outlives_process(self) -> bool:
         """Return what the ledger behind it says."""
-        return self._ledger.outlives_crash
+        return self._ledger.outlives_process
 
     @property
     def log_bytes(self) -> int:

@@ -196,7 +196,7 @@ class LedgerSession:
                 raise LedgerUnavailable("an earlier result is not recorded yet")
             answer = await read(claim, now_ms)
             self.progress.answered()
-            flight.looked_up = self._ledger.outlives_crash and not without
+            flight.looked_up = self._ledger.outlives_process and not without
         except LedgerUnavailable as error:
             if not without:
                 raise Refusal(reasons.ERROR_REASON_LEDGER_UNAVAILABLE, cause=str(error)) from None

@@ -192,8 +192,8 @@ class Ledger(Protocol):
     """The operations of every level. Each of them may raise LedgerUnavailable."""
 
     @property
-    def outlives_crash(self) -> bool:
-        """Whether an unknown id proves that nothing was sent under it, if every attempt was claimed."""
+    def outlives_process(self) -> bool:
+        """Whether a later process finds what was recorded, also after kill -9."""
 
     @property
     def log_bytes(self) -> int:

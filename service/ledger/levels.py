@@ -89,7 +89,7 @@ LEVELS: Final = (
         scheme="off",
         forms=("off",),
         open=_in_process(OffLedger),
-        outlives_process=OffLedger.outlives_crash,
+        outlives_process=OffLedger.outlives_process,
         shared_by_workers=True,  # it answers every process as if the request were new
         shared_by_hosts=True,
     ),
@@ -97,7 +97,7 @@ LEVELS: Final = (
         scheme="memory:",
         forms=("memory:",),
         open=_in_process(MemoryLedger),
-        outlives_process=MemoryLedger.outlives_crash,
+        outlives_process=MemoryLedger.outlives_process,
         shared_by_workers=False,
         shared_by_hosts=False,
     ),
@@ -105,7 +105,7 @@ LEVELS: Final = (
         scheme=sqlite.SCHEME,
         forms=sqlite.FORMS,
         open=sqlite.open_sqlite,
-        outlives_process=SqliteLedger.outlives_crash,
+        outlives_process=SqliteLedger.outlives_process,
         shared_by_workers=True,
         shared_by_hosts=False,  # WAL needs shared memory: https://sqlite.org/wal.html
         check_url=sqlite.check_url,

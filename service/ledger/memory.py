@@ -17,7 +17,7 @@ UNFINISHED = frozenset({State.SENDING, State.IN_DOUBT})
 class MemoryLedger:
     """Rows in a dictionary. Each operation is atomic, because none of them awaits anything."""
 
-    outlives_crash: ClassVar[bool] = False
+    outlives_process: ClassVar[bool] = False
 
     def __init__(self) -> None:
         self._rows: dict[Key, Row] = {}

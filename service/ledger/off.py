@@ -15,7 +15,7 @@ ONLY_TOKEN: Final = 1
 class OffLedger:
     """Rejects a biz_time in the future, and grants every other claim."""
 
-    outlives_crash: ClassVar[bool] = False
+    outlives_process: ClassVar[bool] = False
 
     @property
     def log_bytes(self) -> int:

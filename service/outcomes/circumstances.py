@@ -21,7 +21,7 @@ class Circumstances:
     replayed: bool = False
     """Whether the result is replayed from the ledger."""
     looked_up: bool = False
-    """Whether a ledger that outlives a crash was read for the request id in this call."""
+    """Whether a ledger that outlives its process was read for the request id in this call."""
     retried: bool = False
     """Whether a client or a proxy marked the call as a retry; its caller never saw the earlier attempts."""
     resends_ended: bool = False

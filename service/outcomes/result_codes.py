@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 from grpc import StatusCode
@@ -58,6 +59,8 @@ class ResultCodes:
     """The rows above and, per RPC, the rows of RESULT_CODES_FILE."""
 
     more: Mapping[str, Mapping[str, StatusCode]] = field(default_factory=dict)
+    file: Path | None = field(default=None, compare=False)
+    """The file that they were read from."""
 
     def meaning_of(self, api: str, code: str) -> Meaning:
         """Return the meaning of a verified F with this code."""

@@ -44,6 +44,8 @@ SEND_S: Final = 5.0
 """Time for a caller to read its response; with a flow-control window of 0 it never reads it."""
 CHECK_S: Final = 0.05
 """Delay after which gRPC has certainly delivered the first call of its queue."""
+GAP_S: Final = 0.005
+"""Time without a new call after which gRPC's queue seems empty, if TURNS iterations pass too."""
 TURNS: Final = 5
 """Event loop iterations within which a delivered call reaches its interceptors; it takes three."""
 LOG_EVERY_S: Final = 1.0
@@ -60,7 +62,7 @@ class Admission(grpc.aio.ServerInterceptor):  # type: ignore[misc, unused-ignore
     ) -> None:
         self._backlog = backlog
         self._call_s = MESSAGE_S + deadline_max_s + SEND_S
-        self._check_is_due = False
+        self._check_is_due = self._gap_is_due = False
         self._watches = set[asyncio.Task[object]]()
         self._unary: dict[asyncio.Task[object], float] = {}
         """When each unary call was accepted, in seconds on the monotonic clock; oldest first."""
@@ -76,6 +78,9 @@ class Admission(grpc.aio.ServerInterceptor):  # type: ignore[misc, unused-ignore
         task, number = cast("asyncio.Task[object]", asyncio.current_task()), self._backlog.accepted
         self._unary[task] = began_s
         task.add_done_callback(lambda task: self._ended(task, number))
+        if not self._gap_is_due:
+            self._gap_is_due = True
+            asyncio.get_running_loop().call_later(GAP_S, self._find_gap, number)
         if self._backlog.is_waiting and not self._check_is_due:
             self._check_is_due = True
             asyncio.get_running_loop().call_later(CHECK_S, self._check_late, number)
@@ -125,6 +130,17 @@ class Admission(grpc.aio.ServerInterceptor):  # type: ignore[misc, unused-ignore
         # grpc.aio requests the next call from gRPC before it requests the message of this one.
         if self._backlog.is_waiting:
             self._check(number)
+
+    def _find_gap(self, number: int, turns: int = TURNS) -> None:
+        """Report to the backlog when no call has arrived for GAP_S and `turns` event loop iterations."""
+        loop, newest = asyncio.get_running_loop(), self._backlog.accepted
+        if number != newest:
+            loop.call_later(GAP_S, self._find_gap, newest)
+        elif turns:
+            loop.call_soon(self._find_gap, number, turns - 1)
+        else:
+            self._gap_is_due = False
+            self._backlog.seems_empty()
 
     def _check_late(self, number: int) -> None:
         self._check_is_due = False

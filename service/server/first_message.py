@@ -65,13 +65,20 @@ def _many(inner: Callable[..., Any]) -> Callable[..., object]:
 
 
 async def _first_message(context: Context) -> object:
-    try:
-        async with asyncio.timeout(MESSAGE_S):
-            message = await context.read()
-    except TimeoutError:
+    # gRPC leaks memory if a read is cancelled (docs/upstream-bugs.md). It completes when the call ends.
+    reading = asyncio.ensure_future(context.read())
+    reading.add_done_callback(_retrieve)
+    done, _ = await asyncio.wait({reading}, timeout=MESSAGE_S)
+    if not done:
         return Undecodable()
-    if message is not grpc.aio.EOF:
+    if (message := reading.result()) is not grpc.aio.EOF:
         return message
     # If gRPC itself closed the call, it cancels this task now, and the caller already has a status.
     await asyncio.sleep(CANCEL_S)
     return Undecodable()
+
+
+def _retrieve(reading: asyncio.Future[object]) -> None:
+    """Keep asyncio from logging the exception of a read whose call is over."""
+    if not reading.cancelled():
+        reading.exception()

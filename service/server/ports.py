@@ -5,43 +5,91 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final
+
+from ..config.settings import Settings
+from ..config.values import Address
+
+Unusable = OSError | UnicodeError
+_CAUSES: Final = {
+    errno.EACCES: "no permission to listen on this port",
+    errno.EADDRNOTAVAIL: "this is not an address of this machine",
+    # asyncio of Python 3.12 and later has no number if it skipped every address of a name for this reason.
+    None: "this is not an address of this machine",
+}
 
 
-def try_to_bind(host: str, port: int) -> None:
-    """Bind the address as a listener does, and release it; raise OSError or UnicodeError."""
-    for family, kind, protocol, _, place in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
-        with socket.socket(family, kind, protocol) as listener:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(place)
+def try_to_bind(host: str, port: int, resolve: Callable[..., Iterable[Any]] = socket.getaddrinfo) -> None:
+    """Bind the address as a listener does, and release it; raise OSError or UnicodeError.
 
-
-def address_in_use(
-    host: str, port: int, resolve: Callable[..., Iterable[Any]] = socket.getaddrinfo
-) -> str | None:
-    """Return the first address of a host whose port another program uses, or None.
-
-    gRPC is content with one address of several: for `localhost` it starts although callers that try ::1
-    first reach another program.
+    A name can have an address that this machine lacks, such as ::1 for `localhost`: listeners skip it. They
+    are content with one address of several, but callers that try another one first must not reach another
+    program: so the port must be free on each of them.
     """
-    try:
-        found = resolve(host, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError):
-        return None
-    for _, _, _, _, place in found:
+    absent: OSError | None = None
+    is_bound = False
+    for *_, place in resolve(host, port, type=socket.SOCK_STREAM):
         try:
-            try_to_bind(place[0], port)
+            _bind(place)
+            is_bound = True
         except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                return f"[{place[0]}]:{port}" if ":" in place[0] else f"{place[0]}:{port}"
-    return None
+            if error.errno in {errno.EADDRINUSE, errno.EACCES}:
+                raise OSError(error.errno, error.strerror, str(Address(place[0], port))) from None
+            absent = error
+            # gRPC listens on 0.0.0.0 in place of :: if the machine has no IPv6.
+            is_bound |= error.errno == errno.EAFNOSUPPORT and place[0] == "::"
+    if absent and not is_bound:
+        raise absent
 
 
-def cause_of(error: OSError | UnicodeError) -> str:
-    """Return the operating system's message, which asyncio wraps in one of its own."""
+def _bind(place: tuple[Any, ...]) -> None:
+    family = socket.AF_INET6 if ":" in place[0] else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(place)
+
+
+def cause_of(error: Unusable) -> str:
+    """Return why an address cannot be listened on."""
     if isinstance(error, UnicodeError):
         return "this is not a host name"
-    number = error.errno or 0
-    # The numbers of resolver errors are not in errno; asyncio does not change their messages.
-    return os.strerror(number) if number in errno.errorcode else str(error.strerror)
+    if isinstance(error, socket.gaierror):
+        return f"the host name cannot be resolved ({error.strerror})"
+    if error.errno == errno.EADDRINUSE:
+        return f"another program uses {error.filename or 'the port'}"
+    # asyncio wraps the operating system's message in one of its own.
+    return _CAUSES.get(error.errno) or os.strerror(error.errno or 0)
+
+
+def address_faults(settings: Settings) -> list[str]:
+    """Return a sentence for each listener that cannot start until the settings or the machine change."""
+    found = _unusable(settings)
+    return [f"{name} cannot be used: {cause_of(error)}" for name, error in found if not _is_in_use(error)]
+
+
+def ports_in_use(settings: Settings) -> list[str]:
+    """Return a sentence for each listener whose port is in use, perhaps by the gateway itself."""
+    return [
+        f"{name}: {cause_of(error)}, so that serve cannot start: stop it, unless it is this gateway"
+        for name, error in _unusable(settings)
+        if _is_in_use(error)
+    ]
+
+
+def _is_in_use(error: Unusable) -> bool:
+    return isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+
+
+def _unusable(settings: Settings) -> Iterator[tuple[str, Unusable]]:
+    listeners = {
+        "LISTEN": settings.listen,
+        "ADMIN_LISTEN": settings.admin_listen,
+        "HEALTH_LISTEN": settings.health_listen,
+    }
+    for name, address in listeners.items():
+        try:
+            if address is not None:
+                try_to_bind(address.host, address.port)
+        except (OSError, UnicodeError) as error:
+            yield name, error

@@ -29,7 +29,7 @@ from .error_translation import ErrorTranslation
 from .first_message import FirstMessage
 from .interceptors import Around, Surround
 from .linkage_service import LinkageService
-from .ports import address_in_use, cause_of
+from .ports import cause_of, try_to_bind
 from .probe_gate import ProbeGate
 from .rpcs import SERVICE
 from .tls import server_credentials
@@ -118,8 +118,13 @@ class Server:
     async def start(self) -> Address:
         """Listen; return the address, with the port that the system has chosen if it was 0."""
         settings = self._settings
-        if not self._shared and (taken := address_in_use(settings.listen.host, settings.listen.port)):
-            raise CannotListen(f"cannot listen on {settings.listen} (LISTEN): another program uses {taken}")
+        if not self._shared:
+            try:
+                try_to_bind(settings.listen.host, settings.listen.port)
+            except (OSError, UnicodeError) as error:
+                raise CannotListen(
+                    f"cannot listen on {settings.listen} (LISTEN): {cause_of(error)}"
+                ) from None
         port = _add_port(self._server, "LISTEN", settings.listen, server_credentials(self._keyring))
         if settings.health_listen is not None and self._health_server is not None:
             self._gate = await _start_gate(self._health_server, settings.health_listen, shared=self._shared)
@@ -194,8 +199,7 @@ def _add_port(
         return server.add_secure_port(str(address), credentials)
     except RuntimeError:
         # gRPC writes the reason to stderr only.
-        why = "it is in use, is not an address of this machine, or cannot be resolved"
-        raise CannotListen(f"cannot listen on {address} ({setting}): {why}") from None
+        raise CannotListen(f"cannot listen on {address} ({setting}): gRPC cannot use it") from None
 
 
 async def _start_gate(server: grpc.aio.Server, address: Address, *, shared: bool) -> ProbeGate:

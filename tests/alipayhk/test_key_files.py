@@ -189,6 +189,7 @@ def edwards_public(_: RSAPrivateKey) -> bytes:
 
 
 NOT_PEM: Final = "is PEM, but not a key that can be read"
+CUT: Final = "is incomplete or was cut off: a BEGIN line has no END line with the same label"
 NOT_DER: Final = "is base64, but not a DER key that can be read"
 NEITHER: Final = "is neither PEM nor base64 DER"
 NOT_RSA: Final = "contains a key that is not an RSA key"
@@ -208,7 +209,7 @@ REFUSED: Final[dict[str, tuple[Write, str]]] = {
     ),
     "two public keys": (lambda key: SPKI(key) + public_of_bits(2048), SEVERAL),
     "an RSA key and an elliptic key": (lambda key: PKCS8(key) + elliptic_private(key), SEVERAL),
-    "a key and the start of another": (lambda key: PKCS8(key) + PKCS8(key)[:200], NOT_PEM),
+    "a key and the start of another": (lambda key: PKCS8(key) + PKCS8(key)[:200], CUT),
     "encrypted PKCS#8 under the label of PKCS#8": (
         labelled(encrypted(PrivateFormat.PKCS8), b"ENCRYPTED PRIVATE KEY", b"PRIVATE KEY"),
         PASSPHRASE,
@@ -220,7 +221,14 @@ REFUSED: Final[dict[str, tuple[Write, str]]] = {
     "base64 of a PEM file": (one_line(PKCS8), NOT_DER),
     "base64url": (lambda _: b"-_-_" * 100, NEITHER),
     "UTF-16": (lambda key: PKCS8(key).decode().encode("utf-16"), NEITHER),
-    "PEM without an end": (lambda key: PKCS8(key)[:-30], NOT_PEM),
+    "PEM without an end": (lambda key: PKCS8(key)[:-30], CUT),
+    "PEM cut in its BEGIN line": (lambda key: PKCS8(key)[:15], CUT),
+    "PEM cut in its END line": (lambda key: PKCS8(key)[:-8], CUT),
+    "PEM cut off, then a whole one": (lambda key: PKCS8(key)[:200] + b"\n" + PKCS8(key), CUT),
+    "PEM with the end of another": (
+        lambda key: PKCS8(key).replace(b"END PRIVATE", b"END RSA PRIVATE"),
+        CUT,
+    ),
     "PEM that holds nothing": (
         lambda _: b"-----BEGIN PRIVATE KEY-----\n-----END PRIVATE KEY-----\n",
         NOT_PEM,

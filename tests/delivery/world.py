@@ -203,7 +203,7 @@ LOSES: Final = Fault(loses=True)
 class FaultyLedger(MemoryLedger):
     """A ledger in memory with faults; it claims to outlive a crash."""
 
-    outlives_crash = True
+    outlives_process = True
 
     def __init__(self) -> None:
         super().__init__()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -25,8 +27,8 @@ from tests.linkage.fake_gateway import Gateway
 from tests.peers.processes import ROOT
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-CERTIFICATE = b"-----BEGIN CERTIFICATE-----"
-KEY = b"-----BEGIN PRIVATE KEY-----"
+CERTIFICATE = b"-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----"
+KEY = b"-----BEGIN PRIVATE KEY-----\n-----END PRIVATE KEY-----"
 
 
 @pytest.mark.parametrize(
@@ -180,6 +182,27 @@ def test_a_certificate_that_is_not_pem_is_refused_and_not_ignored(pem: bytes) ->
         Tls(ca=pem)
     with pytest.raises(ValueError, match="the client certificate contains no PEM certificate"):
         Tls(cert=pem, key=KEY)
+
+
+def test_a_pem_that_was_cut_off_is_refused() -> None:
+    rows: tuple[tuple[str, Any], ...] = (
+        ("the CA", {"ca": CERTIFICATE + CERTIFICATE[:-20]}),
+        ("the client certificate", {"cert": CERTIFICATE[:-1], "key": KEY}),
+        ("the key of the client certificate", {"cert": CERTIFICATE, "key": KEY[:-10]}),
+    )
+    for name, cut in rows:
+        with pytest.raises(
+            ValueError, match=f"^{name} is incomplete or was cut off: a BEGIN line has no END"
+        ):
+            Tls(**cut)
+
+
+def test_a_pipe_is_refused_and_not_read(tmp_path: Path) -> None:
+    os.mkfifo(pipe := tmp_path / "pipe")
+    rows: list[dict[str, Any]] = [{"ca_file": pipe}, {"cert_file": pipe}, {"key_file": pipe}]
+    for row in rows:
+        with pytest.raises(OSError, match="a pipe, a socket or a device, and must be a regular file"):
+            Tls.from_files(**row)
 
 
 def test_request_ids_have_the_prefix_and_are_unique() -> None:

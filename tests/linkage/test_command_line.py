@@ -134,13 +134,21 @@ BAD: Final[dict[str, tuple[list[str], list[str]]]] = {
         ["bind-account", "--target", "nowhere", "--ca-file", "/none", "--cert-file", "/"],
         ["'nowhere' is not host:port", "--ca-file: /none: ", "must be given together", "--cert-file: /: "],
     ),
+    "port": (
+        ["bind-account", "--target", "gateway:99999", "--ca-file", "/none"],
+        ["'gateway:99999' must have a port from 1 to 65535", "--ca-file: /none: "],
+    ),
     "empty values": (
         ["bind-account", "--target", "", "--ca-file", ""],
         ["'' is not host:port", "--ca-file: : Is a directory"],
     ),
     "not PEM": (
-        ["bind-account", "--type", "x", "--ca-file", "/dev/null"],
+        ["bind-account", "--type", "x", "--ca-file", __file__],
         ["the CA contains no PEM certificate"],
+    ),
+    "a device": (
+        ["bind-account", "--type", "x", "--ca-file", "/dev/null", "--key-file", "/none"],
+        ["--ca-file: /dev/null: it is a pipe, a socket or a device, and must be", "--key-file: /none: "],
     ),
     "timeout": (
         ["bind-account", "--type", "x", "--timeout", "0"],

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from clients.alipayhk.regular_file import NOT_REGULAR
 from clients.alipayhk.wire.crypto import EncryptionProfile
 from clients.alipayhk.wire.endpoint import Encryption
 from clients.alipayhk.wire.errors import ConnectionLost, Truncated
@@ -158,7 +159,8 @@ async def test_port_in_use_exits_with_78(ring: KeyRing) -> None:
     [
         ({"listen": "127.0.0.1"}, "--listen: must be host:port"),
         ({"listen": ":80"}, "--listen: must be host:port"),
-        ({"listen": "127.0.0.1:65536"}, "--listen: must be host:port"),
+        ({"listen": "127.0.0.1:65536"}, "--listen: must have a port from 0 to 65535"),
+        ({"listen": "127.0.0.1:" + "9" * 5000}, "--listen: must have a port from 0 to 65535"),
         ({"listen": "127.0.0.1:x"}, "--listen: must be host:port"),
         ({"client_id": "é"}, "--client-id: must be printable ASCII"),
         ({"private_key_file": "/nowhere"}, f"--private-key-file: {MISSING}"),
@@ -194,6 +196,10 @@ async def test_port_in_use_exits_with_78(ring: KeyRing) -> None:
         (
             {"tls_cert_file": "/nowhere", "tls_key_file": "/nowhere"},
             "--tls-cert-file, --tls-key-file: cannot be used: No such file or directory",
+        ),
+        (
+            {"tls_cert_file": __file__, "tls_key_file": "/dev/zero"},
+            f"--tls-cert-file, --tls-key-file: cannot be used: {NOT_REGULAR}",
         ),
     ],
 )

@@ -183,9 +183,9 @@ async def test_idle_connections_do_not_block_other_clients() -> None:
     [
         ("a..b", "this is not a host name"),
         ("x" * 64, "this is not a host name"),
-        ("192.0.2.1", "Cannot assign requested address"),
-        ("nohost.invalid", "(?!None).*(?<!in use)"),
-        ("127.0.0.1", "Address already in use"),
+        ("192.0.2.1", "this is not an address of this machine"),
+        ("nohost.invalid", r"the host name cannot be resolved \(.+\)"),
+        ("127.0.0.1", "another program uses the port"),
     ],
 )
 async def test_an_unusable_address_is_reported_with_the_reason(host: str, reason: str) -> None:

@@ -120,6 +120,21 @@ def pushback_ms(context: PeerContext) -> int:
     return int(dict(trailers)["grpc-retry-pushback-ms"])
 
 
+async def test_a_gap_after_a_burst_is_reported_to_the_backlog_and_none_within_it() -> None:
+    gaps: list[int] = []
+
+    class Noting(Backlog):
+        def seems_empty(self) -> None:
+            gaps.append(self.accepted)
+
+    door = Door(Noting(lambda: 0))
+    for _ in range(2):
+        for _ in range(100):
+            await door.handler(SYNC)
+        await asyncio.sleep(0.1)
+    assert gaps == [100, 200]
+
+
 @pytest.mark.parametrize(("path", "request_"), [(SYNC, sync_request()), (BIND, bind_request())])
 async def test_a_refused_call_has_the_usual_details(path: str, request_: Any) -> None:
     door, context = Door(LongBacklog()), PeerContext()

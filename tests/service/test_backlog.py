@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from service.server.backlog import WAIT_MAX_S, Backlog
+from service.server.backlog import BUSY_S, LOOK_AT_LEAST_S, LOOK_EVERY_S, WAIT_MAX_S, Backlog
 
 
 @dataclass
@@ -14,10 +14,16 @@ class Queue:
     now_s: float = 100.0
     waiting: int = 0
     open: int = 0
+    queries: int = 0
+    """The number of queries of gRPC's counters, each of which leaks memory."""
     backlog: Backlog = field(init=False)
 
     def __post_init__(self) -> None:
-        self.backlog = Backlog(lambda: self.waiting + self.open, lambda: self.now_s)
+        self.backlog = Backlog(self.in_progress, lambda: self.now_s)
+
+    def in_progress(self) -> int:
+        self.queries += 1
+        return self.waiting + self.open
 
     def accept(self, count: int, *, every_s: float) -> list[bool]:
         """Accept and end calls at this interval; return for each whether the wait was too long."""
@@ -38,6 +44,30 @@ def test_an_empty_queue_is_not_long_however_slow_the_calls_are() -> None:
     assert not any(queue.accept(10, every_s=60.0))
 
 
+def test_grpc_is_queried_once_a_second_while_the_queue_seems_empty_now_and_then() -> None:
+    queue = Queue()
+    for _ in range(1_000):
+        queue.accept(10, every_s=0.004)
+        queue.backlog.seems_empty()
+    assert queue.queries <= 40
+
+
+def test_a_wait_is_detected_within_a_second_even_if_the_queue_only_seems_empty() -> None:
+    queue = Queue(waiting=10_000)
+    reported: list[bool] = []
+    while not any(reported):
+        reported += queue.accept(1, every_s=0.01)
+        queue.backlog.seems_empty()
+    assert len(reported) * 0.01 <= LOOK_AT_LEAST_S + WAIT_MAX_S + 0.1
+
+
+def test_grpc_is_queried_rarely_while_the_queue_turns_out_to_be_empty_and_often_while_it_is_not() -> None:
+    for waiting, every_s in ((0, BUSY_S), (10**6, LOOK_EVERY_S)):
+        queue = Queue(waiting=waiting)
+        queue.accept(5_000, every_s=0.002)
+        assert 0.7 <= queue.queries * every_s / 10.0 <= 1.0
+
+
 def test_a_queue_with_a_short_wait_is_not_long_although_it_is_never_empty() -> None:
     queue = Queue(waiting=50)
     for _ in range(200):
@@ -49,7 +79,7 @@ def test_calls_are_refused_from_the_maximum_wait_until_the_queue_is_drained() ->
     queue = Queue(waiting=300)
     reported = queue.accept(300, every_s=0.01)
     first = reported.index(True)
-    assert WAIT_MAX_S <= first * 0.01 <= WAIT_MAX_S + 0.05
+    assert WAIT_MAX_S <= first * 0.01 <= WAIT_MAX_S + BUSY_S + 0.05
     assert all(reported[first:290])
     assert not any(queue.accept(20, every_s=0.01)[5:])
 

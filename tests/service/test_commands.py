@@ -187,7 +187,7 @@ def test_effective_settings_are_shown(
 
 @pytest.mark.parametrize(
     ("listener", "reason"),
-    [("LISTEN", "another program uses 127.0.0.1:"), ("ADMIN_LISTEN", "Address already in use\n")],
+    [("LISTEN", "another program uses 127.0.0.1:"), ("ADMIN_LISTEN", "another program uses the port\n")],
 )
 def test_a_port_in_use_is_reported_with_exit_69(
     listener: str, reason: str, configured: Callable[..., None], capfd: Captured
@@ -197,6 +197,38 @@ def test_a_port_in_use_is_reported_with_exit_69(
         configured(**{"LISTEN": "127.0.0.1:0", "ADMIN_LISTEN": "127.0.0.1:0", listener: address})
         assert main(["serve"]) == 69
     assert f"alipayhk-gateway: cannot listen on {address} ({listener}): {reason}" in capfd.readouterr().err
+
+
+def test_config_check_warns_of_a_port_in_use(configured: Callable[..., None], capsys: Captured) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        configured(LISTEN="127.0.0.1:0", ADMIN_LISTEN="127.0.0.1:0", HEALTH_LISTEN=address)
+        assert main(["config", "check"]) == 0
+    assert capsys.readouterr().err == (
+        f"alipayhk-gateway: warning: HEALTH_LISTEN: another program uses {address}, so that serve cannot "
+        "start: stop it, unless it is this gateway\n"
+    )
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("command", [["serve"], ["config", "check"]], ids=" ".join)
+def test_addresses_that_cannot_be_listened_on_are_refused_with_their_causes(
+    command: list[str], workers: str, configured: Callable[..., None], capsys: Captured
+) -> None:
+    configured(
+        LISTEN="192.0.2.1:50051",
+        ADMIN_LISTEN="nohost.invalid:9464",
+        HEALTH_LISTEN="a..b:1",
+        ALLOW_PLAINTEXT="true",
+        WORKERS=workers,
+    )
+    assert main(command) == 78
+    heading, *reported = capsys.readouterr().err.splitlines()
+    assert heading == HEADING
+    listen, admin, health = reported
+    assert listen == "  - LISTEN cannot be used: this is not an address of this machine"
+    assert re.fullmatch(r"  - ADMIN_LISTEN cannot be used: the host name cannot be resolved \(.+\)", admin)
+    assert health == "  - HEALTH_LISTEN cannot be used: this is not a host name"
 
 
 @pytest.mark.parametrize("command", [["serve"], ["config", "check"]], ids=" ".join)

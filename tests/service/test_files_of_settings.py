@@ -60,7 +60,7 @@ NOW: Final = datetime.now(UTC)
 ISSUER_KEY: Final = ec.generate_private_key(ec.SECP256R1())
 BOM: Final = b"\xef\xbb\xbf"
 USE: Final = "use RSA with at least 2048 bits, or ECDSA with P-256 or P-384"
-CUT: Final = "TLS_CERT_FILE is cut short: one of its PEM blocks has no end"
+CUT: Final = "is incomplete or was cut off: a BEGIN line has no END line with the same label"
 UNUSABLE: Final = (
     "TLS_CERT_FILE and TLS_KEY_FILE cannot be used by gRPC, so that no caller could connect: use a PEM "
     "certificate with an RSA key of at least 2048 bits, or with an ECDSA key on P-256 or P-384"
@@ -173,8 +173,13 @@ def unacceptable() -> dict[str, tuple[tuple[Any, ...], str]]:
             (key, good + OTHER),
             f"TLS_CERT_FILE is incomplete: it has several certificates, but not {ADD_ISSUER}",
         ),
-        "cut short": ((key, good + ISSUER[:200]), CUT),
-        "cut short in its last line": ((key, good + ISSUER[:-10]), CUT),
+        "cut off": ((key, good + ISSUER[:200]), f"TLS_CERT_FILE {CUT}"),
+        "cut off in its last line": ((key, good + ISSUER[:-10]), f"TLS_CERT_FILE {CUT}"),
+        "cut off client CA": ((key, good, ISSUER[:200]), f"TLS_CLIENT_CA_FILE {CUT}"),
+        "cut off after the first client CA": (
+            (key, good, OTHER + ISSUER[:-10]),
+            f"TLS_CLIENT_CA_FILE {CUT}",
+        ),
         "damaged": (
             (key, good + ISSUER.replace(b"MII", b"AAA")),
             "TLS_CERT_FILE contains a damaged certificate",
@@ -357,3 +362,23 @@ def test_our_own_key_in_place_of_alipayhks_is_a_risk(
     assert main(["config", "check", "--json"]) == 0
     shown = capsys.readouterr()
     assert (json.loads(shown.out)["warnings"], shown.err) == ([warning], "")
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"DEFAULT_DEADLINE_S": "5", "DEADLINE_MAX_S": "5", "STOP_GRACE_S": "4"}, []),
+        (
+            {"DEADLINE_MAX_S": "5.5", "STOP_GRACE_S": "0"},
+            [
+                "DEFAULT_DEADLINE_S (10) is above DEADLINE_MAX_S, which counts: 5.5 seconds",
+                "STOP_GRACE_S (0) is below UPSTREAM_TIMEOUT_S, which counts in its place: 4 seconds",
+            ],
+        ),
+    ],
+)
+def test_time_limits_that_another_setting_overrides_are_a_risk(
+    changes: dict[str, str], expected: list[str], environ: dict[str, str]
+) -> None:
+    settings = read_settings(environ | {f"ALIPAYHK_{name}": text for name, text in changes.items()})
+    assert risks_of(settings, NOW) == expected

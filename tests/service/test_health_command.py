@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -103,9 +104,11 @@ def test_a_ca_file_turns_tls_on(addresses: dict[str, str], tls: TlsFiles) -> Non
 
 
 def test_a_failed_connection_is_explained(
-    addresses: dict[str, str], tls: TlsFiles, capsys: Captured
+    addresses: dict[str, str], tls: TlsFiles, capsys: Captured, tmp_path: Path
 ) -> None:
     with_ca = ("--tls-ca-file", str(tls.ca))
+    cut_off = tmp_path / "cut-off.pem"
+    cut_off.write_bytes(tls.ca.read_bytes()[:-30])
     with socket.create_server(("127.0.0.1", 0)) as silent:
         not_grpc = f"127.0.0.1:{silent.getsockname()[1]}"
         for address, flags, cause in (
@@ -115,9 +118,16 @@ def test_a_failed_connection_is_explained(
             (addresses["plain"], with_ca, "bytes that are not TLS"),
             (addresses["mutual"], with_ca, "the gateway requires a client certificate"),
             (addresses["tls"], ("--tls-ca-file", str(tls.key)), "--tls-ca-file contains no valid PEM"),
+            (
+                addresses["tls"],
+                ("--tls-ca-file", str(cut_off)),
+                "--tls-ca-file is incomplete or was cut off",
+            ),
             (not_grpc, (), "not of ADMIN_LISTEN"),
             ("localhost", (), "the address must be host:port"),
-            ("127.0.0.1:99999", (), "the address must be host:port"),
+            ("127.0.0.1:99999", (), "the address must have a port from 1 to 65535"),
+            ("127.0.0.1:0", (), "the address must have a port from 1 to 65535"),
+            ("127.0.0.1:" + "9" * 5000, (), "the address must have a port from 1 to 65535"),
         ):
             assert main(["health", "--addr", address, *flags, "--timeout", "0.3"]) == 2
             (reported,) = capsys.readouterr().err.splitlines()
@@ -150,12 +160,24 @@ def test_conflicting_or_unreadable_tls_arguments_are_bad(
     tls: TlsFiles, tmp_path: Path, capsys: Captured
 ) -> None:
     together = "give --tls-cert-file and --tls-key-file together, and with --tls-ca-file"
-    absent = str(tmp_path / "absent")
+    absent, ca = str(tmp_path / "absent"), str(tls.ca)
+    os.mkfifo(pipe := tmp_path / "pipe")
+    not_regular = f"{pipe}: it is a pipe, a socket or a device, and must be a regular file"
     for arguments, reported in (
         (["--tls-cert-file", str(tls.certificate)], together),
         (["--tls-key-file", str(tls.key)], together),
         (["--tls-cert-file", str(tls.certificate), "--tls-key-file", str(tls.key)], together),
         (["--tls-ca-file", absent], f"{absent}: No such file or directory"),
+        (["--tls-ca-file", str(tmp_path)], f"{tmp_path}: Is a directory"),
+        (["--tls-ca-file", str(pipe)], not_regular),
+        (
+            ["--tls-ca-file", ca, "--tls-cert-file", str(pipe), "--tls-key-file", str(tls.key)],
+            not_regular,
+        ),
+        (
+            ["--tls-ca-file", ca, "--tls-cert-file", str(tls.certificate), "--tls-key-file", str(pipe)],
+            not_regular,
+        ),
     ):
         assert main(["health", *arguments]) == 1
         assert capsys.readouterr().err == f"alipayhk-gateway: {reported}\n"

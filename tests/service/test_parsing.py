@@ -129,6 +129,7 @@ REFUSED: Final[dict[str, tuple[Parser, list[str]]]] = {
             *("", "open.alipay.hk", "//open.alipay.hk", "https:", "https://", "https:open.alipay.hk"),
             *("https://h/", "https://h/path", "https://h?q", "https://h#f", "https://u@h", "https://u:p@h"),
             *("https://@h", "https://h:", "https://h:0", "https://h:65536", "https://h:x", "https://h:1:2"),
+            *("https://h:080", "https://h:" + "9" * 5000),
             *(
                 "HTTPS://h",
                 "ftp://h",
@@ -199,6 +200,22 @@ def test_an_invalid_text_raises_value_error_with_our_reason(parse: Parser, text:
         parse(text)
     assert failure.type is ValueError
     assert failure.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    ("parse", "text", "low"),
+    [
+        (parsing.address, "host:99999", 0),
+        (parsing.address, "host:" + "9" * 5000, 0),
+        (parsing.base_url, "https://host:99999", 1),
+        (parsing.base_url, "https://host:0", 1),
+        (parsing.proxy_url, "http://user:password@proxy:123456", 1),
+        (parsing.proxy_url, "http://proxy:0/", 1),
+    ],
+)
+def test_a_port_out_of_range_is_reported_with_the_range(parse: Parser, text: str, low: int) -> None:
+    with pytest.raises(ValueError, match=f"^must have a port from {low} to 65535$"):
+        parse(text)
 
 
 @pytest.mark.parametrize(
@@ -309,6 +326,11 @@ def test_a_ca_file_contains_certificates(tls: TlsFiles, ring: KeyRing, tmp_path:
     for path in (empty, ring.public, tls.key):
         with pytest.raises(ValueError, match=r"\Acontains no valid PEM certificate\Z"):
             parsing.ca_file(str(path))
+    cut_off = tmp_path / "cut-off.pem"
+    for kept in (tls.ca.read_bytes()[:-30], tls.ca.read_bytes() + tls.ca.read_bytes()[:-30]):
+        cut_off.write_bytes(kept)
+        with pytest.raises(ValueError, match=r"\Ais incomplete or was cut off: "):
+            parsing.ca_file(str(cut_off))
 
 
 # -- arbitrary texts and files

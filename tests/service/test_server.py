@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -25,9 +26,10 @@ from service.config.values import Address
 from service.credentials.keyring import Keyring
 from service.delivery.clock_skew import ClockSkew
 from service.gateway import credentials_of
+from service.server import ports
 from service.server.admin import start_admin
 from service.server.linkage_service import LinkageService
-from service.server.ports import address_in_use
+from service.server.ports import cause_of, try_to_bind
 from service.server.server import CannotListen, Server
 from service.telemetry.metrics import Metrics
 from service.upstream import endpoints_of
@@ -216,8 +218,7 @@ async def test_a_port_in_use_is_named(serve: Serve) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         for setting in ("LISTEN", "HEALTH_LISTEN"):
-            why = "(another program uses |Address already in use)"
-            reported = rf"cannot listen on 127.0.0.1:{port} \({setting}\): {why}"
+            reported = rf"cannot listen on 127.0.0.1:{port} \({setting}\): another program uses "
             with pytest.raises(CannotListen, match=reported):
                 await serve(**{setting: f"127.0.0.1:{port}"}).__aenter__()
 
@@ -229,11 +230,33 @@ def test_every_address_of_a_name_must_be_free() -> None:
         def resolve(host: str, port: int, **_: Any) -> list[Any]:
             return [(0, 0, 0, "", (place, port)) for place in ("127.0.0.1", "::1", "192.0.2.1")]
 
-        assert address_in_use("localhost", port, resolve) == f"[::1]:{port}"
-    assert address_in_use("localhost", port, resolve) is None, (
-        "an absent address is no fault: gRPC skips it"
-    )
-    assert address_in_use("nowhere.invalid", port) is None
+        with pytest.raises(OSError, match="Address already in use") as raised:
+            try_to_bind("localhost", port, resolve)
+        assert cause_of(raised.value) == f"another program uses [::1]:{port}"
+    try_to_bind("localhost", port, resolve)  # 192.0.2.1 is no fault: listeners skip it
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (PermissionError(errno.EACCES, "x"), "no permission to listen on this port"),
+        (OSError(errno.EADDRINUSE, "x"), "another program uses the port"),
+        (OSError("could not bind on any address out of x"), "this is not an address of this machine"),
+        (OSError(errno.EINVAL, "x"), "Invalid argument"),
+    ],
+)
+def test_why_an_address_cannot_be_used_is_in_words(error: OSError, cause: str) -> None:
+    assert cause_of(error) == cause
+
+
+def test_a_machine_without_ipv6_can_listen_on_every_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_ipv6(_: object) -> None:
+        raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+
+    monkeypatch.setattr(ports, "_bind", no_ipv6)
+    try_to_bind("::", 50051)
+    with pytest.raises(OSError, match="family not supported"):
+        try_to_bind("::1", 50051)
 
 
 async def test_callers_are_identified_by_their_certificates(

@@ -165,6 +165,8 @@ def test_a_port_of_another_program_is_not_shared() -> None:
         other.bind(("127.0.0.1", 0))
         other.listen()
         address = Address("127.0.0.1", other.getsockname()[1])
-        with pytest.raises(CannotListen, match=f"cannot listen on {address}: Address already in use"):
+        with pytest.raises(
+            CannotListen, match=f"cannot listen on {address}: another program uses {address}"
+        ):
             must_be_free([address])
     must_be_free([address, Address("localhost", address.port)])

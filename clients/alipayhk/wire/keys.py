@@ -29,7 +29,9 @@ BITS_MIN: Final = 2048
 BITS_MAX: Final = 8192
 FILE_BYTES_MAX: Final = 65_536
 _BOM: Final = b"\xef\xbb\xbf"
-_BLOCK: Final = re.compile(rb"-----BEGIN ([^\r\n-]+)-----(.*?)-----END \1-----", re.DOTALL)
+_BLOCK: Final = re.compile(
+    rb"-----BEGIN ([^\r\n-]+)-----((?:(?!-----BEGIN ).)*?)-----END \1-----", re.DOTALL
+)
 _NO_KEY: Final = b"PARAMETERS"
 """The end of the label of a PEM block that OpenSSL writes before an elliptic key."""
 _ENCRYPTED: Final = "is encrypted with a passphrase, which is not supported"
@@ -93,6 +95,13 @@ def read_key(path: Path) -> RSAPrivateKey | RSAPublicKey:
     return parse_key(data)
 
 
+def pem_fault(data: bytes) -> str | None:
+    """Return that a PEM block in the contents of a file has no end, else None."""
+    if b"-----BEGIN " not in _BLOCK.sub(b"", data):
+        return None
+    return "is incomplete or was cut off: a BEGIN line has no END line with the same label"
+
+
 def parse_key(data: bytes) -> RSAPrivateKey | RSAPublicKey:
     """Parse a private or public RSA key from the contents of a file; raise KeyFileError."""
     if len(data) > FILE_BYTES_MAX:
@@ -119,9 +128,11 @@ def public_der(key: RSAPublicKey) -> bytes:
 
 def _parse_pem(data: bytes) -> object:
     """Parse the key of a PEM file; a private key, its public key and its certificate count as one."""
+    if fault := pem_fault(data):
+        raise KeyFileError(fault)
     blocks = (block for block in _BLOCK.finditer(data) if not block[1].endswith(_NO_KEY))
     found = [_parse_block(*block.groups()) for block in blocks]
-    if not found or len(_BLOCK.sub(b"", data).split(b"-----BEGIN")) > 1:
+    if not found:
         raise KeyFileError(_NOT_PEM)
     if any(_public_half(key) != _public_half(found[0]) for key in found):
         raise KeyFileError("contains several keys; put each key in a file of its own")

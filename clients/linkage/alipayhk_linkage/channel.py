@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import re
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -18,6 +20,9 @@ trailer `grpc-retry-pushback-ms` of every error overrides the policy: it is the 
 for no further attempt within this call. -1 does not forbid sending the request again later; see
 `LinkageError.retry`.
 """
+
+_BEGIN: Final = re.compile(rb"-----BEGIN ")
+_END: Final = re.compile(rb"-----END [^\r\n-]+-----")
 
 Options = tuple[tuple[str, str | int], ...]
 
@@ -60,17 +65,15 @@ class Tls:
         if (self.cert is None) != (self.key is None):
             raise ValueError("the client certificate and its key must be given together")
         # gRPC treats empty bytes like None, and then trusts the system's certificates.
-        for pem, label, fault in (
-            (self.ca, b"CERTIFICATE-----", "the CA contains no PEM certificate"),
-            (self.cert, b"CERTIFICATE-----", "the client certificate contains no PEM certificate"),
-            (
-                self.key,
-                b"PRIVATE KEY-----",
-                "the key of the client certificate contains no PEM private key",
-            ),
+        for pem, name, kind in (
+            (self.ca, "the CA", "certificate"),
+            (self.cert, "the client certificate", "certificate"),
+            (self.key, "the key of the client certificate", "private key"),
         ):
-            if pem is not None and label not in pem:
-                raise ValueError(fault)
+            if pem is not None and f"{kind.upper()}-----".encode() not in pem:
+                raise ValueError(f"{name} contains no PEM {kind}")
+            if pem is not None and len(_BEGIN.findall(pem)) != len(_END.findall(pem)):
+                raise ValueError(f"{name} is incomplete or was cut off: a BEGIN line has no END line")
 
     @classmethod
     def from_files(
@@ -82,13 +85,22 @@ class Tls:
     ) -> Tls:
         """Read PEM files; raise OSError if one cannot be read, ValueError if one is not PEM."""
         ca, cert, key = (
-            None if file is None else Path(file).read_bytes() for file in (ca_file, cert_file, key_file)
+            None if file is None else read_pem(file) for file in (ca_file, cert_file, key_file)
         )
         return cls(ca, cert, key, server_name)
 
     def credentials(self) -> grpc.ChannelCredentials:
         """Return gRPC's channel credentials."""
         return grpc.ssl_channel_credentials(self.ca, self.key, self.cert)
+
+
+def read_pem(file: str | Path) -> bytes:
+    """Return the contents of a regular file; raise OSError. A read of a named pipe could wait forever."""
+    path = Path(file)
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        why = "it is a pipe, a socket or a device, and must be a regular file"
+        raise OSError(errno.EINVAL, why, str(file))
+    return path.read_bytes()
 
 
 def channel_options(tls: Tls | None, *, retries: bool, more: Options = ()) -> Options:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
-from .channel import Tls
+from .channel import Tls, read_pem
 
 TARGET: Final = "127.0.0.1:50051"
 PREFIX: Final = "ALIPAYHK_CLIENT_"
@@ -47,8 +46,10 @@ def add_connection_flags(parser: argparse.ArgumentParser) -> None:
 def address_of(text: str) -> str:
     """Return the text unchanged if it is host:port, else raise ValueError."""
     host, _, port = text.removeprefix("dns:///").rpartition(":")
-    if host.split() != [host] or not (port.isascii() and port.isdigit() and 0 < int(port) < 65_536):  # noqa: PLR2004
+    if host.split() != [host] or not (port.isascii() and port.isdigit()):
         raise ValueError(f"{text!r} is not host:port")
+    if not 0 < int(port[:6]) < 65_536:  # noqa: PLR2004
+        raise ValueError(f"{text!r} must have a port from 1 to 65535")
     return text
 
 
@@ -65,7 +66,7 @@ def connection_of(args: argparse.Namespace) -> Connection:
     pem: dict[str, bytes | None] = {}
     for name in ("ca_file", "cert_file", "key_file"):
         try:
-            pem[name] = None if (path := getattr(args, name)) is None else Path(path).read_bytes()
+            pem[name] = None if (path := getattr(args, name)) is None else read_pem(path)
         except OSError as error:
             faults.append(f"--{name.replace('_', '-')}: {path}: {error.strerror}")
     if faults:

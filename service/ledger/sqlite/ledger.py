@@ -26,7 +26,7 @@ Parameters = Sequence[object] | Mapping[str, object]
 class SqliteLedger:
     """Writes through one thread; `find` and `rows` read over separate connections."""
 
-    outlives_crash: ClassVar[bool] = True
+    outlives_process: ClassVar[bool] = True
 
     def __init__(
         self, file: LedgerFile, marker: Marker | None = None, report: Callable[[str], None] = lambda _: None
