@@ -452,6 +452,14 @@ def test_a_variable_overrides_the_file_unless_it_is_empty(environ: dict[str, str
     assert (settings.client_id, settings.max_in_flight) == ("4Q5Y8W0WSG45P907917", 7)
 
 
+def test_an_empty_table_of_keys_counts_as_absent(environ: dict[str, str], tmp_path: Path) -> None:
+    path = toml(tmp_path, "[public_key_files]\n[decryption_key_files]\n")
+    assert described(read_settings(environ, path)) == described(read_settings(environ))
+    with pytest.raises(SettingsError) as failure:
+        read_settings(but(environ, PUBLIC_KEY_FILES=""), path)
+    assert failure.value.faults == ["PUBLIC_KEY_FILES is required"]
+
+
 def test_deeply_nested_dotted_names_are_a_table(environ: dict[str, str], tmp_path: Path) -> None:
     deep = "max_in_flight" + ".a" * 3_000 + " = 1"
     path = toml(tmp_path, deep)
