@@ -31,7 +31,7 @@ def certificates_of(path: Path) -> list[x509.Certificate]:
     try:
         with open_regular(path) as file:
             return x509.load_pem_x509_certificates(file.read())
-    except (OSError, ValueError):
+    except (OSError, ValueError, x509.InvalidVersion):
         return []
 
 

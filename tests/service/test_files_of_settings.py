@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import ssl
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,6 +23,7 @@ from service.config.risks import risks_of
 from service.config.settings import Settings, SettingsError, read_settings
 from service.credentials.keyring import ServerCertificate
 from service.server.tls import handshake_fault
+from tests.certificates import of_unknown_version
 from tests.service.files import KeyRing, TlsFiles
 
 PIPE: Final = "cannot be read: it is a pipe, a socket or a device, and must be a regular file"
@@ -89,6 +91,12 @@ def certificate(
     for extension in extensions:
         builder = builder.add_extension(extension, critical=False)
     return builder.sign(ISSUER_KEY, hashes.SHA256()).public_bytes(Encoding.PEM)
+
+
+def other_version(pem: bytes) -> bytes:
+    """Return a certificate in PEM with a version that does not exist."""
+    der = of_unknown_version(ssl.PEM_cert_to_DER_cert(pem.decode()))
+    return ssl.DER_cert_to_PEM_cert(der).encode()
 
 
 SAN: Final = x509.SubjectAlternativeName([x509.DNSName("localhost")])
@@ -179,6 +187,7 @@ def unacceptable() -> dict[str, tuple[tuple[Any, ...], str]]:
             (key, good + ISSUER.replace(b"MII", b"AAA")),
             "TLS_CERT_FILE contains a damaged certificate",
         ),
+        "of an unknown version": ((key, other_version(good)), UNUSABLE),
         "BOM before the certificate": ((key, BOM + good), f"TLS_CERT_FILE {WITH_BOM}"),
         "BOM before the second certificate": ((key, good + BOM + ISSUER), f"TLS_CERT_FILE {WITH_BOM}"),
         "BOM before the key": ((key, good, None, BOM), f"TLS_KEY_FILE {WITH_BOM}"),
@@ -215,8 +224,9 @@ def test_tls_files_that_keep_callers_out_are_refused_before_serving(
         (p256(), b""),
         (ec.generate_private_key(ec.SECP384R1()), ISSUER),
         (rsa.generate_private_key(65537, 2048), ISSUER + OTHER),
+        (p256(), other_version(ISSUER)),
     ],
-    ids=["P-256", "P-384 with the issuer", "RSA with more certificates"],
+    ids=["P-256", "P-384 with the issuer", "RSA with more certificates", "an issuer of an unknown version"],
 )
 def test_usual_tls_files_have_neither_fault_nor_risk(
     key: Any, more: bytes, with_tls: Callable[..., dict[str, str]]
