@@ -527,6 +527,16 @@ def without_places(found: list[str], path: Path) -> list[str]:
     return [re.sub(rf" \([a-z_]+ in {re.escape(str(path))}\)$", "", fault) for fault in named]
 
 
+def test_line_breaks_and_control_characters_in_a_name_are_escaped(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    path = toml(tmp_path, '"a\\n\\u001b[31m" = 1')
+    assert more_faults(environ, path) == [f"A\\n\\x1b[31M is not a setting (a\\n\\x1b[31m in {path})"]
+    callers = toml(tmp_path, '[callers."a\\nb"]\nsan = ["x"]')
+    (fault,) = more_faults(but(environ, CALLERS_FILE=str(callers)))
+    assert fault.startswith("CALLERS_FILE [callers.a\\nb] needs methods")
+
+
 def test_a_fault_says_which_of_two_places_contains_it(environ: dict[str, str], tmp_path: Path) -> None:
     path = toml(tmp_path, 'encrypt = "1"\nnonsense = 1\nworkers = 0\n')
     assert more_faults(but(environ, WORKERS="x", OTHER="x"), path) == [
