@@ -73,11 +73,15 @@ class Job:
         self.prepare(target)
         if pid := os.fork():
             return pid
-        output = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(output, 1)
-        os.dup2(output, 2)
-        self._fuzz(target, limits)
-        os._exit(0)
+        try:
+            output = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            os.dup2(output, 1)
+            os.dup2(output, 2)
+            self._fuzz(target, limits)
+        except BaseException:  # noqa: BLE001  (no error may leave the new process)
+            traceback.print_exc()
+        finally:
+            os._exit(1)
 
     def _fuzz(self, target: Target, limits: Limits) -> None:
         import atheris  # noqa: PLC0415  (replaying an input does not need it)
@@ -88,6 +92,7 @@ class Job:
             f"-seed={limits.seed}",
             f"-max_len={INPUT_BYTES_MAX}",
             f"-timeout={INPUT_S_MAX}",
+            f"-report_slow_units={INPUT_S_MAX}",
             f"-rss_limit_mb={MEMORY_MB_MAX}",
             f"-artifact_prefix={self.directory}/found/",
         ]

@@ -275,6 +275,7 @@ def settings_seeds() -> Iterator[bytes]:
     yield b"upstream_timeout_s = 1979-05-27\nattempts_max = [1]\nworkers = {a = 1}\nledger_key_file = '\"q'"
     yield b'sync_linkage_path = "/a?b"\nbind_account_path = "//"\nledger_url = "memory:"\nlisten = "[::]:1"'
     yield b"workers = 1" + b"0" * 5000
+    yield "".join(f"{name} = 1\n" for name, _ in declared(Settings)).encode()
 
 
 def settings(data: bytes) -> None:

@@ -14,16 +14,18 @@ from datetime import timedelta
 from functools import cache
 from typing import Any, Final, NamedTuple
 
-from aiohttp import web
+from aiohttp import ClientError, web
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.http_parser import HttpResponseParser
 
+from clients.alipayhk.pairing import PairedProtocol, UnexpectedBytes
 from clients.alipayhk.response_head import (
     HEAD_BYTES_MAX,
     HEADERS_MAX,
     HeadTooLarge,
     ResponseHead,
+    UnreadableHead,
     parser_reason,
 )
 from clients.alipayhk.wire import content_coding
@@ -36,7 +38,7 @@ from sandbox.faults import FAULTS
 from sandbox.server import application
 from tests.alipayhk.sides import NOW, SENT_AT
 from tests.alipayhk.test_response_heads import READ
-from tests.fuzz.properties import check_error, json_object
+from tests.fuzz.properties import check_error, is_constant, json_object
 from tests.fuzz.sealed import ENVELOPE, HEADER
 from tests.sandbox.callers import CLIENT_ID, PATHS, bind_body, sync_body
 
@@ -109,6 +111,7 @@ def response_head(data: bytes) -> None:
 
 
 _LINES_OF_HEAD: Final = re.compile(rb"\s*[^\n]*\n(.*?\n)\r?\n", re.DOTALL)
+_REASON: Final = re.compile("[A-Za-z'/ -]{1,100}")
 _BLANK_LINE: Final = re.compile(rb"\s*[^\n]*\n[ \t]")
 """A head whose first header line starts with white space. The parser takes some of them for the end of the
 head; a reader can ignore such lines: https://www.rfc-editor.org/rfc/rfc9112#section-2.2"""
@@ -157,6 +160,45 @@ def _taken(data: bytes, size: int) -> tuple[bytes, bytes, int, bool] | None:
             return *parts, head.http_status, head.repaired
         assert not rest
     return b"", b"", 0, False
+
+
+def response_bytes(data: bytes) -> None:
+    """A connection accepts the same response however its bytes are divided, and no error quotes them."""
+    size, data = (data[0] if data else 0) or 1, data[1:]
+    whole = _accepted(data, len(data) or 1)
+    assert whole == _accepted(data, size)
+    parsed = _parsed(data.lstrip(b"\r\n"))
+    if whole is not None and isinstance(parsed, Parsed) and not _BLANK_LINE.match(data):
+        assert parsed.code < 200 or (whole.code, whole.body) == (parsed.code, parsed.body)
+
+
+def _accepted(data: bytes, size: int) -> Parsed | None:
+    """Receive a response in pieces on a connection; return it if it is complete, also after other bytes."""
+    connection, protocol = _Connection(), PairedProtocol(_loop())
+    protocol.connection_made(connection)
+    protocol.set_response_params(
+        read_until_eof=True,
+        auto_decompress=False,
+        max_line_size=HEAD_BYTES_MAX,
+        max_field_size=HEAD_BYTES_MAX,
+        max_headers=HEADERS_MAX,
+    )
+    protocol.start_timeout()
+    for at in range(0, len(data), size):
+        if not connection.is_closing():
+            protocol.data_received(data[at : at + size])
+    protocol.connection_lost(None)
+    if isinstance(error := protocol.exception(), UnreadableHead | UnexpectedBytes | HeadTooLarge):
+        assert _REASON.fullmatch(str(error)) or is_constant(str(error))
+    try:
+        message, payload = _loop().run_until_complete(protocol.read())
+    except (ClientError, HttpProcessingError):
+        return None
+    if not payload.is_eof() or payload.exception() is not None:
+        return None
+    return Parsed(
+        message.code, message.raw_headers, b"".join(getattr(payload, "_buffer", ())), has_ended=True
+    )
 
 
 # -- codings
@@ -226,6 +268,9 @@ class _Connection(asyncio.Transport):
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self.written += bytes(data)
+
+    def get_write_buffer_size(self) -> int:
+        return 0
 
     def is_closing(self) -> bool:
         return self._is_closing

@@ -37,6 +37,7 @@ from clients.alipayhk.wire.protocols.envelope_signed import sealed_envelope
 from clients.alipayhk.wire.protocols.header_signed import content_to_sign, encrypt_body
 from clients.alipayhk.wire.protocols.header_text import signature_header
 from clients.alipayhk.wire.strict_json import member_bytes, write_json
+from service.server.rpcs import Rpc, bind_account, sync_linkage
 from tests.alipayhk.sides import (
     ANSWERED_AT,
     ENVELOPE_SIGNED,
@@ -219,7 +220,7 @@ def signed_header_content(data: bytes) -> None:
         line = line.replace("%2B", "+").replace("RSA256", "rsa256").replace("keyVersion=", "KeyVersion = ")
     headers = (("client-id", make.CLIENT_ID), ("Response-Time", ANSWERED_AT), ("SIGNATURE", line), *extra)
     opened = _or_error(sides.open, RawResponse(200 + choice, headers, body))
-    _check_body(opened, json_object(plain))
+    _check_body(opened, json_object(plain), sync_linkage.RPC)
 
 
 def signed_envelope_content(data: bytes) -> None:
@@ -245,7 +246,7 @@ def signed_envelope_content(data: bytes) -> None:
     head, inner = envelope.get("head", {}), envelope.get("body")
     if isinstance(head, dict) and isinstance(inner, dict) and not isinstance(opened, Replayed):
         if not isinstance(opened, CallError) or head == _HEAD:
-            _check_body(opened, inner)
+            _check_body(opened, inner, bind_account.RPC)
     else:
         assert isinstance(opened, CallError)
 
@@ -262,8 +263,8 @@ def _spelled(signature: bytes, choice: int) -> bytes:
     return text[:76] + b"\\r\\n" + text[76:] if choice & 16 else text
 
 
-def _check_body(opened: Any, body: dict[str, object] | None) -> None:
-    """Compare an opened response, or its error, with the body as `json` reads it."""
+def _check_body(opened: Any, body: dict[str, object] | None, rpc: Rpc) -> None:
+    """Compare an opened response, or its error, with the body as `json` reads it; make the RPC's reply."""
     result = next(
         (value for name in ("result", "resultInfo") if isinstance(value := (body or {}).get(name), dict)),
         {},
@@ -276,7 +277,8 @@ def _check_body(opened: Any, body: dict[str, object] | None) -> None:
         assert not isinstance(status, str) or (status == "F" and not has_code), "a result was lost"
     else:
         assert same(opened.body, body)
-        assert opened.result.status == status
+        reply: Any = rpc.response.FromString(rpc.reply(opened).SerializeToString())
+        assert reply.result.status == opened.result.status == status
         assert isinstance(code, str | int) or opened.result.code == ""
         assert opened.result.status != "F" or opened.result.code
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Final, NamedTuple
 
-from tests.fuzz import files, http, sealed, texts
+from tests.fuzz import calls, files, http, sealed, texts
 
 Seeds = Callable[[], Iterable[bytes]]
 
@@ -71,6 +71,8 @@ TARGETS: Final[dict[str, Target]] = {
     "callers_file": Target(files.callers, files.callers_seeds),
     "result_codes_file": Target(files.result_codes, files.result_codes_seeds),
     "settings_file": Target(files.settings, files.settings_seeds),
+    "call": Target(calls.call, calls.seeds),
+    "response_bytes": Target(http.response_bytes, http.head_seeds),
     "response_head": Target(http.response_head, http.head_seeds),
     "content_coding": Target(http.content_codings, http.coding_seeds),
     "sandbox_http": Target(http.sandbox_http, http.sandbox_seeds),

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import pytest
 
-from clients.alipayhk import response_head
+from clients.alipayhk import pairing, response_head
 from clients.alipayhk.wire import content_coding, crypto, keys, lenient, strict_json
 from clients.alipayhk.wire.keys import KeyFileError
 from clients.alipayhk.wire.strict_json import write_json
@@ -22,6 +22,7 @@ from sandbox import journal, opening
 from service.config import settings
 from service.credentials.callers import Name
 from service.credentials.certificates import CertificateNames, names_of
+from service.server.rpcs import sync_linkage
 from tests.fuzz import files, sealed
 from tests.fuzz.targets import TARGETS
 from tests.sandbox.callers import sync_body
@@ -112,6 +113,8 @@ MUTANTS: Final[list[tuple[str, object, str, Any, bytes | None]]] = [
     ("key_file", keys, "_parse_block", quoting, None),
     ("certificate_names", files, "names_of", cut_at_nul, None),
     ("settings_file", settings, "below", lambda text, fault: text, None),
+    ("call", sync_linkage, "BIZ_TYPE", "BINDING", None),
+    ("response_bytes", pairing, "parser_reason", lambda message, error: message, None),
     ("response_head", response_head, "_with_one_length", lambda headers: headers[1:], None),
     ("content_coding", content_coding, "_inflated", unlimited, None),
     ("sandbox_http", opening, "_verified", lambda api, endpoint, raw, claim: claim.as_verified(), UNSIGNED),
