@@ -30,8 +30,11 @@ def certificates_of(path: Path) -> list[x509.Certificate]:
     """Return the certificates of a PEM file in their order; none if one of them cannot be read."""
     try:
         with open_regular(path) as file:
-            return x509.load_pem_x509_certificates(file.read())
-    except (OSError, ValueError, x509.InvalidVersion):
+            certificates = x509.load_pem_x509_certificates(file.read())
+        for each in certificates:  # these are parsed when they are read
+            _ = each.issuer, each.subject, each.not_valid_before_utc, each.not_valid_after_utc
+        return certificates
+    except Exception:  # noqa: BLE001  (x509 raises many types, such as KeyError for an unknown type of text)
         return []
 
 

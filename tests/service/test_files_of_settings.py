@@ -255,6 +255,32 @@ def test_a_handshake_with_ourselves_finds_what_the_settings_do_not(
 # -- risks
 
 
+def with_odd_name() -> bytes:
+    """Return a CA's certificate; the type of the text in its issuer's name does not exist."""
+    return ISSUER_DER.replace(b"\x0c\x04root", b"\x0d\x04root")
+
+
+def with_odd_time() -> bytes:
+    """Return a CA's certificate that expires in the year 0."""
+    builder = x509.CertificateBuilder(name("a"), name("a"), ISSUER_KEY.public_key(), 1)
+    builder = builder.not_valid_before(NOW).not_valid_after(datetime(2050, 1, 1, tzinfo=UTC))
+    der = builder.sign(ISSUER_KEY, hashes.SHA256()).public_bytes(Encoding.DER)
+    return der.replace(b"20500101000000Z", b"00000101000000Z")
+
+
+ISSUER_DER: Final = ssl.PEM_cert_to_DER_cert(ISSUER.decode())
+
+
+@pytest.mark.parametrize("der", [with_odd_name(), with_odd_time()], ids=["name", "time"])
+def test_a_ca_with_a_name_or_a_time_that_cannot_be_read_is_allowed(
+    der: bytes, with_tls: Callable[..., dict[str, str]]
+) -> None:
+    ca = ssl.DER_cert_to_PEM_cert(der).encode()
+    key = p256()
+    settings = read_settings(with_tls(key, certificate(key, SAN) + ca, ca))
+    assert risks_of(settings, NOW) == []
+
+
 def in_days(days: float) -> datetime:
     return NOW + timedelta(days=days)
 
