@@ -78,7 +78,7 @@ test: setup peers ## Run every test on the newest versions, and measure coverage
 	$(BIN)/python -m pytest $(or $(ARGS),$(PARALLEL) --cov --cov-report=term --cov-fail-under=95)
 
 test-oldest: setup ## Run the tests on the lowest allowed versions, except those of external tools and slow ones
-	$(OLDEST)/python -m pytest $(or $(ARGS),$(PARALLEL) $(addprefix --ignore=tests/,chaos docs load peers scenarios))
+	$(OLDEST)/python -m pytest $(or $(ARGS),$(PARALLEL) $(addprefix --ignore=tests/,chaos docs fuzz load peers scenarios))
 
 lint: .venv/.stamp-dev ## Check style, types, layers, protos and language
 	$(BIN)/ruff check
@@ -104,6 +104,10 @@ chaos: .venv/.stamp-dev ## Kill gateways 500 times under load and other faults, 
 	    --gateways $(or $(GATEWAYS),2) --workers $(or $(WORKERS),3) --seed $(or $(SEED),0) \
 	    $(if $(FAULTS),--faults $(FAULTS)) $(if $(MUTANT),--mutant $(MUTANT))
 
+# make fuzz MINUTES=60 TARGETS='key_file times'; docs/architecture.md explains the report.
+fuzz: .venv/.stamp-dev ## Fuzz everything that reads bytes from outside, for ten minutes
+	$(BIN)/python -m tests.fuzz --minutes $(or $(MINUTES),10) $(TARGETS)
+
 GHZ := github.com/bojand/ghz/cmd/ghz@v0.121.0
 
 .tools/bin/ghz:
@@ -122,14 +126,14 @@ canary: ## Report whether the newest grpcio survives hostile HTTP/2, and can be 
 	@tools/canary
 
 full: export HYPOTHESIS_PROFILE = full
-full: lint test callers browser chaos .tools/bin/ghz ## Run all slow checks: lowest allowed versions on every installed Python, deep fuzzing
+full: lint test callers browser chaos fuzz .tools/bin/ghz ## Run all slow checks: lowest allowed versions on every installed Python, deep fuzzing
 	$(BIN)/python -m pytest -m full
 	@set -e; for python in $$(tools/pythons $(PYTHONS) $(PYENV_PYTHONS)); do \
 	    venv=.venv-full/$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
 	    test -x $$venv/bin/python || tools/venv $$venv $$python; \
 	    $$venv/bin/python -m pip $(LOCKED) -r requirements/oldest.txt; \
 	    $$venv/bin/python -m pip $(EDITABLE); \
-	    $$venv/bin/python -m pytest $(or $(ARGS),$(PARALLEL)); \
+	    $$venv/bin/python -m pytest $(or $(ARGS),$(PARALLEL) --ignore=tests/fuzz); \
 	done
 
 # -- generated files that are committed
@@ -149,7 +153,7 @@ lock: ## Rewrite requirements/ from pyproject.toml; UPGRADE=1 takes the newest v
 	$(COMPILE) clients/linkage/pyproject.toml --extra load \
 	    --constraint requirements/runtime.txt --constraint requirements/build.txt \
 	    --output-file requirements/client.txt
-	$(COMPILE) $(PROJECTS) --all-extras --group build --group test --group lint \
+	$(COMPILE) $(PROJECTS) --all-extras --group build --group test --group lint --group fuzz \
 	    --constraint requirements/runtime.txt --constraint requirements/client.txt \
 	    --constraint requirements/build.txt --output-file requirements/dev.txt
 	$(COMPILE) $(PROJECTS) --all-extras --group build --group test --group generate \

@@ -44,6 +44,13 @@ def public_pem(key: RSAPublicKey) -> bytes:
     return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 
+def of_unknown_version(der: bytes) -> bytes:
+    """Return a certificate with version 35; its signature is no longer valid."""
+    version, other = b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x22"
+    assert version in der
+    return der.replace(version, other, 1)
+
+
 @dataclass(frozen=True)
 class Certificate:
     """A certificate with its key, in files and in bytes."""

@@ -27,10 +27,10 @@ for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHU
 HERE: Final = Path(__file__).parent
 IN_ONE_LOOP: Final = {HERE / "e2e", HERE / "linkage", HERE / "scenarios"}
 """Tests that share processes and listeners, or that use gRPC, which can call back into a closed loop."""
-LONGEST_FIRST: Final = (HERE / "docs", HERE / "chaos", HERE / "load", HERE / "scenarios", HERE / "e2e")
+LONGEST_FIRST: Final = tuple(HERE / name for name in ("docs", "chaos", "fuzz", "load", "scenarios", "e2e"))
 """Directories of long files, in the order in which they start: long ones start first."""
-UNMEASURED: Final = {HERE / "chaos", HERE / "e2e", HERE / "load", HERE / "scenarios"}
-"""Directories whose processes run without coverage: their tests take long, and others cover the same code."""
+UNMEASURED: Final = {HERE / name for name in ("chaos", "e2e", "fuzz", "load", "scenarios")}
+"""Directories whose processes run without coverage: their tests are slow; others cover the same code."""
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -27,8 +27,11 @@ _USE: Final = f"use RSA with at least {BITS_MIN} bits, or ECDSA with P-256 or P-
 def certificates_of(path: Path) -> list[x509.Certificate]:
     """Return the certificates of a PEM file in their order; none if one of them cannot be read."""
     try:
-        return x509.load_pem_x509_certificates(read_regular(path))
-    except (OSError, ValueError):
+        certificates = x509.load_pem_x509_certificates(read_regular(path))
+        for each in certificates:  # these are parsed when they are read
+            _ = each.issuer, each.subject, each.not_valid_before_utc, each.not_valid_after_utc
+        return certificates
+    except Exception:  # noqa: BLE001  (x509 raises many types, such as KeyError for an unknown type of text)
         return []
 
 

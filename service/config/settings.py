@@ -37,11 +37,14 @@ _LOST_IN_A_CRASH: Final = forms(tuple(level for level in LEVELS if not level.out
 
 
 class SettingsError(Exception):
-    """The settings are invalid; `faults` has one line for each error."""
+    """The settings are invalid; `faults` has one line for each error.
+
+    Names in TOML files can contain line breaks and control characters, which are escaped.
+    """
 
     def __init__(self, faults: list[str]) -> None:
-        super().__init__("; ".join(faults))
-        self.faults = faults
+        self.faults = list(map(_printable, faults))
+        super().__init__("; ".join(self.faults))
 
 
 # fmt: off
@@ -223,6 +226,10 @@ def read_ledger_settings(config_file: Path | None = None) -> tuple[str, Path | N
     if faults:
         raise SettingsError(faults)
     return cast("str", values["LEDGER_URL"]), cast("Path | None", values["LEDGER_KEY_FILE"])
+
+
+def _printable(text: str) -> str:
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def _parsed(parse: Callable[[str], object], text: str | Unusable) -> object:

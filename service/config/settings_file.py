@@ -40,8 +40,9 @@ def texts_of_file(path: Path | None, faults: list[str]) -> dict[str, str | Unusa
         name = written.lower()
         if name != written:
             faults.append(f"{name.upper()} must be in lower case in --config")
-        if value != "":
-            texts[name] = _pairs(value) if name in PAIRED and isinstance(value, dict) else _text(value)
+        text = _pairs(value) if name in PAIRED and isinstance(value, dict) else _text(value)
+        if text != "":  # an empty text or table counts as absent, as an empty variable does
+            texts[name] = text
     return texts
 
 

@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from clients.alipayhk.wire import keys
 from clients.alipayhk.wire.keys import KeyFileError
+from tests.certificates import of_unknown_version
 
 Write = Callable[[RSAPrivateKey], bytes]
 
@@ -240,6 +241,14 @@ REFUSED: Final[dict[str, tuple[Write, str]]] = {
     "a certificate that is none": (
         lambda _: b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
         NOT_PEM,
+    ),
+    "a certificate of an unknown version": (
+        lambda key: of_unknown_version(certificate(Encoding.DER)(key)),
+        NEITHER,
+    ),
+    "a certificate of an unknown version, base64": (
+        lambda key: base64.b64encode(of_unknown_version(certificate(Encoding.DER)(key))),
+        NOT_DER,
     ),
     "a certificate request": (
         lambda _: b"-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n",

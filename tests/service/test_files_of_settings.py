@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import ssl
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,6 +23,7 @@ from service.config.risks import risks_of
 from service.config.settings import Settings, SettingsError, read_settings
 from service.credentials.keyring import ServerCertificate
 from service.server.tls import handshake_fault
+from tests.certificates import of_unknown_version
 from tests.service.files import KeyRing, TlsFiles
 
 PIPE: Final = "cannot be read: it is a pipe, a socket or a device, and must be a regular file"
@@ -89,6 +91,12 @@ def certificate(
     for extension in extensions:
         builder = builder.add_extension(extension, critical=False)
     return builder.sign(ISSUER_KEY, hashes.SHA256()).public_bytes(Encoding.PEM)
+
+
+def other_version(pem: bytes) -> bytes:
+    """Return a certificate in PEM with a version that does not exist."""
+    der = of_unknown_version(ssl.PEM_cert_to_DER_cert(pem.decode()))
+    return ssl.DER_cert_to_PEM_cert(der).encode()
 
 
 SAN: Final = x509.SubjectAlternativeName([x509.DNSName("localhost")])
@@ -184,6 +192,7 @@ def unacceptable() -> dict[str, tuple[tuple[Any, ...], str]]:
             (key, good + ISSUER.replace(b"MII", b"AAA")),
             "TLS_CERT_FILE contains a damaged certificate",
         ),
+        "of an unknown version": ((key, other_version(good)), UNUSABLE),
         "BOM before the certificate": ((key, BOM + good), f"TLS_CERT_FILE {WITH_BOM}"),
         "BOM before the second certificate": ((key, good + BOM + ISSUER), f"TLS_CERT_FILE {WITH_BOM}"),
         "BOM before the key": ((key, good, None, BOM), f"TLS_KEY_FILE {WITH_BOM}"),
@@ -220,8 +229,9 @@ def test_tls_files_that_keep_callers_out_are_refused_before_serving(
         (p256(), b""),
         (ec.generate_private_key(ec.SECP384R1()), ISSUER),
         (rsa.generate_private_key(65537, 2048), ISSUER + OTHER),
+        (p256(), other_version(ISSUER)),
     ],
-    ids=["P-256", "P-384 with the issuer", "RSA with more certificates"],
+    ids=["P-256", "P-384 with the issuer", "RSA with more certificates", "an issuer of an unknown version"],
 )
 def test_usual_tls_files_have_neither_fault_nor_risk(
     key: Any, more: bytes, with_tls: Callable[..., dict[str, str]]
@@ -248,6 +258,32 @@ def test_a_handshake_with_ourselves_finds_what_the_settings_do_not(
 
 
 # -- risks
+
+
+def with_odd_name() -> bytes:
+    """Return a CA's certificate; the type of the text in its issuer's name does not exist."""
+    return ISSUER_DER.replace(b"\x0c\x04root", b"\x0d\x04root")
+
+
+def with_odd_time() -> bytes:
+    """Return a CA's certificate that expires in the year 0."""
+    builder = x509.CertificateBuilder(name("a"), name("a"), ISSUER_KEY.public_key(), 1)
+    builder = builder.not_valid_before(NOW).not_valid_after(datetime(2050, 1, 1, tzinfo=UTC))
+    der = builder.sign(ISSUER_KEY, hashes.SHA256()).public_bytes(Encoding.DER)
+    return der.replace(b"20500101000000Z", b"00000101000000Z")
+
+
+ISSUER_DER: Final = ssl.PEM_cert_to_DER_cert(ISSUER.decode())
+
+
+@pytest.mark.parametrize("der", [with_odd_name(), with_odd_time()], ids=["name", "time"])
+def test_a_ca_with_a_name_or_a_time_that_cannot_be_read_is_allowed(
+    der: bytes, with_tls: Callable[..., dict[str, str]]
+) -> None:
+    ca = ssl.DER_cert_to_PEM_cert(der).encode()
+    key = p256()
+    settings = read_settings(with_tls(key, certificate(key, SAN) + ca, ca))
+    assert risks_of(settings, NOW) == []
 
 
 def in_days(days: float) -> datetime:

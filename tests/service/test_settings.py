@@ -454,6 +454,14 @@ def test_a_variable_overrides_the_file_unless_it_is_empty(environ: dict[str, str
     assert (settings.upstream_proxy, settings.log_level) == ("http://proxy:1", "info")
 
 
+def test_an_empty_table_of_keys_counts_as_absent(environ: dict[str, str], tmp_path: Path) -> None:
+    path = toml(tmp_path, "[public_key_files]\n[decryption_key_files]\n")
+    assert described(read_settings(environ, path)) == described(read_settings(environ))
+    with pytest.raises(SettingsError) as failure:
+        read_settings(but(environ, PUBLIC_KEY_FILES=""), path)
+    assert failure.value.faults == ["PUBLIC_KEY_FILES is required"]
+
+
 def test_deeply_nested_dotted_names_are_a_table(environ: dict[str, str], tmp_path: Path) -> None:
     deep = "max_in_flight" + ".a" * 3_000 + " = 1"
     path = toml(tmp_path, deep)
@@ -528,6 +536,16 @@ def without_places(found: list[str], path: Path) -> list[str]:
     """Remove the name of the file, which every fault of a file has."""
     named = [fault.replace(f"--config {path} ", "--config ") for fault in found]
     return [re.sub(rf" \([a-z_-]+ in {re.escape(str(path))}\)", "", fault) for fault in named]
+
+
+def test_line_breaks_and_control_characters_in_a_name_are_escaped(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    path = toml(tmp_path, '"a\\n\\u001b[31m" = 1')
+    assert more_faults(environ, path) == [f"A\\n\\x1b[31M is not a setting (a\\n\\x1b[31m in {path})"]
+    callers = toml(tmp_path, '[callers."a\\nb"]\nsan = ["x"]')
+    (fault,) = more_faults(but(environ, CALLERS_FILE=str(callers)))
+    assert fault.startswith("CALLERS_FILE [callers.a\\nb] needs methods")
 
 
 def test_a_fault_says_which_of_two_places_contains_it(environ: dict[str, str], tmp_path: Path) -> None:

@@ -177,7 +177,7 @@ def _parse_der(data: bytes) -> object:
     for load in _LOADERS:
         try:
             return load(data)
-        except (ValueError, UnsupportedAlgorithm):
+        except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion):
             continue
         except TypeError:  # cryptography asks for a password
             raise KeyFileError(_ENCRYPTED) from None
