@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tests.chaos.history import BIND, ByRequest, Call, History, Key, Request
+from tests.chaos.rows import misrecorded
 
 SLACK_S: Final = 0.05
 """Maximum time between the gateway's writing of a request and the proxy's reading of it."""
@@ -27,6 +28,8 @@ class Invariant:
     name: str
     meaning: str
     broken_by: Callable[[ByRequest], Found]
+    at_end: bool = False
+    """Whether it holds only at the end of a run, when every caller is done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +41,13 @@ class Finding:
     text: str
 
 
-def check(history: History) -> list[Finding]:
+def check(history: History, *, ended: bool = True) -> list[Finding]:
     """Return a finding for each request and each invariant that it breaks."""
     grouped = ByRequest(history)
     return [
         Finding(invariant.name, key, text)
         for invariant in INVARIANTS
+        if ended or not invariant.at_end
         for key, text in invariant.broken_by(grouped)
     ]
 
@@ -218,7 +222,15 @@ INVARIANTS: Final = (
         _out_of_order,
     ),
     Invariant(
-        "no outcome", "a caller does not know the outcome, and no status named the operator", _no_outcome
+        "no outcome",
+        "a caller does not know the outcome, and no status named the operator",
+        _no_outcome,
+        at_end=True,
+    ),
+    Invariant(
+        "ledger",
+        "a row is missing, contradicts AlipayHK, or is open although its outcome was or must be recorded",
+        misrecorded,
     ),
 )
 

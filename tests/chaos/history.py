@@ -8,8 +8,10 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
+
+from service.ledger import State
 
 BIND: Final = "BindAccount"
 SYNC: Final = "SyncLinkage"
@@ -104,6 +106,26 @@ class FaultWindow:
     ended: float = math.inf
 
 
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A request as the ledger has it."""
+
+    state: State
+    attempts: int
+    is_in_doubt: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The ledger's rows at a time when no fault had happened for a while."""
+
+    at: float
+    """The time at which reading began."""
+    rows: dict[Key, Row]
+    processes: frozenset[int]
+    """The ids of the processes that served at that time."""
+
+
 @dataclass(slots=True)
 class History:
     """Everything that a run records."""
@@ -115,6 +137,19 @@ class History:
     faults: list[FaultWindow] = field(default_factory=list)
     linkages: dict[str, int] = field(default_factory=dict)
     """The biz_time in milliseconds that AlipayHK holds for each linkage at the end."""
+    snapshot: Snapshot | None = None
+    """The last one."""
+
+    def copy(self) -> History:
+        """Return the present records, for a check in another thread while the run goes on."""
+        return replace(
+            self,
+            requests=dict(self.requests),
+            calls=list(self.calls),
+            arrivals=list(self.arrivals),
+            resolutions=list(self.resolutions),
+            faults=list(self.faults),
+        )
 
 
 Record = TypeVar("Record", Call, Arrival)
