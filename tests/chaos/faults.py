@@ -78,7 +78,7 @@ async def stop(world: World, dice: random.Random) -> None:
         with world.fault("stop", f"process {pid} of gateway {gateway.name}"):
             _signal(pid, signal.SIGSTOP)
             try:
-                await asyncio.sleep(LEASE_S + dice.uniform(0.3, 2.0))
+                await asyncio.sleep(LEASE_S + dice.uniform(0.8, 3.0))
             finally:
                 _signal(pid, signal.SIGCONT)
 
@@ -92,7 +92,7 @@ def _signal(pid: int, number: signal.Signals) -> None:
 async def clock(world: World, dice: random.Random) -> None:
     """Move the wall clock of the gateways' host for a while, and often restart a gateway in that time."""
     while True:
-        await asyncio.sleep(dice.uniform(1.0, 8.0))
+        await asyncio.sleep(dice.uniform(3.0, 10.0))
         offset_s = dice.choice(JUMPS_S) * dice.choice((1, -1))
         with world.fault("clock", f"{offset_s:+.0f} s"):
             world.clock.move(offset_s)

@@ -20,6 +20,10 @@ UPSTREAM_TIMEOUT_S: Final = 2
 LEASE_S: Final = UPSTREAM_TIMEOUT_S + 1.0
 """The lease of a gateway's claim."""
 LEDGER_FAULTS: Final = frozenset({"disk", "lock"})
+NOTED_S: Final = 0.1
+"""Maximum time between the start of a fault and its record."""
+RECOVERY_S: Final = 1.5
+"""Maximum time between the end of a ledger's fault and the first write that succeeds."""
 
 Key = tuple[str, str]
 """API and request id."""
@@ -113,6 +117,8 @@ class Row:
     state: State
     attempts: int
     is_in_doubt: bool
+    lease_s: float = LEASE_S
+    """The lease that its last claim or renewal got."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,8 +170,12 @@ class ByRequest:
         self._calls = _grouped(history.calls)
         self._arrivals = _grouped(history.arrivals)
         self._resolutions = {resolution.key: resolution for resolution in history.resolutions}
-        clock_faults = [fault for fault in history.faults if fault.kind == "clock"]
-        self._clock_moves = [at for fault in clock_faults for at in (fault.started, fault.ended)]
+        # The clock jumps forward at the start of a fault that sets it ahead, and at the end of any other.
+        self._forward_jumps = [
+            fault.started if fault.detail.startswith("+") else fault.ended
+            for fault in history.faults
+            if fault.kind == "clock"
+        ]
         self._ledger_faults = [fault for fault in history.faults if fault.kind in LEDGER_FAULTS]
 
     def calls(self, key: Key) -> list[Call]:
@@ -194,24 +204,24 @@ class ByRequest:
         finals = [call for call in self.calls(key) if call.is_final]
         return min(finals, key=lambda call: call.ended, default=None)
 
-    def is_excused(self, key: Key, until: float, *, margin_s: float = 1.5) -> bool:
-        """Return whether the ledger was unusable at some time between the first call and `until`.
+    def is_excused(self, key: Key, until: float) -> bool:
+        """Return whether the ledger was unusable between AlipayHK's last answer before `until` and `until`.
 
-        AlipayHK's answer is then reported without a record of it, and a crash may forget it.
+        That answer is then reported without a record of it, and a crash may forget it.
         """
-        started = min((call.started for call in self.calls(key)), default=until)
+        sent = [arrival.at for arrival in self.arrivals(key) if arrival.at <= until]
         return any(
-            fault.started - margin_s <= until and fault.ended + margin_s >= started
+            fault.started - NOTED_S <= until and fault.ended + RECOVERY_S >= max(sent, default=until)
             for fault in self._ledger_faults
         )
 
     def clock_moved_before(self, at: float, *, lease_s: float = LEASE_S + 0.5) -> bool:
-        """Return whether the wall clock jumped within a lease before `at`.
+        """Return whether the wall clock jumped forward within a lease before `at`.
 
         Processes compare leases by the wall clock, so a jump forward can end a lease too early. That is
         harmless for a SyncLinkage, and a BindAccount is not sent again.
         """
-        return any(0 <= at - moved_at <= lease_s for moved_at in self._clock_moves)
+        return any(0 <= at - jumped_at <= lease_s for jumped_at in self._forward_jumps)
 
     def by_linkage(self) -> Iterator[tuple[str, list[Request]]]:
         """Return each linkage with its requests."""

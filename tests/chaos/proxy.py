@@ -223,10 +223,13 @@ DISTURB: Final[dict[str, Disturb]] = {
     "duplicate, late": Proxy._whole,
 }
 KINDS: Final[dict[str, tuple[str, ...]]] = {
-    "answer": ("slow", "too late", "truncated", "reset", "closed", "page", "lost"),
+    "answer": ("slow", "too late", "too late", "truncated", "reset", "closed", "page", "lost"),
     "duplicate": ("duplicate, immediately", "duplicate, idle", "duplicate, late"),
 }
-"""The disturbances of each kind of fault. "lost": the request never reaches AlipayHK."""
+"""The disturbances of each kind of fault. "lost": the request never reaches AlipayHK.
+
+"too late" is twice as likely as the others, because only it keeps an attempt in flight up to its timeout.
+"""
 
 
 async def _message(reader: asyncio.StreamReader) -> bytes:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from service.ledger import Ledger, State
-from tests.chaos.history import LEASE_S, ByRequest, Key, Row, Snapshot
+from tests.chaos.history import LEASE_S, UPSTREAM_TIMEOUT_S, ByRequest, Key, Row, Snapshot
 
 SETTLED_S: Final = LEASE_S + 3.0
 """How long faults pause before a snapshot: an attempt with its lease, and some rounds of pending writes."""
@@ -20,7 +20,12 @@ FINAL_STATES: Final = {"OK": State.APPLIED, "rejected": State.REJECTED}
 async def rows_of(ledger: Ledger, now_ms: int) -> dict[Key, Row]:
     """Read every row of a ledger."""
     return {
-        (row.key.api, row.key.request_id): Row(row.state, row.attempts, row.is_in_doubt(now_ms))
+        (row.key.api, row.key.request_id): Row(
+            row.state,
+            row.attempts,
+            row.is_in_doubt(now_ms),
+            lease_s=(row.lease_until_ms - row.updated_ms) / 1000,
+        )
         async for row in ledger.rows()
     }
 
@@ -50,6 +55,8 @@ def _false(by: ByRequest, key: Key, row: Row) -> str:
         return "the ledger has it as applied, but AlipayHK never applied it"
     if row.state is State.REJECTED and applied:
         return "the ledger has it as rejected, but AlipayHK applied it"
+    if row.state is State.SENDING and row.lease_s < UPSTREAM_TIMEOUT_S:
+        return f"its lease of {row.lease_s:g} s is shorter than an attempt"
     return ""
 
 

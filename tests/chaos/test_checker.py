@@ -208,6 +208,10 @@ def row_rejected_but_applied(history: History) -> None:
     set_row(history, BOUND, Row(State.REJECTED, attempts=1, is_in_doubt=False))
 
 
+def row_with_a_short_lease(history: History) -> None:
+    set_row(history, BOUND, Row(State.SENDING, attempts=1, is_in_doubt=False, lease_s=1.5))
+
+
 def row_open_after_report(history: History) -> None:
     set_row(history, BOUND, Row(State.IN_DOUBT, attempts=1, is_in_doubt=True))
 
@@ -246,6 +250,7 @@ PLANTED: dict[Callable[[History], None], str] = {
     row_rejected_but_applied: "ledger",
     row_open_after_report: "ledger",
     row_left_sending: "ledger",
+    row_with_a_short_lease: "ledger",
 }
 
 
@@ -326,5 +331,16 @@ def test_the_timeline_of_a_request_names_its_calls_arrivals_and_faults() -> None
 def test_a_lease_shortened_by_a_clock_jump_is_no_finding() -> None:
     history = correct()
     two_processes_at_the_same_time(history)
-    history.faults.append(FaultWindow("clock", "+600 s", arrival_of(history, OLDER).at - 1))
+    jumped_at = arrival_of(history, OLDER).at - 1
+    history.faults.append(FaultWindow("clock", "+600 s", jumped_at, jumped_at + 10))
     assert check(history) == []
+    history.faults[-1] = FaultWindow("clock", "-600 s", jumped_at - 10, jumped_at)
+    assert check(history) == []
+
+
+def test_a_clock_that_is_set_back_shortens_no_lease() -> None:
+    history = correct()
+    two_processes_at_the_same_time(history)
+    jumped_at = arrival_of(history, OLDER).at - 1
+    history.faults.append(FaultWindow("clock", "-600 s", jumped_at, jumped_at + 10))
+    assert check(history)

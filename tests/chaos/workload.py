@@ -166,7 +166,7 @@ class Workload:
 
     async def _caller(self, request: Request, message: Any, changed: Any) -> None:
         """Call until the outcome is known; then sometimes call again, or misuse the id."""
-        twice, again = self._dice.random() < 0.2, self._dice.random() < 0.3
+        twice, again = self._dice.random() < 0.4, self._dice.random() < 0.3
         misuse, pause_s = self._dice.random() < 0.05, self._dice.uniform(0.2, 4.0)
         known = [self._until_known(request, message) for _ in range(2 if twice else 1)]
         is_final = all(await asyncio.gather(*known))

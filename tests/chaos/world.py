@@ -47,7 +47,7 @@ class Options:
     rate: float = 100.0
     seed: int = 0
     mutant: str = ""
-    answer_share: float = 0.06
+    answer_share: float = 0.12
     duplicate_share: float = 0.04
 
     def dice(self, name: str) -> random.Random:
