@@ -28,6 +28,7 @@ from tests.chaos.faults import FAULTS, disturb
 from tests.chaos.history import BIND, FaultWindow, History, Key
 from tests.chaos.mutants import MUTANTS
 from tests.chaos.person import resolve_doubts
+from tests.chaos.rows import note_stalls
 from tests.chaos.workload import Workload, connected
 from tests.chaos.world import Options, World
 
@@ -179,6 +180,7 @@ async def _load(world: World) -> tuple[Workload, list[Finding]]:
         ledger, _ = open_ledger(world.ledger_url, None, random_bytes=os.urandom, create=False)
         stack.push_async_callback(ledger.close)
         person = await stack.enter_async_context(_running(resolve_doubts(world, ledger)))
+        await stack.enter_async_context(_running(note_stalls(world, ledger)))
         workload = await stack.enter_async_context(connected(world))
         faults = await stack.enter_async_context(_running(disturb(world, ledger)))
         load = await stack.enter_async_context(_running(workload.run(faults)))

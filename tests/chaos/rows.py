@@ -6,28 +6,48 @@ recorded the results of its attempts, and only a process that was killed can hav
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
-from typing import Final
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
 
-from service.ledger import Ledger, State
+from service.ledger import Key as LedgerKey
+from service.ledger import Ledger, LedgerUnavailable, State
 from tests.chaos.history import LEASE_S, UPSTREAM_TIMEOUT_S, ByRequest, Key, Row, Snapshot
 
+if TYPE_CHECKING:
+    from tests.chaos.world import World
+
+PROBE_EVERY_S: Final = 0.1
+STALL_S: Final = 0.25
+"""A write that takes longer counts as a fault of the ledger."""
 SETTLED_S: Final = LEASE_S + 3.0
 """How long faults pause before a snapshot: an attempt with its lease, and some rounds of pending writes."""
 FINAL_STATES: Final = {"OK": State.APPLIED, "rejected": State.REJECTED}
 
 
 async def rows_of(ledger: Ledger, now_ms: int) -> dict[Key, Row]:
-    """Read every row of a ledger."""
-    return {
-        (row.key.api, row.key.request_id): Row(
-            row.state,
-            row.attempts,
-            row.is_in_doubt(now_ms),
-            lease_s=(row.lease_until_ms - row.updated_ms) / 1000,
-        )
-        async for row in ledger.rows()
-    }
+    """Read every row of a ledger. Leases are read only of recent rows, which no clock fault has touched."""
+    rows: dict[Key, Row] = {}
+    async for row in ledger.rows():
+        is_recent = 0 <= now_ms - row.updated_ms <= SETTLED_S * 1000
+        lease_s = (row.lease_until_ms - row.updated_ms) / 1000 if is_recent else LEASE_S
+        key = (row.key.api, row.key.request_id)
+        rows[key] = Row(row.state, row.attempts, row.is_in_doubt(now_ms), lease_s)
+    return rows
+
+
+async def note_stalls(world: World, ledger: Ledger) -> None:
+    """Record when the ledger cannot be written, because a stopped process holds its lock, for example."""
+    nobody = LedgerKey("", "", "")
+    while True:
+        await asyncio.sleep(PROBE_EVERY_S)
+        probe = asyncio.ensure_future(ledger.undo(nobody, token=0, now_ms=0))
+        await asyncio.wait({probe}, timeout=STALL_S)
+        if probe.done() and probe.exception() is None:
+            continue
+        with world.fault("stall", "the ledger cannot be written"), suppress(LedgerUnavailable):
+            await probe
 
 
 def misrecorded(by: ByRequest) -> Iterator[tuple[Key, str]]:
