@@ -206,6 +206,12 @@ MUTANTS: Final[dict[str, Mutant]] = {
     "repetition": Mutant("a repeated response answers the next request", _believe_repetitions),
 }
 UNNOTICED: Final = {
-    "commits without fsync": "the kernel keeps what a killed process wrote; see the simulation",
+    "commits without fsync": (
+        "the kernel keeps what a killed process wrote; the simulation loses power instead"
+    ),
+    "a token that is ignored on record": (
+        "an overtaken holder records AlipayHK's answer, which the new holder gets, too, or that it is in "
+        "doubt, which the new holder's outcome replaces; the tests of the ledger notice it"
+    ),
 }
 """Mutants that no run of processes can notice, and why."""
