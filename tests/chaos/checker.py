@@ -80,6 +80,8 @@ def _lost(by: ByRequest) -> Found:
     for key in by.requests:
         if any(call.outcome == "OK" for call in by.every_call(key)) and not by.applied(key):
             yield key, "OK, but AlipayHK never applied it"
+        if len(by.resolutions(key)) > 1:
+            yield key, "a person resolved it, and it was in doubt again"
         final = by.first_final(key)
         if final is None:
             continue
@@ -105,7 +107,7 @@ def _changed(by: ByRequest) -> Found:
 
 def _sent_after(by: ByRequest) -> Found:
     for key in by.requests:
-        resolution, final = by.resolution(key), by.first_final(key)
+        resolution, final = next(iter(by.resolutions(key)), None), by.first_final(key)
         for arrival in by.arrivals(key):
             if resolution and arrival.at > resolution.at + SLACK_S:
                 yield (
@@ -206,7 +208,7 @@ INVARIANTS: Final = (
     ),
     Invariant(
         "lost",
-        "OK for a request that AlipayHK never applied; or a reported outcome that the ledger forgot",
+        "OK for what AlipayHK never applied; an outcome or a person's decision that the ledger forgot",
         _lost,
     ),
     Invariant("doubled", "a BindAccount was sent to AlipayHK more than once", _doubled),

@@ -119,6 +119,8 @@ class Row:
     is_in_doubt: bool
     lease_s: float = LEASE_S
     """The lease that its last claim or renewal got."""
+    is_overwritten: bool = False
+    """Whether it has AlipayHK's result although a person resolved it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +160,7 @@ class History:
         )
 
 
-Record = TypeVar("Record", Call, Arrival)
+Record = TypeVar("Record", Call, Arrival, Resolution)
 
 
 class ByRequest:
@@ -169,7 +171,7 @@ class ByRequest:
         self.requests = history.requests
         self._calls = _grouped(history.calls)
         self._arrivals = _grouped(history.arrivals)
-        self._resolutions = {resolution.key: resolution for resolution in history.resolutions}
+        self._resolutions = _grouped(history.resolutions)
         # The clock jumps forward at the start of a fault that sets it ahead, and at the end of any other.
         self._forward_jumps = [
             fault.started if fault.detail.startswith("+") else fault.ended
@@ -191,9 +193,9 @@ class ByRequest:
         """Return the arrivals in their order."""
         return self._arrivals.get(key, [])
 
-    def resolution(self, key: Key) -> Resolution | None:
-        """Return a person's decision."""
-        return self._resolutions.get(key)
+    def resolutions(self, key: Key) -> list[Resolution]:
+        """Return a person's decisions: one at most, unless the ledger forgot the first one."""
+        return self._resolutions.get(key, [])
 
     def applied(self, key: Key) -> list[Arrival]:
         """Return the arrivals to which AlipayHK returned S."""

@@ -33,7 +33,8 @@ async def rows_of(ledger: Ledger, now_ms: int) -> dict[Key, Row]:
         is_recent = 0 <= now_ms - row.updated_ms <= SETTLED_S * 1000
         lease_s = (row.lease_until_ms - row.updated_ms) / 1000 if is_recent else LEASE_S
         key = (row.key.api, row.key.request_id)
-        rows[key] = Row(row.state, row.attempts, row.is_in_doubt(now_ms), lease_s)
+        is_overwritten = row.resolved is not None and bool(row.ending and row.ending.result_status)
+        rows[key] = Row(row.state, row.attempts, row.is_in_doubt(now_ms), lease_s, is_overwritten)
     return rows
 
 
@@ -75,6 +76,8 @@ def _false(by: ByRequest, key: Key, row: Row) -> str:
         return "the ledger has it as applied, but AlipayHK never applied it"
     if row.state is State.REJECTED and applied:
         return "the ledger has it as rejected, but AlipayHK applied it"
+    if row.is_overwritten:
+        return f"a person's decision was overwritten, and it is {row.state}"
     if row.state is State.SENDING and row.lease_s < UPSTREAM_TIMEOUT_S:
         return f"its lease of {row.lease_s:g} s is shorter than an attempt"
     return ""

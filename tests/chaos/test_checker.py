@@ -212,6 +212,14 @@ def row_with_a_short_lease(history: History) -> None:
     set_row(history, BOUND, Row(State.SENDING, attempts=1, is_in_doubt=False, lease_s=1.5))
 
 
+def row_overwritten(history: History) -> None:
+    set_row(history, DOUBTED, Row(State.REJECTED, attempts=1, is_in_doubt=False, is_overwritten=True))
+
+
+def resolved_twice(history: History) -> None:
+    history.resolutions.append(replace(history.resolutions[0], at=57))
+
+
 def row_open_after_report(history: History) -> None:
     set_row(history, BOUND, Row(State.IN_DOUBT, attempts=1, is_in_doubt=True))
 
@@ -251,6 +259,8 @@ PLANTED: dict[Callable[[History], None], str] = {
     row_open_after_report: "ledger",
     row_left_sending: "ledger",
     row_with_a_short_lease: "ledger",
+    row_overwritten: "ledger",
+    resolved_twice: "lost",
 }
 
 
