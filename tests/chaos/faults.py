@@ -65,17 +65,19 @@ async def _restart(world: World, gateway: Gateway, detail: str) -> None:
 async def stop(world: World, dice: random.Random) -> None:
     """Stop one process for longer than a lease, so that others take over its requests; then continue it.
 
-    A burst of requests is made just before, so that some are between their claim and their first byte.
+    A burst of requests is made just before, so that some are between their claim and their first byte, or
+    wait for their response. The process that sent last is stopped: others may be starting.
     """
     while True:
         await asyncio.sleep(dice.uniform(0.2, 1.0))
-        gateway = dice.choice(world.gateways)
-        if not (processes := gateway.processes()):
+        serving = {pid: gateway for gateway in world.gateways for pid in gateway.processes()}
+        if not serving:
             continue
-        pid = dice.choice(processes)
         world.burst(BURST)
         await asyncio.sleep(dice.uniform(0.01, 0.15))
-        with world.fault("stop", f"process {pid} of gateway {gateway.name}"):
+        sent_last = world.history.arrivals[-1].process if world.history.arrivals else 0
+        pid = sent_last if sent_last in serving else dice.choice(list(serving))
+        with world.fault("stop", f"process {pid} of gateway {serving[pid].name}"):
             _signal(pid, signal.SIGSTOP)
             try:
                 await asyncio.sleep(LEASE_S + dice.uniform(0.8, 3.0))
