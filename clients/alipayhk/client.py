@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 
 from .transport import Attempt, Transport
-from .wire.clock import Now, now_utc, skew_s
+from .wire.clock import Now, now_utc, since_boot_s, skew_s
 from .wire.endpoint import Endpoint
 from .wire.errors import AnswerError, CallError, OutsideWindow, ResultError
 from .wire.keys import Keys
@@ -45,7 +46,7 @@ class Client:
         """
         if self._keys_of is not None:
             endpoint = replace(endpoint, keys=self._keys_of(endpoint.api))
-        request = PlainRequest(request_id, body, self._now())
+        request, began_s = PlainRequest(request_id, body, self._now()), since_boot_s()
         sealed = endpoint.protocol.seal_request(endpoint, request)
         try:
             raw = await self._transport.post(
@@ -60,7 +61,10 @@ class Client:
                     attempt.skew_s = error.skew_s
                 raise
             if verified.response_time is not None:
-                attempt.skew_s = skew_s(verified.response_time, sent_at=request.time, now=now)
+                # By the clock as it is now: if it was set a month ahead during the call, the response's
+                # time is between `request.time` and now, and would prove that the clocks agree.
+                sent_at = now - timedelta(seconds=since_boot_s() - began_s)
+                attempt.skew_s = skew_s(verified.response_time, sent_at=sent_at, now=now)
         except CallError as error:
             # Foreign exceptions may quote the whole response. `from None` would only hide them from the
             # traceback, so drop the references.

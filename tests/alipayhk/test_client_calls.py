@@ -167,6 +167,18 @@ async def test_configured_clock_and_random_source_are_used(header_sides: Sides) 
     assert first.values("Request-Time") == ["2024-05-22T01:12:21+00:00"]
 
 
+@pytest.mark.parametrize("set_ahead_s", [0, 2_678_400, -2_678_400])
+async def test_skew_is_that_of_the_clock_after_the_call_if_it_was_set_during_the_call(
+    header_sides: Sides, set_ahead_s: int
+) -> None:
+    moments = iter((0, set_ahead_s))
+    async with Upstream(Wallet(header_sides).serve) as upstream, transport() as opened:
+        client = Client(opened, now=lambda: now_utc() + timedelta(seconds=next(moments)))
+        attempt = Attempt()
+        await client.call(replace(header_sides.us, base_url=upstream.url), REQUEST_ID, BODY, attempt)
+    assert attempt.skew_s == pytest.approx(-set_ahead_s, abs=2)
+
+
 async def test_connections_are_reused_for_idempotent_endpoints_only(sides: Sides) -> None:
     async with Upstream(Wallet(sides).serve) as upstream:
         await call(sides, upstream, times=3)

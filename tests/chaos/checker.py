@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tests.chaos.history import BIND, ByRequest, Call, History, Key, Request
+from tests.chaos.rows import misrecorded
 
 SLACK_S: Final = 0.05
 """Maximum time between the gateway's writing of a request and the proxy's reading of it."""
@@ -27,6 +28,8 @@ class Invariant:
     name: str
     meaning: str
     broken_by: Callable[[ByRequest], Found]
+    at_end: bool = False
+    """Whether it holds only at the end of a run, when every caller is done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +41,13 @@ class Finding:
     text: str
 
 
-def check(history: History) -> list[Finding]:
+def check(history: History, *, ended: bool = True) -> list[Finding]:
     """Return a finding for each request and each invariant that it breaks."""
     grouped = ByRequest(history)
     return [
         Finding(invariant.name, key, text)
         for invariant in INVARIANTS
+        if ended or not invariant.at_end
         for key, text in invariant.broken_by(grouped)
     ]
 
@@ -76,6 +80,8 @@ def _lost(by: ByRequest) -> Found:
     for key in by.requests:
         if any(call.outcome == "OK" for call in by.every_call(key)) and not by.applied(key):
             yield key, "OK, but AlipayHK never applied it"
+        if len(by.resolutions(key)) > 1:
+            yield key, "a person resolved it, and it was in doubt again"
         final = by.first_final(key)
         if final is None:
             continue
@@ -101,7 +107,7 @@ def _changed(by: ByRequest) -> Found:
 
 def _sent_after(by: ByRequest) -> Found:
     for key in by.requests:
-        resolution, final = by.resolution(key), by.first_final(key)
+        resolution, final = next(iter(by.resolutions(key)), None), by.first_final(key)
         for arrival in by.arrivals(key):
             if resolution and arrival.at > resolution.at + SLACK_S:
                 yield (
@@ -202,7 +208,7 @@ INVARIANTS: Final = (
     ),
     Invariant(
         "lost",
-        "OK for a request that AlipayHK never applied; or a reported outcome that the ledger forgot",
+        "OK for what AlipayHK never applied; an outcome or a person's decision that the ledger forgot",
         _lost,
     ),
     Invariant("doubled", "a BindAccount was sent to AlipayHK more than once", _doubled),
@@ -218,7 +224,15 @@ INVARIANTS: Final = (
         _out_of_order,
     ),
     Invariant(
-        "no outcome", "a caller does not know the outcome, and no status named the operator", _no_outcome
+        "no outcome",
+        "a caller does not know the outcome, and no status named the operator",
+        _no_outcome,
+        at_end=True,
+    ),
+    Invariant(
+        "ledger",
+        "a row is missing, contradicts AlipayHK, or is open although its outcome was or must be recorded",
+        misrecorded,
     ),
 )
 

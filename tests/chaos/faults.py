@@ -1,7 +1,8 @@
 """The faults of a chaos run. Each can be switched on alone.
 
-`kill`, `stop`, `clock`, `disk` and `lock` are loops that run during the load until the last kill. The proxy
-carries out `answer` and `duplicate`.
+`kill`, `stop`, `clock`, `disk` and `lock` are loops that run during the load. The proxy carries out
+`answer` and `duplicate`. After each round all of them pause, so that the ledger can be compared with the
+other records.
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ import random
 import resource
 import signal
 import sqlite3
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import closing, suppress
 from typing import Final
 
-from tests.chaos.history import LEASE_S
+from service.ledger import Ledger, LedgerUnavailable
+from tests.chaos.history import LEASE_S, Snapshot
 from tests.chaos.proxy import KINDS
+from tests.chaos.rows import SETTLED_S, rows_of
 from tests.chaos.world import FULL_BYTES, Gateway, World
 
 MINUTE_S: Final = 60.0
@@ -28,6 +32,8 @@ JUMPS_S: Final = (2 * MINUTE_S, 10 * MINUTE_S, 61 * MINUTE_S, MONTH_S, MONTH_S)
 BURST: Final = 30
 UP: Final = (0.05, 1.0)
 """How long a gateway is up between two kills, as a multiple of the time it took to start."""
+ROUND_S: Final = 40.0
+"""How long the faults last between two pauses."""
 
 Loop = Callable[[World, random.Random], Awaitable[None]]
 
@@ -44,47 +50,51 @@ async def _kill_one(world: World, gateway: Gateway, dice: random.Random) -> None
         workers = gateway.processes()
         if gateway.workers > 1 and len(workers) > 1 and dice.random() < 0.5:
             pid = dice.choice(workers)
-            with (
-                world.fault("kill", f"process {pid} of gateway {gateway.name}"),
-                suppress(ProcessLookupError),
-            ):
-                os.kill(pid, signal.SIGKILL)
+            with world.fault("kill", f"process {pid} of gateway {gateway.name}"):
+                _signal(pid, signal.SIGKILL)
         else:
             await _restart(world, gateway, f"all of gateway {gateway.name}, {workers}")
 
 
 async def _restart(world: World, gateway: Gateway, detail: str) -> None:
-    async with gateway.starting:
-        with world.fault("kill", detail):
-            await gateway.kill()
-            await gateway.start()
+    with world.fault("kill", detail):
+        # Shielded: a start that is interrupted would leave a gateway that nobody knows.
+        await asyncio.shield(gateway.restart())
 
 
 async def stop(world: World, dice: random.Random) -> None:
     """Stop one process for longer than a lease, so that others take over its requests; then continue it.
 
-    A burst of requests is made just before, so that some are between their claim and their first byte.
+    A burst of requests is made just before, so that some are between their claim and their first byte, or
+    wait for their response. The process that sent last is stopped: others may be starting.
     """
     while True:
         await asyncio.sleep(dice.uniform(0.2, 1.0))
-        gateway = dice.choice(world.gateways)
-        if not (processes := gateway.processes()):
+        serving = {pid: gateway for gateway in world.gateways for pid in gateway.processes()}
+        if not serving:
             continue
-        pid = dice.choice(processes)
         world.burst(BURST)
         await asyncio.sleep(dice.uniform(0.01, 0.15))
-        with world.fault("stop", f"process {pid} of gateway {gateway.name}"), suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGSTOP)
+        sent_last = world.history.arrivals[-1].process if world.history.arrivals else 0
+        pid = sent_last if sent_last in serving else dice.choice(list(serving))
+        with world.fault("stop", f"process {pid} of gateway {serving[pid].name}"):
+            _signal(pid, signal.SIGSTOP)
             try:
-                await asyncio.sleep(LEASE_S + dice.uniform(0.3, 2.0))
+                await asyncio.sleep(LEASE_S + dice.uniform(0.8, 3.0))
             finally:
-                os.kill(pid, signal.SIGCONT)
+                _signal(pid, signal.SIGCONT)
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    """Send a signal to a process that another fault may have killed."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
 
 
 async def clock(world: World, dice: random.Random) -> None:
     """Move the wall clock of the gateways' host for a while, and often restart a gateway in that time."""
     while True:
-        await asyncio.sleep(dice.uniform(1.0, 8.0))
+        await asyncio.sleep(dice.uniform(3.0, 10.0))
         offset_s = dice.choice(JUMPS_S) * dice.choice((1, -1))
         with world.fault("clock", f"{offset_s:+.0f} s"):
             world.clock.move(offset_s)
@@ -140,30 +150,43 @@ async def _take_lock(connection: sqlite3.Connection) -> None:
             await asyncio.sleep(0.002)
 
 
-LOOPS: Final[dict[str, Loop]] = {"stop": stop, "clock": clock, "disk": disk, "lock": lock}
-FAULTS: Final = ("kill", *LOOPS, *KINDS)
+LOOPS: Final[dict[str, Loop]] = {"kill": kill, "stop": stop, "clock": clock, "disk": disk, "lock": lock}
+FAULTS: Final = (*LOOPS, *KINDS)
 
 
-async def disturb(world: World) -> None:
-    """Run the faults until the last kill, or without kills for `seconds`; then stop them all."""
+async def disturb(world: World, ledger: Ledger) -> None:
+    """Run rounds of faults until the last kill, or without kills for `seconds`."""
     options = world.options
-    chosen = [name for name in LOOPS if name in options.faults]
-    loops = [asyncio.ensure_future(LOOPS[name](world, options.dice(name))) for name in chosen]
-    until = (
-        kill(world, options.dice("kill")) if "kill" in options.faults else asyncio.sleep(options.seconds)
-    )
-    kills = asyncio.ensure_future(until)
+    dice = {name: options.dice(name) for name in LOOPS if name in options.faults}
+    ends = time.monotonic() + options.seconds
+    while world.kills_left > 0 if "kill" in dice else time.monotonic() < ends:
+        await _round(world, dice, ROUND_S if "kill" in dice else min(ROUND_S, options.seconds))
+        await _settle(world, ledger)
+
+
+async def _round(world: World, dice: dict[str, random.Random], seconds: float) -> None:
+    """Run the faults for some time, or until the last kill."""
+    world.proxy.is_disturbing = True
+    loops = [asyncio.ensure_future(LOOPS[name](world, dice[name])) for name in dice]
+    ends = asyncio.ensure_future(asyncio.sleep(seconds))
     try:
-        await asyncio.wait({kills, *loops}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (kills, *loops):
-            if task.done():
-                task.result()
+        done, _ = await asyncio.wait({ends, *loops}, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
     finally:
-        for task in (kills, *loops):
+        for task in (ends, *loops):
             task.cancel()
-        await asyncio.gather(kills, *loops, return_exceptions=True)
+        await asyncio.gather(ends, *loops, return_exceptions=True)
         world.proxy.is_disturbing = False
         world.clock.move(0.0)
-        for gateway in world.gateways:
-            if not gateway.processes():
-                await gateway.start()
+
+
+async def _settle(world: World, ledger: Ledger) -> None:
+    """Wait until the processes that run have recorded their results; then read the ledger."""
+    await asyncio.gather(*(gateway.ensure_running() for gateway in world.gateways))
+    await asyncio.sleep(SETTLED_S)
+    at = time.monotonic()
+    processes = frozenset(pid for gateway in world.gateways for pid in gateway.processes())
+    with suppress(LedgerUnavailable):
+        rows = await rows_of(ledger, world.clock.now_ms())
+        world.history.snapshot = Snapshot(at, rows, processes)

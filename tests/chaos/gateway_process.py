@@ -1,10 +1,10 @@
-"""Run the gateway's command line in a process that sends its id to AlipayHK, with mutants.
+"""Run the gateway's command line in a process that sends its id to AlipayHK, as a mutant if one is named.
 
-    python -P gateway_process.py SHIM MUTANTS [-P -m service] serve ...
+    python -P gateway_process.py SHIM MUTANT [-P -m service] serve ...
 
 The harness writes an executable SHIM that runs this file. The supervisor also starts workers with it,
-because this file assigns it to `sys.executable`. MUTANTS are names in `mutants.MUTANTS`, separated by
-commas. Nothing here reads the environment, and the service does not depend on it.
+because this file assigns it to `sys.executable`. MUTANT is a name in `mutants.MUTANTS`, or empty. Nothing
+here reads the environment, and the service does not depend on it.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ def name_process() -> None:
 
 
 def main() -> int:
-    """Apply the mutants to this process, and run the command line; return its exit status."""
-    shim, mutants, *arguments = sys.argv[1:]
+    """Apply the mutant to this process, and run the command line; return its exit status."""
+    shim, mutant, *arguments = sys.argv[1:]
     while arguments and arguments[0] in {"-P", "-m", "service"}:
         del arguments[0]
     sys.path.append(str(Path(__file__).resolve().parents[2]))
     sys.executable = shim
     name_process()
-    from tests.chaos.mutants import MUTANTS  # noqa: PLC0415  (found on the path just added)
+    if mutant:
+        from tests.chaos.mutants import MUTANTS  # noqa: PLC0415  (found on the path just added)
 
-    for name in filter(None, mutants.split(",")):
-        MUTANTS[name].make()
+        MUTANTS[mutant].make()
     return run(arguments)
 
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
+
+from service.ledger import State
 
 BIND: Final = "BindAccount"
 SYNC: Final = "SyncLinkage"
@@ -17,7 +19,11 @@ FINAL: Final = frozenset({"OK", "rejected"})
 UPSTREAM_TIMEOUT_S: Final = 2
 LEASE_S: Final = UPSTREAM_TIMEOUT_S + 1.0
 """The lease of a gateway's claim."""
-LEDGER_FAULTS: Final = frozenset({"disk", "lock"})
+LEDGER_FAULTS: Final = frozenset({"disk", "lock", "stall"})
+NOTED_S: Final = 0.5
+"""Maximum time between the start of a fault of the ledger and its record."""
+RECOVERY_S: Final = 1.5
+"""Maximum time between the end of a ledger's fault and the first write that succeeds."""
 
 Key = tuple[str, str]
 """API and request id."""
@@ -104,6 +110,30 @@ class FaultWindow:
     ended: float = math.inf
 
 
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A request as the ledger has it."""
+
+    state: State
+    attempts: int
+    is_in_doubt: bool
+    lease_s: float = LEASE_S
+    """The lease that its last claim or renewal got."""
+    is_overwritten: bool = False
+    """Whether it has AlipayHK's result although a person resolved it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The ledger's rows at a time when no fault had happened for a while."""
+
+    at: float
+    """The time at which reading began."""
+    rows: dict[Key, Row]
+    processes: frozenset[int]
+    """The ids of the processes that served at that time."""
+
+
 @dataclass(slots=True)
 class History:
     """Everything that a run records."""
@@ -115,9 +145,22 @@ class History:
     faults: list[FaultWindow] = field(default_factory=list)
     linkages: dict[str, int] = field(default_factory=dict)
     """The biz_time in milliseconds that AlipayHK holds for each linkage at the end."""
+    snapshot: Snapshot | None = None
+    """The last one."""
+
+    def copy(self) -> History:
+        """Return the present records, for a check in another thread while the run goes on."""
+        return replace(
+            self,
+            requests=dict(self.requests),
+            calls=list(self.calls),
+            arrivals=list(self.arrivals),
+            resolutions=list(self.resolutions),
+            faults=list(self.faults),
+        )
 
 
-Record = TypeVar("Record", Call, Arrival)
+Record = TypeVar("Record", Call, Arrival, Resolution)
 
 
 class ByRequest:
@@ -128,9 +171,13 @@ class ByRequest:
         self.requests = history.requests
         self._calls = _grouped(history.calls)
         self._arrivals = _grouped(history.arrivals)
-        self._resolutions = {resolution.key: resolution for resolution in history.resolutions}
-        clock_faults = [fault for fault in history.faults if fault.kind == "clock"]
-        self._clock_moves = [at for fault in clock_faults for at in (fault.started, fault.ended)]
+        self._resolutions = _grouped(history.resolutions)
+        # The clock jumps forward at the start of a fault that sets it ahead, and at the end of any other.
+        self._forward_jumps = [
+            fault.started if fault.detail.startswith("+") else fault.ended
+            for fault in history.faults
+            if fault.kind == "clock"
+        ]
         self._ledger_faults = [fault for fault in history.faults if fault.kind in LEDGER_FAULTS]
 
     def calls(self, key: Key) -> list[Call]:
@@ -146,9 +193,9 @@ class ByRequest:
         """Return the arrivals in their order."""
         return self._arrivals.get(key, [])
 
-    def resolution(self, key: Key) -> Resolution | None:
-        """Return a person's decision."""
-        return self._resolutions.get(key)
+    def resolutions(self, key: Key) -> list[Resolution]:
+        """Return a person's decisions: one at most, unless the ledger forgot the first one."""
+        return self._resolutions.get(key, [])
 
     def applied(self, key: Key) -> list[Arrival]:
         """Return the arrivals to which AlipayHK returned S."""
@@ -159,24 +206,24 @@ class ByRequest:
         finals = [call for call in self.calls(key) if call.is_final]
         return min(finals, key=lambda call: call.ended, default=None)
 
-    def is_excused(self, key: Key, until: float, *, margin_s: float = 1.5) -> bool:
-        """Return whether the ledger was unusable at some time between the first call and `until`.
+    def is_excused(self, key: Key, until: float) -> bool:
+        """Return whether the ledger was unusable between AlipayHK's last answer before `until` and `until`.
 
-        AlipayHK's answer is then reported without a record of it, and a crash may forget it.
+        That answer is then reported without a record of it, and a crash may forget it.
         """
-        started = min((call.started for call in self.calls(key)), default=until)
+        sent = [arrival.at for arrival in self.arrivals(key) if arrival.at <= until]
         return any(
-            fault.started - margin_s <= until and fault.ended + margin_s >= started
+            fault.started - NOTED_S <= until and fault.ended + RECOVERY_S >= max(sent, default=until)
             for fault in self._ledger_faults
         )
 
     def clock_moved_before(self, at: float, *, lease_s: float = LEASE_S + 0.5) -> bool:
-        """Return whether the wall clock jumped within a lease before `at`.
+        """Return whether the wall clock jumped forward within a lease before `at`.
 
         Processes compare leases by the wall clock, so a jump forward can end a lease too early. That is
         harmless for a SyncLinkage, and a BindAccount is not sent again.
         """
-        return any(0 <= at - moved_at <= lease_s for moved_at in self._clock_moves)
+        return any(0 <= at - jumped_at <= lease_s for jumped_at in self._forward_jumps)
 
     def by_linkage(self) -> Iterator[tuple[str, list[Request]]]:
         """Return each linkage with its requests."""

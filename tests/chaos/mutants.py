@@ -1,4 +1,4 @@
-"""Mutants: gateways with one rule switched off. A chaos run must find a broken invariant in each of them.
+"""Mutants: gateways with one rule switched off. A chaos run must notice each of them.
 
 A mutant replaces names of the service inside a gateway that `gateway_process.py` starts. If a name does not
 exist, that gateway fails to start, so that the unchanged gateway is never taken for the mutant.
@@ -13,14 +13,27 @@ from typing import Any, Final
 
 from clients.alipayhk import transport
 from clients.alipayhk.client import Client
+from clients.alipayhk.pairing import PairedProtocol
+from clients.alipayhk.wire.endpoint import Endpoint
+from clients.alipayhk.wire.errors import Unreachable
+from service.delivery.flight import Flight
 from service.delivery.ledger_session import LedgerSession
+from service.delivery.pending_writes import PendingWrites
 from service.ledger import Granted, rules
 from service.ledger.rules import Linkage
+from service.ledger.sqlite import statements
 from service.ledger.sqlite import tables as sqlite_tables
+from service.ledger.sqlite.ledger import SqliteLedger
 from service.ledger.vault import Vault
 
 FAR_FUTURE_MS: Final = 10**15
 LATE_S: Final = 0.5
+TOKEN: Final = "AND token = ?"
+OPEN: Final = "AND state IN ('sending', 'in_doubt')"
+DROP_ALL: Final = """
+    DELETE FROM request WHERE id IN (
+        SELECT id FROM request WHERE state IN ('applied', 'rejected', 'refused') LIMIT :limit)
+"""
 MIXED_EVERY: Final = 20
 
 
@@ -30,8 +43,6 @@ class Mutant:
 
     what: str
     make: Callable[[], None]
-    found_as: frozenset[str]
-    """The run must break at least one of these invariants."""
 
 
 def _replace(owner: Any, name: str, value: Any) -> None:
@@ -90,6 +101,45 @@ def _one_fingerprint() -> None:
     _replace(Vault, "fingerprint", lambda *_: bytes(32))
 
 
+def _nothing(*_: Any, **__: Any) -> Any:
+    return asyncio.sleep(0)
+
+
+def _halve_leases() -> None:
+    claim = sqlite_tables.Tables.claim
+
+    def shorter(tables: Any, wanted: Any, now_ms: int) -> Any:
+        return claim(tables, replace(wanted, lease_ms=wanted.lease_ms // 2), now_ms)
+
+    _replace(sqlite_tables.Tables, "claim", shorter)
+
+
+def _overwrite_resolutions() -> None:
+    record = statements.RECORD
+    if TOKEN not in record or OPEN not in record:
+        raise AttributeError("RECORD has changed: adapt the mutant in tests/chaos/mutants.py")
+    _replace(sqlite_tables, "RECORD", record.replace(TOKEN, "AND ? > 0").replace(OPEN, ""))
+
+
+def _believe_repetitions() -> None:
+    is_repeated = PairedProtocol._is_repeated
+
+    def believed(protocol: Any, message: Any) -> bool:
+        is_repeated(protocol, message)
+        return False
+
+    _replace(PairedProtocol, "_is_repeated", believed)
+
+
+def _repeat_everything() -> None:
+    initialize: Callable[..., None] = Endpoint.__init__
+
+    def idempotent(endpoint: Any, **members: Any) -> None:
+        initialize(endpoint, **(members | {"idempotent": True}))
+
+    _replace(Endpoint, "__init__", idempotent)
+
+
 def _record_late() -> None:
     record, tasks = LedgerSession.applied, set[asyncio.Task[None]]()
 
@@ -117,29 +167,51 @@ def _mix_results() -> None:
 
 
 MUTANTS: Final[dict[str, Mutant]] = {
-    "dedup": Mutant(
-        "the ledger grants every claim",
-        _grant_everything,
-        frozenset({"doubled", "sent after", "concurrent"}),
+    "dedup": Mutant("the ledger grants every claim", _grant_everything),
+    "claim": Mutant(
+        "a claim is granted and not written",
+        lambda: _replace(SqliteLedger, "claim", SqliteLedger.look),
     ),
-    "undo": Mutant(
-        "an attempt in doubt is undone", _undo_doubts, frozenset({"doubled", "false outcome", "sent after"})
+    "undo": Mutant("an attempt in doubt is undone", _undo_doubts),
+    "sent": Mutant("an attempt never counts as sent", _never_sent),
+    "cancel": Mutant(
+        "a request is cancelled and undone after its first byte, when its last caller leaves",
+        lambda: _replace(Flight, "sent", property(lambda _: False)),
     ),
-    "sent": Mutant(
-        "an attempt never counts as sent",
-        _never_sent,
-        frozenset({"false outcome", "doubled", "sent after"}),
+    "timeout": Mutant(
+        "a request without an answer in time counts as not sent",
+        lambda: _replace(transport, "Timeout", Unreachable),
     ),
-    "repeat": Mutant(
-        "a BindAccount in doubt is sent again", _repeat_in_doubt, frozenset({"doubled", "sent after"})
+    "repeat": Mutant("a BindAccount in doubt is sent again", _repeat_in_doubt),
+    "idempotent": Mutant("BindAccount counts as idempotent", _repeat_everything),
+    "lease": Mutant("leases expire immediately", _ignore_leases),
+    "short": Mutant("leases in the ledger last half as long", _halve_leases),
+    "send_by": Mutant(
+        "the lease is not checked before the first byte",
+        lambda: _replace(LedgerSession, "may_send", lambda *_: True),
     ),
-    "lease": Mutant("leases expire immediately", _ignore_leases, frozenset({"concurrent", "sent after"})),
-    "fingerprint": Mutant(
-        "contents have one fingerprint", _one_fingerprint, frozenset({"false outcome", "wrong result"})
+    "fingerprint": Mutant("contents have one fingerprint", _one_fingerprint),
+    "order": Mutant("older requests are not stale, and a linkage is never busy", _ignore_order),
+    "record": Mutant("an outcome is reported before it is recorded", _record_late),
+    "drop": Mutant("an outcome is not recorded", lambda: _replace(LedgerSession, "_record", _nothing)),
+    "flush": Mutant(
+        "results that could not be recorded are not written later",
+        lambda: _replace(PendingWrites, "flush", _nothing),
     ),
-    "order": Mutant("older requests are not stale", _ignore_order, frozenset({"order"})),
-    "record": Mutant(
-        "an outcome is reported before it is recorded", _record_late, frozenset({"lost", "sent after"})
+    "resolution": Mutant("an operator's decision is overwritten", _overwrite_resolutions),
+    "retention": Mutant(
+        "outcomes are dropped whatever their age", lambda: _replace(sqlite_tables, "DROP", DROP_ALL)
     ),
-    "mixed": Mutant("a call gets its predecessor's result", _mix_results, frozenset({"wrong result"})),
+    "mixed": Mutant("a call gets its predecessor's result", _mix_results),
+    "repetition": Mutant("a repeated response answers the next request", _believe_repetitions),
 }
+UNNOTICED: Final = {
+    "commits without fsync": (
+        "the kernel keeps what a killed process wrote; the simulation loses power instead"
+    ),
+    "a token that is ignored on record": (
+        "an overtaken holder records AlipayHK's answer, which the new holder gets, too, or that it is in "
+        "doubt, which the new holder's outcome replaces; the tests of the ledger notice it"
+    ),
+}
+"""Mutants that no run of processes can notice, and why."""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
+from contextlib import suppress
 from typing import Final
 
 from service.ledger import Ending, Ledger, LedgerUnavailable, Row, State
-from service.ledger.opening import open_ledger
 from tests.chaos.history import BIND, LEASE_S, UPSTREAM_TIMEOUT_S, Resolution
 from tests.chaos.world import World
 
@@ -16,22 +15,15 @@ LOOKS_EVERY_S: Final = 0.3
 SLACK_S: Final = 0.3
 
 
-async def resolve_doubts(world: World) -> None:
+async def resolve_doubts(world: World, ledger: Ledger) -> None:
     """Resolve each request in doubt by AlipayHK's record of it, until cancelled.
 
     It uses the ledger as `alipayhk-gateway ledger` does, but in this process, because there are many.
     """
-    url = f"sqlite:///{world.ledger_file}"
-    ledger, _ = open_ledger(url, None, random_bytes=os.urandom, create=False)
-    try:
-        while True:
-            await asyncio.sleep(LOOKS_EVERY_S)
-            try:
-                await _resolve_all(world, ledger)
-            except LedgerUnavailable:
-                continue
-    finally:
-        await ledger.close()
+    while True:
+        await asyncio.sleep(LOOKS_EVERY_S)
+        with suppress(LedgerUnavailable):
+            await _resolve_all(world, ledger)
 
 
 async def _resolve_all(world: World, ledger: Ledger) -> None:

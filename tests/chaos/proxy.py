@@ -14,6 +14,7 @@ import struct
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -71,8 +72,7 @@ class Proxy:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for _, writer in self._idle:
-            writer.close()
+        await asyncio.gather(*(_close(writer) for _, writer in self._idle))
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -86,7 +86,7 @@ class Proxy:
             pass
         finally:
             self._tasks.discard(task)
-            writer.close()
+            await _close(writer)
 
     async def _answer(self, stream: Stream, request: bytes, previous: bytes) -> bytes:
         """Answer one request; return the response that was written, for a later answer to repeat it."""
@@ -149,12 +149,16 @@ class Proxy:
     async def _ask(self, request: bytes) -> bytes:
         """Send a request to AlipayHK, and return its whole response."""
         reader, writer = self._idle.pop() if self._idle else await asyncio.open_connection(*self._sandbox)
-        writer.write(request)
-        response = await _message(reader)
-        if _header(response.partition(b"\r\n\r\n")[0], "Connection") == "close":
-            writer.close()
-        else:
-            self._idle.append((reader, writer))
+        keeps = False
+        try:
+            writer.write(request)
+            response = await _message(reader)
+            keeps = _header(response.partition(b"\r\n\r\n")[0], "Connection") != "close"
+        finally:
+            if keeps:
+                self._idle.append((reader, writer))
+            else:
+                await _close(writer)
         return response
 
     # Ways to return a response.
@@ -219,10 +223,13 @@ DISTURB: Final[dict[str, Disturb]] = {
     "duplicate, late": Proxy._whole,
 }
 KINDS: Final[dict[str, tuple[str, ...]]] = {
-    "answer": ("slow", "too late", "truncated", "reset", "closed", "page", "lost"),
+    "answer": ("slow", "too late", "too late", "truncated", "reset", "closed", "page", "lost"),
     "duplicate": ("duplicate, immediately", "duplicate, idle", "duplicate, late"),
 }
-"""The disturbances of each kind of fault. "lost": the request never reaches AlipayHK."""
+"""The disturbances of each kind of fault. "lost": the request never reaches AlipayHK.
+
+"too late" is twice as likely as the others, because only it keeps an attempt in flight up to its timeout.
+"""
 
 
 async def _message(reader: asyncio.StreamReader) -> bytes:
@@ -240,6 +247,12 @@ def _header(head: bytes, name: str) -> str:
         if found.lower() == name.lower():
             return value.strip()
     return ""
+
+
+async def _close(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with suppress(OSError):
+        await writer.wait_closed()
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:

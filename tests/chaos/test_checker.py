@@ -7,8 +7,21 @@ from dataclasses import replace
 
 import pytest
 
+from service.ledger import State
 from tests.chaos.checker import INVARIANTS, check, counts, explain
-from tests.chaos.history import BIND, SYNC, Arrival, Call, FaultWindow, History, Request, Resolution
+from tests.chaos.history import (
+    BIND,
+    SYNC,
+    Arrival,
+    Call,
+    FaultWindow,
+    History,
+    Key,
+    Request,
+    Resolution,
+    Row,
+    Snapshot,
+)
 
 OLDER, NEWER, REFUSED, BOUND, DOUBTED = (
     (SYNC, "older"),
@@ -59,7 +72,20 @@ def correct() -> History:
     history.calls.append(doubted)
     history.calls.append(replace(doubted, started=60, ended=61, outcome="rejected", resolved=True))
     history.resolutions.append(Resolution(DOUBTED, "rejected", 55))
+    states = dict.fromkeys((OLDER, NEWER, BOUND), State.APPLIED) | dict.fromkeys(
+        (REFUSED, DOUBTED), State.REJECTED
+    )
+    rows = {key: Row(state, attempts=1, is_in_doubt=False) for key, state in states.items()}
+    history.snapshot = Snapshot(100, rows, processes=frozenset({11}))
     return history
+
+
+def set_row(history: History, key: Key, row: Row | None) -> None:
+    assert history.snapshot is not None
+    if row is None:
+        del history.snapshot.rows[key]
+    else:
+        history.snapshot.rows[key] = row
 
 
 def call_of(history: History, key: tuple[str, str]) -> Call:
@@ -170,6 +196,41 @@ def outcome_never_reported(history: History) -> None:
     call.outcome = "unknown"
 
 
+def row_missing(history: History) -> None:
+    set_row(history, BOUND, None)
+
+
+def row_applied_but_never_received(history: History) -> None:
+    set_row(history, DOUBTED, Row(State.APPLIED, attempts=1, is_in_doubt=False))
+
+
+def row_rejected_but_applied(history: History) -> None:
+    set_row(history, BOUND, Row(State.REJECTED, attempts=1, is_in_doubt=False))
+
+
+def row_with_a_short_lease(history: History) -> None:
+    set_row(history, BOUND, Row(State.SENDING, attempts=1, is_in_doubt=False, lease_s=1.5))
+
+
+def row_overwritten(history: History) -> None:
+    set_row(history, DOUBTED, Row(State.REJECTED, attempts=1, is_in_doubt=False, is_overwritten=True))
+
+
+def resolved_twice(history: History) -> None:
+    history.resolutions.append(replace(history.resolutions[0], at=57))
+
+
+def row_open_after_report(history: History) -> None:
+    set_row(history, BOUND, Row(State.IN_DOUBT, attempts=1, is_in_doubt=True))
+
+
+def row_left_sending(history: History) -> None:
+    """A lock of the ledger excuses an outcome that a killed process could not record; this one runs."""
+    call = call_of(history, BOUND)
+    history.faults.append(FaultWindow("lock", "ledger.db", call.started, call.ended))
+    set_row(history, BOUND, Row(State.SENDING, attempts=1, is_in_doubt=True))
+
+
 PLANTED: dict[Callable[[History], None], str] = {
     ok_for_other_content: "false outcome",
     rejected_but_applied: "false outcome",
@@ -192,6 +253,14 @@ PLANTED: dict[Callable[[History], None], str] = {
     stale_without_newer: "order",
     stale_request_sent: "order",
     outcome_never_reported: "no outcome",
+    row_missing: "ledger",
+    row_applied_but_never_received: "ledger",
+    row_rejected_but_applied: "ledger",
+    row_open_after_report: "ledger",
+    row_left_sending: "ledger",
+    row_with_a_short_lease: "ledger",
+    row_overwritten: "ledger",
+    resolved_twice: "lost",
 }
 
 
@@ -227,6 +296,28 @@ def test_an_outcome_may_be_forgotten_if_the_ledger_could_not_record_it() -> None
     assert check(history) == []
 
 
+def test_a_killed_process_may_leave_a_row_that_it_could_not_record() -> None:
+    history = correct()
+    row_left_sending(history)
+    assert history.snapshot is not None
+    history.snapshot = replace(history.snapshot, processes=frozenset())
+    assert check(history) == []
+
+
+def test_an_attempt_that_sent_nothing_is_no_attempt_of_the_process_that_sent_before() -> None:
+    history = correct()
+    row_left_sending(history)
+    set_row(history, BOUND, Row(State.SENDING, attempts=2, is_in_doubt=True))
+    assert check(history) == []
+
+
+def test_a_request_without_an_outcome_is_a_finding_only_at_the_end() -> None:
+    history = correct()
+    outcome_never_reported(history)
+    assert check(history)
+    assert check(history, ended=False) == []
+
+
 def test_a_not_sent_call_may_follow_a_sent_call() -> None:
     history = correct()
     first = call_of(history, OLDER)
@@ -250,5 +341,16 @@ def test_the_timeline_of_a_request_names_its_calls_arrivals_and_faults() -> None
 def test_a_lease_shortened_by_a_clock_jump_is_no_finding() -> None:
     history = correct()
     two_processes_at_the_same_time(history)
-    history.faults.append(FaultWindow("clock", "+600 s", arrival_of(history, OLDER).at - 1))
+    jumped_at = arrival_of(history, OLDER).at - 1
+    history.faults.append(FaultWindow("clock", "+600 s", jumped_at, jumped_at + 10))
     assert check(history) == []
+    history.faults[-1] = FaultWindow("clock", "-600 s", jumped_at - 10, jumped_at)
+    assert check(history) == []
+
+
+def test_a_clock_that_is_set_back_shortens_no_lease() -> None:
+    history = correct()
+    two_processes_at_the_same_time(history)
+    jumped_at = arrival_of(history, OLDER).at - 1
+    history.faults.append(FaultWindow("clock", "-600 s", jumped_at, jumped_at + 10))
+    assert check(history)

@@ -66,6 +66,15 @@ class Workload:
 
     async def run(self, faults: asyncio.Task[None]) -> None:
         """Make requests at the rate until the faults are over; then let every caller learn its outcome."""
+        try:
+            await self._run(faults)
+        finally:
+            unfinished = set(self._callers)
+            for task in unfinished:
+                task.cancel()
+            await asyncio.gather(*unfinished, return_exceptions=True)
+
+    async def _run(self, faults: asyncio.Task[None]) -> None:
         due = started = time.monotonic()
         while not faults.done():
             due += self._dice.expovariate(self._world.options.rate)
@@ -73,16 +82,12 @@ class Workload:
             if len(self._callers) >= self._world.options.rate * WAITING_MAX_S:
                 self.skipped += 1
                 await asyncio.sleep(0)
-                continue
-            self._start(1)
-        self.load_s = time.monotonic() - started
-        waiting = set(self._callers)
+            else:
+                self._start(1)
+            self.load_s = time.monotonic() - started
         await faults
-        if waiting:
-            done, late = await asyncio.wait(waiting, timeout=KNOWN_MAX_S)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+        if self._callers:
+            done, _ = await asyncio.wait(self._callers, timeout=KNOWN_MAX_S)
             for task in done:
                 task.result()
 
@@ -161,7 +166,7 @@ class Workload:
 
     async def _caller(self, request: Request, message: Any, changed: Any) -> None:
         """Call until the outcome is known; then sometimes call again, or misuse the id."""
-        twice, again = self._dice.random() < 0.2, self._dice.random() < 0.3
+        twice, again = self._dice.random() < 0.4, self._dice.random() < 0.3
         misuse, pause_s = self._dice.random() < 0.05, self._dice.uniform(0.2, 4.0)
         known = [self._until_known(request, message) for _ in range(2 if twice else 1)]
         is_final = all(await asyncio.gather(*known))

@@ -47,7 +47,7 @@ class Options:
     rate: float = 100.0
     seed: int = 0
     mutant: str = ""
-    answer_share: float = 0.06
+    answer_share: float = 0.12
     duplicate_share: float = 0.04
 
     def dice(self, name: str) -> random.Random:
@@ -70,7 +70,7 @@ class Gateway:
         self.workers = workers
         self.address = f"127.0.0.1:{free_port()}"
         self.logs: deque[tuple[float, str]] = deque(maxlen=LOG_LINES_MAX)
-        self.starting = asyncio.Lock()
+        self._starting = asyncio.Lock()
         self.start_s = 0.0
         """The duration of its last start."""
         self._command = command
@@ -117,7 +117,20 @@ class Gateway:
             return [self._process.pid]
         return [pid for pid in _children(self._process.pid) if _is_alive(pid)]
 
-    async def kill(self) -> None:
+    async def restart(self) -> None:
+        """Kill all its processes, and start it again."""
+        async with self._starting:
+            await self._kill()
+            await self.start()
+
+    async def ensure_running(self) -> None:
+        """Start it unless it runs."""
+        async with self._starting:
+            if not self.processes():
+                await self._kill()
+                await self.start()
+
+    async def _kill(self) -> None:
         """Kill all its processes."""
         if self._process is None:
             return
@@ -132,7 +145,8 @@ class Gateway:
 
     async def close(self) -> None:
         """Kill it, and read its log to the end."""
-        await self.kill()
+        async with self._starting:
+            await self._kill()
         await asyncio.gather(*self._readers)
 
     async def _read(self, stream: asyncio.StreamReader) -> None:
@@ -152,6 +166,7 @@ class World:
         self.history = History()
         self.clock = Clock(directory)
         self.ledger_file = directory / "ledger.db"
+        self.ledger_url = f"sqlite:///{self.ledger_file}"
         shares = {"answer": options.answer_share, "duplicate": options.duplicate_share}
         given = {kind: share for kind, share in shares.items() if kind in options.faults}
         self.proxy = Proxy(self.history, options.dice("proxy"), given)
@@ -173,7 +188,7 @@ class World:
             "SIGNING_KEY_FILE": ours["private_key_file"],
             "PUBLIC_KEY_FILES": f"1={theirs['public_key_file']}",
             **{f"{api.name.name}_PATH": api.path for api in APIS.values()},
-            "LEDGER_URL": f"sqlite:///{self.ledger_file}",
+            "LEDGER_URL": self.ledger_url,
             "UPSTREAM_TIMEOUT_S": str(UPSTREAM_TIMEOUT_S),
             "DRAIN_DELAY_S": "0",
         }
@@ -185,8 +200,7 @@ class World:
 
     async def stop(self) -> None:
         """Stop everything."""
-        for gateway in self.gateways:
-            await gateway.close()
+        await asyncio.gather(*(gateway.close() for gateway in self.gateways))
         await self.proxy.stop()
         if self._sandbox is not None and self._sandbox.returncode is None:
             self._sandbox.kill()
@@ -196,6 +210,11 @@ class World:
         """Return the sandbox's state."""
         with urllib.request.urlopen(f"{self.console}/__sandbox/wallet") as answer:
             return dict(json.load(answer))
+
+    @property
+    def kills(self) -> int:
+        """How many kills there were."""
+        return self.options.kills - self.kills_left
 
     @contextmanager
     def fault(self, kind: str, detail: str) -> Iterator[None]:
