@@ -117,7 +117,7 @@ class Sender:
         await self._session.hold(flight, wait_s)
         await self._sleep(wait_s)
         async with self.pace.limiter.slot():
-            hopeless = self._closing.is_set() or self.pace.breaker.is_open or flight.left_s < LEFT_MIN_S
+            hopeless = self._closing.is_set() or self.pace.is_open or flight.left_s < LEFT_MIN_S
             if hopeless or not await self._session.renew(flight):
                 await self._record(flight, failure.error, verdict)
                 raise failure.error
@@ -151,7 +151,7 @@ class Sender:
         """Return the wait in seconds before the next attempt; None if no attempt is to follow."""
         flight.resends_ended |= len(flight.attempts) >= self._attempts_max
         limited = verdict.reason == reasons.ERROR_REASON_WALLET_RATE_LIMITED
-        hopeless = self._closing.is_set() or limited or self.pace.breaker.is_open
+        hopeless = self._closing.is_set() or limited or self.pace.is_open
         # If another process has taken the request over, a later call finds its result in the ledger.
         hopeless |= isinstance(error, errors.LeaseExpired)
         if hopeless or flight.resends_ended or verdict.retry is not Retry.SAME_REQUEST_ID:

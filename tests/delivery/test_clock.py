@@ -9,7 +9,7 @@ from typing import Final
 from clients.alipayhk.wire import errors
 from service.delivery.clock_skew import PROBE_EVERY_S
 from service.delivery.pacing import FAILING_CALLS
-from tests.delivery.world import OK, S, Step, World
+from tests.delivery.world import OK, UNREACHABLE, UNREACHABLE_TOLD, S, Step, World
 
 SKEWED: Final = Step(errors.OutsideWindow(-600.0), skew_s=-600.0)
 AGREES: Final = replace(S, skew_s=0.0)
@@ -69,3 +69,13 @@ async def test_biz_time_in_the_future_is_reported_with_its_skew(world: World) ->
     reported = await world.deliver(world.sync("a", biz_time=ahead_ms))
     assert reported.reason == "BIZ_TIME_IN_FUTURE"
     assert abs(int(reported.facts["clock_skew_s"]) - 3600 + round(asyncio.get_running_loop().time())) <= 1
+
+
+async def test_unsent_bind_account_is_not_tried_again_once_the_clocks_differ(world: World) -> None:
+    world.client.script("a", UNREACHABLE, S)
+    world.client.script("b", SKEWED)
+    first = world.start(world.bind("a"))
+    await asyncio.sleep(0.01)
+    assert (await world.deliver(world.bind("b"))).short == REPLAYED
+    assert (await first).short == UNREACHABLE_TOLD
+    assert (world.client.ids_seen(), await world.state("a")) == (["b"], "none")
