@@ -98,6 +98,11 @@ callers: setup peers node ## Run each language's client with its own toolchain w
 browser: setup ## Test the load tester's report in Chromium, in light and in dark
 	$(BIN)/python -m pytest -m browser $(or $(ARGS),tests/load)
 
+# make simulate SEEDS=100000, SEED=7 (its trace), MUTANTS=all; docs/architecture.md explains it.
+simulate: .venv/.stamp-dev ## Simulate gateways, faults and AlipayHK in virtual time for 2,000 seeds, and check what callers got
+	$(BIN)/python -m tests.simulation.simulate --seeds $(or $(SEEDS),2000) --first $(or $(FIRST),0) \
+	    $(if $(SEED),--seed $(SEED)) $(if $(MUTANTS),--mutants $(MUTANTS))
+
 # make chaos KILLS=50 FAULTS=kill,stop SEED=7 MUTANT=dedup; docs/architecture.md explains the report.
 # make chaos MUTANTS=all, or MUTANTS=dedup,undo: run each of these mutants until it is noticed.
 chaos: .venv/.stamp-dev ## Kill gateways 500 times under load and other faults, and check the callers' outcomes
@@ -128,7 +133,7 @@ canary: ## Report whether the newest grpcio survives hostile HTTP/2, and can be 
 	@tools/canary
 
 full: export HYPOTHESIS_PROFILE = full
-full: lint test callers browser chaos fuzz .tools/bin/ghz ## Run all slow checks: lowest allowed versions on every installed Python, deep fuzzing
+full: lint test simulate callers browser chaos fuzz .tools/bin/ghz ## Run all slow checks: lowest allowed versions on every installed Python, deep fuzzing
 	$(BIN)/python -m pytest -m full
 	@set -e; for python in $$(tools/pythons $(PYTHONS) $(PYENV_PYTHONS)); do \
 	    venv=.venv-full/$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \

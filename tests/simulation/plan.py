@@ -1,0 +1,310 @@
+"""What happens in a run: drawn from a seed, and then plain data that can be printed and made shorter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Final, TypeVar
+
+from clients.alipayhk.api import Api
+
+from .gateway import LEASE_S, Order
+from .network import ANSWERS, FRONT_ENDS, Treatment
+from .store import Fault
+
+T = TypeVar("T")
+SPAN_S: Final = 12.0
+"""The time in which calls start."""
+MONTH_S: Final = 31 * 86_400.0
+STORES: Final = ("shared",) * 5 + ("sqlite",) * 2 + ("memory", "off")
+CALM_SHARE: Final = 0.1
+STATES: Final = ("", "CLAIMING", "CONNECTING", "CONNECTING", "CONNECTING", "BACKING_OFF", "RECORDING")
+"""States after whose start a fault hits well."""
+AMOUNTS: Final = {
+    "freeze": (0.2, 3.0, LEASE_S - 0.1, LEASE_S, LEASE_S + 2.0, LEASE_S + 2.0),
+    "suspend": (1.0, LEASE_S, 60.0),
+    "clock": (-MONTH_S, -3600.0, -10.0, -6.0, -1.0, 1.0, 6.0, 10.0, 3600.0, MONTH_S),
+    "outage": (1.0, 3.0, LEASE_S, LEASE_S + 1.0, 8.0),
+}
+CODES: Final = ("USER_NOT_EXIST", "PROCESS_FAIL", "NO_TABLE_KNOWS")
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedCall:
+    """A caller's call, and what the caller does afterwards."""
+
+    at_s: float
+    gateway: int
+    order: Order
+    left_s: float = 10.0
+    cancel_s: float = 0.0
+    """When the caller leaves, in seconds after the start; 0: it waits."""
+    follow_ups: int = 1
+    """How often it follows the advice to call again."""
+    pause_s: float = 0.3
+    moves: bool = False
+    """Whether it calls the next gateway then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A fault of a process or its machine, or what an operator does."""
+
+    at_s: float
+    kind: str
+    """A key of `World.EVENTS`."""
+    gateway: int = 0
+    amount: float = 0.0
+    """How long it lasts, or how far the clock is set, in seconds."""
+    steps: int = 0
+    """How many callbacks the gateway still runs before it happens."""
+    state: str = ""
+    """The state that one of the gateway's requests must enter before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One run."""
+
+    seed: int
+    store: str
+    gateways: int
+    max_in_flight: int
+    calls: tuple[PlannedCall, ...]
+    events: tuple[Event, ...] = ()
+    connects: tuple[str, ...] = ()
+    treatments: tuple[Treatment, ...] = ()
+    faults: tuple[Fault, ...] = ()
+    verdicts: tuple[tuple[tuple[str, str], str], ...] = ()
+    """The codes with which AlipayHK will reject requests."""
+    is_calm: bool = False
+    """Whether nothing is disturbed, and requests and responses only take time."""
+    is_outage: bool = False
+    """Whether AlipayHK cannot be reached at all while calls start."""
+
+    def __str__(self) -> str:
+        """Return it in lines, without what is usual."""
+        kinds = {
+            "call": self.calls,
+            "event": self.events,
+            "connection": tuple(filter(None, self.connects)),
+            "request": tuple(one for one in self.treatments if one != Treatment()),
+            "operation": tuple(one for one in self.faults if one != Fault()),
+        }
+        head = f"{self.gateways} gateways, store {self.store}, at most {self.max_in_flight} in flight"
+        return "\n".join([head, *(f"  {kind} {one}" for kind, ones in kinds.items() for one in ones)])
+
+
+def drawn(seed: int) -> Plan:
+    """Draw a plan."""
+    dice = Random(seed)
+    store = dice.choice(STORES)
+    gateways = 1 if store in {"memory", "off"} else dice.choice((1, 2, 2, 3))
+    orders = _orders(dice)
+    calls = sorted(
+        (_call(dice, dice.choice(orders), gateways) for _ in range(dice.randrange(4, 22))),
+        key=lambda call: call.at_s,
+    )
+    kind = dice.random()
+    for share, special in SPECIAL:
+        if kind < share:
+            return special(seed, store, gateways, dice)
+        kind -= share
+    if kind < CALM_SHARE:
+        times = (0.001, 0.01, 0.3, 1.5)
+        slow = tuple(
+            Treatment(to_wallet_s=dice.choice(times), back_s=dice.choice(times)) for _ in range(60)
+        )
+        calls = [replace(call, cancel_s=0.0) for call in calls]
+        return Plan(seed, store, gateways, 100, tuple(calls), treatments=slow, is_calm=True)
+    share = dice.choice((0.0, 0.15, 0.4, 0.8))
+    network = dice.choice((0.0, 0.2, 0.5))
+    return Plan(
+        seed,
+        store,
+        gateways,
+        dice.choice((3, 100)),
+        tuple(calls),
+        tuple(sorted(_events(dice, gateways, store, calls), key=lambda event: event.at_s)),
+        tuple(_some(dice, network / 2, ("refused", "refused", "hang"), "") for _ in range(30)),
+        tuple(_treatment(dice, network) for _ in range(60)),
+        tuple(_fault(dice) if dice.random() < share else Fault() for _ in range(120))
+        if dice.random() < 0.6
+        else (),
+        tuple((order.id, dice.choice(CODES)) for order in orders if dice.random() < 0.2),
+    )
+
+
+def _outage(seed: int, store: str, gateways: int, dice: Random) -> Plan:
+    """Draw many calls to an AlipayHK that cannot be reached."""
+    calls = tuple(
+        PlannedCall(number * 0.02, dice.randrange(gateways), _sync(number, f"u{number}"), 3.0, follow_ups=0)
+        for number in range(150)
+    )
+    return Plan(seed, store, gateways, 100, calls, connects=("refused",) * 10_000, is_outage=True)
+
+
+def _chatty(seed: int, store: str, gateways: int, dice: Random) -> Plan:
+    """Draw many calls that share few connections, on which responses come again."""
+    calls = tuple(
+        PlannedCall(
+            round(number * 0.21 + dice.random() / 5, 3), 0, _sync(number, f"u{number}"), follow_ups=0
+        )
+        for number in range(20)
+    )
+    again = (0.0, 0.05, 0.12, 0.2, 0.4, 1.0)
+    treatments = tuple(
+        Treatment(
+            to_wallet_s=dice.choice((0.001, 0.3)),
+            answer=dice.choice(("whole", "again", "again", "twice")),
+            again_s=dice.choice(again),
+        )
+        for _ in calls
+    )
+    return Plan(seed, store, gateways, 100, calls, treatments=treatments)
+
+
+def _wrong_clock(seed: int, store: str, gateways: int, dice: Random) -> Plan:
+    """Draw BindAccounts at a gateway whose clock is an hour off."""
+    calls = tuple(
+        PlannedCall(round(1.0 + number * dice.choice((0.02, 0.4, 1.0)), 3), 0, order, 5.0, follow_ups=0)
+        for number, order in enumerate(
+            Order(Api.BIND_ACCOUNT, f"r{number}", "account") for number in range(6)
+        )
+    )
+    connects = tuple(_some(dice, 0.3, ("refused",), "") for _ in range(10))
+    events = (Event(0.5, "clock", 0, dice.choice((-3600.0, 3600.0))),)
+    return Plan(seed, store, gateways, 100, calls, events, connects)
+
+
+def _contended(seed: int, store: str, _: int, dice: Random) -> Plan:
+    """Draw requests for one linkage at several gateways, a slow AlipayHK and a slow store."""
+    store, gateways = ("sqlite" if store == "sqlite" else "shared"), dice.choice((2, 3))
+    calls = tuple(
+        PlannedCall(
+            round(number * dice.choice((0.1, 0.7, 1.5)), 3),
+            dice.randrange(gateways),
+            _sync(number % 5, "u", biz_time=number % 5),
+            10.0,
+            follow_ups=2,
+            moves=True,
+        )
+        for number in range(8)
+    )
+    freezes = tuple(
+        Event(dice.choice(calls).at_s, "freeze", dice.randrange(gateways), LEASE_S + 2.0, 6, "CONNECTING")
+        for _ in range(dice.choice((0, 0, 1, 2)))
+    )
+    answers = (0.3, 1.5, 1.9, 3.0)
+    treatments = tuple(Treatment(dice.choice(answers), back_s=dice.choice((0.001, 0.9))) for _ in range(30))
+    faults = tuple(Fault(after_s=_some(dice, 0.4, (1.2, 3.0, 4.5), 0.0)) for _ in range(80))
+    return Plan(seed, store, gateways, 100, calls, freezes, (), treatments, faults)
+
+
+def _long_ago(seed: int, store: str, gateways: int, dice: Random) -> Plan:
+    """Draw a few requests, and then a month without any, or a clock that is a month ahead."""
+    orders = (Order(Api.BIND_ACCOUNT, "r0", "account"), _sync(1, "u"), _sync(2, "u", biz_time=1))
+    calls = tuple(
+        PlannedCall(number * 0.1, dice.randrange(gateways), order, 5.0, follow_ups=0)
+        for number, order in enumerate(orders)
+    )
+    event = dice.choice((Event(SPAN_S - 0.1, "month"), Event(SPAN_S / 2, "clock", 0, MONTH_S)))
+    return Plan(seed, store, gateways, 100, calls, (event,))
+
+
+SPECIAL: Final = (
+    (0.01, _outage),
+    (0.04, _chatty),
+    (0.03, _wrong_clock),
+    (0.06, _contended),
+    (0.02, _long_ago),
+)
+"""Plans of a special kind, each with its share of all."""
+
+
+def _sync(number: int, user: str, biz_time: int = 0) -> Order:
+    return Order(Api.SYNC_LINKAGE, f"r{number}", "bind", user, biz_time)
+
+
+def _orders(dice: Random) -> list[Order]:
+    """Draw what callers want: few linkages, so that requests meet, and some contents under used ids."""
+    orders = []
+    users = dice.randrange(1, 4)
+    for number in range(dice.randrange(2, 8)):
+        name = f"r{number}"
+        if dice.random() < 0.4:
+            orders.append(Order(Api.BIND_ACCOUNT, name, "account"))
+        else:
+            user, biz_time = f"u{dice.randrange(users)}", dice.randrange(6)
+            orders.append(Order(Api.SYNC_LINKAGE, name, "bind", user, biz_time))
+        if dice.random() < 0.15:
+            last = orders[-1]
+            orders.append(Order(last.api, name, "other", last.user, last.biz_time))
+    return orders
+
+
+def _call(dice: Random, order: Order, gateways: int) -> PlannedCall:
+    return PlannedCall(
+        at_s=round(dice.choice((dice.random() * SPAN_S, dice.randrange(4) * 2.0)), 3),
+        gateway=dice.randrange(gateways),
+        order=order,
+        left_s=dice.choice((0.12, 0.5, 1.0, 5.0, 5.0, 10.0, 10.0)),
+        cancel_s=dice.choice((0.0, 0.0, 0.0, 0.0, 0.0, 0.0005, 0.002, 0.005, 0.02, 0.3, 1.0)),
+        follow_ups=dice.choice((0, 1, 2, 4)),
+        pause_s=dice.choice((0.0, 0.1, 1.0, 3.0)),
+        moves=dice.random() < 0.5,
+    )
+
+
+def _events(dice: Random, gateways: int, store: str, calls: Sequence[PlannedCall]) -> list[Event]:
+    """Draw faults and an operator's actions; most happen soon after a call has started."""
+    kinds = ["kill", "kill", "freeze", "freeze", "suspend", "clock", "outage", "resolve", "stop", "month"]
+    kinds += {"sqlite": ["power"] * 6, "shared": ["power", "power", "resolve"]}.get(store, [])
+    events = []
+    for _ in range(dice.choice((0, 1, 2, 3, 5))):
+        kind = dice.choice(kinds)
+        call = dice.choice(calls)
+        at_s, gateway, state = call.at_s, call.gateway, dice.choice(STATES)
+        steps = dice.randrange(1, 12) if state else dice.randrange(1, 60)
+        if dice.random() < 0.2:
+            at_s, gateway, steps, state = round(dice.random() * SPAN_S, 3), dice.randrange(gateways), 0, ""
+        amounts = AMOUNTS.get(kind, (0.0,))
+        events.append(Event(at_s, kind, gateway, dice.choice(amounts), steps, state))
+        if kind in {"kill", "freeze", "power"} and dice.random() < 0.4:
+            other_s = round(max(at_s + dice.choice((-0.5, 0.05, 0.5, 2.0)), 0.0), 3)
+            events.append(Event(other_s, "clock", gateway, dice.choice(AMOUNTS["clock"])))
+        if kind == "freeze" and dice.random() < 0.3:
+            events.append(Event(round(at_s + 12.0, 3), "resolve"))
+    if any(event.kind == "clock" for event in events):
+        events.append(Event(round(dice.choice((SPAN_S, SPAN_S / 2)), 3), "clock"))
+    return events
+
+
+def _treatment(dice: Random, share: float) -> Treatment:
+    slow, odd = (0.001, 0.001, 0.01, 0.3, 2.0), dice.random() < 0.5
+    if dice.random() >= share:
+        return Treatment(to_wallet_s=dice.choice(slow), back_s=dice.choice(slow), odd_repeat=odd)
+    return Treatment(
+        to_wallet_s=dice.choice((*slow, 4.5)),
+        front_end=_some(dice, 0.3, FRONT_ENDS, ""),
+        lost=dice.random() < 0.2,
+        back_s=dice.choice((*slow, 4.5)),
+        answer=_some(dice, 0.8, ANSWERS, "whole"),
+        share=round(dice.random(), 3),
+        again_s=dice.choice((0.0, 0.001, 0.05, 0.11, 1.0)),
+        odd_repeat=odd,
+    )
+
+
+def _fault(dice: Random) -> Fault:
+    slow = (0.0, 0.0, 0.3, 1.2, 3.0, LEASE_S + 1.0)
+    return Fault(
+        before_s=dice.choice(slow),
+        after_s=dice.choice(slow),
+        kind=dice.choice(("", "gone", "busy", "silent", "full")),
+    )
+
+
+def _some(dice: Random, share: float, values: tuple[T, ...], usual: T) -> T:
+    return dice.choice(values) if dice.random() < share else usual

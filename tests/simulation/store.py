@@ -1,0 +1,365 @@
+"""The ledger's store: one of four kinds, with faults, and with a power loss.
+
+- `shared`: a model of any store that several processes share. It has the rules of `MemoryLedger`, commits
+  durably before it answers, and keeps what was durable at a power loss.
+- `sqlite`: real `SqliteLedger`s on one real file, on a disk that loses what was not synced.
+- `memory`, `off`: what LEDGER_URL=memory: and off are, one for each process.
+
+SQLite's writer is a thread. `LockStep` replaces its queue: the thread runs only while the event loop waits
+for it, so that a run is always the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import threading
+from collections import defaultdict, deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import pytest
+
+from service.ledger import Answer, Claim, Ending, Granted, Key, Ledger, LedgerUnavailable, Row
+from service.ledger.errors import LedgerBusy
+from service.ledger.memory import MemoryLedger
+from service.ledger.off import OffLedger
+from service.ledger.sqlite import writer
+from service.ledger.sqlite.file import KeyMark, LedgerFile
+from service.ledger.sqlite.ledger import SqliteLedger
+
+from .disk import Disk
+from .timeline import Process, Timeline
+
+T = TypeVar("T")
+COMMIT_S: Final = 0.002
+"""How long a commit takes, in seconds."""
+MARK: Final = KeyMark("key", b"check")
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A fault of one operation."""
+
+    before_s: float = 0.0
+    """How long it hangs before it takes effect, in seconds."""
+    after_s: float = 0.0
+    """How long it hangs after it took effect, in seconds."""
+    kind: str = ""
+    """`gone`: it fails. `busy`: another process holds the lock. `silent`: it takes effect and fails.
+    `full`: it fails if it is a claim, as on a full disk with ballast."""
+
+
+@dataclass(slots=True)
+class Held:
+    """A claim as the store granted it."""
+
+    process: str
+    linkage: bytes | None
+    until_ms: int
+    """When the lease ends, by the wall clock of the host."""
+    until_boot_s: float
+    """The latest moment at which it can end, in seconds since boot."""
+
+
+class Store:
+    """The store of one run."""
+
+    def __init__(
+        self, kind: str, timeline: Timeline, faults: Sequence[Fault], directory: Path, disk: Disk
+    ) -> None:
+        self.kind = kind
+        self.timeline = timeline
+        self.calm = False
+        """Whether there are no more faults."""
+        self.gone_until_s = 0.0
+        self.marked_token: int | None = None
+        """The last token when results were first dropped: only rows up to it can be old after a month."""
+        self.failed: set[Key] = set()
+        """Requests whose result could not be recorded at once."""
+        self.unclear: set[Key] = set()
+        """Requests whose claim was committed, and failed all the same."""
+        self.held: dict[Key, Held] = {}
+        self._faults = iter(faults)
+        self._directory, self._disk = directory, disk
+        self._shared = MemoryLedger()
+        self._durable = self.snapshot()
+        self._queues: dict[Process, LockStep] = {}
+        if kind == "sqlite":
+            self._new_file()
+
+    @property
+    def last_token(self) -> int:
+        """The last token that the shared store granted."""
+        return self._shared._last_token
+
+    @property
+    def outlives_process(self) -> bool:
+        """Whether it has what earlier processes recorded."""
+        return self.kind in {"shared", "sqlite"}
+
+    def open(self, process: Process) -> FaultyLedger:
+        """Open it for a process that starts."""
+        ledger: Ledger
+        if self.kind == "sqlite":
+            with pytest.MonkeyPatch.context() as patch:
+                queue = self._queues[process] = LockStep(process.loop)
+                patch.setattr(writer, "SimpleQueue", lambda: queue)
+                ledger = SqliteLedger(LedgerFile(self._path, MARK))
+                queue.writer = ledger._writer
+        else:
+            ledgers: dict[str, Ledger] = {
+                "shared": self._shared,
+                "memory": MemoryLedger(),
+                "off": OffLedger(),
+            }
+            ledger = ledgers[self.kind]
+        return FaultyLedger(self, process, ledger)
+
+    def dropped(self, process: Process) -> None:
+        """Release what a killed process had open."""
+        if (queue := self._queues.pop(process, None)) is not None:
+            queue.kill()
+
+    def files_after_power_loss(self) -> dict[str, bytes]:
+        """Return the files that a power loss would leave now; the processes still run."""
+        return self._disk.after_power_loss(self.timeline.dice) if self.kind == "sqlite" else {}
+
+    def lose_power(self, files: dict[str, bytes]) -> None:
+        """Lose what was not durable; every process is dead by now."""
+        self.held = {key: held for key, held in self.held.items() if self.durable(key) is not None}
+        if self.kind == "shared":
+            self._shared.__dict__.update(self._durable)
+            self._shared.__dict__.update(self.snapshot())
+        elif self.kind == "sqlite":
+            for path in self._directory.iterdir():
+                path.unlink()
+            for name, content in files.items():
+                Path(name).write_bytes(content)
+            self._disk.start(self._directory)
+
+    def durable(self, key: Key) -> Row | None:
+        """Return what a power loss now would leave of a request; only for `shared`."""
+        rows: dict[Key, Row] = self._durable["_rows"]
+        return rows.get(key)
+
+    def next_fault(self) -> Fault:
+        """Return the fault of the next operation."""
+        fault = next(self._faults, Fault())
+        if self.calm:
+            return Fault()
+        return Fault(kind="gone") if self.timeline.now_s < self.gone_until_s else fault
+
+    @property
+    def has_changed(self) -> bool:
+        """Whether the shared store has changes that are not durable."""
+        durable = self._durable
+        return (self._shared._last_change, len(self._shared._rows)) != (
+            durable["_last_change"],
+            len(durable["_rows"]),
+        )
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the state of the shared store, to be made durable."""
+        state = dict(self._shared.__dict__)
+        state["_rows"] = dict(self._shared._rows)
+        linkages = {linkage: dict(keys) for linkage, keys in self._shared._by_linkage.items()}
+        state["_by_linkage"] = defaultdict(dict, linkages)
+        state["_marks"] = list(self._shared._marks)
+        return state
+
+    def sync(self, snapshot: dict[str, Any]) -> None:
+        """Make a snapshot durable, unless a later one is."""
+        if snapshot["_last_change"] >= self._durable["_last_change"]:
+            self._durable = snapshot
+
+    @property
+    def _path(self) -> Path:
+        return self._directory / "ledger.db"
+
+    def _new_file(self) -> None:
+        for path in self._directory.iterdir():
+            path.unlink()
+        shutil.copyfile(_template(self._directory.parent), self._path)
+        self._disk.start(self._directory)
+
+
+class LockStep:
+    """The queue of SQLite's writer: its thread runs only inside `_pump`."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.writer: Any = None
+        self._loop = loop
+        self._items: deque[Any] = deque()
+        self._go, self._idle = threading.Semaphore(0), threading.Semaphore(0)
+        self._started = self._killed = False
+
+    def put(self, item: Any) -> None:
+        """Add an item, and let the thread run when the commit is due; None ends the thread at once."""
+        self._items.append(item)
+        if item is None:
+            self._pump()
+        elif len(self._items) == 1:
+            self._loop.call_later(COMMIT_S, self._pump)
+
+    def get(self) -> Any:
+        """Return the next item; the thread waits here for its turn."""
+        if not self._items:
+            self._idle.release()
+            self._go.acquire()
+        return None if self._killed else self._items.popleft()
+
+    def empty(self) -> bool:
+        """Return whether there is no item."""
+        return not self._items
+
+    def kill(self) -> None:
+        """End the thread between two batches, without those that wait; it closes its connection."""
+        self._killed = True
+        self._go.release()
+        self.writer._thread.join()
+
+    def _pump(self) -> None:
+        if not self._started:
+            self._started = True
+            self._idle.acquire()
+        if self._items:
+            last = self._items[-1] is None
+            self._go.release()
+            if not last:
+                self._idle.acquire()
+
+
+class FaultyLedger:
+    """The ledger as one process sees it."""
+
+    def __init__(self, store: Store, process: Process, ledger: Ledger) -> None:
+        self._store, self._process, self._ledger = store, process, ledger
+        self.note: Callable[..., None] = lambda *_: None
+
+    @property
+    def outlives_process(self) -> bool:
+        """Return what the kind of store promises."""
+        return self._store.outlives_process
+
+    @property
+    def log_bytes(self) -> int:
+        """Return what the ledger says."""
+        return self._ledger.log_bytes
+
+    async def claim(self, claim: Claim, now_ms: int) -> Answer:
+        """Claim."""
+
+        async def work() -> Answer:
+            answer = await self._ledger.claim(claim, now_ms)
+            if isinstance(answer, Granted):
+                self._hold(claim.key, claim.lease_ms, claim.linkage, now_ms)
+            return answer
+
+        return await self._through("claim", claim.key, work)
+
+    async def look(self, claim: Claim, now_ms: int) -> Answer:
+        """Look up."""
+        return await self._through("look", claim.key, lambda: self._ledger.look(claim, now_ms))
+
+    async def renew(self, key: Key, token: int, lease_ms: int, now_ms: int) -> bool:
+        """Renew."""
+        return await self._through(
+            "renew", key, lambda: self._longer("renew", key, token, lease_ms, now_ms)
+        )
+
+    async def extend(self, key: Key, token: int, lease_ms: int, now_ms: int) -> bool:
+        """Extend."""
+        return await self._through(
+            "extend", key, lambda: self._longer("extend", key, token, lease_ms, now_ms)
+        )
+
+    async def record(self, key: Key, token: int, ending: Ending, now_ms: int) -> bool:
+        """Record."""
+        return await self._through(
+            "record", key, lambda: self._ended(key, self._ledger.record(key, token, ending, now_ms))
+        )
+
+    async def undo(self, key: Key, token: int, now_ms: int) -> bool:
+        """Undo."""
+        return await self._through(
+            "undo", key, lambda: self._ended(key, self._ledger.undo(key, token, now_ms))
+        )
+
+    async def find(self, request_id: str) -> Sequence[Row]:
+        """Find."""
+        return await self._ledger.find(request_id)
+
+    async def resolve(self, key: Key, ending: Ending, *, who: str, why: str, now_ms: int) -> bool:
+        """Resolve."""
+        return await self._ledger.resolve(key, ending, who=who, why=why, now_ms=now_ms)
+
+    def rows(
+        self, *, since_ms: int = 0, after: int = 0, in_doubt_at_ms: int | None = None
+    ) -> AsyncIterator[Row]:
+        """Iterate over rows."""
+        return self._ledger.rows(since_ms=since_ms, after=after, in_doubt_at_ms=in_doubt_at_ms)
+
+    async def drop(self, *, before_ms: int, now_ms: int) -> int:
+        """Drop old results."""
+        if self._store.marked_token is None:
+            self._store.marked_token = self._store.last_token
+        return await self._ledger.drop(before_ms=before_ms, now_ms=now_ms)
+
+    async def close(self) -> None:
+        """Close."""
+        if self._store.kind != "shared":
+            await self._ledger.close()
+
+    async def _longer(self, operation: str, key: Key, token: int, lease_ms: int, now_ms: int) -> bool:
+        is_held = await getattr(self._ledger, operation)(key, token, lease_ms, now_ms)
+        if is_held and (held := self._store.held.get(key)) is not None:
+            self._hold(key, lease_ms, held.linkage, now_ms)
+        return bool(is_held)
+
+    async def _ended(self, key: Key, work: Awaitable[bool]) -> bool:
+        is_held = await work
+        if not is_held:
+            self._store.failed.add(key)
+        held = self._store.held.get(key)
+        if held is not None and held.process == self._process.name:
+            del self._store.held[key]
+        return is_held
+
+    def _hold(self, key: Key, lease_ms: int, linkage: bytes | None, now_ms: int) -> None:
+        latest_s = self._store.timeline.now_s + lease_ms / 1000
+        self._store.held[key] = Held(self._process.name, linkage, now_ms + lease_ms, latest_s)
+
+    async def _through(self, operation: str, key: Key, work: Callable[[], Awaitable[T]]) -> T:
+        store, probe = self._store, not key.request_id
+        fault = Fault() if probe else store.next_fault()
+        await asyncio.sleep(fault.before_s)
+        fails = fault.kind in {"gone", "busy"} or (fault.kind == "full" and operation == "claim")
+        if operation in {"record", "undo"} and fault.kind in {"gone", "busy", "silent"}:
+            store.failed.add(key)
+        if fails:
+            self.note(operation, key.request_id, fault.kind)
+            raise (LedgerBusy if fault.kind == "busy" else LedgerUnavailable)(fault.kind)
+        if operation == "claim" and fault.kind == "silent":
+            store.unclear.add(key)
+        result = await work()
+        if store.kind == "shared" and store.has_changed:
+            snapshot = store.snapshot()
+            await asyncio.sleep(COMMIT_S)
+            store.sync(snapshot)
+        if not probe:
+            self.note(operation, key.request_id, result)
+        await asyncio.sleep(fault.after_s)
+        if fault.kind == "silent":
+            raise LedgerUnavailable("the disk failed after the commit")
+        return result
+
+
+def _template(directory: Path) -> Path:
+    """Return a new ledger's file, made once."""
+    path = directory / "template.db"
+    if not path.exists():
+        LedgerFile(path, MARK).open().close()
+    return path
