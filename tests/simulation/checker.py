@@ -231,8 +231,8 @@ def _false_refusal(history: History) -> Found:
             yield f"call {made.number}: {reason}, but its id had no other content"
         if reason == "OUTCOME_IN_DOUBT" and made.order.api != Api.BIND_ACCOUNT:
             yield f"call {made.number}: {reason} for SyncLinkage"
-        # An attempt counts as sent shortly before its first byte is written: its process may freeze there.
-        froze = any(event.kind in {"freeze", "suspend", "month"} for event in world.plan.events)
+        # An attempt counts as sent shortly before its first byte is written: its lease may end in between.
+        froze = any(event.kind in {"freeze", "suspend", "month", "clock"} for event in world.plan.events)
         unsure = history.sent[made.order.id] or world.deaths or made.lost or made.unclear or froze
         if reason == "OUTCOME_IN_DOUBT" and not unsure:
             yield f"call {made.number}: {reason}, but nothing was ever sent under its id"
