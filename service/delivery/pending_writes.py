@@ -99,10 +99,7 @@ class PendingWrites:
 
     async def _flush(self, keys: Iterable[Key]) -> None:
         # Concurrently: they share a commit, and one that cannot be written does not block the others.
-        results = await asyncio.gather(*map(self._flush_one, keys), return_exceptions=True)
-        for result in results:
-            if result is not None:
-                raise result
+        await asyncio.gather(*map(self._flush_one, keys))
 
     async def _flush_one(self, key: Key) -> None:
         pending = self._pending.get(key)

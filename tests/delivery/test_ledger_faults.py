@@ -39,6 +39,7 @@ from tests.service.fakes import LogStream
 UNAVAILABLE_AFTER_IT_WAS_SENT = ("LEDGER_UNAVAILABLE", "unknown", "same_request_id")
 REJECTED = ("WALLET_REJECTED", "rejected", "never")
 UNKNOWN = ("WALLET_RESULT_UNKNOWN", "unknown", "same_request_id")
+CLAIM_LOST = "result not recorded: claim lost"
 
 
 def unrecorded(world: World) -> float | None:
@@ -94,7 +95,12 @@ ENDS = {
 @pytest.mark.parametrize("fault", [FAILS, LOSES], ids=["fails", "loses"])
 @pytest.mark.parametrize(("step", "short", "state"), ENDS.values(), ids=ENDS.keys())
 async def test_answer_is_returned_and_recorded_later(
-    world: World, step: Step, short: tuple[str, str, str], state: str, fault: Fault
+    world: World,
+    log_lines: LogStream,
+    step: Step,
+    short: tuple[str, str, str],
+    state: str,
+    fault: Fault,
 ) -> None:
     world.client.script("a", step)
     world.faulty.fault("record", fault)
@@ -109,6 +115,18 @@ async def test_answer_is_returned_and_recorded_later(
     await world.session.flush()
     assert unrecorded(world) == 0
     assert await world.state("a") == state
+    assert log_lines.of(CLAIM_LOST) == []
+
+
+async def test_pending_result_whose_claim_was_lost_is_given_up(world: World, log_lines: LogStream) -> None:
+    world.faulty.fault("record", FAILS)
+    await world.deliver(world.sync("a"))
+    row = await world.row("a")
+    assert row is not None
+    world.faulty._rows[row.key] = replace(row, token=row.token + 1)
+    await world.session.flush()
+    assert unrecorded(world) == 0
+    assert len(log_lines.of(CLAIM_LOST)) == 1
 
 
 async def test_call_with_the_same_id_writes_the_pending_result(world: World) -> None:
@@ -142,6 +160,10 @@ async def test_result_is_retried_while_the_ledger_is_busy(
     assert reported.short == short
     assert await world.state("a") == state
     assert unrecorded(world) == 0
+    row = await world.row("a")
+    assert row is not None
+    assert row.ending is not None
+    assert bool(row.ending.sealed) is (state != "refused")
 
 
 @pytest.mark.parametrize(("step", "short", "state"), BUSY_ROWS.values(), ids=BUSY_ROWS.keys())
@@ -152,7 +174,7 @@ async def test_busy_ledger_does_not_delay_an_answer_past_its_deadline(
     world.faulty.fault("record", *[BUSY] * 20)
     reported = await world.deliver(world.bind("a"), left_s=4.0)
     assert reported.short == short
-    assert reported.took_s < 4.3
+    assert 3.7 < reported.took_s < 4.3
     assert unrecorded(world) == 1
     world.faulty.faults["record"].clear()
     await asyncio.sleep(1.0)
@@ -174,6 +196,17 @@ async def test_results_lost_at_shutdown_are_counted_in_the_log(world: World, log
     (line,) = log_lines.of("results lost at shutdown")
     assert line["count"] == 1
     assert "dropped" not in line
+
+
+async def test_shutdown_waits_three_seconds_for_a_hanging_ledger(
+    world: World, log_lines: LogStream
+) -> None:
+    world.faulty.fault("record", FAILS, Fault(before_s=1000.0))
+    await world.deliver(world.sync("a"))
+    began = time.monotonic()
+    await world.session.close()
+    assert time.monotonic() - began == pytest.approx(3.0)
+    assert len(log_lines.of("results lost at shutdown")) == 1
 
 
 async def test_failed_undo_is_repeated_and_frees_the_id(world: World) -> None:
@@ -317,6 +350,16 @@ async def test_result_that_cannot_be_written_does_not_block_the_others(
     with pytest.raises(TypeError):
         await world.session.flush()
     assert [await world.state(name) for name in "ab"] == ["sending", "applied"]
+
+
+async def test_final_results_are_dropped_by_the_age_of_an_earlier_mark(world: World) -> None:
+    await world.deliver(world.sync("a"))
+    await world.session.drop(older_than_s=3600.0)
+    await asyncio.sleep(3600.0)
+    await world.deliver(world.sync("b"))
+    for older_than_s, states in ((3600.5, ["applied", "applied"]), (3599.5, ["none", "applied"])):
+        await world.session.drop(older_than_s=older_than_s)
+        assert [await world.state(name) for name in "ab"] == states
 
 
 # -- a deadline that expires while a call waits for the ledger

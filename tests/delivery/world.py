@@ -26,6 +26,7 @@ from clients.alipayhk.wire.protocols.header_signed import HeaderSigned
 from service.credentials.callers import ANYBODY, Caller
 from service.delivery.clock_skew import ClockSkew
 from service.delivery.delivery import Delivery, Limits
+from service.delivery.ledger_monitor import LedgerMonitor
 from service.delivery.ledger_session import LedgerSession
 from service.delivery.outbound_request import OutboundRequest
 from service.ledger import Answer, Claim, Ending, Key, LedgerUnavailable, Row
@@ -316,7 +317,7 @@ class World:
         self.codes = codes or ResultCodes()
         clock = Clock(lambda: wall_s() + self.wall_step_s, time.monotonic)
         self.session = LedgerSession(
-            self.ledger,
+            LedgerMonitor(self.ledger, self.metrics),
             vault_of(),
             self.metrics,
             lease_s=LEASE_S,
