@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.delivery.pacing import Breaker, Limiter, RetryBudget, backoff_s
+from clients.alipayhk.wire.errors import Unsigned
+from service.delivery.pacing import Breaker, Limiter, RetryBudget, backoff_s, is_failing
 
 # -- backoff
 
@@ -22,6 +23,13 @@ from service.delivery.pacing import Breaker, Limiter, RetryBudget, backoff_s
 def test_backoff_is_random_below_a_capped_exponential(retry: int, longest_s: float) -> None:
     for drawn in (0.0, 0.25, 0.5, 1.0):
         assert backoff_s(retry, lambda drawn=drawn: drawn) == pytest.approx(longest_s * drawn)  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(("http_status", "failing"), [(200, False), (499, False), (500, True), (503, True)])
+def test_unsigned_response_is_a_failure_of_alipayhk_from_http_500_on(
+    http_status: int, failing: bool
+) -> None:
+    assert is_failing(Unsigned("no signature", http_status=http_status)) is failing
 
 
 # -- the budget

@@ -97,10 +97,10 @@ async def test_operators_get_what_the_ledger_behind_it_returns() -> None:
     for claim, now_ms in ((one, 0), (other, 5)):
         await monitor.claim(claim, now_ms)
     no = Ending(State.REJECTED)
-    assert not await monitor.resolve(one.key, no, who="ann", why="asked", now_ms=9)
-    assert await monitor.resolve(one.key, no, who="ann", why="asked", now_ms=11)
-    (row,) = await monitor.find("a")
-    assert row.resolved == Resolution("ann", "asked", 11)
+    assert not await monitor.resolve(other.key, no, who="ann", why="asked", now_ms=14)
+    assert await monitor.resolve(other.key, no, who="ann", why="asked", now_ms=15)
+    (row,) = await monitor.find("b")
+    assert row.resolved == Resolution("ann", "asked", 15)
     for selection in ({}, {"since_ms": 6}, {"after": row.change - 1}, {"in_doubt_at_ms": 20}):
         assert [row async for row in monitor.rows(**selection)] == [
             row async for row in ledger.rows(**selection)
