@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 
 from alipayhk.linkage.v1 import error_reason_pb2 as reasons
 from clients.alipayhk.transport import Attempt
-from clients.alipayhk.wire.errors import CallError, Timeout, Unreachable
+from clients.alipayhk.wire.errors import Timeout, Unreachable
 
 from ..ledger import Claim
 from ..ledger.lease import Lease
@@ -68,8 +68,8 @@ class Flight:
     attempts: list[Attempt] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     """How the attempts that failed did so, in order; one more attempt may be in progress."""
-    answer: Message | CallError | None = None
-    """AlipayHK's final answer, known before it is recorded."""
+    answer: Message | None = None
+    """AlipayHK's response to a success, known before it is recorded."""
     resends_ended: bool = False
     """Whether ATTEMPTS_MAX or the retry budget ended its resends."""
 

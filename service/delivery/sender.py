@@ -170,7 +170,6 @@ class Sender:
         flight.enter(FlightState.RECORDING)
         final = verdict.reason == reasons.ERROR_REASON_WALLET_REJECTED
         if isinstance(error, ResultError) and final and verdict.outcome is Outcome.REJECTED:
-            flight.answer = error
             await self._session.rejected(flight, error)
         elif flight.sent and verdict.outcome is Outcome.UNKNOWN:
             await self._session.in_doubt(flight)
