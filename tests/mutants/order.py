@@ -1,4 +1,8 @@
-"""A plugin of pytest: run the test files that take least first, so that a mutant is detected early."""
+"""A plugin of pytest: run the test files that take least first, so that a mutant is detected early.
+
+It also keeps the names of tests the same. mutmut collects the tests once before all mutants and once for
+each, in one process. pytest stores the names of parameters, and would escape the backslashes in them again.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,12 @@ import pytest
 
 STATS = Path("mutmut-stats.json")
 """mutmut's file with the seconds that each test took, in the directory in which it runs the tests."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    for mark in metafunc.definition.iter_markers("parametrize"):
+        object.__setattr__(mark._param_ids_from or mark, "_param_ids_generated", None)
 
 
 @pytest.hookimpl(trylast=True)

@@ -24,6 +24,8 @@ EXPLAINED: Final = Path(__file__).resolve().parent / "explained.toml"
 SKIPPED: Final = 34
 """mutmut's exit code of a mutant that is not tested."""
 DETECTED: Final = {"killed", "caught by type check", "timeout"}
+FAULT: Final = 255
+"""The exit code if pytest itself failed, such as for a test with a new name. To mutmut it is a timeout."""
 SENTENCE: Final = re.compile(r'(\w+=)?"[^" ]+ [^"]*"(, )?')
 
 
@@ -46,6 +48,10 @@ class Change(NamedTuple):
             for replacement in ("", f"{found[1] or ''}None{found[2] or ''}")
         }
         return self.after in without or SENTENCE.sub("", self.before) == SENTENCE.sub("", self.after)
+
+
+def status_of(code: int | None) -> str:
+    return "pytest failed" if code == FAULT else status_by_exit_code[code]
 
 
 def change_of(file: str, mutant: str) -> Change:
@@ -100,7 +106,7 @@ def choose(only: str, sample: int, seed: str) -> dict[str, Change]:
         chosen = random.Random(seed).sample(chosen, min(sample, len(chosen)))
     for file in data():
         for name, code in file.exit_code_by_key.items():
-            if status_by_exit_code[code] not in DETECTED:
+            if status_of(code) not in DETECTED:
                 file.exit_code_by_key[name] = None if name in chosen else SKIPPED
         file.save()
     return {name: candidates[name] for name in chosen}
@@ -117,13 +123,13 @@ def report(chosen: dict[str, Change]) -> int:
         counts = Counter[str]()
         for name, code in file.exit_code_by_key.items():
             if name in chosen:
-                status = status_by_exit_code[code]
+                status = status_of(code)
                 status = (
                     status if status in DETECTED else "explained" if chosen[name] in reasons else "survived"
                 )
                 counts[status] += 1
                 if status == "survived":
-                    survivors.append((status_by_exit_code[code], str(chosen[name])))
+                    survivors.append((status_of(code), str(chosen[name])))
         if counts:
             print(row(str(file.path), counts))
         total += counts
@@ -142,7 +148,11 @@ def main() -> None:
     _, _, only, sample, seed = sys.argv
     generate()
     chosen = choose(only, int(sample), seed)
-    mutmut._run((), 1)
+    try:
+        mutmut._run((), 1)
+    except SystemExit:
+        print(f"A test fails without a mutant. Run the tests in {Path('mutants').resolve()} to see which.")
+        raise
     sys.exit(report(chosen))
 
 
