@@ -109,10 +109,10 @@ chaos: .venv/.stamp-dev ## Kill gateways 500 times under load and other faults, 
 	@$(BIN)/python -m pip $(LOCKED) -r requirements/mutants.txt
 	@touch $@
 
-# make mutants ONLY=service/delivery/flight.py SAMPLE=200 SEED=1 FRESH=1; CONTRIBUTING.md explains the report.
+# make mutants ONLY=service/delivery/flight.py SAMPLE=200 SEED=1 JOBS=2 FRESH=1; CONTRIBUTING.md explains the report.
 mutants: .venv/.stamp-mutants ## Change the code in one place at a time, and list the changes that no test detects
 	$(BIN)/python -m tests.mutants.run --only "$(ONLY)" --sample $(or $(SAMPLE),0) --seed $(or $(SEED),0) \
-	    $(if $(FRESH),--fresh)
+	    --jobs $(or $(JOBS),1) $(if $(FRESH),--fresh)
 
 GHZ := github.com/bojand/ghz/cmd/ghz@v0.121.0
 

@@ -145,11 +145,11 @@ def row(name: str, counts: Counter[str]) -> str:
 
 
 def main() -> None:
-    _, _, only, sample, seed = sys.argv
+    _, only, sample, seed, jobs = sys.argv
     generate()
     chosen = choose(only, int(sample), seed)
     try:
-        mutmut._run((), 1)
+        mutmut._run((), int(jobs))
     except SystemExit:
         print(f"A test fails without a mutant. Run the tests in {Path('mutants').resolve()} to see which.")
         raise
