@@ -49,7 +49,7 @@ class PendingWrites:
     def __contains__(self, key: Key) -> bool:
         return key in self._pending
 
-    async def write(self, flight: Flight, write: Write, *, retry: bool = False) -> None:
+    async def write(self, flight: Flight, write: Write, *, retry: bool) -> None:
         """Write a flight's result, or keep it for later: it is final even if it cannot be recorded now.
 
         With `retry`, and if the ledger is busy, try again until the deadline of the flight's calls.

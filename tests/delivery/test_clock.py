@@ -10,7 +10,6 @@ from clients.alipayhk.wire import errors
 from service.delivery.clock_skew import PROBE_EVERY_S
 from service.delivery.pacing import FAILING_CALLS
 from tests.delivery.world import OK, S, Step, World
-from tests.service.fakes import LogStream
 
 SKEWED: Final = Step(errors.OutsideWindow(-600.0), skew_s=-600.0)
 AGREES: Final = replace(S, skew_s=0.0)
@@ -26,13 +25,6 @@ async def test_bind_account_stops_after_one_response_outside_the_window(world: W
     assert (reported.short, reported.facts["clock_skew_s"]) == (STOPPED, "-600")
     assert (world.client.ids_seen(), await world.state("b")) == (["a"], "none")
     assert (await world.deliver(world.sync("c"))).short == OK
-
-
-async def test_skew_of_a_failed_attempt_is_logged(world: World, log_lines: LogStream) -> None:
-    world.client.script("a", SKEWED)
-    await world.deliver(world.bind("a"))
-    (line,) = log_lines.of("attempt")
-    assert line["clock_skew_s"] == -600
 
 
 async def test_sync_linkage_outside_the_window_stops_bind_account_until_one_inside(world: World) -> None:

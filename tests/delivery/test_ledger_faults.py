@@ -40,6 +40,7 @@ UNAVAILABLE_AFTER_IT_WAS_SENT = ("LEDGER_UNAVAILABLE", "unknown", "same_request_
 REJECTED = ("WALLET_REJECTED", "rejected", "never")
 UNKNOWN = ("WALLET_RESULT_UNKNOWN", "unknown", "same_request_id")
 CLAIM_LOST = "result not recorded: claim lost"
+NOT_RECORDED = "result not recorded yet"
 
 
 def unrecorded(world: World) -> float | None:
@@ -115,7 +116,7 @@ async def test_answer_is_returned_and_recorded_later(
     world.faulty.fault("record", fault)
     reported = await world.deliver(world.sync("a"), left_s=0.25)
     assert reported.short == short
-    assert unrecorded(world) == 1
+    assert unrecorded(world) == len(log_lines.of(NOT_RECORDED)) == 1
     world.faulty.broken = True
     await world.session.flush()
     assert (await world.deliver(world.sync("a"))).short == UNAVAILABLE_AFTER_IT_WAS_SENT
@@ -161,14 +162,14 @@ BUSY_ROWS = {
 
 @pytest.mark.parametrize(("step", "short", "state"), BUSY_ROWS.values(), ids=BUSY_ROWS.keys())
 async def test_result_is_retried_while_the_ledger_is_busy(
-    world: World, step: Step, short: tuple[str, str, str], state: str
+    world: World, log_lines: LogStream, step: Step, short: tuple[str, str, str], state: str
 ) -> None:
     world.client.script("a", step)
     world.faulty.fault("record", BUSY, BUSY, BUSY)
     reported = await world.deliver(world.bind("a"), left_s=4.0)
     assert reported.short == short
     assert await recorded(world) == (state, RECORDED[state], state != "refused")
-    assert unrecorded(world) == 0
+    assert unrecorded(world) == len(log_lines.of(NOT_RECORDED)) == 0
 
 
 @pytest.mark.parametrize(("step", "short", "state"), BUSY_ROWS.values(), ids=BUSY_ROWS.keys())
@@ -214,6 +215,16 @@ async def test_shutdown_waits_three_seconds_for_a_hanging_ledger(
     assert len(log_lines.of("results lost at shutdown")) == 1
 
 
+async def test_undo_on_a_busy_ledger_does_not_delay_the_answer(make: Make) -> None:
+    world = make(attempts_max=1)
+    world.client.script("a", UNREACHABLE)
+    world.faulty.fault("undo", *[BUSY] * 20)
+    reported = await world.deliver(world.bind("a"))
+    assert reported.short == UNREACHABLE_TOLD
+    assert reported.took_s < 1.0
+    world.faulty.faults["undo"].clear()
+
+
 async def test_failed_undo_is_repeated_and_frees_the_id(world: World) -> None:
     world.client.script("a", UNREACHABLE)
     world.faulty.fault("undo", FAILS)
@@ -237,7 +248,7 @@ async def test_hanging_record_does_not_delay_the_answer(
     assert await world.state("a") == state
 
 
-async def test_lost_lease_ends_the_resends(world: World) -> None:
+async def test_lost_lease_ends_the_resends(world: World, log_lines: LogStream) -> None:
     world.client.script("a", HANG, S)
     call = world.start(world.sync("a"), left_s=20.0)
     await asyncio.sleep(4.05)
@@ -249,6 +260,7 @@ async def test_lost_lease_ends_the_resends(world: World) -> None:
     assert reported.short == TIMEOUT
     assert len(world.client.seen) == 1
     assert await world.row("a") == taken_over
+    assert len(log_lines.of(CLAIM_LOST)) == 1
 
 
 @pytest.mark.parametrize("fault", [FAILS, LOSES], ids=["fails", "loses"])

@@ -29,7 +29,6 @@ from tests.delivery.world import (
     failing,
     refusing,
 )
-from tests.service.fakes import LogStream
 
 AGAIN: Final = {
     "U": U,
@@ -394,16 +393,3 @@ async def test_unhandled_exception_in_an_attempt_is_unknown_only_if_it_was_sent(
     reported = await world.deliver(world.sync("a"))
     assert reported.short == ("GATEWAY_BUG", "unknown" if sent else "not_sent", "operator")
     assert await world.state("a") == ("in_doubt" if sent else "none")
-
-
-async def test_last_eight_addresses_of_a_failed_attempt_are_logged(
-    world: World, log_lines: LogStream
-) -> None:
-    async def connect() -> None:
-        _, attempt = world.client.attempts[-1]
-        attempt.route.addresses.extend(f"192.0.2.{number}:443" for number in range(10))
-
-    world.client.script("a", replace(LOST, halt=connect))
-    await world.deliver(world.bind("a"))
-    (line,) = log_lines.of("attempt")
-    assert line["address"] == ", ".join(f"192.0.2.{number}:443" for number in range(2, 10))

@@ -1,7 +1,7 @@
 """Run mypy on mutated code, and print the errors of mutants; the arguments are `mypy` and a package.
 
-A mutant is a copy of its function with one change, in the same module or class. mypy has errors that are not
-due to the change: in every copy, also in the one without a change, and outside the copies. They are left out.
+A mutant is a copy of its function with one change, in the same module or class. Errors of mypy that are not
+due to the change are left out: those in every copy, also the one without a change, and outside the copies.
 """
 
 from __future__ import annotations
