@@ -35,6 +35,10 @@ async def test_attempt_is_logged_with_its_end_and_duration(
     (line,) = log_lines.of("attempt")
     expected |= {"api": "BindAccount", "request_id": "a", "attempts": 1, "seconds": 0.002}
     assert {name: line.get(name) for name in expected} == expected
+    seconds = world.metrics.registry.get_sample_value(
+        "alipayhk_upstream_seconds_sum", {"api": "BindAccount"}
+    )
+    assert seconds == pytest.approx(0.002)
 
 
 async def test_attempt_that_is_cancelled_after_its_first_byte_is_logged(

@@ -12,7 +12,7 @@ from clients.alipayhk.wire import errors
 from service.delivery.clock_skew import PROBE_EVERY_S
 from service.delivery.pacing import FAILING_CALLS
 from service.outcomes.refusal import Refusal
-from tests.delivery.world import OK, S, Step, World
+from tests.delivery.world import BIZ_TIME_MS, OK, S, Step, World, wall_s
 from tests.service.fakes import call_of
 
 SKEWED: Final = Step(errors.OutsideWindow(-600.0), skew_s=-600.0)
@@ -66,6 +66,12 @@ async def test_sync_linkages_outside_the_window_open_the_breaker(world: World) -
     for number in range(FAILING_CALLS):
         assert (await world.deliver(world.sync(str(number)))).short == REPLAYED
     assert (await world.deliver(world.sync("x"))).short == STOPPED
+
+
+@pytest.mark.parametrize(("ahead_ms", "reason"), [(299_900, "OK"), (300_100, "BIZ_TIME_IN_FUTURE")])
+async def test_biz_time_up_to_five_minutes_ahead_is_sent(world: World, ahead_ms: int, reason: str) -> None:
+    order = world.sync("a", biz_time=round(wall_s() * 1000) - BIZ_TIME_MS + ahead_ms)
+    assert (await world.deliver(order)).reason == reason
 
 
 async def test_biz_time_in_the_future_is_reported_with_its_skew(world: World) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from service.ledger import Key
+from service.outcomes.refusal import Refusal
 from tests.delivery.world import (
     BUSY,
     FAILS,
@@ -34,7 +35,7 @@ from tests.delivery.world import (
     refusing,
     wall_s,
 )
-from tests.service.fakes import LogStream
+from tests.service.fakes import LogStream, call_of
 
 UNAVAILABLE_AFTER_IT_WAS_SENT = ("LEDGER_UNAVAILABLE", "unknown", "same_request_id")
 REJECTED = ("WALLET_REJECTED", "rejected", "never")
@@ -60,6 +61,8 @@ async def test_nothing_is_sent_without_the_ledger(world: World, api: str) -> Non
     world.faulty.broken = True
     order = getattr(world, api)("a")
     assert (await world.deliver(order)).short == UNAVAILABLE
+    with pytest.raises(Refusal, match="disk full"):
+        await world.delivery.deliver(order, call_of())
     assert not world.client.attempts
     world.faulty.broken = False
     assert (await world.deliver(order)).short == OK

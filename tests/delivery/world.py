@@ -6,7 +6,7 @@ import asyncio
 import json
 import math
 import time
-from collections import Counter, defaultdict, deque
+from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
@@ -424,7 +424,7 @@ class World:
         delivery = self.delivery
         assert not delivery._flights
         assert not delivery._linkages._waiting
-        assert not +Counter(delivery._by_caller)
+        assert not any(delivery._by_caller.values())
         for sender in delivery._senders.values():
             assert (sender.pace.limiter._taken, list(sender.pace.limiter._waiting)) == (0, [])
             assert not sender.pace.breaker._probing
