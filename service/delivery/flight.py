@@ -160,7 +160,7 @@ class Flight:
 
     def leave(self, call: Call) -> None:
         """Remove a call that waits for it, and give the call what its verdict depends on."""
-        self.deadlines.pop(id(call), None)
+        del self.deadlines[id(call)]
         call.failure = self.failure
         # `retried` is the call's own: another call that waited may have been a retry.
         call.circumstances = replace(self.circumstances, retried=call.circumstances.retried)

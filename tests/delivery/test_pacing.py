@@ -46,8 +46,7 @@ def test_new_budget_has_ten_retries_and_ten_more_each_second() -> None:
 
 def test_five_first_attempts_earn_one_retry_up_to_ten() -> None:
     budget = RetryBudget()
-    while budget.spend(0.0):
-        pass
+    assert [budget.spend(0.0) for _ in range(11)] == [True] * 10 + [False]
     for _ in range(6):
         budget.earn()
     assert [budget.spend(0.0) for _ in range(2)] == [True, False]
@@ -109,6 +108,8 @@ def test_breaker_stays_closed_while_failures_are_rare() -> None:
     breaker = Breaker()
     failing(breaker, 1000, every_s=0.527)
     assert not breaker.is_open
+    failing(breaker, 20, at_s=527.0, every_s=0.526)
+    assert breaker.is_open
 
 
 def test_one_success_resets_the_failures() -> None:

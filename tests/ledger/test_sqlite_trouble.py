@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from service.ledger import InProgress, Known, Ledger, LedgerUnavailable, State
+from service.ledger.errors import LedgerBusy
 from service.ledger.sqlite.ballast import BYTES
 from tests.ledger.levels import APPLIED, NOW_MS, a_bind, a_claim, ended, granted, opened, row_of, sqlite_url
 from tests.ledger.processes import fill_and_recover, output_of, started
@@ -55,7 +56,7 @@ async def test_operations_wait_for_a_locked_file_up_to_the_timeout(sqlite: Ledge
     await ended(sqlite, a_claim())
     with locked(tmp_path / "ledger.db"):
         began = time.monotonic()
-        with pytest.raises(LedgerUnavailable, match="SQLITE_BUSY"):
+        with pytest.raises(LedgerBusy, match="SQLITE_BUSY"):
             await sqlite.claim(a_claim("id-2"), NOW_MS)
         assert 0.3 < time.monotonic() - began < 10
         # Reads do not wait for the lock.
