@@ -33,7 +33,7 @@ IN_ONE_LOOP: Final = {HERE / "e2e", HERE / "linkage", HERE / "scenarios"}
 LONGEST_FIRST: Final = (HERE / "docs", HERE / "chaos", HERE / "load", HERE / "scenarios", HERE / "e2e")
 """Directories of long files, in the order in which they start: long ones start first."""
 UNMEASURED: Final = {HERE / "chaos", HERE / "e2e", HERE / "load", HERE / "scenarios"}
-"""Directories whose processes run without coverage: their tests take long, and others cover the same code."""
+"""Directories whose processes run without coverage: they take long, and other tests cover the same code."""
 
 
 @pytest.fixture(scope="module", autouse=True)
