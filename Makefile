@@ -1,9 +1,9 @@
 # All tasks of developers and CI. `make` without a target lists them.
-# The six lock files in requirements/ pin every distribution with its hashes. `make lock` writes them.
+# The seven lock files in requirements/ pin every distribution with its hashes. `make lock` writes them.
 #   runtime.txt  production, newest versions          build.txt   setuptools, which installs and packages the code
 #   client.txt   clients/linkage                      dev.txt     all of these, and the tests and checks
 #   oldest.txt   the lowest versions that both        node.txt    Node for `make callers`, if none is installed
-#                pyproject.toml allow
+#                pyproject.toml allow                 mutants.txt mutmut for `make mutants`
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
@@ -115,6 +115,16 @@ chaos: .venv/.stamp-dev ## Kill gateways 500 times under load and other faults, 
 fuzz: .venv/.stamp-dev ## Fuzz everything that reads bytes from outside, for ten minutes
 	$(BIN)/python -m tests.fuzz --minutes $(or $(MINUTES),10) $(TARGETS)
 
+.venv/.stamp-mutants: requirements/mutants.txt .venv/.stamp-dev
+	@echo "Installing requirements/mutants.txt into .venv ..."
+	@$(BIN)/python -m pip $(LOCKED) -r requirements/mutants.txt
+	@touch $@
+
+# make mutants ONLY=service/delivery/flight.py SAMPLE=200 SEED=1 JOBS=2 FRESH=1; CONTRIBUTING.md explains the report.
+mutants: .venv/.stamp-mutants ## Change the code in one place at a time, and list the changes that no test detects
+	$(BIN)/python -m tests.mutants.run --only "$(ONLY)" --sample $(or $(SAMPLE),0) --seed $(or $(SEED),0) \
+	    --jobs $(or $(JOBS),1) $(if $(FRESH),--fresh)
+
 GHZ := github.com/bojand/ghz/cmd/ghz@v0.121.0
 
 .tools/bin/ghz:
@@ -163,6 +173,7 @@ lock: ## Rewrite requirements/ from pyproject.toml; UPGRADE=1 takes the newest v
 	$(COMPILE) $(PROJECTS) --all-extras --group build --group test --group lint --group fuzz \
 	    --constraint requirements/runtime.txt --constraint requirements/client.txt \
 	    --constraint requirements/build.txt --output-file requirements/dev.txt
+	$(COMPILE) --group mutants --constraint requirements/dev.txt --output-file requirements/mutants.txt
 	$(COMPILE) $(PROJECTS) --all-extras --group build --group test --group generate \
 	    --resolution lowest-direct --output-file requirements/oldest.txt
 
@@ -191,4 +202,4 @@ clean: ## Remove everything that the targets created and that is not committed
 	    .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup peers node demo test test-oldest lint browser callers chaos bench canary full generate lock baseline build stubs clean
+.PHONY: help setup peers node demo test test-oldest lint browser callers chaos mutants bench canary full generate lock baseline build stubs clean

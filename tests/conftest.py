@@ -10,12 +10,15 @@ from typing import Final
 
 import pytest
 import pytest_asyncio
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 QUICK = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 # CI tries the same examples every time, so that a failure is due to the change. `make full` tries new ones.
 settings.register_profile("default", QUICK, derandomize="CI" in os.environ)
 settings.register_profile("full", QUICK, derandomize=False, max_examples=5_000)
+# Mutation tests need the first failure only, and the same examples for each mutant.
+SHORT = [Phase.explicit, Phase.generate]
+settings.register_profile("mutants", QUICK, derandomize=True, phases=SHORT)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 # A background job of a shell ignores SIGINT, and a program under nohup ignores SIGHUP. The programs under
@@ -27,7 +30,9 @@ for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHU
 HERE: Final = Path(__file__).parent
 IN_ONE_LOOP: Final = {HERE / "e2e", HERE / "linkage", HERE / "scenarios"}
 """Tests that share processes and listeners, or that use gRPC, which can call back into a closed loop."""
-LONGEST_FIRST: Final = tuple(HERE / name for name in ("docs", "chaos", "fuzz", "load", "scenarios", "e2e"))
+LONGEST_FIRST: Final = tuple(
+    HERE / name for name in ("docs", "simulation", "chaos", "fuzz", "load", "scenarios", "e2e")
+)
 """Directories of long files, in the order in which they start: long ones start first."""
 UNMEASURED: Final = {HERE / name for name in ("chaos", "e2e", "fuzz", "load", "scenarios")}
 """Directories whose processes run without coverage: their tests are slow; others cover the same code."""

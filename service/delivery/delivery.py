@@ -145,10 +145,8 @@ class Delivery:
             await asyncio.wait({flight.task}, timeout=call.margin_s * CANCEL_SHARE)
         if flight.task.done() and not flight.task.cancelled():
             return flight.task.result()
-        if isinstance(flight.answer, Message):
-            return flight.answer
         if flight.answer is not None:
-            raise flight.answer
+            return flight.answer
         if flight.sent or flight.task.cancelled() or (flight.cancelled and not flight.attempts):
             # A cancelled flight without an attempt makes none, even if it still waits for the ledger.
             raise flight.failure_now(self._session.progress)

@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 
 from alipayhk.linkage.v1 import error_reason_pb2 as reasons
 from clients.alipayhk.transport import Attempt
-from clients.alipayhk.wire.errors import CallError, Timeout, Unreachable
+from clients.alipayhk.wire.errors import Timeout, Unreachable
 
 from ..ledger import Claim
 from ..ledger.lease import Lease
@@ -68,8 +68,8 @@ class Flight:
     attempts: list[Attempt] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     """How the attempts that failed did so, in order; one more attempt may be in progress."""
-    answer: Message | CallError | None = None
-    """AlipayHK's final answer, known before it is recorded."""
+    answer: Message | None = None
+    """AlipayHK's response to a success, known before it is recorded."""
     resends_ended: bool = False
     """Whether ATTEMPTS_MAX or the retry budget ended its resends."""
 
@@ -160,7 +160,7 @@ class Flight:
 
     def leave(self, call: Call) -> None:
         """Remove a call that waits for it, and give the call what its verdict depends on."""
-        self.deadlines.pop(id(call), None)
+        del self.deadlines[id(call)]
         call.failure = self.failure
         # `retried` is the call's own: another call that waited may have been a retry.
         call.circumstances = replace(self.circumstances, retried=call.circumstances.retried)

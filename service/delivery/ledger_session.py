@@ -170,7 +170,9 @@ class LedgerSession:
         """Take the claim back, because no byte was sent: the row is as it was before."""
         key, held = flight.request.key, flight.held
         if held:
-            await self._pending.write(flight, lambda now_ms: self._ledger.undo(key, held.token, now_ms))
+            await self._pending.write(
+                flight, lambda now_ms: self._ledger.undo(key, held.token, now_ms), retry=False
+            )
 
     async def flush(self) -> None:
         """Try to write the pending results."""

@@ -64,7 +64,7 @@ class RetryBudget:
         self._saved_max = max(self._a_second, 1.0)
         self._earned = 0.0
         self._floor = self._saved_max
-        self._at: float | None = None
+        self._at = 0.0
 
     def earn(self) -> None:
         """Count a first attempt."""
@@ -72,8 +72,7 @@ class RetryBudget:
 
     def spend(self, now_s: float) -> bool:
         """Take one retry from the budget; return whether there was one."""
-        passed_s = now_s - self._at if self._at is not None else 0.0
-        self._floor = min(self._floor + passed_s * self._a_second, self._saved_max)
+        self._floor = min(self._floor + (now_s - self._at) * self._a_second, self._saved_max)
         self._at = now_s
         if self._earned >= 1:
             self._earned -= 1

@@ -49,7 +49,7 @@ class PendingWrites:
     def __contains__(self, key: Key) -> bool:
         return key in self._pending
 
-    async def write(self, flight: Flight, write: Write, *, retry: bool = False) -> None:
+    async def write(self, flight: Flight, write: Write, *, retry: bool) -> None:
         """Write a flight's result, or keep it for later: it is final even if it cannot be recorded now.
 
         With `retry`, and if the ledger is busy, try again until the deadline of the flight's calls.
@@ -99,10 +99,7 @@ class PendingWrites:
 
     async def _flush(self, keys: Iterable[Key]) -> None:
         # Concurrently: they share a commit, and one that cannot be written does not block the others.
-        results = await asyncio.gather(*map(self._flush_one, keys), return_exceptions=True)
-        for result in results:
-            if result is not None:
-                raise result
+        await asyncio.gather(*map(self._flush_one, keys))
 
     async def _flush_one(self, key: Key) -> None:
         pending = self._pending.get(key)

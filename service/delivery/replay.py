@@ -35,8 +35,4 @@ def replay(request: OutboundRequest, ending: Ending, vault: Vault) -> Message:
         response.resolved_by_operator = ending.resolved_by_operator  # type: ignore[attr-defined]
         return response
     facts: dict[str, Any] = json.loads(data) if data else {"result": {"status": FAILURE}}
-    raise ResultError(
-        Result(**facts["result"]),
-        http_status=facts.get("http_status", 0),
-        tracer_id=facts.get("tracer_id", ""),
-    )
+    raise ResultError(Result(**facts.pop("result")), **facts)

@@ -149,7 +149,7 @@ class Sender:
 
     def _wait_s(self, flight: Flight, error: CallError, verdict: Verdict) -> float | None:
         """Return the wait in seconds before the next attempt; None if no attempt is to follow."""
-        flight.resends_ended |= len(flight.attempts) >= self._attempts_max
+        flight.resends_ended = len(flight.attempts) >= self._attempts_max
         limited = verdict.reason == reasons.ERROR_REASON_WALLET_RATE_LIMITED
         hopeless = self._closing.is_set() or limited or self.pace.is_open
         # If another process has taken the request over, a later call finds its result in the ledger.
@@ -170,7 +170,6 @@ class Sender:
         flight.enter(FlightState.RECORDING)
         final = verdict.reason == reasons.ERROR_REASON_WALLET_REJECTED
         if isinstance(error, ResultError) and final and verdict.outcome is Outcome.REJECTED:
-            flight.answer = error
             await self._session.rejected(flight, error)
         elif flight.sent and verdict.outcome is Outcome.UNKNOWN:
             await self._session.in_doubt(flight)

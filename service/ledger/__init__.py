@@ -82,7 +82,7 @@ class Claim:
     """A later biz_time is in the future."""
     may_repeat: bool = False
     """Whether a request in doubt may be sent again."""
-    lease_ms: int = 5_000
+    lease_ms: int = field(kw_only=True)
     """Maximum duration of an attempt, after which others can take over."""
 
 

@@ -69,7 +69,7 @@ def refusal_to_make(
     if entries:
         return f"the ledger {where} {absence}, and {marker.path} shows that its key has had one: {put_back}"
     if not marker.can_be_written():
-        return refusal_without_marker(absence, where, marker)
+        return refusal_without_marker(absence, where, marker, cause="")
     may_be_first = key_is_configured and absence is Absence.MISSING
     if entries is None and not may_be_first:
         return (
@@ -80,7 +80,7 @@ def refusal_to_make(
     return None
 
 
-def refusal_without_marker(absence: Absence, where: str, marker: Marker, cause: str = "") -> str:
+def refusal_without_marker(absence: Absence, where: str, marker: Marker, cause: str) -> str:
     """Return why no ledger may be created whose marker cannot be written, with the cause if known."""
     because = f" ({cause})" if cause else ""
     return (

@@ -43,7 +43,7 @@ def trailers_of(
     )
 
 
-def pushback_of(verdict: Verdict, *, left_s: float | None, resends_ended: bool = False) -> str:
+def pushback_of(verdict: Verdict, *, left_s: float | None, resends_ended: bool) -> str:
     """Return the wait in milliseconds after which gRPC's retry policy may try again; -1 forbids it."""
     wait_ms = _wait_ms(verdict)
     fits = left_s is None or wait_ms / 1000 + PUSHBACK_MARGIN_S <= left_s
@@ -85,7 +85,7 @@ def _bad_request(violations: tuple[Violation, ...], bytes_max: int) -> BadReques
         if request.ByteSize() > bytes_max - NOTE_BYTES:
             del request.field_violations[-1]
             more = f"{len(violations) - done} more violations are not listed"
-            request.field_violations.add(field="", description=more)
+            request.field_violations.add(description=more)
             break
     return request
 

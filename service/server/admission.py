@@ -176,7 +176,7 @@ class Refusals:
         verdict, status = self._prepared(retried)
         if request_id := self._request_id(request):
             status += _request_info(request_id)
-        pushback = pushback_of(verdict, left_s=certain_s(context.time_remaining()))
+        pushback = pushback_of(verdict, left_s=certain_s(context.time_remaining()), resends_ended=False)
         trailers = ((DETAILS, status), (PUSHBACK, pushback))
         code, reason, outcome = verdict.code.name, verdict.reason_name, str(verdict.outcome)
         try:

@@ -6,10 +6,14 @@ import asyncio
 from dataclasses import replace
 from typing import Final
 
+import pytest
+
 from clients.alipayhk.wire import errors
 from service.delivery.clock_skew import PROBE_EVERY_S
 from service.delivery.pacing import FAILING_CALLS
-from tests.delivery.world import OK, UNREACHABLE, UNREACHABLE_TOLD, S, Step, World
+from service.outcomes.refusal import Refusal
+from tests.delivery.world import BIZ_TIME_MS, OK, UNREACHABLE, UNREACHABLE_TOLD, S, Step, World, wall_s
+from tests.service.fakes import call_of
 
 SKEWED: Final = Step(errors.OutsideWindow(-600.0), skew_s=-600.0)
 AGREES: Final = replace(S, skew_s=0.0)
@@ -64,9 +68,19 @@ async def test_sync_linkages_outside_the_window_open_the_breaker(world: World) -
     assert (await world.deliver(world.sync("x"))).short == STOPPED
 
 
+@pytest.mark.parametrize(("ahead_ms", "reason"), [(299_900, "OK"), (300_100, "BIZ_TIME_IN_FUTURE")])
+async def test_biz_time_up_to_five_minutes_ahead_is_sent(world: World, ahead_ms: int, reason: str) -> None:
+    order = world.sync("a", biz_time=round(wall_s() * 1000) - BIZ_TIME_MS + ahead_ms)
+    assert (await world.deliver(order)).reason == reason
+
+
 async def test_biz_time_in_the_future_is_reported_with_its_skew(world: World) -> None:
     ahead_ms = 3_600_000 + 100_000_000 * 1000  # the clock of a World is 100,000,000 s ahead of BIZ_TIME_MS
-    reported = await world.deliver(world.sync("a", biz_time=ahead_ms))
+    order = world.sync("a", biz_time=ahead_ms)
+    with pytest.raises(Refusal) as refused:
+        await world.delivery.deliver(order, call_of())
+    assert [violation.field for violation in refused.value.violations] == ["biz_time"]
+    reported = await world.deliver(order)
     assert reported.reason == "BIZ_TIME_IN_FUTURE"
     assert abs(int(reported.facts["clock_skew_s"]) - 3600 + round(asyncio.get_running_loop().time())) <= 1
 

@@ -35,7 +35,7 @@ from tests.delivery.world import (
     failing,
     refusing,
 )
-from tests.service.fakes import LogStream, vault_of
+from tests.service.fakes import LogStream, call_of, vault_of
 
 REUSED = ("REQUEST_ID_REUSED", "not_sent", "new_request_id")
 REUSED_OPERATOR = ("REQUEST_ID_REUSED", "not_sent", "operator")
@@ -301,6 +301,24 @@ async def test_attempt_that_sends_while_it_is_cancelled_is_not_reported_as_not_s
     world.client.script("a", Step(before_s=1.0, stubborn=True))
     assert (await world.deliver(world.sync("a"), left_s=0.5)).short == TIMEOUT
     assert await world.state("a") == "in_doubt"
+
+
+async def test_call_during_a_cancellation_that_hangs_returns_by_its_deadline(world: World) -> None:
+    world.client.script("a", HANG_CONNECTING)
+    world.faulty.fault("undo", Fault(before_s=5.0))
+    assert (await world.deliver(world.bind("a"), left_s=0.5)).outcome == "unknown"
+    reported = await world.deliver(world.bind("a"), left_s=0.5)
+    assert reported.outcome == "unknown"
+    assert 0.5 <= reported.took_s < 0.6
+
+
+async def test_failed_call_keeps_the_verdict_that_was_recorded(world: World) -> None:
+    world.client.script("a", LOST)
+    call = call_of(api="BindAccount", idempotent=False)
+    with pytest.raises(errors.ConnectionLost) as raised:
+        await world.delivery.deliver(world.bind("a"), call)
+    assert call.failure is not None
+    assert call.failure.error is raised.value
 
 
 # -- shutting down, and too little time

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from service.ledger import Key
+from service.outcomes.refusal import Refusal
 from tests.delivery.world import (
     BUSY,
     FAILS,
@@ -34,15 +35,25 @@ from tests.delivery.world import (
     refusing,
     wall_s,
 )
-from tests.service.fakes import LogStream
+from tests.service.fakes import LogStream, call_of
 
 UNAVAILABLE_AFTER_IT_WAS_SENT = ("LEDGER_UNAVAILABLE", "unknown", "same_request_id")
 REJECTED = ("WALLET_REJECTED", "rejected", "never")
 UNKNOWN = ("WALLET_RESULT_UNKNOWN", "unknown", "same_request_id")
+CLAIM_LOST = "result not recorded: claim lost"
+NOT_RECORDED = "result not recorded yet"
 
 
 def unrecorded(world: World) -> float | None:
     return world.metrics.registry.get_sample_value("alipayhk_ledger_unrecorded")
+
+
+async def recorded(world: World) -> tuple[str, str, bool]:
+    """Return the state and result status of the recorded outcome, and whether it has data for a replay."""
+    row = await world.row("a")
+    assert row is not None
+    assert row.ending is not None
+    return str(row.state), row.ending.result_status, bool(row.ending.sealed)
 
 
 @pytest.mark.parametrize("api", ["sync", "bind"])
@@ -50,6 +61,8 @@ async def test_nothing_is_sent_without_the_ledger(world: World, api: str) -> Non
     world.faulty.broken = True
     order = getattr(world, api)("a")
     assert (await world.deliver(order)).short == UNAVAILABLE
+    with pytest.raises(Refusal, match="disk full"):
+        await world.delivery.deliver(order, call_of())
     assert not world.client.attempts
     world.faulty.broken = False
     assert (await world.deliver(order)).short == OK
@@ -89,18 +102,24 @@ ENDS = {
     "F": (refusing("PROCESS_FAIL"), REJECTED, "rejected"),
     "U": (U, UNKNOWN, "in_doubt"),
 }
+RECORDED = {"applied": "S", "rejected": "F", "refused": "F", "in_doubt": ""}
 
 
 @pytest.mark.parametrize("fault", [FAILS, LOSES], ids=["fails", "loses"])
 @pytest.mark.parametrize(("step", "short", "state"), ENDS.values(), ids=ENDS.keys())
 async def test_answer_is_returned_and_recorded_later(
-    world: World, step: Step, short: tuple[str, str, str], state: str, fault: Fault
+    world: World,
+    log_lines: LogStream,
+    step: Step,
+    short: tuple[str, str, str],
+    state: str,
+    fault: Fault,
 ) -> None:
     world.client.script("a", step)
     world.faulty.fault("record", fault)
     reported = await world.deliver(world.sync("a"), left_s=0.25)
     assert reported.short == short
-    assert unrecorded(world) == 1
+    assert unrecorded(world) == len(log_lines.of(NOT_RECORDED)) == 1
     world.faulty.broken = True
     await world.session.flush()
     assert (await world.deliver(world.sync("a"))).short == UNAVAILABLE_AFTER_IT_WAS_SENT
@@ -108,7 +127,19 @@ async def test_answer_is_returned_and_recorded_later(
     world.faulty.broken = False
     await world.session.flush()
     assert unrecorded(world) == 0
-    assert await world.state("a") == state
+    assert await recorded(world) == (state, RECORDED[state], state != "in_doubt")
+    assert log_lines.of(CLAIM_LOST) == []
+
+
+async def test_pending_result_whose_claim_was_lost_is_given_up(world: World, log_lines: LogStream) -> None:
+    world.faulty.fault("record", FAILS)
+    await world.deliver(world.sync("a"))
+    row = await world.row("a")
+    assert row is not None
+    world.faulty._rows[row.key] = replace(row, token=row.token + 1)
+    await world.session.flush()
+    assert unrecorded(world) == 0
+    assert len(log_lines.of(CLAIM_LOST)) == 1
 
 
 async def test_call_with_the_same_id_writes_the_pending_result(world: World) -> None:
@@ -134,14 +165,14 @@ BUSY_ROWS = {
 
 @pytest.mark.parametrize(("step", "short", "state"), BUSY_ROWS.values(), ids=BUSY_ROWS.keys())
 async def test_result_is_retried_while_the_ledger_is_busy(
-    world: World, step: Step, short: tuple[str, str, str], state: str
+    world: World, log_lines: LogStream, step: Step, short: tuple[str, str, str], state: str
 ) -> None:
     world.client.script("a", step)
     world.faulty.fault("record", BUSY, BUSY, BUSY)
     reported = await world.deliver(world.bind("a"), left_s=4.0)
     assert reported.short == short
-    assert await world.state("a") == state
-    assert unrecorded(world) == 0
+    assert await recorded(world) == (state, RECORDED[state], state != "refused")
+    assert unrecorded(world) == len(log_lines.of(NOT_RECORDED)) == 0
 
 
 @pytest.mark.parametrize(("step", "short", "state"), BUSY_ROWS.values(), ids=BUSY_ROWS.keys())
@@ -152,7 +183,7 @@ async def test_busy_ledger_does_not_delay_an_answer_past_its_deadline(
     world.faulty.fault("record", *[BUSY] * 20)
     reported = await world.deliver(world.bind("a"), left_s=4.0)
     assert reported.short == short
-    assert reported.took_s < 4.3
+    assert 3.7 < reported.took_s < 4.3
     assert unrecorded(world) == 1
     world.faulty.faults["record"].clear()
     await asyncio.sleep(1.0)
@@ -174,6 +205,27 @@ async def test_results_lost_at_shutdown_are_counted_in_the_log(world: World, log
     (line,) = log_lines.of("results lost at shutdown")
     assert line["count"] == 1
     assert "dropped" not in line
+
+
+async def test_shutdown_waits_three_seconds_for_a_hanging_ledger(
+    world: World, log_lines: LogStream
+) -> None:
+    world.faulty.fault("record", FAILS, Fault(before_s=1000.0))
+    await world.deliver(world.sync("a"))
+    began = time.monotonic()
+    await world.session.close()
+    assert time.monotonic() - began == pytest.approx(3.0)
+    assert len(log_lines.of("results lost at shutdown")) == 1
+
+
+async def test_undo_on_a_busy_ledger_does_not_delay_the_answer(make: Make) -> None:
+    world = make(attempts_max=1)
+    world.client.script("a", UNREACHABLE)
+    world.faulty.fault("undo", *[BUSY] * 20)
+    reported = await world.deliver(world.bind("a"))
+    assert reported.short == UNREACHABLE_TOLD
+    assert reported.took_s < 1.0
+    world.faulty.faults["undo"].clear()
 
 
 async def test_failed_undo_is_repeated_and_frees_the_id(world: World) -> None:
@@ -199,7 +251,7 @@ async def test_hanging_record_does_not_delay_the_answer(
     assert await world.state("a") == state
 
 
-async def test_lost_lease_ends_the_resends(world: World) -> None:
+async def test_lost_lease_ends_the_resends(world: World, log_lines: LogStream) -> None:
     world.client.script("a", HANG, S)
     call = world.start(world.sync("a"), left_s=20.0)
     await asyncio.sleep(4.05)
@@ -211,6 +263,7 @@ async def test_lost_lease_ends_the_resends(world: World) -> None:
     assert reported.short == TIMEOUT
     assert len(world.client.seen) == 1
     assert await world.row("a") == taken_over
+    assert len(log_lines.of(CLAIM_LOST)) == 1
 
 
 @pytest.mark.parametrize("fault", [FAILS, LOSES], ids=["fails", "loses"])
@@ -317,6 +370,16 @@ async def test_result_that_cannot_be_written_does_not_block_the_others(
     with pytest.raises(TypeError):
         await world.session.flush()
     assert [await world.state(name) for name in "ab"] == ["sending", "applied"]
+
+
+async def test_final_results_are_dropped_by_the_age_of_an_earlier_mark(world: World) -> None:
+    await world.deliver(world.sync("a"))
+    await world.session.drop(older_than_s=3600.0)
+    await asyncio.sleep(3600.0)
+    await world.deliver(world.sync("b"))
+    for older_than_s, states in ((3600.5, ["applied", "applied"]), (3599.5, ["none", "applied"])):
+        await world.session.drop(older_than_s=older_than_s)
+        assert [await world.state(name) for name in "ab"] == states
 
 
 # -- a deadline that expires while a call waits for the ledger

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.delivery.pacing import Breaker, Limiter, RetryBudget, backoff_s
+from clients.alipayhk.wire.errors import Unsigned
+from service.delivery.pacing import Breaker, Limiter, RetryBudget, backoff_s, is_failing
 
 # -- backoff
 
@@ -22,6 +23,13 @@ from service.delivery.pacing import Breaker, Limiter, RetryBudget, backoff_s
 def test_backoff_is_random_below_a_capped_exponential(retry: int, longest_s: float) -> None:
     for drawn in (0.0, 0.25, 0.5, 1.0):
         assert backoff_s(retry, lambda drawn=drawn: drawn) == pytest.approx(longest_s * drawn)  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(("http_status", "failing"), [(200, False), (499, False), (500, True), (503, True)])
+def test_unsigned_response_is_a_failure_of_alipayhk_from_http_500_on(
+    http_status: int, failing: bool
+) -> None:
+    assert is_failing(Unsigned("no signature", http_status=http_status)) is failing
 
 
 # -- the budget
@@ -38,8 +46,7 @@ def test_new_budget_has_ten_retries_and_ten_more_each_second() -> None:
 
 def test_five_first_attempts_earn_one_retry_up_to_ten() -> None:
     budget = RetryBudget()
-    while budget.spend(0.0):
-        pass
+    assert [budget.spend(0.0) for _ in range(11)] == [True] * 10 + [False]
     for _ in range(6):
         budget.earn()
     assert [budget.spend(0.0) for _ in range(2)] == [True, False]
@@ -101,6 +108,8 @@ def test_breaker_stays_closed_while_failures_are_rare() -> None:
     breaker = Breaker()
     failing(breaker, 1000, every_s=0.527)
     assert not breaker.is_open
+    failing(breaker, 20, at_s=527.0, every_s=0.526)
+    assert breaker.is_open
 
 
 def test_one_success_resets_the_failures() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -177,6 +178,16 @@ async def test_ledger_that_may_be_bypassed_proves_nothing(make: Make) -> None:
     refused = await world.deliver(world.sync("no"))
     assert refused.short == ("WALLET_REJECTED", "unknown", "operator")
     assert await world.state("no") == "in_doubt"
+
+
+async def test_flight_of_a_retried_call_stays_in_doubt_when_another_call_joins(make: Make) -> None:
+    world = make(ledger=MemoryLedger())
+    world.client.script("a", replace(refusing("NO_TABLE_KNOWS"), after_s=1.0))
+    retried = world.start(world.sync("a"), retried=True)
+    await asyncio.sleep(0.1)
+    joined = world.start(world.sync("a"))
+    assert [(await call).reason for call in (retried, joined)] == ["WALLET_REJECTED"] * 2
+    assert await world.state("a") == "in_doubt"
 
 
 @pytest.mark.parametrize("level", FORGETFUL.values(), ids=FORGETFUL.keys())

@@ -71,7 +71,31 @@ async def test_operators_rejection_is_reported_to_a_waiting_call(pair: tuple[Wor
     one.faulty.fault("claim", Fault(before_s=0.1))
     await asyncio.sleep(0.02)
     await resolve(one, one.sync("a"))
-    assert (await waiting).short == REJECTED
+    reported = await waiting
+    assert reported.short == REJECTED
+    assert not {"http_status", "tracer_id"} & reported.facts.keys()
+
+
+async def test_request_in_progress_elsewhere_is_not_reported_as_not_sent(pair: tuple[World, World]) -> None:
+    one, other = pair
+    one.client.script("a", Step(after_s=3.0))
+    first = one.start(one.sync("a"))
+    await asyncio.sleep(0.1)
+    waiting = other.start(other.sync("a"))
+    await asyncio.sleep(0.1)
+    other.faulty.fault("claim", FAILS)
+    assert (await waiting).short == ("LEDGER_UNAVAILABLE", "unknown", "same_request_id")
+    assert (await first).short == OK
+
+
+async def test_expired_lease_is_taken_over_without_a_wait(pair: tuple[World, World]) -> None:
+    one, other = pair
+    one.faulty.fault("claim", Fault(loses=True))
+    assert (await one.deliver(one.sync("a"))).short == UNAVAILABLE
+    await asyncio.sleep(LEASE_S - 0.1)
+    reported = await other.deliver(other.sync("a"))
+    assert reported.short == OK
+    assert reported.took_s == pytest.approx(0.1, abs=0.03)
 
 
 async def test_request_undone_by_another_gateway_was_not_sent(pair: tuple[World, World]) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import json
 import math
 import time
-from collections import Counter, defaultdict, deque
+from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
@@ -26,6 +26,7 @@ from clients.alipayhk.wire.protocols.header_signed import HeaderSigned
 from service.credentials.callers import ANYBODY, Caller
 from service.delivery.clock_skew import ClockSkew
 from service.delivery.delivery import Delivery, Limits
+from service.delivery.ledger_monitor import LedgerMonitor
 from service.delivery.ledger_session import LedgerSession
 from service.delivery.outbound_request import OutboundRequest
 from service.ledger import Answer, Claim, Ending, Key, LedgerUnavailable, Row
@@ -316,7 +317,7 @@ class World:
         self.codes = codes or ResultCodes()
         clock = Clock(lambda: wall_s() + self.wall_step_s, time.monotonic)
         self.session = LedgerSession(
-            self.ledger,
+            LedgerMonitor(self.ledger, self.metrics),
             vault_of(),
             self.metrics,
             lease_s=LEASE_S,
@@ -423,7 +424,7 @@ class World:
         delivery = self.delivery
         assert not delivery._flights
         assert not delivery._linkages._waiting
-        assert not +Counter(delivery._by_caller)
+        assert not any(delivery._by_caller.values())
         for sender in delivery._senders.values():
             assert (sender.pace.limiter._taken, list(sender.pace.limiter._waiting)) == (0, [])
             assert not sender.pace.breaker._probing

@@ -68,6 +68,7 @@ async def test_claimed_id_is_in_progress_until_its_lease_expires(ledger: Ledger)
     await granted(ledger, a_claim())
     assert await ledger.claim(a_claim(), LATER_MS - 1) == InProgress(LATER_MS)
     assert await ledger.claim(a_claim(), LATER_MS) == Granted(2, was_in_doubt=True)
+    assert await ledger.claim(a_claim(), LATER_MS + LEASE_MS - 1) == InProgress(LATER_MS + LEASE_MS)
 
 
 async def test_repeatable_id_in_doubt_is_granted_again(ledger: Ledger) -> None:
@@ -462,6 +463,9 @@ async def test_gateway_rejected_request_that_is_sent_again_can_be_in_doubt(ledge
     token = await granted(ledger, a_bind())
     assert await ledger.record(a_bind().key, token, GATEWAY_REJECTED, NOW_MS)
     again = await granted(ledger, a_bind())
+    assert (await the_row(ledger, a_bind())).ending == GATEWAY_REJECTED
+    assert await ledger.renew(a_bind().key, again, LEASE_MS, NOW_MS)
+    assert (await the_row(ledger, a_bind())).ending == replace(GATEWAY_REJECTED, state=State.IN_DOUBT)
     assert await ledger.claim(a_bind(), LATER_MS) is ClaimRejected.IN_DOUBT
     assert await ledger.record(a_bind().key, again, IN_DOUBT, LATER_MS)
     assert await ledger.claim(a_bind(), LATER_MS) is ClaimRejected.IN_DOUBT

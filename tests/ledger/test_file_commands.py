@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import json
 import os
+import re
 import shutil
 import sqlite3
 import stat
@@ -140,6 +141,8 @@ def test_init_new_keeps_the_log_of_the_lost_ledger(run: Run, tmp_path: Path, db:
     assert "write-ahead log" in run("init", status=EX_CONFIG)
     (kept,) = run("init", "--new", "--json")["moved_aside"]
     assert Path(kept).read_bytes() == b"log"
+    # SQLite finds the log if the lost database is put next to it, without the last suffix.
+    assert re.fullmatch(r"ledger\.db\.before-[\dTZ.]+-wal", Path(kept).name)
     assert ids_in(tmp_path) == []
 
 
@@ -225,11 +228,22 @@ def test_backup_is_refused_when_copied_by_hand_and_accepted_when_restored(
     assert ids_in(tmp_path) == ["id-1"]
     (aside,) = restored["moved_aside"]
     assert Path(aside).is_file()
+    assert re.fullmatch(r"ledger\.db\.before-[\dTZ.]+", Path(aside).name)
     # Both the ledger that was in use before and the backup copied by hand must be refused.
     on(tmp_path, applied("id-3"), applied("id-4"))
     for other in (present, tmp_path / "copy.db"):
         shutil.copy(other, db)
         assert is_refused(tmp_path)
+
+
+def test_ledger_restored_at_another_path_replaces_the_one_of_the_backup(run: Run, tmp_path: Path) -> None:
+    on(tmp_path, applied("id-1"))
+    run("backup", tmp_path / "copy.db")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    run("restore", tmp_path / "copy.db", url=sqlite_url(elsewhere), key=tmp_path / "ledger.db.key")
+    # Otherwise two ledgers would know the requests of the backup, and each would grant what the other sent.
+    assert is_refused(tmp_path)
 
 
 def test_restored_backup_does_not_resend_its_requests(run: Run, tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from service.ledger import InProgress, Known, Ledger, LedgerUnavailable, State
-from service.ledger.sqlite.ballast import BYTES
+from service.ledger.errors import LedgerBusy
+from service.ledger.sqlite.ballast import BYTES, STEP_BYTES, Ballast
 from tests.ledger.levels import APPLIED, NOW_MS, a_bind, a_claim, ended, granted, opened, row_of, sqlite_url
 from tests.ledger.processes import fill_and_recover, output_of, started
 from tests.ledger.trouble import locked
@@ -55,7 +56,7 @@ async def test_operations_wait_for_a_locked_file_up_to_the_timeout(sqlite: Ledge
     await ended(sqlite, a_claim())
     with locked(tmp_path / "ledger.db"):
         began = time.monotonic()
-        with pytest.raises(LedgerUnavailable, match="SQLITE_BUSY"):
+        with pytest.raises(LedgerBusy, match="SQLITE_BUSY"):
             await sqlite.claim(a_claim("id-2"), NOW_MS)
         assert 0.3 < time.monotonic() - began < 10
         # Reads do not wait for the lock.
@@ -124,6 +125,20 @@ async def test_outcomes_fit_on_a_full_disk_and_claims_are_refused(small_disk: Pa
     assert ballast.stat().st_size == BYTES
     await ledger.close()
     assert not ballast.exists()
+
+
+def test_ballast_is_given_up_in_steps_until_nothing_is_left(tmp_path: Path) -> None:
+    ballast, file = Ballast(tmp_path / "ledger.db"), tmp_path / "ledger.db.ballast"
+    assert not ballast.give_up()
+    file.write_bytes(bytes(STEP_BYTES + 1))
+    assert [(ballast.give_up(), file.stat().st_size) for _ in range(3)] == [
+        (True, 1),
+        (True, 0),
+        (False, 0),
+    ]
+    file.unlink()
+    file.mkdir()
+    assert not ballast.give_up()
 
 
 async def test_claims_wait_for_room_for_outcomes(small_disk: Path | None) -> None:

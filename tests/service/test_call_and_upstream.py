@@ -17,7 +17,7 @@ from clients.alipayhk.wire.keys import Keys
 from clients.alipayhk.wire.protocols.header_signed import HeaderSigned
 from service.config.settings import read_settings
 from service.delivery.flight import Flight
-from service.outcomes.call import certain_s, deadline_of
+from service.outcomes.call import certain_s, code_of_end, deadline_of
 from service.upstream import endpoints_of, transport_of
 from tests.service.fakes import call_of, known, order_of
 from tests.service.files import KeyRing, TlsFiles
@@ -104,6 +104,19 @@ def test_flight_is_sent_if_any_attempt_is(keys: Keys) -> None:
 def test_time_left_runs_out() -> None:
     assert 0.5 < call_of(left_s=1.0).left_s <= 1.0
     assert call_of(left_s=-1.0).left_s <= -1.0
+
+
+@pytest.mark.parametrize(
+    ("left_s", "code"),
+    [
+        (None, "CANCELLED"),
+        (0.01, "CANCELLED"),
+        (0.0, "DEADLINE_EXCEEDED"),
+        (-0.01, "DEADLINE_EXCEEDED"),
+    ],
+)
+def test_call_that_ended_early_has_expired_or_was_cancelled(left_s: float | None, code: str) -> None:
+    assert code_of_end(left_s) == code
 
 
 # -- endpoints

@@ -97,7 +97,7 @@ PUSHBACKS: Final[list[tuple[float | None, bool, str]]] = [
     (None, False, "1000"),
     (60.0, False, "1000"),
     (1.5, False, "1000"),
-    (1.499, False, "-1"),
+    (1.4995, False, "-1"),
     (0.05, False, "-1"),
     (-0.01, False, "-1"),
     (None, True, "-1"),

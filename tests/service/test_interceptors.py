@@ -285,11 +285,13 @@ async def test_every_failure_is_reported_counted_and_logged(
 async def test_a_cause_is_logged_and_a_bug_is_logged_with_its_stack_and_no_text(
     log_lines: LogStream,
 ) -> None:
-    for error in (errors.ConnectionLost("ClientOSError"), KeyError("SECRET")):
+    unusable = Refusal(reasons.ERROR_REASON_LEDGER_UNAVAILABLE, cause="SQLITE_FULL")
+    overloaded = Refusal(reasons.ERROR_REASON_OVERLOADED)
+    for error in (errors.ConnectionLost("ClientOSError"), unusable, overloaded, KeyError("SECRET")):
         with pytest.raises(grpc.aio.AbortError):
             await Stack().unary(SYNC, raising(error), context := FakeContext())
-    caused, bug = log_lines.of("call")
-    assert caused["cause"] == "ClientOSError"
+    *refused, bug = log_lines.of("call")
+    assert [line.get("cause") for line in refused] == ["ClientOSError", "SQLITE_FULL", None]
     assert bug["error_class"] == "KeyError"
     assert bug["error_id"] == info(context).metadata["error_id"]
     assert any("test_interceptors.py" in frame for frame in bug["stack"])

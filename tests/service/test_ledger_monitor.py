@@ -15,6 +15,7 @@ from service.config.settings import Settings, read_settings
 from service.delivery import ledger_monitor
 from service.delivery.clock_skew import ClockSkew
 from service.delivery.ledger_monitor import LedgerMonitor
+from service.ledger import Claim, Ending, Key, Resolution, State
 from service.ledger.memory import MemoryLedger
 from service.telemetry.metrics import Metrics
 from tests.ledger.trouble import locked, removed
@@ -38,7 +39,10 @@ def test_outage_is_logged_once_until_nothing_has_failed_for_a_while(log_lines: L
         now_s[0] += 9
         monitor.worked()
         assert usable(metrics) == 0
-    now_s[0] += 2
+    now_s[0] += 1
+    monitor.worked()
+    assert usable(metrics) == 0
+    now_s[0] += 1
     for _ in range(2):
         monitor.worked()
         assert usable(metrics) == 1
@@ -86,9 +90,26 @@ async def test_outage_is_found_without_a_call(
         assert usable(metrics) == 1
 
 
+async def test_operators_get_what_the_ledger_behind_it_returns() -> None:
+    ledger = MemoryLedger()
+    monitor = LedgerMonitor(ledger, Metrics())
+    one, other = (Claim(Key("C", "SyncLinkage", name), "caller", b"f", lease_ms=10) for name in "ab")
+    for claim, now_ms in ((one, 0), (other, 5)):
+        await monitor.claim(claim, now_ms)
+    no = Ending(State.REJECTED)
+    assert not await monitor.resolve(other.key, no, who="ann", why="asked", now_ms=14)
+    assert await monitor.resolve(other.key, no, who="ann", why="asked", now_ms=15)
+    (row,) = await monitor.find("b")
+    assert row.resolved == Resolution("ann", "asked", 15)
+    for selection in ({}, {"since_ms": 6}, {"after": row.change - 1}, {"in_doubt_at_ms": 20}):
+        assert [row async for row in monitor.rows(**selection)] == [
+            row async for row in ledger.rows(**selection)
+        ]
+
+
 async def test_large_log_is_reported_by_a_gauge_and_one_warning(log_lines: LogStream) -> None:
     class Grown(MemoryLedger):
-        sizes: ClassVar = [4 << 20, 65 << 20, 66 << 20, 8 << 20]
+        sizes: ClassVar = [4 << 20, 64 << 20, 65 << 20, 66 << 20, 8 << 20]
 
         @property
         def log_bytes(self) -> int:
@@ -96,8 +117,11 @@ async def test_large_log_is_reported_by_a_gauge_and_one_warning(log_lines: LogSt
 
     metrics = Metrics()
     monitor = LedgerMonitor(Grown(), metrics)
-    for _ in range(4):
+    for _ in range(5):
         await monitor.probe()
     assert metrics.registry.get_sample_value("alipayhk_ledger_log_bytes") == 8 << 20
-    events = ["write-ahead log of the ledger too large", "write-ahead log of the ledger reused"]
-    assert [line["event"] for line in log_lines.lines] == events
+    lines = [(line["event"], line["count"]) for line in log_lines.lines]
+    assert lines == [
+        ("write-ahead log of the ledger too large", 65 << 20),
+        ("write-ahead log of the ledger reused", 8 << 20),
+    ]
