@@ -333,8 +333,7 @@ def _kept_too_long(history: History) -> Found:
     old_ms = (world.host.wall_s() - RETENTION_S) * 1000
     # Nothing is dropped by a process that started later, or that read a response a month late, before it
     # has heard AlipayHK's time again, nor while the store fails.
-    unsure = world.deaths or world.plan.faults
-    unsure = unsure or any(
+    unsure = bool(world.deaths or world.plan.faults) or any(
         month_s - UNANSWERED_S <= one.at_s <= month_s
         for one in world.network.sent
         for month_s in world.months
