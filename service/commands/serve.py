@@ -17,7 +17,7 @@ from ..config.settings import Settings, SettingsError, read_from_environment
 from ..ledger import LedgerFault, LedgerUnavailable
 from ..ledger.opening import open_ledger
 from ..server.descriptors import raise_limit
-from ..server.ports import address_faults
+from ..server.ports import address_faults, is_resolver_silent
 from ..server.server import CannotListen, ListenerStopped
 from ..server.tls import start_faults
 from ..telemetry.lines import Lines, standard_output
@@ -43,7 +43,9 @@ def run(args: argparse.Namespace) -> int:
     except SettingsError as error:
         return refuse(error.faults)
     if not args.worker and (faults := address_faults(settings) + start_faults(settings)):
-        return refuse(faults)
+        status = refuse(faults)
+        # A service manager starts the gateway again after this status: DNS may not be up yet.
+        return EX_UNAVAILABLE if is_resolver_silent(settings) and not start_faults(settings) else status
     set_up_logs(settings.log_level, lines := Lines(standard_output(), lines_dropped))
     if not args.worker:
         for risk in risks_of(settings, datetime.now(UTC)):

@@ -68,6 +68,12 @@ def address_faults(settings: Settings) -> list[str]:
     return [f"{name} cannot be used: {cause_of(error)}" for name, error in found if not _is_in_use(error)]
 
 
+def is_resolver_silent(settings: Settings) -> bool:
+    """Whether all that is wrong is that the resolver gives no answer now: that passes by itself."""
+    faults = [error for _, error in _unusable(settings) if not _is_in_use(error)]
+    return all(isinstance(error, socket.gaierror) and error.errno == socket.EAI_AGAIN for error in faults)
+
+
 def ports_in_use(settings: Settings) -> list[str]:
     """Return a sentence for each listener whose port is in use, perhaps by the gateway itself."""
     return [

@@ -18,6 +18,7 @@ import pytest
 
 from clients.alipayhk.wire.keys import fingerprint, load_private_key, load_public_key, public_der
 from service.commands.cli import main
+from service.server import ports
 from tests.certificates import curve_key, private_pem
 from tests.ports import free_port
 from tests.service.files import KeyRing
@@ -229,6 +230,29 @@ def test_addresses_that_cannot_be_listened_on_are_refused_with_their_causes(
     assert listen == "  - LISTEN cannot be used: this is not an address of this machine"
     assert re.fullmatch(r"  - ADMIN_LISTEN cannot be used: the host name cannot be resolved \(.+\)", admin)
     assert health == "  - HEALTH_LISTEN cannot be used: this is not a host name"
+
+
+@pytest.mark.parametrize(("admin", "status"), [("127.0.0.1:0", 69), ("192.0.2.1:9464", 78)])
+def test_serve_is_started_again_if_only_the_resolver_gives_no_answer(
+    admin: str,
+    status: int,
+    configured: Callable[..., None],
+    capsys: Captured,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    try_to_bind = ports.try_to_bind
+
+    def silent(host: str, port: int) -> None:
+        if host == "gateway.internal":
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        try_to_bind(host, port)
+
+    monkeypatch.setattr(ports, "try_to_bind", silent)
+    configured(LISTEN="gateway.internal:50051", ADMIN_LISTEN=admin, ALLOW_PLAINTEXT="true")
+    assert main(["serve"]) == status
+    heading, listen, *_ = capsys.readouterr().err.splitlines()
+    cause = "the host name cannot be resolved (Temporary failure in name resolution)"
+    assert (heading, listen) == (HEADING, f"  - LISTEN cannot be used: {cause}")
 
 
 @pytest.mark.parametrize("command", [["serve"], ["config", "check"]], ids=" ".join)
