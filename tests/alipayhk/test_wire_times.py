@@ -73,3 +73,12 @@ def test_every_written_time_is_read_back(time: datetime) -> None:
     assert offset is not None
     written = time.replace(microsecond=0, tzinfo=timezone(offset))
     assert clock.time_of(clock.time_text(time)) == written
+
+
+@pytest.mark.parametrize(
+    ("late_s", "skew_s"), [(0.0, 0.0), (2.0, 0.0), (4.0, 0.0), (5.0, 3.5), (-1.0, -2.5)], ids=str
+)
+def test_skew_is_zero_during_the_call_and_else_counts_from_its_middle(late_s: float, skew_s: float) -> None:
+    sent_at, now = MOMENT.replace(microsecond=0), MOMENT.replace(microsecond=0) + timedelta(seconds=4)
+    time = sent_at + timedelta(seconds=late_s)
+    assert clock.skew_s(time, sent_at=sent_at, now=now) == skew_s

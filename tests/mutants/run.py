@@ -42,7 +42,11 @@ PACKAGES: Final = {
         "tests/delivery",
         *(f"tests/service/test_{name}.py" for name in ("gateway", "parsing", "settings")),
     ),
-    "clients/alipayhk": ("tests/alipayhk",),
+    "clients/alipayhk": (
+        "tests/alipayhk",
+        # The sandbox explains what is wrong with a request, by clients/alipayhk/diagnosis.
+        *(f"tests/sandbox/test_{name}.py" for name in ("mistakes", "refusals")),
+    ),
 }
 """Each package with the tests that must detect its mutants."""
 
