@@ -10,15 +10,18 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable
+import tracemalloc
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from service.commands.exit_codes import EX_CONFIG, EX_UNAVAILABLE
 from service.commands.ledger import requests as ledger_commands
+from service.commands.ledger.output import print_json
 from service.ledger import Key, Known, Ledger, Resolution, State
 from tests.ledger.levels import (
     APPLIED,
@@ -308,6 +311,21 @@ def test_list_is_streamed_as_the_same_json(
     text = capsys.readouterr().out
     assert len(json.loads(text)["requests"]) == 1_001 + text.count("ann")
     assert text == json.dumps(json.loads(text), indent=2) + "\n"
+
+
+async def test_many_rows_are_listed_in_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def rows() -> AsyncIterator[dict[str, object]]:
+        for number in range(20_000):
+            yield {"request_id": f"id-{number}", "state": "applied"}
+
+    tracemalloc.start()
+    try:
+        monkeypatch.setattr(sys, "stdout", SimpleNamespace(write=lambda _: 0))
+        await print_json(rows())
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 1_000_000
 
 
 @pytest.mark.parametrize(
