@@ -7,7 +7,7 @@ from typing import Final
 import pytest
 
 from service.ledger import ClaimRejected, Ending, Granted, InProgress, Ledger, LinkageBusy, State
-from service.ledger.lease import LEASE_MAX_MS
+from service.ledger.lease import LEASE_MAX_MS, Clock, Lease
 from tests.ledger.levels import (
     APPLIED,
     GATEWAY_REJECTED,
@@ -111,3 +111,19 @@ async def test_outcome_written_while_the_clock_was_behind_is_kept_for_the_whole_
     assert await ledger.drop(before_ms=later_ms - month_ms, now_ms=later_ms) == 0
     assert await ledger.drop(before_ms=later_ms, now_ms=later_ms + month_ms) == 0
     assert await ledger.drop(before_ms=later_ms + 1, now_ms=later_ms + month_ms) == 2
+
+
+@pytest.mark.parametrize(
+    ("wall_s", "since_boot_s", "wait_s", "holds"),
+    [
+        (9.0, 0.0, 0.5, True),
+        (9.0, 0.0, 1.0, False),
+        (0.0, 9.0, 0.5, True),
+        (0.0, 9.0, 1.0, False),
+    ],
+)
+def test_lease_holds_after_a_wait_only_by_both_clocks(
+    wall_s: float, since_boot_s: float, wait_s: float, holds: bool
+) -> None:
+    clock = Clock(lambda: wall_s, lambda: since_boot_s)
+    assert Lease(until_ms=10_000, send_by_s=10.0).holds(clock, wait_s) is holds

@@ -10,6 +10,7 @@ import pytest
 from service.ledger import Granted, Known
 from service.ledger.levels import LEVELS, Level, forms
 from service.ledger.opening import is_new, secrets_of
+from service.ledger.usage_lock import is_unused
 from service.ledger.vault import make_key_file
 from tests.ledger.levels import APPLIED, NOW_MS, a_claim, ended, granted, opened, sqlite_url
 
@@ -75,6 +76,15 @@ def test_ledger_is_new_while_its_file_is_missing_or_empty(tmp_path: Path) -> Non
     file.write_bytes(b"x")
     assert not is_new(url)
     assert not is_new("memory:")
+
+
+async def test_ledger_is_unused_while_no_process_has_it_open(tmp_path: Path) -> None:
+    file = tmp_path / "ledger.db"
+    assert is_unused(file)
+    ledger, _ = opened(sqlite_url(tmp_path))
+    assert not is_unused(file)
+    await ledger.close()
+    assert is_unused(file)
 
 
 def test_database_and_key_of_a_level_are_secret(tmp_path: Path) -> None:

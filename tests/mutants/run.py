@@ -45,7 +45,7 @@ PACKAGES: Final = {
     "clients/alipayhk": (
         "tests/alipayhk",
         # The sandbox explains what is wrong with a request, by clients/alipayhk/diagnosis.
-        *(f"tests/sandbox/test_{name}.py" for name in ("mistakes", "refusals")),
+        *(f"tests/sandbox/test_{name}.py" for name in ("answers", "faults", "mistakes", "refusals")),
     ),
 }
 """Each package with the tests that must detect its mutants."""
