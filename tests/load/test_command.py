@@ -68,7 +68,10 @@ def test_one_error_names_every_fault_of_the_command_line() -> None:
         (("--mix", "sync=0"), "at least one weight must be more than 0"),
         (("--json", "/no/such/directory/report.json"), "cannot be written"),
         (("--json", "r", "--html", "./r"), "--json and --html: give two different files"),
-        (("--encrypted-target", "127.0.0.1:99999"), "--encrypted-target: '127.0.0.1:99999' is not"),
+        (
+            ("--encrypted-target", "127.0.0.1:99999"),
+            "--encrypted-target: '127.0.0.1:99999' must have a port from 1 to 65535",
+        ),
         (("--no-such-flag",), "--no-such-flag"),
         (("--deadline", "99999999h"), "is more than 720h"),
         (("--rate", "1000", "--duration", "1h", "--verify", "http://127.0.0.1:1"), "remembers 100000"),
