@@ -51,8 +51,6 @@ PACKAGES: Final = {
 """Each package with the tests that must detect its mutants."""
 
 NOT_USED: Final = (
-    # A random history detects a mutant in one run and not in the next one.
-    "--ignore=tests/delivery/test_anything.py",
     # They start a process with the code that is not changed.
     "--deselect=tests/ledger/test_commands.py::test_closed_output_pipe_stops_the_command_without_an_error_text",
     # They are slow, and faster variants of them are used.
