@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from clients.alipayhk.connections import _text_of
 from clients.alipayhk.transport import Attempt
 from clients.alipayhk.wire import errors
 from clients.alipayhk.wire.messages import RawResponse, SealedRequest
@@ -118,3 +119,8 @@ async def test_truncated_response_has_its_head() -> None:
 )
 def test_key_version_is_read_only_where_it_is_one(signature: str, version: str) -> None:
     assert RawResponse(200, (("signature", signature),), b"").key_version == version
+
+
+def test_port_of_an_ipv6_address_is_separate() -> None:
+    assert _text_of(("2001:db8::1", 443, 0, 0)) == "[2001:db8::1]:443"
+    assert _text_of(("192.0.2.1", 443)) == "192.0.2.1:443"
