@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 from service.ledger import Ending, Granted, InProgress, Known, Ledger, LedgerUnavailable
-from service.ledger.sqlite.ledger import SqliteLedger
+from service.ledger.sqlite.ledger import PAGE_ROWS, SqliteLedger
 from tests.ledger.levels import (
     APPLIED,
     IN_DOUBT,
     NOW_MS,
+    a_bind,
     a_claim,
     ended,
     granted,
@@ -200,6 +201,28 @@ async def test_claim_on_a_hot_linkage_reads_few_of_its_rows(
     await sqlite.look(a_claim("new", fingerprint=b"same"), NOW_MS)
     connection.set_progress_handler(None, 0)
     assert len(steps) < 300
+
+
+@pytest.mark.parametrize("which", [{}, {"in_doubt_at_ms": NOW_MS}], ids=["all", "in doubt"])
+async def test_each_row_in_doubt_is_read_once(
+    sqlite: SqliteLedger, monkeypatch: pytest.MonkeyPatch, which: dict[str, int]
+) -> None:
+    """Count the steps of SQLite's virtual machine for some rows, and for four times as many."""
+    open_to_read, steps, most = sqlite._open_to_read, list[None](), list[int]()
+
+    def counting() -> sqlite3.Connection:
+        reader = open_to_read()
+        reader.set_progress_handler(lambda: steps.append(None), 1)
+        return reader
+
+    monkeypatch.setattr(sqlite, "_open_to_read", counting)
+    for first, count in ((0, PAGE_ROWS), (PAGE_ROWS, 4 * PAGE_ROWS)):
+        binds = [a_bind(f"id-{number}") for number in range(first, count)]
+        await asyncio.gather(*(ended(sqlite, bind, IN_DOUBT) for bind in binds))
+        steps.clear()
+        assert len([row async for row in sqlite.rows(**which)]) == count
+        most.append(len(steps))
+    assert most[1] < 5 * most[0]
 
 
 async def test_resolution_outlives_its_row(sqlite: Ledger, tmp_path: Path) -> None:
