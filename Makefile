@@ -202,4 +202,4 @@ clean: ## Remove everything that the targets created and that is not committed
 	    .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup peers node demo test test-oldest lint browser callers chaos mutants bench canary full generate lock baseline build stubs clean
+.PHONY: help setup peers node demo test test-oldest lint browser callers simulate chaos fuzz mutants bench canary full generate lock baseline build stubs clean

@@ -42,10 +42,11 @@ def run(args: argparse.Namespace) -> int:
         settings = read_from_environment(args.config)
     except SettingsError as error:
         return refuse(error.faults)
-    if not args.worker and (faults := address_faults(settings) + start_faults(settings)):
+    in_files = [] if args.worker else start_faults(settings)
+    if not args.worker and (faults := address_faults(settings) + in_files):
         status = refuse(faults)
         # A service manager starts the gateway again after this status: DNS may not be up yet.
-        return EX_UNAVAILABLE if is_resolver_silent(settings) and not start_faults(settings) else status
+        return status if in_files or not is_resolver_silent(settings) else EX_UNAVAILABLE
     set_up_logs(settings.log_level, lines := Lines(standard_output(), lines_dropped))
     if not args.worker:
         for risk in risks_of(settings, datetime.now(UTC)):
