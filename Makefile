@@ -24,7 +24,7 @@ PROJECTS := pyproject.toml clients/linkage/pyproject.toml
 # The tests of a file run in one process: some share a server. Many tests wait, so there are more processes than the two
 # cores of the target machine. tests/conftest.py orders the files.
 PARALLEL := --numprocesses=4 --dist=loadfile --no-loadscope-reorder
-# Arguments for pytest. They also turn coverage off: make test ARGS='-k replay -x'
+# Arguments for pytest, in place of the usual ones: make test ARGS='-k replay -x'
 ARGS ?=
 
 help: ## List the targets
@@ -74,8 +74,16 @@ demo: .venv/.stamp-runtime ## Start the sandbox and the gateway, and call it; ON
 
 # -- checks
 
-test: setup peers ## Run every test on the newest versions, and measure coverage
-	$(BIN)/python -m pytest $(or $(ARGS),$(PARALLEL) --cov --cov-report=term --cov-fail-under=95)
+# Tests of the other ways to find faults: they need a minute of their own, and hardly depend on the rest.
+PROOF := chaos fuzz simulation
+
+# Coverage doubles the time of many tests. CI measures it: make test COVERAGE=1
+test: setup peers ## Run the tests on the newest versions; COVERAGE=1 also measures coverage
+	$(BIN)/python -m pytest $(or $(ARGS),$(PARALLEL) $(addprefix --ignore=tests/,$(PROOF)) \
+	    $(if $(COVERAGE),--cov --cov-report=term --cov-fail-under=95))
+
+proof: setup ## Test that the simulation, the fuzzer and the process chaos notice faults
+	$(BIN)/python -m pytest $(or $(ARGS),$(PARALLEL) $(addprefix tests/,$(PROOF)))
 
 test-oldest: setup ## Run the tests on the lowest allowed versions, except those of external tools and slow ones
 	$(OLDEST)/python -m pytest $(or $(ARGS),$(PARALLEL) $(addprefix --ignore=tests/,chaos docs fuzz load peers scenarios))
@@ -143,7 +151,7 @@ canary: ## Report whether the newest grpcio survives hostile HTTP/2, and can be 
 	@tools/canary
 
 full: export HYPOTHESIS_PROFILE = full
-full: lint test simulate callers browser chaos fuzz .tools/bin/ghz ## Run all slow checks: lowest allowed versions on every installed Python, deep fuzzing
+full: lint test proof simulate callers browser chaos fuzz .tools/bin/ghz ## Run all slow checks: lowest allowed versions on every installed Python, deep fuzzing
 	$(BIN)/python -m pytest -m full
 	@set -e; for python in $$(tools/pythons $(PYTHONS) $(PYENV_PYTHONS)); do \
 	    venv=.venv-full/$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
@@ -202,4 +210,4 @@ clean: ## Remove everything that the targets created and that is not committed
 	    .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup peers node demo test test-oldest lint browser callers simulate chaos fuzz mutants bench canary full generate lock baseline build stubs clean
+.PHONY: help setup peers node demo test proof test-oldest lint browser callers simulate chaos fuzz mutants bench canary full generate lock baseline build stubs clean

@@ -8,8 +8,14 @@ from pathlib import Path
 from tests.certificates import private_pem
 from tests.e2e.gateway import Settings, run, running
 from tests.e2e.material import Material
+from tests.ports import free_port
 
 MARK = "marked-4711"
+
+
+def unused_ports() -> Settings:
+    """Return the settings of listeners at free ports: `config check` warns about a port in use."""
+    return {"LISTEN": "127.0.0.1:0", "ADMIN_LISTEN": f"127.0.0.1:{free_port()}"}
 
 
 async def test_every_kind_of_fault_is_named_in_one_run(settings: Settings, material: Material) -> None:
@@ -41,7 +47,7 @@ async def test_every_kind_of_fault_is_named_in_one_run(settings: Settings, mater
 
 async def checked(settings: Settings) -> dict[str, str]:
     """Run `config check` on valid settings; return the effective settings."""
-    ended = await run("config", "check", "--json", settings=settings)
+    ended = await run("config", "check", "--json", settings={**unused_ports(), **settings})
     assert (ended.status, ended.err) == (0, "")
     shown: dict[str, str] = json.loads(ended.out)["settings"]
     return shown
@@ -51,7 +57,7 @@ async def test_check_shows_the_effective_settings_without_secrets(
     settings: Settings, material: Material
 ) -> None:
     proxy = {"UPSTREAM_PROXY": f"http://user:{MARK}@127.0.0.1:1"}
-    ended = await run("config", "check", settings={**settings, **proxy})
+    ended = await run("config", "check", settings={**unused_ports(), **settings, **proxy})
     assert (ended.status, ended.err) == (0, "")
     assert "BASE_URL = http://127.0.0.1:" in ended.out
     assert MARK not in ended.out
@@ -79,7 +85,7 @@ async def test_an_expired_certificate_and_an_unusable_ledger_are_reported_as_ser
     async with running({**settings, **tls}) as gateway:
         record = await gateway.logged(lambda line: line["event"] == "configuration risk")
         assert f"TLS_CERT_FILE ({server.chain_file}): the certificate expired at " in record["cause"]
-    ended = await run("config", "check", settings={**settings, **tls})
+    ended = await run("config", "check", settings={**unused_ports(), **settings, **tls})
     assert (ended.status, ended.err) == (0, f"alipayhk-gateway: warning: {record['cause']}\n")
     (tmp_path / "ledger.db").mkdir()
     bad = {"LEDGER_URL": f"sqlite:///{tmp_path}/ledger.db", "LOG_LEVEL": MARK}

@@ -24,6 +24,7 @@ from service.config.settings import Settings, SettingsError, read_settings
 from service.credentials.keyring import ServerCertificate
 from service.server.tls import handshake_fault
 from tests.certificates import of_unknown_version
+from tests.ports import free_port
 from tests.service.files import KeyRing, TlsFiles
 
 PIPE: Final = "cannot be read: it is a pipe, a socket or a device, and must be a regular file"
@@ -388,6 +389,9 @@ def test_our_own_key_in_place_of_alipayhks_is_a_risk(
     swapped = f"1={ring.public},2={ring.other_public}"
     for setting, text in {**environ, "ALIPAYHK_PUBLIC_KEY_FILES": swapped}.items():
         monkeypatch.setenv(setting, text)
+    # A default port that is in use would be another warning.
+    monkeypatch.setenv("ALIPAYHK_LISTEN", "127.0.0.1:0")
+    monkeypatch.setenv("ALIPAYHK_ADMIN_LISTEN", f"127.0.0.1:{free_port()}")
     monkeypatch.setenv("ALIPAYHK_DECRYPTION_KEY_FILES", f"1={ring.other_private}")
     warning = (
         f"PUBLIC_KEY_FILES version 2 ({ring.other_public}) is our own public key: put AlipayHK's in its "
