@@ -6,7 +6,7 @@ from clients.alipayhk.diagnosis.claims import Claim
 from clients.alipayhk.diagnosis.mistakes import mistake
 from clients.alipayhk.wire.endpoint import Endpoint
 from clients.alipayhk.wire.errors import Malformed, SignatureInvalid
-from clients.alipayhk.wire.messages import RawRequest, VerifiedRequest, header_values
+from clients.alipayhk.wire.messages import RawRequest, VerifiedRequest
 
 from .apis import ServedApi
 
@@ -78,6 +78,6 @@ def _verified(api: ServedApi, endpoint: Endpoint, raw: RawRequest, claim: Claim)
 
 def _is_text(raw: RawRequest) -> bool:
     """Return whether the Content-Type is JSON or text: an encrypted body can have either."""
-    value = next(iter(header_values(raw.headers, "Content-Type")), "")
+    value = raw.value("content-type")
     media_type = value.partition(";")[0].strip().lower()
     return media_type == "application/json" or media_type.startswith("text/")

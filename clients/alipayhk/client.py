@@ -35,6 +35,16 @@ class Client:
         self._transport = transport
         self._keys_of = keys_of
         self._now = now
+        self._endpoints: dict[str, tuple[Endpoint, Endpoint]] = {}
+        """The last endpoint of each API, as it was given and with the keys that were in use."""
+
+    def _with_keys_in_use(self, endpoint: Endpoint) -> Endpoint:
+        if self._keys_of is None:
+            return endpoint
+        keys, last = self._keys_of(endpoint.api), self._endpoints.get(endpoint.api)
+        if last is None or last[0] is not endpoint or last[1].keys is not keys:
+            last = self._endpoints[endpoint.api] = endpoint, replace(endpoint, keys=keys)
+        return last[1]
 
     async def call(
         self, endpoint: Endpoint, request_id: str, body: bytes, attempt: Attempt
@@ -44,8 +54,7 @@ class Client:
         `body` is the business content as JSON. It is the same in every attempt at one request; the time,
         the AES key and the signature are new each time. `attempt.sent` can be read at any time.
         """
-        if self._keys_of is not None:
-            endpoint = replace(endpoint, keys=self._keys_of(endpoint.api))
+        endpoint = self._with_keys_in_use(endpoint)
         request, began_s = PlainRequest(request_id, body, self._now()), since_boot_s()
         sealed = endpoint.protocol.seal_request(endpoint, request)
         try:

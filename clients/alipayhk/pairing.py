@@ -208,14 +208,12 @@ class PairedProtocol(ResponseHandler):
 
     def _is_repeated(self, message: RawResponseMessage) -> bool:
         """Remember a response by Signature and Tracer-Id; return whether it was received before."""
-        tracer_ids, signatures = (
-            tuple(value for key, value in message.raw_headers if key.lower() == name)
-            for name in (b"tracer-id", b"signature")
-        )
+        tracer_ids = message.headers.getall("Tracer-Id", ())
+        signatures = message.headers.getall("Signature", ())
         self._has_tracer_id = len(tracer_ids) == 1 and bool(tracer_ids[0].strip())
         if not self._has_tracer_id or not signatures:
             return False
-        identity = hash((tracer_ids, signatures))
+        identity = hash((*tracer_ids, "", *signatures))
         repeated = identity in self._seen
         self._seen.append(identity)
         return repeated

@@ -6,7 +6,8 @@ import asyncio
 import errno
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from itertools import chain
 from types import SimpleNamespace
 from typing import Final
 
@@ -30,7 +31,7 @@ from .wire.errors import (
     Unreachable,
     Unsigned,
 )
-from .wire.messages import RawResponse, SealedRequest
+from .wire.messages import Headers, RawResponse, SealedRequest
 
 BODY_BYTES_MAX: Final = 256 * 1024
 _READ_BYTES: Final = 16 * 1024
@@ -161,20 +162,23 @@ class Transport:
             trace_request_ctx=attempt,
         ) as response:
             self._has_answered.add(base_url)
-            attempt.head = RawResponse(
+            head = attempt.head = RawResponse(
                 http_status=response.status,
-                headers=tuple(
-                    (name.decode("latin-1"), value.decode("latin-1"))
-                    for name, value in response.raw_headers
-                ),
+                headers=_headers_of(response),
                 body=b"",
                 end_announced="Content-Length" in response.headers
                 or "chunked" in response.headers.get("Transfer-Encoding", "").lower(),
             )
             body = content_coding.undone(
-                await _read(response), attempt.head.headers, bytes_max=BODY_BYTES_MAX
+                await _read(response), head.values("content-encoding"), bytes_max=BODY_BYTES_MAX
             )
-            return replace(attempt.head, body=body)
+            return RawResponse(head.http_status, head.headers, body, head.end_announced)
+
+
+def _headers_of(response: aiohttp.ClientResponse) -> Headers:
+    """Return the header lines, decoded in one call; the parser refuses NUL in them."""
+    texts = b"\0".join(chain.from_iterable(response.raw_headers)).decode("latin-1").split("\0")
+    return tuple(zip(texts[::2], texts[1::2], strict=False))  # without headers there is one empty text
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:

@@ -28,8 +28,7 @@ def raw_deflate(data: bytes) -> bytes:
 
 def undone(body: bytes, *codings: str) -> bytes:
     """Undo these codings, each a header of its own."""
-    headers = tuple(("content-encoding", coding) for coding in codings)
-    return content_coding.undone(body, headers, bytes_max=BODY_BYTES_MAX)
+    return content_coding.undone(body, codings, bytes_max=BODY_BYTES_MAX)
 
 
 UNDONE: Final[dict[str, tuple[bytes, tuple[str, ...], bytes]]] = {

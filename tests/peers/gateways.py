@@ -51,10 +51,9 @@ def sandbox(material: Material) -> Iterator[str]:
         yield found[1]
 
 
-@contextmanager
-def gateway(material: Material, base_url: str, **settings: str) -> Iterator[Gateway]:
-    """Run `alipayhk-gateway serve` in front of a sandbox."""
-    settings = {
+def gateway_settings(material: Material, base_url: str) -> dict[str, str]:
+    """Return the settings of a gateway in front of a sandbox."""
+    return {
         "LISTEN": "127.0.0.1:0",
         "ADMIN_LISTEN": f"127.0.0.1:{free_port()}",
         "BASE_URL": base_url,
@@ -66,8 +65,13 @@ def gateway(material: Material, base_url: str, **settings: str) -> Iterator[Gate
         "BIND_ACCOUNT_WITHOUT_LEDGER": "true",
         "DRAIN_DELAY_S": "0",
         "LOG_LEVEL": "debug",
-        **settings,
     }
+
+
+@contextmanager
+def gateway(material: Material, base_url: str, **settings: str) -> Iterator[Gateway]:
+    """Run `alipayhk-gateway serve` in front of a sandbox."""
+    settings = {**gateway_settings(material, base_url), **settings}
     with running(GATEWAY, "serve", env=environment(settings)) as process:
         output = process.wait_for_output('"event": "gateway started"')
         found = re.search(r'"listen": "([^"]+)"', output)

@@ -8,7 +8,7 @@ from typing import Final
 
 from ..wire.crypto import CryptoError
 from ..wire.endpoint import Endpoint
-from ..wire.messages import Headers, RawRequest, SealedResponse, VerifiedRequest, header_values
+from ..wire.messages import Headers, RawRequest, SealedResponse, VerifiedRequest
 from ..wire.protocols.header_signed import REQUEST_TIME, content_to_sign, decrypt_body
 from ..wire.protocols.header_text import header_pairs
 from .claims import Claim, body_fault, object_or_empty
@@ -17,10 +17,10 @@ from .mistakes import Diagnosis, Edit, Guess
 
 def claim(endpoint: Endpoint, raw: RawRequest) -> Claim:
     """Read the headers and the body; in `content`, a missing header is written as `<Its-Name>`."""
-    client_id = next(iter(header_values(raw.headers, "Client-Id")), "")
-    time = next(iter(header_values(raw.headers, REQUEST_TIME)), "") or f"<{REQUEST_TIME}>"
-    pairs = _pairs(next(iter(header_values(raw.headers, "Signature")), ""))
-    encrypted = bool(header_values(raw.headers, "Encrypt"))
+    client_id = raw.value("client-id")
+    time = raw.value(REQUEST_TIME.lower()) or f"<{REQUEST_TIME}>"
+    pairs = _pairs(raw.value("signature"))
+    encrypted = bool(raw.values("encrypt"))
     decrypted = _decrypted(endpoint, raw)
     return Claim(
         client_id=client_id,
@@ -75,7 +75,7 @@ def _pairs(value: str) -> dict[str, str]:
 
 
 def _decrypted(endpoint: Endpoint, raw: RawRequest) -> bytes | None:
-    encrypt_lines, encryption = header_values(raw.headers, "Encrypt"), endpoint.protocol.encryption
+    encrypt_lines, encryption = raw.values("encrypt"), endpoint.protocol.encryption
     if not encrypt_lines or encryption is None:
         return None
     try:
@@ -85,7 +85,7 @@ def _decrypted(endpoint: Endpoint, raw: RawRequest) -> bytes | None:
 
 
 def _read_fault(raw: RawRequest, decrypted: bytes | None) -> str:
-    lines = len(header_values(raw.headers, "Encrypt"))
+    lines = len(raw.values("encrypt"))
     if lines > 1:
         return "there is more than one header Encrypt"
     if lines and decrypted is None:

@@ -7,10 +7,10 @@ https://www.rfc-editor.org/rfc/rfc9110#section-8.4
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterable
 from typing import Final
 
 from .errors import Truncated
-from .messages import Headers, header_values
 
 _GZIP: Final = 16 + zlib.MAX_WBITS
 _ZLIB: Final = zlib.MAX_WBITS
@@ -19,17 +19,17 @@ _RAW: Final = -zlib.MAX_WBITS
 _FORMATS: Final = {"gzip": (_GZIP,), "x-gzip": (_GZIP,), "deflate": (_ZLIB, _RAW)}
 
 
-def undone(body: bytes, headers: Headers, *, bytes_max: int) -> bytes:
+def undone(body: bytes, codings: Iterable[str], *, bytes_max: int) -> bytes:
     """Return the body without a gzip or deflate coding; raise Truncated if it is cut or too large.
+
+    `codings` are the values of the header Content-Encoding.
 
     A body with another coding, or that does not have the format that its header names, is returned as it
     is: some proxies undo the coding and keep the header.
     """
-    names = [
-        name.strip() for value in header_values(headers, "Content-Encoding") for name in value.split(",")
-    ]
-    codings = [name.lower() for name in names if name.lower() not in ("", "identity")]
-    formats = _FORMATS.get(codings[0], ()) if len(codings) == 1 and body else ()
+    names = [name.strip().lower() for value in codings for name in value.split(",")]
+    applied = [name for name in names if name not in ("", "identity")]
+    formats = _FORMATS.get(applied[0], ()) if len(applied) == 1 and body else ()
     for wbits in formats:
         inflated = _inflated(body, wbits, bytes_max)
         if inflated is not None:

@@ -11,6 +11,7 @@ from typing import Final
 
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 _LINE_BREAK: Final = re.compile(r"[\r\n]|%0[AaDd]")
+_PLAIN_VALUE: Final = re.compile(r"(?:[A-Za-z0-9_.+/=,-]|%(?!0[AaDd]))+(?<!,)")
 _ZONE_NAME: Final = re.compile(r"\[[A-Za-z0-9_/+-]{1,64}\]$")
 MILLISECONDS: Final = re.compile(r"[0-9]{13}")
 """A time as milliseconds since 1970, from the years 2001 to 2286."""
@@ -28,6 +29,8 @@ def base64_text(text: str) -> str:
 
 def header_value(value: str) -> str:
     """Remove line breaks, spaces around `=` and a comma at the end from `key=value,key=value`."""
+    if _PLAIN_VALUE.fullmatch(value):
+        return value
     parts = base64_text(value).rstrip(" \t").removesuffix(",").split(",")
     return ",".join("=".join(text.strip() for text in part.split("=", 1)) for part in parts)
 

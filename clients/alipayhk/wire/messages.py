@@ -7,10 +7,11 @@ unverified can be passed to it by mistake.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import cached_property
 from typing import Final
 
 from .result import Result
@@ -21,6 +22,7 @@ RETRY_AFTER_DIGITS_MAX: Final = 6
 _KEY_VERSION: Final = re.compile(
     r"(?:^|,)\s*keyVersion=\s*(?P<version>[A-Za-z0-9._-]{1,32})\s*(?:,|$)", re.IGNORECASE | re.ASCII
 )
+_NOT_PRINTABLE: Final = re.compile(r"[^ -~]")
 HTTP_DATE_MAX: Final = 64
 
 Headers = tuple[tuple[str, str], ...]
@@ -29,7 +31,30 @@ Headers = tuple[tuple[str, str], ...]
 
 def header_values(headers: Headers, name: str) -> list[str]:
     """Return all values of a header; the case of its name does not matter."""
-    return [value for key, value in headers if key.lower() == name.lower()]
+    name = name.lower()
+    return [value for key, value in headers if key.lower() == name]
+
+
+class _Received:
+    """A received message, whose headers are looked up often."""
+
+    headers: Headers
+
+    @cached_property
+    def _by_name(self) -> Mapping[str, list[str]]:
+        by_name: dict[str, list[str]] = {}
+        for name, value in self.headers:
+            by_name.setdefault(name.lower(), []).append(value)
+        return by_name
+
+    def values(self, name: str) -> Sequence[str]:
+        """Return all values of a header, given its name in lower case."""
+        return self._by_name.get(name, ())
+
+    def value(self, name: str) -> str:
+        """Return the first value of a header, given its name in lower case; empty if it is absent."""
+        values = self._by_name.get(name)
+        return values[0] if values else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +96,8 @@ class SealedResponse:
     body: bytes = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class RawRequest:
+@dataclass(frozen=True)
+class RawRequest(_Received):
     """A received request, not verified."""
 
     path: str
@@ -81,8 +106,8 @@ class RawRequest:
     body: bytes = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class RawResponse:
+@dataclass(frozen=True)
+class RawResponse(_Received):
     """A received response, not verified."""
 
     http_status: int
@@ -98,8 +123,7 @@ class RawResponse:
         "An ID for tracing this request": https://docs.alipay.hk/alipayhkdocs/hk/gcmc/apifund. No signature
         covers it.
         """
-        value = next(iter(header_values(self.headers, "Tracer-Id")), "")
-        return "".join(character for character in value if " " <= character <= "~")[:TRACER_ID_MAX]
+        return _NOT_PRINTABLE.sub("", self.value("tracer-id"))[:TRACER_ID_MAX]
 
     @property
     def key_version(self) -> str:
@@ -107,8 +131,7 @@ class RawResponse:
 
         It is for the log, so anything but 1 to 32 letters, digits, dots, dashes and underscores is empty.
         """
-        value = next(iter(header_values(self.headers, "Signature")), "")
-        match = _KEY_VERSION.search(value)
+        match = _KEY_VERSION.search(self.value("signature"))
         return match["version"] if match else ""
 
     def retry_after_s(self, now: datetime) -> float:
@@ -117,13 +140,13 @@ class RawResponse:
         It is a number of seconds or a date. A date is compared with the header Date, which the same clock
         wrote, or with `now` if that is absent: https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3
         """
-        value = next(iter(header_values(self.headers, "Retry-After")), "").strip()
+        value = self.value("retry-after").strip()
         if value.isascii() and value.isdigit():
             return float(value) if len(value) <= RETRY_AFTER_DIGITS_MAX else 0.0
         date = _http_date(value)
         if date is None:
             return 0.0
-        sent_at = _http_date(next(iter(header_values(self.headers, "Date")), "")) or now
+        sent_at = _http_date(self.value("date")) or now
         return max((date - sent_at).total_seconds(), 0.0)
 
 

@@ -152,6 +152,8 @@ def _check_more(data: bytes, at: int) -> None:
 
 
 def _check_depth(data: bytes) -> None:
+    if data.count(b"{") + data.count(b"[") <= DEPTH_MAX:
+        return
     depth = 0
     for match in _BRACKET_OR_STRING.finditer(data):
         first = data[match.start()]

@@ -33,7 +33,6 @@ from ..messages import (
     SealedResponse,
     VerifiedRequest,
     VerifiedResponse,
-    header_values,
 )
 from ..strict_json import JsonError, read_object, write_json
 from .header_text import (
@@ -82,29 +81,27 @@ class HeaderSigned:
         self, endpoint: Endpoint, request: PlainRequest, raw: RawResponse, *, now: datetime
     ) -> VerifiedResponse:
         """Verify the received bytes, decrypt and read them; raise an error of `errors` otherwise."""
-        if not header_values(raw.headers, "Signature"):
+        if not raw.values("signature"):
             raise unsigned(raw, "the response has no header Signature", now)
-        client_id, time = _verify(
-            endpoint.keys, raw.headers, raw.body, endpoint.path, RESPONSE_TIME, leniently=True
-        )
+        client_id, time = _verify(endpoint.keys, raw, endpoint.path, RESPONSE_TIME, leniently=True)
         if client_id != endpoint.client_id:
             raise Replayed("the response belongs to another client id")
         response_time = response_time_of(
             time, sent_at=request.time, now=now, window_s=endpoint.response_time_window_s
         )
-        if self.encrypted_answers_only and not header_values(raw.headers, "Encrypt"):
+        if self.encrypted_answers_only and not raw.values("encrypt"):
             raise NotEncrypted("the response has no header Encrypt")
-        body = self._read(endpoint.keys, raw.headers, raw.body, leniently=True)
+        body = self._read(endpoint.keys, raw, leniently=True)
         return verified_response(raw, body, response_time)
 
     def unseal_request(self, endpoint: Endpoint, raw: RawRequest) -> VerifiedRequest:
         """Verify, decrypt and read a request; raise SignatureInvalid or Malformed otherwise."""
-        client_id, time = _verify(endpoint.keys, raw.headers, raw.body, raw.path, REQUEST_TIME)
+        client_id, time = _verify(endpoint.keys, raw, raw.path, REQUEST_TIME)
         return VerifiedRequest(
             client_id=client_id,
-            body=self._read(endpoint.keys, raw.headers, raw.body),
+            body=self._read(endpoint.keys, raw),
             head={REQUEST_TIME: time},
-            encrypted=bool(header_values(raw.headers, "Encrypt")),
+            encrypted=bool(raw.values("encrypt")),
         )
 
     def seal_response(
@@ -151,10 +148,10 @@ class HeaderSigned:
         return headers, body
 
     def _read(
-        self, keys: Keys, headers: Headers, body: bytes, *, leniently: bool = False
+        self, keys: Keys, raw: RawRequest | RawResponse, *, leniently: bool = False
     ) -> dict[str, object]:
         """Decrypt the body if it has a header Encrypt, and read it; every failure is the same error."""
-        encrypt_lines = header_values(headers, "Encrypt")
+        encrypt_lines, body = raw.values("encrypt"), raw.body
         try:
             if len(encrypt_lines) > 1:
                 raise CryptoError("there is more than one header Encrypt")
@@ -203,13 +200,13 @@ def decrypt_body(
 
 
 def _verify(
-    keys: Keys, headers: Headers, body: bytes, path: str, time_header: str, *, leniently: bool = False
+    keys: Keys, raw: RawRequest | RawResponse, path: str, time_header: str, *, leniently: bool = False
 ) -> tuple[str, str]:
     """Verify the signature over the received bytes; return the client id and the time that it covers."""
-    client_id = _only(headers, "Client-Id")
-    time = _only(headers, time_header)
+    client_id = _only(raw, "Client-Id")
+    time = _only(raw, time_header)
     try:
-        pairs = header_pairs(_only(headers, "Signature"), leniently=leniently)
+        pairs = header_pairs(_only(raw, "Signature"), leniently=leniently)
     except ValueError as error:
         raise SignatureInvalid(f"the header Signature is {error}") from None
     if pairs.get("algorithm", SIGNATURE_ALGORITHM).upper() != SIGNATURE_ALGORITHM:
@@ -220,7 +217,7 @@ def _verify(
         raise SignatureInvalid("the header Signature names an unknown keyVersion") from None
     try:
         signature = crypto.url_base64_bytes(pairs.get("signature", ""))
-        crypto.verify(key, signature, content_to_sign(path, client_id, time, body))
+        crypto.verify(key, signature, content_to_sign(path, client_id, time, raw.body))
     except CryptoError as error:
         raise SignatureInvalid(str(error)) from None
     return client_id, time
@@ -231,9 +228,9 @@ def _by_version(keys: Mapping[str, Key], pairs: Mapping[str, str]) -> Key:
     return keys[pairs.get("keyversion", next(iter(keys), ""))]
 
 
-def _only(headers: Headers, name: str) -> str:
+def _only(raw: RawRequest | RawResponse, name: str) -> str:
     """Return the value of a header that must be present once and not be empty."""
-    values = header_values(headers, name)
+    values = raw.values(name.lower())
     if len(values) != 1 or not values[0]:
         count = "empty" if len(values) == 1 else "absent" if not values else "repeated"
         raise SignatureInvalid(f"the header {name} is {count}")
