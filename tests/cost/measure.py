@@ -68,10 +68,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         url = sys.argv[1] if len(sys.argv) > 1 else f"sqlite:///{directory}/ledger.db"
         counts = counts_of(Path(directory), LEDGER_URL=url, valid="invalid" not in sys.argv)
-    for name, count in sorted(counts.items(), key=lambda item: -item[1])[
-        : int(os.environ.get("COST_TOP", "200"))
-    ]:
-        print(f"{count:8.2f}  {name.replace(str(ROOT) + '/', '')}")
+    for name, count in sorted(counts.items(), key=lambda item: -item[1]):
+        sys.stdout.write(f"{count:8.2f}  {name.replace(f'{ROOT}/', '')}\n")
 
 
 if __name__ == "__main__":
