@@ -29,7 +29,7 @@ async def logged_attempt(
     api, began = request.endpoint.api, time.monotonic()
     record = log.bind(api=api, request_id=request.request_id, attempts=len(flight.attempts))
     end = "cancelled"
-    metrics.upstream_in_flight.labels(api).inc()
+    metrics.child(metrics.upstream_in_flight, api).inc()
     try:
         verified = await client.call(request.endpoint, request.request_id, request.body, attempt)
         end = "success"
@@ -49,9 +49,9 @@ async def logged_attempt(
         record.error("attempt", end=end, error_class=type(error).__name__, stack=stack_of(error))
         raise
     finally:
-        metrics.upstream_in_flight.labels(api).dec()
-        metrics.upstream_attempts.labels(api, end).inc()
-        metrics.upstream_seconds.labels(api).observe(time.monotonic() - began)
+        metrics.child(metrics.upstream_in_flight, api).dec()
+        metrics.child(metrics.upstream_attempts, api, end).inc()
+        metrics.child(metrics.upstream_seconds, api).observe(time.monotonic() - began)
 
 
 def _is_rejection(error: CallError) -> bool:

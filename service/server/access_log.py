@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Final
 
 import grpc
@@ -17,7 +17,7 @@ from ..outcomes.circumstances import Circumstances
 from ..outcomes.table import Outcome
 from ..telemetry.logs import log
 from ..telemetry.metrics import Metrics
-from .interceptors import Context, Method, service_and_name
+from .interceptors import Context, Method
 from .linkage_service import RPCS
 
 FIRST_TRIES: Final[Mapping[str, tuple[str, ...]]] = {
@@ -37,9 +37,8 @@ class AccessLog:
     default_deadline_s: float
     deadline_max_s: float
 
-    @asynccontextmanager
-    async def __call__(self, method: Method, request: object, context: Context) -> AsyncIterator[None]:
-        """Run one call, and log it."""
+    def __call__(self, method: Method, request: object, context: Context) -> _Logged:
+        """Start the record of one call; return the context that logs it."""
         began, left_s = time.monotonic(), certain_s(context.time_remaining())
         rpc = RPCS.get(method.path)
         call = Call(
@@ -49,36 +48,23 @@ class AccessLog:
             caller_deadline=None if left_s is None else began + left_s,
         )
         CURRENT.set(call)
-        labels = (method.kind, *service_and_name(method))
-        self.metrics.grpc_started.labels(*labels).inc()
-        code = "UNKNOWN"
-        try:
-            yield
-            code = "OK"
-        except grpc.aio.AbortError:
-            code = _code_name(context.code())
-            raise
-        except (asyncio.CancelledError, grpc.aio.InternalError):
-            # InternalError: the call was over before its status could be sent; the caller did not get it.
-            call.reported = call.reported if "error_id" in call.reported else {}
-            code = code_of_end(context.time_remaining())
-            raise
-        finally:
-            seconds = time.monotonic() - began
-            self.metrics.grpc_handled.labels(*labels, code).inc()
-            self.metrics.grpc_seconds.labels(*labels).observe(seconds)
-            self._log(method.path, call, code, seconds)
+        self.metrics.child(self.metrics.grpc_started, method.kind, method.service, method.name).inc()
+        return _Logged(self, method, context, call, began)
 
     def _circumstances(self, api: str, context: Context) -> Circumstances:
         retried = is_retried(context.invocation_metadata() or ())
         return Circumstances(api, idempotent=self.idempotent[api], retried=retried)
 
-    def _log(self, method: str, call: Call, code: str, seconds: float) -> None:
+    def ended(self, method: Method, call: Call, code: str, seconds: float) -> None:
+        """Count and log one call."""
+        metrics, labels = self.metrics, (method.kind, method.service, method.name)
+        metrics.child(metrics.grpc_handled, *labels, code).inc()
+        metrics.child(metrics.grpc_seconds, *labels).observe(seconds)
         api = call.circumstances.api
         log.log(
             _level(api, code, call),
             "call",
-            method=method,
+            method=method.path,
             code=code,
             seconds=round(seconds, 4),
             request_id=call.request_id,
@@ -88,7 +74,36 @@ class AccessLog:
         )
         if api:
             reason, outcome = call.reported.get("reason", code), call.reported.get("outcome", "")
-            self.metrics.outcomes.labels(api, reason, outcome).inc()
+            metrics.child(metrics.outcomes, api, reason, outcome).inc()
+
+
+class _Logged:
+    """Surrounds one call."""
+
+    def __init__(self, log: AccessLog, method: Method, context: Context, call: Call, began: float) -> None:
+        self._log = log
+        self._method = method
+        self._context = context
+        self._call = call
+        self._began = began
+
+    async def __aenter__(self) -> None:
+        """Do nothing."""
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        """Count and log the call."""
+        code, call = "UNKNOWN", self._call
+        if error is None:
+            code = "OK"
+        elif isinstance(error, grpc.aio.AbortError):
+            code = _code_name(self._context.code())
+        elif isinstance(error, asyncio.CancelledError | grpc.aio.InternalError):
+            # InternalError: the call was over before its status could be sent; the caller did not get it.
+            call.reported = call.reported if "error_id" in call.reported else {}
+            code = code_of_end(self._context.time_remaining())
+        self._log.ended(self._method, call, code, time.monotonic() - self._began)
 
 
 def is_retried(metadata: Iterable[tuple[str, str | bytes]]) -> bool:

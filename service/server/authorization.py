@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -13,10 +12,11 @@ from ..credentials.callers import Caller, Callers
 from ..credentials.certificates import names_of
 from ..outcomes.call import CURRENT, Undecodable
 from ..outcomes.refusal import Refusal
-from .interceptors import UNDECODABLE, Context, Method, service_and_name
+from .interceptors import UNDECODABLE, Context, Method
 from .rpcs import SERVICE
 
 HEALTH: Final = "/grpc.health.v1.Health/"
+_ALLOWED: Final = nullcontext()
 PEM: Final = "x509_pem_cert"
 """The caller's certificate in gRPC's auth context."""
 
@@ -28,17 +28,17 @@ class Authorization:
     callers: Callers | None
     open_prefixes: tuple[str, ...] = field(default=(HEALTH,))
 
-    @asynccontextmanager
-    async def __call__(self, method: Method, request: object, context: Context) -> AsyncIterator[None]:
-        """Run one call if it is allowed; else raise Refusal."""
+    def __call__(
+        self, method: Method, request: object, context: Context
+    ) -> AbstractAsyncContextManager[None]:
+        """Let one call run if it is allowed; else raise Refusal."""
         if self.callers is not None and not method.path.startswith(self.open_prefixes):
             caller = CURRENT.get().caller = _caller_of(context, self.callers)
-            service, name = service_and_name(method)
-            if service == SERVICE and name not in caller.methods:
+            if method.service == SERVICE and method.name not in caller.methods:
                 raise Refusal(reasons.ERROR_REASON_CALLER_NOT_ALLOWED)
         if isinstance(request, Undecodable):
             raise Refusal(reasons.ERROR_REASON_INVALID_REQUEST, cause=UNDECODABLE)
-        yield
+        return _ALLOWED
 
 
 def _caller_of(context: Context, callers: Callers) -> Caller:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any, Final
 
 import grpc
@@ -28,24 +27,37 @@ class ErrorTranslation:
 
     codes: ResultCodes
 
-    @asynccontextmanager
-    async def __call__(self, _: Method, __: object, context: Context) -> AsyncIterator[None]:
-        """Run one call; abort it with a status if it raises."""
-        try:
-            yield
-        except grpc.aio.AbortError:
-            raise
-        except Exception as error:  # noqa: BLE001  (the last one who can keep its text from the caller)
-            call = CURRENT.get()
-            verdict = call.verdict_of(error, self.codes)
-            call.reported = _reported(verdict, error)
-            trailers = trailers_of(
-                verdict,
-                call.request_id,
-                left_s=call.caller_left_s,
-                resends_ended=call.circumstances.resends_ended,
-            )
-            await context.abort(verdict.code, verdict.sentence, trailers)
+    def __call__(self, _: Method, __: object, context: Context) -> _Translated:
+        """Return the context of one call; it aborts the call with a status if it raises."""
+        return _Translated(self.codes, context)
+
+
+class _Translated:
+    """Surrounds one call. gRPC sends the text of any exception that leaves it to the caller."""
+
+    def __init__(self, codes: ResultCodes, context: Context) -> None:
+        self._codes = codes
+        self._context = context
+
+    async def __aenter__(self) -> None:
+        """Do nothing."""
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        """Abort the call if it raised an exception that is not a status already."""
+        if not isinstance(error, Exception) or isinstance(error, grpc.aio.AbortError):
+            return
+        call = CURRENT.get()
+        verdict = call.verdict_of(error, self._codes)
+        call.reported = _reported(verdict, error)
+        trailers = trailers_of(
+            verdict,
+            call.request_id,
+            left_s=call.caller_left_s,
+            resends_ended=call.circumstances.resends_ended,
+        )
+        await self._context.abort(verdict.code, verdict.sentence, trailers)
 
 
 def _reported(verdict: Verdict, error: Exception) -> dict[str, Any]:

@@ -31,6 +31,10 @@ Handler = Any
 class FirstMessage(grpc.aio.ServerInterceptor):  # type: ignore[misc, unused-ignore]
     """Waits for the message of each call with exactly one, then calls the handler with it."""
 
+    def __init__(self) -> None:
+        self._last: dict[str, tuple[Handler, Handler]] = {}
+        """The last handler of each registered method, and the one that replaced it."""
+
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
@@ -40,10 +44,17 @@ class FirstMessage(grpc.aio.ServerInterceptor):  # type: ignore[misc, unused-ign
         handler = await continuation(handler_call_details)
         if handler is None or handler.request_streaming:
             return handler
-        codec = (handler.request_deserializer, handler.response_serializer)
-        if handler.response_streaming:
-            return grpc.stream_stream_rpc_method_handler(_many(handler.unary_stream), *codec)
-        return grpc.stream_unary_rpc_method_handler(_one(handler.unary_unary), *codec)
+        last = self._last.get(handler_call_details.method)
+        if last is None or last[0] is not handler:
+            last = self._last[handler_call_details.method] = handler, _streamed(handler)
+        return last[1]
+
+
+def _streamed(handler: Handler) -> Handler:
+    codec = (handler.request_deserializer, handler.response_serializer)
+    if handler.response_streaming:
+        return grpc.stream_stream_rpc_method_handler(_many(handler.unary_stream), *codec)
+    return grpc.stream_unary_rpc_method_handler(_one(handler.unary_unary), *codec)
 
 
 def _one(inner: Callable[..., Awaitable[object]]) -> Callable[..., object]:

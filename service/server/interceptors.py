@@ -1,7 +1,8 @@
-"""Make gRPC interceptors from async context managers that surround every call.
+"""Make a gRPC interceptor from async context managers that surround every call.
 
 From the outside in they are `access_log`, `error_translation` and `authorization`. gRPC sends the text of
-an uncaught exception to the caller, so `error_translation` surrounds everything that can fail.
+an uncaught exception to the caller, so `error_translation` surrounds everything that can fail. gRPC calls
+an interceptor for every call; each method's handler is wrapped once, when its first call arrives.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import grpc
@@ -33,16 +34,28 @@ class Method:
     path: str
     kind: str
     """The `grpc_type` of the metrics: unary, server_stream or bidi_stream."""
+    service: str = field(init=False)
+    """The service's full name."""
+    name: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Split the path."""
+        service, _, name = self.path.removeprefix("/").partition("/")
+        object.__setattr__(self, "service", service)
+        object.__setattr__(self, "name", name)
 
 
-Surround = Callable[[Method, Any, Context], AbstractAsyncContextManager[None]]
+Surround = Callable[[Method, Any, Context], AbstractAsyncContextManager[object]]
+Behaviour = Callable[..., Any]
+Wrap = Callable[[Surround, Method, Behaviour], Behaviour]
 
 
 class Around(grpc.aio.ServerInterceptor):  # type: ignore[misc, unused-ignore]
-    """Surrounds every call of every registered method with a context manager."""
+    """Surrounds every call of every registered method with context managers, given from the outside in."""
 
-    def __init__(self, surround: Surround) -> None:
-        self._surround = surround
+    def __init__(self, *surrounds: Surround) -> None:
+        self._surrounds = surrounds
+        self._handlers: dict[str, Handler] = {}
 
     async def intercept_service(
         self,
@@ -50,39 +63,51 @@ class Around(grpc.aio.ServerInterceptor):  # type: ignore[misc, unused-ignore]
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler:
         """Wrap the handler of a registered method; gRPC itself refuses an unregistered method."""
-        handler = await continuation(handler_call_details)
-        if handler is None:
-            return None
-        path, codec = handler_call_details.method, (_deserializer(handler), handler.response_serializer)
+        path = handler_call_details.method
+        wrapped = self._handlers.get(path)
+        if wrapped is None and (handler := await continuation(handler_call_details)) is not None:
+            # Only registered methods are kept, so that callers cannot fill the memory.
+            wrapped = self._handlers[path] = self._wrapped(path, handler)
+        return wrapped
+
+    def _wrapped(self, path: str, handler: Handler) -> Handler:
+        codec = (_deserializer(handler), handler.response_serializer)
         if not handler.response_streaming and not handler.request_streaming:
-            one = self._one(Method(path, "unary"), handler.unary_unary)
+            one = self._all(_one, Method(path, "unary"), handler.unary_unary)
             return grpc.unary_unary_rpc_method_handler(one, *codec)
         if handler.request_streaming and handler.response_streaming:
-            many = self._many(Method(path, "bidi_stream"), handler.stream_stream)
+            many = self._all(_many, Method(path, "bidi_stream"), handler.stream_stream)
             return grpc.stream_stream_rpc_method_handler(many, *codec)
         if handler.response_streaming:
-            many = self._many(Method(path, "server_stream"), handler.unary_stream)
+            many = self._all(_many, Method(path, "server_stream"), handler.unary_stream)
             return grpc.unary_stream_rpc_method_handler(many, *codec)
         raise NotImplementedError(path)
 
-    def _one(self, method: Method, inner: Callable[..., Awaitable[object]]) -> Callable[..., object]:
-        async def behaviour(request: object, context: Context) -> object:
-            async with self._surround(method, request, context):
-                return await inner(request, context)
-
+    def _all(self, wrap: Wrap, method: Method, behaviour: Behaviour) -> Behaviour:
+        for surround in reversed(self._surrounds):
+            behaviour = wrap(surround, method, behaviour)
         return behaviour
 
-    def _many(self, method: Method, inner: Callable[..., Any]) -> Callable[..., object]:
-        async def yields(request: object, context: Context) -> AsyncIterator[object]:
-            async with self._surround(method, request, context):
-                async for response in inner(request, context):
-                    yield response
 
-        async def writes(request: object, context: Context) -> None:
-            async with self._surround(method, request, context):
-                await inner(request, context)
+def _one(surround: Surround, method: Method, inner: Behaviour) -> Behaviour:
+    async def behaviour(request: object, context: Context) -> object:
+        async with surround(method, request, context):
+            return await inner(request, context)
 
-        return yields if inspect.isasyncgenfunction(inner) else writes
+    return behaviour
+
+
+def _many(surround: Surround, method: Method, inner: Behaviour) -> Behaviour:
+    async def yields(request: object, context: Context) -> AsyncIterator[object]:
+        async with surround(method, request, context):
+            async for response in inner(request, context):
+                yield response
+
+    async def writes(request: object, context: Context) -> None:
+        async with surround(method, request, context):
+            await inner(request, context)
+
+    return yields if inspect.isasyncgenfunction(inner) else writes
 
 
 def _deserializer(handler: Handler) -> Callable[[bytes], object] | None:
@@ -97,9 +122,3 @@ def _deserializer(handler: Handler) -> Callable[[bytes], object] | None:
             return Undecodable()
 
     return deserialize if handler.request_deserializer else None
-
-
-def service_and_name(method: Method) -> tuple[str, str]:
-    """Split a method's path into the service's full name and the method's name."""
-    service, _, name = method.path.removeprefix("/").partition("/")
-    return service, name

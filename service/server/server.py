@@ -27,7 +27,7 @@ from .authorization import Authorization
 from .backlog import Backlog, calls_in_progress, newest_server
 from .error_translation import ErrorTranslation
 from .first_message import FirstMessage
-from .interceptors import Around, Surround
+from .interceptors import Around
 from .linkage_service import LinkageService
 from .ports import cause_of, try_to_bind
 from .probe_gate import ProbeGate
@@ -95,9 +95,11 @@ class Server:
         backlog = Backlog(lambda: calls_in_progress(number))
         admission = Admission(backlog, metrics, idempotent, deadline_max_s=settings.deadline_max_s)
         self._server = grpc.aio.server(
-            interceptors=_interceptors(
-                admission, access_log, translation, Authorization(settings.callers_file)
-            ),
+            interceptors=[
+                FirstMessage(),
+                admission,
+                Around(access_log, translation, Authorization(settings.callers_file)),
+            ],
             options=[*limits.of_both(shared=shared), *limits.of_callers(settings.max_in_flight)],
         )
         number = newest_server()
@@ -110,7 +112,7 @@ class Server:
         if settings.health_listen is not None:
             # Probes have no certificate; they get the same error statuses as callers.
             self._health_server = grpc.aio.server(
-                interceptors=_interceptors(access_log, translation, Authorization(None)),
+                interceptors=[FirstMessage(), Around(access_log, translation, Authorization(None))],
                 options=[*limits.of_both(shared=False), *limits.OF_PROBES],
             )
             self._health_server.add_generic_rpc_handlers((_health_handler(self.health.servicer),))
@@ -183,11 +185,6 @@ async def _termination(setting: str, server: grpc.aio.Server) -> ListenerStopped
     except Exception as error:  # noqa: BLE001  (the main loop can fail with any exception)
         stopped.__cause__ = error
     return stopped
-
-
-def _interceptors(*outermost_first: Surround | Admission) -> list[grpc.aio.ServerInterceptor]:
-    around = (each if isinstance(each, Admission) else Around(each) for each in outermost_first)
-    return [FirstMessage(), *around]
 
 
 def _add_port(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
+from functools import cache
+from typing import Any, Final
 
 from prometheus_client import (
     CollectorRegistry,
@@ -29,6 +31,8 @@ class Metrics:
         share_metrics()
         disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the series of every counter
         self.registry = CollectorRegistry()
+        self.child: Callable[..., Any] = cache(lambda metric, *labels: metric.labels(*labels))
+        """Returns the child of a metric with these labels; `labels` would check them in each call."""
         self.grpc_started = Counter("grpc_server_started", "RPCs started.", _GRPC, registry=self.registry)
         self.grpc_handled = Counter(
             "grpc_server_handled", "RPCs completed, by code.", (*_GRPC, "grpc_code"), registry=self.registry

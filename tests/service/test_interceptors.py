@@ -206,10 +206,21 @@ async def test_a_stream_is_counted_by_its_kind(make: Any, attribute: str, kind: 
     yields = getattr(await stack.handler(WATCH, make(yielding)), attribute)
     assert [number async for number in yields(object(), context)] == [0, 1, 2]
     assert stack.handled(WATCH, "OK", kind) == 1
+    stack = Stack()
     writes = getattr(await stack.handler(WATCH, make(writing)), attribute)
     await writes(object(), context)
     assert context.written  # type: ignore[attr-defined]
-    assert stack.handled(WATCH, "OK", kind) == 2
+    assert stack.handled(WATCH, "OK", kind) == 1
+
+
+async def test_the_handler_of_a_registered_method_is_wrapped_once() -> None:
+    stack = Stack()
+    handlers = [await stack.handler(SYNC, grpc.unary_unary_rpc_method_handler(answering)) for _ in "12"]
+    assert handlers[0] is handlers[1] is not None
+    assert await stack.handler("/x/Unregistered", None) is None
+    assert (
+        await stack.handler("/x/Unregistered", grpc.unary_unary_rpc_method_handler(answering)) is not None
+    )
 
 
 async def test_a_failing_stream_reveals_no_more_than_a_unary_call() -> None:
