@@ -24,7 +24,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from google.protobuf.message import Message
@@ -35,10 +35,12 @@ from clients.alipayhk.wire.errors import CallError
 
 from ..ledger import Key, State
 from ..outcomes.call import Call
+from ..outcomes.circumstances import Circumstances
 from ..outcomes.refusal import Refusal
 from ..outcomes.result_codes import ResultCodes
 from ..telemetry.logs import log, stack_of
 from ..telemetry.metrics import Metrics
+from ..waiting import wait_for_end
 from .clock_skew import ClockSkew
 from .flight import Flight
 from .ledger_session import Busy, LedgerSession
@@ -114,7 +116,8 @@ class Delivery:
         elif flight.fingerprint != fingerprint:
             raise request.reused(State.SENDING)
         # From here on the request may be sent: an unhandled exception must not be reported as `not_sent`.
-        call.circumstances = replace(call.circumstances, sent=True)
+        before = call.circumstances
+        call.circumstances = Circumstances(before.api, before.idempotent, sent=True, retried=before.retried)
         flight = flight or self._begin(request, fingerprint, call)
         flight.join(call)
         try:
@@ -139,10 +142,10 @@ class Delivery:
 
     async def _wait(self, flight: Flight, call: Call) -> Message:
         """Wait for a flight until the call's deadline; return the response or raise the failure."""
-        await asyncio.wait({flight.task}, timeout=max(call.left_s, 0.0))
+        await wait_for_end(flight.task, call.left_s)
         if not flight.task.done() and not flight.sent and len(flight.deadlines) == 1:
             flight.cancel()
-            await asyncio.wait({flight.task}, timeout=call.margin_s * CANCEL_SHARE)
+            await wait_for_end(flight.task, call.margin_s * CANCEL_SHARE)
         if flight.task.done() and not flight.task.cancelled():
             return flight.task.result()
         if flight.answer is not None:
@@ -157,7 +160,7 @@ class Delivery:
         """Wait until a flight that is being cancelled has undone its claim."""
         flight = self._flights.get(key)
         if flight is not None and flight.cancelled:
-            await asyncio.wait({flight.task}, timeout=max(call.left_s, 0.0))
+            await wait_for_end(flight.task, call.left_s)
 
     def _admit(self, call: Call) -> None:
         if self._closing:
@@ -204,5 +207,8 @@ class Delivery:
                 return known
         blocked_by = reasons.ERROR_REASON_LINKAGE_BUSY if waits else None
         flight.enter(FlightState.QUEUED_FOR_LINKAGE, blocked_by=blocked_by)
-        async with self._linkages.take(flight.linkage, request.biz_time_ms):
+        await self._linkages.wait(flight.linkage, request.biz_time_ms)
+        try:
             return await sender.run(flight)
+        finally:
+            self._linkages.leave(flight.linkage)

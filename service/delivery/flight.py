@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from google.protobuf.message import Message
 
@@ -107,7 +107,7 @@ class Flight:
     @property
     def sent(self) -> bool:
         """Whether the first byte of any attempt may have been sent."""
-        return any(attempt.sent for attempt in self.attempts)
+        return any([attempt.sent for attempt in self.attempts])  # noqa: C419  (a generator costs twice as much)
 
     @property
     def left_s(self) -> float:
@@ -127,6 +127,9 @@ class Flight:
     @property
     def circumstances(self) -> Circumstances:
         """The facts that the verdict on its failures depends on."""
+        return self._circumstances(retried=self.retried)
+
+    def _circumstances(self, *, retried: bool) -> Circumstances:
         endpoint = self.request.endpoint
         return Circumstances(
             api=endpoint.api,
@@ -136,7 +139,7 @@ class Flight:
             in_doubt=self.in_doubt,
             replayed=self.replayed,
             looked_up=self.looked_up,
-            retried=self.retried,
+            retried=retried,
             resends_ended=self.resends_ended,
         )
 
@@ -163,7 +166,7 @@ class Flight:
         del self.deadlines[id(call)]
         call.failure = self.failure
         # `retried` is the call's own: another call that waited may have been a retry.
-        call.circumstances = replace(self.circumstances, retried=call.circumstances.retried)
+        call.circumstances = self._circumstances(retried=call.circumstances.retried)
 
     def fail(self, failure: Failure) -> None:
         """Add how the present attempt failed."""
@@ -188,7 +191,19 @@ class Flight:
         return Timeout("no result") if self.sent else Unreachable("the deadline expired")
 
     def cancel(self) -> None:
-        """Cancel it once: a second cancel would interrupt the cleanup after the first."""
+        """Cancel it once: a second cancel would interrupt the cleanup after the first.
+
+        While the ledger decides on its claim, it waits for the answer (`LedgerSession.claim`).
+        """
         if not self.cancelled:
             self.cancelled = True
-            self.task.cancel()
+            if self.entered is not FlightState.CLAIMING:
+                self.task.cancel()
+
+    def end_if_cancelled(self) -> None:
+        """Raise CancelledError if it was cancelled while the ledger decided on its claim.
+
+        It is not interrupted then: the claim may be committed, and must be undone, or its result is known.
+        """
+        if self.cancelled:
+            raise asyncio.CancelledError

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Final
 
 from ..ledger import Answer, Claim, Ending, Key, Ledger, LedgerUnavailable, Row
@@ -35,6 +35,7 @@ class LedgerMonitor:
         self._log_is_large = False
         self._failed_s: float | None = None
         self._usable.set(1)
+        self._noting = _Noting(self.failed)
 
     @property
     def outlives_process(self) -> bool:
@@ -79,66 +80,69 @@ class LedgerMonitor:
 
     async def claim(self, claim: Claim, now_ms: int) -> Answer:
         """Claim."""
-        with self._noting():
+        with self._noting:
             return await self._ledger.claim(claim, now_ms)
 
     async def look(self, claim: Claim, now_ms: int) -> Answer:
         """Look up."""
-        with self._noting():
+        with self._noting:
             return await self._ledger.look(claim, now_ms)
 
     async def renew(self, key: Key, token: int, lease_ms: int, now_ms: int) -> bool:
         """Renew."""
-        with self._noting():
+        with self._noting:
             return await self._ledger.renew(key, token, lease_ms, now_ms)
 
     async def extend(self, key: Key, token: int, lease_ms: int, now_ms: int) -> bool:
         """Extend."""
-        with self._noting():
+        with self._noting:
             return await self._ledger.extend(key, token, lease_ms, now_ms)
 
     async def record(self, key: Key, token: int, ending: Ending, now_ms: int) -> bool:
         """Record."""
-        with self._noting():
+        with self._noting:
             return await self._ledger.record(key, token, ending, now_ms)
 
     async def undo(self, key: Key, token: int, now_ms: int) -> bool:
         """Undo."""
-        with self._noting():
+        with self._noting:
             return await self._ledger.undo(key, token, now_ms)
 
     async def find(self, request_id: str) -> Sequence[Row]:
         """Find."""
-        with self._noting():
+        with self._noting:
             return await self._ledger.find(request_id)
 
     async def resolve(self, key: Key, ending: Ending, *, who: str, why: str, now_ms: int) -> bool:
         """Resolve."""
-        with self._noting():
+        with self._noting:
             return await self._ledger.resolve(key, ending, who=who, why=why, now_ms=now_ms)
 
     async def rows(
         self, *, since_ms: int = 0, after: int = 0, in_doubt_at_ms: int | None = None
     ) -> AsyncIterator[Row]:
         """Iterate over rows."""
-        with self._noting():
+        with self._noting:
             rows = self._ledger.rows(since_ms=since_ms, after=after, in_doubt_at_ms=in_doubt_at_ms)
             async for row in rows:
                 yield row
 
     async def drop(self, *, before_ms: int, now_ms: int) -> int:
         """Drop old results."""
-        with self._noting():
+        with self._noting:
             return await self._ledger.drop(before_ms=before_ms, now_ms=now_ms)
 
     async def close(self) -> None:
         """Close."""
         await self._ledger.close()
 
-    @contextmanager
-    def _noting(self) -> Iterator[None]:
-        try:
-            yield
-        except LedgerUnavailable as error:
-            self.failed(str(error))
-            raise
+
+class _Noting(AbstractContextManager[None]):
+    """Tells the monitor about an operation that failed in the block."""
+
+    def __init__(self, failed: Callable[[str], None]) -> None:
+        self._failed = failed
+
+    def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
+        if isinstance(error, LedgerUnavailable):
+            self._failed(str(error))

@@ -7,7 +7,6 @@ a pending write; until it is written, its request and its linkage are not claime
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Final
@@ -103,23 +102,21 @@ class LedgerSession:
     async def claim(self, flight: Flight) -> Message | Busy | None:
         """Return as `look` does. None means: it is committed that the request is about to be sent."""
         asked = self._clock.now()
-        asking = asyncio.ensure_future(self._ask(flight, self._ledger.claim))
-        cancelled: asyncio.CancelledError | None = None
-        try:
-            answer = await asyncio.shield(asking)
-        except asyncio.CancelledError as error:
-            # The claim may be committed anyway, and must then be undone. Or it is final, and is replayed.
-            answer, cancelled = await asking, error
+        answer = await self._ask(flight, self._ledger.claim)
         if isinstance(answer, Granted) and answer.token:
             flight.held = Held(answer.token, asked.lease(self._lease_ms))
         meaning = self._meaning(flight, answer)
-        if isinstance(meaning, Busy):
+        if meaning is not None and not isinstance(meaning, Busy):
+            return meaning
+        if meaning is not None:
             flight.enter(FlightState.WAITING_FOR_OTHER, blocked_by=meaning.reason)
-        if cancelled is not None and (meaning is None or isinstance(meaning, Busy)):
-            raise cancelled
-        if meaning is None and self._clock.is_late(asked) and not await self.renew(flight):
-            self._on_late_claim()
-            raise Refusal(reasons.ERROR_REASON_LEDGER_UNAVAILABLE, cause="the claim took too long")
+        flight.end_if_cancelled()
+        if meaning is None and self._clock.is_late(asked):
+            held = await self.renew(flight)
+            flight.end_if_cancelled()
+            if not held:
+                self._on_late_claim()
+                raise Refusal(reasons.ERROR_REASON_LEDGER_UNAVAILABLE, cause="the claim took too long")
         return meaning
 
     async def renew(self, flight: Flight) -> bool:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import AsyncIterator, Hashable
-from contextlib import asynccontextmanager
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -28,19 +27,18 @@ class LinkageQueue:
         """Return whether a request for this linkage is in flight."""
         return linkage in self._waiting
 
-    @asynccontextmanager
-    async def take(self, linkage: Hashable | None, biz_time_ms: int | None) -> AsyncIterator[None]:
+    async def wait(self, linkage: Hashable | None, biz_time_ms: int | None) -> None:
         """Wait until this request is first in its queue; without a linkage there is no queue."""
         if linkage is None:
-            yield
             return
         if linkage in self._waiting:
             await self._wait(linkage, biz_time_ms or 0)
         else:
             self._waiting[linkage] = []
-        try:
-            yield
-        finally:
+
+    def leave(self, linkage: Hashable | None) -> None:
+        """Let the next request start; call this once after each `wait` that returned."""
+        if linkage is not None:
             self._next(linkage)
 
     async def _wait(self, linkage: Hashable, biz_time_ms: int) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Final
 
 from alipayhk.linkage.v1 import error_reason_pb2 as reasons
 from clients.alipayhk.transport import Attempt
@@ -15,6 +16,18 @@ from ..outcomes.refusal import Refusal, skew_fact
 from .clock_skew import ClockSkew
 from .flight import Flight
 from .pacing import Breaker, Limiter, RetryBudget, backoff_s, is_failing
+
+_NO_PROBE: Final = nullcontext()
+
+
+class _Probe(AbstractContextManager[None]):
+    """Releases the breaker's probe at the end of the block."""
+
+    def __init__(self, breaker: Breaker) -> None:
+        self._breaker = breaker
+
+    def __exit__(self, *_: object) -> None:
+        self._breaker.release_probe()
 
 
 class Pace:
@@ -29,6 +42,7 @@ class Pace:
         self.breaker = Breaker(workers)
         self.limiter = Limiter(limit_max)
         self.budget = RetryBudget(workers)
+        self._probe = _Probe(self.breaker)
 
     @property
     def is_open(self) -> bool:
@@ -42,19 +56,14 @@ class Pace:
         if self.breaker.would_reject(time.monotonic()):
             raise Refusal(reasons.ERROR_REASON_CIRCUIT_OPEN)
 
-    @contextmanager
-    def admitted(self) -> Iterator[None]:
+    def admitted(self) -> AbstractContextManager[None]:
         """Admit one attempt or raise Refusal; release the probe at the end, in case nothing was sent."""
         probes = self.breaker.is_open
         if not self.breaker.allow(time.monotonic()):
             raise Refusal(reasons.ERROR_REASON_CIRCUIT_OPEN)
         if not self._skew.allow(self._api):
             raise self._clocks_differ()
-        try:
-            yield
-        finally:
-            if probes:
-                self.breaker.release_probe()
+        return self._probe if probes else _NO_PROBE
 
     def succeeded(self, attempt: Attempt) -> None:
         """Update everything with an attempt that AlipayHK answered with S."""

@@ -8,8 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Final
 
@@ -152,25 +151,24 @@ class Limiter:
         """Whether one more attempt would have to wait."""
         return self._taken >= self.limit or bool(self._waiting)
 
-    @asynccontextmanager
-    async def slot(self) -> AsyncIterator[None]:
-        """Wait in order of arrival for capacity for one attempt."""
-        if self.is_full:
-            turn = asyncio.get_running_loop().create_future()
-            self._waiting.append(turn)
-            try:
-                await turn
-            except asyncio.CancelledError:
-                self._waiting = deque(waiting for waiting in self._waiting if waiting is not turn)
-                if turn.done() and not turn.cancelled():
-                    self._release()
-                raise
-        else:
+    async def __aenter__(self) -> None:
+        """Wait in order of arrival for capacity for one attempt, which the block's end releases."""
+        if not self.is_full:
             self._taken += 1
+            return
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
         try:
-            yield
-        finally:
-            self._release()
+            await turn
+        except asyncio.CancelledError:
+            self._waiting = deque(waiting for waiting in self._waiting if waiting is not turn)
+            if turn.done() and not turn.cancelled():
+                self._release()
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        """Release the capacity."""
+        self._release()
 
     def on_success(self) -> None:
         """Note a verified response: raise the limit a little."""

@@ -80,7 +80,7 @@ class Sender:
         """Wait for capacity, claim the request and make its first attempt; or answer it from the ledger."""
         while True:
             flight.enter(FlightState.QUEUED_FOR_CAPACITY)
-            async with self.pace.limiter.slot():
+            async with self.pace.limiter:
                 self._check_open()
                 if flight.left_s < LEFT_MIN_S:
                     raise Refusal(flight.blocked_by or reasons.ERROR_REASON_DEADLINE_TOO_SHORT)
@@ -116,7 +116,7 @@ class Sender:
         flight.enter(FlightState.BACKING_OFF)
         await self._session.hold(flight, wait_s)
         await self._sleep(wait_s)
-        async with self.pace.limiter.slot():
+        async with self.pace.limiter:
             hopeless = self._closing.is_set() or self.pace.is_open or flight.left_s < LEFT_MIN_S
             if hopeless or not await self._session.renew(flight):
                 await self._record(flight, failure.error, verdict)

@@ -17,6 +17,7 @@ from typing import Any, Final
 import grpc
 
 from ..outcomes.call import Undecodable
+from ..waiting import wait_for_end
 
 MESSAGE_S: Final = 10.0
 """Maximum wait for the message of a call with a later deadline."""
@@ -77,10 +78,10 @@ def _many(inner: Callable[..., Any]) -> Callable[..., object]:
 
 async def _first_message(context: Context) -> object:
     # gRPC leaks memory if a read is cancelled (docs/upstream-bugs.md). It completes when the call ends.
-    reading = asyncio.ensure_future(context.read())
+    reading = asyncio.get_running_loop().create_task(context.read())
     reading.add_done_callback(_retrieve)
-    done, _ = await asyncio.wait({reading}, timeout=MESSAGE_S)
-    if not done:
+    await wait_for_end(reading, MESSAGE_S)
+    if not reading.done():
         return Undecodable()
     if (message := reading.result()) is not grpc.aio.EOF:
         return message

@@ -94,12 +94,9 @@ class Server:
         translation = ErrorTranslation(settings.result_codes_file or ResultCodes())
         backlog = Backlog(lambda: calls_in_progress(number))
         admission = Admission(backlog, metrics, idempotent, deadline_max_s=settings.deadline_max_s)
+        around = Around(access_log, translation, Authorization(settings.callers_file))
         self._server = grpc.aio.server(
-            interceptors=[
-                FirstMessage(),
-                admission,
-                Around(access_log, translation, Authorization(settings.callers_file)),
-            ],
+            interceptors=[FirstMessage(), admission, around],
             options=[*limits.of_both(shared=shared), *limits.of_callers(settings.max_in_flight)],
         )
         number = newest_server()

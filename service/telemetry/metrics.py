@@ -51,6 +51,15 @@ class Metrics:
             registry=self.registry,
         )
         self._add_upstream()
+        self._add_ledger()
+        self.clock_skew = Gauge(
+            "alipayhk_clock_skew_seconds",
+            "AlipayHK's clock minus the gateway's, from verified responses; 0 before the first one.",
+            multiprocess_mode="livemostrecent",
+            registry=self.registry,
+        )
+
+    def _add_ledger(self) -> None:
         self.ledger_usable = Gauge(
             "alipayhk_ledger_usable",
             "Whether the ledger is usable; 0 if any worker cannot use it.",
@@ -63,20 +72,14 @@ class Metrics:
             multiprocess_mode="livemax",
             registry=self.registry,
         )
-        self.clock_skew = Gauge(
-            "alipayhk_clock_skew_seconds",
-            "AlipayHK's clock minus the gateway's, from verified responses; 0 before the first one.",
-            multiprocess_mode="livemostrecent",
-            registry=self.registry,
-        )
-
-    def _add_upstream(self) -> None:
         self.ledger_unrecorded = Gauge(
             "alipayhk_ledger_unrecorded",
             "Outcomes that the ledger has not stored yet.",
             multiprocess_mode="livesum",
             registry=self.registry,
         )
+
+    def _add_upstream(self) -> None:
         self.upstream_attempts = Counter(
             "alipayhk_upstream_attempts",
             "Attempts at AlipayHK's APIs, by result.",

@@ -165,7 +165,7 @@ class Held:
         self.tasks: dict[int, asyncio.Task[None]] = {}
 
     async def _hold(self, number: int) -> None:
-        async with self.limiter.slot():
+        async with self.limiter:
             self.inside.append(number)
             await self.events[number].wait()
         self.inside.remove(number)
@@ -286,7 +286,7 @@ async def test_thousand_tasks_leave_every_slot_free() -> None:
 
     async def one() -> None:
         nonlocal inside
-        async with limiter.slot():
+        async with limiter:
             inside += 1
             assert inside <= 7
             try:

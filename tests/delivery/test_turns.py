@@ -21,16 +21,17 @@ class Line:
     async def pass_(
         self, name: str, linkage: str | None, biz_time_ms: int | None, hold_s: float = 1.0
     ) -> None:
-        async with self.turns.take(linkage, biz_time_ms):
+        await self.turns.wait(linkage, biz_time_ms)
+        try:
             self.order.append(name)
             if linkage is not None:
                 self.inside[linkage] += 1
                 assert self.inside[linkage] == 1
-            try:
-                await asyncio.sleep(hold_s)
-            finally:
-                if linkage is not None:
-                    self.inside[linkage] -= 1
+            await asyncio.sleep(hold_s)
+        finally:
+            if linkage is not None:
+                self.inside[linkage] -= 1
+            self.turns.leave(linkage)
 
     def start(self, name: str, linkage: str | None, biz_time_ms: int | None) -> asyncio.Task[None]:
         return asyncio.create_task(self.pass_(name, linkage, biz_time_ms))
