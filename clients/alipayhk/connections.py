@@ -7,6 +7,7 @@ import functools
 import socket
 import ssl
 from collections import deque
+from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -108,14 +109,22 @@ class PairingConnector(aiohttp.TCPConnector):
 class PairedBody(aiohttp.BytesPayload):
     """A request's body that checks the connection again before the first byte is written.
 
-    Up to Python 3.11 aiohttp writes in a separate task, one pass of the event loop after `connect`.
+    Up to Python 3.11 aiohttp writes in a separate task, one pass of the event loop after `connect`. It
+    keeps the head until the body is written, so nothing of the request is written before.
     """
+
+    def __init__(self, body: bytes, on_start: Callable[[], None]) -> None:
+        """`on_start` is called just before the first byte is written; if it raises, none is written."""
+        super().__init__(body)
+        self._on_start = on_start
 
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
         """Write the head and the body; raise NotReady if the connection is no longer ready."""
         protocol = _paired(getattr(writer, "protocol", None))
         if not await protocol.ready():
             raise await _not_ready(protocol)
+        # There is no await from here to the write.
+        self._on_start()
         await super().write_with_length(writer, content_length)
 
 

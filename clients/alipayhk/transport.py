@@ -8,7 +8,6 @@ import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import chain
-from types import SimpleNamespace
 from typing import Final
 
 import aiohttp
@@ -68,6 +67,15 @@ class Attempt:
     A process can be stopped, or its machine suspended, for any time between two statements.
     """
 
+    def start(self) -> None:
+        """Set `sent`, just before the first byte is written; raise LeaseExpired if it must not be written.
+
+        A CONNECT to a proxy and the TLS handshake are complete by then, and contain nothing of the request.
+        """
+        if not self.may_send():
+            raise LeaseExpired("the lease expired before the first byte was written")
+        self.sent = True
+
 
 class Transport:
     """A pool of connections to AlipayHK.
@@ -95,14 +103,10 @@ class Transport:
         self._has_answered: set[str] = set()
         """The base URLs from which a response was received."""
         tls = context_of() if tls is None else tls
-        trace = aiohttp.TraceConfig()
-        trace.on_request_headers_sent.append(_on_headers_sent)
-        trace.on_request_chunk_sent.append(_on_body_sent)
         self._sessions = {
             reuse: aiohttp.ClientSession(
                 connector=PairingConnector(tls, reuse=reuse, quarantine_s=quarantine_s),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_s),
-                trace_configs=[trace],
                 headers={"User-Agent": user_agent, "Accept-Encoding": "identity"},
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
@@ -136,6 +140,8 @@ class Transport:
         except UnreadableHead as error:
             raise _unreadable(error, attempt) from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
+            if isinstance(error.__cause__, LeaseExpired):  # aiohttp wraps what writing a body raises
+                raise error.__cause__ from None
             never = attempt.route.is_new_tls and base_url not in self._has_answered
             hint = _MAY_WANT_CERTIFICATE if never else ""
             raise (ConnectionLost if attempt.sent else Unreachable)(_cause_of(error, hint)) from None
@@ -155,11 +161,10 @@ class Transport:
         reuse = self._reuse_connections and reuse_connection and not attempt.fresh_connection
         async with self._sessions[reuse].post(
             url,
-            data=PairedBody(sealed.body),
+            data=PairedBody(sealed.body, attempt.start),
             headers=list(sealed.headers),
             allow_redirects=False,
             proxy=self._proxy,
-            trace_request_ctx=attempt,
         ) as response:
             self._has_answered.add(base_url)
             head = attempt.head = RawResponse(
@@ -172,7 +177,7 @@ class Transport:
             body = content_coding.undone(
                 await _read(response), head.values("content-encoding"), bytes_max=BODY_BYTES_MAX
             )
-            return RawResponse(head.http_status, head.headers, body, head.end_announced)
+            return head.with_body(body)
 
 
 def _headers_of(response: aiohttp.ClientResponse) -> Headers:
@@ -216,33 +221,3 @@ def _cause_of(error: Exception, hint: str = "") -> str:
     cause = f"{sentence} ({name})" if sentence else name
     is_lost = isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError | NotReady)
     return f"{cause}: {hint}" if hint and is_lost else cause
-
-
-async def _on_headers_sent(
-    _: aiohttp.ClientSession,
-    context: SimpleNamespace,
-    __: aiohttp.TraceRequestHeadersSentParams,
-) -> None:
-    """Set `sent`. aiohttp calls this before it writes, or schedules, the first byte of the request.
-
-    A CONNECT to a proxy and the TLS handshake are complete by then, and contain nothing of the request.
-    """
-    attempt: Attempt = context.trace_request_ctx
-    _check_lease(attempt)
-    attempt.sent = True
-
-
-async def _on_body_sent(
-    _: aiohttp.ClientSession, context: SimpleNamespace, __: aiohttp.TraceRequestChunkSentParams
-) -> None:
-    """Check the lease again: on Python 3.11 aiohttp writes the request in a later pass of the event loop.
-
-    A failure here counts as sent. The request can be cancelled between the two checks, and the code that
-    cancels it reads `sent` immediately.
-    """
-    _check_lease(context.trace_request_ctx)
-
-
-def _check_lease(attempt: Attempt) -> None:
-    if not attempt.may_send():
-        raise LeaseExpired("the lease expired before the first byte was written")

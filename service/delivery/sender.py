@@ -129,7 +129,7 @@ class Sender:
         failure = flight.failure
         attempt = Attempt(
             fresh_connection=failure is not None and isinstance(failure.error, errors.Repeated),
-            may_send=lambda: self._session.may_send(flight),
+            may_send=lambda: not flight.cancelled and self._session.may_send(flight),
         )
         flight.attempts.append(attempt)
         flight.enter(FlightState.CONNECTING)

@@ -69,5 +69,5 @@ class Lease:
 
     def holds(self, clock: Clock, wait_s: float = 0.0) -> bool:
         """Return whether the lease still holds after a wait."""
-        now = clock.now()
-        return now.ms + wait_s * 1000 < self.until_ms and now.since_boot_s + wait_s < self.send_by_s
+        until_s = clock.now_s() + wait_s
+        return until_s * 1000 < self.until_ms and clock.since_boot_s() + wait_s < self.send_by_s

@@ -138,8 +138,11 @@ def _derive(key: bytes, purpose: bytes) -> bytes:
 
 def _encode(parts: Iterable[str]) -> bytes:
     """Encode the texts length-prefixed, so that different tuples never give the same bytes."""
-    encoded = (part.encode() for part in parts)
-    return b"".join(len(part).to_bytes(4, "big") + part for part in encoded)
+    encoded = b""
+    for part in parts:
+        data = part.encode()
+        encoded += len(data).to_bytes(4, "big") + data
+    return encoded
 
 
 def _context(row: Key) -> bytes:

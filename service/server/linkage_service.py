@@ -39,12 +39,15 @@ class LinkageService:
         if found := violations(rpc.rules, request):
             raise Refusal(reasons.ERROR_REASON_INVALID_REQUEST, found)
         command = rpc.command(request)
-        body = rpc.body(command)
+        members = rpc.body(command)
+        body = content = write_json(members)
+        if REQUEST_ID in members:
+            content = write_json({name: value for name, value in members.items() if name != REQUEST_ID})
         outbound = OutboundRequest(
             endpoint=self.endpoints[rpc.name],
             request_id=command.request_id,
-            body=write_json(body),
-            content=write_json({name: value for name, value in body.items() if name != REQUEST_ID}),
+            body=body,
+            content=content,
             response=rpc.response,
             reply=rpc.reply,
             linkage=rpc.linkage(command),

@@ -45,7 +45,10 @@ class Lines:
             if self._waiting_bytes + len(line) > WAITING_BYTES_MAX:
                 self._dropped += 1
                 return
-            self._put(line)
+            rest = line if self._waiting else self._unwritten(line)
+            if not rest:
+                return
+            self._put(rest)
             self._write_waiting()
             if self._waiting and self._thread is None:
                 self._thread = threading.Thread(target=self._drain, name="log", daemon=True)
@@ -59,6 +62,13 @@ class Lines:
         end_s = time.monotonic() + CLOSE_S
         while self._waiting and time.monotonic() < end_s:
             time.sleep(_POLL_MS / 10_000)
+
+    def _unwritten(self, line: bytes) -> bytes:
+        """Write what fits of a line; return the rest."""
+        try:
+            return line[self._write_some(line) :]
+        except OSError:  # the reader has closed it
+            return b""
 
     def _put(self, line: bytes) -> None:
         self._waiting.append(line)

@@ -66,7 +66,7 @@ ALLOWED: Final = frozenset(
 
 CODE: Final = re.compile(r"(?!.*\d{5})[A-Z0-9_]{0,64}")
 """The format of a result code. It matches no user id, telephone number or card number."""
-FIRST: Final = ("time", "level", "event")
+_JSON: Final = json.JSONEncoder(ensure_ascii=False, default=str)
 LIBRARY_PERIOD_S: Final = 10.0
 LIBRARY_RECORDS_MAX: Final = 3
 """Maximum number of records in each period from one position in a library's code."""
@@ -91,10 +91,8 @@ def set_up_logs(level: str, stream: Stream | None = None) -> None:
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
             only_allowed,
-            _in_order,
-            structlog.processors.JSONRenderer(serializer=_json),
+            _rendered,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=lambda *_: _Lines(stream or sys.stdout),
@@ -105,14 +103,21 @@ def set_up_logs(level: str, stream: Stream | None = None) -> None:
 
 def only_allowed(_: object, __: str, members: MutableMapping[str, Any]) -> Mapping[str, Any]:
     """Drop members that are not in ALLOWED, and list their names in `dropped`: logging them is a bug."""
+    if members.keys() <= ALLOWED:
+        return members
     dropped = sorted(members.keys() - ALLOWED)
     kept = {name: value for name, value in members.items() if name in ALLOWED}
-    return kept | {"dropped": dropped} if dropped else kept
+    return kept | {"dropped": dropped}
 
 
-def _in_order(_: object, __: str, members: MutableMapping[str, Any]) -> Mapping[str, Any]:
-    """Move the members in FIRST to the front of the line."""
-    return {name: members[name] for name in FIRST if name in members} | dict(members)
+def _rendered(_: object, __: str, members: MutableMapping[str, Any]) -> str:
+    """Return the line as JSON: the time, the level, the event, then the other members."""
+    first = {"time": _now(), "level": members.pop("level"), "event": members.pop("event")}
+    return _JSON.encode({**first, **members})
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat().removesuffix("+00:00") + "Z"
 
 
 def stack_of(error: BaseException) -> list[str]:
@@ -196,9 +201,5 @@ class _Place:
 
 def lines_dropped(count: int) -> str:
     """Return the line that says how many lines were dropped, because the log was not read."""
-    now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
-    return f"{_json({'time': now, 'level': 'warning', 'event': 'log lines dropped', 'count': count})}\n"
-
-
-def _json(members: object, **_: object) -> str:
-    return json.dumps(members, ensure_ascii=False, default=str)
+    members = {"time": _now(), "level": "warning", "event": "log lines dropped", "count": count}
+    return f"{_JSON.encode(members)}\n"

@@ -78,7 +78,7 @@ async def test_other_kinds_of_connection_are_never_written_to() -> None:
     loop = asyncio.get_running_loop()
     writer = StreamWriter(ResponseHandler(loop), loop)
     with pytest.raises(TypeError, match="does not check its responses"):
-        await PairedBody(b"{}").write_with_length(writer, 2)
+        await PairedBody(b"{}", lambda: None).write_with_length(writer, 2)
 
 
 async def test_tls_transport_exposes_the_transport_below_it(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from clients.alipayhk.wire.messages import RawResponse, SealedRequest
 from tests.alipayhk.upstream import Upstream, hanging, relaying, replying, rested, transport
 from tests.certificates import Authority
 from tests.ports import free_port
+from tests.raw_http import Peer
 
 HEAD = b"HTTP/1.1 502 Odd\r\nTracer-Id: t1\r\nSignature: algorithm=RSA256, keyversion= 7 ,signature=x\r\n"
 OK = HEAD + b"Content-Length: 2\r\n\r\n{}"
@@ -50,9 +52,16 @@ async def test_host_without_an_address_has_none() -> None:
     assert attempt.route.addresses == []
 
 
-async def test_lost_connection_has_its_address() -> None:
-    async with Upstream(replying()) as upstream:
-        attempt = await failed(f"http://localhost:{upstream.port}", errors.ConnectionLost)
+async def reading(wire: Peer) -> None:
+    await wire.reader.read(1)
+
+
+@pytest.mark.parametrize(
+    ("peer", "error"), [(reading, errors.ConnectionLost), (replying(), errors.Unreachable)]
+)
+async def test_lost_connection_has_its_address(peer: Any, error: type[errors.CallError]) -> None:
+    async with Upstream(peer) as upstream:
+        attempt = await failed(f"http://localhost:{upstream.port}", error)
     assert attempt.route.addresses == [f"127.0.0.1:{upstream.port}"]
     assert attempt.head is None
 

@@ -44,7 +44,11 @@ class _Received:
     def _by_name(self) -> Mapping[str, list[str]]:
         by_name: dict[str, list[str]] = {}
         for name, value in self.headers:
-            by_name.setdefault(name.lower(), []).append(value)
+            key = name.lower()
+            if key in by_name:
+                by_name[key].append(value)
+            else:
+                by_name[key] = [value]
         return by_name
 
     def values(self, name: str) -> Sequence[str]:
@@ -115,6 +119,12 @@ class RawResponse(_Received):
     body: bytes = field(repr=False)
     end_announced: bool = True
     """Whether HTTP announced where the body ends. If not, the body ended when the connection closed."""
+
+    def with_body(self, body: bytes) -> RawResponse:
+        """Return the same response with another body."""
+        whole = RawResponse(self.http_status, self.headers, body, self.end_announced)
+        whole.__dict__["_by_name"] = self._by_name  # it has the same headers
+        return whole
 
     @property
     def tracer_id(self) -> str:

@@ -18,6 +18,7 @@ _SPACE: Final = re.compile(rb"[ \t\n\r]*+")
 _STRING: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 _SCALAR: Final = re.compile(rb"[^ \t\n\r,:\[\]{}\"]++")
 _BRACKET_OR_STRING: Final = re.compile(rb'[\[\]{}]|"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
+_COMPACT: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 _OPENING: Final = b"[{"
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
@@ -32,7 +33,7 @@ class IncompleteJson(JsonError):
 
 def write_json(value: object) -> bytes:
     """Return compact JSON in raw UTF-8, with members in the given order."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    return _COMPACT.encode(value).encode()
 
 
 def read_object(data: bytes, *, huge_as_infinite: bool = False) -> dict[str, object]:

@@ -62,7 +62,8 @@ class LedgerFile:
         self.token_at_open = 0
         self._lock = lock
         self._write_lock = None if lock is None else WriteLock(lock.descriptor)
-        self._inodes: tuple[tuple[int, int], ...] | None = None
+        self._inodes: list[tuple[int, int]] | None = None
+        self._parts = [f"{path}{part}" for part in ("", "-wal", "-shm")]
 
     def open(self, *, timeout_s: float = 0) -> sqlite3.Connection:
         """Connect, and migrate the schema; raise LedgerFault if the file can never be opened."""
@@ -126,11 +127,11 @@ class LedgerFile:
         if not same:
             raise LedgerUnavailable("the ledger's file was replaced")
 
-    def _inodes_now(self) -> tuple[tuple[int, int], ...]:
+    def _inodes_now(self) -> list[tuple[int, int]]:
         # Commits are in the write-ahead log first, and processes find them through the shared memory. Two
         # processes with different logs or shared memory would overwrite each other's commits.
-        stats = [os.stat(f"{self.path}{part}") for part in ("", "-wal", "-shm")]  # noqa: PTH116  (faster)
-        return tuple((stat.st_dev, stat.st_ino) for stat in stats)
+        stats = [os.stat(part) for part in self._parts]  # noqa: PTH116  (faster)
+        return [(stat.st_dev, stat.st_ino) for stat in stats]
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
