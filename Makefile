@@ -1,9 +1,10 @@
 # All tasks of developers and CI. `make` without a target lists them.
-# The seven lock files in requirements/ pin every distribution with its hashes. `make lock` writes them.
+# The eight lock files in requirements/ pin every distribution with its hashes. `make lock` writes them.
 #   runtime.txt  production, newest versions          build.txt   setuptools, which installs and packages the code
 #   client.txt   clients/linkage                      dev.txt     all of these, and the tests and checks
 #   oldest.txt   the lowest versions that both        node.txt    Node for `make callers`, if none is installed
 #                pyproject.toml allow                 mutants.txt mutmut for `make mutants`
+#   bench.txt    peers and profiler of `make bench`
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
@@ -138,10 +139,27 @@ GHZ := github.com/bojand/ghz/cmd/ghz@v0.121.0
 .tools/bin/ghz:
 	GOBIN=$(CURDIR)/.tools/bin go install $(GHZ)
 
-bench: .venv/.stamp-dev .tools/bin/ghz ## Measure the ledger levels, the load tester in comparison with ghz, and overload
-	$(BIN)/python bench/ledger.py
-	$(BIN)/python -m bench.load
-	$(BIN)/python -m bench.overload
+.venv/.stamp-bench: requirements/bench.txt .venv/.stamp-dev
+	@echo "Installing requirements/bench.txt into .venv ..."
+	@$(BIN)/python -m pip $(LOCKED) -r requirements/bench.txt
+	@touch $@
+
+# Go and Node come from PyPI if they are not on the PATH.
+bench bench-profile bench-programs: export PATH := $(CURDIR)/.tools/node-venv/bin:$(CURDIR)/.tools/go-venv/bin:$(PATH)
+
+bench-programs: .venv/.stamp-bench peers node
+	cd bench && go test ./traffic && go build -o ../build/bench/ ./traffic ./peers/go
+	npm --prefix bench/peers/node ci --silent
+
+# make bench ARGS='--quick', or ARGS='--only sqlite,naive --rounds 3'; docs/performance.md explains the tables.
+bench: bench-programs .tools/bin/ghz ## Compare the gateway with what users would write instead; measure the ledger, the load tester and overload
+	$(BIN)/python -m bench.compare $(ARGS)
+	$(if $(ARGS),,$(BIN)/python bench/ledger.py)
+	$(if $(ARGS),,$(BIN)/python -m bench.load)
+	$(if $(ARGS),,$(BIN)/python -m bench.overload)
+
+bench-profile: bench-programs ## Write a flame graph of the gateway under load, and its CPU time by package
+	$(BIN)/python -m bench.profiling $(ARGS)
 
 # Not part of CI: it uses the newest grpcio, which pyproject.toml may exclude because of a bug.
 canary: ## Report whether the newest grpcio survives hostile HTTP/2, and can be allowed
@@ -182,6 +200,7 @@ lock: ## Rewrite requirements/ from pyproject.toml; UPGRADE=1 takes the newest v
 	    --constraint requirements/runtime.txt --constraint requirements/client.txt \
 	    --constraint requirements/build.txt --output-file requirements/dev.txt
 	$(COMPILE) --group mutants --constraint requirements/dev.txt --output-file requirements/mutants.txt
+	$(COMPILE) --group bench --constraint requirements/dev.txt --output-file requirements/bench.txt
 	$(COMPILE) $(PROJECTS) --all-extras --group build --group test --group generate \
 	    --resolution lowest-direct --output-file requirements/oldest.txt
 
@@ -210,4 +229,5 @@ clean: ## Remove everything that the targets created and that is not committed
 	    .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup peers node demo test proof test-oldest lint browser callers simulate chaos fuzz mutants bench canary full generate lock baseline build stubs clean
+.PHONY: help setup peers node demo test proof test-oldest lint browser callers simulate chaos fuzz mutants bench \
+    bench-profile bench-programs canary full generate lock baseline build stubs clean

@@ -50,6 +50,7 @@ def claims(vault: Vault, count: int, round_: str) -> list[Claim]:
             biz_time_ms=1_000 + number,
             biz_time_max_ms=10**12,
             may_repeat=True,
+            lease_ms=5_000,
         )
         for number in range(count)
     ]
@@ -82,9 +83,9 @@ async def measure(ledger: Ledger, requests: list[Claim], concurrency: int) -> Fi
 async def run(count: int, directory: Path) -> None:
     """Measure every level, and print a table."""
     opened = {}
-    for level in LEVELS:
-        url = level.scheme if level.check_url is None else f"{level.scheme}{directory}/bench.db"
-        opened[level.name] = open_ledger(url, None, random_bytes=os.urandom)
+    for row in LEVELS:
+        url = row.scheme if row.check_url is None else f"{row.scheme}{directory}/bench.db"
+        opened[row.name] = open_ledger(url, None, random_bytes=os.urandom)
     rounds: defaultdict[tuple[int, str], list[Figures]] = defaultdict(list)
     for round_ in range(ROUNDS):
         for concurrency in CONCURRENCIES:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import statistics
 import sys
 import tempfile
@@ -27,6 +26,7 @@ from typing import Final
 import grpc
 import grpc.aio
 
+from bench.machine import core
 from tests.e2e.caller import Reported, call
 from tests.e2e.material import Material
 from tests.e2e.samples import SYNC
@@ -85,17 +85,6 @@ async def burst(target: str, calls: int, connections: int) -> Counter[str]:
     kinds = Counter(await asyncio.gather(*(one(number) for number in range(calls))))
     await asyncio.gather(*(channel.close() for channel in channels))
     return kinds
-
-
-@contextmanager
-def core(number: int) -> Iterator[None]:
-    """Run the processes that are started inside the block on one core."""
-    mine = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {sorted(mine)[number % len(mine)]})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, mine)
 
 
 @contextmanager

@@ -1,0 +1,265 @@
+"""What `bench.compare` measures: one row each."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import sqlite3
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+from bench.ledger import REPLY, claims
+from bench.machine import core, resident_mib, tree
+from service.ledger import Ending, Granted, State
+from service.ledger.opening import open_ledger
+from tests.e2e.material import Material
+from tests.peers.gateways import CLIENT_ID, Identities, gateway, identities, tls
+from tests.peers.processes import ROOT, Running, run, running
+from tests.ports import free_port
+
+BUILT: Final = ROOT / "build" / "bench"
+SYNC_PATH: Final = "/sync"
+PEERS: Final[dict[str, tuple[str | Path, ...]]] = {
+    "naive": (sys.executable, ROOT / "bench/peers/python/gateway.py"),
+    "naive-fast": (sys.executable, ROOT / "bench/peers/python/gateway.py", "--fast"),
+    "go": (BUILT / "go",),
+    "node": ("node", ROOT / "bench/peers/node/gateway.js"),
+    "echo": (sys.executable, "-m", "bench.floor", "echo"),
+}
+"""The commands of the servers that are not ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A server and the calls that measure it."""
+
+    name: str
+    group: str
+    meaning: str
+    ledger: str = ""
+    """The level of our gateway's ledger; empty for a peer."""
+    kind: str = "sync"
+    channels: int = 10
+    in_flight: int = 16
+    expected: str = "OK"
+    """The status code of every call."""
+    floor: str = "plain"
+    """The floor in `tables.FLOORS` that it is compared with."""
+    workers: int = 1
+    pinned: bool = True
+    """Whether it has one core, and loader and upstream the other one."""
+    rows: int = 0
+    """The number of requests in the ledger before the first call."""
+    caller: str = ""
+    """The client certificate of the calls: `loyalty` may call, `unknown` may not; empty for plaintext."""
+    encrypt: bool = False
+
+
+SUBJECTS: Final = (
+    Subject("naive", "gateways", "Python: grpc.aio, aiohttp, cryptography"),
+    Subject("naive-fast", "gateways", "the same with uvloop and orjson"),
+    Subject("go", "gateways", "Go: grpc-go, net/http"),
+    Subject("node", "gateways", "Node: grpc-js, undici"),
+    Subject("off", "gateways", "**ours**, `LEDGER_URL=off`", "off"),
+    Subject("memory", "gateways", "**ours**, `memory:`", "memory"),
+    Subject("sqlite", "gateways", "**ours**, SQLite (the default)", "sqlite"),
+    Subject("bind", "calls", "BindAccount, a new connection each", "sqlite", kind="bind", floor="bind"),
+    Subject("encrypted", "calls", "SyncLinkage, encrypted", "sqlite", floor="encrypted", encrypt=True),
+    Subject("invalid", "calls", "refused: invalid", "sqlite", kind="invalid", expected="InvalidArgument"),
+    Subject("tls", "calls", "SyncLinkage over mTLS", "sqlite", caller="loyalty"),
+    Subject(
+        "unlisted",
+        "calls",
+        "refused over mTLS: not in `CALLERS_FILE`",
+        "sqlite",
+        caller="unknown",
+        expected="Unauthenticated",
+    ),
+    *(
+        Subject(f"channels-{count}", "channels", f"{count:,} channels", "sqlite", channels=count)
+        for count in (1, 10, 100, 1_000)
+    ),
+    *(
+        Subject(f"rows-{count}", "rows", f"{count:,} requests in the ledger", "sqlite", rows=count)
+        for count in (1_000, 100_000, 1_000_000)
+    ),
+    *(
+        Subject(
+            f"workers-{count}",
+            "workers",
+            f"`WORKERS={count}`, all cores",
+            "sqlite",
+            workers=count,
+            channels=100,
+            in_flight=32,
+            pinned=False,
+        )
+        for count in (1, 2)
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A running subject."""
+
+    address: str
+    process: Running
+
+    @property
+    def pids(self) -> list[int]:
+        """The processes with CPU time that counts."""
+        return tree(self.process.process.pid)
+
+    def resident_mib(self) -> float:
+        """Return its memory in MiB."""
+        return resident_mib(self.process.process.pid)
+
+
+class World:
+    """Keys, certificates and the upstream, shared by all subjects."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.material = Material(directory)
+        self.upstream = ""
+
+    @cached_property
+    def who(self) -> Identities:
+        """The certificates, for the subjects that use TLS."""
+        return identities(self.material)
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """Run the upstream inside the block."""
+        keys = ("-key", self.material.theirs.private_file, "-gateway-key", self.material.ours.public_file)
+        api = ("-client-id", CLIENT_ID, "-sync-path", SYNC_PATH)
+        with core(1), running(BUILT / "traffic", "upstream", *keys, *api) as process:
+            self.upstream = f"http://{_listening(process)}"
+            yield
+
+    @contextmanager
+    def serving(self, subject: Subject) -> Iterator[Server]:
+        """Run a subject inside the block."""
+        with core(0 if subject.pinned else None):
+            if not subject.ledger:
+                with self.peer(subject.name) as server:
+                    yield server
+                return
+            with tempfile.TemporaryDirectory(dir=self.directory) as fresh:
+                ledger = self.directory / subject.name if subject.rows else Path(fresh)
+                settings = self._settings(subject, ledger)
+                with gateway(self.material, self.upstream, **settings) as ours:
+                    yield Server(ours.address, ours.running)
+
+    @contextmanager
+    def peer(self, name: str) -> Iterator[Server]:
+        """Run a server that is not ours."""
+        flags = (
+            *("--base-url", self.upstream, "--path", SYNC_PATH, "--client-id", CLIENT_ID),
+            *("--signing-key", self.material.ours.private_file),
+            *("--public-key", self.material.theirs.public_file),
+        )
+        with running(*PEERS[name], *(() if name == "echo" else flags)) as process:
+            yield Server(_listening(process), process)
+
+    def _settings(self, subject: Subject, ledger: Path) -> dict[str, str]:
+        url = {"off": "off", "memory": "memory:", "sqlite": f"sqlite:///{ledger}/ledger.db"}
+        settings = {
+            "LEDGER_URL": url[subject.ledger],
+            "SYNC_LINKAGE_PATH": SYNC_PATH,
+            "BIND_ACCOUNT_WITHOUT_LEDGER": str(subject.ledger != "sqlite").lower(),
+            "LOG_LEVEL": "info",
+            "WORKERS": str(subject.workers),
+            "ENCRYPT": str(subject.encrypt).lower(),
+            "REQUIRE_ENCRYPTED_RESPONSE": str(subject.encrypt).lower(),
+        }
+        if subject.workers > 1:
+            settings["LISTEN"] = f"127.0.0.1:{free_port()}"
+        if subject.caller:
+            callers = self.directory / "callers.toml"
+            callers.write_text('[callers.a]\nsan = ["spiffe://corp/loyalty"]\nmethods = ["SyncLinkage"]\n')
+            more = {"TLS_CLIENT_CA_FILE": self.who.ca, "CALLERS_FILE": str(callers)}
+            settings |= tls(self.who, **more)
+        return settings
+
+    def load(self, server: Server, subject: Subject, seconds: float, rate: float = 0) -> dict[str, Any]:
+        """Run the loader against a subject; return its report."""
+        pids = ",".join(map(str, server.pids))
+        flags = ["-target", server.address, "-kind", subject.kind, "-pids", pids]
+        flags += ["-channels", str(subject.channels), "-in-flight", str(subject.in_flight)]
+        flags += ["-rate", str(rate), "-duration", f"{seconds}s", "-warm-up", f"{seconds / 3:.3f}s"]
+        if subject.caller:
+            own = self.who.loyalty if subject.caller == "loyalty" else self.who.unknown
+            flags += ["-ca", self.who.ca, "-cert", str(own.chain_file), "-key", str(own.key_file)]
+        with core(1 if subject.pinned else None):
+            done = run(BUILT / "traffic", "load", *flags, timeout_s=3 * seconds + 300)
+        if done.status:
+            raise RuntimeError(f"{subject.name}: {done.output}")
+        report: dict[str, Any] = json.loads(done.out)
+        return report
+
+    def part(self, name: str, seconds: float) -> float:
+        """Return the CPU time of a part of the floor, in microseconds."""
+        ours = self.material.ours
+        keys = ("--signing-key", ours.private_file, "--public-key", ours.public_file)
+        words = ("-m", "bench.floor", name, *keys, "--seconds", str(seconds))
+        with core(0):
+            done = run(sys.executable, *words, "--url", self.upstream + SYNC_PATH)
+        if done.status:
+            raise RuntimeError(f"{name}: {done.output}")
+        return float(done.out)
+
+    def prefill(self, subject: Subject) -> None:
+        """Make a ledger with so many requests, each for its own linkage, one per second up to now.
+
+        The gateway's own ledger writes the first row, and SQL copies it.
+        """
+        (directory := self.directory / subject.name).mkdir()
+        file, now_ms = directory / "ledger.db", int(time.time() * 1e3)
+        asyncio.run(_first_row(f"sqlite:///{file}", now_ms))
+        with sqlite3.connect(file) as database:
+            columns = [name for _, name, *_ in database.execute("PRAGMA table_info(request)")]
+            changed = {
+                "id": "NULL",
+                "request_id": "'before-' || number",
+                "fingerprint": "randomblob(32)",
+                "linkage": "randomblob(32)",
+                "change": "last_change + number",
+                "created_ms": f"{now_ms} - ({subject.rows} - number) * 1000",
+                "updated_ms": f"{now_ms} - ({subject.rows} - number) * 1000",
+            }
+            values = ", ".join(changed.get(name, f"first.{name}") for name in columns)
+            numbers = (
+                "WITH RECURSIVE numbers(number) AS "
+                "(SELECT 1 UNION ALL SELECT number + 1 FROM numbers WHERE number < ?)"
+            )
+            source = "numbers, meta, (SELECT * FROM request LIMIT 1) AS first"
+            copy = f"{numbers} INSERT INTO request SELECT {values} FROM {source}"  # noqa: S608
+            database.execute(copy, (subject.rows,))
+            database.execute("UPDATE meta SET last_change = last_change + ?", (subject.rows,))
+
+
+async def _first_row(url: str, now_ms: int) -> None:
+    ledger, vault = open_ledger(url, None, random_bytes=os.urandom)
+    (claim,) = claims(vault, 1, "first")
+    granted = await ledger.claim(claim, now_ms)
+    assert isinstance(granted, Granted)
+    await ledger.record(claim.key, granted.token, Ending(State.APPLIED, "S", "SUCCESS", REPLY), now_ms)
+    await ledger.close()
+
+
+def _listening(process: Running) -> str:
+    found = re.search(r"listening on (\S+)\n", process.wait_for_output("listening on "))
+    if found is None:
+        raise RuntimeError(process.output())
+    return found[1]

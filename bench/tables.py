@@ -1,0 +1,154 @@
+"""The tables of `docs/performance.md`, made from the JSON of `bench.compare`: `python -m bench.tables`."""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+RESULTS: Final = ROOT / "bench" / "results" / "compare.json"
+PAGE: Final = ROOT / "docs" / "performance.md"
+QUOTE: Final = re.compile(r"(?<=<!-- results -->\n).*(?=<!-- end of results -->)", re.DOTALL)
+"""The part of the page that `quoted` replaces."""
+
+FLOORS: Final = {
+    "plain": ("echo", "post", "sign", "verify"),
+    "encrypted": ("echo", "post", "sign", "verify", "wrap", "unwrap"),
+    "bind": ("echo", "post-fresh", "sign", "verify"),
+}
+PARTS: Final = {
+    "echo": "grpc.aio, a constant response (uvloop)",
+    "post": "aiohttp, one POST (uvloop)",
+    "post-fresh": "aiohttp, one POST on a new connection (uvloop)",
+    "sign": "RSA-2048 signature",
+    "verify": "its verification",
+    "wrap": "RSA-2048 encryption of an AES key",
+    "unwrap": "its decryption",
+}
+TITLES: Final = {
+    "gateways": "Side by side",
+    "calls": "Other calls, with the SQLite ledger",
+    "channels": "Connections from callers, with the SQLite ledger",
+    "rows": "Size of the SQLite ledger",
+    "workers": "Workers, with the SQLite ledger",
+}
+
+Document = Mapping[str, Any]
+Rows = Iterable[Iterable[str]]
+
+
+def markdown(document: Document) -> str:
+    """Return all tables."""
+    facts = ", ".join(f"{name} {value}" for name, value in document["facts"].items())
+    how = document["how"]
+    texts = [f"{facts}. The medians of {how['rounds']} rounds of {how['seconds']:g} s."]
+    texts += ["## Goals", _table(("figure", "measured", "goal", ""), _goals(document))]
+    for group, title in TITLES.items():
+        names = [name for name, of in document["subjects"].items() if of["group"] == group]
+        if names:
+            heads = ("", "CPU µs per call", "calls/s", "× floor", "p50 ms", "p99 ms", "MiB")
+            texts += [f"## {title}", _table(heads, (_row(document, name) for name in names))]
+    floor = [(PARTS[part], f"{_median(of):.0f}") for part, of in document["parts"].items()]
+    texts += ["## The floor", _table(("part", "CPU µs"), floor)]
+    if memory := document.get("memory"):
+        rows = ((f"{calls:,}", f"{mib:.0f}") for calls, mib in memory)
+        texts += ["## Memory, with the SQLite ledger", _table(("calls", "MiB"), rows)]
+    return "\n\n".join(texts) + "\n"
+
+
+def quoted(page: str, tables: str) -> str:
+    """Return the page with these tables."""
+    return QUOTE.sub(lambda _: f"\n{tables}\n", page)
+
+
+def value(document: Document, name: str, loop: str, figure: str) -> float:
+    """Return the median of a figure of a subject: `loop` is `closed` or `open`."""
+    return _median(report[figure] for report in document["subjects"][name][loop])
+
+
+def times_floor(document: Document, name: str) -> float:
+    """Return the CPU time of a call divided by its floor in the same round, as the median of the rounds."""
+    of = document["subjects"][name]
+    parts = (document["parts"][part] for part in FLOORS[of["floor"]])
+    floors = map(sum, zip(*parts, strict=True))
+    return _median(report["cpu_us"] / floor for report, floor in zip(of["closed"], floors, strict=True))
+
+
+def _row(document: Document, name: str) -> Iterable[str]:
+    of = document["subjects"][name]
+    cpu, rate = (value(document, name, "closed", figure) for figure in ("cpu_us", "rate"))
+    p50, p99 = (value(document, name, "open", figure) for figure in ("p50_ms", "p99_ms"))
+    figures = (f"{cpu:.0f}", f"{rate:.0f}", f"{times_floor(document, name):.2f}")
+    return of["meaning"], *figures, f"{p50:.1f}", f"{p99:.1f}", f"{_median(of['mib']):.0f}"
+
+
+def _goals(document: Document) -> Iterable[Iterable[str]]:
+    """Yield each goal whose subjects were measured."""
+
+    def floor(name: str) -> float:
+        return times_floor(document, name)
+
+    def ratio(one: str, other: str, figure: str) -> float:
+        return value(document, one, "closed", figure) / value(document, other, "closed", figure)
+
+    def spread(group: str) -> float:
+        names = [name for name, of in document["subjects"].items() if of["group"] == group]
+        costs = [value(document, name, "closed", "cpu_us") for name in names]
+        return max(costs) / min(costs)
+
+    def growth() -> float:
+        mib = [mib for _, mib in document["memory"]]
+        return float(mib[-1] / mib[len(mib) // 10])
+
+    goals: tuple[tuple[str, Callable[[], float], str, float], ...] = (
+        ("`off` ÷ floor, CPU", lambda: floor("off"), "≤", 1.45),
+        ("SQLite ÷ floor, CPU", lambda: floor("sqlite"), "≤", 1.65),
+        ("SQLite ÷ naive Python, calls/s", lambda: ratio("sqlite", "naive", "rate"), "≥", 1.0),
+        ("SQLite at half load, p50 ms", lambda: value(document, "sqlite", "open", "p50_ms"), "≤", 3.0),
+        ("SQLite at half load, p99 ms", lambda: value(document, "sqlite", "open", "p99_ms"), "≤", 8.0),
+        ("two workers ÷ one, calls/s", lambda: ratio("workers-2", "workers-1", "rate"), "≥", 1.7),
+        ("BindAccount ÷ its floor, CPU", lambda: floor("bind"), "≤", 1.6),
+        ("encrypted SyncLinkage ÷ its floor, CPU", lambda: floor("encrypted"), "≤", 1.6),
+        ("most ÷ least CPU, by channels", lambda: spread("channels"), "≤", 1.15),
+        ("most ÷ least CPU, by ledger rows", lambda: spread("rows"), "≤", 1.15),
+        ("refusing an invalid call ÷ serving", lambda: ratio("invalid", "sqlite", "cpu_us"), "≤", 0.6),
+        (
+            "refusing an unlisted caller ÷ serving",
+            lambda: ratio("unlisted", "tls", "cpu_us"),
+            "≤",
+            0.6,
+        ),
+        ("memory at the end ÷ after a tenth of the calls", growth, "≤", 1.15),
+    )
+    for text, measured, sign, limit in goals:
+        try:
+            figure = measured()
+        except (KeyError, ValueError, IndexError):
+            continue
+        met = figure <= limit if sign == "≤" else figure >= limit
+        yield text, f"{figure:.2f}", f"{sign} {limit:g}", "met" if met else "**missed**"
+
+
+def _table(heads: Iterable[str], rows: Rows) -> str:
+    lines = [list(heads), *map(list, rows)]
+    lines.insert(1, ["---"] + ["---:"] * (len(lines[0]) - 1))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _median(figures: Iterable[float]) -> float:
+    return statistics.median(figures)
+
+
+def main() -> None:
+    """Write the tables again from the results, and quote them in the page."""
+    tables = markdown(json.loads(RESULTS.read_text("utf-8")))
+    RESULTS.with_suffix(".md").write_text(tables, "utf-8")
+    PAGE.write_text(quoted(PAGE.read_text("utf-8"), tables), "utf-8")
+
+
+if __name__ == "__main__":
+    main()
