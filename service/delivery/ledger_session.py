@@ -238,7 +238,9 @@ class LedgerSession:
         if not held:
             return
         sealed = self._vault.seal(data, key) if data else b""
-        ending = Ending(state, result.status, result.code, sealed)
+        # If its API is idempotent, a request in doubt is sent again and gets the same outcome.
+        may_be_late = flight.request.endpoint.idempotent
+        ending = Ending(state, result.status, result.code, sealed, may_be_late=may_be_late)
         await self._pending.write(
             flight,
             lambda now_ms: self._ledger.record(key, held.token, ending, now_ms),

@@ -27,8 +27,7 @@ A crash before the commit of `claim` leaves no row, and nothing was sent. A cras
 
 A row contains no personal data: identities and content are keyed hashes, and what a replay needs is sealed.
 Times are milliseconds since 1970 by the caller's clock, which may be set back; `Row.change` has the order.
-The first claim or resolution that reads an impossibly long lease shortens it. An outcome never lowers
-`updated_ms`, so that `drop` does not take a new outcome for an old one.
+An impossibly long lease is shortened by the first claim that reads it. No outcome lowers `updated_ms`.
 """
 
 from __future__ import annotations
@@ -96,6 +95,8 @@ class Ending:
     sealed: bytes = field(default=b"", repr=False)
     """The data that a replay needs, sealed by the caller."""
     resolved_by_operator: bool = False
+    may_be_late: bool = field(default=False, compare=False)
+    """Whether a power loss within 50 ms may undo it and leave the row in doubt; kill -9 does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,8 +209,7 @@ class Ledger(Protocol):
     async def renew(self, key: Key, token: int, lease_ms: int, now_ms: int) -> bool:
         """Write that the holder is about to send another attempt; return False if it was overtaken.
 
-        Another claim overtakes it, an operator's decision, or, after the lease has expired, another request
-        for the linkage.
+        Another claim overtakes it, an operator, or, with an expired lease, another request for the linkage.
         """
 
     async def extend(self, key: Key, token: int, lease_ms: int, now_ms: int) -> bool:
@@ -241,9 +241,9 @@ class Ledger(Protocol):
     async def drop(self, *, before_ms: int, now_ms: int) -> int:
         """Delete rows last updated before a time; return how many. Rows that are SENDING or IN_DOUBT stay.
 
-        The clock may have been behind when a row was written, so its own time is not enough. About once an
-        hour the ledger marks the last fencing token at `now_ms`. A row is dropped only if a mark older than
-        `before_ms` has its token or a later one. Call it only while the clock is known to be right.
+        The clock may have been behind when a row was written. So about once an hour the ledger marks the
+        last token at `now_ms`, and drops a row only if a mark older than `before_ms` has its token or a
+        later one. Call it only while the clock is known to be right.
         """
 
     async def close(self) -> None:

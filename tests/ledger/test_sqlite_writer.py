@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from service.ledger import Ending, Granted, InProgress, Known, Ledger, LedgerUnavailable
+from service.ledger.sqlite import writer
 from service.ledger.sqlite.ledger import PAGE_ROWS, SqliteLedger
 from tests.ledger.levels import (
     APPLIED,
@@ -243,3 +244,83 @@ async def test_dropped_id_that_is_used_again_gets_its_own_resolution(sqlite: Led
         assert row.resolved is not None
         assert row.resolved.why == why
         await sqlite.drop(before_ms=NOW_MS + 1, now_ms=NOW_MS)
+
+
+# -- outcomes that may be late
+
+LATE = Ending(APPLIED.state, "S", "SUCCESS", APPLIED.sealed, may_be_late=True)
+WITHOUT_SYNC, WITH_SYNC = "PRAGMA synchronous = NORMAL", "PRAGMA synchronous = FULL"
+TOUCH = "UPDATE meta SET last_token = last_token"
+
+
+def syncs(statements: list[str]) -> list[str]:
+    """Return the statements that decide whether commits are durable."""
+    return [text for text in statements if text in {WITHOUT_SYNC, WITH_SYNC, TOUCH, "COMMIT"}]
+
+
+async def until(statements: list[str], text: str) -> None:
+    for _ in range(1_000):
+        if text in statements:
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError(statements)
+
+
+async def test_late_outcome_is_synced_by_a_transaction_of_its_own(sqlite: Ledger) -> None:
+    token = await granted(sqlite, a_claim())
+    reported = statements_of(sqlite)
+    assert await sqlite.record(a_claim().key, token, LATE, NOW_MS)
+    assert syncs(reported) == [WITHOUT_SYNC, "COMMIT"]
+    await until(reported, TOUCH)
+    await granted(sqlite, a_claim("later", linkage=b"later"))
+    assert syncs(reported) == [WITHOUT_SYNC, "COMMIT", WITH_SYNC, TOUCH, "COMMIT", "COMMIT"]
+
+
+async def test_late_outcome_is_synced_by_the_next_claim(
+    sqlite: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "SYNC_S", 1.0)
+    token = await granted(sqlite, a_claim())
+    reported = statements_of(sqlite)
+    assert await sqlite.record(a_claim().key, token, LATE, NOW_MS)
+    await granted(sqlite, a_claim("next", linkage=b"next"))
+    await asyncio.sleep(1.5)
+    assert syncs(reported) == [WITHOUT_SYNC, "COMMIT", WITH_SYNC, "COMMIT"]
+
+
+async def test_transaction_that_changes_nothing_syncs_no_late_outcome(sqlite: Ledger) -> None:
+    token = await granted(sqlite, a_claim())
+    reported = statements_of(sqlite)
+    assert await sqlite.record(a_claim().key, token, LATE, NOW_MS)
+    assert not await sqlite.undo(a_claim().key, token, NOW_MS)
+    await until(reported, TOUCH)
+
+
+async def test_late_outcome_is_synced_before_the_ledger_closes(tmp_path: Path) -> None:
+    ledger, _ = opened(sqlite_url(tmp_path))
+    token = await granted(ledger, a_claim())
+    reported = statements_of(ledger)
+    assert await ledger.record(a_claim().key, token, LATE, NOW_MS)
+    await ledger.close()
+    assert syncs(reported)[:5] == [WITHOUT_SYNC, "COMMIT", WITH_SYNC, TOUCH, "COMMIT"]
+
+
+async def test_other_outcomes_are_durable_when_they_are_returned(sqlite: Ledger) -> None:
+    token = await granted(sqlite, a_bind())
+    reported = statements_of(sqlite)
+    assert await sqlite.record(a_bind().key, token, APPLIED, NOW_MS)
+    assert syncs(reported) == ["COMMIT"]
+
+
+async def test_numbers_of_changes_that_a_power_loss_undid_are_not_used_again(tmp_path: Path) -> None:
+    ledger, _ = opened(sqlite_url(tmp_path))
+    await granted(ledger, a_claim())
+    await ledger.close()
+    with closing(sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)) as crashed:
+        crashed.execute("UPDATE meta SET run = 'a run that crashed'")
+    ledger, _ = opened(sqlite_url(tmp_path))
+    await granted(ledger, a_claim("later", linkage=b"later"))
+    rows = [row async for row in ledger.rows()]
+    await ledger.close()
+    assert [row.key.request_id for row in rows] == [a_claim().key.request_id, "later"]
+    assert rows[1].change - rows[0].change > 1_000_000

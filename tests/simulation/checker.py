@@ -26,6 +26,8 @@ UNANSWERED_S: Final = 10.0
 """After so many seconds no response to a request is awaited any more."""
 UNDER_WAY_S: Final = 0.05
 """A request that is being claimed or renewed is still sent."""
+UNSYNCED_S: Final = 0.1
+"""How long a power loss can undo a SyncLinkage's outcome: `Ending.may_be_late`, and the commit after it."""
 ADVICE: Final = {"REQUEST_ID_REUSED", "STALE_BIZ_TIME", "BIZ_TIME_TIE", "OUTCOME_IN_DOUBT"}
 RETRY_SHARE: Final = 1.2
 RETRIES_A_SECOND: Final = 10.0
@@ -60,6 +62,12 @@ class History:
         first = min(told, key=lambda made: made.ended_s, default=None)
         others = self.world.deaths or self.world.plan.gateways > 1
         if first is None or first.report is None or (first.lost and others):
+            return None
+        until_s = first.ended_s + UNSYNCED_S
+        losses = self.world.power_losses
+        if request[0] == Api.SYNC_LINKAGE and any(
+            first.started_s <= loss_s <= until_s for loss_s in losses
+        ):
             return None
         # The time that counts for retention is when it was recorded, which may be long before.
         started_s = min(made.started_s for made in self.calls[request])

@@ -57,6 +57,7 @@ class Held:
     """A claim as the store granted it."""
 
     process: str
+    token: int
     linkage: bytes | None
     until_ms: int
     """When the lease ends, by the wall clock of the host."""
@@ -255,7 +256,7 @@ class FaultyLedger:
         async def work() -> Answer:
             answer = await self._ledger.claim(claim, now_ms)
             if isinstance(answer, Granted):
-                self._hold(claim.key, claim.lease_ms, claim.linkage, now_ms)
+                self._hold(claim.key, answer.token, claim.lease_ms, claim.linkage, now_ms)
             return answer
 
         return await self._through("claim", claim.key, work)
@@ -316,7 +317,7 @@ class FaultyLedger:
     async def _longer(self, operation: str, key: Key, token: int, lease_ms: int, now_ms: int) -> bool:
         is_held = await getattr(self._ledger, operation)(key, token, lease_ms, now_ms)
         if is_held and (held := self._store.held.get(key)) is not None:
-            self._hold(key, lease_ms, held.linkage, now_ms)
+            self._hold(key, token, lease_ms, held.linkage, now_ms)
         return bool(is_held)
 
     async def _ended(self, key: Key, work: Awaitable[bool]) -> bool:
@@ -328,9 +329,12 @@ class FaultyLedger:
             del self._store.held[key]
         return is_held
 
-    def _hold(self, key: Key, lease_ms: int, linkage: bytes | None, now_ms: int) -> None:
+    def _hold(self, key: Key, token: int, lease_ms: int, linkage: bytes | None, now_ms: int) -> None:
+        held = self._store.held.get(key)
+        if held is not None and held.token > token:
+            return  # a later claim was committed before this one was answered
         latest_s = self._store.timeline.now_s + lease_ms / 1000
-        self._store.held[key] = Held(self._process.name, linkage, now_ms + lease_ms, latest_s)
+        self._store.held[key] = Held(self._process.name, token, linkage, now_ms + lease_ms, latest_s)
 
     async def _through(self, operation: str, key: Key, work: Callable[[], Awaitable[T]]) -> T:
         store, probe = self._store, not key.request_id

@@ -119,6 +119,7 @@ class World:
     """How many requests were queued to be sent."""
     attempts: int = 0
     deaths: list[float] = field(default_factory=list)
+    power_losses: list[float] = field(default_factory=list)
     """When processes died."""
 
     def __post_init__(self) -> None:
@@ -225,6 +226,7 @@ class World:
         self.EVENTS[event.kind](self, event)
 
     def _lose_power(self, _: Event) -> None:
+        self.power_losses.append(self.timeline.now_s)
         files = self.store.files_after_power_loss()
         for number in range(len(self.gateways)):
             self._kill(number)

@@ -9,8 +9,12 @@ result after the commit. `find` and `rows` read over read-only connections of th
 in WAL mode a reader and the writer do not wait for each other.
 
 **Durability.** The journal is a write-ahead log with synchronous=FULL: COMMIT returns after an fsync of the
-log (https://sqlite.org/wal.html, https://sqlite.org/pragma.html#pragma_synchronous). So a result that a
-caller got survives kill -9 and power loss. Checkpoints copy the log into the main file later. If one
+log (https://sqlite.org/wal.html, https://sqlite.org/pragma.html#pragma_synchronous). So a claim survives
+kill -9 and power loss before its request is sent. A transaction that has only outcomes that may be late
+(`Ending.may_be_late`) is committed with synchronous=NORMAL, without an fsync: it survives kill -9, and
+becomes durable with the next transaction of any other kind, or with one that writes nothing new, 50 ms
+later. The log is recovered up to a commit, so a power loss undoes the last such outcomes, and nothing
+before them (ADR 9). Checkpoints copy the log into the main file later. If one
 operation of a batch fails by its own fault, the transaction is rolled back, and each operation is run again
 in its own transaction. If the file fails, every operation of the batch raises LedgerUnavailable, and its
 commit may be durable or not.

@@ -26,6 +26,13 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import suppress
+from typing import Final
+
+CHANGES_LOST_MAX: Final = 1_000_000
+"""More changes than a power loss can undo, because they were not durable yet.
+
+An export may have read their numbers (`Row.change`), so no later change may get them.
+"""
 
 
 class DirtyFlag:
@@ -51,8 +58,11 @@ class DirtyFlag:
         (before,) = connection.execute("SELECT run FROM meta").fetchone()
         # Replace the id of a run that crashed, but not that of another process that uses the file now.
         if before is None or self._was_alone_at_open:
-            change = "UPDATE meta SET run = ?, backup_ms = NULL WHERE run IS ?"
-            connection.execute(change, (self._run_id, before))
+            lost = 0 if before is None else CHANGES_LOST_MAX
+            change = (
+                "UPDATE meta SET run = ?, backup_ms = NULL, last_change = last_change + ? WHERE run IS ?"
+            )
+            connection.execute(change, (self._run_id, lost, before))
             if not checkpoint(connection):
                 connection.execute("UPDATE meta SET run = ? WHERE run = ?", (before, self._run_id))
                 return

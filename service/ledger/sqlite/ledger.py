@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Final, cast
 from .. import Answer, Claim, Ending, Granted, Key, LedgerUnavailable, Resolution, Row
 from ..marker import Entry, Marker, MarkerKeeper
 from .file import LedgerFile, name_of
+from .operation import consume_failure
 from .statements import FIND, FIRST_CHANGE_SINCE, IDS_IN_DOUBT, PAGE_OF_ROWS, rows_in_doubt
 from .tables import row_of
 from .writer import Writer
@@ -57,7 +58,7 @@ class SqliteLedger:
             if isinstance(answer, Granted):
                 with suppress(LedgerUnavailable):
                     undone = self._writer.submit(lambda on: on.undo(claim.key, answer.token, now_ms))
-                    undone.add_done_callback(_consume_failure)
+                    undone.add_done_callback(consume_failure)
 
         done = self._writer.submit(
             lambda on: on.claim(claim, now_ms), claims=True, on_abandoned=on_abandoned
@@ -78,7 +79,10 @@ class SqliteLedger:
 
     async def record(self, key: Key, token: int, ending: Ending, now_ms: int) -> bool:
         """Write the outcome; keep an outcome that is recorded."""
-        return bool(await self._writer.submit(lambda on: on.record(key, token, ending, now_ms)))
+        work = self._writer.submit(
+            lambda on: on.record(key, token, ending, now_ms), may_be_late=ending.may_be_late
+        )
+        return bool(await work)
 
     async def undo(self, key: Key, token: int, now_ms: int) -> bool:
         """Remove the row, or restore the state before the attempt."""
@@ -175,9 +179,3 @@ def _fetched(reader: sqlite3.Connection, statement: str, parameters: Parameters)
 
 def _unreadable(error: sqlite3.Error) -> LedgerUnavailable:
     return LedgerUnavailable(f"the ledger's file cannot be read: {name_of(error)}")
-
-
-def _consume_failure(done: asyncio.Future[Any]) -> None:
-    """Retrieve a failure, so that asyncio does not log it."""
-    if not done.cancelled():
-        done.exception()

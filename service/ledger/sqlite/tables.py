@@ -40,9 +40,16 @@ class Tables:
         self._key_id = key_id
         self._last_token: int | None = None
         self._changes_before = 0
+        self._is_durable = True  # as LedgerFile has opened the connection
 
-    def begin(self, *, writes: bool) -> None:
-        """Open a transaction; if it writes, wait for those of other processes first."""
+    def begin(self, *, writes: bool, durable: bool = True) -> None:
+        """Open a transaction; if it writes, wait for those of other processes first.
+
+        One that is not `durable` becomes so with the next durable one, which syncs the whole log.
+        """
+        if durable is not self._is_durable:
+            self._execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            self._is_durable = durable
         self._last_token = None
         self._changes_before = self.connection.total_changes
         self._execute("BEGIN IMMEDIATE" if writes else "BEGIN")
@@ -52,14 +59,16 @@ class Tables:
         """The last token granted since `begin`; None if no token was granted."""
         return self._last_token
 
-    def commit(self) -> None:
-        """Make everything since `begin` durable."""
-        if self.connection.total_changes > self._changes_before:
+    def commit(self) -> bool:
+        """Commit everything since `begin`; return whether anything was written, and so synced."""
+        has_changed = self.connection.total_changes > self._changes_before
+        if has_changed:
             self._execute(
                 "UPDATE meta SET last_token = coalesce(?, last_token), last_change = last_change + 1",
                 (self._last_token,),
             )
         self._execute("COMMIT")
+        return has_changed
 
     def look(self, claim: Claim, now_ms: int) -> Answer:
         """Answer a claim without writing."""
@@ -118,6 +127,10 @@ class Tables:
         said = (ending.result_status, ending.result_code, ending.sealed)
         self._execute(RESOLVE, (ending.state, token, *said, audit, now_ms, *_parameters(key)))
         return True
+
+    def touch(self) -> None:
+        """Write something, so that the commit makes everything before it durable."""
+        self._execute("UPDATE meta SET last_token = last_token")
 
     def mark(self, *, before_ms: int, now_ms: int) -> None:
         """Mark the last token of this time, and delete marks that `drop` no longer needs."""

@@ -8,16 +8,17 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any, Final
 
 from .. import LedgerFault, LedgerUnavailable
-from ..errors import LedgerBusy
-from .file import OPEN_TIMEOUT_S, LedgerFile, is_busy, name_of
+from .file import OPEN_TIMEOUT_S, LedgerFile, is_busy
+from .operation import ERRORS_OF_ONE_OPERATION, DiskFull, Operation, consume_failure, fail, failure_of
 from .tables import Tables
 
 BATCH_MAX: Final = 256
+SYNC_S: Final = 0.05
+"""How long an outcome that may be late can wait for a commit that makes it durable."""
 SWITCH_INTERVAL_S: Final = 0.0001
 """Python's switch interval: how long the event loop may hold the GIL while the writer waits for it.
 
@@ -25,49 +26,6 @@ The writer releases the GIL with every statement. A busy event loop releases it 
 polls, but takes it again before the writer wakes up, and the writer's wait, 5 ms by default, starts again.
 Under load, a commit shared by many operations then took up to a second.
 """
-_DISK_FULL: Final = frozenset({"SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE"})
-"""Errors of a file that cannot grow; SQLITE_IOERR_WRITE is also that of an exhausted quota."""
-_ERRORS_OF_ONE_OPERATION: Final = (
-    sqlite3.DataError,
-    sqlite3.IntegrityError,
-    sqlite3.InterfaceError,
-    sqlite3.ProgrammingError,
-)
-"""Errors that one operation causes, and not the file."""
-
-
-class _DiskFull(LedgerUnavailable):
-    """The transaction was rolled back because a file could not grow."""
-
-
-@dataclass(slots=True, eq=False)
-class Operation:
-    """Work for one transaction, and the future of its caller."""
-
-    work: Callable[[Tables], Any]
-    future: asyncio.Future[Any]
-    writes: bool = True
-    claims: bool = False
-    """Whether it is refused when the disk is full."""
-    on_abandoned: Callable[[Any], None] | None = None
-    """Called with a result that no caller awaits any more. If set, a cancelled operation may be skipped."""
-    result: Any = None
-    failure: Exception | None = None
-
-    @property
-    def is_abandoned(self) -> bool:
-        """Whether its caller was cancelled, so that it must not run."""
-        return self.on_abandoned is not None and self.future.cancelled()
-
-    def complete(self) -> None:
-        """Set the caller's future; called in the event loop's thread."""
-        if self.future.done():
-            if self.on_abandoned is not None and self.failure is None:
-                self.on_abandoned(self.result)
-        elif self.failure is not None:
-            self.future.set_exception(self.failure)
-        else:
-            self.future.set_result(self.result)
 
 
 class Writer:
@@ -81,6 +39,9 @@ class Writer:
         self._must_reconnect = False
         self._queue: SimpleQueue[Operation | None] = SimpleQueue()
         self._closed = False
+        self._is_synced = True
+        """Whether the last commit is durable. The writer's thread sets it."""
+        self._sync_is_due = False
         sys.setswitchinterval(min(SWITCH_INTERVAL_S, sys.getswitchinterval()))
         self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
         self._thread.start()
@@ -91,21 +52,38 @@ class Writer:
         *,
         writes: bool = True,
         claims: bool = False,
+        may_be_late: bool = False,
         on_abandoned: Callable[[Any], None] | None = None,
     ) -> asyncio.Future[Any]:
-        """Queue an operation; its future gets the result when it is durable."""
+        """Queue an operation; its future gets the result when it is committed."""
         if self._closed:
             raise LedgerUnavailable("the ledger is closed")
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._queue.put(Operation(work, future, writes, claims, on_abandoned))
+        self._queue.put(Operation(work, future, writes, claims, may_be_late, on_abandoned))
         return future
 
     async def close(self) -> None:
         """Run the queued operations, then stop the thread."""
         if not self._closed:
+            if not self._is_synced or not self._queue.empty():
+                self._queue.put(Operation(Tables.touch, asyncio.get_running_loop().create_future()))
             self._closed = True
             self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
+
+    def _complete(self, batch: list[Operation]) -> None:
+        for operation in batch:
+            operation.complete()
+        if not self._is_synced and not self._sync_is_due:
+            self._sync_is_due = True
+            asyncio.get_running_loop().call_later(SYNC_S, self._sync)
+
+    def _sync(self) -> None:
+        """Make what is committed durable, unless a later commit has done so."""
+        self._sync_is_due = False
+        if not self._is_synced:
+            with suppress(LedgerUnavailable):
+                self.submit(Tables.touch).add_done_callback(consume_failure)
 
     def _run(self) -> None:
         running = True
@@ -121,7 +99,7 @@ class Writer:
                 self._run_batch(batch)
             # RuntimeError: the loop is closed, so no caller waits.
             with suppress(RuntimeError):
-                loop.call_soon_threadsafe(_complete, batch)
+                loop.call_soon_threadsafe(self._complete, batch)
         self._file.close(self._tables.connection)
 
     def _collect(self, batch: list[Operation], operation: Operation | None) -> bool:
@@ -161,14 +139,14 @@ class Writer:
         try:
             if batch := self._without_claims_on_full_disk(batch):
                 self._commit_batch(batch)
-        except _DiskFull as failure:
-            rest = _fail(batch, failure, lambda operation: operation.claims)
+        except DiskFull as failure:
+            rest = fail(batch, failure, lambda operation: operation.claims)
             if rest and self._file.ballast.give_up():
                 self._run_batch(rest)
             else:
-                _fail(rest, failure)
+                fail(rest, failure)
         except LedgerUnavailable as failure:
-            _fail(batch, failure)
+            fail(batch, failure)
         except Exception as failure:  # noqa: BLE001  (the caller gets it)
             if len(batch) == 1:
                 batch[0].failure = failure
@@ -181,7 +159,7 @@ class Writer:
             try:
                 self._file.ballast.check()
             except LedgerUnavailable as failure:
-                return _fail(batch, failure, lambda operation: operation.claims)
+                return fail(batch, failure, lambda operation: operation.claims)
         return batch
 
     def _commit_batch(self, batch: list[Operation]) -> None:
@@ -191,10 +169,12 @@ class Writer:
             writes = any(operation.writes for operation in batch)
             if writes:
                 self._file.dirty_flag.set(self._tables.connection)
-            self._tables.begin(writes=writes)
+            durable = not all(operation.may_be_late for operation in batch if operation.writes)
+            self._tables.begin(writes=writes, durable=durable)
             for operation in batch:
                 operation.result = operation.work(self._tables)
-            self._tables.commit()
+            if self._tables.commit():
+                self._is_synced = durable
             if self._tables.granted_token is not None:
                 self._granted(self._tables.granted_token)
             # If the file was deleted or replaced, the commit went to an unlinked inode and is lost.
@@ -203,10 +183,10 @@ class Writer:
             raise LedgerUnavailable("the ledger's file is no longer this ledger") from None
         except sqlite3.Error as error:
             self._roll_back()
-            if isinstance(error, _ERRORS_OF_ONE_OPERATION) and len(batch) > 1:
+            if isinstance(error, ERRORS_OF_ONE_OPERATION) and len(batch) > 1:
                 raise
             self._must_reconnect |= not is_busy(error)
-            raise _failure_of(error) from None
+            raise failure_of(error) from None
         except BaseException:
             self._roll_back()
             raise
@@ -224,25 +204,3 @@ class Writer:
         tables, self._tables = self._tables, Tables(self._file.open(), self._file.mark.key_id)
         tables.connection.close()
         self._must_reconnect = False
-
-
-def _failure_of(error: sqlite3.Error) -> LedgerUnavailable:
-    text = f"the ledger's file cannot be used: {name_of(error)}"
-    if is_busy(error):
-        return LedgerBusy(text)
-    return _DiskFull(text) if name_of(error) in _DISK_FULL else LedgerUnavailable(text)
-
-
-def _fail(
-    batch: list[Operation], failure: Exception, which: Callable[[Operation], bool] = lambda _: True
-) -> list[Operation]:
-    """Fail some operations; return the others."""
-    for operation in batch:
-        if which(operation):
-            operation.failure = failure
-    return [operation for operation in batch if not which(operation)]
-
-
-def _complete(batch: list[Operation]) -> None:
-    for operation in batch:
-        operation.complete()
