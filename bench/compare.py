@@ -16,6 +16,7 @@ from typing import Any
 
 from bench import tables
 from bench.machine import core, facts
+from bench.prefill import prefill
 from bench.subjects import BUILT, SUBJECTS, Subject, World
 
 MEMORY = next(subject for subject in SUBJECTS if subject.name == "sqlite")
@@ -73,7 +74,7 @@ def run(world: World, args: argparse.Namespace, document: dict[str, Any], result
         of = {"group": subject.group, "meaning": subject.meaning, "floor": subject.floor}
         document["subjects"][subject.name] = of | {"closed": [], "open": [], "mib": []}
         if subject.rows:
-            world.prefill(subject)
+            prefill(world.directory / subject.name, subject.rows)
     with world.answering():
         for round_ in range(args.rounds):
             for part, cpu_us in floor(world, args.seconds / 4).items():
