@@ -8,7 +8,6 @@ the same rounds, so that the ratios are valid even if the speed of the machine v
 from __future__ import annotations
 
 import argparse
-import json
 import resource
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from typing import Any
 
 from bench import tables
 from bench.machine import core, facts
+from bench.prefill import prefill
 from bench.subjects import BUILT, SUBJECTS, Subject, World
 
 MEMORY = next(subject for subject in SUBJECTS if subject.name == "sqlite")
@@ -67,14 +67,14 @@ def selected(only: str, rows_max: int) -> list[Subject]:
     return [subject for subject in chosen if subject.rows <= rows_max]
 
 
-def run(world: World, args: argparse.Namespace, document: dict[str, Any]) -> int:
-    """Measure all rounds into the document; return how many calls had an unexpected status."""
+def run(world: World, args: argparse.Namespace, document: dict[str, Any], results: Path) -> int:
+    """Measure, and write the document after each round; return how many calls had an unexpected status."""
     subjects, failed = selected(args.only, args.rows_max), 0
     for subject in subjects:
         of = {"group": subject.group, "meaning": subject.meaning, "floor": subject.floor}
         document["subjects"][subject.name] = of | {"closed": [], "open": [], "mib": []}
         if subject.rows:
-            world.prefill(subject)
+            prefill(world.directory / subject.name, subject.rows)
     with world.answering():
         for round_ in range(args.rounds):
             for part, cpu_us in floor(world, args.seconds / 4).items():
@@ -83,17 +83,22 @@ def run(world: World, args: argparse.Namespace, document: dict[str, Any]) -> int
                 figures = measured(world, subject, args.seconds)
                 for name, figure in figures.items():
                     document["subjects"][subject.name][name].append(figure)
-                closed, wrong = figures["closed"], unexpected(subject, figures["closed"])
-                wrong += unexpected(subject, figures["open"])
-                failed += wrong
-                note = f"  {wrong} CALLS FAILED: {closed['errors']}" if wrong else ""
-                print(
-                    f"{round_ + 1}  {subject.name:<14} {closed['cpu_us']:6.0f} us {closed['rate']:6.0f}/s"
-                    f"  p99 {figures['open']['p99_ms']:6.1f} ms{note}",
-                    flush=True,
-                )
+                failed += reported(round_ + 1, subject, figures)
+            document["how"]["rounds"] = round_ + 1
+            tables.write(document, results)
         if not args.only or "memory-growth" in args.only.split(","):
             document["memory"] = memory(world, args.memory_calls)
+            tables.write(document, results)
+    return failed
+
+
+def reported(round_: int, subject: Subject, figures: dict[str, Any]) -> int:
+    """Print one line about a subject; return how many calls had an unexpected status."""
+    closed, open_ = figures["closed"], figures["open"]
+    failed = unexpected(subject, closed) + unexpected(subject, open_)
+    speed = f"{closed['cpu_us']:6.0f} us {closed['rate']:6.0f}/s  p99 {open_['p99_ms']:6.1f} ms"
+    note = f"  {failed} CALLS FAILED: {closed['errors']} {open_['errors']}" if failed else ""
+    print(f"{round_}  {subject.name:<14} {speed}{note}", flush=True)
     return failed
 
 
@@ -109,19 +114,16 @@ def main() -> int:
     args = parser.parse_args()
     if args.quick:
         args.rounds, args.seconds, args.rows_max, args.memory_calls = 1, 1.5, 100_000, 5_000
-    results = (BUILT if args.quick or args.only else tables.RESULTS.parent) / tables.RESULTS.name
-    results.parent.mkdir(parents=True, exist_ok=True)
     # A thousand connections need more descriptors than some shells allow.
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    BUILT.mkdir(parents=True, exist_ok=True)
+    results = (BUILT if args.quick or args.only else tables.RESULTS.parent) / tables.RESULTS.name
     with tempfile.TemporaryDirectory(dir=BUILT) as directory:
-        how = {"rounds": args.rounds, "seconds": args.seconds}
+        how = {"rounds": 0, "seconds": args.seconds}
         document: dict[str, Any] = {"facts": facts(BUILT), "how": how, "parts": {}, "subjects": {}}
-        failed = run(World(Path(directory)), args, document)
-    results.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", "utf-8")
-    table = tables.markdown(document)
-    results.with_suffix(".md").write_text(table, "utf-8")
-    print(f"\n{table}\n{results}")
+        failed = run(World(Path(directory)), args, document, results)
+    print(f"\n{tables.markdown(document)}\n{results}")
     return 1 if failed else 0
 
 

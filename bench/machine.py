@@ -13,20 +13,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
+from typing import Final
 
-LIBRARIES = ("grpcio", "aiohttp", "cryptography", "protobuf", "uvloop", "orjson")
+LIBRARIES: Final = ("grpcio", "aiohttp", "cryptography", "protobuf", "uvloop", "orjson")
+
+
+ALL_CORES: Final = tuple(sorted(os.sched_getaffinity(0)))
 
 
 @contextmanager
 def core(number: int | None) -> Iterator[None]:
     """Run the processes that are started inside the block on one core; on all of them for None."""
-    mine = os.sched_getaffinity(0)
-    if number is not None:
-        os.sched_setaffinity(0, {sorted(mine)[number % len(mine)]})
+    before = os.sched_getaffinity(0)
+    chosen = ALL_CORES if number is None else (ALL_CORES[number % len(ALL_CORES)],)
+    os.sched_setaffinity(0, chosen)
     try:
         yield
     finally:
-        os.sched_setaffinity(0, mine)
+        os.sched_setaffinity(0, before)
 
 
 def tree(pid: int) -> list[int]:
@@ -64,7 +68,7 @@ def facts(directory: Path) -> dict[str, str]:
     return {
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "commit": _output("git", "rev-parse", "--short", "HEAD"),
-        "CPU": f"{models[0] if models else platform.machine()}, {len(os.sched_getaffinity(0))} cores",
+        "CPU": f"{models[0] if models else platform.machine()}, {len(ALL_CORES)} cores",
         "kernel": platform.release(),
         "fsync": f"{fsync_ms(directory):.2f} ms",
         "Python": sys.version.split()[0],

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
 import re
-import sqlite3
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,10 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-from bench.ledger import REPLY, claims
 from bench.machine import core, resident_mib, tree
-from service.ledger import Ending, Granted, State
-from service.ledger.opening import open_ledger
 from tests.e2e.material import Material
 from tests.peers.gateways import CLIENT_ID, Identities, gateway, identities, tls
 from tests.peers.processes import ROOT, Running, run, running
@@ -218,44 +211,6 @@ class World:
         if done.status:
             raise RuntimeError(f"{name}: {done.output}")
         return float(done.out)
-
-    def prefill(self, subject: Subject) -> None:
-        """Make a ledger with so many requests, each for its own linkage, one per second up to now.
-
-        The gateway's own ledger writes the first row, and SQL copies it.
-        """
-        (directory := self.directory / subject.name).mkdir()
-        file, now_ms = directory / "ledger.db", int(time.time() * 1e3)
-        asyncio.run(_first_row(f"sqlite:///{file}", now_ms))
-        with sqlite3.connect(file) as database:
-            columns = [name for _, name, *_ in database.execute("PRAGMA table_info(request)")]
-            changed = {
-                "id": "NULL",
-                "request_id": "'before-' || number",
-                "fingerprint": "randomblob(32)",
-                "linkage": "randomblob(32)",
-                "change": "last_change + number",
-                "created_ms": f"{now_ms} - ({subject.rows} - number) * 1000",
-                "updated_ms": f"{now_ms} - ({subject.rows} - number) * 1000",
-            }
-            values = ", ".join(changed.get(name, f"first.{name}") for name in columns)
-            numbers = (
-                "WITH RECURSIVE numbers(number) AS "
-                "(SELECT 1 UNION ALL SELECT number + 1 FROM numbers WHERE number < ?)"
-            )
-            source = "numbers, meta, (SELECT * FROM request LIMIT 1) AS first"
-            copy = f"{numbers} INSERT INTO request SELECT {values} FROM {source}"  # noqa: S608
-            database.execute(copy, (subject.rows,))
-            database.execute("UPDATE meta SET last_change = last_change + ?", (subject.rows,))
-
-
-async def _first_row(url: str, now_ms: int) -> None:
-    ledger, vault = open_ledger(url, None, random_bytes=os.urandom)
-    (claim,) = claims(vault, 1, "first")
-    granted = await ledger.claim(claim, now_ms)
-    assert isinstance(granted, Granted)
-    await ledger.record(claim.key, granted.token, Ending(State.APPLIED, "S", "SUCCESS", REPLY), now_ms)
-    await ledger.close()
 
 
 def _listening(process: Running) -> str:

@@ -1,4 +1,7 @@
-"""The tables of `docs/performance.md`, made from the JSON of `bench.compare`: `python -m bench.tables`."""
+"""The tables of `docs/performance.md`, made from the JSON of `bench.compare`.
+
+`python -m bench.tables` makes them again from the results of the last complete run.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 RESULTS: Final = ROOT / "bench" / "results" / "compare.json"
 PAGE: Final = ROOT / "docs" / "performance.md"
 QUOTE: Final = re.compile(r"(?<=<!-- results -->\n).*(?=<!-- end of results -->)", re.DOTALL)
-"""The part of the page that `quoted` replaces."""
+"""The part of the page that has the tables."""
 
 FLOORS: Final = {
     "plain": ("echo", "post", "sign", "verify"),
@@ -46,23 +49,32 @@ def markdown(document: Document) -> str:
     facts = ", ".join(f"{name} {value}" for name, value in document["facts"].items())
     how = document["how"]
     texts = [f"{facts}. The medians of {how['rounds']} rounds of {how['seconds']:g} s."]
-    texts += ["## Goals", _table(("figure", "measured", "goal", ""), _goals(document))]
+    texts += ["### Goals", _table(("figure", "measured", "goal", ""), _goals(document))]
     for group, title in TITLES.items():
         names = [name for name, of in document["subjects"].items() if of["group"] == group]
         if names:
             heads = ("", "CPU µs per call", "calls/s", "× floor", "p50 ms", "p99 ms", "MiB")
-            texts += [f"## {title}", _table(heads, (_row(document, name) for name in names))]
+            texts += [f"### {title}", _table(heads, (_row(document, name) for name in names))]
     floor = [(PARTS[part], f"{_median(of):.0f}") for part, of in document["parts"].items()]
-    texts += ["## The floor", _table(("part", "CPU µs"), floor)]
+    texts += ["### The floor", _table(("part", "CPU µs"), floor)]
     if memory := document.get("memory"):
         rows = ((f"{calls:,}", f"{mib:.0f}") for calls, mib in memory)
-        texts += ["## Memory, with the SQLite ledger", _table(("calls", "MiB"), rows)]
+        texts += ["### Memory, with the SQLite ledger", _table(("calls", "MiB"), rows)]
     return "\n\n".join(texts) + "\n"
 
 
 def quoted(page: str, tables: str) -> str:
     """Return the page with these tables."""
-    return QUOTE.sub(lambda _: f"\n{tables}\n", page)
+    return QUOTE.sub(lambda _: tables, page)
+
+
+def write(document: Document, results: Path) -> None:
+    """Write the results as JSON and as tables, and quote the tables in the page if the run was complete."""
+    results.parent.mkdir(parents=True, exist_ok=True)
+    results.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    results.with_suffix(".md").write_text(markdown(document), "utf-8")
+    if results == RESULTS:
+        PAGE.write_text(quoted(PAGE.read_text("utf-8"), markdown(document)), "utf-8")
 
 
 def value(document: Document, name: str, loop: str, figure: str) -> float:
@@ -143,12 +155,5 @@ def _median(figures: Iterable[float]) -> float:
     return statistics.median(figures)
 
 
-def main() -> None:
-    """Write the tables again from the results, and quote them in the page."""
-    tables = markdown(json.loads(RESULTS.read_text("utf-8")))
-    RESULTS.with_suffix(".md").write_text(tables, "utf-8")
-    PAGE.write_text(quoted(PAGE.read_text("utf-8"), tables), "utf-8")
-
-
 if __name__ == "__main__":
-    main()
+    write(json.loads(RESULTS.read_text("utf-8")), RESULTS)

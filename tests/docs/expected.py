@@ -14,6 +14,7 @@ NOT_RUN: Final = {
     "make setup": "the gate runs it, and these tests run in its environment",
     "make lint": "the gate runs it",
     "make stubs": "tests/callers runs it and checks its files",
+    "make bench": "takes an hour; tests/callers/test_bench.py runs its parts",
     "make peers": "the gate runs it, and these tests run the tools that it installs",
     "docker build": "needs a container engine; test_dockerfile.py runs the Dockerfile's steps",
     "docker run": "needs a container engine; test_dockerfile.py runs the result of these steps",

@@ -1,0 +1,94 @@
+"""The figures of `make bench`: tables from results, and shares from a profile."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from bench import tables
+from bench.profiling import OTHER, shares
+
+
+def loop(cpu_us: float = 0, rate: float = 0, p50_ms: float = 0, p99_ms: float = 0) -> dict[str, Any]:
+    return {"cpu_us": cpu_us, "rate": rate, "p50_ms": p50_ms, "p99_ms": p99_ms}
+
+
+def subject(*closed: tuple[float, float], group: str = "gateways", floor: str = "plain") -> dict[str, Any]:
+    return {
+        "group": group,
+        "meaning": f"a row of {group}",
+        "floor": floor,
+        "closed": [loop(cpu_us, rate) for cpu_us, rate in closed],
+        "open": [loop(p50_ms=2, p99_ms=9)] * len(closed),
+        "mib": [70.4] * len(closed),
+    }
+
+
+DOCUMENT = {
+    "facts": {"date": "2026-03-01", "CPU": "two cores"},
+    "how": {"rounds": 3, "seconds": 6.0},
+    "parts": {
+        "echo": [100, 200, 100],
+        "post": [50, 100, 50],
+        "post-fresh": [150, 300, 150],
+        "sign": [200, 400, 200],
+        "verify": [50, 100, 50],
+        "wrap": [50, 100, 50],
+        "unwrap": [150, 300, 150],
+    },
+    "subjects": {
+        # The machine ran at half speed in the second round.
+        "naive": subject((600, 1_600), (1_200, 800), (600, 1_600)),
+        "sqlite": subject((680, 1_500), (1_160, 900), (600, 1_700)),
+        "bind": subject((800, 1_200), (1_600, 600), (800, 1_200), group="calls", floor="bind"),
+    },
+    "memory": [(number * 1_000, 70.0 + number) for number in range(1, 21)],
+}
+
+
+def test_cost_is_divided_by_the_floor_of_the_same_round() -> None:
+    assert tables.times_floor(DOCUMENT, "sqlite") == 1.5
+    assert tables.times_floor(DOCUMENT, "bind") == 1.6
+
+
+def test_tables_have_the_medians_of_the_rounds() -> None:
+    text = tables.markdown(DOCUMENT)
+    assert text.startswith("date 2026-03-01, CPU two cores. The medians of 3 rounds of 6 s.\n")
+    assert "\n| a row of gateways | 680 | 1500 | 1.50 | 2.0 | 9.0 | 70 |\n" in text
+    assert "\n| RSA-2048 signature | 200 |\n" in text
+    assert text.endswith("\n| 20,000 | 90 |\n")
+
+
+def test_goals_without_measurements_are_left_out() -> None:
+    text = tables.markdown(DOCUMENT)
+    assert "\n| SQLite ÷ floor, CPU | 1.50 | ≤ 1.65 | met |\n" in text
+    assert "\n| SQLite ÷ naive Python, calls/s | 0.94 | ≥ 1 | **missed** |\n" in text
+    assert "\n| memory at the end ÷ after a tenth of the calls | 1.23 | ≤ 1.15 | **missed** |\n" in text
+    assert "workers" not in text
+
+
+def test_tables_replace_those_of_the_page_and_nothing_else() -> None:
+    page = tables.PAGE.read_text("utf-8")
+    once = tables.quoted(page, "new tables\n")
+    assert "<!-- results -->\nnew tables\n<!-- end of results -->\n" in once
+    assert tables.quoted(once, tables.QUOTE.findall(page)[0]) == page
+
+
+@pytest.mark.skipif(not tables.RESULTS.exists(), reason="no complete run of make bench is committed")
+def test_the_page_quotes_the_committed_results() -> None:
+    text = tables.markdown(json.loads(tables.RESULTS.read_text("utf-8")))
+    assert tables.QUOTE.findall(tables.PAGE.read_text("utf-8")) == [text]
+    assert tables.RESULTS.with_suffix(".md").read_text("utf-8") == text
+
+
+def test_samples_count_for_the_innermost_package_in_the_event_loop() -> None:
+    start = "main (service/commands/cli.py:49);run (asyncio/runners.py:118);_run (asyncio/events.py:80)"
+    samples = [
+        f"{start};_one (service/server/first_message.py:50);post (aiohttp/client.py:10);run (re.py:7) 3",
+        f"{start};_one (service/server/first_message.py:50) 2",
+        f"{start} 5",
+        "run (service/ledger/sqlite/writer.py:110) 90",
+    ]
+    assert shares(samples) == [(OTHER, 0.5), ("aiohttp/", 0.3), ("service/server/", 0.2)]
