@@ -16,6 +16,8 @@ class Queue:
     open: int = 0
     queries: int = 0
     """The number of queries of gRPC's counters, each of which leaks memory."""
+    query_s: float = 0.0
+    """How long a query takes."""
     backlog: Backlog = field(init=False)
 
     def __post_init__(self) -> None:
@@ -23,6 +25,7 @@ class Queue:
 
     def in_progress(self) -> int:
         self.queries += 1
+        self.now_s += self.query_s
         return self.waiting + self.open
 
     def accept(self, count: int, *, every_s: float) -> list[bool]:
@@ -50,6 +53,21 @@ def test_grpc_is_queried_once_a_second_while_the_queue_seems_empty_now_and_then(
         queue.accept(10, every_s=0.004)
         queue.backlog.seems_empty()
     assert queue.queries <= 40
+
+
+def test_queries_take_a_small_share_of_the_time_however_long_one_takes() -> None:
+    for query_s in (0.001, 0.01, 0.1):
+        queue = Queue(query_s=query_s)
+        start_s = queue.now_s
+        queue.accept(10_000, every_s=0.004)
+        assert 10 <= queue.queries * query_s / 0.02 <= (queue.now_s - start_s) * 1.1 + query_s / 0.02
+
+
+def test_a_long_wait_is_detected_without_another_query() -> None:
+    queue = Queue(waiting=10_000, query_s=0.1)
+    queue.accept(400, every_s=0.004)
+    assert queue.queries == 1
+    assert queue.accept(1, every_s=0.004) == [True]
 
 
 def test_a_wait_is_detected_within_a_second_even_if_the_queue_only_seems_empty() -> None:
