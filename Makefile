@@ -87,7 +87,7 @@ proof: setup ## Test that the simulation, the fuzzer and the process chaos notic
 	$(BIN)/python -m pytest $(or $(ARGS),$(PARALLEL) $(addprefix tests/,$(PROOF)))
 
 test-oldest: setup ## Run the tests on the lowest allowed versions, except those of external tools and slow ones
-	$(OLDEST)/python -m pytest $(or $(ARGS),$(PARALLEL) $(addprefix --ignore=tests/,chaos docs fuzz load peers scenarios))
+	$(OLDEST)/python -m pytest $(or $(ARGS),$(PARALLEL) $(addprefix --ignore=tests/,chaos cost docs fuzz load peers scenarios))
 
 lint: .venv/.stamp-dev ## Check style, types, layers, protos and language
 	$(BIN)/ruff check
@@ -176,7 +176,7 @@ full: lint test proof simulate callers browser chaos fuzz .tools/bin/ghz ## Run 
 	    test -x $$venv/bin/python || tools/venv $$venv $$python; \
 	    $$venv/bin/python -m pip $(LOCKED) -r requirements/oldest.txt; \
 	    $$venv/bin/python -m pip $(EDITABLE); \
-	    $$venv/bin/python -m pytest $(or $(ARGS),$(PARALLEL) --ignore=tests/fuzz); \
+	    $$venv/bin/python -m pytest $(or $(ARGS),$(PARALLEL) --ignore=tests/fuzz --ignore=tests/cost); \
 	done
 
 # -- generated files that are committed

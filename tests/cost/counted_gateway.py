@@ -19,8 +19,11 @@ from types import FrameType
 from typing import Any, Final
 
 import prometheus_client.metrics
+from google.protobuf.message import Message
 
 from service.commands.cli import main
+from service.server.linkage_service import LinkageService
+from service.server.rpcs import Rpc
 
 counts: Counter[str] = Counter()
 is_counting = False
@@ -53,6 +56,21 @@ def counted(owner: Any, method: str, name: str) -> None:
     setattr(owner, method, call)
 
 
+def add_work(extra: str) -> None:
+    """Let each request do something more, to test that it is noticed."""
+    unary = LinkageService.unary
+    counter = prometheus_client.Counter("extra", "Extra.", ("name",), registry=None)
+
+    async def with_more(self: LinkageService, rpc: Rpc, request: Message) -> Message:
+        if extra == "labels":
+            counter.labels("name").inc()
+        elif extra == "task":
+            await asyncio.create_task(asyncio.sleep(0))
+        return await unary(self, rpc, request)
+
+    LinkageService.unary = with_more  # type: ignore[method-assign]
+
+
 def toggle(report: Path) -> None:
     """Start to count, or write the counts."""
     global is_counting  # noqa: PLW0603
@@ -72,6 +90,8 @@ def run(report: Path) -> int:
     for method in ("call_soon", "call_soon_threadsafe", "call_at"):
         counted(asyncio.BaseEventLoop, method, method)
     counted(prometheus_client.metrics.MetricWrapperBase, "labels", "labels")
+    if extra := os.environ.get("COST_EXTRA"):
+        add_work(extra)
     signal.signal(signal.SIGUSR1, lambda *_: toggle(report))
     threading.setprofile(count_call)
     sys.setprofile(count_call)

@@ -10,7 +10,6 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -41,13 +40,15 @@ async def calls(address: str, name: str, requests: int, *, valid: bool = True) -
         await asyncio.gather(*(caller() for _ in range(CALLERS)))
 
 
-def counts_of(directory: Path, *, valid: bool = True, **settings: str) -> Mapping[str, float]:
-    """Run a gateway; return its counts per request."""
+def counts_of(directory: Path, *, valid: bool = True, extra: str = "", **settings: str) -> dict[str, float]:
+    """Run a gateway, which does some `extra` work for each request; return its counts per request."""
     material, report = Material(directory), directory / "counts.json"
     with sandbox(material) as url:
         chosen = {**gateway_settings(material, url), "LOG_LEVEL": "info", **settings}
         command = (sys.executable, "-m", "tests.cost.counted_gateway", report)
-        with running(*command, env={**environment(chosen), "PYTHONPATH": str(ROOT)}) as process:
+        with running(
+            *command, env={**environment(chosen), "PYTHONPATH": str(ROOT), "COST_EXTRA": extra}
+        ) as process:
             output = process.wait_for_output('"event": "gateway started"')
             found = re.search(r'"listen": "([^"]+)"', output)
             assert found is not None
