@@ -82,6 +82,7 @@ class PairedProtocol(ResponseHandler):
         self._half_closed = False
         self._has_answered = False
         self._records: CountedRecords | None = None
+        self._poll: select.poll | None = None
         self.lost_by: BaseException | None = None
         """The error that ended the connection; None while it is open, and if it was closed properly."""
         self._seen: deque[int] = deque(maxlen=ANSWERS_REMEMBERED)
@@ -102,13 +103,16 @@ class PairedProtocol(ResponseHandler):
         return self.is_connected() and not self._half_closed
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Start to count the connection's TLS records; up to now only the handshake has used it."""
+        """Start to count the TLS records, and to watch the socket; up to now only the handshake used it."""
         self._records = count_records(transport)
+        self._poll = select.poll()
+        self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
         super().connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Keep the error that ended the connection: aiohttp keeps it only for a request that waits."""
         self.lost_by = exc
+        self._poll = None  # the descriptor may soon belong to another connection
         super().connection_lost(exc)
 
     async def ready(self) -> bool:
@@ -239,8 +243,4 @@ class PairedProtocol(ResponseHandler):
 
     def _has_unread_bytes(self) -> bool:
         """Whether the kernel has received bytes or the end of the connection, not yet read."""
-        if self.transport is None:
-            return False
-        poll = select.poll()
-        poll.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
-        return bool(poll.poll(0))
+        return self._poll is not None and bool(self._poll.poll(0))

@@ -33,11 +33,13 @@ class OutboundRequest:
     linkage: tuple[str, ...] | None = field(default=None, repr=False)
     """The linkage that it changes; None for an API that keeps no order."""
     biz_time_ms: int | None = None
+    key: Key = field(init=False)
+    """The request's key in the ledger."""
 
-    @property
-    def key(self) -> Key:
-        """The request's key in the ledger."""
-        return Key(self.endpoint.client_id, self.endpoint.api, self.request_id)
+    def __post_init__(self) -> None:
+        """Make the key once; it is used in every step."""
+        key = Key(self.endpoint.client_id, self.endpoint.api, self.request_id)
+        object.__setattr__(self, "key", key)
 
     def reused(self, state: State) -> Refusal:
         """Return the refusal if an earlier request, in this state, used the id with other content.
