@@ -11,7 +11,8 @@ import pytest
 
 from tests.cost.measure import counts_of
 
-MOST = {"calls": 2_000.0, "tasks": 5.2, "labels": 0.2, "call_soon": 28.0, "call_at": 5.0}
+CALLS = "calls outside the event loop"
+MOST = {CALLS: 1_460.0, "tasks": 5.2, "labels": 0.2, "call_soon": 28.0, "call_at": 5.0}
 """The most of each per SyncLinkage with the SQLite ledger; what runs once a second adds a little."""
 
 
@@ -34,4 +35,4 @@ def test_a_refusal_costs_less_than_a_request(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
     served = counts_of(tmp_path / "served", LEDGER_URL="memory:")
     refused = counts_of(tmp_path / "refused", valid=False, LEDGER_URL="memory:")
-    assert refused["calls"] < 0.6 * served["calls"]
+    assert refused[CALLS] < 0.6 * served[CALLS]
