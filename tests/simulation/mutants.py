@@ -511,6 +511,26 @@ MUTANTS: Final[dict[str, Mutant]] = {
         0,
         edited(ledger_session, "replay", "response.replayed = True", "response.replayed = False"),
     ),
+    "unshielded claim": Mutant(
+        "a claim that is being committed is cancelled with its flight",
+        15,
+        edited(LedgerSession, "claim", "asyncio.shield(asking)", "asking"),
+    ),
+    "last attempt sent": Mutant(
+        "a flight counts as sent only if its last attempt was",
+        99,
+        edited(Flight, "sent", "in self.attempts", "in self.attempts[-1:]"),
+    ),
+    "joins cancelled": Mutant(
+        "a call joins a flight that is being cancelled",
+        33,
+        edited(Delivery, "_wait_for_cancelled", "flight is not None and flight.cancelled", "False"),
+    ),
+    "flushed twice": Mutant(
+        "a pending result is written by two tasks one after the other",
+        146,
+        edited(PendingWrites, "_flush_one", "if self._pending.get(key) is not pending:", "if False:"),
+    ),
     "rejection replay hidden": Mutant(
         "a replayed rejection is not marked",
         3,
