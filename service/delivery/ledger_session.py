@@ -190,9 +190,10 @@ class LedgerSession:
         claim = flight.claim(lease_ms=self._lease_ms, biz_time_max_ms=now_ms + ahead_ms)
         without = self._idempotent_without and claim.may_repeat
         try:
-            if self._pending and not await self._pending.flush_for(claim.key, claim.linkage):
+            if self._pending:
                 flight.in_doubt |= claim.key in self._pending  # it may have been sent
-                raise LedgerUnavailable("an earlier result is not recorded yet")
+                if not await self._pending.flush_for(claim.key, claim.linkage):
+                    raise LedgerUnavailable("an earlier result is not recorded yet")
             answer = await read(claim, now_ms)
             self.progress.answered()
             flight.looked_up = self._ledger.outlives_process and not without

@@ -152,6 +152,24 @@ async def test_call_with_the_same_id_writes_the_pending_result(world: World) -> 
     assert len(world.client.seen) == 1
 
 
+async def test_call_is_not_told_not_sent_while_the_pending_result_of_its_id_is_written(
+    world: World,
+) -> None:
+    world.faulty.fault("record", FAILS, Fault(before_s=2.0))
+    assert (await world.deliver(world.sync("a"))).short == OK
+    again = await world.deliver(world.sync("a"), left_s=1.0)
+    assert again.short == UNAVAILABLE_AFTER_IT_WAS_SENT
+
+
+async def test_call_is_told_not_sent_while_the_pending_result_of_its_linkage_is_written(
+    world: World,
+) -> None:
+    world.faulty.fault("record", FAILS, Fault(before_s=2.0))
+    assert (await world.deliver(world.sync("a", user="u"))).short == OK
+    other = await world.deliver(world.sync("b", user="u", biz_time=2), left_s=1.0)
+    assert other.short == UNAVAILABLE
+
+
 BUSY_ROWS = {
     "answer is recorded before it is returned": (S, OK, "applied"),
     "rejection is recorded before it is returned": (refusing("PROCESS_FAIL"), REJECTED, "rejected"),

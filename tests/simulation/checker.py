@@ -15,10 +15,11 @@ from clients.alipayhk.api import Api
 from service.delivery.clock_skew import PROBE_EVERY_S
 from service.ledger import FINAL, State
 
-from .gateway import RETENTION_S
 from .network import Sent
+from .records import Made
+from .store import RETENTION_S
 from .wallet import ODD_REPEAT, Id
-from .world import Made, World
+from .world import World
 
 LATE_S: Final = 1.0
 """How long after its deadline a call may end: contract and reliability.md."""
@@ -53,8 +54,8 @@ class History:
         world = self.world
         if world.plan.store == "off" or any(since_s <= month_s for month_s in world.months):
             return False
-        died = any(since_s <= death_s <= until_s for death_s in world.deaths)
-        return world.store.outlives_process or not died
+        ended = any(since_s <= end_s <= until_s for end_s in world.ends)
+        return world.store.outlives_process or not ended
 
     def final(self, request: Id) -> Made | None:
         """Return the first call that was told the final outcome, unless its record can be lost."""
@@ -63,16 +64,23 @@ class History:
         others = self.world.deaths or self.world.plan.gateways > 1
         if first is None or first.report is None or (first.lost and others):
             return None
-        until_s = first.ended_s + UNSYNCED_S
-        losses = self.world.power_losses
         if request[0] == Api.SYNC_LINKAGE and any(
-            first.started_s <= loss_s <= until_s for loss_s in losses
+            first.started_s <= loss_s and self._ran_s(first.ended_s, loss_s) <= UNSYNCED_S
+            for loss_s in self.world.power_losses
         ):
             return None
         # The time that counts for retention is when it was recorded, which may be long before.
         started_s = min(made.started_s for made in self.calls[request])
         a_month = any(started_s <= month_s <= first.ended_s for month_s in self.world.months)
         return None if a_month or (first.report.replayed and self.world.months) else first
+
+    def _ran_s(self, since_s: float, until_s: float) -> float:
+        """Return how long every process ran between two times."""
+        paused_s = sum(
+            max(min(until_s, start_s + seconds) - max(since_s, start_s), 0.0)
+            for start_s, seconds in self.world.pauses
+        )
+        return until_s - since_s - paused_s
 
     def applied(self, request: Id, content: str) -> bool:
         """Return whether AlipayHK applied a request, or a person said so."""
@@ -112,8 +120,13 @@ def _false_ok(history: History) -> Found:
 def _false_rejected(history: History) -> Found:
     for made in history.world.calls:
         report = made.report
-        # GATEWAY_REFUSED is about this attempt only: another gateway's attempt may be applied later.
-        if report is None or report.outcome != "rejected" or report.reason == "GATEWAY_REFUSED":
+        if report is None or report.outcome != "rejected":
+            continue
+        if report.reason == "GATEWAY_REFUSED":
+            # It is about the attempts of this flight: those of a later one may be applied.
+            own = [one for one in history.sent[made.order.id] if one.flight is made.flight]
+            if any(one.took_effect for one in own):
+                yield f"call {made.number}: {report}, but AlipayHK applied an attempt of its flight"
             continue
         request = made.order.id
         sent_s = history.sent[request][0].at_s if history.sent[request] else made.ended_s
@@ -171,8 +184,29 @@ def _stale(history: History) -> Found:
                     yield f"{request[1]} was sent after {newer[1]}, which is newer, had been applied"
 
 
+def _tied(history: History) -> Found:
+    """Compare contents that were sent: an id can have calls with two contents."""
+    for request, sent in history.sent.items():
+        order = history.calls[request][0].order
+        started_s = min(made.started_s for made in history.calls[request])
+        others = [
+            other
+            for other, calls in history.calls.items()
+            if order.user
+            and other != request
+            and (calls[0].order.user, calls[0].order.biz_time) == (order.user, order.biz_time)
+        ]
+        finals = [final for other in others if (final := history.final(other)) is not None]
+        same = {earlier.content for other in others for earlier in history.sent.get(other, ())}
+        for one in sent:
+            for final in finals:
+                ended_s = final.ended_s if final.report and final.report.reason == "OK" else started_s
+                known = ended_s < started_s and history.known(final.started_s, one.at_s)
+                if known and one.content not in same | {final.order.content}:
+                    yield f"{request[1]} was sent after {final.order.request_id}, which has its biz_time"
+
+
 def _out_of_turn(history: History) -> Found:
-    yield from history.world.out_of_turn
     if not (history.world.plan.is_calm and history.world.store.outlives_process):
         return
     for user, (biz_time, name) in history.world.wallet.arrived.items():
@@ -239,9 +273,9 @@ def _false_refusal(history: History) -> Found:
             yield f"call {made.number}: {reason}, but its id had no other content"
         if reason == "OUTCOME_IN_DOUBT" and made.order.api != Api.BIND_ACCOUNT:
             yield f"call {made.number}: {reason} for SyncLinkage"
-        # An attempt counts as sent shortly before its first byte is written: its lease may end in between.
-        froze = any(event.kind in {"freeze", "suspend", "month", "clock"} for event in world.plan.events)
-        unsure = history.sent[made.order.id] or world.deaths or made.lost or made.unclear or froze
+        # A claim may outlive its flight, and an attempt counts as sent before its first byte is written.
+        unsure = history.sent[made.order.id] or made.lost or made.unclear
+        unsure = unsure or made.order.id in world.watch.unsure
         if reason == "OUTCOME_IN_DOUBT" and not unsure:
             yield f"call {made.number}: {reason}, but nothing was ever sent under its id"
 
@@ -330,7 +364,7 @@ def _sent_with_a_wrong_clock(history: History) -> Found:
             continue
         for leaving in world.leavings:
             same = leaving.process == made.gateway and leaving.order_id[0] == Api.BIND_ACCOUNT
-            died = any(made.started_s <= death_s <= leaving.at_s for death_s in world.deaths)
+            died = any(made.started_s <= end_s <= leaving.at_s for end_s in world.ends)
             after = UNDER_WAY_S < leaving.at_s - made.ended_s < PROBE_EVERY_S
             if same and after and not died and leaving.clock_steps == made.clock_steps:
                 yield f"{leaving.order_id[1]} was sent although call {made.number} was told {made.report}"
@@ -341,7 +375,7 @@ def _kept_too_long(history: History) -> Found:
     old_ms = (world.host.wall_s() - RETENTION_S) * 1000
     # Nothing is dropped by a process that started later, or that read a response a month late, before it
     # has heard AlipayHK's time again, nor while the store fails.
-    unsure = bool(world.deaths or world.plan.faults) or any(
+    unsure = bool(world.ends or world.plan.faults) or any(
         month_s - UNANSWERED_S <= one.at_s <= month_s
         for one in world.network.sent
         for month_s in world.months
@@ -360,6 +394,7 @@ INVARIANTS: Final[dict[str, Callable[[History], Found]]] = {
     "changed content": _changed,
     "unclaimed": _unclaimed,
     "stale": _stale,
+    "tie": _tied,
     "out of turn": _out_of_turn,
     "forgotten": _forgotten,
     "late": _late,
@@ -391,4 +426,7 @@ class Finding:
 def check(world: World) -> list[Finding]:
     """Return what the run broke."""
     history = History(world)
-    return [Finding(name, text) for name, broken_by in INVARIANTS.items() for text in broken_by(history)]
+    at_once = [Finding(*broken) for broken in (*world.watch.broken, *world.store.broken)]
+    return at_once + [
+        Finding(name, text) for name, broken_by in INVARIANTS.items() for text in broken_by(history)
+    ]

@@ -19,6 +19,7 @@ from service import gateway
 from service.credentials.callers import ANYBODY
 from service.delivery.clock_skew import ClockSkew
 from service.delivery.delivery import Delivery, Limits
+from service.delivery.flight import Flight
 from service.delivery.ledger_monitor import LedgerMonitor
 from service.delivery.ledger_session import LedgerSession
 from service.delivery.outbound_request import OutboundRequest
@@ -31,7 +32,7 @@ from service.server.rpcs import bind_account, sync_linkage
 from service.telemetry.metrics import Metrics
 
 from .network import Connector, Network
-from .store import Store
+from .store import RETENTION_S, FaultyLedger, Store
 from .timeline import STARTED_S, Process, Timeline
 from .wallet import CLIENT_ID, endpoints
 
@@ -39,7 +40,6 @@ UPSTREAM_TIMEOUT_S: Final = 4.0
 LEASE_S: Final = UPSTREAM_TIMEOUT_S + LEASE_MARGIN_S
 CONNECT_TIMEOUT_S: Final = 2.0
 WINDOW_S: Final = 300.0
-RETENTION_S: Final = 720 * 3600.0
 BIZ_TIME_MS: Final = 1_700_000_000_000
 ENDPOINTS: Final = endpoints(gateway=True)
 CODES: Final = ResultCodes()
@@ -129,6 +129,13 @@ GONE: Final = Report("CONNECTION_LOST_TO_GATEWAY", "unknown", "same_request_id")
 """What a caller sees when the gateway's process dies."""
 
 
+@dataclass(slots=True)
+class WatchedCall(Call):
+    """A call that reports which flight it joins."""
+
+    joined: Callable[[Flight], None] = lambda _: None
+
+
 @dataclass(eq=False)
 class Gateway:
     """One process."""
@@ -143,6 +150,7 @@ class Gateway:
     process: Process = field(init=False)
     delivery: Delivery = field(init=False)
     session: LedgerSession = field(init=False)
+    ledger: FaultyLedger = field(init=False)
     skew: ClockSkew = field(init=False)
     waiting: dict[asyncio.Task[Report], Callable[[Report], None]] = field(default_factory=dict)
     """The calls in progress, and who gets their reports."""
@@ -161,10 +169,16 @@ class Gateway:
         """Whether the process runs."""
         return self.process.alive
 
-    def call(self, order: Order, left_s: float, done: Callable[[Report], None], *, retried: bool) -> Any:
+    def call(
+        self,
+        order: Order,
+        left_s: float,
+        done: Callable[[Report], None],
+        joined: Callable[[Flight], None],
+    ) -> Any:
         """Start a call; return its task, which can be cancelled."""
         with self.process.entered():
-            task = self.process.loop.create_task(self._call(order, left_s, retried=retried))
+            task = self.process.loop.create_task(self._call(order, left_s, joined))
             self.waiting[task] = done
             task.add_done_callback(self._ended)
             return task
@@ -182,9 +196,9 @@ class Gateway:
     def _start(self) -> None:
         clock = Clock(self.host.wall_s, lambda: self.host.timeline.now_s)
         metrics = Metrics()
-        ledger = self.store.open(self.process)
-        ledger.note = lambda *what: self.note(self.name, "ledger", *what)
-        monitor = LedgerMonitor(ledger, metrics)
+        self.ledger = self.store.open(self.process)
+        self.ledger.note = lambda *what: self.note(self.name, "ledger", *what)
+        monitor = LedgerMonitor(self.ledger, metrics)
         vault = Vault(bytes(KEY_BYTES), random_bytes=self.chance.randbytes)
         self.skew = ClockSkew(metrics, window_s=WINDOW_S, clock=clock)
         self.session = LedgerSession(
@@ -208,10 +222,12 @@ class Gateway:
             gateway._maintain(self.session, monitor, self.skew, RETENTION_S)
         )
 
-    async def _call(self, order: Order, left_s: float, *, retried: bool) -> Report:
+    async def _call(self, order: Order, left_s: float, joined: Callable[[Flight], None]) -> Report:
         api, idempotent = order.api, ENDPOINTS[order.api].idempotent
-        circumstances = Circumstances(api, idempotent, retried=retried)
-        call = Call(self.process.monotonic_s() + left_s, circumstances, ANYBODY, order.request_id)
+        deadline = self.process.monotonic_s() + left_s
+        call = WatchedCall(
+            deadline, Circumstances(api, idempotent), ANYBODY, order.request_id, joined=joined
+        )
         try:
             response: Any = await self.delivery.deliver(order.outbound(), call)
         except Exception as error:  # noqa: BLE001  (as ErrorTranslation does)

@@ -15,7 +15,7 @@ import select
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from clients.alipayhk.wire.messages import RawRequest
 
@@ -39,7 +39,7 @@ class Treatment:
     back_s: float = 0.001
     """The time until the response leaves, in seconds."""
     answer: str = "whole"
-    """How the response arrives: a key of `_ANSWERS`."""
+    """How the response arrives: `whole` or one of ANSWERS."""
     share: float = 0.5
     """Where it is cut or garbled, as a share of its length."""
     again_s: float = 0.05
@@ -61,6 +61,12 @@ class Sent:
     """The numbers of the responses that AlipayHK made for it."""
     garbled: bool = False
     """Whether a response was changed on its way; no signature covers its Tracer-Id."""
+    took_effect: bool = False
+    """Whether AlipayHK applied the request because of it."""
+    fresh: bool = False
+    """Whether it was the first request on its connection."""
+    flight: Any = None
+    """The flight that sent it."""
 
 
 @dataclass(slots=True, eq=False)
@@ -70,6 +76,8 @@ class _Connection:
     received: bytearray = field(default_factory=bytearray)
     sent: Sent | None = None
     """The request that is being received."""
+    fresh: bool = True
+    """Whether no request was received before."""
     open: bool = True
 
 
@@ -95,7 +103,7 @@ class Network:
         self.sent: list[Sent] = []
         self.calm = False
         """Whether there are no more faults."""
-        self.on_first_byte: Callable[[Process], None] = lambda _: None
+        self.on_first_byte: Callable[[Process, Sent], None] = lambda *_: None
 
     def close(self) -> None:
         """Close every connection."""
@@ -162,8 +170,9 @@ class Network:
         sent, connection.sent = connection.sent, None
         received = self._wallet.read(raw)
         sent.request, sent.content = received.id, received.content
+        sent.fresh, connection.fresh = connection.fresh, False
         self._note(connection.process.name, "sends", received.request_id, received.content)
-        self.on_first_byte(connection.process)
+        self.on_first_byte(connection.process, sent)
         treatment = Treatment() if self.calm else next(self._treatments, Treatment())
         if treatment.lost:
             self._timeline.after(
@@ -181,7 +190,9 @@ class Network:
         front = treatment.front_end
         if not front:
             repeated = received.id in self._wallet.decided and received.endpoint.idempotent
+            effects = self._wallet.effects(received.id)
             code = self._wallet.decide(received)
+            sent.took_effect = self._wallet.effects(received.id) > effects
             self._note("AlipayHK", "decides", received.request_id, code)
             if repeated and code == "S" and treatment.odd_repeat:
                 code = ODD_REPEAT
@@ -218,7 +229,9 @@ class Network:
             self._write(connection, data + data)
         else:
             self._write(connection, data)
-            if how == "again":
+            if how == "last":
+                self._drop(connection)
+            elif how == "again":
                 self._timeline.after(treatment.again_s, lambda: self._write(connection, data))
 
     def _write(self, connection: _Connection, data: bytes) -> None:
@@ -231,7 +244,7 @@ class Network:
         connection.process.loop.has_input = True
 
 
-ANSWERS: Final = ("hang", "closed", "cut", "garbled", "pieces", "twice", "again")
+ANSWERS: Final = ("hang", "closed", "cut", "garbled", "pieces", "twice", "again", "last")
 """How a response can arrive, other than whole."""
 FRONT_ENDS: Final = ("503", "403", "unsigned", "U", "INVALID_SIGNATURE", "ACCESS_DENIED", LIMITED)
 

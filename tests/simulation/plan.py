@@ -12,6 +12,7 @@ from clients.alipayhk.api import Api
 from .gateway import LEASE_S, Order
 from .network import ANSWERS, FRONT_ENDS, Treatment
 from .store import Fault
+from .wallet import LIMITED
 
 T = TypeVar("T")
 SPAN_S: Final = 12.0
@@ -26,6 +27,7 @@ AMOUNTS: Final = {
     "suspend": (1.0, LEASE_S, 60.0),
     "clock": (-MONTH_S, -3600.0, -10.0, -6.0, -1.0, 1.0, 6.0, 10.0, 3600.0, MONTH_S),
     "outage": (1.0, 3.0, LEASE_S, LEASE_S + 1.0, 8.0),
+    "unrecordable": (3.0, LEASE_S, LEASE_S + 2.0, 8.0),
 }
 CODES: Final = ("USER_NOT_EXIST", "PROCESS_FAIL", "NO_TABLE_KNOWS")
 
@@ -53,7 +55,7 @@ class Event:
 
     at_s: float
     kind: str
-    """A key of `World.EVENTS`."""
+    """A key of `events.EVENTS`."""
     gateway: int = 0
     amount: float = 0.0
     """How long it lasts, or how far the clock is set, in seconds."""
@@ -138,9 +140,10 @@ def drawn(seed: int) -> Plan:
 
 def _outage(seed: int, store: str, gateways: int, dice: Random) -> Plan:
     """Draw many calls to an AlipayHK that cannot be reached."""
+    starts = [number * 0.02 for number in range(80)] + [7.5 + number * 0.1 for number in range(12)]
     calls = tuple(
-        PlannedCall(number * 0.02, dice.randrange(gateways), _sync(number, f"u{number}"), 3.0, follow_ups=0)
-        for number in range(150)
+        PlannedCall(at_s, dice.randrange(gateways), _sync(number, f"u{number}"), 3.0, follow_ups=0)
+        for number, at_s in enumerate(starts)
     )
     return Plan(seed, store, gateways, 100, calls, connects=("refused",) * 10_000, is_outage=True)
 
@@ -169,9 +172,7 @@ def _wrong_clock(seed: int, store: str, gateways: int, dice: Random) -> Plan:
     """Draw BindAccounts at a gateway whose clock is an hour off."""
     calls = tuple(
         PlannedCall(round(1.0 + number * dice.choice((0.02, 0.4, 1.0)), 3), 0, order, 5.0, follow_ups=0)
-        for number, order in enumerate(
-            Order(Api.BIND_ACCOUNT, f"r{number}", "account") for number in range(6)
-        )
+        for number, order in enumerate(map(_bind, range(6)))
     )
     connects = tuple(_some(dice, 0.3, ("refused",), "") for _ in range(10))
     events = (Event(0.5, "clock", 0, dice.choice((-3600.0, 3600.0))),)
@@ -186,45 +187,161 @@ def _contended(seed: int, store: str, _: int, dice: Random) -> Plan:
             round(number * dice.choice((0.1, 0.7, 1.5)), 3),
             dice.randrange(gateways),
             _sync(number % 5, "u", biz_time=number % 5),
-            10.0,
+            dice.choice((3.0, 10.0, 20.0, 20.0, 20.0)),
             follow_ups=2,
             moves=True,
         )
         for number in range(8)
     )
-    freezes = tuple(
-        Event(dice.choice(calls).at_s, "freeze", dice.randrange(gateways), LEASE_S + 2.0, 6, "CONNECTING")
-        for _ in range(dice.choice((0, 0, 1, 2)))
+    states = ("CONNECTING", "BACKING_OFF", "BACKING_OFF")
+    events = tuple(
+        Event(
+            dice.choice(calls).at_s,
+            dice.choice(("freeze", "freeze", "freeze", "unrecordable", "kill")),
+            dice.randrange(gateways),
+            dice.choice((3.0, LEASE_S - 0.5, LEASE_S + 0.5, LEASE_S + 2.0)),
+            dice.randrange(1, 9),
+            dice.choice(states),
+        )
+        for _ in range(dice.choice((0, 1, 3, 4)))
     )
-    answers = (0.3, 1.5, 1.9, 3.0)
-    treatments = tuple(Treatment(dice.choice(answers), back_s=dice.choice((0.001, 0.9))) for _ in range(30))
-    faults = tuple(Fault(after_s=_some(dice, 0.4, (1.2, 3.0, 4.5), 0.0)) for _ in range(80))
-    return Plan(seed, store, gateways, 100, calls, freezes, (), treatments, faults)
+    answers, share = (0.001, 0.3, 1.5, 1.9, 3.0), dice.choice((0.0, 0.3, 0.5))
+    treatments = tuple(
+        Treatment(
+            dice.choice(answers),
+            _some(dice, share, ("503", "503", "U"), ""),
+            lost=dice.random() < share / 2,
+            back_s=dice.choice((0.001, 0.9)),
+            answer=_some(dice, share, ("closed", "hang"), "whole"),
+        )
+        for _ in range(30)
+    )
+    connects = tuple(_some(dice, share, ("refused",), "") for _ in range(30))
+    slow = dice.choice((0.1, 0.4))
+    faults = tuple(Fault(after_s=_some(dice, slow, (1.2, 3.0, 4.5), 0.0)) for _ in range(80))
+    return Plan(seed, store, gateways, 100, calls, events, connects, treatments, faults)
+
+
+def _ordered(seed: int, store: str, gateways: int, dice: Random) -> Plan:
+    """Draw many updates of one linkage, some of them with the same `biz_time`; nearly all succeed."""
+    calls = tuple(
+        PlannedCall(
+            round(number * 0.4 + dice.choice((0.0, 0.2)), 3),
+            dice.randrange(gateways),
+            replace(_sync(number, "u", dice.randrange(3)), content=dice.choice(("bind", "unbind"))),
+            5.0,
+            follow_ups=0,
+        )
+        for number in range(12)
+    )
+    store = dice.choice((store, "sqlite"))
+    treatments = tuple(_treatment(dice, 0.1) for _ in calls)
+    events = (Event(dice.choice(calls).at_s, "unrecordable", 0, LEASE_S + 2.0, 1, "RECORDING"),)
+    return Plan(seed, store, gateways, 100, calls, dice.choice(((), events)), (), treatments)
+
+
+def _doubtful(seed: int, store: str, gateways: int, dice: Random) -> Plan:
+    """Draw requests whose first attempts are in doubt, and whose later ones are refused or rejected."""
+    store = dice.choice((store, "sqlite", "shared"))
+    orders = (_sync(0, "u0"), _bind(1), _sync(2, "u2"), _sync(3, "u3"))
+    calls = tuple(
+        PlannedCall(
+            round(number * 0.7, 3),
+            dice.randrange(gateways),
+            orders[number % len(orders)],
+            dice.choice((0.3, 1.0, 10.0)),
+            follow_ups=1,
+        )
+        for number in range(16)
+    )
+    ends = ("closed", "cut", "last", "last", "last")
+    treatments = tuple(
+        Treatment(
+            front_end=_some(dice, 0.6, ("INVALID_SIGNATURE", "ACCESS_DENIED", "503", "U"), ""),
+            answer=dice.choice(ends),
+            share=0.5,
+            odd_repeat=dice.random() < 0.7,
+        )
+        for _ in range(40)
+    )
+    share = dice.choice((0.4, 0.8))
+    connects = tuple(_some(dice, share, ("refused",), "") for _ in range(40))
+    kills = tuple(
+        Event(call.at_s, "kill", call.gateway, 0.0, 9, "CONNECTING")
+        for call in calls[: dice.choice((0, 1, 2, 3))]
+    )
+    return Plan(seed, store, gateways, 100, calls, kills, connects, treatments)
+
+
+def _crowded(seed: int, store: str, gateways: int, dice: Random) -> Plan:
+    """Draw calls that queue for a linkage, or for capacity, and callers that leave at their turn."""
+    one_linkage = dice.random() < 0.5
+    every_s = 0.1 if one_linkage else 0.03
+    calls = tuple(
+        PlannedCall(
+            round(number * 0.01 if number < 3 else 0.3 + number * every_s, 3),
+            0,
+            _sync(number, "u" if one_linkage else f"u{number}", number),
+            dice.choice((2.0, 5.0, 10.0)),
+            follow_ups=0,
+        )
+        for number in range(18)
+    )
+    limited = tuple(Treatment(0.05 * number, LIMITED) for number in range(1, 4))
+    slow = tuple(Treatment(dice.choice((0.1, 0.3))) for _ in range(30))
+    leaves = tuple(
+        Event(round(call.at_s + 0.2, 3), "leave", 0, 0.0, dice.randrange(2, 12), "RECORDING")
+        for call in calls[4::2]
+    )
+    without_time = PlannedCall(2.0, 0, _sync(len(calls), "other"), 0.09, follow_ups=0)
+    at_most = 100 if one_linkage else 8
+    return Plan(seed, store, 1, at_most, (*calls, without_time), leaves, (), limited + slow)
 
 
 def _long_ago(seed: int, store: str, gateways: int, dice: Random) -> Plan:
     """Draw a few requests, and then a month without any, or a clock that is a month ahead."""
-    orders = (Order(Api.BIND_ACCOUNT, "r0", "account"), _sync(1, "u"), _sync(2, "u", biz_time=1))
+    store = dice.choice((store, "sqlite"))
+    orders = (_bind(0), _bind(3), _bind(4), _sync(1, "u"), _sync(2, "u", biz_time=1))
     calls = tuple(
         PlannedCall(number * 0.1, dice.randrange(gateways), order, 5.0, follow_ups=0)
         for number, order in enumerate(orders)
     )
     event = dice.choice((Event(SPAN_S - 0.1, "month"), Event(SPAN_S / 2, "clock", 0, MONTH_S)))
-    return Plan(seed, store, gateways, 100, calls, (event,))
+    treatments = tuple(Treatment(answer=dice.choice(("whole", "hang"))) for _ in calls)
+    return Plan(seed, store, gateways, 100, calls, (event,), (), treatments)
+
+
+def _power_loss(seed: int, _: str, __: int, dice: Random) -> Plan:
+    """Draw a request whose outcome the power loss that follows may undo, after an earlier one."""
+    last_s = dice.choice(
+        (2.6, 2.97, 2.99)
+    )  # just before 3 s the ledger is probed before the outcome is synced
+    order = dice.choice((_sync(1, "u1"), _sync(2, "u2"), _bind(3)))
+    calls = (PlannedCall(0.0, 0, _sync(0, "u0"), 5.0), PlannedCall(last_s, 0, order, 5.0))
+    power = Event(last_s + dice.choice((0.02, 0.05, 0.3, 0.9)), "power")
+    return Plan(seed, "sqlite", 1, 100, calls, (power,))
 
 
 SPECIAL: Final = (
     (0.01, _outage),
     (0.04, _chatty),
     (0.03, _wrong_clock),
-    (0.06, _contended),
-    (0.02, _long_ago),
+    (0.09, _contended),
+    (0.03, _long_ago),
+    (0.04, _ordered),
+    (0.05, _doubtful),
+    (0.05, _crowded),
+    (0.04, _power_loss),
 )
 """Plans of a special kind, each with its share of all."""
 
 
 def _sync(number: int, user: str, biz_time: int = 0) -> Order:
     return Order(Api.SYNC_LINKAGE, f"r{number}", "bind", user, biz_time)
+
+
+def _bind(number: int) -> Order:
+    return Order(Api.BIND_ACCOUNT, f"r{number}", "account")
 
 
 def _orders(dice: Random) -> list[Order]:
@@ -260,6 +377,7 @@ def _call(dice: Random, order: Order, gateways: int) -> PlannedCall:
 def _events(dice: Random, gateways: int, store: str, calls: Sequence[PlannedCall]) -> list[Event]:
     """Draw faults and an operator's actions; most happen soon after a call has started."""
     kinds = ["kill", "kill", "freeze", "freeze", "suspend", "clock", "outage", "resolve", "stop", "month"]
+    kinds += ["unrecordable", "unrecordable", "leave"]
     kinds += {"sqlite": ["power"] * 6, "shared": ["power", "power", "resolve"]}.get(store, [])
     events = []
     for _ in range(dice.choice((0, 1, 2, 3, 5))):
@@ -274,6 +392,8 @@ def _events(dice: Random, gateways: int, store: str, calls: Sequence[PlannedCall
         if kind in {"kill", "freeze", "power"} and dice.random() < 0.4:
             other_s = round(max(at_s + dice.choice((-0.5, 0.05, 0.5, 2.0)), 0.0), 3)
             events.append(Event(other_s, "clock", gateway, dice.choice(AMOUNTS["clock"])))
+        if kind == "unrecordable" and dice.random() < 0.4:
+            events.append(Event(round(at_s + dice.choice((0.3, 3.0)), 3), "stop", gateway))
         if kind == "freeze" and dice.random() < 0.3:
             events.append(Event(round(at_s + 12.0, 3), "resolve"))
     if any(event.kind == "clock" for event in events):

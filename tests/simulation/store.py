@@ -5,6 +5,8 @@
 - `sqlite`: real `SqliteLedger`s on one real file, on a disk that loses what was not synced.
 - `memory`, `off`: what LEDGER_URL=memory: and off are, one for each process.
 
+`twin` checks each change of a row.
+
 SQLite's writer is a thread. `LockStep` replaces its queue: the thread runs only while the event loop waits
 for it, so that a run is always the same.
 """
@@ -17,6 +19,7 @@ import threading
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -24,19 +27,24 @@ import pytest
 
 from service.ledger import Answer, Claim, Ending, Granted, Key, Ledger, LedgerUnavailable, Row
 from service.ledger.errors import LedgerBusy
-from service.ledger.memory import MemoryLedger
 from service.ledger.off import OffLedger
 from service.ledger.sqlite import writer
 from service.ledger.sqlite.file import KeyMark, LedgerFile
 from service.ledger.sqlite.ledger import SqliteLedger
 
 from .disk import Disk
-from .timeline import Process, Timeline
+from .timeline import STARTED_S, Process, Timeline
+from .twin import UNFINISHED, TwinTables, WatchedMemory
 
 T = TypeVar("T")
 COMMIT_S: Final = 0.002
 """How long a commit takes, in seconds."""
 MARK: Final = KeyMark("key", b"check")
+LATE_S: Final = 1.0
+"""A claim that takes longer may be in doubt for others, although nothing was sent."""
+RETENTION_S: Final = 720 * 3600.0
+SKEW_S: Final = 310.0
+"""How wrong a clock may be that results are dropped by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,18 +84,28 @@ class Store:
         self.calm = False
         """Whether there are no more faults."""
         self.gone_until_s = 0.0
+        self.unrecordable_until_s = 0.0
+        """Until then outcomes cannot be written, and claims can."""
+        self.answered: Callable[..., None] = lambda *_, **__: None
+        """Called with what the answer to a claim or look-up says about earlier attempts."""
+        self.broken: list[tuple[str, str]] = []
+        """Invariants that were broken, each with what broke it."""
+        self.unwritten: set[tuple[str, Key]] = set()
+        """Requests with a result that a process could not record yet."""
         self.marked_token: int | None = None
         """The last token when results were first dropped: only rows up to it can be old after a month."""
         self.failed: set[Key] = set()
         """Requests whose result could not be recorded at once."""
         self.unclear: set[Key] = set()
-        """Requests whose claim was committed, and failed all the same."""
+        """Requests whose claim was committed, and failed or came back late all the same."""
         self.held: dict[Key, Held] = {}
         self._faults = iter(faults)
         self._directory, self._disk = directory, disk
-        self._shared = MemoryLedger()
+        self._shared, self._twin = WatchedMemory(self.broken), WatchedMemory(self.broken)
         self._durable = self.snapshot()
         self._queues: dict[Process, LockStep] = {}
+        self._is_loaded = True
+        """Whether the twin has the file's rows."""
         if kind == "sqlite":
             self._new_file()
 
@@ -103,21 +121,31 @@ class Store:
 
     def open(self, process: Process) -> FaultyLedger:
         """Open it for a process that starts."""
-        ledger: Ledger
         if self.kind == "sqlite":
             with pytest.MonkeyPatch.context() as patch:
                 queue = self._queues[process] = LockStep(process.loop)
                 patch.setattr(writer, "SimpleQueue", lambda: queue)
+                patch.setattr(writer, "Tables", partial(TwinTables, twin=self._twin))
                 ledger = SqliteLedger(LedgerFile(self._path, MARK))
                 queue.writer = ledger._writer
-        else:
-            ledgers: dict[str, Ledger] = {
-                "shared": self._shared,
-                "memory": MemoryLedger(),
-                "off": OffLedger(),
-            }
-            ledger = ledgers[self.kind]
-        return FaultyLedger(self, process, ledger)
+            if not self._is_loaded:
+                queue.writer._tables.load()
+                self._is_loaded = True
+            return FaultyLedger(self, process, ledger, self._twin)
+        if self.kind == "off":
+            return FaultyLedger(self, process, OffLedger(), None)
+        memory = self._shared if self.kind == "shared" else WatchedMemory(self.broken)
+        return FaultyLedger(self, process, memory, memory)
+
+    def has_unwritten(self, process: str) -> bool:
+        """Return whether a process has results that it could not record."""
+        return any(name == process for name, _ in self.unwritten)
+
+    def forget(self, process: str) -> None:
+        """Forget what a process that ended remembered."""
+        self.unwritten = {(name, key) for name, key in self.unwritten if name != process}
+        for held in self.held.values():
+            held.process = "dead" if held.process == process else held.process
 
     def dropped(self, process: Process) -> None:
         """Release what a killed process had open."""
@@ -140,18 +168,23 @@ class Store:
             for name, content in files.items():
                 Path(name).write_bytes(content)
             self._disk.start(self._directory)
+            self._is_loaded = False
 
     def durable(self, key: Key) -> Row | None:
         """Return what a power loss now would leave of a request; only for `shared`."""
         rows: dict[Key, Row] = self._durable["_rows"]
         return rows.get(key)
 
-    def next_fault(self) -> Fault:
+    def next_fault(self, operation: str) -> Fault:
         """Return the fault of the next operation."""
-        fault = next(self._faults, Fault())
+        fault, now_s = next(self._faults, Fault()), self.timeline.now_s
         if self.calm:
             return Fault()
-        return Fault(kind="gone") if self.timeline.now_s < self.gone_until_s else fault
+        if now_s < self.gone_until_s:
+            return Fault(kind="gone")
+        if now_s < self.unrecordable_until_s and operation in {"record", "undo"}:
+            return Fault(kind="busy" if fault.kind == "busy" else "gone")
+        return fault
 
     @property
     def has_changed(self) -> bool:
@@ -236,9 +269,17 @@ class LockStep:
 class FaultyLedger:
     """The ledger as one process sees it."""
 
-    def __init__(self, store: Store, process: Process, ledger: Ledger) -> None:
-        self._store, self._process, self._ledger = store, process, ledger
+    def __init__(
+        self, store: Store, process: Process, ledger: Ledger, memory: WatchedMemory | None
+    ) -> None:
+        """Wrap a ledger; `memory` has the rows that it has."""
+        self._store, self._process, self._ledger, self._memory = store, process, ledger, memory
         self.note: Callable[..., None] = lambda *_: None
+        self._is_closed = False
+        self._writing: list[Key] = []
+        """The results that are being recorded."""
+        self._tried: set[Key] = set()
+        """The results that were recorded, or could not be, since the process has begun to stop."""
 
     @property
     def outlives_process(self) -> bool:
@@ -259,11 +300,12 @@ class FaultyLedger:
                 self._hold(claim.key, answer.token, claim.lease_ms, claim.linkage, now_ms)
             return answer
 
-        return await self._through("claim", claim.key, work)
+        return self._answered(claim, await self._through("claim", claim.key, work))
 
     async def look(self, claim: Claim, now_ms: int) -> Answer:
         """Look up."""
-        return await self._through("look", claim.key, lambda: self._ledger.look(claim, now_ms))
+        work = self._through("look", claim.key, lambda: self._ledger.look(claim, now_ms))
+        return self._answered(claim, await work)
 
     async def renew(self, key: Key, token: int, lease_ms: int, now_ms: int) -> bool:
         """Renew."""
@@ -273,15 +315,29 @@ class FaultyLedger:
 
     async def extend(self, key: Key, token: int, lease_ms: int, now_ms: int) -> bool:
         """Extend."""
+        row = None if self._memory is None else self._memory._rows.get(key)
+        if row is not None and row.token == token and row.is_in_doubt(now_ms):
+            self._break("lease", f"asks to extend the expired claim of {key.request_id}")
         return await self._through(
             "extend", key, lambda: self._longer("extend", key, token, lease_ms, now_ms)
         )
 
     async def record(self, key: Key, token: int, ending: Ending, now_ms: int) -> bool:
         """Record."""
-        return await self._through(
-            "record", key, lambda: self._ended(key, self._ledger.record(key, token, ending, now_ms))
-        )
+        result = self._process.name, key
+        self._tried.add(key)
+        self._writing.append(key)
+        try:
+            is_held = await self._through(
+                "record", key, lambda: self._ended(key, self._ledger.record(key, token, ending, now_ms))
+            )
+        except LedgerUnavailable:
+            self._store.unwritten.add(result)
+            raise
+        finally:
+            self._writing.remove(key)
+        self._store.unwritten.discard(result)
+        return is_held
 
     async def undo(self, key: Key, token: int, now_ms: int) -> bool:
         """Undo."""
@@ -295,7 +351,9 @@ class FaultyLedger:
 
     async def resolve(self, key: Key, ending: Ending, *, who: str, why: str, now_ms: int) -> bool:
         """Resolve."""
-        return await self._ledger.resolve(key, ending, who=who, why=why, now_ms=now_ms)
+        is_resolved = await self._ledger.resolve(key, ending, who=who, why=why, now_ms=now_ms)
+        await self._commit()
+        return is_resolved
 
     def rows(
         self, *, since_ms: int = 0, after: int = 0, in_doubt_at_ms: int | None = None
@@ -307,12 +365,33 @@ class FaultyLedger:
         """Drop old results."""
         if self._store.marked_token is None:
             self._store.marked_token = self._store.last_token
+        now_s = STARTED_S + self._store.timeline.now_s
+        if before_ms / 1000 > now_s - RETENTION_S + SKEW_S:
+            self._break("retention", f"drops results that are {now_s - before_ms / 1000:.0f} s old")
         return await self._ledger.drop(before_ms=before_ms, now_ms=now_ms)
 
     async def close(self) -> None:
         """Close."""
+        self._is_closed = True
+        for name, key in self._store.unwritten:
+            if name == self._process.name and key not in self._tried:
+                self._break("stop", f"closes the ledger without the result of {key.request_id}")
         if self._store.kind != "shared":
             await self._ledger.close()
+
+    def stopping(self) -> None:
+        """Note that the process stops: every result that waits must be tried once more."""
+        self._tried = set(self._writing)
+
+    def _break(self, invariant: str, text: str) -> None:
+        self._store.broken.append((invariant, f"{self._process.name} {text}"))
+
+    def _answered(self, claim: Claim, answer: Answer) -> Answer:
+        """Report whether the answer says that the request may have been sent before."""
+        row = None if self._memory is None else self._memory.seen.pop(id(claim), None)
+        in_doubt = row is not None and row.state in UNFINISHED and row.fingerprint == claim.fingerprint
+        self._store.answered(self._process, claim.key, in_doubt=in_doubt)
+        return answer
 
     async def _longer(self, operation: str, key: Key, token: int, lease_ms: int, now_ms: int) -> bool:
         is_held = await getattr(self._ledger, operation)(key, token, lease_ms, now_ms)
@@ -331,14 +410,16 @@ class FaultyLedger:
 
     def _hold(self, key: Key, token: int, lease_ms: int, linkage: bytes | None, now_ms: int) -> None:
         held = self._store.held.get(key)
-        if held is not None and held.token > token:
+        if self._store.outlives_process and held is not None and held.token > token:
             return  # a later claim was committed before this one was answered
         latest_s = self._store.timeline.now_s + lease_ms / 1000
         self._store.held[key] = Held(self._process.name, token, linkage, now_ms + lease_ms, latest_s)
 
     async def _through(self, operation: str, key: Key, work: Callable[[], Awaitable[T]]) -> T:
         store, probe = self._store, not key.request_id
-        fault = Fault() if probe else store.next_fault()
+        if self._is_closed:
+            raise LedgerUnavailable("the ledger is closed")
+        fault = Fault() if probe else store.next_fault(operation)
         await asyncio.sleep(fault.before_s)
         fails = fault.kind in {"gone", "busy"} or (fault.kind == "full" and operation == "claim")
         if operation in {"record", "undo"} and fault.kind in {"gone", "busy", "silent"}:
@@ -346,19 +427,22 @@ class FaultyLedger:
         if fails:
             self.note(operation, key.request_id, fault.kind)
             raise (LedgerBusy if fault.kind == "busy" else LedgerUnavailable)(fault.kind)
-        if operation == "claim" and fault.kind == "silent":
+        if operation == "claim" and (fault.kind == "silent" or fault.after_s > LATE_S):
             store.unclear.add(key)
         result = await work()
-        if store.kind == "shared" and store.has_changed:
-            snapshot = store.snapshot()
-            await asyncio.sleep(COMMIT_S)
-            store.sync(snapshot)
+        await self._commit()
         if not probe:
             self.note(operation, key.request_id, result)
         await asyncio.sleep(fault.after_s)
         if fault.kind == "silent":
             raise LedgerUnavailable("the disk failed after the commit")
         return result
+
+    async def _commit(self) -> None:
+        if self._store.kind == "shared" and self._store.has_changed:
+            snapshot = self._store.snapshot()
+            await asyncio.sleep(COMMIT_S)
+            self._store.sync(snapshot)
 
 
 def _template(directory: Path) -> Path:

@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 
+from service.delivery.flight import Flight
 from tests.simulation import plan as plans
-from tests.simulation.mutants import MUTANTS
+from tests.simulation.events import EVENTS
+from tests.simulation.mutants import MUTANTS, edited
 from tests.simulation.network import ANSWERS, FRONT_ENDS
 from tests.simulation.plan import drawn
 from tests.simulation.simulator import Simulator, simulator
@@ -79,7 +81,7 @@ def test_plans_contain_every_kind_of_store_event_and_fault() -> None:
     }
     assert seen == {
         "store": {"shared", "sqlite", "memory", "off"},
-        "event": set(World.EVENTS),
+        "event": set(EVENTS),
         "answer": {*ANSWERS, "whole"},
         "front end": {*FRONT_ENDS, ""},
         "fault": {"", "gone", "busy", "silent", "full"},
@@ -103,6 +105,14 @@ def test_a_mutant_is_noticed(simulation: Simulator, name: str) -> None:
     plan = drawn(MUTANTS[name].seed)
     assert simulation.run(plan, mutant=name).findings, f"{MUTANTS[name].what}: not noticed any more"
     assert simulation.run(plan).findings == []
+
+
+@pytest.mark.parametrize("before", ["no such piece", "self"], ids=["absent", "twice"])
+def test_an_edit_refuses_a_piece_that_does_not_occur_once(
+    monkeypatch: pytest.MonkeyPatch, before: str
+) -> None:
+    with pytest.raises(LookupError):
+        edited(Flight, "cancel", before, "")(monkeypatch)
 
 
 def test_a_failing_plan_is_made_shorter_and_fails_alike(simulation: Simulator) -> None:

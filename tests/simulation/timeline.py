@@ -23,6 +23,8 @@ import pytest
 
 RESOLUTION_S: Final = 1e-6
 """Timers may be early by this, in seconds: a suspension changes the clock by a rounding error."""
+STEPS_MAX: Final = 50_000
+"""More callbacks than processes ever have to run at one time."""
 STARTED_S: Final = 1_800_000_000.0
 """The true time, in seconds since 1970, when the virtual clock is zero."""
 
@@ -194,7 +196,8 @@ class Timeline:
         self.at(self.now_s + seconds, event)
 
     def run(self, until_s: float) -> None:
-        """Run everything that is due up to a time."""
+        """Run everything that is due up to a time; raise RuntimeError if a process never waits."""
+        steps = 0
         while True:
             times = [(process.next_s, process) for process in self.processes]
             ready = [process for next_s, process in times if next_s is not None and next_s <= self.now_s]
@@ -204,13 +207,16 @@ class Timeline:
                 process = ready[0] if len(ready) == 1 else self.dice.choice(ready)
                 process.step()
                 self.after_step(process)
+                steps += 1
+                if steps > STEPS_MAX:
+                    raise RuntimeError(f"{process.name} runs and runs, and no time passes")
             else:
                 upcoming = [next_s for next_s, _ in times if next_s is not None]
                 upcoming += [event[0] for event in self._events[:1]]
                 if not upcoming or min(upcoming) > until_s:
                     self.now_s = max(self.now_s, until_s)
                     return
-                self.now_s = min(upcoming)
+                self.now_s, steps = min(upcoming), 0
 
     def monotonic_s(self) -> float:
         """Return CLOCK_MONOTONIC of the process that runs."""

@@ -150,6 +150,11 @@ class Wallet:
                 self.linkages[received.linkage] = update
         return known.code
 
+    def effects(self, request: Id) -> int:
+        """Return how often a request took effect."""
+        decision = self.decided.get(request)
+        return 0 if decision is None else decision.effects
+
     def applied(self, request: Id, content: str) -> bool:
         """Return whether a request took effect with this content."""
         decision = self.decided.get(request)
