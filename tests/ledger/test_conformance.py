@@ -504,6 +504,25 @@ async def test_operator_can_resolve_only_after_the_lease_has_expired(ledger: Led
     assert not await ledger.renew(key, token, LEASE_MS, LATER_MS)
 
 
+async def test_tokens_grow_with_claims_and_decisions(ledger: Ledger) -> None:
+    await ended(ledger, a_bind("a"), IN_DOUBT)
+    before = await granted(ledger, a_bind("b"))
+    assert await ledger.resolve(
+        a_bind("a").key, Ending(State.APPLIED), who="ann", why="asked", now_ms=LATER_MS
+    )
+    decided = (await the_row(ledger, a_bind("a"))).token
+    assert before < decided < await granted(ledger, a_bind("c"))
+
+
+async def test_extension_and_undo_have_their_time(ledger: Ledger) -> None:
+    await ended(ledger, a_bind(), GATEWAY_REJECTED)
+    token = await granted(ledger, a_bind())
+    assert await ledger.extend(a_bind().key, token, LEASE_MS, NOW_MS + 1)
+    assert (await the_row(ledger, a_bind())).updated_ms == NOW_MS + 1
+    assert await ledger.undo(a_bind().key, token, NOW_MS + 2)
+    assert (await the_row(ledger, a_bind())).updated_ms == NOW_MS + 2
+
+
 @pytest.mark.parametrize("ending", [APPLIED, REJECTED])
 async def test_operator_cannot_change_a_final_outcome(ledger: Ledger, ending: Ending) -> None:
     await ended(ledger, a_claim(), ending)
