@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import pytest
-
 from bench import tables
 from bench.profiling import OTHER, shares
 
@@ -76,11 +74,12 @@ def test_tables_replace_those_of_the_page_and_nothing_else() -> None:
     assert tables.quoted(once, tables.QUOTE.findall(page)[0]) == page
 
 
-@pytest.mark.skipif(not tables.RESULTS.exists(), reason="no complete run of make bench is committed")
-def test_the_page_quotes_the_committed_results() -> None:
-    text = tables.markdown(json.loads(tables.RESULTS.read_text("utf-8")))
+def test_the_page_quotes_the_committed_results_or_says_that_there_are_none() -> None:
+    text = "Not measured yet: `make bench` replaces this line.\n"
+    if tables.RESULTS.exists():
+        text = tables.markdown(json.loads(tables.RESULTS.read_text("utf-8")))
+        assert tables.RESULTS.with_suffix(".md").read_text("utf-8") == text
     assert tables.QUOTE.findall(tables.PAGE.read_text("utf-8")) == [text]
-    assert tables.RESULTS.with_suffix(".md").read_text("utf-8") == text
 
 
 def test_samples_count_for_the_innermost_package_in_the_event_loop() -> None:
