@@ -239,8 +239,8 @@ class LedgerSession:
         if not held:
             return
         sealed = self._vault.seal(data, key) if data else b""
-        # If its API is idempotent, a request in doubt is sent again and gets the same outcome.
-        may_be_late = flight.request.endpoint.idempotent
+        # An idempotent change of a linkage that is in doubt is sent again, and gets the same outcome.
+        may_be_late = flight.linkage is not None and flight.request.endpoint.idempotent
         ending = Ending(state, result.status, result.code, sealed, may_be_late=may_be_late)
         await self._pending.write(
             flight,

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from service.ledger import Key
+from service.ledger import Ending, Key
 from service.outcomes.refusal import Refusal
 from tests.delivery.world import (
     BUSY,
@@ -168,6 +168,24 @@ async def test_call_is_told_not_sent_while_the_pending_result_of_its_linkage_is_
     assert (await world.deliver(world.sync("a", user="u"))).short == OK
     other = await world.deliver(world.sync("b", user="u", biz_time=2), left_s=1.0)
     assert other.short == UNAVAILABLE
+
+
+@pytest.mark.parametrize("idempotent", [True, False])
+async def test_only_the_outcome_of_sync_linkage_may_be_late(
+    idempotent: bool, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make(bind_account_idempotent=idempotent)
+    late: dict[str, bool] = {}
+    work = world.faulty.record
+
+    async def record(key: Key, token: int, ending: Ending, now_ms: int) -> bool:
+        late[key.api] = ending.may_be_late
+        return await work(key, token, ending, now_ms)
+
+    monkeypatch.setattr(world.faulty, "record", record)
+    for order in (world.sync("a"), world.bind("b")):
+        assert (await world.deliver(order)).short == OK
+    assert late == {"SyncLinkage": True, "BindAccount": False}
 
 
 BUSY_ROWS = {

@@ -221,12 +221,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
     "bind late": Mutant(
         "the outcome of a BindAccount may be late",
         191,
-        edited(
-            LedgerSession,
-            "_record",
-            "may_be_late = flight.request.endpoint.idempotent",
-            "may_be_late = True",
-        ),
+        edited(LedgerSession, "_record", "may_be_late=may_be_late", "may_be_late=True"),
     ),
     "lease half": Mutant("leases are half as long as an attempt", 0, _half_lease),
     "lease expired": Mutant(
