@@ -103,10 +103,8 @@ class PairedProtocol(ResponseHandler):
         return self.is_connected() and not self._half_closed
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Start to count the TLS records, and to watch the socket; up to now only the handshake used it."""
+        """Start to count the connection's TLS records; up to now only the handshake has used it."""
         self._records = count_records(transport)
-        self._poll = select.poll()
-        self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
         super().connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -243,4 +241,9 @@ class PairedProtocol(ResponseHandler):
 
     def _has_unread_bytes(self) -> bool:
         """Whether the kernel has received bytes or the end of the connection, not yet read."""
-        return self._poll is not None and bool(self._poll.poll(0))
+        if self.transport is None:
+            return False
+        if self._poll is None:
+            self._poll = select.poll()
+            self._poll.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return bool(self._poll.poll(0))
