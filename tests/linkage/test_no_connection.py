@@ -51,7 +51,9 @@ def hanging_up(data: bytes = b"") -> Iterator[int]:
 
 @pytest.mark.parametrize("arguments", [(), ("--no-retry",)], ids=str)
 def test_without_a_connection_nothing_was_sent(arguments: tuple[str, ...]) -> None:
-    result = client(*CALL, *arguments, "--target", f"127.0.0.1:{free_port()}")
+    with socket.socket() as silent:  # bound and not listening, so that no other program listens there
+        silent.bind(("127.0.0.1", 0))
+        result = client(*CALL, *arguments, "--target", f"127.0.0.1:{silent.getsockname()[1]}")
     assert (result.returncode, result.stderr) == (69, "")
     assert "Connection refused\n  outcome: not_sent\n  retry: same_request_id\n" in result.stdout
     assert "This call sent nothing to AlipayHK." in result.stdout
