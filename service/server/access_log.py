@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final
@@ -77,7 +78,7 @@ class AccessLog:
             metrics.child(metrics.outcomes, api, reason, outcome).inc()
 
 
-class _Logged:
+class _Logged(AbstractAsyncContextManager[None]):
     """Surrounds one call."""
 
     def __init__(self, log: AccessLog, method: Method, context: Context, call: Call, began: float) -> None:
@@ -86,9 +87,6 @@ class _Logged:
         self._context = context
         self._call = call
         self._began = began
-
-    async def __aenter__(self) -> None:
-        """Do nothing."""
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final
@@ -32,15 +33,12 @@ class ErrorTranslation:
         return _Translated(self.codes, context)
 
 
-class _Translated:
+class _Translated(AbstractAsyncContextManager[None]):
     """Surrounds one call. gRPC sends the text of any exception that leaves it to the caller."""
 
     def __init__(self, codes: ResultCodes, context: Context) -> None:
         self._codes = codes
         self._context = context
-
-    async def __aenter__(self) -> None:
-        """Do nothing."""
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import re
 import signal
 import sys
 import tempfile
@@ -18,7 +17,7 @@ import grpc.aio
 from tests.e2e.caller import Reported, call
 from tests.e2e.material import Material
 from tests.e2e.samples import SYNC
-from tests.peers.gateways import gateway_settings, sandbox
+from tests.peers.gateways import address_of, gateway_settings, sandbox
 from tests.peers.processes import ROOT, WAIT_MAX_S, environment, running
 
 REQUESTS: Final = 400
@@ -49,12 +48,10 @@ def counts_of(directory: Path, *, valid: bool = True, extra: str = "", **setting
         with running(
             *command, env={**environment(chosen), "PYTHONPATH": str(ROOT), "COST_EXTRA": extra}
         ) as process:
-            output = process.wait_for_output('"event": "gateway started"')
-            found = re.search(r'"listen": "([^"]+)"', output)
-            assert found is not None
-            asyncio.run(calls(found[1], "warm-up", CALLERS * 5))
+            address = address_of(process)
+            asyncio.run(calls(address, "warm-up", CALLERS * 5))
             os.kill(process.process.pid, signal.SIGUSR1)
-            asyncio.run(calls(found[1], "counted", REQUESTS, valid=valid))
+            asyncio.run(calls(address, "counted", REQUESTS, valid=valid))
             os.kill(process.process.pid, signal.SIGUSR1)
             give_up = time.monotonic() + WAIT_MAX_S
             while not report.exists():

@@ -73,10 +73,14 @@ def gateway(material: Material, base_url: str, **settings: str) -> Iterator[Gate
     """Run `alipayhk-gateway serve` in front of a sandbox."""
     settings = {**gateway_settings(material, base_url), **settings}
     with running(GATEWAY, "serve", env=environment(settings)) as process:
-        output = process.wait_for_output('"event": "gateway started"')
-        found = re.search(r'"listen": "([^"]+)"', output)
-        assert found is not None
-        yield Gateway(found[1], process, settings)
+        yield Gateway(address_of(process), process, settings)
+
+
+def address_of(process: Running) -> str:
+    """Wait until a gateway has started; return the address on which it listens."""
+    found = re.search(r'"listen": "([^"]+)"', process.wait_for_output('"event": "gateway started"'))
+    assert found is not None
+    return found[1]
 
 
 @dataclass(frozen=True, slots=True)
