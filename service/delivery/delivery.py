@@ -109,7 +109,7 @@ class Delivery:
     async def deliver(self, request: OutboundRequest, call: Call) -> Message:
         """Return the response to a request, or raise Refusal or CallError, by the call's deadline."""
         fingerprint = self._session.fingerprint(request)
-        await self._wait_for_cancelled(request.key, call)
+        await self._wait_for_ending(request.key, call)
         flight = self._flights.get(request.key)
         if flight is None:
             self._admit(call)
@@ -156,10 +156,13 @@ class Delivery:
         # It may still be sent, for other calls or before the cancellation takes effect: not `not_sent`.
         raise Refusal(reasons.ERROR_REASON_REQUEST_IN_PROGRESS)
 
-    async def _wait_for_cancelled(self, key: Key, call: Call) -> None:
-        """Wait until a flight that is being cancelled has undone its claim."""
+    async def _wait_for_ending(self, key: Key, call: Call) -> None:
+        """Wait until a flight that is cancelled or refused has undone its claim.
+
+        Its end says nothing about this call: it may be due to the deadline of another one.
+        """
         flight = self._flights.get(key)
-        if flight is not None and flight.cancelled:
+        if flight is not None and (flight.cancelled or flight.refused):
             await wait_for_end(flight.task, call.left_s)
 
     def _admit(self, call: Call) -> None:

@@ -72,6 +72,8 @@ class Flight:
     """AlipayHK's response to a success, known before it is recorded."""
     resends_ended: bool = False
     """Whether ATTEMPTS_MAX or the retry budget ended its resends."""
+    refused: bool = False
+    """Whether it ends without an attempt's result, and its claim is being undone."""
 
     entered: FlightState = FlightState.LOOKING_UP
     """The state that it was moved to; `state` is the one to read."""

@@ -73,6 +73,7 @@ class Sender:
             raise
         except BaseException:
             # Also when cancelled: a claimed request must not be left as one that may have been sent.
+            flight.refused = True
             await asyncio.shield(self._abandon(flight))
             raise
 

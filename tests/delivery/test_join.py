@@ -14,7 +14,9 @@ from google.protobuf.message import Message
 from clients.alipayhk.wire import errors
 from clients.alipayhk.wire.messages import VerifiedResponse
 from service.credentials.callers import Caller
+from service.delivery.flight import Flight
 from service.delivery.ledger_session import LedgerSession
+from service.delivery.sender import Sender
 from tests.delivery.world import (
     HANG,
     HANG_CONNECTING,
@@ -61,6 +63,26 @@ async def test_later_calls_join_the_flight_and_get_its_failure(world: World) -> 
     assert {one.short for one in reported} == {("WALLET_REJECTED", "rejected", "never")}
     assert {one.facts["attempts"] for one in reported} == {"1"}
     assert world.client.ids_seen() == ["a"]
+
+
+async def test_call_does_not_get_the_refusal_that_another_deadline_caused(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It begins after its flight was refused and before that has undone its claim."""
+    abandon = Sender._abandon
+
+    async def slowly(sender: Sender, flight: Flight) -> None:
+        await asyncio.sleep(0.5)
+        await abandon(sender, flight)
+
+    monkeypatch.setattr(Sender, "_abandon", slowly)
+    world.client.script("a", Step(after_s=1.95))
+    first = world.start(world.sync("a", user="u"))
+    impatient = world.start(world.sync("b", biz_time=2, user="u"), left_s=2.0)
+    await asyncio.sleep(1.97)
+    patient = world.start(world.sync("b", biz_time=2, user="u"))
+    assert (await impatient).short == ("LINKAGE_BUSY", "not_sent", "same_request_id")
+    assert (await first).short == (await patient).short == OK
 
 
 async def test_flight_has_the_latest_deadline_of_its_calls(world: World) -> None:

@@ -539,8 +539,8 @@ MUTANTS: Final[dict[str, Mutant]] = {
     ),
     "joins cancelled": Mutant(
         "a call joins a flight that is being cancelled",
-        40,
-        edited(Delivery, "_wait_for_cancelled", "flight is not None and flight.cancelled", "False"),
+        72,
+        edited(Delivery, "_wait_for_ending", "flight.cancelled or", ""),
     ),
     "flushed twice": Mutant(
         "a pending result is written by two tasks one after the other",
