@@ -106,12 +106,16 @@ def _nothing(*_: Any, **__: Any) -> Any:
 
 
 def _halve_leases() -> None:
-    claim = sqlite_tables.Tables.claim
+    insert, claim = sqlite_tables.Tables.insert, sqlite_tables.Tables.claim
 
-    def shorter(tables: Any, wanted: Any, now_ms: int) -> Any:
-        return claim(tables, replace(wanted, lease_ms=wanted.lease_ms // 2), now_ms)
+    def shorter(wanted: Any) -> Any:
+        return replace(wanted, lease_ms=wanted.lease_ms // 2)
 
-    _replace(sqlite_tables.Tables, "claim", shorter)
+    def inserted(tables: Any, claims: Any, **how: Any) -> Any:
+        return insert(tables, [replace(one, claim=shorter(one.claim)) for one in claims], **how)
+
+    _replace(sqlite_tables.Tables, "insert", inserted)
+    _replace(sqlite_tables.Tables, "claim", lambda on, wanted, now_ms: claim(on, shorter(wanted), now_ms))
 
 
 def _overwrite_resolutions() -> None:
@@ -119,6 +123,8 @@ def _overwrite_resolutions() -> None:
     if TOKEN not in record or OPEN not in record:
         raise AttributeError("RECORD has changed: adapt the mutant in tests/chaos/mutants.py")
     _replace(sqlite_tables, "RECORD", record.replace(TOKEN, "AND ? > 0").replace(OPEN, ""))
+    # Outcomes that no longer come together are written by RECORD.
+    _replace(sqlite_tables.Tables, "record_all", lambda *_: False)
 
 
 def _believe_repetitions() -> None:

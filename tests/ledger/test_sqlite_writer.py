@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from tests.ledger.levels import (
     APPLIED,
     IN_DOUBT,
     NOW_MS,
+    REJECTED,
     a_bind,
     a_claim,
     ended,
@@ -65,6 +67,20 @@ async def test_operations_share_a_commit(sqlite: Ledger) -> None:
     answers = await asyncio.gather(*(sqlite.claim(claim, NOW_MS) for claim in some_claims(64)))
     assert {type(answer) for answer in answers} == {Granted}
     assert reported.count("COMMIT") <= 3
+
+
+@pytest.mark.parametrize(("idle_s", "commits"), [(-1.0, 1), (60.0, 2)], ids=["busy", "idle"])
+async def test_operations_wait_for_others_only_while_the_event_loop_is_busy(
+    sqlite: Ledger, monkeypatch: pytest.MonkeyPatch, idle_s: float, commits: int
+) -> None:
+    monkeypatch.setattr(writer, "IDLE_S", idle_s)
+    monkeypatch.setattr(writer, "GATHER_S", 2.0)
+    reported = statements_of(sqlite)
+    first = asyncio.ensure_future(sqlite.claim(some_claims(2)[0], NOW_MS))
+    await asyncio.sleep(0.5)
+    assert first.done() is (commits == 2)
+    await asyncio.gather(first, sqlite.claim(some_claims(2)[1], NOW_MS))
+    assert reported.count("COMMIT") == commits
 
 
 async def test_commits_outlive_a_power_loss(sqlite: Ledger) -> None:
@@ -126,6 +142,67 @@ async def test_failing_operation_does_not_fail_its_batch(
     assert {type(answer) for answer in answers} == {Granted}
     assert sorted(answer.token for answer in answers if isinstance(answer, Granted)) == list(range(1, 21))
     assert len([row async for row in sqlite.rows()]) == 20
+
+
+async def test_operations_of_one_commit_get_what_each_would_get_alone(
+    sqlite: Ledger, tmp_path: Path
+) -> None:
+    memory, _ = opened("memory:")
+
+    async def tokens(level: Ledger) -> list[int]:
+        """Prepare requests that are applied, rejected, being sent, and in doubt."""
+        applied = await ended(level, a_claim("applied", linkage=b"a"))
+        await ended(level, a_claim("rejected", linkage=b"r"), REJECTED)
+        await ended(level, a_claim("doubt", linkage=b"d"), IN_DOUBT)
+        await granted(level, a_claim("long", linkage=b"long", lease_ms=10**12))
+        sent = [await granted(level, a_claim(f"sent-{n}", linkage=b"s%d" % n)) for n in range(20)]
+        return [applied, *sent]
+
+    def operations(level: Ledger, tokens: list[int]) -> list[Any]:
+        """Return outcomes for a holder, an overtaken one, twice and none, and claims of every kind."""
+        keys = [a_claim(name).key for name in ("applied", *(f"sent-{n}" for n in range(20)))]
+        outcomes = [(key, token, APPLIED) for key, token in zip(keys, tokens, strict=True)]
+        outcomes[0] = (keys[0], tokens[0], REJECTED)
+        outcomes[3] = (keys[3], tokens[3] - 1, APPLIED)
+        outcomes += [(keys[5], tokens[5], APPLIED), (keys[6], tokens[6], REJECTED)]
+        claims = [a_claim(f"new-{n}", linkage=b"n%d" % n) for n in range(18)]
+        claims[2:2] = [
+            a_claim("applied", linkage=b"a"),
+            a_claim("applied", linkage=b"a", fingerprint=b"other"),
+            a_claim("rejected", linkage=b"r"),
+            a_claim("doubt", linkage=b"d"),
+            a_claim("new-1", linkage=b"n1"),
+            a_claim("busy", linkage=b"n1"),
+            a_claim("other api", linkage=None),
+            a_claim("no order", linkage=None),
+            a_claim("stale", linkage=b"a", biz_time_ms=NOW_MS - 1),
+            a_claim("newer", linkage=b"a", biz_time_ms=NOW_MS + 1),
+            a_claim("tie", linkage=b"s1", fingerprint=b"other"),
+            a_claim("same", linkage=b"s2"),
+            a_claim("future", linkage=b"f", biz_time_ms=NOW_MS + 10, biz_time_max_ms=NOW_MS + 9),
+            a_claim("behind a long lease", linkage=b"long"),
+        ]
+        recorded = [level.record(*one, NOW_MS) for one in outcomes]
+        return [*recorded, *(level.claim(claim, NOW_MS) for claim in claims)]
+
+    expected = [await operation for operation in operations(memory, await tokens(memory))]
+    prepared = operations(sqlite, await tokens(sqlite))
+    reported = statements_of(sqlite)
+    with held_up(tmp_path):
+        tasks = await queued(*prepared)
+    assert [_without_token(answer) for answer in await asyncio.gather(*tasks)] == [
+        _without_token(answer) for answer in expected
+    ]
+    assert reported.count("COMMIT") == 1
+    granted_tokens = [answer.token for task in tasks if isinstance(answer := task.result(), Granted)]
+    assert len(set(granted_tokens)) == len(granted_tokens) == max(granted_tokens) - 24
+    for one in [row async for row in sqlite.rows()]:
+        other = (await memory.find(one.key.request_id))[0]
+        assert replace(one, token=0) == replace(other, token=0)
+
+
+def _without_token(answer: Any) -> Any:
+    return replace(answer, token=0) if isinstance(answer, Granted) else answer
 
 
 async def test_claim_cancelled_in_the_queue_is_skipped(sqlite: Ledger, tmp_path: Path) -> None:

@@ -8,14 +8,15 @@ time. `TwinTables` gives each operation on SQLite's tables, in the order in whic
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 from service.ledger import FINAL, Answer, Claim, Ending, Granted, Key, Resolution, Row, State
 from service.ledger.memory import MemoryLedger
+from service.ledger.sqlite.rows import ToClaim, ToRecord, row_of
 from service.ledger.sqlite.statements import PAGE_OF_ROWS
-from service.ledger.sqlite.tables import Tables, row_of
+from service.ledger.sqlite.tables import Tables
 
 UNFINISHED: Final = {State.SENDING, State.IN_DOUBT}
 EVERYTHING: Final = {"change": 0, "id": 0, "limit": -1}
@@ -188,6 +189,20 @@ class TwinTables(Tables):
     def claim(self, claim: Claim, now_ms: int) -> Answer:
         answer = super().claim(claim, now_ms)
         return self._same("claim", claim.key, answer, self._twin.claim(claim, now_ms))
+
+    def insert(self, claims: Sequence[ToClaim], *, is_checked: bool = False) -> list[Granted | None]:
+        granted = super().insert(claims, is_checked=is_checked)
+        for one, answer in zip(claims, granted, strict=True):
+            if answer is not None and not is_checked:  # else it is part of `claim`
+                self._same("claim", one.claim.key, answer, self._twin.claim(one.claim, one.now_ms))
+        return granted
+
+    def record_all(self, outcomes: Sequence[ToRecord]) -> bool:
+        done = super().record_all(outcomes)
+        for one in outcomes if done else ():
+            theirs = self._twin.record(one.key, one.token, one.ending, one.now_ms)
+            self._same("record", one.key, True, theirs)
+        return done
 
     def look(self, claim: Claim, now_ms: int) -> Answer:
         # SQLite's `look` writes nothing; that of the twin shortens leases.

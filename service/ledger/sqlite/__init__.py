@@ -3,10 +3,12 @@
 Theory of operation
 -------------------
 **Threads.** Each process has one writer thread with one connection (`writer`). The event loop puts
-operations into its queue. The thread takes all that have queued up, at most 256, and runs them in one
-transaction. The operations that arrive during its commit share the next transaction. A caller gets its
-result after the commit. `find` and `rows` read over read-only connections of their own, in other threads:
-in WAL mode a reader and the writer do not wait for each other.
+operations into its queue as soon as it has nothing else to do, at the latest after 2 ms: a busy loop is
+about to submit more of them. The thread takes all that have queued up, at most 256, and runs them in one
+transaction, with one statement for all claims and one for all outcomes (`bulk`). The operations that arrive
+during its commit share the next transaction. A caller gets its result after the commit. `find` and `rows`
+read over read-only connections of their own, in other threads: in WAL mode a reader and the writer do not
+wait for each other.
 
 **Durability.** The journal is a write-ahead log with synchronous=FULL: COMMIT returns after an fsync of the
 log (https://sqlite.org/wal.html, https://sqlite.org/pragma.html#pragma_synchronous). So a claim survives

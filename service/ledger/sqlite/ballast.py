@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -23,6 +24,8 @@ STEP_BYTES: Final = 1 << 20
 """How much is given up at a time: another program may take the space before the ledger does."""
 SPARE_BYTES: Final = 4 << 20
 """The free space that must remain after the file was allocated: the database needs it to grow."""
+CHECK_EVERY_S: Final = 0.1
+"""How long a successful check holds. Another process may have given the file up since then."""
 
 
 def ballast_path(path: Path) -> Path:
@@ -37,10 +40,14 @@ class Ballast:
         self._database = database
         self._path = ballast_path(database)
         self._is_impossible = False
+        self._checked_s = -CHECK_EVERY_S
 
     def check(self) -> None:
         """Allocate the file if it was given up or is missing; raise LedgerUnavailable if it cannot fit."""
+        if time.monotonic() - self._checked_s < CHECK_EVERY_S:
+            return
         if self._is_impossible or self._size() >= BYTES or self._allocate():
+            self._checked_s = time.monotonic()
             return
         needed = (BYTES + SPARE_BYTES) >> 20
         raise LedgerUnavailable(
@@ -50,6 +57,7 @@ class Ballast:
 
     def give_up(self) -> bool:
         """Free some of its space for the database; return whether there was any."""
+        self._checked_s = -CHECK_EVERY_S
         size = self._size()
         if size == 0:
             return False

@@ -12,8 +12,8 @@ from .. import Answer, Claim, Ending, Granted, Key, LedgerUnavailable, Resolutio
 from ..marker import Entry, Marker, MarkerKeeper
 from .file import LedgerFile, name_of
 from .operation import consume_failure
+from .rows import ToClaim, ToRecord, row_of
 from .statements import FIND, FIRST_CHANGE_SINCE, IDS_IN_DOUBT, PAGE_OF_ROWS, rows_in_doubt
-from .tables import row_of
 from .writer import Writer
 
 PAGE_ROWS: Final = 500
@@ -60,10 +60,7 @@ class SqliteLedger:
                     undone = self._writer.submit(lambda on: on.undo(claim.key, answer.token, now_ms))
                     undone.add_done_callback(consume_failure)
 
-        done = self._writer.submit(
-            lambda on: on.claim(claim, now_ms), claims=True, on_abandoned=on_abandoned
-        )
-        return cast("Answer", await done)
+        return cast("Answer", await self._writer.submit(ToClaim(claim, now_ms), on_abandoned=on_abandoned))
 
     async def look(self, claim: Claim, now_ms: int) -> Answer:
         """Answer by the rules."""
@@ -79,10 +76,7 @@ class SqliteLedger:
 
     async def record(self, key: Key, token: int, ending: Ending, now_ms: int) -> bool:
         """Write the outcome; keep an outcome that is recorded."""
-        work = self._writer.submit(
-            lambda on: on.record(key, token, ending, now_ms), may_be_late=ending.may_be_late
-        )
-        return bool(await work)
+        return bool(await self._writer.submit(ToRecord(key, token, ending, now_ms)))
 
     async def undo(self, key: Key, token: int, now_ms: int) -> bool:
         """Remove the row, or restore the state before the attempt."""

@@ -10,8 +10,9 @@ from typing import Any, Final
 
 from .. import LedgerUnavailable
 from ..errors import LedgerBusy
+from .bulk import Work
 from .file import is_busy, name_of
-from .tables import Tables
+from .rows import ToClaim, ToRecord
 
 _DISK_FULL: Final = frozenset({"SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE"})
 """Errors of a file that cannot grow; SQLITE_IOERR_WRITE is also that of an exhausted quota."""
@@ -32,17 +33,23 @@ class DiskFull(LedgerUnavailable):
 class Operation:
     """Work for one transaction, and the future of its caller."""
 
-    work: Callable[[Tables], Any]
+    work: Work
     future: asyncio.Future[Any]
     writes: bool = True
-    claims: bool = False
-    """Whether it is refused when the disk is full."""
-    may_be_late: bool = False
-    """Whether it may become durable up to SYNC_S after its commit."""
     on_abandoned: Callable[[Any], None] | None = None
     """Called with a result that no caller awaits any more. If set, a cancelled operation may be skipped."""
     result: Any = None
     failure: Exception | None = None
+
+    @property
+    def claims(self) -> bool:
+        """Whether it is refused when the disk is full."""
+        return isinstance(self.work, ToClaim)
+
+    @property
+    def may_be_late(self) -> bool:
+        """Whether it may become durable up to SYNC_S after its commit."""
+        return isinstance(self.work, ToRecord) and self.work.ending.may_be_late
 
     @property
     def is_abandoned(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Final
 
 _SELECT: Final = """
@@ -13,10 +14,13 @@ _SELECT: Final = """
 _ENDED: Final = "request.state IN ('applied', 'rejected', 'refused')"
 _OPEN: Final = "(request.state = 'sending' OR request.state = 'in_doubt')"
 _CHANGE: Final = "coalesce(change, updated_ms)"
-_THIS_CHANGE: Final = "(SELECT last_change + 1 FROM meta)"
+_THIS_CHANGE: Final = "(SELECT last_change FROM meta)"
 _KEY: Final = "request_id = ? AND api = ? AND client_id = ?"
 _HELD: Final = f"{_KEY} AND token = ?"
 
+BEGIN_CHANGE: Final = """
+    UPDATE meta SET last_token = last_token + ?, last_change = last_change + 1 RETURNING last_token - ?
+"""
 SELECT_ROW: Final = f"{_SELECT} WHERE request.request_id = ? AND request.api = ? AND request.client_id = ?"
 FIND: Final = f"{_SELECT} WHERE request.request_id = ? ORDER BY request.api, request.client_id"
 PAGE_OF_ROWS: Final = f"""
@@ -55,12 +59,47 @@ SELECT_LINKAGE: Final = f"""
     SELECT 0, NULL, lease_until_ms FROM request
     WHERE linkage = :linkage AND state = 'sending' AND lease_until_ms > :now_ms AND {_OTHERS}
 """
-INSERT: Final = f"""
-    INSERT INTO request (client_id, api, request_id, caller, key_id, fingerprint, linkage, biz_time_ms,
-        state, attempts, token, lease_until_ms, was_in_doubt, created_ms, updated_ms,
-        change)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'sending', 1, ?, ?, 0, ?, ?, {_THIS_CHANGE}) ON CONFLICT DO NOTHING
-"""
+_CLAIM_COLUMNS: Final = (
+    *("number", "is_checked", "client_id", "api", "request_id", "caller", "fingerprint"),
+    *("linkage", "biz_time_ms", "lease_until_ms", "now_ms"),
+)
+CLAIM_WIDTH: Final = len(_CLAIM_COLUMNS)
+
+
+@cache
+def insert_claims(count: int) -> str:
+    """Return the statement that inserts up to so many claims; those whose number is NULL are not there.
+
+    Its parameters are the key id, the last token, and the columns of each claim. It leaves out a claim with
+    a row, and one that is not checked yet and meets a lease or an applied request of its linkage.
+    """
+    names = ", ".join(_CLAIM_COLUMNS)
+    same = "request.client_id = claim.client_id AND request.api = claim.api"
+    other = f"request.linkage = claim.linkage AND {same}"
+    return f"""
+        INSERT INTO request (client_id, api, request_id, caller, fingerprint, linkage, biz_time_ms,
+            lease_until_ms, created_ms, updated_ms, key_id, token, state, attempts, was_in_doubt, change)
+        WITH claim ({names}) AS (VALUES {_values(count, CLAIM_WIDTH)})
+        SELECT client_id, api, request_id, caller, fingerprint, linkage, biz_time_ms,
+            lease_until_ms, now_ms, now_ms, ?, ? + row_number() OVER (ORDER BY number), 'sending', 1, 0,
+            {_THIS_CHANGE}
+        FROM claim
+        WHERE number IS NOT NULL AND NOT EXISTS (
+            SELECT 1 FROM request WHERE request.request_id = claim.request_id AND {same})
+        AND (is_checked OR claim.linkage IS NULL OR NOT EXISTS (
+            SELECT 1 FROM request WHERE {other}
+                AND request.state = 'sending' AND request.lease_until_ms > claim.now_ms)
+            AND NOT EXISTS (
+            SELECT 1 FROM request WHERE {other}
+                AND request.state = 'applied' AND request.biz_time_ms >= claim.biz_time_ms))
+    """
+
+
+def _values(count: int, width: int) -> str:
+    row = f"({', '.join('?' * width)})"
+    return ", ".join([row] * count)
+
+
 CLAIM: Final = f"""
     UPDATE request SET state = 'sending', attempts = attempts + 1, token = ?, lease_until_ms = ?,
         was_in_doubt = ?, updated_ms = ?, change = {_THIS_CHANGE} WHERE {_KEY}
@@ -88,6 +127,29 @@ RECORD: Final = f"""
         updated_ms = max(updated_ms, ?), change = {_THIS_CHANGE}
     WHERE {_HELD} AND state IN ('sending', 'in_doubt')
 """
+_OUTCOME_COLUMNS: Final = (
+    *("state", "result_status", "result_code", "sealed", "now_ms"),
+    *("request_id", "api", "client_id", "token"),
+)
+OUTCOME_WIDTH: Final = len(_OUTCOME_COLUMNS)
+
+
+@cache
+def record_outcomes(count: int) -> str:
+    """Return the statement that does what RECORD does for up to so many rows; a token may be NULL."""
+    names = ", ".join(_OUTCOME_COLUMNS)
+    return f"""
+        UPDATE request SET state = ending.state, result_status = ending.result_status,
+            result_code = ending.result_code, sealed = ending.sealed,
+            updated_ms = max(updated_ms, ending.now_ms), change = {_THIS_CHANGE}
+        FROM (
+            WITH given ({names}) AS (VALUES {_values(count, OUTCOME_WIDTH)}) SELECT * FROM given) AS ending
+        WHERE request.request_id = ending.request_id AND request.api = ending.api
+          AND request.client_id = ending.client_id AND request.token = ending.token
+          AND request.state IN ('sending', 'in_doubt')
+    """
+
+
 _SHORTEN: Final = f"""
     UPDATE request SET lease_until_ms = ?, change = {_THIS_CHANGE}
     WHERE state = 'sending' AND lease_until_ms > ? AND
@@ -119,7 +181,7 @@ DROP: Final = """
         ORDER BY updated_ms LIMIT :limit)
 """
 MARK: Final = """
-    INSERT INTO clock_mark (at_ms, token) SELECT :now_ms, last_token FROM meta
+    INSERT INTO clock_mark (at_ms, token) SELECT :now_ms, :token
     WHERE NOT EXISTS (SELECT 1 FROM clock_mark WHERE at_ms > :now_ms - :every_ms)
 """
 DROP_MARKS: Final = """

@@ -1,19 +1,27 @@
-"""The effect of each operation on the tables, inside a transaction that the writer commits."""
+"""The effect of each operation on the tables, inside a transaction that the writer commits.
+
+Each statement releases the GIL several times, and each time a busy event loop may take it for as long as
+Python's switch interval. So what most requests need has few statements: one for all the claims of a
+transaction, and one for all the outcomes. They do only what is usual, and leave the rest to `claim` and
+`record`, which read first.
+"""
 
 from __future__ import annotations
 
 import sqlite3
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
-from .. import Answer, Claim, Ending, Granted, Key, Resolution, Row, State
+from .. import Answer, Claim, Ending, Granted, Key, Resolution, Row
 from ..lease import LEASE_MAX_MS
 from ..rules import MARK_EVERY_MS, Linkage, answer_to, newest_of, shortened
+from .rows import ToClaim, ToRecord, claim_columns, outcome_columns, parameters, row_of
 from .statements import (
+    BEGIN_CHANGE,
     CLAIM,
     DROP,
     DROP_MARKS,
     EXTEND,
-    INSERT,
     INSERT_RESOLUTION,
     IS_RECORDED,
     MARK,
@@ -26,6 +34,8 @@ from .statements import (
     SELECT_ROW,
     SHORTEN_LINKAGE,
     SHORTEN_ROW,
+    insert_claims,
+    record_outcomes,
 )
 
 _NOTHING_KNOWN: Final = Linkage()
@@ -38,36 +48,35 @@ class Tables:
         self.connection = connection
         self._execute = connection.execute
         self._key_id = key_id
-        self._last_token: int | None = None
-        self._changes_before = 0
         self._is_durable = True  # as LedgerFile has opened the connection
+        self._changes_before = self._token_before = self._last_token = self._reserved_token = 0
 
-    def begin(self, *, writes: bool, durable: bool = True) -> None:
-        """Open a transaction; if it writes, wait for those of other processes first.
+    def begin(self, *, writes: bool, durable: bool = True, claims: int = 0) -> None:
+        """Open a transaction; if it writes, wait for those of other processes first, and reserve tokens.
 
         One that is not `durable` becomes so with the next durable one, which syncs the whole log.
         """
         if durable is not self._is_durable:
             self._execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             self._is_durable = durable
-        self._last_token = None
         self._changes_before = self.connection.total_changes
         self._execute("BEGIN IMMEDIATE" if writes else "BEGIN")
+        if writes:
+            (before,) = self._execute(BEGIN_CHANGE, (claims, claims)).fetchone()
+            self._token_before = self._last_token = before
+            self._reserved_token = before + claims
 
     @property
     def granted_token(self) -> int | None:
         """The last token granted since `begin`; None if no token was granted."""
-        return self._last_token
+        return self._last_token if self._last_token > self._token_before else None
 
     def commit(self) -> bool:
         """Commit everything since `begin`; return whether anything was written, and so synced."""
-        has_changed = self.connection.total_changes > self._changes_before
-        if has_changed:
-            self._execute(
-                "UPDATE meta SET last_token = coalesce(?, last_token), last_change = last_change + 1",
-                (self._last_token,),
-            )
-        self._execute("COMMIT")
+        has_changed = self.connection.total_changes > self._changes_before + 1  # the change of `begin`
+        if has_changed and self._last_token != self._reserved_token:
+            self._execute("UPDATE meta SET last_token = ?", (self._last_token,))
+        self._execute("COMMIT" if has_changed else "ROLLBACK")
         return has_changed
 
     def look(self, claim: Claim, now_ms: int) -> Answer:
@@ -79,18 +88,37 @@ class Tables:
 
     def claim(self, claim: Claim, now_ms: int) -> Answer:
         """Answer a claim, and write a grant."""
-        linkage, token = self._linkage(claim, now_ms, writes=True), self._next_token()
-        # Optimistic insert: almost every id is new, so INSERT first and read a row only on conflict.
-        answer = answer_to(claim, None, linkage, now_ms, token=token)
-        if isinstance(answer, Granted) and self._insert(claim, token, now_ms):
-            self._last_token = token
-            return answer
-        answer = answer_to(claim, self._shortened(claim.key, now_ms), linkage, now_ms, token=token)
+        linkage, row = self._linkage(claim, now_ms, writes=True), self._shortened(claim.key, now_ms)
+        answer = answer_to(claim, row, linkage, now_ms, token=self._last_token + 1)
         if isinstance(answer, Granted):
-            self._last_token = token
-            lease = (token, now_ms + claim.lease_ms, answer.was_in_doubt, now_ms)
-            self._execute(CLAIM, (*lease, *_parameters(claim.key)))
+            if row is None:
+                self.insert([ToClaim(claim, now_ms)], is_checked=True)
+            else:
+                self._last_token = answer.token
+                lease = (answer.token, now_ms + claim.lease_ms, answer.was_in_doubt, now_ms)
+                self._execute(CLAIM, (*lease, *parameters(claim.key)))
         return answer
+
+    def insert(self, claims: Sequence[ToClaim], *, is_checked: bool = False) -> list[Granted | None]:
+        """Grant claims that are new and meet nothing at their linkage; return None for the others.
+
+        At most one claim for a row and for a linkage; without any checks if the claim is checked already.
+        """
+        size, columns = claim_columns(claims, is_checked=is_checked)
+        before = self._last_token
+        inserted = self._execute(insert_claims(size), (*columns, self._key_id, before)).rowcount
+        self._last_token += inserted
+        if inserted == len(claims):
+            tokens: Sequence[int] = range(before + 1, before + 1 + inserted)
+        else:
+            rows = [self.row(one.claim.key) for one in claims]
+            tokens = [0 if row is None else row.token for row in rows]
+        return [Granted(token, was_in_doubt=False) if token > before else None for token in tokens]
+
+    def record_all(self, outcomes: Sequence[ToRecord]) -> bool:
+        """Write outcomes, at most one for a row; return False if any of them is not written yet."""
+        size, columns = outcome_columns(outcomes)
+        return self._execute(record_outcomes(size), columns).rowcount == len(outcomes)
 
     def renew(self, key: Key, token: int, lease_ms: int, now_ms: int) -> bool:
         """Write another attempt with a new lease."""
@@ -103,14 +131,14 @@ class Tables:
     def record(self, key: Key, token: int, ending: Ending, now_ms: int) -> bool:
         """Write the outcome; keep an outcome that is recorded."""
         said = (ending.state, ending.result_status, ending.result_code, ending.sealed)
-        held = (*_parameters(key), token)
+        held = (*parameters(key), token)
         if self._execute(RECORD, (*said, now_ms, *held)).rowcount:
             return True
         return self._execute(IS_RECORDED, (*held, ending.state)).fetchone() is not None
 
     def undo(self, key: Key, token: int, now_ms: int) -> bool:
         """Remove the row, or restore the state before the attempt."""
-        held = (*_parameters(key), token)
+        held = (*parameters(key), token)
         if self._execute(REMOVE, held).rowcount:
             return True
         return self._execute(PUT_BACK, (now_ms, *held)).rowcount > 0
@@ -123,9 +151,9 @@ class Tables:
             return False
         who = (key.client_id, key.api, key.request_id, ending.state)
         audit = self._execute(INSERT_RESOLUTION, (*who, resolution.who, resolution.why, now_ms)).lastrowid
-        token = self._last_token = self._next_token()
+        token = self._last_token = self._last_token + 1
         said = (ending.result_status, ending.result_code, ending.sealed)
-        self._execute(RESOLVE, (ending.state, token, *said, audit, now_ms, *_parameters(key)))
+        self._execute(RESOLVE, (ending.state, token, *said, audit, now_ms, *parameters(key)))
         return True
 
     def touch(self) -> None:
@@ -134,7 +162,8 @@ class Tables:
 
     def mark(self, *, before_ms: int, now_ms: int) -> None:
         """Mark the last token of this time, and delete marks that `drop` no longer needs."""
-        self._execute(MARK, {"now_ms": now_ms, "every_ms": MARK_EVERY_MS})
+        last = {"token": self._last_token, "now_ms": now_ms, "every_ms": MARK_EVERY_MS}
+        self._execute(MARK, last)
         self._execute(DROP_MARKS, (before_ms,))
 
     def drop(self, *, before_ms: int, limit: int) -> int:
@@ -143,7 +172,7 @@ class Tables:
 
     def row(self, key: Key) -> Row | None:
         """Return one row."""
-        found = self._execute(SELECT_ROW, _parameters(key)).fetchone()
+        found = self._execute(SELECT_ROW, parameters(key)).fetchone()
         return None if found is None else row_of(found)
 
     def _shortened(self, key: Key, now_ms: int) -> Row | None:
@@ -153,14 +182,8 @@ class Tables:
         if shorter is None:
             return row
         until_ms = shorter.lease_until_ms
-        self._execute(SHORTEN_ROW, (until_ms, until_ms, *_parameters(key)))
+        self._execute(SHORTEN_ROW, (until_ms, until_ms, *parameters(key)))
         return shorter
-
-    def _next_token(self) -> int:
-        if self._last_token is not None:
-            return self._last_token + 1
-        (last_token,) = self._execute("SELECT last_token FROM meta").fetchone()
-        return int(last_token) + 1
 
     def _update_held(self, statement: str, key: Key, token: int, lease_ms: int, now_ms: int) -> bool:
         parameters = {
@@ -172,12 +195,6 @@ class Tables:
             "now_ms": now_ms,
         }
         return self._execute(statement, parameters).rowcount > 0
-
-    def _insert(self, claim: Claim, token: int, now_ms: int) -> bool:
-        key, lease_until_ms = claim.key, now_ms + claim.lease_ms
-        who = (key.client_id, key.api, key.request_id, claim.caller, self._key_id)
-        what = (claim.fingerprint, claim.linkage, claim.biz_time_ms)
-        return self._execute(INSERT, (*who, *what, token, lease_until_ms, now_ms, now_ms)).rowcount > 0
 
     def _linkage(self, claim: Claim, now_ms: int, *, writes: bool = False) -> Linkage:
         if claim.linkage is None:
@@ -201,38 +218,3 @@ class Tables:
                 self._execute(SHORTEN_LINKAGE, (until_ms, until_ms, claim.linkage))
         applied = [(biz_time_ms, content) for biz_time_ms, content, _ in found if content is not None]
         return Linkage(newest_of(applied), busy_until_ms)
-
-
-def row_of(found: Any) -> Row:
-    """Return the Row of a statement that selects whole rows."""
-    client_id, api, request_id, caller, fingerprint, linkage, biz_time_ms, state, *more = found
-    attempts, token, lease_until_ms, created_ms, updated_ms, was_in_doubt, *more = more
-    status, code, sealed, who, why, at_ms, change, _ = more
-    state = State(state)
-    resolved = None if who is None else Resolution(who, why, at_ms)
-    ending = None
-    if status is not None:
-        before = State.IN_DOUBT if was_in_doubt else State.GATEWAY_REJECTED
-        came = before if state is State.SENDING else state
-        ending = Ending(came, status, code, sealed, resolved_by_operator=resolved is not None)
-    return Row(
-        key=Key(client_id, api, request_id),
-        caller=caller,
-        fingerprint=fingerprint,
-        linkage=linkage,
-        biz_time_ms=biz_time_ms,
-        state=state,
-        attempts=attempts,
-        token=token,
-        lease_until_ms=lease_until_ms,
-        created_ms=created_ms,
-        updated_ms=updated_ms,
-        ending=ending,
-        was_in_doubt=bool(was_in_doubt),
-        resolved=resolved,
-        change=change,
-    )
-
-
-def _parameters(key: Key) -> tuple[str, str, str]:
-    return key.request_id, key.api, key.client_id

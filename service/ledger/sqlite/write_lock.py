@@ -5,7 +5,8 @@ without a pause takes it first each time. This lock consists of byte-range locks
 They belong to an open file description, so that the kernel releases them when a process exits for any
 reason (https://man7.org/linux/man-pages/man2/fcntl.2.html, "Open file description locks").
 
-A process that wants to write locks the byte whose offset is the time of the system's monotonic clock: its
+If no process holds or wants the lock, one call locks all bytes up to the present time of the system's
+monotonic clock. Else a process that wants to write locks the byte whose offset is that time: its
 ticket. It waits until every byte below its ticket is free, then takes byte 0, which only the process that
 writes holds, and gives up its ticket. If a process was stopped while it waits, the others ignore its ticket
 after QUEUE_TIMEOUT_S. Byte 0 is never ignored, so transactions and checkpoints of two processes do not
@@ -55,6 +56,9 @@ class WriteLock:
 
     def _acquired(self) -> bool:
         ticket = time.monotonic_ns()
+        if self._set(fcntl.F_WRLCK, _WRITING, ticket):
+            self._set(fcntl.F_UNLCK, _FIRST_TICKET, 0)
+            return True
         while not self._set(fcntl.F_WRLCK, ticket, 1):
             ticket = time.monotonic_ns()
         # A shared lock, so that processes that wait do not exclude each other.

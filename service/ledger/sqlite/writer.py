@@ -6,12 +6,14 @@ import asyncio
 import sqlite3
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from queue import SimpleQueue
 from typing import Any, Final
 
 from .. import LedgerFault, LedgerUnavailable
+from .bulk import Work, run_all
 from .file import OPEN_TIMEOUT_S, LedgerFile, is_busy
 from .operation import ERRORS_OF_ONE_OPERATION, DiskFull, Operation, consume_failure, fail, failure_of
 from .tables import Tables
@@ -19,6 +21,10 @@ from .tables import Tables
 BATCH_MAX: Final = 256
 SYNC_S: Final = 0.05
 """How long an outcome that may be late can wait for a commit that makes it durable."""
+GATHER_S: Final = 0.002
+"""How long an operation waits for others to share its commit with, while the event loop is busy."""
+IDLE_S: Final = 0.0001
+"""A pass of the event loop that takes less has had nothing to do."""
 SWITCH_INTERVAL_S: Final = 0.0001
 """Python's switch interval: how long the event loop may hold the GIL while the writer waits for it.
 
@@ -38,6 +44,8 @@ class Writer:
         self._tables = Tables(file.open(timeout_s=OPEN_TIMEOUT_S), file.mark.key_id)
         self._must_reconnect = False
         self._queue: SimpleQueue[Operation | None] = SimpleQueue()
+        self._gathered: list[Operation] = []
+        self._gathering_since_s = self._passed_s = 0.0
         self._closed = False
         self._is_synced = True
         """Whether the last commit is durable. The writer's thread sets it."""
@@ -48,23 +56,44 @@ class Writer:
 
     def submit(
         self,
-        work: Callable[[Tables], Any],
+        work: Work,
         *,
         writes: bool = True,
-        claims: bool = False,
-        may_be_late: bool = False,
         on_abandoned: Callable[[Any], None] | None = None,
     ) -> asyncio.Future[Any]:
         """Queue an operation; its future gets the result when it is committed."""
         if self._closed:
             raise LedgerUnavailable("the ledger is closed")
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._queue.put(Operation(work, future, writes, claims, may_be_late, on_abandoned))
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+        if not self._gathered:
+            self._gathering_since_s = self._passed_s = time.monotonic()
+            loop.call_soon(self._gather, loop)
+        self._gathered.append(Operation(work, future, writes, on_abandoned))
         return future
+
+    def _gather(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Hand the operations to the thread when the event loop is idle, or when GATHER_S is over.
+
+        A busy loop is about to submit more of them, and it and the thread delay each other.
+        """
+        now_s = time.monotonic()
+        is_busy = now_s - self._passed_s > IDLE_S
+        if is_busy and now_s - self._gathering_since_s < GATHER_S and len(self._gathered) < BATCH_MAX:
+            self._passed_s = now_s
+            loop.call_soon(self._gather, loop)
+        else:
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        for operation in self._gathered:
+            self._queue.put(operation)
+        self._gathered.clear()
 
     async def close(self) -> None:
         """Run the queued operations, then stop the thread."""
         if not self._closed:
+            self._hand_over()
             if not self._is_synced or not self._queue.empty():
                 self._queue.put(Operation(Tables.touch, asyncio.get_running_loop().create_future()))
             self._closed = True
@@ -170,9 +199,11 @@ class Writer:
             if writes:
                 self._file.dirty_flag.set(self._tables.connection)
             durable = not all(operation.may_be_late for operation in batch if operation.writes)
-            self._tables.begin(writes=writes, durable=durable)
-            for operation in batch:
-                operation.result = operation.work(self._tables)
+            claims = sum(operation.claims for operation in batch)
+            self._tables.begin(writes=writes, durable=durable, claims=claims)
+            results = run_all(self._tables, [operation.work for operation in batch])
+            for operation, result in zip(batch, results, strict=True):
+                operation.result = result
             if self._tables.commit():
                 self._is_synced = durable
             if self._tables.granted_token is not None:
