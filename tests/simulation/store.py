@@ -25,7 +25,7 @@ from typing import Any, Final, TypeVar
 
 import pytest
 
-from service.ledger import Answer, Claim, Ending, Granted, Key, Ledger, LedgerUnavailable, Row
+from service.ledger import Answer, Claim, Ending, Granted, Key, Ledger, LedgerUnavailable, Row, State
 from service.ledger.errors import LedgerBusy
 from service.ledger.off import OffLedger
 from service.ledger.sqlite import writer
@@ -158,7 +158,13 @@ class Store:
 
     def lose_power(self, files: dict[str, bytes]) -> None:
         """Lose what was not durable; every process is dead by now."""
-        self.held = {key: held for key, held in self.held.items() if self.durable(key) is not None}
+        # Claims, renewals and results that were not durable are lost: what is held is what the rows say.
+        rows: dict[Key, Row] = self._durable["_rows"]
+        self.held = {
+            key: Held("dead", row.token, row.linkage, row.lease_until_ms, 0.0)
+            for key, row in rows.items()
+            if row.state is State.SENDING
+        }
         if self.kind == "shared":
             self._shared.__dict__.update(self._durable)
             self._shared.__dict__.update(self.snapshot())
