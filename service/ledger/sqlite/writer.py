@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -25,13 +24,6 @@ GATHER_S: Final = 0.002
 """How long an operation waits for others to share its commit with, while the event loop is busy."""
 IDLE_S: Final = 0.0001
 """A pass of the event loop that takes less has had nothing to do."""
-SWITCH_INTERVAL_S: Final = 0.0001
-"""Python's switch interval: how long the event loop may hold the GIL while the writer waits for it.
-
-The writer releases the GIL with every statement. A busy event loop releases it too, each time that it
-polls, but takes it again before the writer wakes up, and the writer's wait, 5 ms by default, starts again.
-Under load, a commit shared by many operations then took up to a second.
-"""
 
 
 class Writer:
@@ -50,7 +42,6 @@ class Writer:
         self._is_synced = True
         """Whether the last commit is durable. The writer's thread sets it."""
         self._sync_is_due = False
-        sys.setswitchinterval(min(SWITCH_INTERVAL_S, sys.getswitchinterval()))
         self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
         self._thread.start()
 
