@@ -13,12 +13,13 @@ from clients.alipayhk.wire.messages import VerifiedResponse
 from clients.alipayhk.wire.result import FAILURE
 
 from ..outcomes.result_codes import CONFIGURATION_CODES, RATE_LIMITED
-from ..telemetry.logs import code_text, log, stack_of
+from ..telemetry.logs import FrequentEvent, code_text, log, stack_of
 from ..telemetry.metrics import Metrics
 from .flight import Flight
 
 ADDRESSES_MAX: Final = 8
 """How many addresses that were tried are logged: the last ones."""
+_ATTEMPT: Final = FrequentEvent("attempt", "api", "request_id", "attempts", "end", "seconds", "http_status")
 
 
 async def logged_attempt(
@@ -27,26 +28,31 @@ async def logged_attempt(
     """Make an attempt; log and count its result."""
     request = flight.request
     api, began = request.endpoint.api, time.monotonic()
-    record = log.bind(api=api, request_id=request.request_id, attempts=len(flight.attempts))
+    known: dict[str, str | int] = {
+        "api": api,
+        "request_id": request.request_id,
+        "attempts": len(flight.attempts),
+    }
     end = "cancelled"
     metrics.child(metrics.upstream_in_flight, api).inc()
     try:
         verified = await client.call(request.endpoint, request.request_id, request.body, attempt)
         end = "success"
-        record.info("attempt", end=end, seconds=_since(began), http_status=verified.http_status)
+        _ATTEMPT.log(*known.values(), end, _since(began), verified.http_status)
         return verified
     except CallError as error:
         end = type(error).__name__
-        write = record.info if _is_rejection(error) else record.warning
-        write("attempt", end=end, seconds=_since(began), **_facts(flight, attempt, error))
+        write = log.info if _is_rejection(error) else log.warning
+        write("attempt", **known, end=end, seconds=_since(began), **_facts(flight, attempt, error))
         raise
     except asyncio.CancelledError:
         if attempt.sent:
-            record.warning("attempt", end=end, seconds=_since(began), **_facts(flight, attempt))
+            log.warning("attempt", **known, end=end, seconds=_since(began), **_facts(flight, attempt))
         raise
     except Exception as error:
         end = "bug"
-        record.error("attempt", end=end, error_class=type(error).__name__, stack=stack_of(error))
+        error_class = type(error).__name__
+        log.error("attempt", **known, end=end, error_class=error_class, stack=stack_of(error))
         raise
     finally:
         metrics.child(metrics.upstream_in_flight, api).dec()

@@ -16,7 +16,7 @@ import grpc
 from ..outcomes.call import CURRENT, Call, certain_s, code_of_end, deadline_of
 from ..outcomes.circumstances import Circumstances
 from ..outcomes.table import Outcome
-from ..telemetry.logs import log
+from ..telemetry.logs import FrequentEvent, log
 from ..telemetry.metrics import Metrics
 from .interceptors import Context, Method
 from .linkage_service import RPCS
@@ -26,6 +26,7 @@ FIRST_TRIES: Final[Mapping[str, tuple[str, ...]]] = {
     "x-envoy-attempt-count": ("0", "1"),
 }
 """The values that gRPC clients and Envoy send with a first try; any other value marks a retry."""
+_CALL: Final = FrequentEvent("call", "method", "code", "seconds", "request_id", "caller", "attempts")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +63,21 @@ class AccessLog:
         metrics.child(metrics.grpc_handled, *labels, code).inc()
         metrics.child(metrics.grpc_seconds, *labels).observe(seconds)
         api = call.circumstances.api
-        log.log(
-            _level(api, code, call),
-            "call",
-            method=method.path,
-            code=code,
-            seconds=round(seconds, 4),
-            request_id=call.request_id,
-            caller=call.caller.name,
-            attempts=call.circumstances.attempts,
-            **call.reported,
-        )
+        level, attempts = _level(api, code, call), call.circumstances.attempts
+        if level == logging.INFO and not call.reported:
+            _CALL.log(method.path, code, round(seconds, 4), call.request_id, call.caller.name, attempts)
+        else:
+            log.log(
+                level,
+                "call",
+                method=method.path,
+                code=code,
+                seconds=round(seconds, 4),
+                request_id=call.request_id,
+                caller=call.caller.name,
+                attempts=attempts,
+                **call.reported,
+            )
         if api:
             reason, outcome = call.reported.get("reason", code), call.reported.get("outcome", "")
             metrics.child(metrics.outcomes, api, reason, outcome).inc()

@@ -4,10 +4,15 @@ A write to a full pipe waits for the reader. The event loop would wait, too: cal
 So a pipe or a terminal is opened a second time, without blocking, because the flag of the
 inherited description belongs to other processes, too. Lines that do not fit wait in memory, and a thread
 writes them when the reader continues. Beyond a limit, lines are dropped and counted.
+
+A system call costs more than making a line. So the lines of an event loop are collected for DELAY_S, until
+one needs `flush`, or until they are as many bytes as a pipe takes from one process without those of others
+in between.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import select
 import socket
@@ -20,6 +25,8 @@ from collections.abc import Callable
 from typing import Final
 
 WAITING_BYTES_MAX: Final = 4 << 20
+DELAY_S: Final = 0.01
+"""How long lines are collected, in seconds."""
 CLOSE_S: Final = 1.0
 """How long the end of the process waits for the reader, in seconds."""
 _POLL_MS: Final = 200
@@ -33,40 +40,70 @@ class Lines:
         self._report = report
         self._descriptor, self._write_some = _opened(descriptor)
         self._lock = threading.Lock()
+        self._collected: list[bytes] = []
+        self._collected_bytes = 0
+        self._flushing: asyncio.AbstractEventLoop | None = None
+        """The event loop that will flush the collected lines."""
         self._waiting: deque[bytes] = deque()
         self._waiting_bytes = 0
         self._dropped = 0
         self._thread: threading.Thread | None = None
 
     def write(self, text: str) -> None:
-        """Write a line, or keep it until the reader continues."""
+        """Collect a line, or write it at once where no event loop runs."""
         line = text.encode(errors="replace")
         with self._lock:
-            if self._waiting_bytes + len(line) > WAITING_BYTES_MAX:
-                self._dropped += 1
-                return
-            rest = line if self._waiting else self._unwritten(line)
-            if not rest:
-                return
-            self._put(rest)
-            self._write_waiting()
-            if self._waiting and self._thread is None:
-                self._thread = threading.Thread(target=self._drain, name="log", daemon=True)
-                self._thread.start()
+            if self._collected_bytes + len(line) > select.PIPE_BUF:
+                self._write_collected()
+            self._collected.append(line)
+            self._collected_bytes += len(line)
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self.flush()
+            return
+        if self._flushing is not loop:
+            self._flushing = loop
+            loop.call_later(DELAY_S, self._flush_late)
 
     def flush(self) -> None:
-        """Do nothing: `write` does not wait."""
+        """Write the collected lines, or keep them until the reader continues: this never waits."""
+        with self._lock:
+            self._write_collected()
 
     def close(self) -> None:
-        """Write what waits, for a short time."""
+        """Write all lines that are left; wait a short time for the reader."""
+        self.flush()
         end_s = time.monotonic() + CLOSE_S
         while self._waiting and time.monotonic() < end_s:
             time.sleep(_POLL_MS / 10_000)
 
-    def _unwritten(self, line: bytes) -> bytes:
-        """Write what fits of a line; return the rest."""
+    def _flush_late(self) -> None:
+        self._flushing = None
+        self.flush()
+
+    def _write_collected(self) -> None:
+        if not self._collected:
+            return
+        lines, count = b"".join(self._collected), len(self._collected)
+        self._collected.clear()
+        self._collected_bytes = 0
+        if self._waiting_bytes + len(lines) > WAITING_BYTES_MAX:
+            self._dropped += count
+            return
+        rest = lines if self._waiting else self._unwritten(lines)
+        if not rest:
+            return
+        self._put(rest)
+        self._write_waiting()
+        if self._waiting and self._thread is None:
+            self._thread = threading.Thread(target=self._drain, name="log", daemon=True)
+            self._thread.start()
+
+    def _unwritten(self, lines: bytes) -> bytes:
+        """Write what fits of some lines; return the rest."""
         try:
-            return line[self._write_some(line) :]
+            return lines[self._write_some(lines) :]
         except OSError:  # the reader has closed it
             return b""
 

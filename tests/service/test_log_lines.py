@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -16,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from service.telemetry import lines as module
-from service.telemetry.lines import Lines
+from service.telemetry.lines import DELAY_S, Lines
 from service.telemetry.logs import lines_dropped
 
 LINE = "x" * 999 + "\n"
@@ -55,6 +57,86 @@ def test_line_longer_than_the_pipe_is_written_whole(pipe: tuple[int, int]) -> No
     lines.write(long)
     lines.write("after\n")
     assert read(pipe[0], 2).decode() == f"{long}after\n"
+
+
+def readable(reader: int) -> bytes:
+    """Return what is in a pipe now."""
+    return os.read(reader, 1 << 20) if select.select((reader,), (), (), 0)[0] else b""
+
+
+async def test_lines_of_an_event_loop_are_written_together(pipe: tuple[int, int]) -> None:
+    lines = Lines(pipe[1], lines_dropped)
+    for number in range(3):
+        lines.write(f"{number}\n")
+    assert readable(pipe[0]) == b""
+    await asyncio.sleep(3 * DELAY_S)
+    assert readable(pipe[0]) == b"0\n1\n2\n"
+    lines.write("later\n")
+    await asyncio.sleep(3 * DELAY_S)
+    assert readable(pipe[0]) == b"later\n"
+
+
+async def test_a_flushed_line_follows_the_lines_before_it_at_once(pipe: tuple[int, int]) -> None:
+    lines = Lines(pipe[1], lines_dropped)
+    lines.write("first\n")
+    lines.write("second\n")
+    lines.flush()
+    assert readable(pipe[0]) == b"first\nsecond\n"
+    await asyncio.sleep(3 * DELAY_S)
+    assert readable(pipe[0]) == b""
+
+
+async def test_a_line_of_another_thread_is_written_at_once_after_those_before_it(
+    pipe: tuple[int, int],
+) -> None:
+    lines = Lines(pipe[1], lines_dropped)
+    lines.write("loop\n")
+    thread = threading.Thread(target=lines.write, args=("thread\n",))
+    thread.start()
+    thread.join()
+    assert readable(pipe[0]) == b"loop\nthread\n"
+
+
+async def test_lines_written_together_are_never_divided_by_those_of_another_process(
+    pipe: tuple[int, int],
+) -> None:
+    lines = Lines(pipe[1], lines_dropped)
+    for _ in range(9):
+        lines.write(LINE)
+    # The system writes at most PIPE_BUF bytes to a pipe in one piece.
+    assert readable(pipe[0]) == LINE.encode() * 8
+    lines.flush()
+    assert readable(pipe[0]) == LINE.encode()
+
+
+@pytest.mark.parametrize("end", ["close", "another event loop"])
+def test_lines_of_an_event_loop_that_ended_are_not_lost(end: str, pipe: tuple[int, int]) -> None:
+    async def write(text: str, pause_s: float) -> None:
+        lines.write(text)
+        await asyncio.sleep(pause_s)
+
+    lines = Lines(pipe[1], lines_dropped)
+    asyncio.run(write("before\n", 0))
+    if end == "close":
+        lines.close()
+        assert readable(pipe[0]) == b"before\n"
+    else:
+        asyncio.run(write("after\n", 3 * DELAY_S))
+        assert readable(pipe[0]) == b"before\nafter\n"
+
+
+async def test_each_of_the_collected_lines_that_are_dropped_is_counted(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "WAITING_BYTES_MAX", 4 * len(LINE))
+    lines = Lines(pipe[1], lines_dropped)
+    os.write(pipe[1], b"x" * PIPE_BYTES)
+    for _ in range(12):
+        lines.write(LINE)
+    lines.flush()
+    got = read(pipe[0], 5)
+    assert got.count(LINE.encode()) == 4
+    assert b'"event": "log lines dropped", "count": 8}' in got
 
 
 def test_lines_beyond_the_limit_are_dropped_and_counted(

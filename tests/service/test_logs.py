@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import pytest
@@ -12,8 +13,16 @@ import structlog
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clients.alipayhk.api import Api
 from service.telemetry import logs
-from service.telemetry.logs import ALLOWED, LIBRARY_RECORDS_MAX, log, set_up_logs, stack_of
+from service.telemetry.logs import (
+    ALLOWED,
+    LIBRARY_RECORDS_MAX,
+    FrequentEvent,
+    log,
+    set_up_logs,
+    stack_of,
+)
 from tests.service.fakes import FIXTURES_ARE_FINE, LogStream
 
 FORBIDDEN: Final = (
@@ -129,6 +138,44 @@ def test_events_below_the_level_are_not_written(level: str, written: list[str]) 
     assert [line["level"] for line in stream.lines] == written
 
 
+# -- frequent events
+
+
+@given(
+    members=st.dictionaries(
+        st.sampled_from(sorted(ALLOWED - {"event", "level", "time", "dropped"})),
+        st.text() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.sampled_from(Api),
+        max_size=6,
+    )
+)
+@settings(suppress_health_check=FIXTURES_ARE_FINE)
+def test_lines_of_a_frequent_event_are_those_of_any_event(
+    log_lines: LogStream, members: dict[str, Any]
+) -> None:
+    log_lines.truncate(0)
+    log_lines.seek(0)
+    log.info("call", **members)
+    FrequentEvent("call", *members).log(*members.values())
+    usual, frequent = log_lines.getvalue().removesuffix("\n").split("\n")
+    after_time = len('{"time": "')
+    assert frequent[:after_time] == usual[:after_time]
+    assert frequent.partition('Z"')[2] == usual.partition('Z"')[2]
+    assert datetime.fromisoformat(log_lines.lines[1]["time"]).tzinfo is UTC
+
+
+@pytest.mark.parametrize("name", FORBIDDEN)
+def test_frequent_event_with_a_member_that_is_not_allowed_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=name):
+        FrequentEvent("call", "request_id", name)
+
+
+@pytest.mark.parametrize(("level", "count"), [("debug", 1), ("info", 1), ("warning", 0), ("error", 0)])
+def test_frequent_event_has_level_info(level: str, count: int) -> None:
+    set_up_logs(level, stream := LogStream())
+    FrequentEvent("call", "code").log("OK")
+    assert [(line["level"], line["code"]) for line in stream.lines] == [("info", "OK")] * count
+
+
 # -- libraries
 
 
@@ -223,6 +270,7 @@ BROKEN["closed"].close()
 def test_a_broken_stream_never_breaks_a_call(stream: io.StringIO) -> None:
     set_up_logs("info", stream)
     log.bind(api="SyncLinkage").info("call", code="OK")
+    FrequentEvent("call", "code").log("OK")
     logging.getLogger("some.library").error("x")
 
 
