@@ -6,7 +6,7 @@ Packages and modules, top to bottom. Imports go down only; `.importlinter` enfor
     commands              the command line: serve, workers, config, health, keys, ledger, demo
     gateway               builds one process from the settings, runs it, and shuts it down
     upstream              the endpoint of each AlipayHK API, and the transport, from the settings
-    server                the listeners: gRPC with interceptors and RPCs, health, operators' HTTP
+    server                the listeners: gRPC with its RPCs, health, operators' HTTP
     delivery | config     sends each request once, in order, within its deadline | reads the settings
     outcomes              what callers get: codes, reasons, details
     credentials           callers, their certificates, our keys and certificate
@@ -14,8 +14,8 @@ Packages and modules, top to bottom. Imports go down only; `.importlinter` enfor
 
 Below all of them is `clients.alipayhk`, the client of AlipayHK.
 
-The path of one call: interceptors, `linkage_service`, `validation`, an RPC's command and body, `delivery`
-(which claims the request id in the ledger), `clients.alipayhk.client` (seal, send, unseal), the ledger
-(which records the result), and the RPC's reply. For every error, `outcomes` chooses the status that the
-caller gets.
+The path of one call: `admission`, `around`, `linkage_service`, `validation`, an RPC's command and body,
+`delivery` (which claims the request id in the ledger), `clients.alipayhk.client` (seal, send, unseal), the
+ledger (which records the result), and the RPC's reply. For every error, `outcomes` chooses the status that
+the caller gets.
 """

@@ -91,4 +91,4 @@ def code_of_end(left_s: float | None) -> str:
 
 
 CURRENT: Final[ContextVar[Call]] = ContextVar("call")
-"""The call that this task serves; the outermost interceptor sets it."""
+"""The call that this task serves; `server.access_log` sets it."""

@@ -1,1 +1,1 @@
-"""The listeners: gRPC with its interceptors and RPCs, gRPC health for probes, and HTTP for operators."""
+"""The listeners: gRPC with its RPCs, gRPC health for probes, and HTTP for operators."""

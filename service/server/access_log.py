@@ -6,9 +6,8 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
-from types import TracebackType
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import Final
 
 import grpc
@@ -18,8 +17,8 @@ from ..outcomes.circumstances import Circumstances
 from ..outcomes.table import Outcome
 from ..telemetry.logs import FrequentEvent, log
 from ..telemetry.metrics import Metrics
-from .interceptors import Context, Method
 from .linkage_service import RPCS
+from .methods import Context, Method
 
 FIRST_TRIES: Final[Mapping[str, tuple[str, ...]]] = {
     "grpc-previous-rpc-attempts": ("0",),
@@ -39,38 +38,65 @@ class AccessLog:
     default_deadline_s: float
     deadline_max_s: float
 
-    def __call__(self, method: Method, request: object, context: Context) -> _Logged:
-        """Start the record of one call; return the context that logs it."""
-        began, left_s = time.monotonic(), certain_s(context.time_remaining())
-        rpc = RPCS.get(method.path)
+    def of(self, method: Method) -> MethodLog:
+        """Return the access log of one method."""
+        return MethodLog(self, method)
+
+
+class MethodLog:
+    """The access log of one method."""
+
+    def __init__(self, settings: AccessLog, method: Method) -> None:
+        metrics, labels = settings.metrics, (method.kind, method.service, method.name)
+        self._settings = settings
+        self._path = method.path
+        self._rpc = RPCS.get(method.path)
+        self._api = api = self._rpc.name if self._rpc else ""
+        self._first_try = Circumstances(api, idempotent=bool(api) and settings.idempotent[api])
+        self._retry = replace(self._first_try, retried=bool(api))
+        # A method has no metrics before its first call.
+        self._started = cache(lambda: metrics.grpc_started.labels(*labels))
+        self._seconds = cache(lambda: metrics.grpc_seconds.labels(*labels))
+        self._handled = cache(lambda code: metrics.grpc_handled.labels(*labels, code))
+        self._outcomes = cache(lambda reason, outcome: metrics.outcomes.labels(api, reason, outcome))
+
+    def start(self, request: object, context: Context, began: float) -> Call:
+        """Start the record of a call that began at this time of the monotonic clock."""
+        settings, left_s = self._settings, certain_s(context.time_remaining())
         call = Call(
-            deadline_of(left_s, default_s=self.default_deadline_s, max_s=self.deadline_max_s),
-            self._circumstances(rpc.name, context) if rpc else Circumstances(),
-            request_id=rpc.valid_request_id(request) if rpc else "",
+            deadline_of(left_s, default_s=settings.default_deadline_s, max_s=settings.deadline_max_s),
+            self._retry if is_retried(context.invocation_metadata() or ()) else self._first_try,
+            request_id=self._rpc.valid_request_id(request) if self._rpc else "",
             caller_deadline=None if left_s is None else began + left_s,
         )
         CURRENT.set(call)
-        self.metrics.child(self.metrics.grpc_started, method.kind, method.service, method.name).inc()
-        return _Logged(self, method, context, call, began)
+        self._started().inc()
+        return call
 
-    def _circumstances(self, api: str, context: Context) -> Circumstances:
-        retried = is_retried(context.invocation_metadata() or ())
-        return Circumstances(api, idempotent=self.idempotent[api], retried=retried)
+    def fail(self, call: Call, error: BaseException, began: float, context: Context) -> None:
+        """Count and log a call that ended with an exception."""
+        code = "UNKNOWN"
+        if isinstance(error, grpc.aio.AbortError):
+            code = _code_name(context.code())
+        elif isinstance(error, asyncio.CancelledError | grpc.aio.InternalError):
+            # InternalError: the call was over before its status could be sent; the caller did not get it.
+            call.reported = call.reported if "error_id" in call.reported else {}
+            code = code_of_end(context.time_remaining())
+        self.end(call, code, began)
 
-    def ended(self, method: Method, call: Call, code: str, seconds: float) -> None:
-        """Count and log one call."""
-        metrics, labels = self.metrics, (method.kind, method.service, method.name)
-        metrics.child(metrics.grpc_handled, *labels, code).inc()
-        metrics.child(metrics.grpc_seconds, *labels).observe(seconds)
-        api = call.circumstances.api
-        level, attempts = _level(api, code, call), call.circumstances.attempts
+    def end(self, call: Call, code: str, began: float) -> None:
+        """Count and log a call that ended with this gRPC code."""
+        seconds, attempts = time.monotonic() - began, call.circumstances.attempts
+        self._handled(code).inc()
+        self._seconds().observe(seconds)
+        level = _level(self._api, code, call)
         if level == logging.INFO and not call.reported:
-            _CALL.log(method.path, code, round(seconds, 4), call.request_id, call.caller.name, attempts)
+            _CALL.log(self._path, code, round(seconds, 4), call.request_id, call.caller.name, attempts)
         else:
             log.log(
                 level,
                 "call",
-                method=method.path,
+                method=self._path,
                 code=code,
                 seconds=round(seconds, 4),
                 request_id=call.request_id,
@@ -78,40 +104,17 @@ class AccessLog:
                 attempts=attempts,
                 **call.reported,
             )
-        if api:
-            reason, outcome = call.reported.get("reason", code), call.reported.get("outcome", "")
-            metrics.child(metrics.outcomes, api, reason, outcome).inc()
-
-
-class _Logged(AbstractAsyncContextManager[None]):
-    """Surrounds one call."""
-
-    def __init__(self, log: AccessLog, method: Method, context: Context, call: Call, began: float) -> None:
-        self._log = log
-        self._method = method
-        self._context = context
-        self._call = call
-        self._began = began
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
-    ) -> None:
-        """Count and log the call."""
-        code, call = "UNKNOWN", self._call
-        if error is None:
-            code = "OK"
-        elif isinstance(error, grpc.aio.AbortError):
-            code = _code_name(self._context.code())
-        elif isinstance(error, asyncio.CancelledError | grpc.aio.InternalError):
-            # InternalError: the call was over before its status could be sent; the caller did not get it.
-            call.reported = call.reported if "error_id" in call.reported else {}
-            code = code_of_end(self._context.time_remaining())
-        self._log.ended(self._method, call, code, time.monotonic() - self._began)
+        if self._api:
+            reported = call.reported
+            self._outcomes(reported.get("reason", code), reported.get("outcome", "")).inc()
 
 
 def is_retried(metadata: Iterable[tuple[str, str | bytes]]) -> bool:
     """Return whether a client or proxy reports an earlier try; its caller may not know about it."""
-    return any(value not in FIRST_TRIES.get(name, (value,)) for name, value in metadata)
+    for name, value in metadata:  # noqa: SIM110  (a generator takes longer)
+        if name in FIRST_TRIES and value not in FIRST_TRIES[name]:
+            return True
+    return False
 
 
 def _level(api: str, code: str, call: Call) -> int:

@@ -1,15 +1,15 @@
 """Refuses calls with OVERLOADED while calls wait too long in gRPC's queue.
 
 A refusal must cost far less than a served call; otherwise refusals use up all the time. So a refusal
-happens before the chain of interceptors is built, its status is prepared once, and one log line per second
-counts them.
+happens before anything else of a call, its status is prepared once, and one log line per second counts
+them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from itertools import takewhile
 from typing import Final, cast
@@ -31,9 +31,9 @@ from ..telemetry.logs import log
 from ..telemetry.metrics import Metrics
 from .access_log import is_retried
 from .backlog import Backlog
-from .first_message import MESSAGE_S
-from .interceptors import Context, Handler
+from .first_message import MESSAGE_S, FirstMessage
 from .linkage_service import RPCS
+from .methods import Context, Handler, Handlers
 from .rpcs import SERVICE, Rpc
 
 OPEN_MAX: Final = 16_000
@@ -47,20 +47,26 @@ CHECK_S: Final = 0.05
 GAP_S: Final = 0.005
 """Time without a new call after which gRPC's queue seems empty, if TURNS iterations pass too."""
 TURNS: Final = 5
-"""Event loop iterations within which a delivered call reaches its interceptors; it takes three."""
+"""Event loop iterations within which a delivered call reaches `service`; it takes three."""
 LOG_EVERY_S: Final = 1.0
 REQUEST_INFO: Final = f"type.googleapis.com/{RequestInfo.DESCRIPTOR.full_name}"
 
-Details = grpc.HandlerCallDetails
 
-
-class Admission(grpc.aio.ServerInterceptor):  # type: ignore[misc, unused-ignore]
-    """Counts accepted calls and refuses excess calls; the outermost interceptor."""
+class Admission(grpc.GenericRpcHandler):  # type: ignore[misc, unused-ignore]
+    """Counts accepted calls and refuses excess calls; gRPC asks it for the handler of each call."""
 
     def __init__(
-        self, backlog: Backlog, metrics: Metrics, idempotent: Mapping[str, bool], *, deadline_max_s: float
+        self,
+        handlers: Handlers,
+        backlog: Backlog,
+        metrics: Metrics,
+        idempotent: Mapping[str, bool],
+        *,
+        deadline_max_s: float,
     ) -> None:
+        self._handlers = handlers
         self._backlog = backlog
+        self._first_message = FirstMessage()
         self._call_s = MESSAGE_S + deadline_max_s + SEND_S
         self._check_is_due = self._gap_is_due = False
         self._watches = set[asyncio.Task[object]]()
@@ -70,10 +76,11 @@ class Admission(grpc.aio.ServerInterceptor):  # type: ignore[misc, unused-ignore
             path: Refusals(rpc, metrics, idempotent=idempotent[rpc.name]) for path, rpc in RPCS.items()
         }
 
-    async def intercept_service(
-        self, continuation: Callable[[Details], Awaitable[Handler]], handler_call_details: Details
-    ) -> Handler:
-        """Pass a call on, or return a handler that refuses it unless its connection is light."""
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler | None:
+        """Return the handler of a call, or one that refuses the call unless its connection is light.
+
+        gRPC calls this once for each call, in the task of the call, also for unknown methods.
+        """
         is_long, began_s = self._backlog.accept(), time.monotonic()
         task, number = cast("asyncio.Task[object]", asyncio.current_task()), self._backlog.accepted
         self._unary[task] = began_s
@@ -84,37 +91,34 @@ class Admission(grpc.aio.ServerInterceptor):  # type: ignore[misc, unused-ignore
         if self._backlog.is_waiting and not self._check_is_due:
             self._check_is_due = True
             asyncio.get_running_loop().call_later(CHECK_S, self._check_late, number)
-        refusals = self._refusals.get(handler_call_details.method)
+        method, details = handler_call_details.method, handler_call_details
+        refusals = self._refusals.get(method)
         if self._backlog.open > OPEN_MAX:
             self._end_unread(began_s)
-            return _refused_unread(refusals, handler_call_details, began_s)
-        if refusals is not None and is_long:
-            handler = self._refused_unless_light(refusals, continuation, handler_call_details, began_s)
-        else:
-            handler = await continuation(handler_call_details)
+            return _refused_unread(refusals, details, began_s)
+        handler = self._handlers.get(method)
         if handler is not None and handler.response_streaming:
             if len(self._watches) >= WATCHES_MAX:
-                return _refused_unread(refusals, handler_call_details, began_s)
+                return _refused_unread(refusals, details, began_s)
             self._watches.add(task)
             del self._unary[task]
+        elif is_long and refusals is not None:
+            return self._refused_unless_light(refusals, handler, details, began_s)
         return handler
 
     def _refused_unless_light(
-        self,
-        refusals: Refusals,
-        continuation: Callable[[Details], Awaitable[Handler]],
-        details: Details,
-        began_s: float,
+        self, refusals: Refusals, served: Handler, details: grpc.HandlerCallDetails, began_s: float
     ) -> Handler:
-        async def behaviour(request: bytes, context: Context) -> object:
+        async def behaviour(requests: object, context: Context) -> object:
             if not self._backlog.is_light(context.peer()):
+                request = await self._first_message.read(context)
                 retried = is_retried(details.invocation_metadata or ())
                 await refusals.refuse(request, context, began_s, retried=retried)
-            served = await continuation(details)
-            response = await served.unary_unary(served.request_deserializer(request), context)
-            return served.response_serializer(response)
+            return await served.stream_unary(requests, context)
 
-        return grpc.unary_unary_rpc_method_handler(behaviour)
+        return grpc.stream_unary_rpc_method_handler(
+            behaviour, served.request_deserializer, served.response_serializer
+        )
 
     def _end_unread(self, now_s: float) -> None:
         """Cancel the calls that are open for longer than a call can take: their callers do not read."""
@@ -171,10 +175,10 @@ class Refusals:
         self._unlogged = 0
         self._logged_s = float("-inf")
 
-    async def refuse(self, request: bytes, context: Context, began_s: float, *, retried: bool) -> None:
+    async def refuse(self, request: object, context: Context, began_s: float, *, retried: bool) -> None:
         """Abort one call; `began_s` is when it was accepted, on the monotonic clock."""
         verdict, status = self._prepared(retried)
-        if request_id := self._request_id(request):
+        if request_id := self._rpc.valid_request_id(request):
             status += _request_info(request_id)
         pushback = pushback_of(verdict, left_s=certain_s(context.time_remaining()), resends_ended=False)
         trailers = ((DETAILS, status), (PUSHBACK, pushback))
@@ -194,12 +198,6 @@ class Refusals:
         verdict = verdict_of(Refusal(reasons.ERROR_REASON_OVERLOADED), circumstances, ResultCodes())
         return verdict, status_of(verdict, "").SerializeToString()
 
-    def _request_id(self, request: bytes) -> str:
-        try:
-            return self._rpc.valid_request_id(self._rpc.request.FromString(request))
-        except Exception:  # noqa: BLE001  (bytes that do not parse have no id)
-            return ""
-
     def _count(self, code: str, reason: str, outcome: str, seconds: float) -> None:
         self._started.inc()
         self._handled(code).inc()
@@ -211,13 +209,13 @@ class Refusals:
             self._unlogged, self._logged_s = 0, now_s
 
 
-def _refused_unread(refusals: Refusals | None, details: Details, began_s: float) -> Handler:
+def _refused_unread(refusals: Refusals | None, details: grpc.HandlerCallDetails, began_s: float) -> Handler:
     """Return a handler that refuses a call without reading its message, to save memory."""
     retried = is_retried(details.invocation_metadata or ())
 
     async def behaviour(_: object, context: Context) -> None:
         if refusals is not None:
-            await refusals.refuse(b"", context, began_s, retried=retried)
+            await refusals.refuse(None, context, began_s, retried=retried)
         verdict = verdict_of(
             Refusal(reasons.ERROR_REASON_OVERLOADED), Circumstances(retried=retried), ResultCodes()
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -10,13 +9,12 @@ from alipayhk.linkage.v1 import error_reason_pb2 as reasons
 
 from ..credentials.callers import Caller, Callers
 from ..credentials.certificates import names_of
-from ..outcomes.call import CURRENT, Undecodable
+from ..outcomes.call import Call, Undecodable
 from ..outcomes.refusal import Refusal
-from .interceptors import UNDECODABLE, Context, Method
+from .methods import UNDECODABLE, Context, Method
 from .rpcs import SERVICE
 
 HEALTH: Final = "/grpc.health.v1.Health/"
-_ALLOWED: Final = nullcontext()
 PEM: Final = "x509_pem_cert"
 """The caller's certificate in gRPC's auth context."""
 
@@ -28,17 +26,14 @@ class Authorization:
     callers: Callers | None
     open_prefixes: tuple[str, ...] = field(default=(HEALTH,))
 
-    def __call__(
-        self, method: Method, request: object, context: Context
-    ) -> AbstractAsyncContextManager[None]:
-        """Let one call run if it is allowed; else raise Refusal."""
+    def check(self, method: Method, call: Call, request: object, context: Context) -> None:
+        """Note the caller of a call; raise Refusal if the call is not allowed, or has no valid message."""
         if self.callers is not None and not method.path.startswith(self.open_prefixes):
-            caller = CURRENT.get().caller = _caller_of(context, self.callers)
-            if method.service == SERVICE and method.name not in caller.methods:
+            call.caller = _caller_of(context, self.callers)
+            if method.service == SERVICE and method.name not in call.caller.methods:
                 raise Refusal(reasons.ERROR_REASON_CALLER_NOT_ALLOWED)
         if isinstance(request, Undecodable):
             raise Refusal(reasons.ERROR_REASON_INVALID_REQUEST, cause=UNDECODABLE)
-        return _ALLOWED
 
 
 def _caller_of(context: Context, callers: Callers) -> Caller:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Final
 
 import grpc
 
-from ..outcomes.call import CURRENT
+from ..outcomes.call import Call
 from ..outcomes.details import trailers_of
 from ..outcomes.result_codes import ResultCodes
 from ..outcomes.verdict import Verdict
 from ..telemetry.logs import code_text, stack_of
-from .interceptors import Context, Method
+from .methods import Context
 
 LOGGED_CODES: Final = ("result_status", "result_code", "unverified_result_code")
 LOGGED_NUMBERS: Final = ("http_status", "clock_skew_s")
@@ -28,26 +26,14 @@ class ErrorTranslation:
 
     codes: ResultCodes
 
-    def __call__(self, _: Method, __: object, context: Context) -> _Translated:
-        """Return the context of one call; it aborts the call with a status if it raises."""
-        return _Translated(self.codes, context)
+    async def send(self, call: Call, error: BaseException, context: Context) -> None:
+        """Abort the call with the status of its exception, unless this is a status already.
 
-
-class _Translated(AbstractAsyncContextManager[None]):
-    """Surrounds one call. gRPC sends the text of any exception that leaves it to the caller."""
-
-    def __init__(self, codes: ResultCodes, context: Context) -> None:
-        self._codes = codes
-        self._context = context
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
-    ) -> None:
-        """Abort the call if it raised an exception that is not a status already."""
+        gRPC sends the text of any other exception to the caller.
+        """
         if not isinstance(error, Exception) or isinstance(error, grpc.aio.AbortError):
             return
-        call = CURRENT.get()
-        verdict = call.verdict_of(error, self._codes)
+        verdict = call.verdict_of(error, self.codes)
         call.reported = _reported(verdict, error)
         trailers = trailers_of(
             verdict,
@@ -55,7 +41,7 @@ class _Translated(AbstractAsyncContextManager[None]):
             left_s=call.caller_left_s,
             resends_ended=call.circumstances.resends_ended,
         )
-        await self._context.abort(verdict.code, verdict.sentence, trailers)
+        await context.abort(verdict.code, verdict.sentence, trailers)
 
 
 def _reported(verdict: Verdict, error: Exception) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import grpc
@@ -17,7 +18,8 @@ from ..delivery.delivery import Delivery
 from ..delivery.outbound_request import OutboundRequest
 from ..outcomes.call import CURRENT
 from ..outcomes.refusal import Refusal
-from .rpcs import SERVICE, Rpc, bind_account, sync_linkage
+from .methods import Handler
+from .rpcs import Rpc, bind_account, sync_linkage
 from .validation import violations
 
 REQUEST_ID: Final = "requestId"
@@ -34,7 +36,7 @@ class LinkageService:
     """The endpoint that each RPC calls, by the RPC's name."""
     delivery: Delivery
 
-    async def unary(self, rpc: Rpc, request: Message) -> Message:
+    async def unary(self, rpc: Rpc, request: Message, _: object = None) -> Message:
         """Serve one call; raise Refusal or CallError, which `outcomes` translates."""
         if found := violations(rpc.rules, request):
             raise Refusal(reasons.ERROR_REASON_INVALID_REQUEST, found)
@@ -55,17 +57,13 @@ class LinkageService:
         )
         return await self.delivery.deliver(outbound, CURRENT.get())
 
-    def handler(self) -> grpc.GenericRpcHandler:
-        """Return the handlers for a gRPC server."""
-        rows = {str(rpc.name): self._row(rpc) for rpc in RPCS.values()}
-        return grpc.method_handlers_generic_handler(SERVICE, rows)
-
-    def _row(self, rpc: Rpc) -> grpc.RpcMethodHandler[Message, Message]:
-        async def behaviour(request: Message, _: object) -> Message:
-            return await self.unary(rpc, request)
-
-        return grpc.unary_unary_rpc_method_handler(
-            behaviour,
-            request_deserializer=rpc.request.FromString,
-            response_serializer=rpc.response.SerializeToString,
-        )
+    def handlers(self) -> dict[str, Handler]:
+        """Return the handler of each RPC."""
+        return {
+            path: grpc.unary_unary_rpc_method_handler(
+                partial(self.unary, rpc),
+                request_deserializer=rpc.request.FromString,
+                response_serializer=rpc.response.SerializeToString,
+            )
+            for path, rpc in RPCS.items()
+        }

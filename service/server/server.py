@@ -23,12 +23,12 @@ from ..telemetry.metrics import Metrics
 from . import limits
 from .access_log import AccessLog
 from .admission import Admission
-from .authorization import Authorization
+from .around import Around
+from .authorization import HEALTH, Authorization
 from .backlog import Backlog, calls_in_progress, newest_server
 from .error_translation import ErrorTranslation
-from .first_message import FirstMessage
-from .interceptors import Around
 from .linkage_service import LinkageService
+from .methods import Handler, Methods
 from .ports import cause_of, try_to_bind
 from .probe_gate import ProbeGate
 from .rpcs import SERVICE
@@ -93,26 +93,27 @@ class Server:
         access_log = AccessLog(metrics, idempotent, settings.default_deadline_s, settings.deadline_max_s)
         translation = ErrorTranslation(settings.result_codes_file or ResultCodes())
         backlog = Backlog(lambda: calls_in_progress(number))
-        admission = Admission(backlog, metrics, idempotent, deadline_max_s=settings.deadline_max_s)
+        health = _health_handlers(self.health.servicer)
+        reflection = _reflection_handlers() if settings.reflection else {}
         around = Around(access_log, translation, Authorization(settings.callers_file))
+        handlers = around.handlers({**linkage.handlers(), **health, **reflection})
+        admission = Admission(
+            handlers, backlog, metrics, idempotent, deadline_max_s=settings.deadline_max_s
+        )
         self._server = grpc.aio.server(
-            interceptors=[FirstMessage(), admission, around],
-            options=[*limits.of_both(shared=shared), *limits.of_callers(settings.max_in_flight)],
+            options=[*limits.of_both(shared=shared), *limits.of_callers(settings.max_in_flight)]
         )
         number = newest_server()
-        self._server.add_generic_rpc_handlers((linkage.handler(),))
-        self._server.add_generic_rpc_handlers((_health_handler(self.health.servicer),))
-        if settings.reflection:
-            self._server.add_generic_rpc_handlers(_reflection_handlers())
+        self._server.add_generic_rpc_handlers((admission,))
         self._health_server: grpc.aio.Server | None = None
         self._gate: ProbeGate | None = None
         if settings.health_listen is not None:
             # Probes have no certificate; they get the same error statuses as callers.
+            around = Around(access_log, translation, Authorization(None))
             self._health_server = grpc.aio.server(
-                interceptors=[FirstMessage(), Around(access_log, translation, Authorization(None))],
-                options=[*limits.of_both(shared=False), *limits.OF_PROBES],
+                options=[*limits.of_both(shared=False), *limits.OF_PROBES]
             )
-            self._health_server.add_generic_rpc_handlers((_health_handler(self.health.servicer),))
+            self._health_server.add_generic_rpc_handlers((Methods(around.handlers(health)),))
 
     async def start(self) -> Address:
         """Listen; return the address, with the port that the system has chosen if it was 0."""
@@ -210,27 +211,24 @@ async def _start_gate(server: grpc.aio.Server, address: Address, *, shared: bool
     return gate
 
 
-def _health_handler(servicer: health_aio.HealthServicer) -> grpc.GenericRpcHandler:
+def _health_handlers(servicer: health_aio.HealthServicer) -> dict[str, Handler]:
     """Serve Check and Watch; newer protos also have List, which the servicer does not implement."""
     codec = {
         "request_deserializer": health_pb2.HealthCheckRequest.FromString,
         "response_serializer": health_pb2.HealthCheckResponse.SerializeToString,
     }
-    rows = {
-        "Check": grpc.unary_unary_rpc_method_handler(servicer.Check, **codec),
-        "Watch": grpc.unary_stream_rpc_method_handler(servicer.Watch, **codec),
+    return {
+        f"{HEALTH}Check": grpc.unary_unary_rpc_method_handler(servicer.Check, **codec),
+        f"{HEALTH}Watch": grpc.unary_stream_rpc_method_handler(servicer.Watch, **codec),
     }
-    return grpc.method_handlers_generic_handler("grpc.health.v1.Health", rows)
 
 
-def _reflection_handlers() -> tuple[grpc.GenericRpcHandler, ...]:
+def _reflection_handlers() -> dict[str, Handler]:
     """Serve reflection as v1alpha and as v1, whose messages are the same on the wire."""
-    names = (SERVICE, "grpc.health.v1.Health", _REFLECTION[0])
+    names = (SERVICE, HEALTH.strip("/"), _REFLECTION[0])
     row = grpc.stream_stream_rpc_method_handler(
         reflection_aio.ReflectionServicer(names).ServerReflectionInfo,
         request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
         response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
     )
-    return tuple(
-        grpc.method_handlers_generic_handler(name, {"ServerReflectionInfo": row}) for name in _REFLECTION
-    )
+    return {f"/{name}/ServerReflectionInfo": row for name in _REFLECTION}

@@ -66,7 +66,7 @@ def add_work(extra: str) -> None:
     unary = LinkageService.unary
     counter = prometheus_client.Counter("extra", "Extra.", ("name",), registry=None)
 
-    async def with_more(self: LinkageService, rpc: Rpc, request: Message) -> Message:
+    async def with_more(self: LinkageService, rpc: Rpc, request: Message, _: object = None) -> Message:
         if extra == "labels":
             counter.labels("name").inc()
         elif extra == "task":

@@ -381,7 +381,7 @@ class World:
         *,
         retried: bool = False,
     ) -> Reported:
-        """Deliver a request, and return the caller's result as the interceptors would report it."""
+        """Deliver a request, and return the caller's result as the server would report it."""
         api, idempotent = order.endpoint.api, order.endpoint.idempotent
         began = time.monotonic()
         circumstances = Circumstances(api, idempotent, retried=retried)

@@ -22,9 +22,9 @@ BUILD: Final = ROOT / "build" / "mutants"
 LINKS: Final = ("clients", "docs", "gen", "protos", "pyproject.toml", "sandbox", "service", "tests")
 
 OUTCOMES: Final = (
+    "around",
     "call_and_upstream",
     "details",
-    "interceptors",
     "late_status",
     "outcome_table",
 )

@@ -195,7 +195,7 @@ def certificate_of(sans: tuple[str, ...], *extensions: x509.ExtensionType) -> by
 
 
 class FakeContext:
-    """The part of a call's context that interceptors use."""
+    """The part of a call's context that the server uses."""
 
     def __init__(
         self,
@@ -209,6 +209,16 @@ class FakeContext:
         self.sans = sans
         self.aborted: list[tuple[grpc.StatusCode, str, Any]] = []
         self.code_given: object = None
+        self.message: object = sync_request()
+        self.written: list[object] = []
+
+    async def read(self) -> object:
+        """Return the call's message."""
+        return self.message
+
+    async def write(self, response: object) -> None:
+        """Send a response."""
+        self.written.append(response)
 
     def time_remaining(self) -> float | None:
         """Return the seconds until the caller's deadline."""

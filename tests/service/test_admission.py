@@ -11,6 +11,7 @@ import pytest
 from google.rpc.error_details_pb2 import ErrorInfo, RequestInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
+from service.outcomes.call import Undecodable
 from service.server.admission import OPEN_MAX, SEND_S, WATCHES_MAX, Admission
 from service.server.backlog import Backlog
 from service.server.first_message import MESSAGE_S
@@ -62,7 +63,21 @@ class Door:
         self.metrics = Metrics()
         self.served: list[object] = []
         idempotent = {"SyncLinkage": True, "BindAccount": False}
-        self.admission = Admission(backlog, self.metrics, idempotent, deadline_max_s=DEADLINE_MAX_S)
+        self.admission = Admission(
+            {
+                **{path: grpc.stream_unary_rpc_method_handler(self.answer) for path in (SYNC, BIND, CHECK)},
+                REFLECTION: grpc.stream_stream_rpc_method_handler(self.answer),
+            },
+            backlog,
+            self.metrics,
+            idempotent,
+            deadline_max_s=DEADLINE_MAX_S,
+        )
+
+    async def answer(self, _: object, context: PeerContext) -> str:
+        """Serve a call."""
+        self.served.append(await context.read())
+        return "answer"
 
     async def handler(self, path: str, metadata: Any = ()) -> Any:
         """Return the handler that gRPC calls."""
@@ -72,27 +87,17 @@ class Door:
         """Accept a call that runs in the current task."""
         details = Details(path)
         details.invocation_metadata = metadata
-
-        async def answers(request: object, _: object) -> str:
-            self.served.append(request)
-            return "answer"
-
-        async def continuation(_: grpc.HandlerCallDetails) -> Any:
-            if path == REFLECTION:
-                return grpc.stream_stream_rpc_method_handler(answers, bytes.decode, str.encode)
-            return grpc.unary_unary_rpc_method_handler(answers, bytes.decode, str.encode)
-
-        return await self.admission.intercept_service(continuation, details)
+        return self.admission.service(details)
 
     async def hold(self, path: str) -> None:
         """Accept a call that never ends."""
         await self.accept(path)
         await asyncio.Event().wait()
 
-    async def refused(self, path: str, request: bytes, context: PeerContext) -> Status:
+    async def refused(self, path: str, context: PeerContext) -> Status:
         """Make a call and check that it is refused; return its status."""
         with pytest.raises(grpc.aio.AbortError):
-            await (await self.handler(path, context.metadata)).unary_unary(request, context)
+            await (await self.handler(path, context.metadata)).stream_unary(None, context)
         ((code, message, trailers),) = context.aborted
         status = Status.FromString(dict(trailers)["grpc-status-details-bin"])
         assert (status.code, status.message) == (code.value[0], message)
@@ -138,7 +143,8 @@ async def test_a_gap_after_a_burst_is_reported_to_the_backlog_and_none_within_it
 @pytest.mark.parametrize(("path", "request_"), [(SYNC, sync_request()), (BIND, bind_request())])
 async def test_a_refused_call_has_the_usual_details(path: str, request_: Any) -> None:
     door, context = Door(LongBacklog()), PeerContext()
-    status = await door.refused(path, request_.SerializeToString(), context)
+    context.message = request_
+    status = await door.refused(path, context)
     info = detail(status, ErrorInfo)
     assert (info.reason, info.domain) == ("OVERLOADED", "linkage.alipayhk")
     assert dict(info.metadata) == {"outcome": "not_sent", "retry": "same_request_id"}
@@ -147,9 +153,11 @@ async def test_a_refused_call_has_the_usual_details(path: str, request_: Any) ->
     assert not door.served
 
 
-@pytest.mark.parametrize("request_", [b"\xff", sync_request(request_id="no id").SerializeToString(), b""])
-async def test_a_refusal_has_no_request_info_without_a_valid_request_id(request_: bytes) -> None:
-    status = await Door(LongBacklog()).refused(SYNC, request_, PeerContext())
+@pytest.mark.parametrize("request_", [Undecodable(), sync_request(request_id="no id"), grpc.aio.EOF])
+async def test_a_refusal_has_no_request_info_without_a_valid_request_id(request_: object) -> None:
+    context = PeerContext()
+    context.message = request_
+    status = await Door(LongBacklog()).refused(SYNC, context)
     assert detail(status, RequestInfo) is None
     assert detail(status, ErrorInfo).reason == "OVERLOADED"
 
@@ -159,28 +167,46 @@ async def test_pushback_forbids_a_retry_that_does_not_fit_into_the_deadline(
     left_s: float | None, ms: int
 ) -> None:
     context = PeerContext(remaining_s=left_s)
-    status = await Door(LongBacklog()).refused(SYNC, b"", context)
+    status = await Door(LongBacklog()).refused(SYNC, context)
     assert pushback_ms(context) == ms
     assert detail(status, RetryInfo) is not None
 
 
 async def test_a_refused_retry_has_the_outcome_unknown() -> None:
     context = PeerContext(metadata=(("grpc-previous-rpc-attempts", "1"),))
-    status = await Door(LongBacklog()).refused(SYNC, sync_request().SerializeToString(), context)
+    status = await Door(LongBacklog()).refused(SYNC, context)
     assert detail(status, ErrorInfo).metadata["outcome"] == "unknown"
 
 
 async def test_a_call_of_a_light_connection_is_served() -> None:
     door = Door(LongBacklog(light=True))
     handler = await door.handler(SYNC)
-    assert await handler.unary_unary(b"request", PeerContext()) == b"answer"
-    assert door.served == ["request"]
+    assert await handler.stream_unary(None, PeerContext()) == "answer"
+    assert door.served == [sync_request()]
+
+
+async def test_the_handlers_of_calls_have_the_codec_of_the_method_also_while_the_backlog_is_long() -> None:
+    door = Door(LongBacklog())
+    row: Any = grpc.stream_unary_rpc_method_handler(door.answer, bytes.decode, str.encode)
+    idempotent = {"SyncLinkage": True, "BindAccount": False}
+    door.admission = Admission({SYNC: row}, door.backlog, door.metrics, idempotent, deadline_max_s=1)
+    handler = await door.handler(SYNC)
+    assert handler is not row
+    assert (handler.request_deserializer(b"x"), handler.response_serializer("y")) == ("x", b"y")
+
+
+async def test_unknown_methods_have_no_handler_and_are_counted_as_open() -> None:
+    door = Door(LongBacklog())
+    opened = door.backlog.accepted
+    assert await door.handler("/no.Such/Method") is None
+    await asyncio.sleep(0)
+    assert (door.backlog.accepted, door.backlog.open) == (opened + 1, 0)
 
 
 @pytest.mark.parametrize(("backlog", "path"), [(Backlog(lambda: 0), SYNC), (LongBacklog(), CHECK)])
 async def test_other_methods_and_calls_without_a_backlog_are_served(backlog: Backlog, path: str) -> None:
     handler = await Door(backlog).handler(path)
-    assert await handler.unary_unary("request", PeerContext()) == "answer"
+    assert await handler.stream_unary(None, PeerContext()) == "answer"
 
 
 @pytest.mark.parametrize(
@@ -214,10 +240,10 @@ async def test_endless_reflection_calls_leave_capacity_for_calls() -> None:
     context = PeerContext()
     with pytest.raises(grpc.aio.AbortError):
         await (await door.handler(REFLECTION)).stream_stream(None, context)
-    assert await (await door.handler(SYNC)).unary_unary(b"request", PeerContext()) == "answer"
+    assert await (await door.handler(SYNC)).stream_unary(None, PeerContext()) == "answer"
     held.pop().cancel()
     await asyncio.sleep(0.01)
-    assert await (await door.handler(REFLECTION)).stream_stream(b"request", context) == "answer"
+    assert await (await door.handler(REFLECTION)).stream_stream(None, context) == "answer"
     for task in held:
         task.cancel()
 
@@ -251,7 +277,7 @@ async def test_an_accepted_call_counts_as_open_until_its_task_ends() -> None:
 async def test_refusals_are_counted_singly_and_logged_together(log_lines: LogStream) -> None:
     door = Door(LongBacklog())
     for _ in range(50):
-        await door.refused(SYNC, sync_request().SerializeToString(), PeerContext())
+        await door.refused(SYNC, PeerContext())
     labels = {"grpc_type": "unary", "grpc_service": SERVICE, "grpc_method": "SyncLinkage"}
     assert door.counted("grpc_server_started_total", **labels) == 50
     assert door.counted("grpc_server_handled_total", **labels, grpc_code="RESOURCE_EXHAUSTED") == 50
@@ -272,6 +298,6 @@ async def test_an_undelivered_refusal_is_counted_as_cancelled_or_deadline_exceed
     door, context = Door(LongBacklog()), PeerContext(remaining_s=left_s)
     context.ended = True
     with pytest.raises(grpc.aio.InternalError):
-        await (await door.handler(SYNC)).unary_unary(b"", context)
+        await (await door.handler(SYNC)).stream_unary(None, context)
     outcome = {"api": "SyncLinkage", "reason": code, "outcome": ""}
     assert door.counted("alipayhk_outcomes_total", **outcome) == 1

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import time
 
 import grpc
 import pytest
 
+from service.outcomes.call import Undecodable
+from service.server import first_message as module
 from service.server.first_message import FirstMessage
-from tests.service.fakes import Details
 
 
 class Reading:
@@ -33,28 +34,56 @@ class Reading:
         return "message"
 
 
-async def started(context: Reading, served: list[object]) -> asyncio.Task[object]:
+async def started(context: Reading) -> asyncio.Task[object]:
     """Start a call and wait until its message is read."""
-
-    async def serve(request: object, _: object) -> str:
-        served.append(request)
-        return "response"
-
-    async def continuation(_: grpc.HandlerCallDetails) -> Any:
-        return grpc.unary_unary_rpc_method_handler(serve)
-
-    handler = await FirstMessage().intercept_service(continuation, Details("/x/y"))
-    call: asyncio.Task[object] = asyncio.ensure_future(handler.stream_unary(None, context))
+    call = asyncio.create_task(FirstMessage().read(context))
     await context.began.wait()
     return call
 
 
-async def test_a_call_is_served_with_its_message() -> None:
-    context, served = Reading(), list[object]()
-    call = await started(context, served)
+async def test_a_message_is_returned() -> None:
+    context = Reading()
+    call = await started(context)
     context.arrived.set()
-    assert await call == "response"
-    assert served == ["message"]
+    assert await call == "message"
+
+
+async def test_a_message_that_is_there_is_returned_at_once() -> None:
+    context = Reading()
+    context.arrived.set()
+    assert await FirstMessage().read(context) == "message"
+
+
+async def test_a_failure_of_a_read_is_raised() -> None:
+    context = Reading(grpc.aio.InternalError("x"))
+    call = await started(context)
+    context.arrived.set()
+    with pytest.raises(grpc.aio.InternalError):
+        await call
+
+
+async def test_calls_do_not_wait_longer_than_the_limit_for_their_messages(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "MESSAGE_S", 0.2)
+    first_message, contexts = FirstMessage(), [Reading() for _ in range(4)]
+    began, calls = time.monotonic(), []
+    for context in contexts:
+        calls.append(asyncio.create_task(first_message.read(context)))
+        await asyncio.sleep(0.05)
+    contexts[1].arrived.set()
+    contexts[2].failure = grpc.aio.InternalError("x")
+    ends = []
+    for call in (calls[0], calls[2], calls[3]):
+        assert isinstance(await call, Undecodable)
+        ends.append(time.monotonic() - began)
+    assert await calls[1] == "message"
+    assert all(0.19 < end - number * 0.05 < 0.29 for number, end in zip((0, 2, 3), ends, strict=True))
+    for context in contexts:
+        context.arrived.set()
+    await asyncio.sleep(0.01)
+    assert [context.ended for context in contexts] == ["complete"] * 4
+    assert isinstance(await first_message.read(Reading()), Undecodable)
 
 
 @pytest.mark.parametrize("failure", [None, grpc.aio.InternalError("x")], ids=["message", "failure"])
@@ -63,12 +92,12 @@ async def test_a_read_is_not_cancelled_with_its_call_because_grpc_would_leak_mem
 ) -> None:
     logged: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: logged.append(context))
-    context, served = Reading(failure), list[object]()
-    call = await started(context, served)
+    context = Reading(failure)
+    call = await started(context)
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
     context.arrived.set()
     await asyncio.sleep(0.01)
     assert context.ended == "complete"
-    assert (served, logged) == ([], [])
+    assert logged == []

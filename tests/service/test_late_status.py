@@ -14,8 +14,10 @@ from alipayhk.linkage.v1 import error_reason_pb2 as reasons
 from service.outcomes.refusal import Refusal
 from service.outcomes.result_codes import ResultCodes
 from service.server.access_log import AccessLog
+from service.server.around import Around
+from service.server.authorization import Authorization
 from service.server.error_translation import ErrorTranslation
-from service.server.interceptors import Around
+from service.server.methods import Methods
 from service.server.rpcs import SERVICE
 from service.telemetry.metrics import Metrics
 
@@ -45,10 +47,11 @@ async def test_status_that_its_caller_did_not_get_is_counted_as_cancelled_or_exp
         raise Refusal(reasons.ERROR_REASON_OVERLOADED)
 
     idempotent = {"SyncLinkage": True}
-    surrounds = (AccessLog(metrics, idempotent, 10.0, 60.0), ErrorTranslation(ResultCodes()))
-    server = grpc.aio.server(interceptors=[Around(surround) for surround in surrounds])
-    rows: dict[str, Any] = {"SyncLinkage": grpc.unary_unary_rpc_method_handler(fails_late)}
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, rows),))
+    access_log = AccessLog(metrics, idempotent, 10.0, 60.0)
+    around = Around(access_log, ErrorTranslation(ResultCodes()), Authorization(None))
+    rows: dict[str, Any] = {f"/{SERVICE}/SyncLinkage": grpc.unary_unary_rpc_method_handler(fails_late)}
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((Methods(around.handlers(rows)),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     await asyncio.to_thread(call, port, timeout_s, began)

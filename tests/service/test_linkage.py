@@ -17,6 +17,7 @@ from service.config.settings import read_settings
 from service.outcomes.call import CURRENT, Call
 from service.outcomes.refusal import Refusal, Violation
 from service.server.linkage_service import RPCS, LinkageService
+from service.server.methods import Methods
 from service.server.rpcs import Rpc, bind_account, sync_linkage
 from service.telemetry.metrics import Metrics
 from service.upstream import endpoints_of
@@ -175,7 +176,7 @@ async def test_a_bind_account_can_have_any_timestamp(make: Make) -> None:
 
 
 async def test_grpc_finds_a_handler_for_each_rpc_and_no_other_method(make: Make) -> None:
-    handler: Any = make()[0].handler()
+    handler: Any = Methods(make()[0].handlers())
     for path, rpc in RPCS.items():
         row = handler.service(Details(path))
         assert isinstance(await row.unary_unary(REQUESTS[rpc](), object()), rpc.response)

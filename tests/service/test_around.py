@@ -1,10 +1,9 @@
-"""The interceptors around a call: their order, the status for the caller, metrics and access log."""
+"""The path around a call: its order, the status for the caller, metrics and access log."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import grpc
@@ -21,12 +20,12 @@ from service.outcomes.circumstances import Circumstances
 from service.outcomes.refusal import Refusal
 from service.outcomes.result_codes import ResultCodes
 from service.server.access_log import AccessLog
+from service.server.around import Around
 from service.server.authorization import Authorization
 from service.server.error_translation import ErrorTranslation
-from service.server.interceptors import Around, Method
 from service.telemetry.logs import set_up_logs
 from service.telemetry.metrics import Metrics
-from tests.service.fakes import Details, FakeContext, LogStream, bind_request, known, refused, sync_request
+from tests.service.fakes import FakeContext, LogStream, bind_request, known, refused, sync_request
 
 SERVICE: Final = "alipayhk.linkage.v1.LinkageService"
 SYNC: Final = f"/{SERVICE}/SyncLinkage"
@@ -38,24 +37,16 @@ Handler = Any
 
 
 class Stack:
-    """The interceptors in the order of the server."""
+    """The path of a call as in the server, around any handler."""
 
     def __init__(self, *, callers: Callers | None = None) -> None:
         self.metrics = Metrics()
-        idempotent = {"SyncLinkage": True, "BindAccount": False}
-        surrounds = (
-            AccessLog(self.metrics, idempotent, 10.0, 60.0),
-            ErrorTranslation(ResultCodes()),
-            Authorization(callers),
-        )
-        self._interceptors = [Around(surround) for surround in surrounds]
+        access_log = AccessLog(self.metrics, {"SyncLinkage": True, "BindAccount": False}, 10.0, 60.0)
+        self.around = Around(access_log, ErrorTranslation(ResultCodes()), Authorization(callers))
 
-    async def handler(self, path: str, inner: Handler) -> Handler:
+    def handler(self, path: str, inner: Handler) -> Handler:
         """Return the handler that gRPC calls."""
-        continuation = continuing(inner)
-        for interceptor in reversed(self._interceptors):
-            continuation = intercepting(interceptor, continuation)
-        return await continuation(Details(path))
+        return self.around.handlers({path: inner})[path]
 
     async def unary(
         self,
@@ -65,8 +56,9 @@ class Stack:
         request: Any = None,
     ) -> Any:
         """Make one unary call."""
-        handler = await self.handler(path, grpc.unary_unary_rpc_method_handler(behaviour))
-        return await handler.unary_unary(sync_request() if request is None else request, context)
+        handler = self.handler(path, grpc.unary_unary_rpc_method_handler(behaviour))
+        context.message = sync_request() if request is None else request
+        return await handler.stream_unary(None, context)
 
     def counted(self, name: str, **labels: str) -> float:
         """Return a metric."""
@@ -83,23 +75,6 @@ class Stack:
     def outcomes(self, api: str, reason: str, outcome: str = "") -> float:
         """Return the number of calls with this reason and outcome."""
         return self.counted("alipayhk_outcomes_total", api=api, reason=reason, outcome=outcome)
-
-
-Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Handler]]
-
-
-def continuing(handler: Handler) -> Continuation:
-    async def continuation(_: grpc.HandlerCallDetails) -> Handler:
-        return handler
-
-    return continuation
-
-
-def intercepting(interceptor: Around, inner: Continuation) -> Continuation:
-    async def continuation(details: grpc.HandlerCallDetails) -> Handler:
-        return await interceptor.intercept_service(inner, details)
-
-    return continuation
 
 
 def raising(error: BaseException) -> Callable[[Any, Any], Awaitable[Any]]:
@@ -133,46 +108,26 @@ def no_call_is_current() -> Iterator[None]:
 # -- which handlers are wrapped
 
 
-async def test_an_unregistered_method_stays_unregistered() -> None:
-    stack = Stack()
-    assert await stack.handler("/no.Such/Method", None) is None
-    assert b"no.Such" not in stack.metrics.exposed(shared=False)
-
-
 async def test_a_wrapped_handler_keeps_its_codec() -> None:
     inner = grpc.unary_unary_rpc_method_handler(
         answering, request_deserializer=bytes.decode, response_serializer=str.encode
     )
-    handler = await Stack().handler(SYNC, inner)
+    handler = Stack().handler(SYNC, inner)
     assert handler.request_deserializer(b"bytes") == "bytes"
     assert handler.response_serializer is inner.response_serializer
-    without = await Stack().handler(SYNC, grpc.unary_unary_rpc_method_handler(answering))
+    without = Stack().handler(SYNC, grpc.unary_unary_rpc_method_handler(answering))
     assert (without.request_deserializer, without.response_serializer) == (None, None)
 
 
 async def test_an_unsupported_kind_of_handler_raises() -> None:
     with pytest.raises(NotImplementedError):
-        await Stack().handler(SYNC, grpc.stream_unary_rpc_method_handler(answering))
+        Stack().handler(SYNC, grpc.stream_unary_rpc_method_handler(answering))
 
 
-async def test_the_outermost_interceptor_starts_first_and_ends_last() -> None:
-    order: list[str] = []
-
-    def noting(name: str) -> Around:
-        @asynccontextmanager
-        async def surround(method: Method, request: object, context: Any) -> AsyncIterator[None]:
-            order.append(f"{name} {method.kind} {method.path}")
-            yield
-            order.append(f"{name} ends")
-
-        return Around(surround)
-
-    continuation = continuing(grpc.unary_unary_rpc_method_handler(answering))
-    for interceptor in (noting("inner"), noting("outer")):
-        continuation = intercepting(interceptor, continuation)
-    handler = await continuation(Details(SYNC))
-    assert await handler.unary_unary(sync_request(), FakeContext()) == "answer"
-    assert order == [f"outer unary {SYNC}", f"inner unary {SYNC}", "inner ends", "outer ends"]
+async def test_a_method_has_no_metrics_before_its_first_call() -> None:
+    stack = Stack()
+    stack.handler(SYNC, grpc.unary_unary_rpc_method_handler(answering))
+    assert b"SyncLinkage" not in stack.metrics.exposed(shared=False)
 
 
 # -- metrics by kind
@@ -185,42 +140,32 @@ async def test_a_unary_call_is_counted_by_its_code() -> None:
     assert stack.outcomes("SyncLinkage", "OK") == 1
 
 
-async def yielding(_: Any, __: Any) -> AsyncIterator[int]:
+async def yielding(request: Any, _: Any) -> AsyncIterator[Any]:
+    yield request
     for number in range(3):
         yield number
 
 
-async def writing(_: Any, context: Any) -> None:
-    context.written = True
+async def writing(request: Any, context: Any) -> None:
+    await context.write(request)
 
 
 @pytest.mark.parametrize(
-    ("make", "attribute", "kind"),
+    ("make", "kind", "requests"),
     [
-        (grpc.unary_stream_rpc_method_handler, "unary_stream", "server_stream"),
-        (grpc.stream_stream_rpc_method_handler, "stream_stream", "bidi_stream"),
+        (grpc.unary_stream_rpc_method_handler, "server_stream", None),
+        (grpc.stream_stream_rpc_method_handler, "bidi_stream", sync_request()),
     ],
 )
-async def test_a_stream_is_counted_by_its_kind(make: Any, attribute: str, kind: str) -> None:
+async def test_a_stream_is_counted_by_its_kind(make: Any, kind: str, requests: Any) -> None:
     stack, context = Stack(), FakeContext()
-    yields = getattr(await stack.handler(WATCH, make(yielding)), attribute)
-    assert [number async for number in yields(object(), context)] == [0, 1, 2]
+    await stack.handler(WATCH, make(yielding)).stream_stream(requests, context)
+    assert context.written == [sync_request(), 0, 1, 2]
     assert stack.handled(WATCH, "OK", kind) == 1
-    stack = Stack()
-    writes = getattr(await stack.handler(WATCH, make(writing)), attribute)
-    await writes(object(), context)
-    assert context.written  # type: ignore[attr-defined]
+    stack, context = Stack(), FakeContext()
+    await stack.handler(WATCH, make(writing)).stream_stream(requests, context)
+    assert context.written == [sync_request()]
     assert stack.handled(WATCH, "OK", kind) == 1
-
-
-async def test_the_handler_of_a_registered_method_is_wrapped_once() -> None:
-    stack = Stack()
-    handlers = [await stack.handler(SYNC, grpc.unary_unary_rpc_method_handler(answering)) for _ in "12"]
-    assert handlers[0] is handlers[1] is not None
-    assert await stack.handler("/x/Unregistered", None) is None
-    assert (
-        await stack.handler("/x/Unregistered", grpc.unary_unary_rpc_method_handler(answering)) is not None
-    )
 
 
 async def test_a_failing_stream_reveals_no_more_than_a_unary_call() -> None:
@@ -229,19 +174,18 @@ async def test_a_failing_stream_reveals_no_more_than_a_unary_call() -> None:
         raise KeyError("SECRET")
 
     stack, context = Stack(), FakeContext()
-    handler = await stack.handler(REFLECT, grpc.stream_stream_rpc_method_handler(failing))
-    responses = handler.stream_stream(object(), context)
-    assert await anext(responses) == 1
+    handler = stack.handler(REFLECT, grpc.stream_stream_rpc_method_handler(failing))
     with pytest.raises(grpc.aio.AbortError):
-        await anext(responses)
+        await handler.stream_stream(object(), context)
+    assert context.written == [1]
     assert "SECRET" not in repr(context.aborted)
     assert stack.handled(REFLECT, "INTERNAL", "bidi_stream") == 1
 
 
 async def test_calls_of_other_services_have_no_outcome(log_lines: LogStream) -> None:
     stack = Stack()
-    handler = await stack.handler(WATCH, grpc.unary_stream_rpc_method_handler(yielding))
-    assert [number async for number in handler.unary_stream(object(), FakeContext())] == [0, 1, 2]
+    handler = stack.handler(WATCH, grpc.unary_stream_rpc_method_handler(yielding))
+    await handler.stream_stream(None, FakeContext())
     assert b"alipayhk_outcomes_total{" not in stack.metrics.exposed(shared=False)
     assert [line["level"] for line in log_lines.of("call")] == ["debug"]
 
@@ -305,7 +249,7 @@ async def test_a_cause_is_logged_and_a_bug_is_logged_with_its_stack_and_no_text(
     assert [line.get("cause") for line in refused] == ["ClientOSError", "SQLITE_FULL", None]
     assert bug["error_class"] == "KeyError"
     assert bug["error_id"] == info(context).metadata["error_id"]
-    assert any("test_interceptors.py" in frame for frame in bug["stack"])
+    assert any("test_around.py" in frame for frame in bug["stack"])
     assert "cause" not in bug
     assert "SECRET" not in log_lines.getvalue()
 
@@ -428,8 +372,8 @@ def undecodable(_: bytes) -> None:
 @pytest.mark.parametrize(
     ("make", "attribute"),
     [
-        (grpc.unary_unary_rpc_method_handler, "unary_unary"),
-        (grpc.unary_stream_rpc_method_handler, "unary_stream"),
+        (grpc.unary_unary_rpc_method_handler, "stream_unary"),
+        (grpc.unary_stream_rpc_method_handler, "stream_stream"),
     ],
 )
 async def test_an_undecodable_request_does_not_reach_the_handler(make: Any, attribute: str) -> None:
@@ -438,9 +382,10 @@ async def test_an_undecodable_request_does_not_reach_the_handler(make: Any, attr
     async def reaching(_: Any, __: Any) -> None:
         reached.append(True)
 
-    handler = await stack.handler(WATCH, make(reaching, request_deserializer=undecodable))
+    handler = stack.handler(WATCH, make(reaching, request_deserializer=undecodable))
+    context.message = handler.request_deserializer(b"\xff")
     with pytest.raises(grpc.aio.AbortError):
-        await getattr(handler, attribute)(handler.request_deserializer(b"\xff"), context)
+        await getattr(handler, attribute)(None, context)
     assert not reached
     assert context.aborted[0][0] is grpc.StatusCode.INVALID_ARGUMENT
     assert (info(context).reason, info(context).metadata["outcome"]) == ("INVALID_REQUEST", "not_sent")
@@ -457,9 +402,9 @@ async def test_an_undecodable_stream_fails_when_it_is_read() -> None:
 
     stack, context = Stack(), FakeContext()
     row: Any = grpc.stream_stream_rpc_method_handler(reading, request_deserializer=undecodable)
-    handler = await stack.handler(REFLECT, row)
+    handler = stack.handler(REFLECT, row)
     with pytest.raises(grpc.aio.AbortError):
-        await anext(handler.stream_stream(requests(), context))
+        await handler.stream_stream(requests(), context)
     assert (context.aborted[0][0].name, info(context).reason) == ("INVALID_ARGUMENT", "INVALID_REQUEST")
     assert "SECRET" not in repr(context.aborted)
     assert stack.handled(REFLECT, "INVALID_ARGUMENT", "bidi_stream") == 1
