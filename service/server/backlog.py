@@ -32,11 +32,15 @@ WAIT_MAX_S: Final = 0.3
 WAIT_SHORT_S: Final = 0.1
 """Below this wait a long backlog becomes short again."""
 LOOK_EVERY_S: Final = 0.02
-"""Minimum time between two queries of channelz; a query costs about a tenth of a served call."""
+"""Minimum time between two queries of channelz, while the backlog is long."""
 LOOK_SHARE: Final = 0.02
 """The share of the time that queries of channelz may take."""
-BUSY_S: Final = 0.05
-"""Time without a gap between calls after which channelz is queried every LOOK_EVERY_S."""
+BUSY_S: Final = 0.1
+"""Time without a gap between calls after which channelz is queried, and then between two queries.
+
+A query takes 0.1 ms with one connection and 1.7 ms with 64. Between two queries, the wait grows by at most
+the time between them.
+"""
 LOOK_AT_LEAST_S: Final = 1.0
 """Maximum time between two queries of channelz while calls arrive, with or without gaps."""
 WINDOW_S: Final = 1.0
@@ -101,11 +105,19 @@ class Backlog:
             self._mark = None
         elif self._mark is not None and now_s - self._marked_s > WAIT_MAX_S:
             self._judge(now_s - self._marked_s)
-        is_busy = self._is_long or self.is_waiting or now_s - self._busy_s >= BUSY_S
-        every_s = max(LOOK_EVERY_S if is_busy else LOOK_AT_LEAST_S, self._look_cost_s / LOOK_SHARE)
-        if now_s - self._looked_s >= every_s:
+        since_s = now_s - self._looked_s
+        if since_s >= LOOK_EVERY_S and since_s >= self._look_every_s(now_s - self._busy_s):
             self._look(now_s)
         return self._is_long
+
+    def _look_every_s(self, busy_s: float) -> float:
+        """Return the time between two queries; `busy_s` is for how long the queue may have had calls."""
+        every_s = LOOK_AT_LEAST_S
+        if self._is_long:
+            every_s = LOOK_EVERY_S
+        elif self.is_waiting or busy_s >= BUSY_S:
+            every_s = BUSY_S
+        return max(every_s, self._look_cost_s / LOOK_SHARE)
 
     def end(self) -> None:
         """Count an accepted call that has completed."""

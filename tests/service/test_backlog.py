@@ -86,11 +86,12 @@ def test_grpc_is_queried_rarely_while_the_queue_turns_out_to_be_empty_and_often_
         assert 0.7 <= queue.queries * every_s / 10.0 <= 1.0
 
 
-def test_a_queue_with_a_short_wait_is_not_long_although_it_is_never_empty() -> None:
+def test_a_queue_with_a_short_wait_is_not_long_and_rarely_queried_although_it_is_never_empty() -> None:
     queue = Queue(waiting=50)
-    for _ in range(200):
+    for _ in range(2_000):
         queue.waiting += 1
         assert queue.accept(1, every_s=0.005) == [False]
+    assert 0.7 <= queue.queries * BUSY_S / 10.0 <= 1.0
 
 
 def test_calls_are_refused_from_the_maximum_wait_until_the_queue_is_drained() -> None:
