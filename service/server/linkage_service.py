@@ -23,7 +23,11 @@ from .rpcs import Rpc, bind_account, sync_linkage
 from .validation import violations
 
 REQUEST_ID: Final = "requestId"
-"""The only member of a body that is not content: two ids can have the same content."""
+"""The first member of a body that has it, and the only one that is not content.
+
+Two ids can have the same content.
+"""
+_REQUEST_ID_NAME: Final = f'{{"{REQUEST_ID}":'.encode()
 
 RPCS: Final[Mapping[str, Rpc]] = {rpc.path: rpc for rpc in (sync_linkage.RPC, bind_account.RPC)}
 
@@ -42,9 +46,10 @@ class LinkageService:
             raise Refusal(reasons.ERROR_REASON_INVALID_REQUEST, found)
         command = rpc.command(request)
         members = rpc.body(command)
+        request_id = members.pop(REQUEST_ID, None)
         body = content = write_json(members)
-        if REQUEST_ID in members:
-            content = write_json({name: value for name, value in members.items() if name != REQUEST_ID})
+        if request_id is not None:
+            body = _REQUEST_ID_NAME + write_json(request_id) + b"," + content[1:]
         outbound = OutboundRequest(
             endpoint=self.endpoints[rpc.name],
             request_id=command.request_id,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import FrozenInstanceError, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any, Final
 
@@ -170,7 +170,7 @@ def test_times_are_truncated_to_milliseconds(seconds: int, nanos: int, milliseco
 )
 def test_a_command_is_frozen_and_shows_nothing(rpc: Rpc, request_: Any) -> None:
     command = rpc.command(request_)
-    with pytest.raises(FrozenInstanceError):
+    with pytest.raises(AttributeError):
         command.user_id = "other"
     assert "2160000000000001" not in repr(command)
 

@@ -6,7 +6,7 @@ frozen and contains no protobuf. Only `body` and `reply` use AlipayHK's names.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -32,7 +32,7 @@ class Rpc:
     rules: tuple[Rule, ...]
     # Only the functions of the RPC itself know the type of its command.
     command: Callable[[Any], Any]
-    body: Callable[[Any], Mapping[str, object]]
+    body: Callable[[Any], dict[str, object]]
     reply: Callable[[VerifiedResponse], Message]
     linkage: Callable[[Any], tuple[str, ...] | None]
     """The linkage that the command changes; None if AlipayHK does not order changes for this API."""

@@ -25,7 +25,7 @@ from ..validation import (
     violations,
 )
 from . import Rpc, milliseconds
-from .result import result_message
+from .result import set_result
 
 SOURCE_NORMAL: Final = "NORMAL"
 SOURCE_BY_TEMPLATE: Final = "BY_TEMPLATE"
@@ -136,14 +136,11 @@ def body(command: Command) -> dict[str, object]:
 
 def reply(verified: VerifiedResponse) -> pb.BindAccountResponse:
     """Convert a verified success; an invalid or missing optional member never makes it a failure."""
-    response = pb.BindAccountResponse(
-        result=result_message(verified.result),
-        account=_account_message(_object(verified.body.get("accountInfo"))),
-    )
+    account = _account_message(_object(verified.body.get("accountInfo")))
+    response = pb.BindAccountResponse(account=account)
+    set_result(response, verified)
     if (need_bind := _need_bind(verified.body.get("needBind"))) is not None:
         response.need_bind = need_bind
-    if verified.response_time is not None:
-        response.response_time.FromDatetime(verified.response_time)
     return response
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from alipayhk.linkage.v1 import linkage_service_pb2 as pb
 from clients.alipayhk.api import Api
@@ -11,7 +10,7 @@ from clients.alipayhk.wire.messages import VerifiedResponse
 
 from ..validation import choice, moment, request_id, required, required_moment, text, when
 from . import Rpc, milliseconds
-from .result import result_message
+from .result import set_result
 
 BIZ_TYPE: Final = "BINDING_SYNC"
 OPERATE_TYPES: Final = {pb.OPERATE_TYPE_BIND: "BIND", pb.OPERATE_TYPE_UNBIND: "UNBIND"}
@@ -48,8 +47,7 @@ RULES: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class Command:
+class Command(NamedTuple):
     """One change of one linkage; times are in milliseconds since 1970, absent members are empty."""
 
     request_id: str
@@ -62,6 +60,10 @@ class Command:
     binding_target: str
     external_binding_id: str
     expiry_time_ms: int | None
+
+    def __repr__(self) -> str:
+        """Return no member: most are personal data."""
+        return "Command()"
 
 
 def command(request: pb.SyncLinkageRequest) -> Command:
@@ -100,9 +102,8 @@ def body(command: Command) -> dict[str, object]:
 
 def reply(verified: VerifiedResponse) -> pb.SyncLinkageResponse:
     """Convert a verified success."""
-    response = pb.SyncLinkageResponse(result=result_message(verified.result), tracer_id=verified.tracer_id)
-    if verified.response_time is not None:
-        response.response_time.FromDatetime(verified.response_time)
+    response = pb.SyncLinkageResponse(tracer_id=verified.tracer_id)
+    set_result(response, verified)
     return response
 
 
