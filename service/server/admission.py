@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, cached_property
 from itertools import takewhile
 from typing import Final, cast
 
@@ -76,21 +76,27 @@ class Admission(grpc.GenericRpcHandler):  # type: ignore[misc, unused-ignore]
             path: Refusals(rpc, metrics, idempotent=idempotent[rpc.name]) for path, rpc in RPCS.items()
         }
 
+    @cached_property
+    def _loop(self) -> asyncio.AbstractEventLoop:
+        """The server's event loop, because `get_running_loop` asks the system for the process id."""
+        return asyncio.get_running_loop()
+
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler | None:
         """Return the handler of a call, or one that refuses the call unless its connection is light.
 
         gRPC calls this once for each call, in the task of the call, also for unknown methods.
         """
         is_long, began_s = self._backlog.accept(), time.monotonic()
-        task, number = cast("asyncio.Task[object]", asyncio.current_task()), self._backlog.accepted
+        task = cast("asyncio.Task[object]", asyncio.current_task(self._loop))
+        number = self._backlog.accepted
         self._unary[task] = began_s
         task.add_done_callback(lambda task: self._ended(task, number))
         if not self._gap_is_due:
             self._gap_is_due = True
-            asyncio.get_running_loop().call_later(GAP_S, self._find_gap, number)
+            self._loop.call_later(GAP_S, self._find_gap, number)
         if self._backlog.is_waiting and not self._check_is_due:
             self._check_is_due = True
-            asyncio.get_running_loop().call_later(CHECK_S, self._check_late, number)
+            self._loop.call_later(CHECK_S, self._check_late, number)
         method, details = handler_call_details.method, handler_call_details
         refusals = self._refusals.get(method)
         if self._backlog.open > OPEN_MAX:
@@ -137,7 +143,7 @@ class Admission(grpc.GenericRpcHandler):  # type: ignore[misc, unused-ignore]
 
     def _find_gap(self, number: int, turns: int = TURNS) -> None:
         """Report to the backlog when no call has arrived for GAP_S and `turns` event loop iterations."""
-        loop, newest = asyncio.get_running_loop(), self._backlog.accepted
+        loop, newest = self._loop, self._backlog.accepted
         if number != newest:
             loop.call_later(GAP_S, self._find_gap, newest)
         elif turns:
@@ -155,7 +161,7 @@ class Admission(grpc.GenericRpcHandler):  # type: ignore[misc, unused-ignore]
         if number != self._backlog.accepted:
             return
         if turns:
-            asyncio.get_running_loop().call_soon(self._check, number, turns - 1)
+            self._loop.call_soon(self._check, number, turns - 1)
         else:
             self._backlog.nothing_came_after(number)
 

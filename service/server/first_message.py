@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any, Final
+from typing import Final
 
 import grpc
 
@@ -36,8 +36,8 @@ class FirstMessage:
     async def read(self, context: Context) -> object:
         """Return the message of a call, or Undecodable; raise what gRPC raises."""
         read = _Read(context.read())
-        if not read.is_done:
-            loop = asyncio.get_running_loop()
+        if read.waits_for is not None:
+            loop = read.waits_for.get_loop()
             read.waiter = loop.create_future()
             self._reads[read] = end = loop.time() + MESSAGE_S
             if self._timer is None:
@@ -46,8 +46,8 @@ class FirstMessage:
                 await read.waiter
             finally:
                 self._reads.pop(read, None)
-        if not read.is_done:
-            return Undecodable()
+            if read.waits_for is not None:
+                return Undecodable()
         if read.failure is not None:
             raise read.failure
         if read.message is not grpc.aio.EOF:
@@ -75,15 +75,16 @@ class _Read:
     coroutine itself. They wait for futures of the loop only.
     """
 
-    __slots__ = ("_steps", "failure", "is_done", "message", "waiter")
+    __slots__ = ("_steps", "failure", "message", "waiter", "waits_for")
 
-    def __init__(self, steps: Coroutine[Any, Any, object]) -> None:
+    def __init__(self, steps: Coroutine[asyncio.Future[object], None, object]) -> None:
         self._steps = steps
-        self.is_done = False
         self.message: object = None
         self.failure: BaseException | None = None
+        self.waits_for: asyncio.Future[object] | None = None
+        """What gRPC's coroutine waits for; None if it has ended."""
         self.waiter: asyncio.Future[None] | None = None
-        """The future that the call waits for."""
+        """What the call waits for."""
         self._step()
 
     def wake(self) -> None:
@@ -93,11 +94,12 @@ class _Read:
 
     def _step(self, _: object = None) -> None:
         try:
-            self._steps.send(None).add_done_callback(self._step)
+            self.waits_for = self._steps.send(None)
+            self.waits_for.add_done_callback(self._step)
             return
         except StopIteration as end:
             self.message = end.value
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  (the call raises it)
             self.failure = error
-        self.is_done = True
+        self.waits_for = None
         self.wake()

@@ -57,14 +57,9 @@ class Lines:
                 self._write_collected()
             self._collected.append(line)
             self._collected_bytes += len(line)
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            self.flush()
-            return
-        if self._flushing is not loop:
-            self._flushing = loop
-            loop.call_later(DELAY_S, self._flush_late)
+        # This is cheaper than `get_running_loop`, which asks the system for the process id.
+        if self._flushing is None or not self._flushing.is_running():
+            self._flush_soon()
 
     def flush(self) -> None:
         """Write the collected lines, or keep them until the reader continues: this never waits."""
@@ -77,6 +72,14 @@ class Lines:
         end_s = time.monotonic() + CLOSE_S
         while self._waiting and time.monotonic() < end_s:
             time.sleep(_POLL_MS / 10_000)
+
+    def _flush_soon(self) -> None:
+        try:
+            self._flushing = asyncio.get_running_loop()
+        except RuntimeError:
+            self.flush()
+        else:
+            self._flushing.call_later(DELAY_S, self._flush_late)
 
     def _flush_late(self) -> None:
         self._flushing = None
