@@ -135,8 +135,8 @@ class Admission(grpc.GenericRpcHandler):  # type: ignore[misc, unused-ignore]
 
     def _ended(self, task: asyncio.Task[object], number: int) -> None:
         self._backlog.end()
-        self._unary.pop(task, None)
-        self._watches.discard(task)
+        if self._unary.pop(task, None) is None:
+            self._watches.discard(task)
         # grpc.aio requests the next call from gRPC before it requests the message of this one.
         if self._backlog.is_waiting:
             self._check(number)

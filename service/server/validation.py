@@ -64,13 +64,16 @@ def required(name: str) -> Rule:
     return rule
 
 
-def text(name: str, length_max: int | None = None) -> Rule:
-    """Limit the length of a text, and refuse control characters."""
+def text(name: str, length_max: int | None = None, *, optional: bool = False) -> Rule:
+    """Require a text, limit its length, and refuse control characters."""
+    absent = () if optional else (Violation(name, "is required"),)
     too_long = (Violation(name, f"has more than {length_max} characters"),)
     control = (Violation(name, "has control characters"),)
 
     def rule(request: Any) -> Iterable[Violation]:
         value: str = getattr(request, name)
+        if not value:
+            return absent
         fits = length_max is None or len(value) <= length_max
         if fits and value.isprintable():
             return ()

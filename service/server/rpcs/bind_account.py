@@ -19,10 +19,8 @@ from ..validation import (
     has_control,
     json_object,
     request_id,
-    required,
     required_moment,
     text,
-    violations,
 )
 from . import Rpc, milliseconds
 from .result import set_result
@@ -32,12 +30,14 @@ SOURCE_BY_TEMPLATE: Final = "BY_TEMPLATE"
 REQUEST_ID_MAX: Final = 64
 FORM_VALUES_MAX: Final = 64
 EXTEND_INFO_BYTES_MAX: Final = 4096
+_ACCOUNT_ID: Final = text("account_id", 64)
+_FORM_CODE: Final = text("form_code")
 
 
 def _account(request: pb.BindAccountRequest) -> Iterator[Violation]:
     match request.WhichOneof("account"):
         case "account_id":
-            yield from violations((required("account_id"), text("account_id", 64)), request)
+            yield from _ACCOUNT_ID(request)
         case "template_form":
             yield from _template_form(request.template_form)
         case _:
@@ -45,7 +45,7 @@ def _account(request: pb.BindAccountRequest) -> Iterator[Violation]:
 
 
 def _template_form(form: pb.TemplateForm) -> Iterator[Violation]:
-    for violation in violations((required("form_code"), text("form_code")), form):
+    for violation in _FORM_CODE(form):
         yield Violation(f"template_form.{violation.field}", violation.description)
     values = form.form_values
     # Field codes are texts of the caller, so violations do not quote them.
@@ -59,19 +59,16 @@ def _template_form(form: pb.TemplateForm) -> Iterator[Violation]:
 
 RULES: Final = (
     request_id(REQUEST_ID_MAX),
-    required("merchant_account_id"),
     text("merchant_account_id", 64),
-    text("sub_merchant_id", 64),
-    required("type"),
+    text("sub_merchant_id", 64, optional=True),
     text("type", 16),
-    required("sub_type"),
     text("sub_type", 16),
     _account,
     any_of("open_id", "user_id"),
-    text("open_id", 64),
-    text("user_id", 64),
+    text("open_id", 64, optional=True),
+    text("user_id", 64, optional=True),
     required_moment("timestamp"),
-    text("extend_info"),
+    text("extend_info", optional=True),
     json_object("extend_info", EXTEND_INFO_BYTES_MAX),
 )
 

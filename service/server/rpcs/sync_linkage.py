@@ -35,14 +35,12 @@ RULES: Final = (
     required_moment("biz_time"),
     choice("operate_type", OPERATE_TYPES),
     choice("external_identity_type", EXTERNAL_IDENTITY_TYPES),
-    required("external_identity_value"),
     text("external_identity_value", 128),
-    required("user_id"),
     text("user_id", 64),
     choice("binding_target_type", BINDING_TARGET_TYPES),
     when(_has_target, required("binding_target")),
-    text("binding_target", 128),
-    text("external_binding_id", 128),
+    text("binding_target", 128, optional=True),
+    text("external_binding_id", 128, optional=True),
     moment("expiry_time"),
 )
 
