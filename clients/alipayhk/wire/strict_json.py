@@ -47,17 +47,11 @@ def read_object(data: bytes, *, huge_as_infinite: bool = False) -> dict[str, obj
     is for AlipayHK's responses: no number in them is used, and an odd number must not undo a verified
     success. Infinity is still a number, so it is not mistaken for a string or an absent member.
     """
-    number = _number if huge_as_infinite else _held_number
+    decoder = _HUGE_AS_INFINITE if huge_as_infinite else _HUGE_REFUSED
     try:
         text = data.decode("utf-8")
         _check_depth(data)
-        value = json.loads(
-            text,
-            object_pairs_hook=_members_once,
-            parse_constant=_refuse_constant,
-            parse_int=partial(number, int),
-            parse_float=partial(number, float),
-        )
+        value = decoder.decode(text)
     except JsonError:
         raise
     except ValueError:
@@ -65,7 +59,9 @@ def read_object(data: bytes, *, huge_as_infinite: bool = False) -> dict[str, obj
         raise JsonError("not JSON in UTF-8") from None
     if not isinstance(value, dict):
         raise JsonError("not a JSON object")
-    return cast("dict[str, object]", _without_surrogates(value) if "\\ud" in text.lower() else value)
+    if "\\u" in text and "\\ud" in text.lower():
+        return cast("dict[str, object]", _without_surrogates(value))
+    return value
 
 
 def member_bytes(data: bytes) -> list[tuple[str, bytes]]:
@@ -200,3 +196,16 @@ def _without_surrogates(value: object) -> object:
             [(_SURROGATE.sub("\ufffd", name), _without_surrogates(item)) for name, item in value.items()]
         )
     return value
+
+
+def _decoder(number: Callable[[Callable[[str], float], str], float]) -> json.JSONDecoder:
+    return json.JSONDecoder(
+        object_pairs_hook=_members_once,
+        parse_constant=_refuse_constant,
+        parse_int=partial(number, int),
+        parse_float=partial(number, float),
+    )
+
+
+_HUGE_AS_INFINITE: Final = _decoder(_number)
+_HUGE_REFUSED: Final = _decoder(_held_number)
