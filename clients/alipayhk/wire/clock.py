@@ -6,6 +6,7 @@ Request-Time and Response-Time: https://docs.alipay.hk/alipayhkdocs/hk/gcmc/apif
 
 from __future__ import annotations
 
+import re
 import time as system
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -18,6 +19,9 @@ Now = Callable[[], datetime]
 """Returns the current time, always with an offset."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_USUAL_FORM: Final = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:Z|[+-][0-9]{2}:[0-9]{2})"
+)
 _SINCE_BOOT: Final = getattr(system, "CLOCK_BOOTTIME", system.CLOCK_MONOTONIC)
 """CLOCK_BOOTTIME also counts while the machine is suspended; only Linux has it."""
 
@@ -51,6 +55,8 @@ def time_of(text: str) -> datetime:
 def lenient_time_of(value: object) -> datetime:
     """Parse a response's time, also in the variants of `lenient`; otherwise raise a constant ValueError."""
     text = value if isinstance(value, str) else str(value) if isinstance(value, int) else ""
+    if _USUAL_FORM.fullmatch(text):
+        return time_of(text)
     if lenient.MILLISECONDS.fullmatch(text):
         return _EPOCH + timedelta(milliseconds=int(text))
     return time_of(lenient.iso_time(text))
@@ -70,6 +76,8 @@ def response_time_of(value: object, *, sent_at: datetime, now: datetime, window_
     except ValueError as error:
         raise Malformed(str(error)) from None
     earliest, latest = _between(sent_at, now)
+    if earliest <= time <= latest:
+        return time
     window = timedelta(seconds=window_s)
     if not earliest - window <= time <= latest + window:
         raise OutsideWindow(skew_s(time, sent_at=sent_at, now=now))

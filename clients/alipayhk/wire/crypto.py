@@ -8,7 +8,6 @@ https://docs.alipay.hk/alipayhkdocs/hk/auto_earn/Encrypt_and_decrypt
 
 from __future__ import annotations
 
-import base64
 import binascii
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -112,14 +111,14 @@ def unwrap_key(profile: EncryptionProfile, key: RSAPrivateKey, wrapped: bytes) -
 
 def base64_text(data: bytes) -> str:
     """Encode as standard base64 with padding, on one line."""
-    return base64.b64encode(data).decode("ascii")
+    return binascii.b2a_base64(data, newline=False).decode("ascii")
 
 
 def base64_bytes(text: str) -> bytes:
     """Decode canonical base64, exactly as `base64_text` writes it; otherwise raise CryptoError."""
     try:
-        data = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
+        data = binascii.a2b_base64(text, strict_mode=True)
+    except ValueError:
         raise CryptoError("not base64") from None
     if base64_text(data) != text:
         raise CryptoError("not base64 in its canonical form")

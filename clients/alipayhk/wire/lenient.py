@@ -11,7 +11,7 @@ from typing import Final
 
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 _LINE_BREAK: Final = re.compile(r"[\r\n]|%0[AaDd]")
-_PLAIN_VALUE: Final = re.compile(r"(?:[A-Za-z0-9_.+/=,-]|%(?!0[AaDd]))+(?<!,)")
+_PLAIN_VALUE: Final = re.compile(r"[A-Za-z0-9_.+/=,-]*+(?:%(?!0[AaDd])[A-Za-z0-9_.+/=,-]*+)*+(?<!,)")
 _ZONE_NAME: Final = re.compile(r"\[[A-Za-z0-9_/+-]{1,64}\]$")
 MILLISECONDS: Final = re.compile(r"[0-9]{13}")
 """A time as milliseconds since 1970, from the years 2001 to 2286."""

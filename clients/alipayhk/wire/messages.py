@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from functools import cached_property
 from typing import Final
 
 from .result import Result
@@ -39,9 +38,10 @@ class _Received:
     """A received message, whose headers are looked up often."""
 
     headers: Headers
+    _by_name: Mapping[str, list[str]]
 
-    @cached_property
-    def _by_name(self) -> Mapping[str, list[str]]:
+    def __post_init__(self) -> None:
+        """Index the headers."""
         by_name: dict[str, list[str]] = {}
         for name, value in self.headers:
             key = name.lower()
@@ -49,7 +49,7 @@ class _Received:
                 by_name[key].append(value)
             else:
                 by_name[key] = [value]
-        return by_name
+        vars(self)["_by_name"] = by_name
 
     def values(self, name: str) -> Sequence[str]:
         """Return all values of a header, given its name in lower case."""
@@ -122,8 +122,8 @@ class RawResponse(_Received):
 
     def with_body(self, body: bytes) -> RawResponse:
         """Return the same response with another body."""
-        whole = RawResponse(self.http_status, self.headers, body, self.end_announced)
-        whole.__dict__["_by_name"] = self._by_name  # it has the same headers
+        whole = object.__new__(RawResponse)
+        vars(whole).update(vars(self), body=body)  # with the index of its headers
         return whole
 
     @property
@@ -133,7 +133,9 @@ class RawResponse(_Received):
         "An ID for tracing this request": https://docs.alipay.hk/alipayhkdocs/hk/gcmc/apifund. No signature
         covers it.
         """
-        return _NOT_PRINTABLE.sub("", self.value("tracer-id"))[:TRACER_ID_MAX]
+        value = self.value("tracer-id")
+        printable = value if value.isascii() and value.isprintable() else _NOT_PRINTABLE.sub("", value)
+        return printable[:TRACER_ID_MAX]
 
     @property
     def key_version(self) -> str:

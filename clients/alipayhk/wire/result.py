@@ -33,4 +33,6 @@ def id_text_of(value: object) -> str:
 
     AlipayHK documents strings; a number has the same meaning.
     """
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else text_of(value)
+    if isinstance(value, str):
+        return value
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else ""

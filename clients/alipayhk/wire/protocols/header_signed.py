@@ -225,7 +225,8 @@ def _verify(
 
 def _by_version(keys: Mapping[str, Key], pairs: Mapping[str, str]) -> Key:
     """Return the key that `keyVersion` names, or the newest key if it is absent; else raise KeyError."""
-    return keys[pairs.get("keyversion", next(iter(keys), ""))]
+    version = pairs.get("keyversion")
+    return keys[next(iter(keys), "") if version is None else version]
 
 
 def _only(raw: RawRequest | RawResponse, name: str) -> str:

@@ -8,6 +8,7 @@ Source: https://docs.alipay.hk/alipayhkdocs/hk/gcmc/apifund
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from .. import crypto, lenient
@@ -16,6 +17,12 @@ SIGNATURE_ALGORITHM: Final = "RSA256"
 ENCRYPTION_ALGORITHM: Final = "RSA_AES"
 SHORT_ENCRYPTION_ALGORITHM: Final = "RSA"
 """RSA_AES as https://docs.alipay.hk/alipayhkdocs/hk/auto_earn/Encrypt_and_decrypt prints it."""
+
+_USUAL_FORM: Final = re.compile(
+    r"algorithm=([A-Za-z0-9_]++),keyVersion=([A-Za-z0-9_.-]++),(signature|symmetricKey)="
+    r"([A-Za-z0-9+/=]*+(?:%(?!0[AaDd])[A-Za-z0-9+/=]*+)*+)"
+)
+"""Without spaces and line breaks, so that nothing is to be removed from it."""
 
 
 def signature_header(key_version: str, signature: bytes) -> str:
@@ -37,6 +44,9 @@ def header_pairs(value: str, *, leniently: bool = False) -> dict[str, str]:
     key and value. Keys are returned in lower case, because siblings of AlipayHK write them in other cases.
     `leniently` also reads the variants of `lenient.header_value`.
     """
+    if match := _USUAL_FORM.fullmatch(value):
+        algorithm, version, name, text = match.groups()
+        return {"algorithm": algorithm, "keyversion": version, name.lower(): text}
     value = lenient.header_value(value) if leniently else value
     pairs: dict[str, str] = {}
     for part in value.split(","):

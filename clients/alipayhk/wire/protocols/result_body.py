@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Final
 
 from ..errors import Malformed
 from ..messages import RawResponse, VerifiedResponse
 from ..result import FAILURE, Result, id_text_of, text_of
-
-_RESULT_NAMES: Final = ("result", "resultInfo")
 
 
 def verified_response(
@@ -36,8 +33,10 @@ def result_of(body: Mapping[str, object]) -> Result:
     and `resultMessage` and `resultMsg`: the first that is present and has the right type is used. A
     code may be a JSON integer.
     """
-    members = next((value for name in _RESULT_NAMES if isinstance(value := body.get(name), dict)), None)
-    if members is None:
+    members = body.get("result")
+    if not isinstance(members, dict):
+        members = body.get("resultInfo")
+    if not isinstance(members, dict):
         raise Malformed("the response has no result")
     status, code = members.get("resultStatus"), id_text_of(members.get("resultCode"))
     if not isinstance(status, str):
