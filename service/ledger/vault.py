@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hmac
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Final
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.hmac import HMAC
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from clients.alipayhk.regular_file import open_regular
@@ -45,8 +45,9 @@ class Vault:
 
     def __init__(self, key: bytes, *, random_bytes: RandomBytes) -> None:
         self._random_bytes = random_bytes
-        self._fingerprint_key = _derive(key, b"fingerprint")
-        self._linkage_key = _derive(key, b"linkage")
+        # Each hash is of a copy: the keys were hashed, and OpenSSL's SHA-256 looked up, once.
+        self._fingerprint = HMAC(_derive(key, b"fingerprint"), SHA256())
+        self._linkage = HMAC(_derive(key, b"linkage"), SHA256())
         self._cipher = AESGCM(_derive(key, b"seal"))
         self.key_id: str = _derive(key, b"key id")[:4].hex()
         """A short public name of the key, for people."""
@@ -55,11 +56,11 @@ class Vault:
 
     def fingerprint(self, content: bytes) -> bytes:
         """Hash the business content of a request."""
-        return hmac.digest(self._fingerprint_key, content, "sha256")
+        return _hashed(self._fingerprint, content)
 
     def linkage(self, parts: tuple[str, ...]) -> bytes:
         """Hash the names of a linkage."""
-        return hmac.digest(self._linkage_key, _encode(parts), "sha256")
+        return _hashed(self._linkage, _encode(parts))
 
     def seal(self, plaintext: bytes, row: Key) -> bytes:
         """Encrypt the data that a replay needs, bound to this row."""
@@ -136,13 +137,15 @@ def _derive(key: bytes, purpose: bytes) -> bytes:
     return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=_PURPOSE + purpose).derive(key)
 
 
+def _hashed(keyed: HMAC, data: bytes) -> bytes:
+    keyed = keyed.copy()
+    keyed.update(data)
+    return keyed.finalize()
+
+
 def _encode(parts: Iterable[str]) -> bytes:
     """Encode the texts length-prefixed, so that different tuples never give the same bytes."""
-    encoded = b""
-    for part in parts:
-        data = part.encode()
-        encoded += len(data).to_bytes(4, "big") + data
-    return encoded
+    return b"".join([len(data).to_bytes(4, "big") + data for data in map(str.encode, parts)])
 
 
 def _context(row: Key) -> bytes:
