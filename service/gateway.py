@@ -168,6 +168,7 @@ async def _ledger_session(
         metrics,
         lease_s=settings.upstream_timeout_s + LEASE_MARGIN_S,
         biz_time_ahead_s=settings.biz_time_ahead_s,
+        records=level_of(settings.ledger_url).records,
         idempotent_without=settings.sync_linkage_without_ledger,
         on_late_claim=lambda: monitor.failed("the claim took too long"),
     )

@@ -108,17 +108,16 @@ class Delivery:
 
     async def deliver(self, request: OutboundRequest, call: Call) -> Message:
         """Return the response to a request, or raise Refusal or CallError, by the call's deadline."""
-        fingerprint = self._session.fingerprint(request)
         await self._wait_for_ending(request.key, call)
         flight = self._flights.get(request.key)
         if flight is None:
             self._admit(call)
-        elif flight.fingerprint != fingerprint:
+        elif flight.request.content != request.content:
             raise request.reused(State.SENDING)
         # From here on the request may be sent: an unhandled exception must not be reported as `not_sent`.
         before = call.circumstances
         call.circumstances = Circumstances(before.api, before.idempotent, sent=True, retried=before.retried)
-        flight = flight or self._begin(request, fingerprint, call)
+        flight = flight or self._begin(request, call)
         flight.join(call)
         try:
             return await self._wait(flight, call)
@@ -176,12 +175,12 @@ class Delivery:
         if len(self._flights) >= self._max_in_flight:
             raise Refusal(reasons.ERROR_REASON_OVERLOADED)
 
-    def _begin(self, request: OutboundRequest, fingerprint: bytes, call: Call) -> Flight:
-        flight = Flight(request, fingerprint, self._session.linkage(request), call.caller.name)
+    def _begin(self, request: OutboundRequest, call: Call) -> Flight:
+        flight = Flight(request, call.caller.name)
         flight.join(call)
+        self._by_caller[flight.caller] += 1
         flight.task = asyncio.create_task(self._fly(flight))
         self._flights[request.key] = flight
-        self._by_caller[flight.caller] += 1
         flight.task.add_done_callback(lambda task: self._ended(flight, task))
         return flight
 
@@ -201,7 +200,7 @@ class Delivery:
 
     async def _fly(self, flight: Flight) -> Message:
         request, sender = flight.request, self._senders[flight.request.endpoint.api]
-        waits = self._linkages.is_taken(flight.linkage)
+        waits = self._linkages.is_taken(request.linkage)
         if waits or sender.pace.is_open or sender.pace.limiter.is_full:
             # Finished requests are answered from the ledger without queueing for the linkage, for capacity,
             # or for the circuit breaker.
@@ -210,8 +209,8 @@ class Delivery:
                 return known
         blocked_by = reasons.ERROR_REASON_LINKAGE_BUSY if waits else None
         flight.enter(FlightState.QUEUED_FOR_LINKAGE, blocked_by=blocked_by)
-        await self._linkages.wait(flight.linkage, request.biz_time_ms)
+        await self._linkages.wait(request.linkage, request.biz_time_ms)
         try:
             return await sender.run(flight)
         finally:
-            self._linkages.leave(flight.linkage)
+            self._linkages.leave(request.linkage)

@@ -41,9 +41,6 @@ class Flight:
     """Started by one call, joined by others with the same id and content."""
 
     request: OutboundRequest
-    fingerprint: bytes
-    linkage: bytes | None
-    """A keyed hash of the linkage that it changes; None for an API that keeps no order."""
     caller: str
     """The name of the caller whose call started it."""
 
@@ -56,6 +53,10 @@ class Flight:
     cancelled: bool = False
 
     # Written by LedgerSession.
+    fingerprint: bytes = b""
+    """A keyed hash of the content; empty until it is needed for a ledger that records."""
+    linkage: bytes | None = None
+    """A keyed hash of the linkage, made together with `fingerprint`; None for an API without order."""
     held: Held | None = None
     """None until it was claimed, and where the ledger was bypassed."""
     looked_up: bool = False

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 from google.protobuf.message import Message
@@ -38,7 +39,6 @@ from ..outcomes.refusal import Refusal, Violation, skew_fact
 from ..telemetry.metrics import Metrics
 from .flight import Flight, Held
 from .ledger_wait import LedgerProgress
-from .outbound_request import OutboundRequest
 from .pending_writes import PendingWrites
 from .replay import rejection_data, replay
 from .state import FlightState
@@ -65,7 +65,7 @@ class Busy:
 class LedgerSession:
     """Reads and writes the ledger for flights."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (one argument for each setting)
         self,
         ledger: Ledger,
         vault: Vault,
@@ -73,6 +73,7 @@ class LedgerSession:
         *,
         lease_s: float,
         biz_time_ahead_s: float,
+        records: bool = True,
         idempotent_without: bool = False,
         clock: Clock | None = None,
         on_late_claim: Callable[[], None] = lambda: None,
@@ -81,19 +82,12 @@ class LedgerSession:
         self._vault = vault
         self._lease_ms = round(lease_s * 1000)
         self._biz_time_ahead_s = biz_time_ahead_s
+        self._records = records
         self._idempotent_without = idempotent_without
         self._clock = clock or Clock()
         self._on_late_claim = on_late_claim
         self._pending = PendingWrites(metrics, self._clock.now_ms)
         self.progress = LedgerProgress()
-
-    def fingerprint(self, request: OutboundRequest) -> bytes:
-        """Return a keyed hash of the content."""
-        return self._vault.fingerprint(request.content)
-
-    def linkage(self, request: OutboundRequest) -> bytes | None:
-        """Return a keyed hash of the linkage."""
-        return None if request.linkage is None else self._vault.linkage(request.linkage)
 
     async def look(self, flight: Flight) -> Message | Busy | None:
         """Read the ledger; return the replay, Busy, or None if it may be sent; else raise Refusal."""
@@ -149,19 +143,19 @@ class LedgerSession:
 
     async def applied(self, flight: Flight, response: Message) -> None:
         """Record a success, with the response for replays."""
-        await self._record(flight, State.APPLIED, response.SerializeToString(), Result("S"))
+        await self._record(flight, State.APPLIED, response.SerializeToString, Result("S"))
 
     async def rejected(self, flight: Flight, error: ResultError) -> None:
         """Record a final rejection, with the data for replays."""
-        await self._record(flight, State.REJECTED, rejection_data(error), error.result)
+        await self._record(flight, State.REJECTED, partial(rejection_data, error), error.result)
 
     async def refused(self, flight: Flight, error: ResultError) -> None:
         """Record that AlipayHK rejected this gateway: the id keeps its content and may be sent again."""
-        await self._record(flight, State.GATEWAY_REJECTED, b"", error.result)
+        await self._record(flight, State.GATEWAY_REJECTED, bytes, error.result)
 
     async def in_doubt(self, flight: Flight) -> None:
         """Record that it may or may not have taken effect."""
-        await self._record(flight, State.IN_DOUBT, b"", Result(""))
+        await self._record(flight, State.IN_DOUBT, bytes, Result(""))
 
     async def undo(self, flight: Flight) -> None:
         """Take the claim back, because no byte was sent: the row is as it was before."""
@@ -187,6 +181,10 @@ class LedgerSession:
 
     async def _ask(self, flight: Flight, read: Callable[[Claim, int], Awaitable[Answer]]) -> Answer:
         now_ms, ahead_ms = self._clock.now_ms(), round(self._biz_time_ahead_s * 1000)
+        if self._records and not flight.fingerprint:
+            flight.fingerprint = self._vault.fingerprint(flight.request.content)
+            if flight.request.linkage is not None:
+                flight.linkage = self._vault.linkage(flight.request.linkage)
         claim = flight.claim(lease_ms=self._lease_ms, biz_time_max_ms=now_ms + ahead_ms)
         without = self._idempotent_without and claim.may_repeat
         try:
@@ -234,13 +232,16 @@ class LedgerSession:
         left_s = until_ms / 1000 - self._clock.now_s()
         return Busy(min(max(left_s, 0.0), POLL_S) + POLL_MIN_S, reason)
 
-    async def _record(self, flight: Flight, state: State, data: bytes, result: Result) -> None:
+    async def _record(
+        self, flight: Flight, state: State, data_of: Callable[[], bytes], result: Result
+    ) -> None:
         key, held = flight.request.key, flight.held
-        if not held:
+        if not held or not self._records:
             return
+        data = data_of()
         sealed = self._vault.seal(data, key) if data else b""
         # An idempotent change of a linkage that is in doubt is sent again, and gets the same outcome.
-        may_be_late = flight.linkage is not None and flight.request.endpoint.idempotent
+        may_be_late = flight.request.linkage is not None and flight.request.endpoint.idempotent
         ending = Ending(state, result.status, result.code, sealed, may_be_late=may_be_late)
         await self._pending.write(
             flight,

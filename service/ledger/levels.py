@@ -55,6 +55,8 @@ class Level:
     """Whether every process of one host gets the same answers."""
     shared_by_hosts: bool
     """Whether every process on every host gets the same answers."""
+    records: bool = True
+    """Whether it records anything. If not, its claims need no hashes, and it is given no outcomes."""
     check_url: Callable[[str], None] | None = None
     """Raises ValueError if what follows the scheme cannot be used."""
     check_place: Callable[[str], None] = lambda _: None
@@ -92,6 +94,7 @@ LEVELS: Final = (
         outlives_process=OffLedger.outlives_process,
         shared_by_workers=True,  # it answers every process as if the request were new
         shared_by_hosts=True,
+        records=False,
     ),
     Level(
         scheme="memory:",

@@ -15,13 +15,11 @@ from clients.alipayhk.wire import errors
 from clients.alipayhk.wire.messages import VerifiedResponse
 from service.credentials.callers import Caller
 from service.delivery.flight import Flight
-from service.delivery.ledger_session import LedgerSession
 from service.delivery.sender import Sender
 from tests.delivery.world import (
     HANG,
     HANG_CONNECTING,
     IN_PROGRESS,
-    LEASE_S,
     LOST,
     OK,
     SLOW,
@@ -37,7 +35,7 @@ from tests.delivery.world import (
     failing,
     refusing,
 )
-from tests.service.fakes import LogStream, call_of, vault_of
+from tests.service.fakes import LogStream, call_of
 
 REUSED = ("REQUEST_ID_REUSED", "not_sent", "new_request_id")
 REUSED_OPERATOR = ("REQUEST_ID_REUSED", "not_sent", "operator")
@@ -51,6 +49,20 @@ async def test_sixty_four_calls_with_one_id_send_once_and_get_one_response(world
     assert all(one.response == reported[0].response for one in reported)
     assert not reported[0].response.replayed
     assert world.client.ids_seen() == ["a"]
+
+
+@pytest.mark.parametrize("records", [True, False])
+async def test_outcomes_are_recorded_only_in_a_ledger_that_records(world: World, records: bool) -> None:
+    world.session._records = records
+    calls = [world.start(world.sync("a")) for _ in range(2)]
+    await asyncio.sleep(0)
+    assert (await world.deliver(world.sync("a", content="unbind"))).short == REUSED
+    assert [(await call).short for call in calls] == [OK, OK]
+    assert world.client.ids_seen() == ["a"]
+    assert world.faulty.done == (["claim", "record"] if records else ["claim"])
+    row = await world.row("a")
+    assert row is not None
+    assert bool(row.fingerprint) is records
 
 
 async def test_later_calls_join_the_flight_and_get_its_failure(world: World) -> None:
@@ -459,12 +471,11 @@ async def test_unhandled_exception_without_a_caller_is_logged(world: World, log_
 
 
 async def test_unhandled_exception_before_the_flight_is_not_reported_as_not_sent(world: World) -> None:
-    class Lost(LedgerSession):
-        def linkage(self, order: object) -> bytes | None:
+    class Lost(str):
+        __slots__ = ()
+
+        def __hash__(self) -> int:
             raise KeyError("SECRET")
 
-    world.delivery._session = Lost(
-        world.ledger, vault_of(), world.metrics, lease_s=LEASE_S, biz_time_ahead_s=300.0
-    )
-    reported = await world.deliver(world.sync("a"))
+    reported = await world.deliver(world.sync("a"), caller=Caller(Lost("a"), frozenset()))
     assert reported.short == ("GATEWAY_BUG", "unknown", "operator")

@@ -24,6 +24,7 @@ from tests.delivery.world import (
     refusing,
     wall_s,
 )
+from tests.service.fakes import vault_of
 
 TIE = ("BIZ_TIME_TIE", "not_sent", "new_request_id")
 BUSY = ("LINKAGE_BUSY", "not_sent", "same_request_id")
@@ -245,7 +246,7 @@ async def test_request_of_a_dead_gateway_is_taken_over_after_its_lease(world: Wo
 
 async def test_bind_account_of_a_dead_gateway_is_not_resent(world: World) -> None:
     order = world.bind("a")
-    claim = Claim(order.key, "", world.session.fingerprint(order), lease_ms=5_000)
+    claim = Claim(order.key, "", vault_of().fingerprint(order.content), lease_ms=5_000)
     assert isinstance(await world.ledger.claim(claim, round(wall_s() * 1000)), Granted)
     reported = await world.deliver(order, left_s=2.0)
     assert reported.short == IN_PROGRESS

@@ -27,7 +27,7 @@ ARCHITECTURE: Final = Path(__file__).resolve().parents[2] / "docs" / "architectu
 
 
 def flight_in(world: World, state: FlightState, *, sent: bool = False) -> Flight:
-    flight = Flight(world.sync("a"), b"", None, "")
+    flight = Flight(world.sync("a"), "")
     flight.entered = S.CONNECTING if state is S.AWAITING_ANSWER else state
     if state in {S.CONNECTING, S.AWAITING_ANSWER, S.BACKING_OFF, S.RECORDING}:
         flight.attempts.append(Attempt(sent=sent or state is S.AWAITING_ANSWER))

@@ -36,6 +36,15 @@ async def test_later_ledger_knows_a_request_only_if_the_level_outlives_its_proce
 
 
 @ROWS
+async def test_level_without_records_grants_every_claim_again(tmp_path: Path, level: Level) -> None:
+    ledger, _ = opened(url_in(tmp_path, level))
+    await ended(ledger, a_claim())
+    answers = [await ledger.claim(a_claim(), NOW_MS), await ledger.claim(a_claim(), NOW_MS)]
+    await ledger.close()
+    assert answers == [Known(APPLIED)] * 2 if level.records else answers == [Granted(1, False)] * 2
+
+
+@ROWS
 async def test_workers_get_the_same_answer_only_if_the_level_is_shared_by_workers(
     tmp_path: Path, level: Level
 ) -> None:

@@ -95,7 +95,7 @@ def test_flight_is_sent_if_any_attempt_is(keys: Keys) -> None:
         ((False, True), True),
     ):
         order = order_of(Endpoint("SyncLinkage", HeaderSigned(), "https://h", "/p", "C", keys, True))
-        flight = Flight(order, b"", None, "")
+        flight = Flight(order, "")
         flight.attempts += [Attempt(sent=left) for left in attempts]
         assert flight.sent is sent
         assert flight.circumstances == known(sent=attempts)

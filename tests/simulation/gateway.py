@@ -202,7 +202,13 @@ class Gateway:
         vault = Vault(bytes(KEY_BYTES), random_bytes=self.chance.randbytes)
         self.skew = ClockSkew(metrics, window_s=WINDOW_S, clock=clock)
         self.session = LedgerSession(
-            monitor, vault, metrics, lease_s=LEASE_S, biz_time_ahead_s=300.0, clock=clock
+            monitor,
+            vault,
+            metrics,
+            lease_s=LEASE_S,
+            biz_time_ahead_s=300.0,
+            records=self.store.kind != "off",
+            clock=clock,
         )
         self.transport = transport = Transport(
             timeout_s=UPSTREAM_TIMEOUT_S, connect_timeout_s=CONNECT_TIMEOUT_S, tls=WITHOUT_TLS

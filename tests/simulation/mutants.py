@@ -194,7 +194,7 @@ def _late_callers(patch: Patch) -> None:
 def _wrong_state(patch: Patch) -> None:
     true = LedgerSession._record
 
-    async def record(session: Any, flight: Any, state: State, data: bytes, result: Any) -> None:
+    async def record(session: Any, flight: Any, state: State, data: Any, result: Any) -> None:
         await true(session, flight, State.APPLIED if state is State.REJECTED else state, data, result)
 
     patch.setattr(LedgerSession, "_record", record)
