@@ -80,7 +80,7 @@ class ClockSkew:
     def text(self) -> str:
         """A sentence for operators about a large skew; empty if the skew is small or not known."""
         skew_s = self.skew_s
-        if skew_s is None or abs(round(skew_s)) <= self._noticed_s:
+        if skew_s is None or not self._is_large(skew_s):
             return ""
         where = "ahead of" if skew_s > 0 else "behind"
         return f"AlipayHK's clock is {abs(round(skew_s))} s {where} this gateway's"
@@ -93,19 +93,23 @@ class ClockSkew:
             self._stop = None
         elif self._stopped() is None:
             self._stop = _Stop(now, now.since_boot_s + PROBE_EVERY_S)
-        self.watch()
+        self._report(skew_s)
 
     def stops(self, api: str) -> bool:
         """Return whether an API is not called until the clocks agree, except by a probe."""
-        return api in STOPPED_APIS and self._stopped() is not None
+        return self._stop is not None and api in STOPPED_APIS and self._stopped() is not None
 
     def would_reject(self, api: str) -> bool:
         """Return whether a request to an API must not be sent now."""
+        if self._stop is None or api not in STOPPED_APIS:
+            return False
         stop = self._stopped()
-        return api in STOPPED_APIS and stop is not None and self._clock.since_boot_s() < stop.probe_s
+        return stop is not None and self._clock.since_boot_s() < stop.probe_s
 
     def allow(self, api: str) -> bool:
         """Return whether a request may be sent now; if the clocks disagree, it is the next probe."""
+        if self._stop is None:
+            return True
         if self.would_reject(api):
             return False
         if self.stops(api) and self._stop is not None:
@@ -115,10 +119,12 @@ class ClockSkew:
     def watch(self) -> None:
         """Update metric and log: the wall clock may have been set since the last response."""
         skew_s = self.skew_s
-        if skew_s is None:
-            return
+        if skew_s is not None:
+            self._report(skew_s)
+
+    def _report(self, skew_s: float) -> None:
         self._gauge.set(skew_s)
-        if bool(self.text) == self._is_named:
+        if self._is_large(skew_s) == self._is_named:
             return
         self._is_named = not self._is_named
         if self._is_named:
@@ -127,6 +133,9 @@ class ClockSkew:
             )
         else:
             log.info("clock skew ended", clock_skew_s=round(skew_s))
+
+    def _is_large(self, skew_s: float) -> bool:
+        return abs(round(skew_s)) > self._noticed_s
 
     def _stopped(self) -> _Stop | None:
         """Return the stop that is in effect; setting the wall clock ends it."""
