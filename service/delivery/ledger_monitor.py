@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractContextManager
 from typing import Final
 
 from ..ledger import Answer, Claim, Ending, Key, Ledger, LedgerUnavailable, Row
@@ -29,18 +28,13 @@ class LedgerMonitor:
         self, ledger: Ledger, metrics: Metrics, now_s: Callable[[], float] = time.monotonic
     ) -> None:
         self._ledger = ledger
+        self.outlives_process: bool = ledger.outlives_process
         self._usable = metrics.ledger_usable
         self._now_s = now_s
         self._metric_log_bytes = metrics.ledger_log_bytes
         self._log_is_large = False
         self._failed_s: float | None = None
         self._usable.set(1)
-        self._noting = _Noting(self.failed)
-
-    @property
-    def outlives_process(self) -> bool:
-        """Return what the ledger behind it says."""
-        return self._ledger.outlives_process
 
     @property
     def log_bytes(self) -> int:
@@ -80,69 +74,88 @@ class LedgerMonitor:
 
     async def claim(self, claim: Claim, now_ms: int) -> Answer:
         """Claim."""
-        with self._noting:
+        try:
             return await self._ledger.claim(claim, now_ms)
+        except LedgerUnavailable as error:
+            self.failed(str(error))
+            raise
 
     async def look(self, claim: Claim, now_ms: int) -> Answer:
         """Look up."""
-        with self._noting:
+        try:
             return await self._ledger.look(claim, now_ms)
+        except LedgerUnavailable as error:
+            self.failed(str(error))
+            raise
 
     async def renew(self, key: Key, token: int, lease_ms: int, now_ms: int) -> bool:
         """Renew."""
-        with self._noting:
+        try:
             return await self._ledger.renew(key, token, lease_ms, now_ms)
+        except LedgerUnavailable as error:
+            self.failed(str(error))
+            raise
 
     async def extend(self, key: Key, token: int, lease_ms: int, now_ms: int) -> bool:
         """Extend."""
-        with self._noting:
+        try:
             return await self._ledger.extend(key, token, lease_ms, now_ms)
+        except LedgerUnavailable as error:
+            self.failed(str(error))
+            raise
 
     async def record(self, key: Key, token: int, ending: Ending, now_ms: int) -> bool:
         """Record."""
-        with self._noting:
+        try:
             return await self._ledger.record(key, token, ending, now_ms)
+        except LedgerUnavailable as error:
+            self.failed(str(error))
+            raise
 
     async def undo(self, key: Key, token: int, now_ms: int) -> bool:
         """Undo."""
-        with self._noting:
+        try:
             return await self._ledger.undo(key, token, now_ms)
+        except LedgerUnavailable as error:
+            self.failed(str(error))
+            raise
 
     async def find(self, request_id: str) -> Sequence[Row]:
         """Find."""
-        with self._noting:
+        try:
             return await self._ledger.find(request_id)
+        except LedgerUnavailable as error:
+            self.failed(str(error))
+            raise
 
     async def resolve(self, key: Key, ending: Ending, *, who: str, why: str, now_ms: int) -> bool:
         """Resolve."""
-        with self._noting:
+        try:
             return await self._ledger.resolve(key, ending, who=who, why=why, now_ms=now_ms)
+        except LedgerUnavailable as error:
+            self.failed(str(error))
+            raise
 
     async def rows(
         self, *, since_ms: int = 0, after: int = 0, in_doubt_at_ms: int | None = None
     ) -> AsyncIterator[Row]:
         """Iterate over rows."""
-        with self._noting:
+        try:
             rows = self._ledger.rows(since_ms=since_ms, after=after, in_doubt_at_ms=in_doubt_at_ms)
             async for row in rows:
                 yield row
+        except LedgerUnavailable as error:
+            self.failed(str(error))
+            raise
 
     async def drop(self, *, before_ms: int, now_ms: int) -> int:
         """Drop old results."""
-        with self._noting:
+        try:
             return await self._ledger.drop(before_ms=before_ms, now_ms=now_ms)
+        except LedgerUnavailable as error:
+            self.failed(str(error))
+            raise
 
     async def close(self) -> None:
         """Close."""
         await self._ledger.close()
-
-
-class _Noting(AbstractContextManager[None]):
-    """Tells the monitor about an operation that failed in the block."""
-
-    def __init__(self, failed: Callable[[str], None]) -> None:
-        self._failed = failed
-
-    def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
-        if isinstance(error, LedgerUnavailable):
-            self._failed(str(error))

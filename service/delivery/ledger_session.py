@@ -81,7 +81,7 @@ class LedgerSession:
         self._ledger = ledger
         self._vault = vault
         self._lease_ms = round(lease_s * 1000)
-        self._biz_time_ahead_s = biz_time_ahead_s
+        self._biz_time_ahead_ms = round(biz_time_ahead_s * 1000)
         self._records = records
         self._idempotent_without = idempotent_without
         self._clock = clock or Clock()
@@ -91,12 +91,12 @@ class LedgerSession:
 
     async def look(self, flight: Flight) -> Message | Busy | None:
         """Read the ledger; return the replay, Busy, or None if it may be sent; else raise Refusal."""
-        return self._meaning(flight, await self._ask(flight, self._ledger.look))
+        return self._meaning(flight, await self._ask(flight, self._ledger.look, self._clock.now_ms()))
 
     async def claim(self, flight: Flight) -> Message | Busy | None:
         """Return as `look` does. None means: it is committed that the request is about to be sent."""
         asked = self._clock.now()
-        answer = await self._ask(flight, self._ledger.claim)
+        answer = await self._ask(flight, self._ledger.claim, asked.ms)
         if isinstance(answer, Granted) and answer.token:
             flight.held = Held(answer.token, asked.lease(self._lease_ms))
         meaning = self._meaning(flight, answer)
@@ -179,13 +179,14 @@ class LedgerSession:
         await self._pending.close()
         await self._ledger.close()
 
-    async def _ask(self, flight: Flight, read: Callable[[Claim, int], Awaitable[Answer]]) -> Answer:
-        now_ms, ahead_ms = self._clock.now_ms(), round(self._biz_time_ahead_s * 1000)
+    async def _ask(
+        self, flight: Flight, read: Callable[[Claim, int], Awaitable[Answer]], now_ms: int
+    ) -> Answer:
         if self._records and not flight.fingerprint:
             flight.fingerprint = self._vault.fingerprint(flight.request.content)
             if flight.request.linkage is not None:
                 flight.linkage = self._vault.linkage(flight.request.linkage)
-        claim = flight.claim(lease_ms=self._lease_ms, biz_time_max_ms=now_ms + ahead_ms)
+        claim = flight.claim(lease_ms=self._lease_ms, biz_time_max_ms=now_ms + self._biz_time_ahead_ms)
         without = self._idempotent_without and claim.may_repeat
         try:
             if self._pending:
@@ -221,7 +222,7 @@ class LedgerSession:
             case Reused():
                 raise flight.request.reused(answer.state)
             case ClaimRejected.IN_FUTURE:
-                ahead = f"is more than {self._biz_time_ahead_s:g} s ahead of this gateway's clock"
+                ahead = f"is more than {self._biz_time_ahead_ms / 1000:g} s ahead of this gateway's clock"
                 violation = Violation("biz_time", ahead)
                 facts = skew_fact((flight.request.biz_time_ms or 0) / 1000 - self._clock.now_s())
                 raise Refusal(reasons.ERROR_REASON_BIZ_TIME_IN_FUTURE, (violation,), facts=facts)

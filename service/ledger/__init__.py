@@ -35,7 +35,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from .errors import LedgerFault as LedgerFault
 from .errors import LedgerUnavailable as LedgerUnavailable
@@ -55,8 +55,7 @@ class State(StrEnum):
 FINAL = frozenset({State.APPLIED, State.REJECTED})
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(NamedTuple):
     """A request id with the scope of its uniqueness: AlipayHK deduplicates per client id and API."""
 
     client_id: str

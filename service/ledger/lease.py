@@ -52,7 +52,7 @@ class Clock:
 
     def now(self) -> Moment:
         """Read both clocks."""
-        return Moment(self.now_ms(), self.since_boot_s())
+        return Moment(round(self.now_s() * 1000), self.since_boot_s())
 
     def is_late(self, asked: Moment) -> bool:
         """Return whether the ledger took so long that the lease would expire before the attempt ends."""

@@ -242,7 +242,7 @@ def test_every_reason_has_a_row() -> None:
 
 @pytest.mark.parametrize("case", TABLE, ids=lambda case: case.what)
 def test_nothing_is_not_sent_after_a_doubt(case: Case) -> None:
-    circumstances = replace(case.known(), in_doubt=True)
+    circumstances = case.known()._replace(in_doubt=True)
     assert verdict_of(case.error, circumstances, ResultCodes()).outcome != "not_sent"
 
 
@@ -257,7 +257,7 @@ CANNOT_HAVE_BEEN_SENT: Final = {"INVALID_REQUEST"}
 def test_retried_call_without_a_look_up_is_unknown_instead_of_not_sent(
     case: Case, idempotent: bool
 ) -> None:
-    circumstances = replace(case.known(idempotent=idempotent), retried=True)
+    circumstances = case.known(idempotent=idempotent)._replace(retried=True)
     verdict = verdict_of(case.error, circumstances, ResultCodes())
     outcome = "not_sent" if case.reason in CANNOT_HAVE_BEEN_SENT else "unknown"
     assert reported(verdict) == replace(case, outcome=outcome).reported(idempotent=idempotent)
@@ -270,7 +270,7 @@ def test_retried_call_without_a_look_up_is_unknown_instead_of_not_sent(
 def test_call_depends_on_the_look_up_only_if_it_is_retried(
     case: Case, retried: bool, looked_up: bool
 ) -> None:
-    circumstances = replace(case.known(), retried=retried, looked_up=looked_up)
+    circumstances = case.known()._replace(retried=retried, looked_up=looked_up)
     assert reported(verdict_of(case.error, circumstances, ResultCodes())) == case.reported(idempotent=True)
 
 
@@ -278,7 +278,7 @@ def test_call_depends_on_the_look_up_only_if_it_is_retried(
     "case", [case for case in AFTER_A_DOUBT if "F:" in case.what], ids=lambda case: case.what
 )
 def test_rejection_of_a_retried_call_is_judged_as_after_a_doubt(case: Case) -> None:
-    circumstances = replace(case.known(), in_doubt=False, retried=True)
+    circumstances = case.known()._replace(in_doubt=False, retried=True)
     assert reported(verdict_of(case.error, circumstances, ResultCodes())) == case.reported(idempotent=True)
 
 

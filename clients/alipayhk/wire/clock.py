@@ -10,6 +10,7 @@ import re
 import time as system
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Final
 
 from . import lenient
@@ -24,16 +25,13 @@ _USUAL_FORM: Final = re.compile(
 )
 _SINCE_BOOT: Final = getattr(system, "CLOCK_BOOTTIME", system.CLOCK_MONOTONIC)
 """CLOCK_BOOTTIME also counts while the machine is suspended; only Linux has it."""
+since_boot_s: Final = partial(system.clock_gettime, _SINCE_BOOT)
+"""Returns the seconds since this machine started; changes of the wall clock do not affect them."""
 
 
 def now_utc() -> datetime:
     """Return the current time in UTC."""
     return datetime.now(UTC)
-
-
-def since_boot_s() -> float:
-    """Return the seconds since this machine started; changes of the wall clock do not affect them."""
-    return system.clock_gettime(_SINCE_BOOT)
 
 
 def time_text(time: datetime) -> str:
