@@ -25,6 +25,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from google.protobuf.message import Message
@@ -40,7 +41,7 @@ from ..outcomes.refusal import Refusal
 from ..outcomes.result_codes import ResultCodes
 from ..telemetry.logs import log, stack_of
 from ..telemetry.metrics import Metrics
-from ..waiting import wait_for_end
+from ..waiting import Deadlines, wait_for_end
 from .clock_skew import ClockSkew
 from .flight import Flight
 from .ledger_session import Busy, LedgerSession
@@ -86,6 +87,7 @@ class Delivery:
         self._flights: dict[Key, Flight] = {}
         self._by_caller: Counter[str] = Counter()
         self._linkages = LinkageQueue()
+        self._deadlines = Deadlines()
         skew = skew or ClockSkew(metrics)
         self._senders = {
             api: Sender(
@@ -108,8 +110,12 @@ class Delivery:
 
     async def deliver(self, request: OutboundRequest, call: Call) -> Message:
         """Return the response to a request, or raise Refusal or CallError, by the call's deadline."""
-        await self._wait_for_ending(request.key, call)
         flight = self._flights.get(request.key)
+        if flight is not None and (flight.cancelled or flight.refused):
+            # It must undo its claim first. Its end says nothing about this call: it may be due to the
+            # deadline of another one.
+            await wait_for_end(flight.task, call.left_s)
+            flight = self._flights.get(request.key)
         if flight is None:
             self._admit(call)
         elif flight.request.content != request.content:
@@ -141,7 +147,9 @@ class Delivery:
 
     async def _wait(self, flight: Flight, call: Call) -> Message:
         """Wait for a flight until the call's deadline; return the response or raise the failure."""
-        await wait_for_end(flight.task, call.left_s)
+        end = self._deadlines.future(call.deadline)
+        flight.ends.append(end)
+        await end
         if not flight.task.done() and not flight.sent and len(flight.deadlines) == 1:
             flight.cancel()
             await wait_for_end(flight.task, call.margin_s * CANCEL_SHARE)
@@ -154,15 +162,6 @@ class Delivery:
             raise flight.failure_now(self._session.progress)
         # It may still be sent, for other calls or before the cancellation takes effect: not `not_sent`.
         raise Refusal(reasons.ERROR_REASON_REQUEST_IN_PROGRESS)
-
-    async def _wait_for_ending(self, key: Key, call: Call) -> None:
-        """Wait until a flight that is cancelled or refused has undone its claim.
-
-        Its end says nothing about this call: it may be due to the deadline of another one.
-        """
-        flight = self._flights.get(key)
-        if flight is not None and (flight.cancelled or flight.refused):
-            await wait_for_end(flight.task, call.left_s)
 
     def _admit(self, call: Call) -> None:
         if self._closing:
@@ -179,14 +178,17 @@ class Delivery:
         flight = Flight(request, call.caller.name)
         flight.join(call)
         self._by_caller[flight.caller] += 1
-        flight.task = asyncio.create_task(self._fly(flight))
+        flight.task = asyncio.get_running_loop().create_task(self._fly(flight))
         self._flights[request.key] = flight
-        flight.task.add_done_callback(lambda task: self._ended(flight, task))
+        flight.task.add_done_callback(partial(self._ended, flight))
         return flight
 
     def _ended(self, flight: Flight, task: asyncio.Task[Message]) -> None:
         del self._flights[flight.request.key]
         self._by_caller[flight.caller] -= 1
+        for end in flight.ends:
+            if not end.done():
+                end.set_result(None)
         error = None if task.cancelled() else task.exception()
         if not task.cancelled() and (error is None or isinstance(error, (Refusal, CallError))):
             flight.enter(FlightState.FINISHED)
@@ -201,7 +203,7 @@ class Delivery:
     async def _fly(self, flight: Flight) -> Message:
         request, sender = flight.request, self._senders[flight.request.endpoint.api]
         waits = self._linkages.is_taken(request.linkage)
-        if waits or sender.pace.is_open or sender.pace.limiter.is_full:
+        if waits or sender.pace.is_blocked:
             # Finished requests are answered from the ledger without queueing for the linkage, for capacity,
             # or for the circuit breaker.
             known = await self._session.look(flight)
@@ -209,7 +211,8 @@ class Delivery:
                 return known
         blocked_by = reasons.ERROR_REASON_LINKAGE_BUSY if waits else None
         flight.enter(FlightState.QUEUED_FOR_LINKAGE, blocked_by=blocked_by)
-        await self._linkages.wait(request.linkage, request.biz_time_ms)
+        if not self._linkages.take(request.linkage):
+            await self._linkages.wait(request.linkage, request.biz_time_ms or 0)
         try:
             return await sender.run(flight)
         finally:

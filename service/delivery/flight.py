@@ -48,6 +48,8 @@ class Flight:
     task: asyncio.Task[Message] = field(init=False)
     deadlines: dict[int, float] = field(default_factory=dict)
     """The deadlines of the calls that wait for it, on the monotonic clock, by the identity of the call."""
+    ends: list[asyncio.Future[None]] = field(default_factory=list)
+    """What the calls wait for: done when it has ended, or at the call's deadline."""
     retried: bool = False
     """Whether a call that waited for it may hide attempts of its client; see ADR 0010."""
     cancelled: bool = False
@@ -79,7 +81,7 @@ class Flight:
     entered: FlightState = FlightState.LOOKING_UP
     """The state that it was moved to; `state` is the one to read."""
     since_s: float = field(init=False)
-    """When it entered that state, on the monotonic clock."""
+    """When it entered its last state of LEDGER_STATES, on the monotonic clock."""
     blocked_by: reasons.ErrorReason | None = None
     """Why it had to wait for another request; a caller whose deadline expires gets it as its reason."""
 
@@ -100,12 +102,17 @@ class Flight:
         An illegal transition is a bug in this package. It is logged, and the flight continues: raising here
         could lose a result that is about to be recorded, and the state decides nothing about that.
         """
-        if (self.state, state) not in TRANSITIONS:
-            where = f"{self.state} -> {state}"
+        before = self.entered
+        if before is FlightState.CONNECTING:
+            before = self.state
+        if (before, state) not in TRANSITIONS:
+            where = f"{before} -> {state}"
             log.error("illegal state transition", request_id=self.request.request_id, where=where)
         self.entered = state
-        self.since_s = time.monotonic()
-        self.blocked_by = self.blocked_by if blocked_by is None else blocked_by
+        if state in LEDGER_STATES:
+            self.since_s = time.monotonic()
+        if blocked_by is not None:
+            self.blocked_by = blocked_by
 
     @property
     def sent(self) -> bool:
@@ -123,9 +130,10 @@ class Flight:
 
         A local failure after an attempt that was sent never replaces that attempt's failure.
         """
+        if not self.failures:
+            return None
         sent = [failure for failure in self.failures if failure.error.sent]
-        last = (sent or self.failures)[-1:]
-        return last[0] if last else None
+        return (sent or self.failures)[-1]
 
     @property
     def circumstances(self) -> Circumstances:

@@ -43,6 +43,7 @@ from .pending_writes import PendingWrites
 from .replay import rejection_data, replay
 from .state import FlightState
 
+Read = Callable[[Claim, int], Awaitable[Answer]]
 POLL_S: Final = 0.25
 """How often to ask again for a request in progress elsewhere, in seconds; its lease is an upper bound."""
 POLL_MIN_S: Final = 0.01
@@ -179,9 +180,7 @@ class LedgerSession:
         await self._pending.close()
         await self._ledger.close()
 
-    async def _ask(
-        self, flight: Flight, read: Callable[[Claim, int], Awaitable[Answer]], now_ms: int
-    ) -> Answer:
+    async def _ask(self, flight: Flight, read: Read, now_ms: int) -> Answer:
         if self._records and not flight.fingerprint:
             flight.fingerprint = self._vault.fingerprint(flight.request.content)
             if flight.request.linkage is not None:

@@ -27,21 +27,24 @@ class LinkageQueue:
         """Return whether a request for this linkage is in flight."""
         return linkage in self._waiting
 
-    async def wait(self, linkage: Hashable | None, biz_time_ms: int | None) -> None:
-        """Wait until this request is first in its queue; without a linkage there is no queue."""
-        if linkage is None:
-            return
+    def take(self, linkage: Hashable | None) -> bool:
+        """Take the linkage if no request for it is in flight; return False if this request must wait.
+
+        Without a linkage there is no queue.
+        """
         if linkage in self._waiting:
-            await self._wait(linkage, biz_time_ms or 0)
-        else:
+            return False
+        if linkage is not None:
             self._waiting[linkage] = []
+        return True
 
     def leave(self, linkage: Hashable | None) -> None:
-        """Let the next request start; call this once after each `wait` that returned."""
+        """Let the next request start; call this once after each `take` or `wait` that succeeded."""
         if linkage is not None:
             self._next(linkage)
 
-    async def _wait(self, linkage: Hashable, biz_time_ms: int) -> None:
+    async def wait(self, linkage: Hashable, biz_time_ms: int) -> None:
+        """Wait until this request is first in the queue of a linkage that another one has taken."""
         first = asyncio.get_running_loop().create_future()
         heapq.heappush(self._waiting[linkage], _Waiting(biz_time_ms, next(self._arrivals), first))
         try:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from typing import Final
 
 from alipayhk.linkage.v1 import error_reason_pb2 as reasons
 from clients.alipayhk.transport import Attempt
@@ -16,18 +14,6 @@ from ..outcomes.refusal import Refusal, skew_fact
 from .clock_skew import ClockSkew
 from .flight import Flight
 from .pacing import Breaker, Limiter, RetryBudget, backoff_s, is_failing
-
-_NO_PROBE: Final = nullcontext()
-
-
-class _Probe(AbstractContextManager[None]):
-    """Releases the breaker's probe at the end of the block."""
-
-    def __init__(self, breaker: Breaker) -> None:
-        self._breaker = breaker
-
-    def __exit__(self, *_: object) -> None:
-        self._breaker.release_probe()
 
 
 class Pace:
@@ -42,33 +28,42 @@ class Pace:
         self.breaker = Breaker(workers)
         self.limiter = Limiter(limit_max)
         self.budget = RetryBudget(workers)
-        self._probe = _Probe(self.breaker)
 
     @property
     def is_open(self) -> bool:
         """Whether every call but a probe is rejected."""
         return self.breaker.is_open or self._skew.stops(self._api)
 
+    @property
+    def is_blocked(self) -> bool:
+        """Whether a new attempt would be rejected, or would have to wait."""
+        return self.is_open or self.limiter.is_full
+
     def check(self) -> None:
-        """Raise Refusal if no attempt may start now; unlike `admitted`, do not make this one the probe."""
+        """Raise Refusal if no attempt may start now; unlike `admit`, do not make this one the probe."""
         if self._skew.would_reject(self._api):
             raise self._clocks_differ()
-        if self.breaker.would_reject(time.monotonic()):
+        if self.breaker.is_open and self.breaker.would_reject(time.monotonic()):
             raise Refusal(reasons.ERROR_REASON_CIRCUIT_OPEN)
 
-    def admitted(self) -> AbstractContextManager[None]:
-        """Admit one attempt or raise Refusal; release the probe at the end, in case nothing was sent."""
+    def admit(self) -> bool:
+        """Admit one attempt or raise Refusal; return whether it is the breaker's probe.
+
+        The probe must be released at the end, in case nothing was sent.
+        """
         probes = self.breaker.is_open
-        if not self.breaker.allow(time.monotonic()):
+        if probes and not self.breaker.allow(time.monotonic()):
             raise Refusal(reasons.ERROR_REASON_CIRCUIT_OPEN)
         if not self._skew.allow(self._api):
+            if probes:
+                self.breaker.release_probe()
             raise self._clocks_differ()
-        return self._probe if probes else _NO_PROBE
+        return probes
 
     def succeeded(self, attempt: Attempt) -> None:
         """Update everything with an attempt that AlipayHK answered with S."""
         self._learn_skew(attempt, None)
-        self.breaker.note(failing=False, now_s=time.monotonic())
+        self.breaker.succeeded()
         self.limiter.on_success()
 
     def failed(self, flight: Flight, attempt: Attempt, error: CallError, *, limited: bool) -> None:
@@ -80,9 +75,9 @@ class Pace:
         self._learn_skew(attempt, error)
         verified = isinstance(error, ResultError)
         if verified:
-            self.breaker.note(failing=False, now_s=now_s)
+            self.breaker.succeeded()
         elif is_failing(error) and not any(is_failing(earlier.error) for earlier in flight.failures):
-            self.breaker.note(failing=True, now_s=now_s)
+            self.breaker.failed(now_s)
         if limited or isinstance(error, errors.Timeout):
             self.limiter.on_overload(now_s)
         elif verified:

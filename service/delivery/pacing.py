@@ -100,7 +100,7 @@ class Breaker:
         """Return whether an attempt may start; while the breaker is open, the one that may is the probe."""
         if self.would_reject(now_s):
             return False
-        self._probing = self.is_open
+        self._probing = self._open_until_s is not None
         return True
 
     def would_reject(self, now_s: float) -> bool:
@@ -112,13 +112,14 @@ class Breaker:
         """Whether calls are rejected, except for a probe."""
         return self._open_until_s is not None
 
-    def note(self, *, failing: bool, now_s: float) -> None:
-        """Note a failure of AlipayHK, or a verified response."""
-        if not failing:
-            self._failures.clear()
-            self._open_until_s = None
-            self._probing = False
-            return
+    def succeeded(self) -> None:
+        """Note a verified response."""
+        self._failures.clear()
+        self._open_until_s = None
+        self._probing = False
+
+    def failed(self, now_s: float) -> None:
+        """Note a failure of AlipayHK."""
         self._failures.append(now_s)
         crowded = (
             len(self._failures) == self._failing_calls and now_s - self._failures[0] <= FAILING_WINDOW_S
@@ -149,13 +150,17 @@ class Limiter:
     @property
     def is_full(self) -> bool:
         """Whether one more attempt would have to wait."""
-        return self._taken >= self.limit or bool(self._waiting)
+        return self._taken >= int(self._limit) or bool(self._waiting)
 
-    async def __aenter__(self) -> None:
-        """Wait in order of arrival for capacity for one attempt, which the block's end releases."""
-        if not self.is_full:
-            self._taken += 1
-            return
+    def take(self) -> bool:
+        """Take capacity for one attempt, which `release` returns; return False if it must wait."""
+        if self.is_full:
+            return False
+        self._taken += 1
+        return True
+
+    async def wait(self) -> None:
+        """Wait in order of arrival for capacity for one attempt, and take it."""
         turn = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
         try:
@@ -163,12 +168,17 @@ class Limiter:
         except asyncio.CancelledError:
             self._waiting = deque(waiting for waiting in self._waiting if waiting is not turn)
             if turn.done() and not turn.cancelled():
-                self._release()
+                self.release()
             raise
 
-    async def __aexit__(self, *_: object) -> None:
-        """Release the capacity."""
-        self._release()
+    def release(self) -> None:
+        """Return the capacity of one attempt, and give what is free to those that wait."""
+        self._taken -= 1
+        while self._waiting and self._taken < self.limit:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                self._taken += 1
+                turn.set_result(None)
 
     def on_success(self) -> None:
         """Note a verified response: raise the limit a little."""
@@ -179,11 +189,3 @@ class Limiter:
         if now_s - self._overloaded_at >= OVERLOAD_EVERY_S:
             self._overloaded_at = now_s
             self._limit = max(min(LIMIT_MIN, self._limit_max), self._limit * OVERLOAD_FACTOR)
-
-    def _release(self) -> None:
-        self._taken -= 1
-        while self._waiting and self._taken < self.limit:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                self._taken += 1
-                turn.set_result(None)

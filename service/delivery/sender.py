@@ -79,20 +79,28 @@ class Sender:
 
     async def _first(self, flight: Flight) -> Message | Failure:
         """Wait for capacity, claim the request and make its first attempt; or answer it from the ledger."""
+        pace = self.pace
         while True:
             flight.enter(FlightState.QUEUED_FOR_CAPACITY)
-            async with self.pace.limiter:
+            if not pace.limiter.take():
+                await pace.limiter.wait()
+            probes = False
+            try:
                 self._check_open()
                 if flight.left_s < LEFT_MIN_S:
                     raise Refusal(flight.blocked_by or reasons.ERROR_REASON_DEADLINE_TOO_SHORT)
                 # The breaker may have opened while the flight was queued.
-                with self.pace.admitted():
-                    flight.enter(FlightState.CLAIMING)
-                    answer = await self._session.claim(flight)
-                    if answer is None:
-                        self._check_open()
-                        self.pace.budget.earn()
-                        return await self._attempt(flight)
+                probes = pace.admit()
+                flight.enter(FlightState.CLAIMING)
+                answer = await self._session.claim(flight)
+                if answer is None:
+                    self._check_open()
+                    pace.budget.earn()
+                    return await self._attempt(flight)
+            finally:
+                if probes:
+                    pace.breaker.release_probe()
+                pace.limiter.release()
             if not isinstance(answer, Busy):
                 return answer
             await self._sleep(answer.wait_s)
@@ -117,12 +125,16 @@ class Sender:
         flight.enter(FlightState.BACKING_OFF)
         await self._session.hold(flight, wait_s)
         await self._sleep(wait_s)
-        async with self.pace.limiter:
+        if not self.pace.limiter.take():
+            await self.pace.limiter.wait()
+        try:
             hopeless = self._closing.is_set() or self.pace.is_open or flight.left_s < LEFT_MIN_S
             if hopeless or not await self._session.renew(flight):
                 await self._record(flight, failure.error, verdict)
                 raise failure.error
             return await self._attempt(flight)
+        finally:
+            self.pace.limiter.release()
 
     async def _attempt(self, flight: Flight) -> Message | Failure:
         """Make one attempt; return the recorded response, or the failure that the flight has now."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import replace
 from typing import Final
 
@@ -10,7 +11,7 @@ import pytest
 
 from clients.alipayhk.wire import errors
 from service.delivery.clock_skew import PROBE_EVERY_S
-from service.delivery.pacing import FAILING_CALLS
+from service.delivery.pacing import FAILING_CALLS, OPEN_S
 from service.outcomes.refusal import Refusal
 from tests.delivery.world import BIZ_TIME_MS, OK, UNREACHABLE, UNREACHABLE_TOLD, S, Step, World, wall_s
 from tests.service.fakes import call_of
@@ -93,3 +94,15 @@ async def test_unsent_bind_account_is_not_tried_again_once_the_clocks_differ(wor
     assert (await world.deliver(world.bind("b"))).short == REPLAYED
     assert (await first).short == UNREACHABLE_TOLD
     assert (world.client.ids_seen(), await world.state("a")) == (["b"], "none")
+
+
+async def test_breaker_keeps_its_probe_if_the_clocks_differ(world: World) -> None:
+    pace = world.delivery._senders["BindAccount"].pace
+    for _ in range(FAILING_CALLS):
+        pace.breaker.failed(time.monotonic())
+    world.client.script("a", SKEWED)
+    await world.deliver(world.sync("a"))
+    await asyncio.sleep(OPEN_S)
+    with pytest.raises(Refusal):
+        pace.admit()
+    assert not pace.breaker.would_reject(time.monotonic())

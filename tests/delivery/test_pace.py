@@ -337,7 +337,8 @@ async def test_requests_wait_for_capacity_in_order_of_arrival(make: Make) -> Non
     world.client.otherwise = lambda _: Step(after_s=0.5)
     calls = [world.start(world.sync(f"{number:02}")) for number in range(8)]
     assert {(await call).short for call in calls} == {OK}
-    assert world.client.ids_seen() == sorted(world.client.ids_seen())
+    attempts = [request_id for request_id, _ in world.client.attempts]
+    assert attempts == sorted(attempts)
 
 
 async def test_finished_request_does_not_wait_for_capacity(make: Make) -> None:

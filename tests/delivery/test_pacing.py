@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Final
 
 import pytest
@@ -83,7 +85,7 @@ def test_retries_are_at_most_a_fifth_of_first_attempts_plus_ten_a_second(
 
 def failing(breaker: Breaker, count: int, *, at_s: float = 0.0, every_s: float = 0.0) -> None:
     for number in range(count):
-        breaker.note(failing=True, now_s=at_s + number * every_s)
+        breaker.failed(at_s + number * every_s)
 
 
 def test_breaker_opens_after_twenty_failures_within_ten_seconds() -> None:
@@ -115,7 +117,7 @@ def test_breaker_stays_closed_while_failures_are_rare() -> None:
 def test_one_success_resets_the_failures() -> None:
     breaker = Breaker()
     failing(breaker, 19)
-    breaker.note(failing=False, now_s=0.0)
+    breaker.succeeded()
     failing(breaker, 19)
     assert not breaker.is_open
 
@@ -134,7 +136,7 @@ def test_failed_probe_keeps_it_open_for_five_more_seconds() -> None:
     breaker = Breaker()
     failing(breaker, 20)
     assert breaker.allow(5.0)
-    breaker.note(failing=True, now_s=9.0)
+    breaker.failed(9.0)
     breaker.release_probe()
     assert not breaker.allow(13.9)
     assert breaker.allow(14.0)
@@ -144,7 +146,7 @@ def test_successful_probe_closes_it() -> None:
     breaker = Breaker()
     failing(breaker, 20)
     assert breaker.allow(5.0)
-    breaker.note(failing=False, now_s=5.1)
+    breaker.succeeded()
     breaker.release_probe()
     assert not breaker.is_open
     assert all(breaker.allow(5.1) for _ in range(3))
@@ -153,6 +155,16 @@ def test_successful_probe_closes_it() -> None:
 
 
 # -- the limiter
+
+
+@asynccontextmanager
+async def slot(limiter: Limiter) -> AsyncIterator[None]:
+    if not limiter.take():
+        await limiter.wait()
+    try:
+        yield
+    finally:
+        limiter.release()
 
 
 class Held:
@@ -165,7 +177,7 @@ class Held:
         self.tasks: dict[int, asyncio.Task[None]] = {}
 
     async def _hold(self, number: int) -> None:
-        async with self.limiter:
+        async with slot(self.limiter):
             self.inside.append(number)
             await self.events[number].wait()
         self.inside.remove(number)
@@ -286,7 +298,7 @@ async def test_thousand_tasks_leave_every_slot_free() -> None:
 
     async def one() -> None:
         nonlocal inside
-        async with limiter:
+        async with slot(limiter):
             inside += 1
             assert inside <= 7
             try:

@@ -21,7 +21,8 @@ class Line:
     async def pass_(
         self, name: str, linkage: str | None, biz_time_ms: int | None, hold_s: float = 1.0
     ) -> None:
-        await self.turns.wait(linkage, biz_time_ms)
+        if not self.turns.take(linkage):
+            await self.turns.wait(linkage, biz_time_ms or 0)
         try:
             self.order.append(name)
             if linkage is not None:

@@ -131,8 +131,8 @@ def _half_lease(patch: Patch) -> None:
 
 
 def _arrival_order(patch: Patch) -> None:
-    true = LinkageQueue._wait
-    patch.setattr(LinkageQueue, "_wait", lambda queue, linkage, _: true(queue, linkage, 0))
+    true = LinkageQueue.wait
+    patch.setattr(LinkageQueue, "wait", lambda queue, linkage, _: true(queue, linkage, 0))
 
 
 def _unshielded(patch: Patch) -> None:
@@ -351,7 +351,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
     "failure replaced": Mutant(
         "a local failure replaces that of an attempt that was sent",
         27,
-        edited(Flight, "failure", "(sent or self.failures)[-1:]", "self.failures[-1:]"),
+        edited(Flight, "failure", "(sent or self.failures)[-1]", "self.failures[-1]"),
     ),
     "busy forgets doubt": Mutant(
         "a busy linkage hides that an earlier attempt is in doubt",
@@ -413,12 +413,12 @@ MUTANTS: Final[dict[str, Mutant]] = {
     "turn lost": Mutant(
         "a request cancelled at its turn does not pass it on",
         16,
-        edited(LinkageQueue, "_wait", "first.done() and not first.cancelled()", "False"),
+        edited(LinkageQueue, "wait", "first.done() and not first.cancelled()", "False"),
     ),
     "slot lost": Mutant(
         "a request cancelled when it gets a slot does not return it",
         21,
-        edited(Limiter, "__aenter__", "turn.done() and not turn.cancelled()", "False"),
+        edited(Limiter, "wait", "turn.done() and not turn.cancelled()", "False"),
     ),
     "probe lost": Mutant(
         "a probe that sends nothing is never over",
@@ -540,7 +540,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
     "joins cancelled": Mutant(
         "a call joins a flight that is being cancelled",
         72,
-        edited(Delivery, "_wait_for_ending", "flight.cancelled or", ""),
+        edited(Delivery, "deliver", "flight.cancelled or flight.refused", "flight.refused"),
     ),
     "flushed twice": Mutant(
         "a pending result is written by two tasks one after the other",

@@ -65,6 +65,8 @@ class Seen:
     """Whether that happened to an attempt that counted as sent before its first byte was written."""
     in_doubt_since_s: float | None = None
     """When the ledger's last answer said that the request may have been sent; None if it said otherwise."""
+    queued_s: float = 0.0
+    """When it began to queue for its linkage, on the monotonic clock of its process."""
     not_sent: list[Made] = field(default_factory=list)
     """The calls that were told that it sent nothing."""
 
@@ -178,6 +180,8 @@ class Watch:
         world.events.entering(process, state)
         world.accepted += state is FlightState.QUEUED_FOR_LINKAGE
         world.attempts += state is FlightState.CONNECTING
+        if state is FlightState.QUEUED_FOR_LINKAGE:
+            self._seen(flight).queued_s = process.monotonic_s()
         if (flight.state, state) == (FlightState.QUEUED_FOR_LINKAGE, FlightState.QUEUED_FOR_CAPACITY):
             self._check_turn(flight, process)
         if state is FlightState.CONNECTING:
@@ -198,8 +202,9 @@ class Watch:
         """Check that no older request for the linkage waits in the same process."""
         for other in self._gateway(process).delivery._flights.values():
             waits = other.state is FlightState.QUEUED_FOR_LINKAGE and not other.cancelled
-            waits &= other.since_s < process.monotonic_s()
-            same = other.linkage is not None and other.linkage == flight.linkage
+            waits &= self._seen(other).queued_s < process.monotonic_s()
+            linkage = other.request.linkage
+            same = linkage is not None and linkage == flight.request.linkage
             older = (other.request.biz_time_ms or 0) < (flight.request.biz_time_ms or 0)
             if other is not flight and waits and same and older:
                 ids = f"{flight.request.request_id} overtakes {other.request.request_id}"
@@ -272,8 +277,10 @@ class Watch:
         for gateway in self._world.running:
             for other in gateway.delivery._flights.values():
                 same_id = other.request.key == key and gateway is not own
-                linkage = flight.linkage if flight else None
-                same_linkage = linkage is not None and other.linkage == linkage and other is not flight
+                linkage = flight.request.linkage if flight else None
+                same_linkage = (
+                    linkage is not None and other.request.linkage == linkage and other is not flight
+                )
                 if (same_id or same_linkage) and other.state is FlightState.AWAITING_ANSWER:
                     left_s = self._ran_s.get((gateway.name, other.request.request_id), 0.0)
                     # A process that was frozen may have lost its lease.
