@@ -176,7 +176,6 @@ class Delivery:
 
     def _begin(self, request: OutboundRequest, call: Call) -> Flight:
         flight = Flight(request, call.caller.name)
-        flight.join(call)
         self._by_caller[flight.caller] += 1
         flight.task = asyncio.get_running_loop().create_task(self._fly(flight))
         self._flights[request.key] = flight

@@ -162,9 +162,7 @@ class LedgerSession:
         """Take the claim back, because no byte was sent: the row is as it was before."""
         key, held = flight.request.key, flight.held
         if held:
-            await self._pending.write(
-                flight, lambda now_ms: self._ledger.undo(key, held.token, now_ms), retry=False
-            )
+            await self._pending.write(flight, partial(self._ledger.undo, key, held.token), retry=False)
 
     async def flush(self) -> None:
         """Try to write the pending results."""
@@ -245,6 +243,6 @@ class LedgerSession:
         ending = Ending(state, result.status, result.code, sealed, may_be_late=may_be_late)
         await self._pending.write(
             flight,
-            lambda now_ms: self._ledger.record(key, held.token, ending, now_ms),
+            partial(self._ledger.record, key, held.token, ending),
             retry=state is not State.IN_DOUBT,  # an expired lease means in doubt, too
         )

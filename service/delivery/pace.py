@@ -11,7 +11,7 @@ from clients.alipayhk.wire import errors
 from clients.alipayhk.wire.errors import CallError, ResultError
 
 from ..outcomes.refusal import Refusal, skew_fact
-from .clock_skew import ClockSkew
+from .clock_skew import STOPPED_APIS, ClockSkew
 from .flight import Flight
 from .pacing import Breaker, Limiter, RetryBudget, backoff_s, is_failing
 
@@ -24,6 +24,7 @@ class Pace:
     ) -> None:
         self._api = api
         self._skew = skew
+        self._is_stopped_by_skew = api in STOPPED_APIS
         self._chance = chance
         self.breaker = Breaker(workers)
         self.limiter = Limiter(limit_max)
@@ -32,7 +33,7 @@ class Pace:
     @property
     def is_open(self) -> bool:
         """Whether every call but a probe is rejected."""
-        return self.breaker.is_open or self._skew.stops(self._api)
+        return self.breaker.is_open or (self._is_stopped_by_skew and self._skew.stops(self._api))
 
     @property
     def is_blocked(self) -> bool:
@@ -41,7 +42,7 @@ class Pace:
 
     def check(self) -> None:
         """Raise Refusal if no attempt may start now; unlike `admit`, do not make this one the probe."""
-        if self._skew.would_reject(self._api):
+        if self._is_stopped_by_skew and self._skew.would_reject(self._api):
             raise self._clocks_differ()
         if self.breaker.is_open and self.breaker.would_reject(time.monotonic()):
             raise Refusal(reasons.ERROR_REASON_CIRCUIT_OPEN)
@@ -54,7 +55,7 @@ class Pace:
         probes = self.breaker.is_open
         if probes and not self.breaker.allow(time.monotonic()):
             raise Refusal(reasons.ERROR_REASON_CIRCUIT_OPEN)
-        if not self._skew.allow(self._api):
+        if self._is_stopped_by_skew and not self._skew.allow(self._api):
             if probes:
                 self.breaker.release_probe()
             raise self._clocks_differ()

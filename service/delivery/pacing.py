@@ -93,30 +93,26 @@ class Breaker:
     def __init__(self, workers: int = 1) -> None:
         self._failing_calls = max(math.ceil(FAILING_CALLS / workers), FAILING_CALLS_MIN)
         self._failures: deque[float] = deque(maxlen=self._failing_calls)
-        self._open_until_s: float | None = None
+        self.is_open = False
+        """Whether calls are rejected, except for a probe."""
+        self._open_until_s = 0.0
         self._probing = False
 
     def allow(self, now_s: float) -> bool:
         """Return whether an attempt may start; while the breaker is open, the one that may is the probe."""
         if self.would_reject(now_s):
             return False
-        self._probing = self._open_until_s is not None
+        self._probing = self.is_open
         return True
 
     def would_reject(self, now_s: float) -> bool:
         """Return whether an attempt must not start now; unlike `allow`, start no probe."""
-        return self._open_until_s is not None and (now_s < self._open_until_s or self._probing)
-
-    @property
-    def is_open(self) -> bool:
-        """Whether calls are rejected, except for a probe."""
-        return self._open_until_s is not None
+        return self.is_open and (now_s < self._open_until_s or self._probing)
 
     def succeeded(self) -> None:
         """Note a verified response."""
         self._failures.clear()
-        self._open_until_s = None
-        self._probing = False
+        self.is_open = self._probing = False
 
     def failed(self, now_s: float) -> None:
         """Note a failure of AlipayHK."""
@@ -125,7 +121,7 @@ class Breaker:
             len(self._failures) == self._failing_calls and now_s - self._failures[0] <= FAILING_WINDOW_S
         )
         if self.is_open or crowded:
-            self._open_until_s = now_s + OPEN_S
+            self.is_open, self._open_until_s = True, now_s + OPEN_S
 
     def release_probe(self) -> None:
         """Note that the probe has ended, with any result."""

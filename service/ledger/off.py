@@ -11,6 +11,8 @@ from .rules import Linkage, answer_to
 ONLY_TOKEN: Final = 1
 """No holder is ever fenced off, so all grants have the same token."""
 
+NO_OTHERS: Final = Linkage()
+
 
 class OffLedger:
     """Rejects a biz_time in the future, and grants every other claim."""
@@ -24,7 +26,7 @@ class OffLedger:
 
     async def claim(self, claim: Claim, now_ms: int) -> Answer:
         """Answer as for a new request."""
-        return answer_to(claim, None, Linkage(), now_ms, token=ONLY_TOKEN)
+        return answer_to(claim, None, NO_OTHERS, now_ms, token=ONLY_TOKEN)
 
     async def look(self, claim: Claim, now_ms: int) -> Answer:
         """Answer as `claim` does."""

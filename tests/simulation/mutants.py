@@ -338,8 +338,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
         78,
         _all(
             _set(RetryBudget, "spend", lambda *_: True),
-            _set(Breaker, "would_reject", lambda *_: False),
-            _set(Breaker, "is_open", property(lambda _: False)),
+            edited(Breaker, "failed", "self.is_open, self._open_until_s = True,", "_, _ = True,"),
         ),
     ),
     "deadline": Mutant("calls wait longer than their deadlines", 7, _late_callers),

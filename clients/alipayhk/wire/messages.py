@@ -38,7 +38,8 @@ class _Received:
     """A received message, whose headers are looked up often."""
 
     headers: Headers
-    _by_name: Mapping[str, list[str]]
+    by_name: Mapping[str, list[str]]
+    """The values of each header, by its name in lower case."""
 
     def __post_init__(self) -> None:
         """Index the headers."""
@@ -49,15 +50,15 @@ class _Received:
                 by_name[key].append(value)
             else:
                 by_name[key] = [value]
-        vars(self)["_by_name"] = by_name
+        vars(self)["by_name"] = by_name
 
     def values(self, name: str) -> Sequence[str]:
         """Return all values of a header, given its name in lower case."""
-        return self._by_name.get(name, ())
+        return self.by_name.get(name, ())
 
     def value(self, name: str) -> str:
         """Return the first value of a header, given its name in lower case; empty if it is absent."""
-        values = self._by_name.get(name)
+        values = self.by_name.get(name)
         return values[0] if values else ""
 
 

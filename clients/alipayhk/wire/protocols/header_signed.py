@@ -81,7 +81,7 @@ class HeaderSigned:
         self, endpoint: Endpoint, request: PlainRequest, raw: RawResponse, *, now: datetime
     ) -> VerifiedResponse:
         """Verify the received bytes, decrypt and read them; raise an error of `errors` otherwise."""
-        if not raw.values("signature"):
+        if "signature" not in raw.by_name:
             raise unsigned(raw, "the response has no header Signature", now)
         client_id, time = _verify(endpoint.keys, raw, endpoint.path, RESPONSE_TIME, leniently=True)
         if client_id != endpoint.client_id:
@@ -89,7 +89,7 @@ class HeaderSigned:
         response_time = response_time_of(
             time, sent_at=request.time, now=now, window_s=endpoint.response_time_window_s
         )
-        if self.encrypted_answers_only and not raw.values("encrypt"):
+        if self.encrypted_answers_only and "encrypt" not in raw.by_name:
             raise NotEncrypted("the response has no header Encrypt")
         body = self._read(endpoint.keys, raw, leniently=True)
         return verified_response(raw, body, response_time)
@@ -101,7 +101,7 @@ class HeaderSigned:
             client_id=client_id,
             body=self._read(endpoint.keys, raw),
             head={REQUEST_TIME: time},
-            encrypted=bool(raw.values("encrypt")),
+            encrypted="encrypt" in raw.by_name,
         )
 
     def seal_response(
@@ -151,7 +151,7 @@ class HeaderSigned:
         self, keys: Keys, raw: RawRequest | RawResponse, *, leniently: bool = False
     ) -> dict[str, object]:
         """Decrypt the body if it has a header Encrypt, and read it; every failure is the same error."""
-        encrypt_lines, body = raw.values("encrypt"), raw.body
+        encrypt_lines, body = raw.by_name.get("encrypt", ()), raw.body
         try:
             if len(encrypt_lines) > 1:
                 raise CryptoError("there is more than one header Encrypt")
@@ -231,7 +231,7 @@ def _by_version(keys: Mapping[str, Key], pairs: Mapping[str, str]) -> Key:
 
 def _only(raw: RawRequest | RawResponse, name: str) -> str:
     """Return the value of a header that must be present once and not be empty."""
-    values = raw.values(name.lower())
+    values = raw.by_name.get(name.lower(), ())
     if len(values) != 1 or not values[0]:
         count = "empty" if len(values) == 1 else "absent" if not values else "repeated"
         raise SignatureInvalid(f"the header {name} is {count}")
