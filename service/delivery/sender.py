@@ -36,6 +36,10 @@ RESEND_LEFT_S: Final = 0.25
 """The least time in seconds that the wait before a resend leaves for its response."""
 
 
+def _never() -> bool:
+    return False
+
+
 class Sender:
     """Makes the attempts of every flight to one API."""
 
@@ -154,6 +158,10 @@ class Sender:
             self.pace.failed(flight, attempt, error, limited=limited)
             flight.fail(failure)
             return flight.failure or failure
+        finally:
+            # It sends nothing more. Without a reference to its flight both are freed at once, without the
+            # garbage collector.
+            attempt.may_send = _never
         self.pace.succeeded(attempt)
         response = flight.answer = request.reply(verified)
         flight.enter(FlightState.RECORDING)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections import Counter
 from dataclasses import replace
@@ -63,6 +64,17 @@ async def test_outcomes_are_recorded_only_in_a_ledger_that_records(world: World,
     row = await world.row("a")
     assert row is not None
     assert bool(row.fingerprint) is records
+
+
+async def test_request_is_freed_when_it_has_ended(world: World) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        await world.deliver(world.sync("freed"))
+        flights = [found for found in gc.get_objects() if isinstance(found, Flight)]
+        assert "freed" not in [flight.request.request_id for flight in flights]
+    finally:
+        gc.enable()
 
 
 async def test_later_calls_join_the_flight_and_get_its_failure(world: World) -> None:
