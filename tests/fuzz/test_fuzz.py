@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import re
 import subprocess
@@ -101,11 +102,11 @@ ALTERED: Final = next(sealed.header_seeds()).replace(b"req-", b"reQ-")
 UNSIGNED: Final = list(TARGETS["sandbox_http"].seeds())[6].replace(b'"req-1"', b'"req-9"')
 ONE_BYTE_LESS: Final = re.compile(rb"[^ \t\n\r,:\[\]{}\"]+?")
 MUTANTS: Final[list[tuple[str, object, str, Any, bytes | None]]] = [
-    ("strict_json", strict_json, "_members_once", dict, None),
+    ("strict_json", strict_json, "_HUGE_REFUSED", json.JSONDecoder(), None),
     ("strict_json", strict_json, "DEPTH_MAX", 33, None),
     ("envelope_cutting", strict_json, "_STRING", re.compile(rb'"[^"]*"'), b'{"a":"\\"}"}'),
     ("envelope_cutting", strict_json, "_SCALAR", ONE_BYTE_LESS, b'{"a":12}'),
-    ("header_values", lenient, "header_value", str.swapcase, None),
+    ("header_values", lenient, "header_value", str.swapcase, b"algorithm=RSA256, signature=QUJD"),
     ("base64", crypto, "base64_bytes", base64.b64decode, None),
     ("header_message", crypto, "verify", lambda key, signature, content: content, ALTERED),
     ("signed_header_content", lenient, "json_bytes", lambda data: data, None),
