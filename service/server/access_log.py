@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import Final
 
@@ -53,7 +53,7 @@ class MethodLog:
         self._rpc = RPCS.get(method.path)
         self._api = api = self._rpc.name if self._rpc else ""
         self._first_try = Circumstances(api, idempotent=bool(api) and settings.idempotent[api])
-        self._retry = replace(self._first_try, retried=bool(api))
+        self._retry = self._first_try._replace(retried=bool(api))
         # A method has no metrics before its first call.
         self._started = cache(lambda: metrics.grpc_started.labels(*labels))
         self._seconds = cache(lambda: metrics.grpc_seconds.labels(*labels))
