@@ -78,6 +78,19 @@ async def test_request_is_sent_again_under_a_lease_that_was_shortened(ledger: Le
     assert (await the_row(ledger, a_claim())).lease_until_ms == NOW_MS + LEASE_MS
 
 
+@pytest.mark.parametrize("name", ["renew", "extend"])
+async def test_other_request_of_the_linkage_overtakes_only_a_holder_with_an_expired_lease(
+    ledger: Ledger, name: str
+) -> None:
+    """Only a clock that was set back makes a lease hold again."""
+    token = await granted(ledger, a_claim())
+    until_ms = NOW_MS + LEASE_MS
+    await granted(ledger, a_claim("other"), until_ms)
+    go_on = getattr(ledger, name)
+    assert not await go_on(a_claim().key, token, LEASE_MS, until_ms)
+    assert await go_on(a_claim().key, token, LEASE_MS, until_ms - 1)
+
+
 @pytest.mark.parametrize("ending", [APPLIED, REJECTED, GATEWAY_REJECTED], ids=str)
 async def test_outcome_recorded_after_the_clock_was_set_back_is_not_dropped_early(
     ledger: Ledger, ending: Ending

@@ -294,6 +294,13 @@ async def test_holder_cannot_continue_after_another_claim_took_its_linkage(
     assert await go_on(a_claim().key, token, LEASE_MS, LATER_MS + LEASE_MS)
 
 
+async def test_holder_in_doubt_cannot_renew_after_another_claim_took_its_linkage(ledger: Ledger) -> None:
+    token = await ended(ledger, a_claim(), IN_DOUBT)
+    await granted(ledger, a_claim("other"))
+    assert not await ledger.renew(a_claim().key, token, LEASE_MS, LATER_MS - 1)
+    assert await ledger.renew(a_claim().key, token, LEASE_MS, LATER_MS)
+
+
 async def test_renew_after_a_recorded_doubt_is_sending_again(ledger: Ledger) -> None:
     token = await ended(ledger, a_claim(), IN_DOUBT)
     assert not await ledger.extend(a_claim().key, token, LEASE_MS, NOW_MS)

@@ -295,6 +295,22 @@ def test_restore_keeps_a_log_that_belongs_to_another_file(run: Run, tmp_path: Pa
     assert ids_in(tmp_path) == ["id-1"]
 
 
+def test_restore_of_a_copy_with_the_log_of_another_file_changes_nothing(
+    run: Run, tmp_path: Path, db: Path
+) -> None:
+    async def keep_log(ledger: Ledger) -> None:
+        await ended(ledger, a_bind("id-2"))
+        shutil.copy(f"{db}-wal", tmp_path / "old.db-wal")
+
+    on(tmp_path, applied("id-1"))
+    old = shutil.copy(db, tmp_path / "old.db")
+    on(tmp_path, keep_log)
+    before = db.read_bytes()
+    said = run("restore", old, status=EX_CONFIG)
+    assert f"{old} and its write-ahead log {old}-wal do not belong together" in said
+    assert db.read_bytes() == before
+
+
 def test_restore_of_a_copy_with_its_log_includes_the_log(run: Run, tmp_path: Path) -> None:
     async def keep(ledger: Ledger) -> None:
         await ended(ledger, a_bind("id-1"))

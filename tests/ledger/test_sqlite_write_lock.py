@@ -7,14 +7,14 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from fcntl import F_WRLCK
+from fcntl import F_UNLCK, F_WRLCK
 from pathlib import Path
 
 import pytest
 
 from service.ledger import Granted, Ledger, LedgerUnavailable
 from service.ledger.sqlite.ledger import SqliteLedger
-from service.ledger.sqlite.write_lock import QUEUE_TIMEOUT_S, WriteLock
+from service.ledger.sqlite.write_lock import _FIRST_TICKET, QUEUE_TIMEOUT_S, WriteLock
 from service.ledger.usage_lock import lock_path
 from tests.ledger.levels import NOW_MS, a_claim, opened, sqlite_url
 
@@ -124,3 +124,28 @@ async def test_a_process_that_was_stopped_in_the_queue_delays_the_others_once(
             claim = a_claim(f"id-{number}", linkage=b"%d" % number)
             assert isinstance(await sqlite.claim(claim, NOW_MS), Granted)
             assert (time.monotonic() - started_s >= 0.3) is is_delayed
+
+
+def test_process_that_writes_or_gave_up_has_no_ticket(tmp_path: Path) -> None:
+    """Those that came later do not wait for its ticket."""
+    lock_path(tmp_path / "ledger.db").touch()
+    with write_lock(tmp_path) as writer, write_lock(tmp_path, timeout_s=0) as other:
+        with writer.held():
+            assert other._set(F_WRLCK, _FIRST_TICKET, 0)
+            other._set(F_UNLCK, _FIRST_TICKET, 0)
+            with pytest.raises(LedgerUnavailable), other.held():
+                pass
+            assert writer._set(F_WRLCK, _FIRST_TICKET, 0)
+        assert other._set(F_WRLCK, 0, 0)
+
+
+def test_process_does_not_wait_for_those_that_came_later(tmp_path: Path) -> None:
+    lock_path(tmp_path / "ledger.db").touch()
+    with write_lock(tmp_path) as stopped, write_lock(tmp_path, timeout_s=0.1) as lock:
+        assert stopped._set(F_WRLCK, time.monotonic_ns(), 1)
+        with lock.held():
+            assert lock._ignored_below > _FIRST_TICKET, "the stopped process delayed it once"
+        ignored_below = lock._ignored_below
+        assert stopped._set(F_WRLCK, time.monotonic_ns() + 60 * 10**9, 1)
+        with lock.held():
+            assert lock._ignored_below == ignored_below
