@@ -91,7 +91,7 @@ def generate() -> None:
 
 
 def choose(only: str, sample: int, seed: str) -> dict[str, Change]:
-    """Return the mutants to test, and let mutmut skip the others.
+    """Return the mutants to test, and let mutmut skip the others; `only`: the starts of paths.
 
     A mutant that was detected earlier keeps its result.
     """
@@ -99,7 +99,7 @@ def choose(only: str, sample: int, seed: str) -> dict[str, Change]:
         name: change_of(str(file.path), name)
         for file in data()
         for name in file.exit_code_by_key
-        if str(file.path).startswith(only)
+        if str(file.path).startswith(tuple(only.split() or [""]))
     }
     chosen = sorted(name for name, change in candidates.items() if not change.is_of_a_sentence)
     if sample:

@@ -116,21 +116,23 @@ def prepared(package: str, *, fresh: bool) -> Path:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument(
-        "--only", default="", help="a package, directory or module, such as service/delivery/flight.py"
+        "--only", default="", help="packages, directories or modules, such as service/delivery/flight.py"
     )
     parser.add_argument("--sample", default="0", help="test this many random mutants of each package")
     parser.add_argument("--seed", default="0", help="the seed of the sample")
     parser.add_argument("--jobs", default="1", help="how many mutants to test at the same time")
     parser.add_argument("--fresh", action="store_true", help="forget the results of earlier runs")
     options = parser.parse_args()
-    only = options.only.rstrip("/")
-    chosen = [name for name in PACKAGES if only.startswith(name) or name.startswith(only)]
+    only = [path.rstrip("/") for path in options.only.split()] or [""]
+    chosen = [
+        name for name in PACKAGES if any(path.startswith(name) or name.startswith(path) for path in only)
+    ]
     if not chosen:
         parser.error(f"--only must be in {', '.join(PACKAGES)}")
     codes = []
     for package in chosen:
         numbers = (options.sample, options.seed, options.jobs)
-        command = [sys.executable, "-m", "tests.mutants.package", only, *numbers]
+        command = [sys.executable, "-m", "tests.mutants.package", " ".join(only), *numbers]
         directory = prepared(package, fresh=options.fresh)
         environment = os.environ | {"HYPOTHESIS_PROFILE": "mutants"}
         codes.append(subprocess.run(command, cwd=directory, env=environment, check=False).returncode)
