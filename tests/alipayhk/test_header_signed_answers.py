@@ -106,6 +106,16 @@ def test_altered_response_is_refused(sides: Sides, alter: Alteration) -> None:
     refuses(sides, alter(header_answer(sides)), errors.SignatureInvalid)
 
 
+@pytest.mark.parametrize(
+    ("values", "count"), [((), "absent"), (("",), "empty"), ((CLIENT_ID, ""), "repeated")], ids=str
+)
+def test_error_says_whether_a_header_is_absent_empty_or_repeated(
+    sides: Sides, values: tuple[str, ...], count: str
+) -> None:
+    raw = with_header(header_answer(sides), "Client-Id", *values)
+    assert str(refuses(sides, raw, errors.SignatureInvalid)) == f"the header Client-Id is {count}"
+
+
 def test_dot_between_client_id_and_time_cannot_be_moved(sides: Sides) -> None:
     moved = header_answer(sides, client_id=CLIENT_ID + ".x", time=ANSWERED_AT)
     raw = with_header(with_header(moved, "Client-Id", CLIENT_ID), "Response-Time", "x." + ANSWERED_AT)

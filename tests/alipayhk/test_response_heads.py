@@ -105,6 +105,11 @@ REFUSED: Final[dict[str, tuple[bytes, type[errors.CallError], str]]] = {
         errors.Unsigned,
         HEAD + "Duplicate Content-Length",
     ),
+    "two lengths, one with a colon in its value": (
+        http(b"{}", LENGTH, "Content-Length: 3:2"),
+        errors.Unsigned,
+        HEAD + "Duplicate Content-Length",
+    ),
     "a length that is no number": (
         http(b"{}", "Content-Length: two"),
         errors.Unsigned,

@@ -280,6 +280,12 @@ def test_error_with_a_response_does_not_show_it(sides: Sides) -> None:
     assert MARK not in repr(error) + str(error) + repr(vars(error))
 
 
+def test_rejection_without_a_response_has_no_facts_of_one(sides: Sides) -> None:
+    """An operator can decide that a request was rejected."""
+    error = errors.ResultError(sides.open(answer(sides, BODY)).result)
+    assert (error.http_status, error.tracer_id) == (0, "")
+
+
 def test_repr_of_a_key_holder_shows_no_key(sides: Sides) -> None:
     key = sides.us.keys.signing
     numbers = key.private_numbers()

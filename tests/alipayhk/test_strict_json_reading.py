@@ -31,6 +31,12 @@ def test_object_of_32_levels_is_read_and_of_33_is_refused() -> None:
         read_object(nested(DEPTH_MAX + 1))
 
 
+def test_values_next_to_each_other_are_on_one_level() -> None:
+    assert read_object(nested(DEPTH_MAX)[:-1] + b',"b":[[],{}],"c":[[],{}]}')
+    with pytest.raises(JsonError):
+        read_object(b'{"b":[[],{}],' + nested(DEPTH_MAX + 1)[1:])
+
+
 def test_brackets_in_strings_do_not_count_as_levels() -> None:
     text = '"[[[{{{' * 20 + '\\"'
     assert read_object(write_json({"a": text, text: [text, {text: text}]})) == {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Final
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clients.alipayhk.wire import clock
+from clients.alipayhk.wire import clock, errors
 from tests.alipayhk.sides import modest
 
 MOMENT = datetime(2024, 5, 22, 6, 42, 21, 987_654, UTC)
@@ -82,3 +83,13 @@ def test_skew_is_zero_during_the_call_and_else_counts_from_its_middle(late_s: fl
     sent_at, now = MOMENT.replace(microsecond=0), MOMENT.replace(microsecond=0) + timedelta(seconds=4)
     time = sent_at + timedelta(seconds=late_s)
     assert clock.skew_s(time, sent_at=sent_at, now=now) == skew_s
+
+
+@pytest.mark.parametrize(
+    ("late_ms", "is_inside"), [(-3_001, False), (-3_000, True), (7_000, True), (7_001, False)], ids=str
+)
+def test_window_includes_both_of_its_ends(late_ms: int, is_inside: bool) -> None:
+    sent_at, now = MOMENT.replace(microsecond=0), MOMENT.replace(microsecond=0) + timedelta(seconds=4)
+    value = int(sent_at.timestamp()) * 1000 + late_ms
+    with nullcontext() if is_inside else pytest.raises(errors.OutsideWindow):
+        clock.response_time_of(value, sent_at=sent_at, now=now, window_s=3.0)
