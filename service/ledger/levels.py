@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -74,23 +75,25 @@ class Level:
         return self.scheme.partition(":")[0]
 
 
-def _in_process(ledger: Callable[[], Ledger]) -> Open:
-    """Return how to open a level whose rows exist only in this process, so that a random key is enough."""
-
-    def open_(
-        _url: str, key_file: Path | None, /, *, random_bytes: RandomBytes, **_others: object
-    ) -> tuple[Ledger, Vault]:
-        key = random_bytes(KEY_BYTES) if key_file is None else read_key_file(key_file)
-        return ledger(), Vault(key, random_bytes=random_bytes)
-
-    return open_
+def _open_in_process(
+    ledger: Callable[[], Ledger],
+    _url: str,
+    key_file: Path | None,
+    /,
+    *,
+    random_bytes: RandomBytes,
+    **_others: object,
+) -> tuple[Ledger, Vault]:
+    """Open a level whose rows exist only in this process, so that a random key is enough."""
+    key = random_bytes(KEY_BYTES) if key_file is None else read_key_file(key_file)
+    return ledger(), Vault(key, random_bytes=random_bytes)
 
 
 LEVELS: Final = (
     Level(
         scheme="off",
         forms=("off",),
-        open=_in_process(OffLedger),
+        open=partial(_open_in_process, OffLedger),
         outlives_process=OffLedger.outlives_process,
         shared_by_workers=True,  # it answers every process as if the request were new
         shared_by_hosts=True,
@@ -99,7 +102,7 @@ LEVELS: Final = (
     Level(
         scheme="memory:",
         forms=("memory:",),
-        open=_in_process(MemoryLedger),
+        open=partial(_open_in_process, MemoryLedger),
         outlives_process=MemoryLedger.outlives_process,
         shared_by_workers=False,
         shared_by_hosts=False,

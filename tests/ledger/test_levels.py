@@ -74,6 +74,7 @@ async def test_level_uses_the_key_of_the_key_file(tmp_path: Path, level: Level) 
 def test_urls_of_levels_are_one_phrase() -> None:
     off, memory = (level for level in LEVELS if not level.outlives_process)
     assert forms((off,)) == "off"
+    assert forms((off, memory)) == "off or memory:"
     assert forms((off, memory), "and") == "off and memory:"
 
 
