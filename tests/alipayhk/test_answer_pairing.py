@@ -20,6 +20,7 @@ from tests.alipayhk.upstream import (
     Upstream,
     post,
     relaying,
+    replying,
     rested,
     transport,
 )
@@ -280,6 +281,17 @@ async def test_equal_tracer_id_with_another_signature_is_another_response() -> N
         await rested()
         second = await ask(opened, upstream)
     assert bodies(first, second) == [b"1", b"2"]
+    assert len(upstream.peers) == 1
+
+
+async def test_equal_tracer_ids_without_signatures_are_two_responses() -> None:
+    """Only the header Signature and Tracer-Id together identify a response."""
+    unsigned = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTracer-Id: t\r\n\r\n{}"
+    async with Upstream(replying(unsigned, unsigned)) as upstream, transport() as opened:
+        first = await ask(opened, upstream)
+        await rested()
+        second = await ask(opened, upstream)
+    assert bodies(first, second) == [b"{}", b"{}"]
     assert len(upstream.peers) == 1
 
 

@@ -12,7 +12,7 @@ from typing import Final
 
 import pytest
 
-from clients.alipayhk.pairing import INTERIM_MAX
+from clients.alipayhk.pairing import HEADS_BYTES_MAX, INTERIM_MAX
 from clients.alipayhk.wire import errors
 from tests.alipayhk.upstream import Upstream, post, replying, traced, transport
 from tests.raw_http import Peer
@@ -112,6 +112,21 @@ async def test_at_most_64_1xx_responses_are_allowed_before_a_response(
         await wire.send(OK)
 
     async with Upstream(script) as upstream, transport() as opened:
+        outcome = await post(opened, upstream.url)
+    assert (outcome.answer is not None) is answered
+    if not answered:
+        assert outcome.ending == (errors.ConnectionLost, True)
+        assert "TooManyInterimResponses" in str(outcome.error)
+
+
+@pytest.mark.parametrize(("excess", "answered"), [(0, True), (1, False)])
+async def test_at_most_256_kib_of_1xx_responses_are_allowed_before_a_response(
+    excess: int, answered: bool
+) -> None:
+    sizes = [HEADS_BYTES_MAX // 8] * 7 + [HEADS_BYTES_MAX // 8 + excess]
+    start, end = b"HTTP/1.1 103 Early Hints\r\nX: ", b"\r\n\r\n"
+    interim = [start + b"x" * (size - len(start + end)) + end for size in sizes]
+    async with Upstream(replying(b"".join(interim) + OK)) as upstream, transport() as opened:
         outcome = await post(opened, upstream.url)
     assert (outcome.answer is not None) is answered
     if not answered:

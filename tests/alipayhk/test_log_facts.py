@@ -109,7 +109,7 @@ async def test_truncated_response_has_its_head() -> None:
     async with Upstream(replying(OK.replace(b": 2", b": 9"))) as upstream:
         attempt = await failed(upstream.url, errors.Truncated)
     assert attempt.head is not None
-    assert (attempt.head.http_status, attempt.head.tracer_id) == (502, "t1")
+    assert (attempt.head.http_status, attempt.head.tracer_id, attempt.head.body) == (502, "t1", b"")
     assert attempt.head.key_version == "7"
 
 

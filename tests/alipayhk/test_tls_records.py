@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from clients.alipayhk.pairing import PairedProtocol
 from clients.alipayhk.tls_records import CountedRecords, count_records
 from tests.alipayhk.test_answer_pairing import answer, ask, bodies
-from tests.alipayhk.upstream import Upstream, rested, transport
+from tests.alipayhk.upstream import Upstream, deaf, rested, transport
 from tests.certificates import Authority
 from tests.raw_http import Peer
 
@@ -41,6 +42,19 @@ def test_bytes_received_with_the_end_of_the_handshake_are_counted_and_kept() -> 
 
 def test_a_transport_without_tls_has_no_records() -> None:
     assert count_records(asyncio.Transport()) is None
+
+
+async def test_part_of_a_record_on_a_new_connection_can_be_a_session_ticket(tmp_path: Path) -> None:
+    authority, loop = Authority(tmp_path, "known"), asyncio.get_running_loop()
+    async with Upstream(deaf, authority.server_context()) as upstream:
+        made, protocol = await loop.create_connection(
+            lambda: PairedProtocol(loop), "127.0.0.1", upstream.port, ssl=authority.client_context()
+        )
+        assert protocol._records is not None
+        protocol._records.write(RECORD[:1])
+        assert protocol._may_be_inside_record()
+        assert await protocol.ready()
+        made.abort()
 
 
 def record(wire: Peer, data: bytes) -> tuple[bytes, asyncio.Transport]:

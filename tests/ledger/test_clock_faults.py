@@ -7,7 +7,7 @@ from typing import Final
 import pytest
 
 from service.ledger import ClaimRejected, Ending, Granted, InProgress, Ledger, LinkageBusy, State
-from service.ledger.lease import LEASE_MAX_MS, Clock, Lease
+from service.ledger.lease import LEASE_MARGIN_S, LEASE_MAX_MS, Clock, Lease
 from tests.ledger.levels import (
     APPLIED,
     GATEWAY_REJECTED,
@@ -61,8 +61,10 @@ async def test_resolve_shortens_an_impossibly_long_lease(ledger: Ledger) -> None
 async def test_longest_lease_of_any_setting_is_not_shortened(ledger: Ledger) -> None:
     """A gateway with a short UPSTREAM_TIMEOUT_S reads the lease of a gateway with the longest one."""
     await granted(ledger, a_bind(lease_ms=LEASE_MAX_MS))
+    change = (await the_row(ledger, a_bind())).change
     assert await ledger.claim(a_bind(), NOW_MS) == InProgress(UNTIL_MS)
     assert await ledger.claim(a_bind(), NOW_MS + 1) == InProgress(UNTIL_MS)
+    assert (await the_row(ledger, a_bind())).change == change
 
 
 async def test_holder_of_a_shortened_lease_can_record_its_outcome(ledger: Ledger) -> None:
@@ -129,9 +131,9 @@ async def test_outcome_written_while_the_clock_was_behind_is_kept_for_the_whole_
 @pytest.mark.parametrize(
     ("wall_s", "since_boot_s", "wait_s", "holds"),
     [
-        (9.0, 0.0, 0.5, True),
+        (9.0, 0.0, 0.995, True),
         (9.0, 0.0, 1.0, False),
-        (0.0, 9.0, 0.5, True),
+        (0.0, 9.0, 0.995, True),
         (0.0, 9.0, 1.0, False),
     ],
 )
@@ -140,3 +142,15 @@ def test_lease_holds_after_a_wait_only_by_both_clocks(
 ) -> None:
     clock = Clock(lambda: wall_s, lambda: since_boot_s)
     assert Lease(until_ms=10_000, send_by_s=10.0).holds(clock, wait_s) is holds
+
+
+def test_lease_holds_without_a_wait_until_it_expires() -> None:
+    lease = Clock(lambda: 1.0, lambda: 2.0).now().lease(5_000)
+    assert lease == Lease(until_ms=6_000, send_by_s=7.0)
+    assert lease.holds(Clock(lambda: 5.999, lambda: 6.999))
+
+
+@pytest.mark.parametrize(("took_s", "is_late"), [(LEASE_MARGIN_S, False), (LEASE_MARGIN_S + 0.25, True)])
+def test_ledger_may_take_as_long_as_the_margin_of_a_lease(took_s: float, is_late: bool) -> None:
+    asked = Clock(lambda: 0.0, lambda: 8.0).now()
+    assert Clock(lambda: 0.0, lambda: 8.0 + took_s).is_late(asked) is is_late

@@ -511,14 +511,14 @@ async def test_operator_can_resolve_only_after_the_lease_has_expired(ledger: Led
     assert not await ledger.renew(key, token, LEASE_MS, LATER_MS)
 
 
-async def test_tokens_grow_with_claims_and_decisions(ledger: Ledger) -> None:
+async def test_tokens_grow_by_one_with_claims_and_decisions(ledger: Ledger) -> None:
     await ended(ledger, a_bind("a"), IN_DOUBT)
     before = await granted(ledger, a_bind("b"))
     assert await ledger.resolve(
         a_bind("a").key, Ending(State.APPLIED), who="ann", why="asked", now_ms=LATER_MS
     )
     decided = (await the_row(ledger, a_bind("a"))).token
-    assert before < decided < await granted(ledger, a_bind("c"))
+    assert (decided, await granted(ledger, a_bind("c"))) == (before + 1, before + 2)
 
 
 async def test_extension_and_undo_have_their_time(ledger: Ledger) -> None:
@@ -566,6 +566,7 @@ async def test_rows_since_a_time_are_in_the_order_of_their_changes(ledger: Ledge
     await ended(ledger, a_bind("c"), now_ms=NOW_MS + 3)
     await ended(ledger, a_bind("d"), REJECTED, NOW_MS + 4)
     assert await ids(ledger) == ["a", "b", "c", "d"]
+    assert await ids(ledger, since_ms=NOW_MS + 1) == ["a", "b", "c", "d"]
     assert await ids(ledger, since_ms=NOW_MS + 2) == ["b", "c", "d"]
     assert await ids(ledger, since_ms=NOW_MS + 5) == []
     await ledger.record(a_bind("a").key, a, APPLIED, NOW_MS + 5)
@@ -591,6 +592,15 @@ async def test_rows_after_a_change_are_all_later_changes(ledger: Ledger) -> None
     await ledger.record(a_bind("a").key, token, APPLIED, NOW_MS - 1)
     await granted(ledger, a_bind("c"), NOW_MS - 600_000)
     assert await ids(ledger, after=last) == ["a", "c"]
+
+
+async def test_rows_since_a_time_and_after_a_change_are_later_than_both(ledger: Ledger) -> None:
+    for number in range(3):
+        await ended(ledger, a_bind(f"id-{number}"), now_ms=NOW_MS + number)
+    changes = [row.change async for row in ledger.rows()]
+    assert await ids(ledger, since_ms=NOW_MS + 1, after=changes[0]) == ["id-1", "id-2"]
+    assert await ids(ledger, since_ms=NOW_MS + 1, after=changes[1]) == ["id-2"]
+    assert await ids(ledger, since_ms=NOW_MS + 1, after=changes[2]) == []
 
 
 async def test_rows_in_doubt_are_recorded_doubts_and_expired_leases(ledger: Ledger) -> None:

@@ -45,6 +45,7 @@ def test_lock_is_released_when_another_process_keeps_it_for_the_whole_timeout(
 ) -> None:
     assert other.try_alone()
     with lock_on(tmp_path) as lock:
+        assert not lock.is_alone
         began_s = time.monotonic()
         with pytest.raises(LedgerUnavailable, match=f"^the ledger {tmp_path}/ledger.db {sentence}$"):
             acquire(lock, TIMEOUT_S)

@@ -41,6 +41,7 @@ def test_hashes_do_not_change_between_versions() -> None:
         "2de96a6192c56bc679be4d3b6a3689a0bb0cc46db660b0b4b407d900e71b8c2c"
     )
     assert vault.key_id == "a6069549"
+    assert vault.key_check.hex() == "d2cab749a8b65ca858148c24461e240a"
 
 
 def test_same_text_hashes_differently_for_each_purpose() -> None:
@@ -63,6 +64,11 @@ def test_sealed_reply_is_unsealed_in_its_row(plaintext: bytes) -> None:
     sealed = a_vault().seal(plaintext, ROW)
     assert plaintext not in sealed or not plaintext
     assert a_vault().unseal(sealed, ROW) == plaintext
+
+
+def test_reply_that_an_earlier_version_sealed_is_unsealed() -> None:
+    sealed = bytes.fromhex("000102030405060708090a0b49cd2118ff6b89c824d3dc2cda0938ade227f1f6a3")
+    assert a_vault().unseal(sealed, ROW) == b"reply"
 
 
 def test_each_reply_has_a_random_nonce() -> None:
