@@ -111,9 +111,8 @@ class Marker:
             unfinished.unlink()
         descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         give_to_owner_of(self.path, descriptor)
-        with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
-            json.dump({"ledgers": ledgers}, file, indent=1, ensure_ascii=False)
-            file.write("\n")
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(json.dumps({"ledgers": ledgers}, indent=1).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(self.path)

@@ -411,6 +411,19 @@ async def test_lock_of_a_stopped_process_delays_the_marker_and_stops_nothing(
     assert kept.tokens() == [2]
 
 
+@pytest.mark.parametrize("name", [b"50% \xe5\xb8\xb3", b"not UTF-8 \xff"], ids=repr)
+async def test_ledger_is_recognized_at_a_path_with_any_name(tmp_path: Path, name: bytes) -> None:
+    directory = tmp_path / os.fsdecode(name)
+    directory.mkdir()
+    for number in range(2):
+        ledger, _ = opened(sqlite_url(directory))
+        await ended(ledger, a_bind(f"id-{number}"))
+        await ledger.close()
+    (entry,) = json.loads((directory / "ledger.db.key.ledgers").read_bytes())["ledgers"].values()
+    assert entry == {"last_token": 2, "ledger": str(directory / "ledger.db")}
+    assert fault_of(sqlite_url(directory), None) is None
+
+
 # -- upgrades
 
 

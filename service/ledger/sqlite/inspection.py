@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from contextlib import closing
 from dataclasses import dataclass
@@ -78,7 +79,7 @@ def inspect(path: Path, *, is_unused: bool) -> Absence | Found:
 
 def _read(path: Path, mode: str) -> _Meta | None:
     """Return the meta row, or None if there are no tables, over a connection that cannot write."""
-    name = f"file:{quote(str(path))}?{mode}"
+    name = f"file:{quote(os.fsencode(path))}?{mode}"
     with closing(sqlite3.connect(name, uri=True, isolation_level=None)) as connection:
         connection.execute("BEGIN")
         version = version_of(connection)
