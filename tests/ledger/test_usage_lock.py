@@ -68,7 +68,9 @@ def test_lock_is_acquired_when_the_other_process_ends_in_time(
 
 
 def test_lock_of_a_ledger_in_use_is_shared_but_not_exclusive(tmp_path: Path, other: UsageLock) -> None:
+    assert other.try_alone()
     other.share()
+    assert other.is_alone is False
     with lock_on(tmp_path) as lock:
         lock.acquire(0)
         assert not lock.is_alone

@@ -140,6 +140,8 @@ def test_key_file_is_never_overwritten(tmp_path: Path) -> None:
         base64.b64encode(bytes(33)),
         bytes(32),
         base64.b64encode(bytes(4000)),
+        base64.b64encode(bytes(32)).replace(b"A", b"A\n", 1),
+        base64.b64encode(bytes(32)) + b"!",
         "ключ".encode(),
     ],
 )
