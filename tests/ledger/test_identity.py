@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import json
 import os
@@ -9,6 +10,7 @@ import re
 import shutil
 import signal
 import sqlite3
+import threading
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -379,12 +381,18 @@ async def test_last_of_two_processes_to_close_clears_the_dirty_flag(kept: Kept) 
 
 
 async def test_marker_that_cannot_be_written_stops_nothing_and_is_reported_once(kept: Kept) -> None:
-    causes: list[str] = []
-    ledger, _ = opened(kept.url, kept.key, report=causes.append)
+    causes, reported = list[str](), threading.Event()
+
+    def report(cause: str) -> None:
+        causes.append(cause)
+        reported.set()
+
+    ledger, _ = opened(kept.url, kept.key, report=report)
     blocker = kept.key.with_name("key.ledgers.new")
     blocker.mkdir()
     try:
         await ended(ledger, a_bind("id-1"))
+        assert await asyncio.to_thread(reported.wait, 10)
         await ended(ledger, a_bind("id-2"))
     finally:
         await ledger.close()
