@@ -380,6 +380,15 @@ async def test_last_of_two_processes_to_close_clears_the_dirty_flag(kept: Kept) 
     assert kept.tokens() == [3]
 
 
+async def test_marker_keeps_the_highest_token_of_two_processes(kept: Kept) -> None:
+    first, second = kept.open(), kept.open()
+    await ended(first, a_bind("id-1"))
+    await ended(second, a_bind("id-2"))
+    await second.close()
+    await first.close()
+    assert kept.tokens() == [2]
+
+
 async def test_marker_that_cannot_be_written_stops_nothing_and_is_reported_once(kept: Kept) -> None:
     causes, reported = list[str](), threading.Event()
 
