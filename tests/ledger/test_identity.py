@@ -21,6 +21,7 @@ import pytest
 
 from service.ledger import Known, LedgerFault, marker
 from service.ledger.opening import fault_of
+from service.ledger.sqlite.inspection import inspect
 from service.ledger.vault import make_key_file
 from tests.ledger.levels import APPLIED, NOW_MS, a_bind, ended, granted, opened, sqlite_url
 from tests.ledger.older import back_to_version
@@ -279,6 +280,25 @@ async def test_killed_ledger_with_its_log_is_opened(kept: Kept) -> None:
     ledger = kept.open()
     assert len([row async for row in ledger.rows()]) >= 20
     await ledger.close()
+
+
+async def test_killed_ledger_whose_tables_are_only_in_its_log_is_whole(kept: Kept) -> None:
+    """Its first start was killed before a checkpoint."""
+    await used(kept, "id-1")
+    copy, new = kept.directory / "copy.db", kept.directory / "new.db"
+    with (
+        closing(sqlite3.connect(kept.db)) as source,
+        closing(sqlite3.connect(new, isolation_level=None)) as connection,
+    ):
+        (version,) = source.execute("PRAGMA user_version").fetchone()
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.executescript("".join(source.iterdump()))
+        connection.execute(f"PRAGMA user_version = {version}")
+        for ending in ("", "-wal"):
+            shutil.copy(f"{new}{ending}", f"{copy}{ending}")
+    with closing(sqlite3.connect(f"file:{copy}?immutable=1", uri=True)) as main:
+        assert main.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
+    assert inspect(copy, is_unused=True) == inspect(kept.db, is_unused=True)
 
 
 async def test_killed_ledger_whose_log_another_program_merged_is_opened(kept: Kept) -> None:
