@@ -283,8 +283,8 @@ async def test_killed_ledger_with_its_log_is_opened(kept: Kept) -> None:
 
 
 async def test_killed_ledger_whose_tables_are_only_in_its_log_is_whole(kept: Kept) -> None:
-    """Its first start was killed before a checkpoint."""
-    await used(kept, "id-1")
+    """Its first start was killed before a checkpoint, and so before the first token."""
+    await used(kept)
     copy, new = kept.directory / "copy.db", kept.directory / "new.db"
     with (
         closing(sqlite3.connect(kept.db)) as source,
@@ -294,6 +294,7 @@ async def test_killed_ledger_whose_tables_are_only_in_its_log_is_whole(kept: Kep
         connection.execute("PRAGMA journal_mode = WAL")
         connection.executescript("".join(source.iterdump()))
         connection.execute(f"PRAGMA user_version = {version}")
+        connection.execute("UPDATE meta SET run = 'killed'")
         for ending in ("", "-wal"):
             shutil.copy(f"{new}{ending}", f"{copy}{ending}")
     with closing(sqlite3.connect(f"file:{copy}?immutable=1", uri=True)) as main:

@@ -203,7 +203,7 @@ async def test_configured_key_is_used_and_no_key_is_created(tmp_path: Path) -> N
 
 async def test_wrong_key_is_refused(tmp_path: Path) -> None:
     await made(tmp_path)
-    with pytest.raises(LedgerFault, match=r"ledger\.db was created with another key"):
+    with pytest.raises(LedgerFault, match=r"ledger\.db was created .* \(its id is [0-9a-f]{8}, "):
         opened(sqlite_url(tmp_path), a_key_file(tmp_path / "other.key"))
     a_key_file(tmp_path / "ledger.db.key")
     with pytest.raises(LedgerFault, match="was created with another key"):
