@@ -186,6 +186,14 @@ def test_missing_ledger_is_not_created_without_create(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_empty_file_becomes_no_ledger_without_create(tmp_path: Path) -> None:
+    (tmp_path / "ledger.db").touch()
+    with pytest.raises(LedgerFault, match=r"there is no ledger .*ledger\.db: its file is empty"):
+        opened(sqlite_url(tmp_path), create=False)
+    assert (tmp_path / "ledger.db").stat().st_size == 0
+    assert not (tmp_path / "ledger.db.key").exists()
+
+
 # -- keys
 
 
