@@ -203,6 +203,10 @@ class PairedProtocol(ResponseHandler):
         if self._head.repaired:
             self.force_close()
         self._head_bytes += len(data) - len(rest)
+        if (size := self._head.body_bytes) is not None and size <= len(rest):
+            if size < len(rest):
+                self.force_close()
+            head, rest = head + rest[:size], b""  # a complete response: the parser needs one call
         super().data_received(head)
         if self._answer is None and self._head_bytes > HEADS_BYTES_MAX:
             self._refuse(TooManyInterimResponses("too many bytes before the response"))

@@ -15,6 +15,7 @@ Another reader may find another end of such a response, so its connection must b
 from __future__ import annotations
 
 import re
+from http import HTTPStatus
 from itertools import chain
 from typing import Final
 
@@ -26,11 +27,18 @@ HEADERS_MAX: Final = 512
 """How many header lines the head of one response may have."""
 _END: Final = re.compile(rb"\r?\n\r?\n")
 _END_BYTES_MAX: Final = 4
+_OTHERS: Final = rb"(?:(?!(?i:content-length|transfer-encoding):)[!#$%&'*+.^_`|~0-9A-Za-z-]++:.*+\n)*+"
+_USUAL: Final = re.compile(
+    rb"HTTP/1\.1 (\d{3})(?=[ \r\n]).*+\n"
+    + _OTHERS
+    + rb"(?:(?i:content-length): ?(\d{1,6})\r\n|(?i:transfer-encoding): ?chunked\r\n)"
+    + _OTHERS
+    + rb"\r?\n"
+)
+"""A head without faults, with one header that says where the body ends: nearly every head."""
 _START: Final = b"HTTP/"
 _STATUS_LINE: Final = re.compile(rb"HTTP/\d\.\d (\d{3})[ \r\n]")
 _NAME: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):")
-_CORRECT: Final = re.compile(rb"[^\r\n]*+\r\n(?:[!#$%&'*+.^_`|~0-9A-Za-z-]++:[^\r\n]*+\r\n)*+\r\n")
-_FRAMING: Final = re.compile(rb"\n(?:content-length|transfer-encoding):([^\r\n]*+)", re.IGNORECASE)
 _LINE_END: Final = re.compile(rb"\r?\n")
 _LENGTH: Final = b"content-length"
 _ENCODING: Final = b"transfer-encoding"
@@ -63,6 +71,8 @@ class ResponseHead:
         """The status of the last head; 0 if none was complete, or if it does not start as HTTP does."""
         self.repaired = False
         """Whether the last head was repaired."""
+        self.body_bytes: int | None = None
+        """Size of the body after the last head; None if that is not simple to say."""
 
     def take(self, data: bytes) -> tuple[bytes, bytes]:
         """Add received bytes; return the bytes to parse now, and the bytes after the end of the head.
@@ -70,6 +80,11 @@ class ResponseHead:
         The bytes to parse are a whole head, and empty while the head is incomplete. Bytes that are not HTTP
         are returned as they are, and the parser refuses them.
         """
+        usual = None if self._received else _USUAL.match(data)
+        if usual and (end_at := usual.end()) <= HEAD_BYTES_MAX and _lines_allowed(data, end_at):
+            self.http_status, self.repaired = int(usual[1]), False
+            self.body_bytes = int(usual[2]) if usual[2] and self.http_status == HTTPStatus.OK else None
+            return data[:end_at], data[end_at:]
         searched = max(len(self._received) - _END_BYTES_MAX, 0)
         self._received += data if self._received else data.lstrip(b"\r\n")
         if not self._may_be_http():
@@ -90,17 +105,15 @@ class ResponseHead:
     def _cut(self, at: int) -> tuple[bytes, bytes]:
         head, rest = bytes(self._received[:at]), bytes(self._received[at:])
         self._received.clear()
-        self.http_status, self.repaired = 0, False
+        self.http_status, self.repaired, self.body_bytes = 0, False, None
         return head, rest
 
     def _read(self, head: bytes) -> bytes:
         """Return a complete head, repaired if it has to be."""
         status = _STATUS_LINE.match(head)
         self.http_status = int(status[1]) if status else 0
-        if head.count(b"\n") > HEADERS_MAX + 2:
+        if not _lines_allowed(head, len(head)):
             raise HeadTooLarge("the response has more than 512 headers")
-        if _CORRECT.fullmatch(head) and _framed_once(head):
-            return head
         first, *lines = _LINE_END.split(head)[:-2]
         headers = _unfolded(lines)
         kept = _with_one_length([header for header in headers if _is_kept(header)])
@@ -110,10 +123,9 @@ class ResponseHead:
         return b"\r\n".join([first, *chain.from_iterable(kept), b"", b""])
 
 
-def _framed_once(head: bytes) -> bool:
-    """Return whether at most one header, with one value, says where the body ends."""
-    values: list[bytes] = _FRAMING.findall(head)
-    return len(values) <= 1 and b"," not in b"".join(values)
+def _lines_allowed(data: bytes, end: int) -> bool:
+    """Return whether a head that ends at `end` has at most HEADERS_MAX headers."""
+    return data.count(b"\n", 0, end) <= HEADERS_MAX + 2
 
 
 def parser_reason(message: str, error: BaseException | None) -> str:
