@@ -135,7 +135,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
         "service/telemetry/",
     ),
     "structlog": ("service/telemetry/",),
-    "yarl": ("clients/alipayhk/transport.py",),
+    "yarl": ("clients/alipayhk/connections.py",),
 }
 """Each library, and each package that others import, with the modules and folders allowed to import it."""
 

@@ -7,21 +7,26 @@ import functools
 import socket
 import ssl
 from collections import deque
-from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import aiohttp
+from aiohttp.client_reqrep import ClientRequest, ConnectionKey
+from aiohttp.http_writer import _serialize_headers
+from yarl import URL
 
 from .pairing import NotReady, PairedProtocol
+from .response_head import HEAD_BYTES_MAX, HEADERS_MAX
+from .wire.errors import Unreachable
 
 if TYPE_CHECKING:
-    from aiohttp.abc import AbstractStreamWriter
+    from collections.abc import Mapping
+
     from aiohttp.client_proto import ResponseHandler
-    from aiohttp.client_reqrep import ClientRequest, ConnectionKey
     from aiohttp.connector import AddrInfoType, Connection
-    from aiohttp.tracing import Trace
+
+    from .wire.messages import Headers
 
 KEEP_ALIVE_S: Final = 15.0
 """How long an idle connection is kept, in seconds: less than the idle timeout of most front ends."""
@@ -42,39 +47,88 @@ class Route:
     """Whether it is a TLS connection on which no response was received before."""
 
 
-ROUTE: Final[ContextVar[Route]] = ContextVar("route")
+_ROUTE: Final[ContextVar[Route]] = ContextVar("route")
 """The route of the request that this task sends."""
+
+
+class Target(ClientRequest):
+    """What all POSTs to one URL have in common: their connections, and the first lines of their heads.
+
+    aiohttp's connector needs a request to connect; aiohttp never sends this one.
+    """
+
+    def __init__(self, base_url: str, path: str, headers: Mapping[str, str], proxy: str | None) -> None:
+        """Raise Unreachable, aiohttp.ClientError or ValueError if nothing can be sent to the URL."""
+        # encoded=True: send the path byte for byte as it was signed.
+        url = URL(base_url + path, encoded=True)
+        if url.raw_path_qs != path or url.raw_fragment:
+            raise Unreachable("the path cannot be sent as it was signed")
+        if url.scheme not in ("http", "https"):
+            raise aiohttp.NonHttpUrlClientError(url)
+        through, loop = URL(proxy) if proxy else None, asyncio.get_running_loop()
+        super().__init__("POST", url, headers=headers, proxy=through, loop=loop)
+        self._request_line = f"POST {url if proxy and not self.is_ssl() else path} HTTP/1.1"
+        self._key = super().connection_key
+
+    @property
+    def connection_key(self) -> ConnectionKey:
+        """What connections must have in common to be interchangeable."""
+        return self._key
+
+    def request_of(self, headers: Headers, body: bytes) -> bytes:
+        """Return a whole request; raise ValueError if a header has a forbidden character."""
+        lines = self.headers.copy()  # aiohttp adds the proxy's credentials to them
+        lines.extend(headers)
+        lines["Content-Length"] = str(len(body))
+        return _serialize_headers(self._request_line, lines) + body
 
 
 class PairingConnector(aiohttp.TCPConnector):
     """A pool of `PairedProtocol` connections. With `reuse=False` each connection is used once."""
 
-    def __init__(self, tls: ssl.SSLContext, *, reuse: bool, quarantine_s: float = QUARANTINE_S) -> None:
+    def __init__(
+        self,
+        tls: ssl.SSLContext,
+        *,
+        reuse: bool,
+        connect_timeout_s: float,
+        quarantine_s: float = QUARANTINE_S,
+    ) -> None:
         if reuse:
             super().__init__(ssl=tls, limit=0, keepalive_timeout=KEEP_ALIVE_S, socket_factory=_socket)
         else:
             super().__init__(ssl=tls, limit=0, force_close=True, socket_factory=_socket)
+        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_s)
         self._quarantine_s = quarantine_s
         self._resting: deque[tuple[float, ConnectionKey, ResponseHandler]] = deque()
         protocol: type[ResponseHandler] = PairedProtocol
         self._factory = functools.partial(protocol, loop=self._loop)
 
-    async def connect(
-        self,
-        req: ClientRequest,
-        traces: list[Trace],
-        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109  (aiohttp's signature)
-    ) -> Connection:
-        """Return a connection on which no unexpected bytes were received; raise NotReady otherwise."""
+    async def acquire(self, target: Target, route: Route) -> tuple[Connection, PairedProtocol]:
+        """Return a connection on which no unexpected bytes were received; raise NotReady otherwise.
+
+        There is no await between the last check of the connection and the return. `route` is set.
+        """
+        _ROUTE.set(route)
         self._return_to_pool()
         while True:
-            connection = await super().connect(req, traces, timeout)
+            connection = await self.connect(target, [], self._timeout)
             try:
                 protocol = _paired(connection.protocol)
-                is_new = protocol.is_new
-                _note_route(protocol)
+                if is_new := protocol.is_new:
+                    protocol.address = _address_of(protocol)
+                route.is_new_tls = is_new and protocol.is_tls
+                if protocol.address:
+                    route.addresses[:] = [protocol.address]
                 if await protocol.ready():
-                    return connection
+                    protocol.set_response_params(
+                        read_until_eof=True,
+                        auto_decompress=False,
+                        max_line_size=HEAD_BYTES_MAX,
+                        max_field_size=HEAD_BYTES_MAX,
+                        max_headers=HEADERS_MAX,
+                    )
+                    return connection, protocol
                 error = await _not_ready(protocol)
             except BaseException:
                 connection.close()
@@ -106,28 +160,6 @@ class PairingConnector(aiohttp.TCPConnector):
             super()._release(key, protocol, should_close=not _paired(protocol).is_open)
 
 
-class PairedBody(aiohttp.BytesPayload):
-    """A request's body that checks the connection again before the first byte is written.
-
-    Up to Python 3.11 aiohttp writes in a separate task, one pass of the event loop after `connect`. It
-    keeps the head until the body is written, so nothing of the request is written before.
-    """
-
-    def __init__(self, body: bytes, on_start: Callable[[], None]) -> None:
-        """`on_start` is called just before the first byte is written; if it raises, none is written."""
-        super().__init__(body)
-        self._on_start = on_start
-
-    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
-        """Write the head and the body; raise NotReady if the connection is no longer ready."""
-        protocol = _paired(getattr(writer, "protocol", None))
-        if not await protocol.ready():
-            raise await _not_ready(protocol)
-        # There is no await from here to the write.
-        self._on_start()
-        await super().write_with_length(writer, content_length)
-
-
 async def _not_ready(protocol: PairedProtocol) -> NotReady:
     """Return the error of a connection that cannot be used; its cause says why the connection ended."""
     for _ in range(_END_PASSES):
@@ -141,18 +173,15 @@ async def _not_ready(protocol: PairedProtocol) -> NotReady:
 def _socket(address: AddrInfoType) -> socket.socket:
     """Return the socket for a connection to an address, and note that the address was tried."""
     family, kind, number, _, peer = address
-    if route := ROUTE.get(None):
+    if route := _ROUTE.get(None):
         route.addresses.append(_text_of(peer))
     return socket.socket(family, kind, number)
 
 
-def _note_route(protocol: PairedProtocol) -> None:
-    route, transport = ROUTE.get(None), protocol.transport
-    if route is None or transport is None:
-        return
-    route.is_new_tls = protocol.is_new and transport.get_extra_info("ssl_object") is not None
-    if peer := transport.get_extra_info("peername"):
-        route.addresses[:] = [_text_of(peer)]
+def _address_of(protocol: PairedProtocol) -> str:
+    """Return the address of the other side; empty if the connection is lost already."""
+    peer = protocol.transport and protocol.transport.get_extra_info("peername")
+    return _text_of(peer) if peer else ""
 
 
 def _text_of(peer: tuple[object, ...]) -> str:

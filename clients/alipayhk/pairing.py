@@ -73,24 +73,22 @@ class PairedProtocol(ResponseHandler):
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
-        self._asked = False
+        self._asked = self._has_tracer_id = self._half_closed = False
         self._answer: StreamReader | None = None
         self._interim = 0
         self._head = ResponseHead()
         self._head_bytes = self._rest_bytes = 0
-        self._has_tracer_id = False
-        self._half_closed = False
-        self._has_answered = False
         self._records: CountedRecords | None = None
         self._poll: select.poll | None = None
+        self._transports: tuple[asyncio.Transport, ...] = ()
+        self.is_new = True
+        """Whether no response was received on this connection."""
+        self.is_tls = False
+        self.address = ""
+        """Host and port of the other side; `connections` sets it."""
         self.lost_by: BaseException | None = None
         """The error that ended the connection; None while it is open, and if it was closed properly."""
         self._seen: deque[int] = deque(maxlen=ANSWERS_REMEMBERED)
-
-    @property
-    def is_new(self) -> bool:
-        """Whether no response was received on this connection."""
-        return self._answer is None
 
     @property
     def should_close(self) -> bool:
@@ -106,6 +104,10 @@ class PairedProtocol(ResponseHandler):
         """Start to count the connection's TLS records; up to now only the handshake has used it."""
         self._records = count_records(transport)
         super().connection_made(transport)
+        self.is_tls = transport.get_extra_info("ssl_object") is not None
+        # asyncio's TLS transport does not count bytes that wait in the transport below it.
+        below = getattr(getattr(transport, "_ssl_protocol", None), "_transport", None)
+        self._transports = tuple(filter(None, (self.transport, below)))
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Keep the error that ended the connection: aiohttp keeps it only for a request that waits."""
@@ -122,28 +124,37 @@ class PairedProtocol(ResponseHandler):
             if not self.is_open or not (self._answer is None or self._has_tracer_id):
                 return False
             if not self._has_unread_bytes():
-                self._has_answered |= self._answer is not None
-                if self._has_answered and self._may_be_inside_record():
-                    return False
+                if self.is_tls and not self.is_new and (self._records is None or self._records.is_inside):
+                    return False  # part of a TLS record was received, or this cannot be found out
                 self._asked, self._answer, self._has_tracer_id = False, None, False
-                self._head = ResponseHead()
                 self._interim = self._head_bytes = self._rest_bytes = 0
                 return True
             await asyncio.sleep(0)
         return False
 
+    async def exchange(self, request: bytes) -> tuple[RawResponseMessage, StreamReader]:
+        """Write a whole request; return the head of its response, and the body to read.
+
+        Call this without an await after `ready`. Raise ClientError; HttpProcessingError if it is not HTTP.
+        """
+        self._transports[0].write(request)
+        self.start_timeout()
+        return await self.read()
+
     def start_timeout(self) -> None:
-        """Enter the state `asked`: aiohttp calls this when it has written the request's last byte."""
+        """Enter the state `asked`: the request's last byte was written, of a CONNECT by aiohttp."""
         self._asked = True
         super().start_timeout()
+
+    def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001, FBT002  (aiohttp's)
+        """Do nothing unless reading was paused: aiohttp calls this for each part of a body."""
+        if self._reading_paused or self._buffer_paused:
+            super().resume_reading(resume_parser)
 
     def data_received(self, data: bytes) -> None:
         """Parse bytes only if a request is waiting for its response; otherwise close the connection."""
         if data and not self._may_answer():
             self._refuse(UnexpectedBytes("bytes were received without a request"))
-            return
-        if self._parser is None:  # aiohttp keeps the bytes until it calls set_response_params
-            super().data_received(data)
             return
         rest = data
         while rest and self._answer is None:
@@ -167,7 +178,7 @@ class PairedProtocol(ResponseHandler):
             if self._interim > INTERIM_MAX:
                 self._refuse(TooManyInterimResponses("too many 1xx responses before the response"))
         else:
-            self._answer = payload
+            self._answer, self.is_new = payload, False
             if self._is_repeated(message):
                 self._refuse(RepeatedAnswer("an earlier response of this connection was repeated"))
             else:
@@ -191,7 +202,8 @@ class PairedProtocol(ResponseHandler):
     def _may_answer(self) -> bool:
         if self._answer is not None:
             return not self._answer.is_eof()
-        return self._asked and not self._has_unwritten_bytes()
+        # Bytes of the request that are not in the kernel yet cannot have been answered.
+        return self._asked and not any(each.get_write_buffer_size() for each in self._transports)
 
     def _head_received(self, data: bytes) -> bytes:
         """Parse a head as soon as it is complete; return the bytes after it."""
@@ -230,24 +242,9 @@ class PairedProtocol(ResponseHandler):
         if self.transport is not None:
             self.transport.abort()
 
-    def _has_unwritten_bytes(self) -> bool:
-        """Whether bytes of the request are still in this process and not in the kernel."""
-        # asyncio's TLS transport neither counts bytes that wait in the transport below it nor exposes it.
-        below = getattr(getattr(self.transport, "_ssl_protocol", None), "_transport", None)
-        transports = filter(None, (self.transport, below))
-        return any(transport.get_write_buffer_size() for transport in transports)
-
-    def _may_be_inside_record(self) -> bool:
-        """Whether part of a TLS record was received, or this cannot be found out."""
-        if self.transport is None or self.transport.get_extra_info("ssl_object") is None:
-            return False
-        return self._records is None or self._records.is_inside
-
     def _has_unread_bytes(self) -> bool:
         """Whether the kernel has received bytes or the end of the connection, not yet read."""
-        if self.transport is None:
-            return False
         if self._poll is None:
             self._poll = select.poll()
-            self._poll.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
+            self._poll.register(self._transports[0].get_extra_info("socket").fileno(), select.POLLIN)
         return bool(self._poll.poll(0))

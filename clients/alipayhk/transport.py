@@ -8,14 +8,14 @@ import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import aiohttp
-from yarl import URL
+from aiohttp.http_exceptions import HttpProcessingError
 
-from .connections import QUARANTINE_S, ROUTE, PairedBody, PairingConnector, Route
+from .connections import QUARANTINE_S, PairingConnector, Route, Target
 from .pairing import NotReady, RepeatedAnswer
-from .response_head import HEAD_BYTES_MAX, HEADERS_MAX, HeadTooLarge, UnreadableBody, UnreadableHead
+from .response_head import HeadTooLarge, UnreadableBody, UnreadableHead
 from .tls import context_of
 from .tls import fault_of as tls_fault_of
 from .wire import content_coding
@@ -32,8 +32,11 @@ from .wire.errors import (
 )
 from .wire.messages import Headers, RawResponse, SealedRequest
 
+if TYPE_CHECKING:
+    from aiohttp.http_parser import RawResponseMessage
+    from aiohttp.streams import StreamReader
+
 BODY_BYTES_MAX: Final = 256 * 1024
-_READ_BYTES: Final = 16 * 1024
 _NO_CONNECTION: Final[dict[type[Exception], str]] = {
     aiohttp.ClientConnectorDNSError: "the host name cannot be resolved",
     aiohttp.ClientHttpProxyError: "the proxy refused to connect to the server",
@@ -62,7 +65,7 @@ class Attempt:
     head: RawResponse | None = field(default=None, compare=False, repr=False)
     """The response without its body, not verified, for the log; None unless its head was received."""
     may_send: Callable[[], bool] = field(default=lambda: True, compare=False, repr=False)
-    """Whether the first byte may still be written. Called as late as aiohttp allows.
+    """Whether the first byte may still be written. Called as late as possible.
 
     A process can be stopped, or its machine suspended, for any time between two statements.
     """
@@ -100,20 +103,15 @@ class Transport:
         self._timeout_s = timeout_s
         self._reuse_connections = reuse_connections
         self._proxy = proxy
+        self._user_agent = user_agent
+        self._targets: dict[tuple[str, str, bool], Target] = {}
+        """By base URL, path, and whether connections are reused: a few for each API."""
         self._has_answered: set[str] = set()
         """The base URLs from which a response was received."""
         tls = context_of() if tls is None else tls
-        self._sessions = {
-            reuse: aiohttp.ClientSession(
-                connector=PairingConnector(tls, reuse=reuse, quarantine_s=quarantine_s),
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_s),
-                headers={"User-Agent": user_agent, "Accept-Encoding": "identity"},
-                cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=False,
-                max_line_size=HEAD_BYTES_MAX,
-                max_field_size=HEAD_BYTES_MAX,
-                max_headers=HEADERS_MAX,
-                trust_env=False,
+        self._pools = {
+            reuse: PairingConnector(
+                tls, reuse=reuse, connect_timeout_s=connect_timeout_s, quarantine_s=quarantine_s
             )
             for reuse in (True, False)
         }
@@ -125,7 +123,6 @@ class Transport:
 
         Raise NotSent, NoAnswer, Repeated, or, if the head of the response cannot be read, Unsigned.
         """
-        ROUTE.set(attempt.route)
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await self._post(base_url, sealed, attempt, reuse_connection=reuse_connection)
@@ -139,59 +136,73 @@ class Transport:
             raise (Truncated if attempt.sent else Unreachable)(str(error)) from None
         except UnreadableHead as error:
             raise _unreadable(error, attempt) from None
+        except HttpProcessingError:
+            raise ConnectionLost(aiohttp.ClientResponseError.__name__) from None  # aiohttp's name for it
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            if isinstance(error.__cause__, LeaseExpired):  # aiohttp wraps what writing a body raises
-                raise error.__cause__ from None
             never = attempt.route.is_new_tls and base_url not in self._has_answered
             hint = _MAY_WANT_CERTIFICATE if never else ""
             raise (ConnectionLost if attempt.sent else Unreachable)(_cause_of(error, hint)) from None
 
     async def close(self) -> None:
         """Close every connection."""
-        for session in self._sessions.values():
-            await session.close()
+        for pool in self._pools.values():
+            await pool.close()
 
     async def _post(
         self, base_url: str, sealed: SealedRequest, attempt: Attempt, *, reuse_connection: bool
     ) -> RawResponse:
-        # encoded=True: send the path byte for byte as it was signed.
-        url = URL(base_url + sealed.path, encoded=True)
-        if url.raw_path_qs != sealed.path or url.raw_fragment:
-            raise Unreachable("the path cannot be sent as it was signed")
         reuse = self._reuse_connections and reuse_connection and not attempt.fresh_connection
-        async with self._sessions[reuse].post(
-            url,
-            data=PairedBody(sealed.body, attempt.start),
-            headers=list(sealed.headers),
-            allow_redirects=False,
-            proxy=self._proxy,
-        ) as response:
+        target = self._target(base_url, sealed.path, reuse=reuse)
+        connection, protocol = await self._pools[reuse].acquire(target, attempt.route)
+        try:
+            request = target.request_of(sealed.headers, sealed.body)
+            # There is no await between the pool's last check of the connection and the write.
+            attempt.start()
+            message, payload = await protocol.exchange(request)
             self._has_answered.add(base_url)
-            head = attempt.head = RawResponse(
-                http_status=response.status,
-                headers=_headers_of(response),
-                body=b"",
-                end_announced="Content-Length" in response.headers
-                or "chunked" in response.headers.get("Transfer-Encoding", "").lower(),
-            )
-            body = content_coding.undone(
-                await _read(response), head.values("content-encoding"), bytes_max=BODY_BYTES_MAX
-            )
-            return head.with_body(body)
+            head = attempt.head = _head_of(message)
+            body = await _read(payload)
+        except BaseException:
+            connection.close()
+            raise
+        connection.release()
+        if codings := head.values("content-encoding"):
+            body = content_coding.undone(body, codings, bytes_max=BODY_BYTES_MAX)
+        return head.with_body(body)
+
+    def _target(self, base_url: str, path: str, *, reuse: bool) -> Target:
+        key = base_url, path, reuse
+        if (target := self._targets.get(key)) is None:
+            headers = {"User-Agent": self._user_agent, "Accept-Encoding": "identity"}
+            if not reuse:
+                headers["Connection"] = "close"
+            target = self._targets[key] = Target(base_url, path, headers, self._proxy)
+        return target
 
 
-def _headers_of(response: aiohttp.ClientResponse) -> Headers:
+def _head_of(message: RawResponseMessage) -> RawResponse:
+    """Return a response without its body."""
+    return RawResponse(
+        http_status=message.code,
+        headers=_headers_of(message),
+        body=b"",
+        end_announced="Content-Length" in message.headers
+        or "chunked" in message.headers.get("Transfer-Encoding", "").lower(),
+    )
+
+
+def _headers_of(message: RawResponseMessage) -> Headers:
     """Return the header lines, decoded in one call; the parser refuses NUL in them."""
-    texts = b"\0".join(chain.from_iterable(response.raw_headers)).decode("latin-1").split("\0")
+    texts = b"\0".join(chain.from_iterable(message.raw_headers)).decode("latin-1").split("\0")
     return tuple(zip(texts[::2], texts[1::2], strict=False))  # without headers there is one empty text
 
 
-async def _read(response: aiohttp.ClientResponse) -> bytes:
+async def _read(payload: StreamReader) -> bytes:
     """Read the body; raise Truncated if it is cut short or larger than BODY_BYTES_MAX."""
     body = bytearray()
     try:
-        while chunk := await response.content.read(_READ_BYTES):
-            body += chunk
+        while not payload.at_eof():
+            body += await payload.readany()
             if len(body) > BODY_BYTES_MAX:
                 raise Truncated("the response is larger than 256 KiB")
     except (aiohttp.ClientError, OSError) as error:

@@ -14,12 +14,13 @@ from typing import Any, Final
 
 import aiohttp
 import pytest
+from aiohttp import http_writer
+from aiohttp.base_protocol import BaseProtocol
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.client_reqrep import ClientRequest
 from aiohttp.connector import BaseConnector
-from aiohttp.http_writer import StreamWriter
 
-from clients.alipayhk.connections import PairedBody, PairingConnector
+from clients.alipayhk.connections import PairingConnector, Route, Target
 from clients.alipayhk.pairing import PairedProtocol
 from tests.alipayhk.upstream import NO_AUTHORITIES, Upstream, deaf
 from tests.certificates import Authority
@@ -32,10 +33,12 @@ PARAMETERS: Final[list[tuple[Callable[..., Any], list[str]]]] = [
     (ResponseHandler.data_received, ["self", "data"]),
     (ResponseHandler.feed_data, ["self", "data", "size"]),
     (ResponseHandler.start_timeout, ["self"]),
+    (ResponseHandler.resume_reading, ["self", "resume_parser"]),
+    (ResponseHandler.read, ["self"]),
     (ResponseHandler.set_exception, ["self", "exc", "exc_cause"]),
     (ResponseHandler.exception, ["self"]),
     (ResponseHandler.is_connected, ["self"]),
-    (aiohttp.BytesPayload.write_with_length, ["self", "writer", "content_length"]),
+    (http_writer._py_serialize_headers, ["status_line", "headers"]),
 ]
 
 
@@ -52,7 +55,7 @@ async def test_pool_creates_connections_with_its_factory() -> None:
     async with aiohttp.TCPConnector() as plain:
         assert isinstance(plain._factory, functools.partial)
         assert plain._factory.func is ResponseHandler
-    async with PairingConnector(NO_AUTHORITIES, reuse=True) as connector:
+    async with PairingConnector(NO_AUTHORITIES, reuse=True, connect_timeout_s=2) as connector:
         assert isinstance(connector._factory(), PairedProtocol)
 
 
@@ -61,24 +64,30 @@ def test_pool_asks_a_connection_whether_it_must_be_closed() -> None:
     assert "protocol.should_close" in inspect.getsource(BaseConnector._release)
 
 
-def test_start_timeout_is_called_after_the_last_byte_of_a_request() -> None:
-    source = inspect.getsource(ClientRequest.write_bytes)
-    body, end, reported = (
-        source.index(text)
-        for text in ("write_with_length(", "writer.write_eof()", "protocol.start_timeout()")
-    )
-    assert body < end < reported
-
-
-def test_writer_exposes_its_connection() -> None:
-    assert isinstance(inspect.getattr_static(StreamWriter, "protocol"), property)
+def test_request_passed_to_the_connector_says_which_connections_it_can_use() -> None:
+    assert isinstance(inspect.getattr_static(ClientRequest, "connection_key"), property)
+    assert "key = req.connection_key" in inspect.getsource(BaseConnector.connect)
 
 
 async def test_other_kinds_of_connection_are_never_written_to() -> None:
-    loop = asyncio.get_running_loop()
-    writer = StreamWriter(ResponseHandler(loop), loop)
-    with pytest.raises(TypeError, match="does not check its responses"):
-        await PairedBody(b"{}", lambda: None).write_with_length(writer, 2)
+    pool = PairingConnector(NO_AUTHORITIES, reuse=True, connect_timeout_s=2)
+    async with Upstream(deaf) as upstream, pool:
+        pool._factory = functools.partial(ResponseHandler, loop=asyncio.get_running_loop())
+        with pytest.raises(TypeError, match="does not check its responses"):
+            await pool.acquire(Target(upstream.url, "/p", {}, None), Route())
+
+
+@pytest.mark.parametrize("part", ["\r", "\n", "\0", "\r\nX: y"])
+async def test_header_that_would_be_two_is_never_written(part: str) -> None:
+    target = Target("http://upstream.example", "/p", {}, None)
+    for header in [("Signature", f"a{part}b"), (f"Sig{part}nature", "a")]:
+        with pytest.raises(ValueError, match="header"):
+            target.request_of((header,), b"{}")
+
+
+def test_paused_reading_is_recorded_in_two_attributes() -> None:
+    assert {"_reading_paused", "_buffer_paused"} <= set(BaseProtocol.__slots__)
+    assert "self._reading_paused = False" in inspect.getsource(BaseProtocol.resume_reading)
 
 
 async def test_tls_transport_exposes_the_transport_below_it(tmp_path: Path) -> None:

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp.connector import Connection
 
-from clients.alipayhk.connections import _text_of
+from clients.alipayhk.connections import PairingConnector, _text_of
 from clients.alipayhk.transport import Attempt
 from clients.alipayhk.wire import errors
 from clients.alipayhk.wire.messages import RawResponse, SealedRequest
-from tests.alipayhk.upstream import Upstream, hanging, relaying, replying, rested, transport
+from tests.alipayhk.upstream import (
+    NO_AUTHORITIES,
+    Upstream,
+    hanging,
+    relaying,
+    replying,
+    rested,
+    transport,
+)
 from tests.certificates import Authority
 from tests.ports import free_port
 from tests.raw_http import Peer
@@ -56,12 +66,29 @@ async def reading(wire: Peer) -> None:
     await wire.reader.read(1)
 
 
-@pytest.mark.parametrize(
-    ("peer", "error"), [(reading, errors.ConnectionLost), (replying(), errors.Unreachable)]
-)
-async def test_lost_connection_has_its_address(peer: Any, error: type[errors.CallError]) -> None:
-    async with Upstream(peer) as upstream:
-        attempt = await failed(f"http://localhost:{upstream.port}", error)
+async def test_lost_connection_has_its_address() -> None:
+    async with Upstream(reading) as upstream:
+        attempt = await failed(f"http://localhost:{upstream.port}", errors.ConnectionLost)
+    assert attempt.route.addresses == [f"127.0.0.1:{upstream.port}"]
+    assert attempt.head is None
+
+
+class _Slow(PairingConnector):
+    """Gives the other side time to close a connection before the request is written."""
+
+    async def connect(self, *args: Any, **options: Any) -> Connection:
+        connection = await super().connect(*args, **options)
+        await asyncio.sleep(0.05)
+        return connection
+
+
+async def test_connection_closed_before_the_request_has_its_address() -> None:
+    attempt = Attempt()
+    async with Upstream(replying()) as upstream, transport() as opened:
+        await opened._pools[False].close()
+        opened._pools[False] = _Slow(NO_AUTHORITIES, reuse=False, connect_timeout_s=2)
+        with pytest.raises(errors.Unreachable):
+            await opened.post(upstream.url, REQUEST, attempt, reuse_connection=False)
     assert attempt.route.addresses == [f"127.0.0.1:{upstream.port}"]
     assert attempt.head is None
 

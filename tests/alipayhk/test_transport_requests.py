@@ -190,6 +190,24 @@ async def test_a_plain_request_goes_to_the_configured_proxy_in_absolute_form() -
     assert proxy.requests[0].line == "POST http://upstream.example:8080/%7Eu?a=%2f HTTP/1.1"
 
 
+@pytest.mark.parametrize("reuse_connection", [True, False])
+async def test_credentials_of_the_proxy_are_sent_to_it_alone(
+    reuse_connection: bool, authority: Authority
+) -> None:
+    basic = ["Basic dXNlcjpwYXNz"]
+    async with Upstream(forever) as proxy:
+        url = proxy.url.replace("http://", "http://user:pass@")
+        async with transport(proxy=url) as opened:
+            for _ in range(2):
+                await post(opened, "http://upstream.example", reuse_connection=reuse_connection)
+    assert [request.values("Proxy-Authorization") for request in proxy.requests] == [basic, basic]
+    async with Upstream(replying(OK), authority.server_context()) as upstream, Upstream(relaying) as proxy:
+        url = proxy.url.replace("http://", "http://user:pass@")
+        await post_once(upstream.url, proxy=url, tls=authority.client_context())
+    assert proxy.requests[0].values("Proxy-Authorization") == basic
+    assert upstream.requests[0].values("Proxy-Authorization") == []
+
+
 async def test_a_tls_request_goes_through_a_tunnel_of_the_configured_proxy(authority: Authority) -> None:
     async with Upstream(replying(OK), authority.server_context()) as upstream, Upstream(relaying) as proxy:
         outcome = await post_once(

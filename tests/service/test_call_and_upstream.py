@@ -264,7 +264,7 @@ async def test_connecting_takes_no_longer_than_an_attempt(
 ) -> None:
     transport = transport_of(read_settings({**environ, "ALIPAYHK_UPSTREAM_TIMEOUT_S": timeout_s}))
     try:
-        timeouts = {session.timeout.sock_connect for session in transport._sessions.values()}
+        timeouts = {pool._timeout.sock_connect for pool in transport._pools.values()}
     finally:
         await transport.close()
     assert timeouts == {connect_s}
@@ -274,7 +274,7 @@ async def test_ca_file_replaces_the_systems_certificates(environ: dict[str, str]
     changed = {**environ, "ALIPAYHK_UPSTREAM_CA_FILE": str(tls.ca)}
     transport = transport_of(read_settings(changed))
     try:
-        (trusted,) = {session.connector._ssl for session in transport._sessions.values()}  # type: ignore[union-attr]
+        (trusted,) = {pool._ssl for pool in transport._pools.values()}
     finally:
         await transport.close()
     assert isinstance(trusted, ssl.SSLContext)

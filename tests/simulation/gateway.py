@@ -273,9 +273,8 @@ class Gateway:
                     coroutine: Any = task.get_coro()
                     with contextlib.suppress(Exception):
                         coroutine.close()
-            for session in self.transport._sessions.values():
-                connector: Any = session.connector
-                connector._closed = True
+            for pool in self.transport._pools.values():
+                pool._closed = True
         self.process.close()
 
 

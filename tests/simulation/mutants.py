@@ -473,7 +473,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
     ),
     "undo refused": Mutant(
         "undo removes a request that was refused before",
-        284,
+        350,
         edited(MemoryLedger, "undo", " or row.ending is not None", ""),
     ),
     "undo sqlite": Mutant(
