@@ -32,6 +32,17 @@ def test_part_of_a_record_is_noticed_wherever_it_ends(first: int) -> None:
     assert received.read() == EMPTY_RECORD + RECORD + RECORD
 
 
+def test_bytes_inside_a_record_that_look_like_a_record_are_part_of_it() -> None:
+    received = ssl.MemoryBIO()
+    records = CountedRecords(received)
+    inside = []
+    for data in (RECORD, EMPTY_RECORD, RECORD[:5], RECORD[5:-5], EMPTY_RECORD, RECORD):
+        records.write(memoryview(data))
+        inside.append(records.is_inside)
+    assert inside == [False, False, True, True, False, False]
+    assert received.read() == RECORD + EMPTY_RECORD + RECORD[:-5] + EMPTY_RECORD + RECORD
+
+
 def test_bytes_received_with_the_end_of_the_handshake_are_counted_and_kept() -> None:
     received = ssl.MemoryBIO()
     received.write(RECORD[:-1])
