@@ -27,15 +27,17 @@ HEADERS_MAX: Final = 512
 """How many header lines the head of one response may have."""
 _END: Final = re.compile(rb"\r?\n\r?\n")
 _END_BYTES_MAX: Final = 4
-_OTHERS: Final = rb"(?:(?!(?i:content-length|transfer-encoding):)[!#$%&'*+.^_`|~0-9A-Za-z-]++:.*+\n)*+"
+_OTHERS: Final = (
+    rb"(?:(?!(?i:content-length|transfer-encoding):)[!#$%&'*+.^_`|~0-9A-Za-z-]++:.*+(?<=\r)\n)*+"
+)
 _USUAL: Final = re.compile(
-    rb"HTTP/1\.1 (\d{3})(?=[ \r\n]).*+\n"
+    rb"HTTP/1\.1 (\d{3})(?=[ \r]).*+(?<=\r)\n"
     + _OTHERS
     + rb"(?:(?i:content-length): ?(\d{1,6})\r\n|(?i:transfer-encoding): ?chunked\r\n)"
     + _OTHERS
-    + rb"\r?\n"
+    + rb"\r\n"
 )
-"""A head without faults, with one header that says where the body ends: nearly every head."""
+_LONE_CR: Final = re.compile(rb"\r(?!\n)")
 _START: Final = b"HTTP/"
 _STATUS_LINE: Final = re.compile(rb"HTTP/\d\.\d (\d{3})[ \r\n]")
 _NAME: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):")
@@ -80,11 +82,10 @@ class ResponseHead:
         The bytes to parse are a whole head, and empty while the head is incomplete. Bytes that are not HTTP
         are returned as they are, and the parser refuses them.
         """
-        usual = None if self._received else _USUAL.match(data)
-        if usual and (end_at := usual.end()) <= HEAD_BYTES_MAX and _lines_allowed(data, end_at):
+        if not self._received and (usual := _usual(data)):
             self.http_status, self.repaired = int(usual[1]), False
             self.body_bytes = int(usual[2]) if usual[2] and self.http_status == HTTPStatus.OK else None
-            return data[:end_at], data[end_at:]
+            return data[: usual.end()], data[usual.end() :]
         searched = max(len(self._received) - _END_BYTES_MAX, 0)
         self._received += data if self._received else data.lstrip(b"\r\n")
         if not self._may_be_http():
@@ -112,20 +113,24 @@ class ResponseHead:
         """Return a complete head, repaired if it has to be."""
         status = _STATUS_LINE.match(head)
         self.http_status = int(status[1]) if status else 0
-        if not _lines_allowed(head, len(head)):
+        if head.count(b"\n") > HEADERS_MAX + 2:
             raise HeadTooLarge("the response has more than 512 headers")
         first, *lines = _LINE_END.split(head)[:-2]
         headers = _unfolded(lines)
         kept = _with_one_length([header for header in headers if _is_kept(header)])
-        if kept == headers:
+        if kept == headers or _LONE_CR.search(head):  # aiohttp's parser takes some CRs for line ends
             return head
         self.repaired = True
         return b"\r\n".join([first, *chain.from_iterable(kept), b"", b""])
 
 
-def _lines_allowed(data: bytes, end: int) -> bool:
-    """Return whether a head that ends at `end` has at most HEADERS_MAX headers."""
-    return data.count(b"\n", 0, end) <= HEADERS_MAX + 2
+def _usual(data: bytes) -> re.Match[bytes] | None:
+    """Match a complete head without faults, with one header that says where the body ends, or nothing."""
+    head = _USUAL.match(data)
+    if head is None or head.end() > HEAD_BYTES_MAX:
+        return None
+    lines = data.count(b"\n", 0, head.end())
+    return head if lines <= HEADERS_MAX + 2 and data.count(b"\r", 0, head.end()) == lines else None
 
 
 def parser_reason(message: str, error: BaseException | None) -> str:

@@ -93,6 +93,19 @@ async def test_repaired_head_is_read_also_byte_by_byte() -> None:
     assert outcome.answer.body == b"{}"
 
 
+LONE_CR: Final = "HTTP/1.1 200 OK\r\nA:\r\r\n"
+
+
+@pytest.mark.parametrize("odd", ["", "X odd: y\r\n"], ids=["correct", "odd"])
+async def test_head_with_a_lone_carriage_return_is_left_to_the_parser(odd: str) -> None:
+    after = f"{odd}{LENGTH}\r\n\r\n{{}}".encode()
+    async with Upstream(replying(LONE_CR.encode() + after)) as upstream:
+        outcome = await post_once(upstream.url)
+    assert outcome.answer is not None
+    # For the parser the head ends at the lone CR, so the body ends with the connection.
+    assert (outcome.answer.body, outcome.answer.end_announced) == (after, False)
+
+
 HEAD: Final = "the response's head cannot be read: "
 REFUSED: Final[dict[str, tuple[bytes, type[errors.CallError], str]]] = {
     "two lengths": (
