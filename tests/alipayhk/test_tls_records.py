@@ -63,7 +63,7 @@ async def test_part_of_a_record_on_a_new_connection_can_be_a_session_ticket(tmp_
         )
         assert protocol._records is not None
         protocol._records.write(RECORD[:1])
-        assert protocol._may_be_inside_record()
+        assert protocol._records.is_inside
         assert await protocol.ready()
         made.abort()
 
