@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from aiohttp import ClientSession
-
+from clients.alipayhk.connections import Target
 from service.commands.cli import main as run
 
 PROCESS_HEADER: Final = "X-Chaos-Process"
@@ -24,14 +24,14 @@ PROCESS_HEADER: Final = "X-Chaos-Process"
 
 def name_process() -> None:
     """Send this process's id with every request to AlipayHK."""
-    session_type: Any = ClientSession
-    initialize = session_type.__init__
+    initialize = Target.__init__
 
-    def named(session: Any, *arguments: Any, **options: Any) -> None:
-        headers = {**(options.pop("headers", None) or {}), PROCESS_HEADER: str(os.getpid())}
-        initialize(session, *arguments, headers=headers, **options)
+    def named(
+        target: Target, base_url: str, path: str, headers: Mapping[str, str], proxy: str | None
+    ) -> None:
+        initialize(target, base_url, path, {**headers, PROCESS_HEADER: str(os.getpid())}, proxy)
 
-    session_type.__init__ = named
+    setattr(Target, "__init__", named)  # noqa: B010  (mypy forbids the assignment)
 
 
 def main() -> int:

@@ -115,7 +115,7 @@ class Proxy:
             request_id = envelope["request"]["head"]["reqMsgId"]
         else:
             api, members, request_id = SYNC, envelope, envelope["requestId"]
-        key, process = (api, request_id), int(_header(head, PROCESS_HEADER) or 0)
+        key, process = (api, request_id), int(_header(head, PROCESS_HEADER))
         arrival = Arrival(key, content_of(api, members), time.monotonic(), process)
         arrival.concurrent_with = self._concurrent_with(arrival)
         self.history.arrivals.append(arrival)
