@@ -21,6 +21,7 @@ import pytest
 
 from service.ledger import Known, LedgerFault, marker
 from service.ledger.opening import fault_of
+from service.ledger.sqlite.backup import back_up
 from service.ledger.sqlite.inspection import inspect
 from service.ledger.vault import make_key_file
 from tests.ledger.levels import APPLIED, NOW_MS, a_bind, ended, granted, opened, sqlite_url
@@ -456,7 +457,12 @@ async def test_ledger_is_recognized_at_a_path_with_any_name(tmp_path: Path, name
     for number in range(2):
         ledger, _ = opened(sqlite_url(directory))
         await ended(ledger, a_bind(f"id-{number}"))
+        assert [len(await ledger.find("id-0")), len([row async for row in ledger.rows()])] == [
+            1,
+            number + 1,
+        ]
         await ledger.close()
+    assert back_up(directory / "ledger.db", directory / "backup.db", NOW_MS).requests == 2
     (entry,) = json.loads((directory / "ledger.db.key.ledgers").read_bytes())["ledgers"].values()
     assert entry == {"last_token": 2, "ledger": str(directory / "ledger.db")}
     assert fault_of(sqlite_url(directory), None) is None

@@ -192,7 +192,7 @@ def _must_be_sound(connection: sqlite3.Connection, path: Path) -> None:
 def _vacuum(source: Path, copy: Path, mode: str) -> None:
     name = f"file:{quote(os.fsencode(source))}?{mode}"
     with closing(sqlite3.connect(name, uri=True, isolation_level=None)) as connection:
-        connection.execute("VACUUM INTO ?", (str(copy.absolute()),))
+        connection.execute("VACUUM INTO CAST(? AS TEXT)", (os.fsencode(copy.absolute()),))
 
 
 def _give_to_owner(path: Path, of: Path) -> None:

@@ -108,7 +108,7 @@ class LedgerFile:
         """Connect for a reader; it and the writer never wait for each other."""
         self.must_be_the_same()
         connection = sqlite3.connect(
-            f"file:{quote(str(self.path))}?mode=ro",
+            f"file:{quote(os.fsencode(self.path))}?mode=ro",
             uri=True,
             isolation_level=None,
             check_same_thread=False,
