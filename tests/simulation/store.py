@@ -137,6 +137,11 @@ class Store:
         memory = self._shared if self.kind == "shared" else WatchedMemory(self.broken)
         return FaultyLedger(self, process, memory, memory)
 
+    def is_claimed(self, key: Key) -> bool:
+        """Return whether a row is SENDING; its process may not know yet that a result was committed."""
+        row = (self._shared if self.kind == "shared" else self._twin)._rows.get(key)
+        return row is not None and row.state is State.SENDING
+
     def has_unwritten(self, process: str) -> bool:
         """Return whether a process has results that it could not record."""
         return any(name == process for name, _ in self.unwritten)

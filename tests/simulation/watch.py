@@ -259,6 +259,7 @@ class Watch:
             and one.linkage == held.linkage
             and now_ms < one.until_ms
             and other.api == key.api
+            and world.store.is_claimed(other)
         ]
         return Leaving(
             now_s,
