@@ -86,11 +86,15 @@ class ClockSkew:
         return f"AlipayHK's clock is {abs(round(skew_s))} s {where} this gateway's"
 
     def heard(self, skew_s: float, *, in_window: bool) -> None:
-        """Store the skew of a verified response, in seconds."""
+        """Store the skew of a verified response, in seconds.
+
+        It can be large for a response in the window if the clock was set, or the machine was suspended,
+        after the request was sent. Such a response neither starts nor ends a stop.
+        """
         now = self._clock.now()
         self._reading = _Reading(skew_s, now)
         if in_window:
-            self._stop = None
+            self._stop = None if self.agrees else self._stop
         elif self._stopped() is None:
             self._stop = _Stop(now, now.since_boot_s + PROBE_EVERY_S)
         self._report(skew_s)

@@ -41,6 +41,16 @@ async def test_sync_linkage_outside_the_window_stops_bind_account_until_one_insi
     assert (await world.deliver(world.bind("b"))).short == OK
 
 
+async def test_response_to_a_request_sent_before_the_clock_was_set_does_not_end_the_stop(
+    world: World,
+) -> None:
+    world.client.script("a", SKEWED)
+    world.client.script("c", replace(S, skew_s=-600.0))
+    await world.deliver(world.bind("a"))
+    assert (await world.deliver(world.sync("c"))).short == OK
+    assert (await world.deliver(world.bind("b"))).short == STOPPED
+
+
 async def test_finished_bind_account_is_replayed_while_others_are_stopped(world: World) -> None:
     assert (await world.deliver(world.bind("a"))).short == OK
     world.client.script("b", SKEWED)
