@@ -12,7 +12,7 @@ import pytest
 from tests.cost.measure import counts_of
 
 CALLS = "calls outside the event loop"
-MOST = {CALLS: 1_330.0, "tasks": 4.2, "labels": 0.2, "call_soon": 26.0, "call_at": 4.0}
+MOST = {CALLS: 1_030.0, "tasks": 3.5, "labels": 0.2, "call_soon": 24.0, "call_at": 3.2}
 """The most of each per SyncLinkage with the SQLite ledger; what runs once a second adds a little."""
 
 
