@@ -273,6 +273,7 @@ def settings_seeds() -> Iterator[bytes]:
     yield b'upstream_proxy = "http://user:secret-word@proxy:3128"\n'
     yield b'callers_file = "/nowhere"\nresult_codes_file = "/"\ntls_cert_file = "/etc/hostname"'
     yield b"upstream_timeout_s = 1979-05-27\nattempts_max = [1]\nworkers = {a = 1}\nledger_key_file = '\"q'"
+    yield b"worker = {a = 1}\nalipayhk_workers = 1"
     yield b'sync_linkage_path = "/a?b"\nbind_account_path = "//"\nledger_url = "memory:"\nlisten = "[::]:1"'
     yield b"workers = 1" + b"0" * 5000
     yield "".join(f"{name} = 1\n" for name, _ in declared(Settings)).encode()
@@ -299,7 +300,8 @@ def settings(data: bytes) -> None:
     given = {written.lower(): value for written, value in tables.items() if value not in ("", {})}
     for name, value in given.items():
         if name not in known:
-            assert not name.isprintable() or f"{name.upper()} is not a setting ({name} in {path})" in faults
+            unknown = f"{name.upper()} is not a setting ({name} in {path})"
+            assert not name.isprintable() or any(fault.startswith(unknown) for fault in faults)
         elif isinstance(value, str) and _is_refused(known[name].metadata["parse"], value):
             assert any(fault.startswith(f"{name.upper()} ") for fault in faults)
     _check_unquoted("\n".join(faults), _strings(tables), set(tables))

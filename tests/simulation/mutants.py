@@ -389,7 +389,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
     ),
     "old lease": Mutant(
         "a renewed claim keeps its old lease",
-        23,
+        17,
         edited(
             LedgerSession, "renew", "flight.held = Held(held.token, asked.lease(self._lease_ms))", "pass"
         ),
@@ -411,7 +411,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
     ),
     "turn lost": Mutant(
         "a request cancelled at its turn does not pass it on",
-        16,
+        50,
         edited(LinkageQueue, "wait", "first.done() and not first.cancelled()", "False"),
     ),
     "slot lost": Mutant(
