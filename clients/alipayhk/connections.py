@@ -18,6 +18,7 @@ from yarl import URL
 
 from .pairing import NotReady, PairedProtocol
 from .response_head import HEAD_BYTES_MAX, HEADERS_MAX
+from .tls_records import acknowledge_at_once
 from .wire.errors import Unreachable
 
 if TYPE_CHECKING:
@@ -128,6 +129,8 @@ class PairingConnector(aiohttp.TCPConnector):
                         max_field_size=HEAD_BYTES_MAX,
                         max_headers=HEADERS_MAX,
                     )
+                    if route.is_new_tls:  # after the caller has written its request
+                        self._loop.call_soon(acknowledge_at_once, protocol.transport)
                     return connection, protocol
                 error = await _not_ready(protocol)
             except BaseException:

@@ -10,7 +10,9 @@ SSL_has_pending, which would report it.
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
+from contextlib import suppress
 from typing import Any, Final
 
 _HEAD_BYTES: Final = 5
@@ -62,3 +64,14 @@ def count_records(transport: asyncio.BaseTransport) -> CountedRecords | None:
         return None
     protocol._incoming = records = CountedRecords(received)  # noqa: SLF001
     return records
+
+
+def acknowledge_at_once(transport: asyncio.Transport | None) -> None:
+    """Let the system acknowledge received bytes without its delay of 40 ms; call this after a write.
+
+    In TLS 1.3 a server sends session tickets after the handshake. Without TCP_NODELAY, it does not
+    send its response before they are acknowledged.
+    """
+    if transport is not None and (connection := transport.get_extra_info("socket")) is not None:
+        with suppress(OSError):  # the connection is lost; reading says so
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)

@@ -271,3 +271,16 @@ async def test_a_handshake_that_hangs_behind_a_tunnel_means_not_sent(authority: 
             timeout_s=0.3,
         )
     assert outcome.ending == (errors.Unreachable, False)
+
+
+async def test_response_on_a_new_tls_connection_does_not_wait_for_an_acknowledgement(
+    authority: Authority,
+) -> None:
+    """The kernel delays one by 40 ms, and this server sends nothing while it waits for it."""
+    async with (
+        Upstream(replying(OK), authority.server_context()) as upstream,
+        transport(tls=authority.client_context()) as opened,
+    ):
+        outcomes = [await post(opened, f"https://127.0.0.1:{upstream.port}") for _ in range(20)]
+    assert {outcome.ending for outcome in outcomes} == {(None, True)}
+    assert min(outcome.took_s for outcome in outcomes) < 0.04
