@@ -197,7 +197,7 @@ def _wait_for_ctrl_c() -> None:
         print("\nStopping ...", flush=True)
 
 
-_HINTS: Final = f"""Call it yourself:
+_HINTS: Final = f"""Call it yourself (`make peers` installs grpcurl into .tools/bin):
 
   grpcurl -plaintext {PLAIN} describe alipayhk.linkage.v1.LinkageService
 
