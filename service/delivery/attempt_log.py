@@ -51,8 +51,8 @@ async def logged_attempt(
         raise
     except Exception as error:
         end = "bug"
-        error_class = type(error).__name__
-        log.error("attempt", **known, end=end, error_class=error_class, stack=stack_of(error))
+        bug = {"error_class": type(error).__name__, "stack": stack_of(error)}
+        log.error("attempt", **known, end=end, seconds=_since(began), **bug)
         raise
     finally:
         metrics.child(metrics.upstream_in_flight, api).dec()

@@ -417,6 +417,7 @@ async def test_attempt_continues_after_a_cancel_once_a_byte_was_sent(
     assert sender.ended(end) == 1
     assert sender.in_flight == 0
     assert [line["end"] for line in lines(log_lines)] == [end]
+    assert all(0.0 <= line["seconds"] < 60.0 for line in log_lines.of("attempt"))
     assert await rows(sender) == [state]
 
 
