@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from pathlib import Path
 from typing import Final
 
 import pytest
 
+from clients.alipayhk.connections import Target
 from clients.alipayhk.wire import errors
 from tests.alipayhk.upstream import (
     Upstream,
@@ -87,6 +89,27 @@ async def test_body_and_headers_are_sent_as_sealed() -> None:
     assert request.values("Content-Length") == [str(len(body))]
     assert request.values("Transfer-Encoding") == []
     assert request.values("Host") == [f"127.0.0.1:{upstream.port}"]
+
+
+@pytest.mark.parametrize(
+    ("base_url", "host"),
+    [
+        ("https://open.alipay.hk", "open.alipay.hk"),
+        ("https://open.alipay.hk:443", "open.alipay.hk"),
+        ("https://open.alipay.hk.", "open.alipay.hk"),
+        ("https://open.alipay.hk:8443", "open.alipay.hk:8443"),
+        ("http://127.0.0.1:80", "127.0.0.1"),
+        ("https://127.0.0.1:80", "127.0.0.1:80"),
+        ("https://[::1]", "[::1]"),
+        ("http://[::1]:8080", "[::1]:8080"),
+    ],
+)
+@pytest.mark.parametrize("proxy", [None, "http://user:pass@[::1]:3128"])
+async def test_host_has_the_port_only_if_it_is_not_the_default(
+    base_url: str, host: str, proxy: str | None
+) -> None:
+    head = Target(base_url, "/p", {}, proxy).request_of((), b"").decode()
+    assert re.findall(r"^Host: (.*)\r$", head, re.MULTILINE) == [host]
 
 
 async def test_no_request_names_aiohttp_or_python() -> None:
