@@ -48,7 +48,7 @@ async def timed_out(rpc: Rpc, gateway: Gateway, *, timeout_s: float | None) -> f
 
 
 async def test_timeout_is_reported_with_details_before_the_callers_deadline(rpc: Rpc) -> None:
-    assert 0.2 < await timed_out(rpc, rpc.gateway, timeout_s=0.4) < 0.4
+    assert 1.0 < await timed_out(rpc, rpc.gateway, timeout_s=2.0) < 2.0
 
 
 async def test_attempt_has_its_own_timeout(either: Rpc, short_attempts: Gateway) -> None:

@@ -119,7 +119,7 @@ async def test_marked_values_never_appear(
     upstream.script = OUTCOMES[kind](wallet)
     for request in (marked(api), *([marked_form()] if api is BIND else [])):
         outcome = await caller.call(
-            verbose_gateway.channel, api, request, timeout_s=8 if kind == "success" else 0.6
+            verbose_gateway.channel, api, request, timeout_s=8 if kind == "success" else 1.5
         )
         await verbose_gateway.call_logged(request.request_id)
         assert isinstance(outcome, Reported) is (kind != "success")

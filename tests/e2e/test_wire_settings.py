@@ -204,5 +204,5 @@ async def test_proxy_that_refuses_is_unreachable(run: Run, material: Material, w
         proxy.refuses = True
         for api in APIS:
             expected = not_sent(StatusCode.UNAVAILABLE, "UPSTREAM_UNREACHABLE")
-            await caller.refused(gateway.channel, api, api.request(), expected, timeout_s=0.7)
+            await caller.refused(gateway.channel, api, api.request(), expected, timeout_s=1.5)
         assert secure.connections == 0

@@ -91,7 +91,7 @@ async def test_retry_by_a_proxy_reports_not_sent_only_with_proof(run_system: Run
         channel = system.gateway.channel
         for metadata in (*FIRST_TRIES, MARKED):
             request = fresh_request(api)
-            check(await call(channel, api, request, metadata, timeout_s=0.4), UNREACHABLE, request)
+            check(await call(channel, api, request, metadata, timeout_s=1.5), UNREACHABLE, request)
             request = fresh_request(api, user_id="\x00")
             check(await call(channel, api, request, metadata), INVALID, request)
         for metadata, expected in (
@@ -110,8 +110,8 @@ async def test_ledger_in_memory_is_no_proof_of_not_sent(run: Run, upstream: Upst
     async with run(closed_port) as gateway:
         for metadata in FIRST_TRIES:
             request = fresh_request(BIND)
-            check(await call(gateway.channel, BIND, request, metadata, timeout_s=0.4), UNREACHABLE, request)
+            check(await call(gateway.channel, BIND, request, metadata, timeout_s=1.5), UNREACHABLE, request)
         request = fresh_request(BIND)
-        result = await call(gateway.channel, BIND, request, MARKED, timeout_s=0.4)
+        result = await call(gateway.channel, BIND, request, MARKED, timeout_s=1.5)
         check(result, unknown(UNREACHABLE), request)
         assert upstream.requests == []

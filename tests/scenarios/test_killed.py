@@ -62,10 +62,10 @@ async def test_lease_longer_than_the_callers_deadline_is_reported(
     """A lease lasts UPSTREAM_TIMEOUT_S + 1 s."""
     request, more = fresh_request(SYNC), {"UPSTREAM_TIMEOUT_S": "4"}
     async with restarted_after_kill(run_system, wallet, SYNC, request, more) as system:
-        await system.reported(SYNC, request, IN_PROGRESS, timeout_s=0.4)
+        await system.reported(SYNC, request, IN_PROGRESS, timeout_s=0.8)
         newer = fresh_request(SYNC, external_identity_value=request.external_identity_value)
         newer.biz_time.seconds += 1
-        await system.reported(SYNC, newer, BUSY, timeout_s=0.4)
+        await system.reported(SYNC, newer, BUSY, timeout_s=0.8)
         assert len(system.upstream.requests) == 1
         await system.ok(SYNC, newer)
         await system.ok(SYNC, request)
@@ -111,7 +111,7 @@ async def test_refused_call_leaves_no_doubt_after_a_kill(run_system: RunSystem) 
     request = fresh_request(BIND)
     unreachable = not_sent(StatusCode.UNAVAILABLE, "UPSTREAM_UNREACHABLE")
     async with run_system({"BASE_URL": "http://127.0.0.1:1"}) as system:
-        await system.reported(BIND, request, unreachable, timeout_s=0.4)
+        await system.reported(BIND, request, unreachable, timeout_s=1.5)
         await system.gateway.kill()
     request.user_id = "2160000000000777"
     async with run_system() as system:

@@ -51,12 +51,12 @@ async def call_with_each_outcome(system: System, api: Api) -> None:
         system.upstream.script, request = OUTCOMES[kind](system.wallet), marked(api)
         if api is SYNC:
             request.external_identity_value += kind
-        result = await system.call(api, request, timeout_s=8 if kind == "success" else 0.5)
+        result = await system.call(api, request, timeout_s=8 if kind == "success" else 1.5)
         assert isinstance(result, Reported) is (kind != "success"), kind
         if kind == "success":
             await system.reported(api, changed(api, request), reused(api))
     system.upstream.script = hangs
-    await system.call(api, marked(api), timeout_s=0.3)
+    await system.call(api, marked(api), timeout_s=1.5)
 
 
 @pytest.mark.parametrize("api", APIS, ids=str)
