@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from google.protobuf.message import Message
@@ -154,7 +155,7 @@ class Flight:
             resends_ended=self.resends_ended,
         )
 
-    def claim(self, *, lease_ms: int, biz_time_max_ms: int) -> Claim:
+    def claim(self, clock: Callable[[], int], *, lease_ms: int, biz_time_max_ms: int) -> Claim:
         """Return the claim that the ledger decides on."""
         return Claim(
             key=self.request.key,
@@ -165,6 +166,7 @@ class Flight:
             biz_time_max_ms=biz_time_max_ms,
             may_repeat=self.request.endpoint.idempotent,
             lease_ms=lease_ms,
+            clock=clock,
         )
 
     def join(self, call: Call) -> None:

@@ -183,7 +183,8 @@ class LedgerSession:
             flight.fingerprint = self._vault.fingerprint(flight.request.content)
             if flight.request.linkage is not None:
                 flight.linkage = self._vault.linkage(flight.request.linkage)
-        claim = flight.claim(lease_ms=self._lease_ms, biz_time_max_ms=now_ms + self._biz_time_ahead_ms)
+        latest_ms = now_ms + self._biz_time_ahead_ms
+        claim = flight.claim(self._clock.now_ms, lease_ms=self._lease_ms, biz_time_max_ms=latest_ms)
         without = self._idempotent_without and claim.may_repeat
         try:
             if self._pending:

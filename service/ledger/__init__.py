@@ -32,7 +32,7 @@ An impossibly long lease is shortened by the first claim that reads it. No outco
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple, Protocol
@@ -82,6 +82,7 @@ class Claim:
     """Whether a request in doubt may be sent again."""
     lease_ms: int = field(kw_only=True)
     """Maximum duration of an attempt, after which others can take over."""
+    clock: Callable[[], int] = field(default=lambda: 0, repr=False, compare=False)  # see `lease_limit_ms`
 
 
 @dataclass(frozen=True, slots=True)

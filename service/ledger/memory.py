@@ -9,7 +9,8 @@ from itertools import dropwhile
 from typing import ClassVar
 
 from . import Answer, Claim, Ending, Granted, Key, Resolution, Row, State
-from .rules import MARK_EVERY_MS, Linkage, answer_to, newest_of, shortened
+from .lease import LEASE_MAX_MS
+from .rules import MARK_EVERY_MS, Linkage, answer_to, lease_limit_ms, newest_of, shortened
 
 UNFINISHED = frozenset({State.SENDING, State.IN_DOUBT})
 
@@ -34,7 +35,7 @@ class MemoryLedger:
 
     async def claim(self, claim: Claim, now_ms: int) -> Answer:
         """Answer by the rules, and write a grant."""
-        row = self._read(claim.key, now_ms)
+        row = self._read(claim.key, lease_limit_ms(claim, now_ms))
         answer = answer_to(claim, row, self._linkage(claim, now_ms), now_ms, token=self._last_token + 1)
         if not isinstance(answer, Granted):
             return answer
@@ -44,7 +45,7 @@ class MemoryLedger:
 
     async def look(self, claim: Claim, now_ms: int) -> Answer:
         """Answer by the rules."""
-        row = self._read(claim.key, now_ms)
+        row = self._read(claim.key, lease_limit_ms(claim, now_ms))
         return answer_to(claim, row, self._linkage(claim, now_ms), now_ms, token=0)
 
     async def renew(self, key: Key, token: int, lease_ms: int, now_ms: int) -> bool:
@@ -94,7 +95,7 @@ class MemoryLedger:
 
     async def resolve(self, key: Key, ending: Ending, *, who: str, why: str, now_ms: int) -> bool:
         """Write the decision with a new token, so that the claim's holder cannot write any more."""
-        row = self._read(key, now_ms)
+        row = self._read(key, now_ms + LEASE_MAX_MS)
         if row is None or not row.is_in_doubt(now_ms):
             return False
         self._last_token += 1
@@ -148,10 +149,10 @@ class MemoryLedger:
             if not self._by_linkage[row.linkage]:
                 del self._by_linkage[row.linkage]
 
-    def _read(self, key: Key, now_ms: int) -> Row | None:
+    def _read(self, key: Key, limit_ms: int) -> Row | None:
         """Return a row, after shortening an impossibly long lease."""
         row = self._rows.get(key)
-        if row is not None and (shorter := shortened(row, now_ms)) is not None:
+        if row is not None and (shorter := shortened(row, limit_ms)) is not None:
             self._put(shorter)
         return self._rows.get(key)
 
@@ -182,7 +183,7 @@ class MemoryLedger:
 
     def _linkage(self, claim: Claim, now_ms: int) -> Linkage:
         for other in list(self._others(claim)):
-            self._read(other.key, now_ms)
+            self._read(other.key, lease_limit_ms(claim, now_ms))
         busy = (other.lease_until_ms for other in self._sending(claim) if other.lease_until_ms > now_ms)
         applied = [
             (other.biz_time_ms, other.fingerprint)

@@ -51,12 +51,20 @@ def newest_of(applied: Sequence[tuple[int, bytes]]) -> Applied | None:
     return Applied(newest_ms, [content for biz_time_ms, content in applied if biz_time_ms == newest_ms])
 
 
-def shortened(row: Row, now_ms: int) -> Row | None:
+def lease_limit_ms(claim: Claim, now_ms: int) -> int:
+    """Return when the longest possible lease expires; a later lease is from before the clock was set back.
+
+    Read the clock again: the process may have been suspended after it read `now_ms`, and a lease that was
+    granted to another process after that is not too long.
+    """
+    return max(now_ms, claim.clock()) + LEASE_MAX_MS
+
+
+def shortened(row: Row, limit_ms: int) -> Row | None:
     """Return a row with its impossibly long lease cut to the longest possible one, or None."""
-    until_ms = now_ms + LEASE_MAX_MS
-    if row.state is not State.SENDING or row.lease_until_ms <= until_ms:
+    if row.state is not State.SENDING or row.lease_until_ms <= limit_ms:
         return None
-    return replace(row, lease_until_ms=until_ms)
+    return replace(row, lease_until_ms=limit_ms)
 
 
 def answer_to(  # noqa: PLR0911  (an ordered list of cases)

@@ -45,6 +45,24 @@ async def resolve(world: World, order: OutboundRequest) -> None:
     assert await world.ledger.resolve(order.key, no, who="ann", why="asked", now_ms=now_ms)
 
 
+async def test_claim_that_was_delayed_for_a_minute_leaves_a_later_lease_alone(
+    pair: tuple[World, World],
+) -> None:
+    one, other = pair
+    one.faulty.fault("claim", Fault(before_s=60.0))
+    delayed = one.start(one.sync("a", user="u"))
+    await asyncio.sleep(59.5)
+    other.client.script("b", Step(after_s=1.0))
+    started_s = wall_s()
+    sending = other.start(other.sync("b", user="u", biz_time=2))
+    await asyncio.sleep(0.75)
+    row = await other.row("b")
+    assert row is not None
+    assert row.lease_until_ms == round((started_s + LEASE_S) * 1000)
+    assert (await sending).short == OK
+    await delayed
+
+
 # -- a result that a call waits for
 
 

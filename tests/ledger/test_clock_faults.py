@@ -50,6 +50,16 @@ async def test_impossibly_long_lease_does_not_block_its_linkage(ledger: Ledger) 
     assert isinstance(await ledger.claim(newer, UNTIL_MS), Granted)
 
 
+async def test_delayed_claim_shortens_no_lease_that_was_granted_meanwhile(ledger: Ledger) -> None:
+    """Its process read the time, and was suspended for an hour before the ledger got the claim."""
+    await granted(ledger, a_claim(), AHEAD_MS)
+    same, newer = a_claim(clock=lambda: AHEAD_MS), a_claim("id-2", clock=lambda: AHEAD_MS)
+    for ask in (ledger.look, ledger.claim):
+        assert await ask(same, NOW_MS) == InProgress(AHEAD_MS + LEASE_MS)
+        assert await ask(newer, NOW_MS) == LinkageBusy(AHEAD_MS + LEASE_MS)
+    assert (await the_row(ledger, a_claim())).lease_until_ms == AHEAD_MS + LEASE_MS
+
+
 async def test_resolve_shortens_an_impossibly_long_lease(ledger: Ledger) -> None:
     await granted(ledger, a_bind(), AHEAD_MS)
     key, who = a_bind().key, {"who": "ops", "why": "asked AlipayHK"}

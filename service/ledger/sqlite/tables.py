@@ -14,7 +14,7 @@ from typing import Final
 
 from .. import Answer, Claim, Ending, Granted, Key, Resolution, Row
 from ..lease import LEASE_MAX_MS
-from ..rules import MARK_EVERY_MS, Linkage, answer_to, newest_of, shortened
+from ..rules import MARK_EVERY_MS, Linkage, answer_to, lease_limit_ms, newest_of, shortened
 from .rows import ToClaim, ToRecord, claim_columns, outcome_columns, parameters, row_of
 from .statements import (
     BEGIN_CHANGE,
@@ -83,12 +83,13 @@ class Tables:
         """Answer a claim without writing."""
         row = self.row(claim.key)
         if row is not None:
-            row = shortened(row, now_ms) or row
+            row = shortened(row, lease_limit_ms(claim, now_ms)) or row
         return answer_to(claim, row, self._linkage(claim, now_ms), now_ms, token=0)
 
     def claim(self, claim: Claim, now_ms: int) -> Answer:
         """Answer a claim, and write a grant."""
-        linkage, row = self._linkage(claim, now_ms, writes=True), self._shortened(claim.key, now_ms)
+        linkage = self._linkage(claim, now_ms, writes=True)
+        row = self._shortened(claim.key, lease_limit_ms(claim, now_ms))
         answer = answer_to(claim, row, linkage, now_ms, token=self._last_token + 1)
         if isinstance(answer, Granted):
             if row is None:
@@ -146,7 +147,7 @@ class Tables:
     def resolve(self, key: Key, ending: Ending, resolution: Resolution) -> bool:
         """Write the decision with a new token, so that the claim's holder cannot write any more."""
         now_ms = resolution.at_ms
-        row = self._shortened(key, now_ms)
+        row = self._shortened(key, now_ms + LEASE_MAX_MS)
         if row is None or not row.is_in_doubt(now_ms):
             return False
         who = (key.client_id, key.api, key.request_id, ending.state)
@@ -175,14 +176,13 @@ class Tables:
         found = self._execute(SELECT_ROW, parameters(key)).fetchone()
         return None if found is None else row_of(found)
 
-    def _shortened(self, key: Key, now_ms: int) -> Row | None:
+    def _shortened(self, key: Key, limit_ms: int) -> Row | None:
         """Return one row, after shortening an impossibly long lease."""
         row = self.row(key)
-        shorter = None if row is None else shortened(row, now_ms)
+        shorter = None if row is None else shortened(row, limit_ms)
         if shorter is None:
             return row
-        until_ms = shorter.lease_until_ms
-        self._execute(SHORTEN_ROW, (until_ms, until_ms, *parameters(key)))
+        self._execute(SHORTEN_ROW, (limit_ms, limit_ms, *parameters(key)))
         return shorter
 
     def _update_held(self, statement: str, key: Key, token: int, lease_ms: int, now_ms: int) -> bool:
@@ -212,9 +212,9 @@ class Tables:
         if not found:
             return _NOTHING_KNOWN
         busy_until_ms = max(lease_until_ms for _, _, lease_until_ms in found)
-        if busy_until_ms > (until_ms := now_ms + LEASE_MAX_MS):
-            busy_until_ms = until_ms
+        if busy_until_ms > (limit_ms := lease_limit_ms(claim, now_ms)):
+            busy_until_ms = limit_ms
             if writes:
-                self._execute(SHORTEN_LINKAGE, (until_ms, until_ms, claim.linkage))
+                self._execute(SHORTEN_LINKAGE, (limit_ms, limit_ms, claim.linkage))
         applied = [(biz_time_ms, content) for biz_time_ms, content, _ in found if content is not None]
         return Linkage(newest_of(applied), busy_until_ms)
