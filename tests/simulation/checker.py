@@ -374,15 +374,19 @@ def _kept_too_long(history: History) -> Found:
     world = history.world
     old_ms = (world.host.wall_s() - RETENTION_S) * 1000
     # Nothing is dropped by a process that started later, or that read a response a month late, before it
-    # has heard AlipayHK's time again, nor while the store fails.
+    # has heard AlipayHK's time again, nor while the store fails. Only rows up to a token that was marked a
+    # month ago are dropped; before the first response from AlipayHK, nothing is marked.
     unsure = bool(world.ends or world.plan.faults) or any(
         month_s - UNANSWERED_S <= one.at_s <= month_s
         for one in world.network.sent
         for month_s in world.months
     )
-    marked = world.store.marked_token if world.plan.store == "shared" and not unsure else None
+    is_marked = world.store.marked_s < world.timeline.now_s - RETENTION_S
+    if world.plan.store != "shared" or unsure or not is_marked:
+        return
     for request, row in world.rows.items():
-        if marked is not None and row.state in FINAL and row.updated_ms < old_ms and row.token <= marked:
+        is_old = row.state in FINAL and row.updated_ms < old_ms
+        if is_old and row.token <= world.store.marked_token:
             yield f"the row of {request[1]} was not dropped a month after its last change"
 
 

@@ -92,8 +92,8 @@ class Store:
         """Invariants that were broken, each with what broke it."""
         self.unwritten: set[tuple[str, Key]] = set()
         """Requests with a result that a process could not record yet."""
-        self.marked_token: int | None = None
-        """The last token when results were first dropped: only rows up to it can be old after a month."""
+        self.marked_token, self.marked_s = 0, float("inf")
+        """The last token when results were first dropped, and when that was; see `Ledger.drop`."""
         self.failed: set[Key] = set()
         """Requests whose result could not be recorded at once."""
         self.unclear: set[Key] = set()
@@ -374,8 +374,9 @@ class FaultyLedger:
 
     async def drop(self, *, before_ms: int, now_ms: int) -> int:
         """Drop old results."""
-        if self._store.marked_token is None:
+        if self._store.marked_s == float("inf"):
             self._store.marked_token = self._store.last_token
+            self._store.marked_s = self._store.timeline.now_s
         now_s = STARTED_S + self._store.timeline.now_s
         if before_ms / 1000 > now_s - RETENTION_S + SKEW_S:
             self._break("retention", f"drops results that are {now_s - before_ms / 1000:.0f} s old")
