@@ -320,18 +320,14 @@ class FaultyLedger:
 
     async def renew(self, key: Key, token: int, lease_ms: int, now_ms: int) -> bool:
         """Renew."""
-        return await self._through(
-            "renew", key, lambda: self._longer("renew", key, token, lease_ms, now_ms)
-        )
+        return await self._through("renew", key, self._longer("renew", key, token, lease_ms, now_ms))
 
     async def extend(self, key: Key, token: int, lease_ms: int, now_ms: int) -> bool:
         """Extend."""
         row = None if self._memory is None else self._memory._rows.get(key)
         if row is not None and row.token == token and row.is_in_doubt(now_ms):
             self._break("lease", f"asks to extend the expired claim of {key.request_id}")
-        return await self._through(
-            "extend", key, lambda: self._longer("extend", key, token, lease_ms, now_ms)
-        )
+        return await self._through("extend", key, self._longer("extend", key, token, lease_ms, now_ms))
 
     async def record(self, key: Key, token: int, ending: Ending, now_ms: int) -> bool:
         """Record."""
@@ -405,11 +401,21 @@ class FaultyLedger:
         self._store.answered(self._process, claim.key, in_doubt=in_doubt)
         return answer
 
-    async def _longer(self, operation: str, key: Key, token: int, lease_ms: int, now_ms: int) -> bool:
-        is_held = await getattr(self._ledger, operation)(key, token, lease_ms, now_ms)
-        if is_held and (held := self._store.held.get(key)) is not None:
-            self._hold(key, token, lease_ms, held.linkage, now_ms)
-        return bool(is_held)
+    def _longer(
+        self, operation: str, key: Key, token: int, lease_ms: int, now_ms: int
+    ) -> Callable[[], Awaitable[bool]]:
+        """Return the work of an operation that gives a claim more time."""
+        asked_s = self._store.timeline.now_s
+
+        async def work() -> bool:
+            is_held = await getattr(self._ledger, operation)(key, token, lease_ms, now_ms)
+            # A late one proves nothing: its lease need not hold any more. Nothing is sent after it.
+            is_late = self._store.timeline.now_s - asked_s > LATE_S
+            if is_held and not is_late and (held := self._store.held.get(key)) is not None:
+                self._hold(key, token, lease_ms, held.linkage, now_ms)
+            return bool(is_held)
+
+        return work
 
     async def _ended(self, key: Key, work: Awaitable[bool]) -> bool:
         is_held = await work

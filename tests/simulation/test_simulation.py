@@ -23,7 +23,7 @@ from tests.simulation.simulator import Simulator, simulator
 from tests.simulation.world import World
 
 ROOT = Path(__file__).resolve().parents[2]
-SEEDS = (*range(80), 13779, 20984, 25902, 32340, 37143, 39717, 44459)
+SEEDS = (*range(80), 13779, 20984, 25902, 32340, 37143, 39717, 44459, 65737)
 """Some seeds, and those that have found a fault of the gateway or of the checker."""
 REASONS = {
     "BIZ_TIME_TIE",
