@@ -78,7 +78,7 @@ async def test_request_resolved_as_rejected_returns_the_rejection(system: System
 async def test_sync_linkage_in_doubt_can_be_resolved(system: System) -> None:
     system.upstream.script, request = hangs, fresh_request(SYNC)
     timed_out = doubt("UPSTREAM_TIMEOUT", idempotent=True, code=StatusCode.DEADLINE_EXCEEDED)
-    await system.reported(SYNC, request, timed_out, timeout_s=1.5)
+    await system.reported(SYNC, request, timed_out, timeout_s=0.45)
     await system.gateway.attempt_logged(request.request_id)
     assert (await system.resolve(request, "applied")).status == 0
     response = await system.call(SYNC, request)

@@ -116,7 +116,7 @@ async def test_other_content_with_a_used_id_is_never_sent(system: System, api: A
         "rejected": system.wallet.says(result("F", "PARAM_ILLEGAL")),
     }
     system.upstream.script = scripts.get(state, hangs)
-    await system.call(api, request, timeout_s=1.5)
+    await system.call(api, request, timeout_s=0.5)
     if state == "in doubt":
         await system.gateway.attempt_logged(request.request_id)
     await refused()
