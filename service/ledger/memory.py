@@ -182,8 +182,9 @@ class MemoryLedger:
                 yield self._rows[key]
 
     def _linkage(self, claim: Claim, now_ms: int) -> Linkage:
+        limit_ms = lease_limit_ms(claim, now_ms)
         for other in list(self._others(claim)):
-            self._read(other.key, lease_limit_ms(claim, now_ms))
+            self._read(other.key, limit_ms)
         busy = (other.lease_until_ms for other in self._sending(claim) if other.lease_until_ms > now_ms)
         applied = [
             (other.biz_time_ms, other.fingerprint)

@@ -6,12 +6,10 @@ from collections.abc import AsyncIterator, Sequence
 from typing import ClassVar, Final
 
 from . import Answer, Claim, Ending, Key, Row
-from .rules import Linkage, answer_to
+from .rules import NO_OTHERS, answer_to
 
 ONLY_TOKEN: Final = 1
 """No holder is ever fenced off, so all grants have the same token."""
-
-NO_OTHERS: Final = Linkage()
 
 
 class OffLedger:

@@ -43,6 +43,9 @@ class Linkage:
     """When the longest lease of another request in SENDING expires; 0 if there is no such request."""
 
 
+NO_OTHERS: Final = Linkage()
+
+
 def newest_of(applied: Sequence[tuple[int, bytes]]) -> Applied | None:
     """Return the newest of applied requests, each a biz_time and a fingerprint, or None."""
     if not applied:

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
 
-from .. import Claim
+from .. import Claim, Granted
+from ..rules import NO_OTHERS, answer_to
 from .rows import SIZES, ToClaim, ToRecord
 from .tables import Tables
 
@@ -51,7 +52,8 @@ def _claim(on: Tables, claims: dict[int, ToClaim], results: list[Any]) -> None:
     usual: list[int] = []
     for number, one in claims.items():
         names = _names(one.claim)
-        if taken.isdisjoint(names) and not _is_in_future(one.claim):
+        alone = answer_to(one.claim, None, NO_OTHERS, one.now_ms, token=0)
+        if taken.isdisjoint(names) and isinstance(alone, Granted):
             usual.append(number)
         taken.update(names)
     for numbers in _parts(usual):
@@ -66,12 +68,6 @@ def _claim(on: Tables, claims: dict[int, ToClaim], results: list[Any]) -> None:
 def _names(claim: Claim) -> tuple[Hashable, ...]:
     """Return what only one claim of a statement may have."""
     return (claim.key,) if claim.linkage is None else (claim.key, claim.linkage)
-
-
-def _is_in_future(claim: Claim) -> bool:
-    if claim.biz_time_ms is None or claim.biz_time_max_ms is None:
-        return False
-    return claim.biz_time_ms > claim.biz_time_max_ms
 
 
 def _parts(numbers: list[int]) -> Iterator[list[int]]:

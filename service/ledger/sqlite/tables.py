@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from typing import Final
 
 from .. import Answer, Claim, Ending, Granted, Key, Resolution, Row
 from ..lease import LEASE_MAX_MS
-from ..rules import MARK_EVERY_MS, Linkage, answer_to, lease_limit_ms, newest_of, shortened
+from ..rules import MARK_EVERY_MS, NO_OTHERS, Linkage, answer_to, lease_limit_ms, newest_of, shortened
 from .rows import ToClaim, ToRecord, claim_columns, outcome_columns, parameters, row_of
 from .statements import (
     BEGIN_CHANGE,
@@ -37,8 +36,6 @@ from .statements import (
     insert_claims,
     record_outcomes,
 )
-
-_NOTHING_KNOWN: Final = Linkage()
 
 
 class Tables:
@@ -198,7 +195,7 @@ class Tables:
 
     def _linkage(self, claim: Claim, now_ms: int, *, writes: bool = False) -> Linkage:
         if claim.linkage is None:
-            return _NOTHING_KNOWN
+            return NO_OTHERS
         others = {
             "client_id": claim.key.client_id,
             "api": claim.key.api,
@@ -210,7 +207,7 @@ class Tables:
         }
         found = self._execute(SELECT_LINKAGE, others).fetchall()
         if not found:
-            return _NOTHING_KNOWN
+            return NO_OTHERS
         busy_until_ms = max(lease_until_ms for _, _, lease_until_ms in found)
         if busy_until_ms > (limit_ms := lease_limit_ms(claim, now_ms)):
             busy_until_ms = limit_ms
