@@ -122,13 +122,7 @@ class PairingConnector(aiohttp.TCPConnector):
                 if protocol.address:
                     route.addresses[:] = [protocol.address]
                 if await protocol.ready():
-                    protocol.set_response_params(
-                        read_until_eof=True,
-                        auto_decompress=False,
-                        max_line_size=HEAD_BYTES_MAX,
-                        max_field_size=HEAD_BYTES_MAX,
-                        max_headers=HEADERS_MAX,
-                    )
+                    expect_response(protocol)
                     if route.is_new_tls:  # after the caller has written its request
                         self._loop.call_soon(acknowledge_at_once, protocol.transport)
                     return connection, protocol
@@ -161,6 +155,17 @@ class PairingConnector(aiohttp.TCPConnector):
         while self._resting and self._resting[0][0] <= self._loop.time():
             _, key, protocol = self._resting.popleft()
             super()._release(key, protocol, should_close=not _paired(protocol).is_open)
+
+
+def expect_response(protocol: PairedProtocol) -> None:
+    """Set how aiohttp parses the next response of a connection."""
+    protocol.set_response_params(
+        read_until_eof=True,
+        auto_decompress=False,
+        max_line_size=HEAD_BYTES_MAX,
+        max_field_size=HEAD_BYTES_MAX,
+        max_headers=HEADERS_MAX,
+    )
 
 
 async def _not_ready(protocol: PairedProtocol) -> NotReady:

@@ -19,6 +19,7 @@ from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.http_parser import HttpResponseParser
 
+from clients.alipayhk.connections import expect_response
 from clients.alipayhk.pairing import PairedProtocol, UnexpectedBytes
 from clients.alipayhk.response_head import (
     HEAD_BYTES_MAX,
@@ -176,13 +177,7 @@ def _accepted(data: bytes, size: int) -> Parsed | None:
     """Receive a response in pieces on a connection; return it if it is complete, also after other bytes."""
     connection, protocol = _Connection(), PairedProtocol(_loop())
     protocol.connection_made(connection)
-    protocol.set_response_params(
-        read_until_eof=True,
-        auto_decompress=False,
-        max_line_size=HEAD_BYTES_MAX,
-        max_field_size=HEAD_BYTES_MAX,
-        max_headers=HEADERS_MAX,
-    )
+    expect_response(protocol)
     protocol.start_timeout()
     for at in range(0, len(data), size):
         if not connection.is_closing():
