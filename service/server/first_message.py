@@ -10,12 +10,14 @@ that the caller gets INVALID_ARGUMENT.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Coroutine
 from typing import Final
 
 import grpc
 
 from ..outcomes.call import Undecodable
+from ..waiting import Deadlines
 from .methods import Context
 
 MESSAGE_S: Final = 10.0
@@ -28,24 +30,14 @@ class FirstMessage:
     """Reads the messages of a server's calls."""
 
     def __init__(self) -> None:
-        self._reads: dict[_Read, float] = {}
-        """The reads that calls wait for, and when their waits end in the loop's time; the oldest first."""
-        self._timer: asyncio.TimerHandle | None = None
-        """When the oldest wait ends: one timer, because one for each read costs as much as the read."""
+        self._deadlines = Deadlines()
 
     async def read(self, context: Context) -> object:
         """Return the message of a call, or Undecodable; raise what gRPC raises."""
         read = _Read(context.read())
         if read.waits_for is not None:
-            loop = read.waits_for.get_loop()
-            read.waiter = loop.create_future()
-            self._reads[read] = end = loop.time() + MESSAGE_S
-            if self._timer is None:
-                self._timer = loop.call_at(end, self._end_waits)
-            try:
-                await read.waiter
-            finally:
-                self._reads.pop(read, None)
+            read.waiter = self._deadlines.future(time.monotonic() + MESSAGE_S)
+            await read.waiter
             if read.waits_for is not None:
                 return Undecodable()
         if read.failure is not None:
@@ -55,16 +47,6 @@ class FirstMessage:
         # If gRPC itself closed the call, it cancels this task now, and the caller already has a status.
         await asyncio.sleep(CANCEL_S)
         return Undecodable()
-
-    def _end_waits(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._timer = None
-        for read, end in list(self._reads.items()):
-            if end > loop.time():
-                self._timer = loop.call_at(end, self._end_waits)
-                return
-            del self._reads[read]
-            read.wake()
 
 
 class _Read:
