@@ -12,6 +12,8 @@ import pytest
 import pytest_asyncio
 from hypothesis import HealthCheck, Phase, settings
 
+pytest_plugins = ("tests.postgres.fixtures",)
+
 QUICK = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 # CI tries the same examples every time, so that a failure is due to the change. `make full` tries new ones.
 settings.register_profile("default", QUICK, derandomize="CI" in os.environ)
