@@ -15,8 +15,12 @@ from tests.postgres.processes import Home, Server
 INSTALLED: Final = Path("/usr/lib/postgresql")
 OWNER: Final = "gateway"
 """The role that owns the databases: it can log in and is no superuser."""
-QUICK: Final = {"shared_buffers": "16MB", "dynamic_shared_memory_type": "mmap"}
-"""Settings that save time and memory. With mmap a killed server leaves no file outside its directory."""
+QUICK: Final = {
+    "shared_buffers": "16MB",
+    "dynamic_shared_memory_type": "mmap",  # a killed server leaves no files outside its directory
+    "wal_retrieve_retry_interval": "200ms",  # a standby reconnects to its primary soon
+}
+"""Settings that save time and memory."""
 STOP: Final = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 
 
