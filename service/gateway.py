@@ -198,13 +198,16 @@ def _opened_ledger(settings: Settings) -> tuple[Ledger, Vault]:
     with suppress(OSError):  # open_ledger reports the cause
         created = is_new(settings.ledger_url)
     ledger, vault = open_ledger(
-        settings.ledger_url, settings.ledger_key_file, random_bytes=os.urandom, report=_marker_unwritable
+        settings.ledger_url,
+        settings.ledger_key_file,
+        random_bytes=os.urandom,
+        report=_marker_unwritable,
+        pool_max=settings.ledger_pool_max,
+        timeout_s=settings.ledger_timeout_s,
     )
-    where = str(level.file_of(settings.ledger_url) or level.name)
-    if level.outlives_process:
-        log.info("ledger opened", where=where, key_id=vault.key_id)
-    else:
-        log.info("ledger opened", where=where)
+    where = level.server_of(settings.ledger_url) or str(level.file_of(settings.ledger_url) or level.name)
+    key_id = {"key_id": vault.key_id} if level.outlives_process else {}
+    log.info("ledger opened", where=where, **key_id)
     if created:
         log.warning("new ledger created without earlier requests", where=where)
     return ledger, vault

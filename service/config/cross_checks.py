@@ -85,6 +85,8 @@ def _ledger_faults(values: Mapping[str, Any]) -> Iterator[str]:
     named = f"LEDGER_URL {level.scheme}"
     if not level.outlives_process and values.get("bind_account_without_ledger") is False:
         yield f"{named} needs BIND_ACCOUNT_WITHOUT_LEDGER=true: BindAccount would be sent twice"
+    if level.needs_key_file and values.get("ledger_key_file", "") is None:
+        yield f"{named} needs LEDGER_KEY_FILE: all its gateways need the same key"
     if not level.shared_by_workers and values.get("workers", 1) > 1:
         yield f"{named} needs WORKERS=1: each worker would have a ledger of its own"
 

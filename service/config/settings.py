@@ -136,9 +136,13 @@ class Settings:
     ledger_url: str = setting(url_in_place, LEDGER_URL_DEFAULT,
         f"Where requests are recorded: {forms(LEVELS)}.")
     ledger_key_file: Path | None = setting(key_file, None,
-        "The key that hashes and seals the ledger; made next to a new SQLite file when absent.")
+        "The key that hashes and seals the ledger; made next to a new SQLite file, needed for PostgreSQL.")
     ledger_retention_h: int = setting(values.integer(1, 87_600), "720",
         "Minimum time that final outcomes are kept; outcomes in doubt are kept forever.")
+    ledger_pool_max: int = setting(values.integer(1, 1_000), "4",
+        "Maximum number of connections to PostgreSQL, per worker; one more listens for notifications.")
+    ledger_timeout_s: float = setting(values.seconds(0.1, 60), "1",
+        "Time limit of one operation of PostgreSQL, the wait for a connection included.")
     bind_account_without_ledger: bool = setting(values.boolean, "false",
         f"Whether BindAccount is served with {_LOST_IN_A_CRASH}, which lose requests in a crash.")
     sync_linkage_without_ledger: bool = setting(values.boolean, "false",

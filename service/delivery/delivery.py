@@ -44,7 +44,8 @@ from ..telemetry.metrics import Metrics
 from ..waiting import Deadlines, wait_for_end
 from .clock_skew import ClockSkew
 from .flight import Flight
-from .ledger_session import Busy, LedgerSession
+from .ledger_session import LedgerSession
+from .ledger_wait import Busy
 from .linkage_queue import LinkageQueue
 from .outbound_request import OutboundRequest
 from .pace import Pace

@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final
 
-from ..ledger import Answer, Claim, Ending, Key, Ledger, LedgerUnavailable, Row
+from ..ledger import Answer, Claim, Ending, InProgress, Key, Ledger, LedgerUnavailable, LinkageBusy, Row
 from ..telemetry.logs import log
 from ..telemetry.metrics import Metrics
 
@@ -87,6 +87,10 @@ class LedgerMonitor:
         except LedgerUnavailable as error:
             self.failed(str(error))
             raise
+
+    async def wait(self, answer: InProgress | LinkageBusy, timeout_s: float) -> None:
+        """Wait."""
+        await self._ledger.wait(answer, timeout_s)
 
     async def renew(self, key: Key, token: int, lease_ms: int, now_ms: int) -> bool:
         """Renew."""

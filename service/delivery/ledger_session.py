@@ -8,7 +8,7 @@ a pending write; until it is written, its request and its linkage are not claime
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -38,29 +38,17 @@ from ..ledger.vault import Vault
 from ..outcomes.refusal import Refusal, Violation, skew_fact
 from ..telemetry.metrics import Metrics
 from .flight import Flight, Held
-from .ledger_wait import LedgerProgress
+from .ledger_wait import POLL_MIN_S, POLL_S, Busy, LedgerProgress
 from .pending_writes import PendingWrites
 from .replay import rejection_data, replay
 from .state import FlightState
 
 Read = Callable[[Claim, int], Awaitable[Answer]]
-POLL_S: Final = 0.25
-"""How often to ask again for a request in progress elsewhere, in seconds; its lease is an upper bound."""
-POLL_MIN_S: Final = 0.01
 REFUSALS: Final = {
     ClaimRejected.IN_DOUBT: reasons.ERROR_REASON_OUTCOME_IN_DOUBT,
     ClaimRejected.STALE: reasons.ERROR_REASON_STALE_BIZ_TIME,
     ClaimRejected.TIE: reasons.ERROR_REASON_BIZ_TIME_TIE,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Busy:
-    """The request must wait: it, or another request for its linkage, is in progress elsewhere."""
-
-    wait_s: float
-    reason: reasons.ErrorReason
-    """The reason for callers whose deadlines expire first."""
 
 
 class LedgerSession:
@@ -113,6 +101,10 @@ class LedgerSession:
                 self._on_late_claim()
                 raise Refusal(reasons.ERROR_REASON_LEDGER_UNAVAILABLE, cause="the claim took too long")
         return meaning
+
+    async def wait(self, busy: Busy) -> None:
+        """Wait until it may be worth asking again."""
+        await self._ledger.wait(busy.answer, busy.wait_s)
 
     async def renew(self, flight: Flight) -> bool:
         """Extend the lease for another attempt; return whether it may be sent.
@@ -214,9 +206,9 @@ class LedgerSession:
                 return replay(flight.request, answer.ending, self._vault)
             case InProgress():
                 flight.in_doubt = True
-                return self._busy(answer.until_ms, reasons.ERROR_REASON_REQUEST_IN_PROGRESS)
+                return self._busy(answer, reasons.ERROR_REASON_REQUEST_IN_PROGRESS)
             case LinkageBusy():
-                return self._busy(answer.until_ms, reasons.ERROR_REASON_LINKAGE_BUSY)
+                return self._busy(answer, reasons.ERROR_REASON_LINKAGE_BUSY)
             case Reused():
                 raise flight.request.reused(answer.state)
             case ClaimRejected.IN_FUTURE:
@@ -227,9 +219,9 @@ class LedgerSession:
             case _:
                 raise Refusal(REFUSALS[answer])
 
-    def _busy(self, until_ms: int, reason: reasons.ErrorReason) -> Busy:
-        left_s = until_ms / 1000 - self._clock.now_s()
-        return Busy(min(max(left_s, 0.0), POLL_S) + POLL_MIN_S, reason)
+    def _busy(self, answer: InProgress | LinkageBusy, reason: reasons.ErrorReason) -> Busy:
+        left_s = answer.until_ms / 1000 - self._clock.now_s()
+        return Busy(answer, min(max(left_s, 0.0), POLL_S) + POLL_MIN_S, reason)
 
     async def _record(
         self, flight: Flight, state: State, data_of: Callable[[], bytes], result: Result

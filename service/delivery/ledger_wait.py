@@ -1,14 +1,32 @@
-"""Distinguish an overloaded ledger from an unavailable one, for calls that expire while they wait."""
+"""What calls wait for at the ledger: another holder, or the ledger itself."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
+from typing import Final
 
 from alipayhk.linkage.v1 import error_reason_pb2 as reasons
 
+from ..ledger import InProgress, LinkageBusy
+
+POLL_S: Final = 0.25
+"""How often to ask again for a request in progress elsewhere, in seconds; its lease is an upper bound."""
+POLL_MIN_S: Final = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """The request must wait: it, or another request for its linkage, is in progress elsewhere."""
+
+    answer: InProgress | LinkageBusy
+    wait_s: float
+    reason: reasons.ErrorReason
+    """The reason for callers whose deadlines expire first."""
+
 
 class LedgerProgress:
-    """Knows when the ledger last answered a claim or a look-up."""
+    """Knows when the ledger last answered, to distinguish an overloaded one from an unavailable one."""
 
     def __init__(self) -> None:
         self._answered_s = float("-inf")

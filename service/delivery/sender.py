@@ -26,7 +26,8 @@ from ..outcomes.verdict import Failure, Verdict, judged
 from ..telemetry.metrics import Metrics
 from .attempt_log import logged_attempt
 from .flight import Flight
-from .ledger_session import Busy, LedgerSession
+from .ledger_session import LedgerSession
+from .ledger_wait import Busy
 from .pace import Pace
 from .state import FlightState
 
@@ -107,7 +108,7 @@ class Sender:
                 pace.limiter.release()
             if not isinstance(answer, Busy):
                 return answer
-            await self._sleep(answer.wait_s)
+            await self._session.wait(answer)
 
     def _check_open(self) -> None:
         if self._closing.is_set():

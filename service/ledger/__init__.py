@@ -18,6 +18,7 @@ The calls for one request in their order, and what holds after each:
    GATEWAY_REJECTED the same content may be sent again under its id.
 6. `renew` writes that the same holder is about to send another attempt after one that may have taken
    effect: the row is SENDING with a new lease, one more attempt and `was_in_doubt`. Steps 3 to 6 repeat.
+   Another claim, an operator or, with an expired lease, another request for the linkage overtakes it.
 7. `resolve` writes an operator's decision about a request in doubt. The row gets a new token, so that an
    old holder cannot write any more.
 8. `drop` deletes old rows that are neither SENDING nor IN_DOUBT. Their ids are new again.
@@ -27,7 +28,7 @@ A crash before the commit of `claim` leaves no row, and nothing was sent. A cras
 
 A row contains no personal data: identities and content are keyed hashes, and what a replay needs is sealed.
 Times are milliseconds since 1970 by the caller's clock, which may be set back; `Row.change` has the order.
-An impossibly long lease is shortened by the first claim that reads it. No outcome lowers `updated_ms`.
+An impossibly long lease is cut by the first claim that reads it. No outcome lowers `updated_ms`.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from .errors import LedgerFault as LedgerFault
 from .errors import LedgerUnavailable as LedgerUnavailable
@@ -159,6 +160,7 @@ class InProgress:
     """Another holder is sending the same request, until this time at the latest."""
 
     until_ms: int
+    place: Any = field(default=None, repr=False, compare=False)  # for `Ledger.wait`
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +169,7 @@ class LinkageBusy:
 
     until_ms: int
     was_in_doubt: bool = False
+    place: Any = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,20 +209,17 @@ class Ledger(Protocol):
     async def look(self, claim: Claim, now_ms: int) -> Answer:
         """Answer as `claim` would and write nothing; Granted has no valid token then."""
 
-    async def renew(self, key: Key, token: int, lease_ms: int, now_ms: int) -> bool:
-        """Write that the holder is about to send another attempt; return False if it was overtaken.
+    async def wait(self, answer: InProgress | LinkageBusy, timeout_s: float) -> None:
+        """Wait until the answer may be another one now, at most for so many seconds."""
 
-        Another claim overtakes it, an operator, or, with an expired lease, another request for the linkage.
-        """
+    async def renew(self, key: Key, token: int, lease_ms: int, now_ms: int) -> bool:
+        """Write that the holder is about to send another attempt; return False if it was overtaken."""
 
     async def extend(self, key: Key, token: int, lease_ms: int, now_ms: int) -> bool:
         """Lengthen the lease of an attempt before its first byte; return False as `renew` does."""
 
     async def record(self, key: Key, token: int, ending: Ending, now_ms: int) -> bool:
-        """Write the outcome; return False if another claim or an operator has overtaken the holder.
-
-        The lease does not matter, and the call can be repeated.
-        """
+        """Write the outcome, whatever the lease; return False if another holder or an operator overtook."""
 
     async def undo(self, key: Key, token: int, now_ms: int) -> bool:
         """Restore the row as it was before an attempt that sent nothing; return False as `record` does."""

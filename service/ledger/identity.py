@@ -28,8 +28,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
+from typing import Final
 
+from . import LedgerFault
 from .marker import Entries, Marker
+
+RESTORE_FILE: Final = "alipayhk-gateway ledger restore FILE"
 
 
 class Absence(StrEnum):
@@ -38,6 +43,7 @@ class Absence(StrEnum):
     MISSING = "is missing"
     EMPTY = "is empty"
     NO_TABLES = "has no tables"
+    EMPTY_DATABASE = "is an empty database"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +60,30 @@ class Found:
     """Whether it has everything that was committed: it was closed cleanly, or has its log."""
 
 
+@dataclass(frozen=True, slots=True)
+class KeyMark:
+    """The values that a database stores to recognize its key."""
+
+    key_id: str
+    key_check: bytes
+
+    def must_fit(self, where: str | Path, key_id: str, key_check: bytes) -> None:
+        """Raise LedgerFault if a database was created with another key."""
+        if key_check != self.key_check:
+            raise LedgerFault(
+                f"the ledger {where} was created with another key (its id is {key_id}, "
+                f"that of LEDGER_KEY_FILE is {self.key_id}): put the right key back"
+            )
+
+
 def refusal_to_make(
-    absence: Absence, where: str, marker: Marker, *, makes_key: bool, key_is_configured: bool
+    absence: Absence,
+    where: str,
+    marker: Marker,
+    *,
+    makes_key: bool,
+    key_is_configured: bool,
+    restore: str = RESTORE_FILE,
 ) -> str | None:
     """Return why no ledger may be created, or None; raise LedgerFault for a damaged marker."""
     if makes_key:
@@ -63,30 +91,31 @@ def refusal_to_make(
     entries = marker.read()
     start_new = "start a new one for this key with: alipayhk-gateway ledger init"
     put_back = (
-        "put it back, restore a backup with: alipayhk-gateway ledger restore FILE, or, if losing its "
+        f"put it back, restore a backup with: {restore}, or, if losing its "
         f"records is acceptable, {start_new} --new"
     )
     if entries:
         return f"the ledger {where} {absence}, and {marker.path} shows that its key has had one: {put_back}"
     if not marker.can_be_written():
-        return refusal_without_marker(absence, where, marker, cause="")
-    may_be_first = key_is_configured and absence is Absence.MISSING
+        return refusal_without_marker(absence, where, marker, cause="", restore=restore)
+    may_be_first = key_is_configured and absence in {Absence.MISSING, Absence.EMPTY_DATABASE}
     if entries is None and not may_be_first:
         return (
             f"the ledger {where} {absence}, and its key existed before: put the ledger back, restore a "
-            "backup with: alipayhk-gateway ledger restore FILE, or, if there was no ledger, "
-            f"{start_new}"
+            f"backup with: {restore}, or, if there was no ledger, {start_new}"
         )
     return None
 
 
-def refusal_without_marker(absence: Absence, where: str, marker: Marker, cause: str) -> str:
+def refusal_without_marker(
+    absence: Absence, where: str, marker: Marker, cause: str, restore: str = RESTORE_FILE
+) -> str:
     """Return why no ledger may be created whose marker cannot be written, with the cause if known."""
     because = f" ({cause})" if cause else ""
     return (
         f"the ledger {where} {absence}, and it is unknown whether its key has had one, because "
-        f"{marker.path} cannot be written{because}: restore a backup with: alipayhk-gateway ledger restore "
-        f"FILE, or, before the very first start, create it once with: alipayhk-gateway ledger init"
+        f"{marker.path} cannot be written{because}: restore a backup with: {restore}, or, before the "
+        "very first start, create it once with: alipayhk-gateway ledger init"
     )
 
 

@@ -87,6 +87,23 @@ class Marker:
             if must_write or changed != entries or not self.path.exists():
                 self._write(changed)
 
+    def register(self, ledger_id: str, entry: Entry, *, replaces: str | None = None) -> str:
+        """Enter a ledger as the only one at its place; return why that cannot be written, or nothing."""
+
+        def begun(entries: Entries) -> Entries:
+            others = {
+                other_id: other
+                for other_id, other in entries.items()
+                if other.where != entry.where and other_id != replaces
+            }
+            return {**others, ledger_id: entry}
+
+        try:
+            self.change(begun)
+        except OSError as error:
+            return error.strerror or type(error).__name__
+        return ""
+
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Lock out other ledgers of this key. A key that does not exist yet has none."""

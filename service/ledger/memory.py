@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
 from itertools import dropwhile
 from typing import ClassVar
 
-from . import Answer, Claim, Ending, Granted, Key, Resolution, Row, State
+from . import Answer, Claim, Ending, Granted, InProgress, Key, LinkageBusy, Resolution, Row, State
 from .lease import LEASE_MAX_MS
 from .rules import MARK_EVERY_MS, Linkage, answer_to, lease_limit_ms, newest_of, shortened
 
@@ -47,6 +48,10 @@ class MemoryLedger:
         """Answer by the rules."""
         row = self._read(claim.key, lease_limit_ms(claim, now_ms))
         return answer_to(claim, row, self._linkage(claim, now_ms), now_ms, token=0)
+
+    async def wait(self, _answer: InProgress | LinkageBusy, timeout_s: float) -> None:
+        """Wait: nobody says that another process has ended its attempt."""
+        await asyncio.sleep(timeout_s)
 
     async def renew(self, key: Key, token: int, lease_ms: int, now_ms: int) -> bool:
         """Write another attempt with a new lease."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import ClassVar, Final
 
-from . import Answer, Claim, Ending, Key, Row
+from . import Answer, Claim, Ending, InProgress, Key, LinkageBusy, Row
 from .rules import NO_OTHERS, answer_to
 
 ONLY_TOKEN: Final = 1
@@ -29,6 +29,9 @@ class OffLedger:
     async def look(self, claim: Claim, now_ms: int) -> Answer:
         """Answer as `claim` does."""
         return await self.claim(claim, now_ms)
+
+    async def wait(self, answer: InProgress | LinkageBusy, timeout_s: float) -> None:
+        """Return at once: no answer makes a call wait."""
 
     async def renew(self, key: Key, token: int, lease_ms: int, now_ms: int) -> bool:
         """Allow another attempt."""

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from . import Ledger, LedgerFault
 from .levels import Level, level_of
 from .vault import RandomBytes, Vault
+
+COMMAND_TIMEOUT_S: Final = 10.0
+"""How long an operation of a command may take on a server."""
 
 
 def check_url(url: str) -> str:
@@ -29,17 +33,28 @@ def open_ledger(
     random_bytes: RandomBytes,
     create: bool = True,
     report: Callable[[str], None] = lambda _: None,
+    pool_max: int = 1,
+    timeout_s: float = COMMAND_TIMEOUT_S,
 ) -> tuple[Ledger, Vault]:
     """Open a ledger, with the vault that seals its rows.
 
     Without `create`, it must exist outside this process. `report` is called with the cause when the
-    ledger's marker file can no longer be written. Raise LedgerFault if the ledger cannot be used until an
-    operator acts, and LedgerUnavailable while another process holds it.
+    ledger's marker file can no longer be written. `pool_max` and `timeout_s` are for a ledger on a server:
+    the most connections, and how long one operation may take. Raise LedgerFault if the ledger cannot be
+    used until an operator acts, and LedgerUnavailable while another process holds it or no server answers.
     """
     level = _level_of(url)
     if not create and not level.outlives_process:
         raise LedgerFault(f"LEDGER_URL is {url}: no ledger exists outside the gateway process")
-    return level.open(url, key_file, random_bytes=random_bytes, create=create, report=report)
+    return level.open(
+        url,
+        key_file,
+        random_bytes=random_bytes,
+        create=create,
+        report=report,
+        pool_max=pool_max,
+        timeout_s=timeout_s,
+    )
 
 
 def fault_of(url: str, key_file: Path | None) -> str | None:
@@ -53,6 +68,11 @@ def file_of(url: str) -> Path:
     if path is None:
         raise LedgerFault(f"LEDGER_URL is {url}: the ledger has no file")
     return path
+
+
+def server_of(url: str) -> str:
+    """Return the server and database of a ledger, without secrets, or an empty text if it is on none."""
+    return level_of(url).server_of(url)
 
 
 def secrets_of(url: str, key_file: Path | None) -> tuple[Path, ...]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Protocol
 
 from . import (
     FINAL,
     Answer,
     Claim,
     ClaimRejected,
+    Ending,
     Granted,
     InProgress,
     Known,
@@ -23,6 +24,26 @@ from .lease import LEASE_MAX_MS
 
 MARK_EVERY_MS: Final = 3_600_000
 """Minimum time between two marks of the clock; see `Ledger.drop`."""
+
+
+class Recorded(Protocol):
+    """What the answer to a claim needs to know of the row with its request id."""
+
+    @property
+    def fingerprint(self) -> bytes:
+        """See `Row`."""
+
+    @property
+    def state(self) -> State:
+        """See `Row`."""
+
+    @property
+    def ending(self) -> Ending | None:
+        """See `Row`."""
+
+    @property
+    def lease_until_ms(self) -> int:
+        """See `Row`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +91,17 @@ def shortened(row: Row, limit_ms: int) -> Row | None:
     return replace(row, lease_until_ms=limit_ms)
 
 
+def recorded_ending(
+    state: State, status: str, code: str, sealed: bytes, *, was_in_doubt: bool, is_resolved: bool
+) -> Ending:
+    """Return the outcome that a row records; in SENDING, that of an earlier attempt."""
+    before = State.IN_DOUBT if was_in_doubt else State.GATEWAY_REJECTED
+    came = before if state is State.SENDING else state
+    return Ending(came, status, code, sealed, resolved_by_operator=is_resolved)
+
+
 def answer_to(  # noqa: PLR0911  (an ordered list of cases)
-    claim: Claim, row: Row | None, linkage: Linkage, now_ms: int, *, token: int
+    claim: Claim, row: Recorded | None, linkage: Linkage, now_ms: int, *, token: int
 ) -> Answer:
     """Answer a claim; a grant gets `token`. The checks in order: known id, future, stale or tie, busy."""
     if row is not None:

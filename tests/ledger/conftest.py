@@ -2,21 +2,52 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from service.ledger import Ledger
+from service.ledger.postgres.database import connected
+from service.ledger.postgres.ledger import PostgresLedger
+from service.ledger.postgres.opening import wait_for
+from service.ledger.vault import make_key_file
 from tests.ledger.levels import URLS, opened, sqlite_url
+from tests.ledger.postgres_clock import CLOCK, AtTestTime
 
 
-@pytest.fixture(params=URLS)
+@pytest.fixture(params=[*URLS, "postgres"])
 async def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Ledger]:
     """Return an empty ledger of each level that records."""
-    ledger, _ = opened(URLS[request.param](tmp_path))
+    if request.param == "postgres":
+        ledger: Ledger = request.getfixturevalue("postgres_ledger")
+    else:
+        ledger, _ = opened(URLS[request.param](tmp_path))
     yield ledger
     await ledger.close()
+
+
+@pytest.fixture
+def ledger_key(tmp_path: Path) -> Path:
+    """Return a new key file."""
+    path = tmp_path / "ledger.key"
+    make_key_file(path, random_bytes=os.urandom)
+    return path
+
+
+@pytest.fixture
+def postgres_ledger(postgres_url: str, ledger_key: Path) -> AtTestTime:
+    """Return an empty PostgreSQL ledger, whose database has the tests' time."""
+    ledger, _ = opened(postgres_url, ledger_key)
+    wait_for(_set_clock(postgres_url))
+    return AtTestTime(cast("PostgresLedger", ledger))
+
+
+async def _set_clock(url: str) -> None:
+    async with connected(url, "the test's database", 10.0) as server:
+        await server.execute(CLOCK)
 
 
 @pytest.fixture

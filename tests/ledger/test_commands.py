@@ -372,7 +372,7 @@ def test_help_says_that_a_time_without_an_offset_is_utc(
 # -- ledgers that cannot be used
 
 
-@pytest.mark.parametrize("url", ["off", "memory:", "nonsense", "postgresql://host/db"])
+@pytest.mark.parametrize("url", ["off", "memory:", "nonsense"])
 def test_level_that_does_not_outlive_the_gateway_is_bad_configuration(
     run: Run, capsys: pytest.CaptureFixture[str], url: str
 ) -> None:

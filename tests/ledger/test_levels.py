@@ -2,59 +2,70 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from service.ledger import Granted, Known
+from service.ledger import Granted, InProgress, Known, Ledger
+from service.ledger.lease import LEASE_MAX_MS
 from service.ledger.levels import LEVELS, Level, forms
 from service.ledger.opening import is_new, secrets_of
 from service.ledger.usage_lock import is_unused
-from service.ledger.vault import make_key_file
+from service.ledger.vault import Vault
 from tests.ledger.levels import APPLIED, NOW_MS, a_claim, ended, granted, opened, sqlite_url
 
 ROWS = pytest.mark.parametrize("level", LEVELS, ids=[level.name for level in LEVELS])
+Open = Callable[..., tuple[Ledger, Vault]]
 
 
-def url_in(directory: Path, level: Level) -> str:
-    return level.scheme if level.check_url is None else f"{level.scheme}{directory}/ledger.db"
+@pytest.fixture(params=LEVELS, ids=[level.name for level in LEVELS])
+def level(request: pytest.FixtureRequest) -> Level:
+    row: Level = request.param
+    return row
 
 
-@ROWS
+@pytest.fixture
+def open_level(level: Level, tmp_path: Path, ledger_key: Path, request: pytest.FixtureRequest) -> Open:
+    """Return a function that opens the same ledger of a level each time, as another process would."""
+    if level.server_of("postgresql://h/d"):
+        url = request.getfixturevalue("postgres_url")
+    else:
+        url = level.scheme if level.check_url is None else f"{level.scheme}{tmp_path}/ledger.db"
+    return lambda key=None: opened(url, key or (ledger_key if level.needs_key_file else None))
+
+
 async def test_later_ledger_knows_a_request_only_if_the_level_outlives_its_process(
-    tmp_path: Path, level: Level
+    level: Level, open_level: Open
 ) -> None:
-    url = url_in(tmp_path, level)
-    first, _ = opened(url)
+    first, _ = open_level()
     await ended(first, a_claim())
     await first.close()
-    later, _ = opened(url)
+    later, _ = open_level()
     answer = await later.claim(a_claim(), NOW_MS)
     await later.close()
     assert answer == Known(APPLIED) if level.outlives_process else isinstance(answer, Granted)
 
 
-@ROWS
-async def test_level_without_records_grants_every_claim_again(tmp_path: Path, level: Level) -> None:
-    ledger, _ = opened(url_in(tmp_path, level))
+async def test_level_without_records_grants_every_claim_again(level: Level, open_level: Open) -> None:
+    ledger, _ = open_level()
     await ended(ledger, a_claim())
     answers = [await ledger.claim(a_claim(), NOW_MS), await ledger.claim(a_claim(), NOW_MS)]
     await ledger.close()
     assert answers == [Known(APPLIED)] * 2 if level.records else answers == [Granted(1, False)] * 2
 
 
-@ROWS
 async def test_workers_get_the_same_answer_only_if_the_level_is_shared_by_workers(
-    tmp_path: Path, level: Level
+    level: Level, open_level: Open
 ) -> None:
-    url = url_in(tmp_path, level)
-    (one, _), (other, _) = opened(url), opened(url)
-    await granted(one, a_claim())
+    (one, _), (other, _) = open_level(), open_level()
+    await granted(one, a_claim(lease_ms=LEASE_MAX_MS))
     answers = [await worker.look(a_claim(), NOW_MS) for worker in (one, other)]
     for worker in (one, other):
         await worker.close()
-    assert (answers[0] == answers[1]) is level.shared_by_workers
+    assert ([type(answer) for answer in answers] == [InProgress] * 2) is (
+        level.shared_by_workers and level.records
+    )
 
 
 @ROWS
@@ -62,10 +73,8 @@ def test_level_shared_by_hosts_is_shared_by_workers(level: Level) -> None:
     assert level.shared_by_workers or not level.shared_by_hosts
 
 
-@ROWS
-async def test_level_uses_the_key_of_the_key_file(tmp_path: Path, level: Level) -> None:
-    make_key_file(tmp_path / "key", random_bytes=os.urandom)
-    pair = [opened(url_in(tmp_path, level), tmp_path / "key") for _ in range(2)]
+async def test_level_uses_the_key_of_the_key_file(open_level: Open, ledger_key: Path) -> None:
+    pair = [open_level(ledger_key) for _ in range(2)]
     for ledger, _ in pair:
         await ledger.close()
     assert len({vault.fingerprint(b"content") for _, vault in pair}) == 1

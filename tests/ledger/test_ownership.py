@@ -29,7 +29,7 @@ def run_by_root(place: Path, *words: str | Path) -> None:
     add_parser = ledger_commands.configure(parser, lambda _: None)
     ledger_files.configure(add_parser, lambda _: None)
     args = parser.parse_args([*map(str, words)])
-    module = ledger_files if "ledger_file_command" in args else ledger_commands
+    module = ledger_files if isinstance(args.ledger_command, str) else ledger_commands
     assert module.run(args, sqlite_url(place), None) == 0
 
 

@@ -8,7 +8,8 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-from service.ledger.sqlite.file import KeyMark, LedgerFile
+from service.ledger.identity import KeyMark
+from service.ledger.sqlite.file import LedgerFile
 
 MARK = KeyMark("k", b"check")
 

@@ -68,11 +68,6 @@ def test_sqlite_url_with_an_unusable_file_name_is_refused(url: str) -> None:
         opened(url)
 
 
-def test_postgresql_is_refused() -> None:
-    with pytest.raises(LedgerFault, match="PostgreSQL, which comes with a later version"):
-        opened("postgresql://user:secret@host/db")
-
-
 def test_off_and_memory_open_their_ledgers() -> None:
     assert isinstance(opened("off")[0], OffLedger)
     assert isinstance(opened("memory:")[0], MemoryLedger)

@@ -171,7 +171,13 @@ REFUSED: Final[dict[str, tuple[Parser, list[str]]]] = {
         [
             *("", "OFF", " off", "memory", "memory:x", "memory://", "sqlite:", "sqlite://", "sqlite:///"),
             *("sqlite:///a?mode=ro", "sqlite:///a#b", "sqlite:///a\0", "SQLITE:///a", "/a", "file:///a"),
-            *("postgresql://u:p@h/d", "postgres://u:p@h/d", "postgresql:///", "redis://h"),
+            *(
+                "postgres://u:p@h/d",
+                "postgresql:///",
+                "postgresql://u:p@h",
+                "postgresql://h:x/d",
+                "redis://h",
+            ),
         ],
     ),
     "key_version": (parsing.key_version, ["", "a" * 33, "1,2", "1=2", "é", "1\n", " 1", "1 2"]),

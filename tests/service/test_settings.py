@@ -70,6 +70,8 @@ DEFAULTS: Final = {
     "LEDGER_URL": "sqlite:///alipayhk-ledger.db",
     "LEDGER_KEY_FILE": NONE,
     "LEDGER_RETENTION_H": "720",
+    "LEDGER_POOL_MAX": "4",
+    "LEDGER_TIMEOUT_S": "1",
     "WORKERS": "1",
     "MAX_IN_FLIGHT": "512",
     "TLS_CERT_FILE": NONE,
@@ -158,6 +160,8 @@ GIVEN: Final = {
     "BIND_ACCOUNT_WITHOUT_LEDGER": ("true", True),
     "SYNC_LINKAGE_WITHOUT_LEDGER": ("true", True),
     "LEDGER_RETENTION_H": ("1", 1),
+    "LEDGER_POOL_MAX": ("1", 1),
+    "LEDGER_TIMEOUT_S": ("0.5", 0.5),
     "REFLECTION": ("false", False),
     "LOG_LEVEL": ("debug", "debug"),
     "DRAIN_DELAY_S": ("0", 0.0),
@@ -258,6 +262,8 @@ BAD: Final = [
     ("LEDGER_URL", "redis://x"),
     ("LEDGER_KEY_FILE", "/nowhere"),
     ("LEDGER_RETENTION_H", "0"),
+    ("LEDGER_POOL_MAX", "0"),
+    ("LEDGER_TIMEOUT_S", "0"),
     ("BIND_ACCOUNT_WITHOUT_LEDGER", "y"),
     ("SYNC_LINKAGE_WITHOUT_LEDGER", "n0"),
     ("WORKERS", "0"),
@@ -744,8 +750,11 @@ LEDGERS: Final[list[tuple[dict[str, str], list[str]]]] = [
         ["LEDGER_URL memory: needs WORKERS=1: each worker would have a ledger of its own"],
     ),
     *(
-        ({"LEDGER_URL": url}, ["LEDGER_URL names PostgreSQL, which comes with a later version"])
-        for url in ("postgresql://u:hunter2@h/d", "postgres://h")
+        (
+            {"LEDGER_URL": url},
+            ["LEDGER_URL postgresql:// needs LEDGER_KEY_FILE: all its gateways need the same key"],
+        )
+        for url in ("postgresql://u:hunter2@h/d", "postgresql://h1,h2:5433/d?target_session_attrs=primary")
     ),
     *(
         (

@@ -25,11 +25,24 @@ from typing import Any, Final, TypeVar
 
 import pytest
 
-from service.ledger import Answer, Claim, Ending, Granted, Key, Ledger, LedgerUnavailable, Row, State
+from service.ledger import (
+    Answer,
+    Claim,
+    Ending,
+    Granted,
+    InProgress,
+    Key,
+    Ledger,
+    LedgerUnavailable,
+    LinkageBusy,
+    Row,
+    State,
+)
 from service.ledger.errors import LedgerBusy
+from service.ledger.identity import KeyMark
 from service.ledger.off import OffLedger
 from service.ledger.sqlite import writer
-from service.ledger.sqlite.file import KeyMark, LedgerFile
+from service.ledger.sqlite.file import LedgerFile
 from service.ledger.sqlite.ledger import SqliteLedger
 
 from .disk import Disk
@@ -317,6 +330,10 @@ class FaultyLedger:
         """Look up."""
         work = self._through("look", claim.key, lambda: self._ledger.look(claim, now_ms))
         return self._answered(claim, await work)
+
+    async def wait(self, answer: InProgress | LinkageBusy, timeout_s: float) -> None:
+        """Wait."""
+        await self._ledger.wait(answer, timeout_s)
 
     async def renew(self, key: Key, token: int, lease_ms: int, now_ms: int) -> bool:
         """Renew."""

@@ -1,4 +1,4 @@
-"""`alipayhk-gateway ledger init`, `backup` and `restore`: commands on the ledger's file.
+"""`alipayhk-gateway ledger init`, `backup` and `restore`: commands on the whole ledger, in a file.
 
 Exit status: 0 done, 1 there is a ledger already, 69 a process uses the ledger, 73 a file cannot be created,
 78 bad configuration, or a ledger or backup that cannot be used.
@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -21,13 +20,13 @@ from ...ledger import LedgerFault, LedgerUnavailable
 from ...ledger.identity import Found
 from ...ledger.marker import Entry
 from ...ledger.opening import file_of, open_ledger
-from ...ledger.sqlite.backup import Restored, back_up, move_log_aside, register, restore
+from ...ledger.sqlite.backup import Restored, back_up, move_log_aside, restore
 from ...ledger.sqlite.file import name_of
 from ...ledger.sqlite.inspection import inspect
 from ...ledger.sqlite.opening import url_of
 from ...ledger.sqlite.place import Place, file_errors_as_faults, lock_of, open_place
 from ..exit_codes import EX_CANTCREAT, EX_CONFIG, EX_UNAVAILABLE, fail
-from .output import Facts, clock_ms, moment_text
+from .output import Facts, about_marker, clock_ms, moment_text, say
 from .requests import NOT_DONE, AddParser
 
 LOCK_TIMEOUT_S: Final = 1.0
@@ -39,16 +38,15 @@ Command = Callable[[argparse.Namespace, Place], int]
 def configure(add_parser: AddParser, add_config: Callable[[argparse.ArgumentParser], None]) -> None:
     """Add the subcommands, each with the options that `add_config` adds to name the settings."""
 
-    def add(name: str, command: Command, summary: str, more: str) -> argparse.ArgumentParser:
+    def add(name: str, summary: str, more: str) -> argparse.ArgumentParser:
         added = add_parser(name, help=summary, description=f"{summary.capitalize()}. {more}")
         add_config(added)
         added.add_argument("--json", action="store_true", help="write JSON")
-        added.set_defaults(ledger_file_command=command)
+        added.set_defaults(ledger_command=name)
         return added
 
     init = add(
         "init",
-        _init,
         "create a new ledger",
         "Needed once, before the very first start, if the directory of the key cannot be written.",
     )
@@ -59,23 +57,29 @@ def configure(add_parser: AddParser, add_config: Callable[[argparse.ArgumentPars
     )
     backup = add(
         "backup",
-        _backup,
         "write a consistent copy of the ledger, also while a gateway uses it",
         "The copy does not contain the key. An existing file is never overwritten.",
     )
     backup.add_argument("file", type=Path, metavar="FILE")
     restored = add(
         "restore",
-        _restore,
         "replace the ledger by a backup, or accept the present file",
         "Stop the gateway first. The replaced file is kept under another name.",
     )
     restored.add_argument("file", type=Path, metavar="FILE", nargs="?")
+    migrate = add(
+        "migrate",
+        "create or migrate the tables of a ledger on a server",
+        "For a gateway whose user may not create tables: run it as a user who may.",
+    )
+    migrate.add_argument("--grant", metavar="USER", help="let this user use the tables")
 
 
 def run(args: argparse.Namespace, ledger_url: str, key_file: Path | None) -> int:
     """Run one subcommand on a ledger; return its exit status."""
-    command: Command = args.ledger_file_command
+    command = COMMANDS.get(args.ledger_command)
+    if command is None:
+        return fail("the schema of a ledger in a file is migrated when a gateway opens it", NOT_DONE)
     try:
         return command(args, Place(file_of(ledger_url), key_file))
     except LedgerFault as fault:
@@ -105,12 +109,12 @@ def _init(args: argparse.Namespace, place: Place) -> int:
                 )
         ledger, vault = open_place(place, lock, os.urandom, needs_marker=False)
         entry = Entry(0, str(path))
-        fault = register(marker, ledger.ledger_id, entry)
+        fault = marker.register(ledger.ledger_id, entry)
         asyncio.run(ledger.close())
     facts: Facts = {"ledger": str(path), "ledger_id": ledger.ledger_id, "key_id": vault.key_id}
     facts |= {"marker": None if fault else str(marker.path), "moved_aside": [str(file) for file in moved]}
-    lines = [f"created the ledger {path} without earlier requests", *_about_marker(place, fault)]
-    return _say(args, facts, lines)
+    lines = [f"created the ledger {path} without earlier requests", *about_marker(place.marker, fault)]
+    return say(args, facts, lines)
 
 
 def _backup(args: argparse.Namespace, place: Place) -> int:
@@ -131,7 +135,7 @@ def _backup(args: argparse.Namespace, place: Place) -> int:
         asyncio.run(ledger.close())
     facts: Facts = {"file": str(target), "ledger_id": summary.ledger_id, "last_token": summary.token}
     facts |= {"requests": summary.requests, "in_doubt": summary.in_doubt, "taken": moment_text(taken_ms)}
-    return _say(
+    return say(
         args, facts, [f"wrote {target}: {summary.requests} requests, {summary.in_doubt} of them in doubt"]
     )
 
@@ -151,7 +155,7 @@ def _restore(args: argparse.Namespace, place: Place) -> int:
     facts: Facts = {"ledger": str(path), "ledger_id": summary.ledger_id, "requests": summary.requests}
     facts |= {"in_doubt": summary.in_doubt, "unknown_from": since, "unknown_until": until}
     facts |= {"moved_aside": [str(file) for file in done.moved_aside]}
-    return _say(args, facts, _about_restored(place, done, since, until))
+    return say(args, facts, _about_restored(place, done, since, until))
 
 
 def _about_restored(place: Place, done: Restored, since: str | None, until: str) -> list[str]:
@@ -162,21 +166,11 @@ def _about_restored(place: Place, done: Restored, since: str | None, until: str)
         f"it does not know the request ids that were first used {unknown}",
         "ask AlipayHK about each BindAccount of that time before sending it again",
         *(f"kept the replaced file as {file}" for file in done.moved_aside),
-        *_about_marker(place, done.marker_fault),
+        *about_marker(place.marker, done.marker_fault),
     ]
 
 
-def _about_marker(place: Place, fault: str) -> list[str]:
-    if not fault:
-        return []
-    return [
-        f"{place.marker.path} cannot be written ({fault}): an older copy of this ledger would be accepted"
-    ]
-
-
-def _say(args: argparse.Namespace, facts: Facts, lines: list[str]) -> int:
-    print(json.dumps(facts, indent=2) if args.json else "\n".join(lines))
-    return 0
+COMMANDS: Final[Mapping[str, Command]] = {"init": _init, "backup": _backup, "restore": _restore}
 
 
 def _aside() -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ...config.settings import SettingsError, read_ledger_settings
+from ...ledger.opening import server_of
 from ..options import add_config, refuse
 from . import files, requests
 
@@ -21,6 +22,10 @@ def run(args: argparse.Namespace) -> int:
         url, key_file = read_ledger_settings(args.config)
     except SettingsError as error:
         return refuse(error.faults)
-    if "ledger_file_command" in args:
+    if isinstance(args.ledger_command, str):
+        if server_of(url):
+            from . import server  # noqa: PLC0415  (its driver takes 0.1 s to import)
+
+            return server.run(args, url, key_file)
         return files.run(args, url, key_file)
     return requests.run(args, url, key_file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import time
 from collections.abc import AsyncIterator
@@ -9,6 +10,7 @@ from datetime import UTC, datetime
 from textwrap import indent
 
 from ...ledger import Row, State
+from ...ledger.marker import Marker
 
 Facts = dict[str, object]
 
@@ -63,6 +65,19 @@ def print_rows(rows: list[Facts], *, as_json: bool) -> None:
         for name, value in (resolved if isinstance(resolved, dict) else {}).items():
             print(f"resolved {name}: {value}")
         print()
+
+
+def say(args: argparse.Namespace, facts: Facts, lines: list[str]) -> int:
+    """Print what a command has done, as JSON or as lines; return its exit status."""
+    print(json.dumps(facts, indent=2) if args.json else "\n".join(lines))
+    return 0
+
+
+def about_marker(marker: Marker, fault: str) -> list[str]:
+    """Return a line that says why a marker cannot be written, if it cannot."""
+    if not fault:
+        return []
+    return [f"{marker.path} cannot be written ({fault}): an older copy of this ledger would be accepted"]
 
 
 def moment_text(ms: int) -> str:

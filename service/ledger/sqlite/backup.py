@@ -17,12 +17,12 @@ from typing import Final
 from urllib.parse import quote
 
 from .. import LedgerFault, LedgerUnavailable
-from ..identity import Absence, Found
-from ..marker import Entries, Entry, Marker
+from ..identity import Absence, Found, KeyMark
+from ..marker import Entry
 from ..ownership import give_to_owner_of
 from ..vault import sync
 from .dirty_flag import checkpoint
-from .file import KeyMark, LedgerFile, is_damage, name_of
+from .file import LedgerFile, is_damage, name_of
 from .inspection import MixedFiles, has_log, inspect, log_path
 from .place import Place
 
@@ -107,26 +107,8 @@ def restore(place: Place, backup: Path | None, now_ms: int, aside: str) -> Resto
         found = _found(place.path, mark, "the ledger")
         summary = _renewed(place.path, mark, now_ms)
     entry = Entry(summary.token, str(place.path))
-    fault = register(place.marker, summary.ledger_id, entry, replaces=found.ledger_id)
+    fault = place.marker.register(summary.ledger_id, entry, replaces=found.ledger_id)
     return Restored(summary, moved, fault)
-
-
-def register(marker: Marker, ledger_id: str, entry: Entry, *, replaces: str | None = None) -> str:
-    """Enter a ledger in the marker as the only one at its path; return why it cannot be written."""
-
-    def begun(entries: Entries) -> Entries:
-        others = {
-            other_id: other
-            for other_id, other in entries.items()
-            if other.where != entry.where and other_id != replaces
-        }
-        return {**others, ledger_id: entry}
-
-    try:
-        marker.change(begun)
-    except OSError as error:
-        return error.strerror or type(error).__name__
-    return ""
 
 
 def move_log_aside(path: Path, aside: str) -> tuple[Path, ...]:

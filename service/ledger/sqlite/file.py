@@ -7,12 +7,12 @@ import os
 import sqlite3
 import time
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
 from .. import LedgerFault, LedgerUnavailable
+from ..identity import KeyMark
 from ..usage_lock import UsageLock
 from .ballast import Ballast
 from .dirty_flag import DirtyFlag, clear
@@ -28,22 +28,6 @@ OPEN_TIMEOUT_S: Final = 5.0
 LOG_BYTES_KEPT: Final = 8 << 20
 """The size to which the write-ahead log is truncated when it is reused; 4 MiB are usual."""
 _POLL_S: Final = 0.02
-
-
-@dataclass(frozen=True, slots=True)
-class KeyMark:
-    """The values that a database stores to recognize its key."""
-
-    key_id: str
-    key_check: bytes
-
-    def must_fit(self, path: Path, key_id: str, key_check: bytes) -> None:
-        """Raise LedgerFault if a database was created with another key."""
-        if key_check != self.key_check:
-            raise LedgerFault(
-                f"the ledger {path} was created with another key (its id is {key_id}, "
-                f"that of LEDGER_KEY_FILE is {self.key_id}): put the right key back"
-            )
 
 
 class LedgerFile:

@@ -8,7 +8,18 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from typing import Any, ClassVar, Final, cast
 
-from .. import Answer, Claim, Ending, Granted, Key, LedgerUnavailable, Resolution, Row
+from .. import (
+    Answer,
+    Claim,
+    Ending,
+    Granted,
+    InProgress,
+    Key,
+    LedgerUnavailable,
+    LinkageBusy,
+    Resolution,
+    Row,
+)
 from ..marker import Entry, Marker, MarkerKeeper
 from .file import LedgerFile, name_of
 from .operation import consume_failure
@@ -65,6 +76,10 @@ class SqliteLedger:
     async def look(self, claim: Claim, now_ms: int) -> Answer:
         """Answer by the rules."""
         return cast("Answer", await self._writer.submit(lambda on: on.look(claim, now_ms), writes=False))
+
+    async def wait(self, _answer: InProgress | LinkageBusy, timeout_s: float) -> None:
+        """Wait: nobody says that another process has ended its attempt."""
+        await asyncio.sleep(timeout_s)
 
     async def renew(self, key: Key, token: int, lease_ms: int, now_ms: int) -> bool:
         """Write another attempt with a new lease."""

@@ -84,6 +84,7 @@ def open_sqlite(
     random_bytes: RandomBytes,
     create: bool,
     report: Callable[[str], None],
+    **_limits: object,
 ) -> tuple[SqliteLedger, Vault]:
     """Open a ledger, as `open_ledger` describes it."""
     place = Place(path := path_of(url), key_file)

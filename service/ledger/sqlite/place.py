@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Final
 
 from .. import LedgerFault, LedgerUnavailable
-from ..identity import Absence, Found, refusal_to_make, refusal_to_open, refusal_without_marker
+from ..identity import Absence, Found, KeyMark, refusal_to_make, refusal_to_open, refusal_without_marker
 from ..marker import Marker
 from ..ownership import give_to_owner_of
 from ..usage_lock import UsageLock, lock_path
 from ..vault import RandomBytes, Vault, make_key_file, read_key_file, sync
 from .ballast import ballast_path
-from .file import KeyMark, LedgerFile, is_busy, is_damage, name_of
+from .file import LedgerFile, is_busy, is_damage, name_of
 from .inspection import has_log, inspect, log_path
 from .ledger import SqliteLedger
 

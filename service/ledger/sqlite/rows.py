@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from .. import Claim, Ending, Key, Resolution, Row, State
+from ..rules import recorded_ending
 from .statements import CLAIM_WIDTH, OUTCOME_WIDTH
 
 SIZES: Final = (1, 4, 16)
@@ -70,9 +71,8 @@ def row_of(found: Any) -> Row:
     resolved = None if who is None else Resolution(who, why, at_ms)
     ending = None
     if status is not None:
-        before = State.IN_DOUBT if was_in_doubt else State.GATEWAY_REJECTED
-        came = before if state is State.SENDING else state
-        ending = Ending(came, status, code, sealed, resolved_by_operator=resolved is not None)
+        doubts = {"was_in_doubt": bool(was_in_doubt), "is_resolved": resolved is not None}
+        ending = recorded_ending(state, status, code, sealed, **doubts)
     return Row(
         key=Key(client_id, api, request_id),
         caller=caller,

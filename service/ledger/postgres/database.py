@@ -1,0 +1,209 @@
+"""Connections to a PostgreSQL database that may be gone, frozen or replaced at any time.
+
+An operation ends within its time limit, whatever the server does. A connection is used again only after the
+server has completed its operation; otherwise it is closed without a word to the server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Final, Protocol, TypeVar
+
+import asyncpg
+
+from ..errors import LedgerFault, LedgerUnavailable
+from .statements import CHANNEL
+
+LISTEN_AGAIN_S: Final = 1.0
+"""The wait before a lost connection for notifications is made again."""
+ALIVE_EVERY_S: Final = 5.0
+"""How often that connection is checked: a server that is gone sends nothing."""
+_HARMLESS: Final = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError, asyncpg.DataError)
+"""Errors after which a connection can be used again; others may be of a server that is not the primary."""
+_FAILURES: Final = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
+_REFUSED: Final[dict[type[BaseException], str]] = {
+    asyncpg.InvalidPasswordError: "the server refuses this user or password",
+    asyncpg.InvalidAuthorizationSpecificationError: "the server refuses this user, or this way to connect",
+    asyncpg.InvalidCatalogNameError: "the server has no such database",
+    asyncpg.InsufficientPrivilegeError: (
+        "this user may not create or use the ledger's tables: run, as a user who may create them: "
+        "alipayhk-gateway ledger migrate --grant USER"
+    ),
+}
+_REFUSALS: Final = tuple(_REFUSED)
+
+T = TypeVar("T")
+
+
+class Calls(Protocol):
+    """Runs statements, each in a transaction of its own; raises LedgerUnavailable."""
+
+    async def fetch(self, statement: str, *parameters: object) -> Sequence[Any]:
+        """Return the rows of a statement."""
+
+    async def value(self, statement: str, *parameters: object) -> Any:
+        """Return the first column of the only row of a statement."""
+
+    def listen(self, heard: Callable[[str | None], None]) -> None:
+        """Call `heard` with the text of each notification, and with None when some may have been lost."""
+
+    async def close(self) -> None:
+        """Close the connections."""
+
+
+class Database:
+    """A pool of connections for operations, and one connection for notifications."""
+
+    def __init__(self, url: str, *, pool_max: int, timeout_s: float) -> None:
+        self._url = url
+        self._pool_max = pool_max
+        self._timeout_s = timeout_s
+        self._pool: asyncpg.Pool | None = None
+        self._listening: asyncio.Task[None] | None = None
+
+    async def fetch(self, statement: str, *parameters: object) -> Sequence[Any]:
+        """Return the rows of a statement."""
+        return await self._run(lambda connection: connection.fetch(statement, *parameters))
+
+    async def value(self, statement: str, *parameters: object) -> Any:
+        """Return the first column of the only row of a statement."""
+        return await self._run(lambda connection: connection.fetchval(statement, *parameters))
+
+    def listen(self, heard: Callable[[str | None], None]) -> None:
+        """Call `heard` with the text of each notification, and with None when some may have been lost."""
+        if self._listening is None:
+            self._listening = asyncio.get_running_loop().create_task(self._listen(heard))
+
+    async def close(self) -> None:
+        """Close the connections; the server gets LEDGER_TIMEOUT_S to answer."""
+        if self._listening is not None:
+            self._listening.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._listening
+        if self._pool is not None:
+            try:
+                async with asyncio.timeout(self._timeout_s):
+                    await self._pool.close()
+            except _FAILURES:
+                self._pool.terminate()
+
+    async def _run(self, operation: Callable[[Any], Awaitable[T]]) -> T:
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                pool = self._pool or await self._open_pool()
+                connection = await pool.acquire()
+                try:
+                    return await operation(connection)
+                except _HARMLESS:
+                    raise
+                except BaseException:
+                    connection.terminate()
+                    raise
+                finally:
+                    await pool.release(connection)
+        except _FAILURES as error:
+            raise LedgerUnavailable(f"the ledger's database cannot be used: {name_of(error)}") from None
+
+    async def _open_pool(self) -> asyncpg.Pool:
+        # Without a first connection, nothing is awaited that another operation could overtake.
+        self._pool = pool = asyncpg.create_pool(
+            self._url,
+            min_size=0,
+            max_size=self._pool_max,
+            reset=_keep,
+            timeout=self._timeout_s,
+            command_timeout=self._timeout_s,
+            **connect_options(self._url),
+        )
+        await pool
+        return pool
+
+    async def _listen(self, heard: Callable[[str | None], None]) -> None:
+        """Keep a connection that listens; call `heard` with None after each new one."""
+        while True:
+            with suppress(*_FAILURES):
+                connection = await connect(self._url, self._timeout_s)
+                try:
+                    await connection.add_listener(CHANNEL, lambda *said: heard(said[3]))
+                    heard(None)
+                    while True:
+                        await asyncio.sleep(ALIVE_EVERY_S)
+                        await connection.execute("SELECT 1")
+                finally:
+                    connection.terminate()
+            await asyncio.sleep(LISTEN_AGAIN_S)
+
+
+async def connect(url: str, timeout_s: float) -> asyncpg.Connection:
+    """Open one connection; raise what asyncpg raises."""
+    return await asyncpg.connect(url, timeout=timeout_s, command_timeout=timeout_s, **connect_options(url))
+
+
+class Server:
+    """One connection, for the opening of a ledger and for commands."""
+
+    def __init__(self, connection: asyncpg.Connection) -> None:
+        self._connection = connection
+
+    def transaction(self) -> Any:
+        """Return a context that is a transaction."""
+        return self._connection.transaction()
+
+    async def execute(self, statements: str) -> None:
+        """Run statements without parameters."""
+        await self._connection.execute(statements)
+
+    async def fetch(self, statement: str, *parameters: object) -> Sequence[Any]:
+        """Return the rows of a statement."""
+        return await self._connection.fetch(statement, *parameters)
+
+    async def value(self, statement: str, *parameters: object) -> Any:
+        """Return the first column of the first row of a statement."""
+        return await self._connection.fetchval(statement, *parameters)
+
+
+@asynccontextmanager
+async def connected(url: str, where: str, timeout_s: float) -> AsyncIterator[Server]:
+    """Connect to a ledger's database; raise LedgerFault if an operator must act, else LedgerUnavailable."""
+    connection = None
+    try:
+        connection = await connect(url, timeout_s)
+        yield Server(connection)
+    except _REFUSALS as error:
+        raise LedgerFault(f"the ledger {where} cannot be used: {_REFUSED[type(error)]}") from None
+    except asyncpg.ClientConfigurationError:
+        raise LedgerFault(
+            f"the ledger {where} cannot be used: LEDGER_URL has an option that is wrong"
+        ) from None
+    except ssl.SSLError as error:
+        reason = error.reason or "SSL error"
+        raise LedgerFault(f"the ledger {where} cannot be used: its TLS failed: {reason}") from None
+    except _FAILURES as error:
+        raise LedgerUnavailable(f"the ledger {where} cannot be reached: {name_of(error)}") from None
+    finally:
+        if connection is not None:
+            connection.terminate()
+
+
+def connect_options(url: str) -> dict[str, Any]:
+    """Return the options of a connection that its URL does not give: only a primary can be written."""
+    return {} if "target_session_attrs=" in url else {"target_session_attrs": "read-write"}
+
+
+def name_of(error: BaseException) -> str:
+    """Return what an error is, without the text of the server or of a library."""
+    state = getattr(error, "sqlstate", None)
+    return f"{type(error).__name__} ({state})" if state else type(error).__name__
+
+
+async def _keep(_: object) -> None:
+    """Keep a connection as it is when it is released: no operation changes its session."""

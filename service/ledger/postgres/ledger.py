@@ -1,0 +1,216 @@
+"""The `Ledger` port on a PostgreSQL database. See the package for its theory of operation."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from typing import Any, ClassVar, Final, TypeVar
+
+from .. import Answer, Claim, Ending, Granted, InProgress, Key, LedgerUnavailable, LinkageBusy, Row
+from ..lease import LEASE_MAX_MS, Clock
+from ..marker import MarkerKeeper
+from ..rules import MARK_EVERY_MS
+from ..vault import RandomBytes
+from .database import Calls
+from .lost_claims import LostClaims
+from .rows import Decided, Facts, claim_parameters, key_parameters, row_of
+from .statements import (
+    CLAIM,
+    DROP,
+    EXTEND,
+    FIND,
+    FIRST_CHANGE_SINCE,
+    LAST_CHANGE,
+    MARK,
+    PAGE_OF_ROWS,
+    RECORD,
+    RESOLVE,
+    ROWS_IN_DOUBT,
+    UNDO,
+)
+from .wakeups import Wakeups
+
+CLAIM_ID_BYTES: Final = 16
+PAGE_ROWS: Final = 500
+DROP_ROWS: Final = 200
+"""Maximum number of rows that one transaction deletes, so that claims are not delayed."""
+CLOCK: Final = Clock()
+WAIT_MS: Final = 1000
+"""How long a claim that must wait keeps its place after it asked; it asks again before that."""
+
+T = TypeVar("T")
+
+
+class PostgresLedger:
+    """Calls one function of the schema for each operation."""
+
+    outlives_process: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        database: Calls,
+        key_id: str,
+        *,
+        random_bytes: RandomBytes,
+        keeper: MarkerKeeper | None = None,
+        now_ms: Callable[[], int] = CLOCK.now_ms,
+    ) -> None:
+        self._database = database
+        self._key_id = key_id
+        self._random_bytes = random_bytes
+        self._keeper = keeper
+        self._now_ms = now_ms
+        self._wakeups = Wakeups()
+        self._lost = LostClaims(self._undo_claim)
+        self._writing: set[asyncio.Task[Any]] = set()
+
+    @property
+    def log_bytes(self) -> int:
+        """Return 0: the database takes care of its log."""
+        return 0
+
+    async def claim(self, claim: Claim, now_ms: int) -> Answer:
+        """Answer by the rules, and write a grant."""
+        claim_id = self._random_bytes(CLAIM_ID_BYTES)
+        self._database.listen(self._wakeups.heard)
+        asking = self._complete(self._claim(claim, claim_id, now_ms))
+        try:
+            return await asyncio.shield(asking)
+        except asyncio.CancelledError:
+            # Its caller did not get the grant, so nothing was sent.
+            asking.add_done_callback(lambda _: self._lost.add(claim.key, claim_id))
+            raise
+        except LedgerUnavailable:
+            self._lost.add(claim.key, claim_id)
+            raise
+
+    async def _claim(self, claim: Claim, claim_id: bytes, now_ms: int) -> Answer:
+        decided: Decided | None = None
+        while True:
+            heard = self._wakeups.count
+            facts = await self._ask(claim, now_ms, writes=True, claim_id=claim_id, decided=decided)
+            if facts.granted is not None:
+                if self._keeper is not None:
+                    self._keeper.moved(facts.granted)
+                return Granted(facts.granted, was_in_doubt=decided is not None and decided.was_in_doubt)
+            answer = facts.answer(claim)
+            if not isinstance(answer, Granted):
+                return facts.placed(answer, heard)
+            decided = facts.decided(was_in_doubt=answer.was_in_doubt)
+
+    async def look(self, claim: Claim, now_ms: int) -> Answer:
+        """Answer by the rules."""
+        return (await self._ask(claim, now_ms, writes=False)).answer(claim)
+
+    async def renew(self, key: Key, token: int, lease_ms: int, now_ms: int) -> bool:
+        """Write another attempt with a new lease."""
+        return await self._write(EXTEND, *key_parameters(key), token, lease_ms, now_ms, 1)
+
+    async def extend(self, key: Key, token: int, lease_ms: int, now_ms: int) -> bool:
+        """Lengthen the lease."""
+        return await self._write(EXTEND, *key_parameters(key), token, lease_ms, now_ms, 0)
+
+    async def record(self, key: Key, token: int, ending: Ending, now_ms: int) -> bool:
+        """Write the outcome; keep an outcome that is recorded."""
+        said = (ending.state, ending.result_status, ending.result_code, ending.sealed)
+        return await self._write(RECORD, *key_parameters(key), token, *said, now_ms, ending.may_be_late)
+
+    async def undo(self, key: Key, token: int, now_ms: int) -> bool:
+        """Remove the row, or restore the state before the attempt."""
+        return await self._write(UNDO, *key_parameters(key), token, None, now_ms)
+
+    async def wait(self, answer: InProgress | LinkageBusy, timeout_s: float) -> None:
+        """Wait for the notification that the request or the linkage may be free."""
+        await self._wakeups.wait(answer.place, timeout_s)
+
+    async def find(self, request_id: str) -> Sequence[Row]:
+        """Return the rows of every client id and API."""
+        return [row_of(found, self._now_ms()) for found in await self._database.fetch(FIND, request_id)]
+
+    async def resolve(self, key: Key, ending: Ending, *, who: str, why: str, now_ms: int) -> bool:
+        """Write the decision, also into a table that `drop` does not touch."""
+        said = (ending.state, ending.result_status, ending.result_code, ending.sealed)
+        return await self._write(RESOLVE, *key_parameters(key), *said, who, why, now_ms, LEASE_MAX_MS)
+
+    async def rows(
+        self, *, since_ms: int = 0, after: int = 0, in_doubt_at_ms: int | None = None
+    ) -> AsyncIterator[Row]:
+        """Yield the rows page by page. A row that changes in between may be yielded again.
+
+        The changes are read up to one before which all are committed and durable, so that `after` can
+        continue. Leases expire by the database's clock, not at `in_doubt_at_ms`.
+        """
+        if since_ms > 0:
+            first = await self._database.value(FIRST_CHANGE_SINCE, since_ms)
+            if first is None:
+                return
+            after = max(after, first - 1)
+        last = 0
+        while True:
+            if in_doubt_at_ms is not None:
+                found = await self._database.fetch(ROWS_IN_DOUBT, after, PAGE_ROWS)
+            else:
+                found = await self._database.fetch(PAGE_OF_ROWS, after, last, PAGE_ROWS)
+                if not found and last < (last := await self._database.value(LAST_CHANGE)):
+                    continue
+            for columns in found:
+                yield row_of(columns, self._now_ms())
+            if not found:
+                return
+            after = found[-1]["change"]
+
+    async def drop(self, *, before_ms: int, now_ms: int) -> int:
+        """Delete old rows that have an outcome, a few in each transaction."""
+        await self._database.value(MARK, before_ms, now_ms, MARK_EVERY_MS)
+        total = 0
+        while dropped := await self._database.value(DROP, before_ms, DROP_ROWS):
+            total += dropped
+        return total
+
+    async def close(self) -> None:
+        """Complete the pending writes, update the marker, and close the connections."""
+        if self._writing:
+            await asyncio.wait(self._writing)
+        await self._lost.close()
+        if self._keeper is not None:
+            await asyncio.to_thread(self._keeper.close)
+        await self._database.close()
+
+    async def _ask(
+        self,
+        claim: Claim,
+        now_ms: int,
+        *,
+        writes: bool,
+        claim_id: bytes = b"",
+        decided: Decided | None = None,
+    ) -> Facts:
+        parameters = claim_parameters(
+            claim,
+            now_ms,
+            writes=writes,
+            claim_id=claim_id,
+            key_id=self._key_id,
+            wait_ms=WAIT_MS,
+            decided=decided,
+        )
+        (found,) = await self._database.fetch(CLAIM, *parameters)
+        return Facts.of(found, claim, now_ms)
+
+    async def _undo_claim(self, key: Key, claim_id: bytes) -> bool:
+        return bool(await self._database.value(UNDO, *key_parameters(key), None, claim_id, self._now_ms()))
+
+    async def _write(self, statement: str, *parameters: object) -> bool:
+        """Run a statement to its end, also if its caller is cancelled."""
+        return bool(await asyncio.shield(self._complete(self._database.value(statement, *parameters))))
+
+    def _complete(self, operation: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.get_running_loop().create_task(operation)
+        self._writing.add(task)
+        task.add_done_callback(self._completed)
+        return task
+
+    def _completed(self, task: asyncio.Task[Any]) -> None:
+        self._writing.discard(task)
+        if not task.cancelled():
+            task.exception()  # its caller may have been cancelled, and then nobody else reads it

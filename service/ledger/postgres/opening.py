@@ -1,0 +1,189 @@
+"""From a LEDGER_URL that names a PostgreSQL database to an open ledger, or a sentence that says why not."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar, cast
+
+from .. import LedgerFault, LedgerUnavailable
+from ..identity import Absence, Found, KeyMark, refusal_to_make, refusal_to_open, refusal_without_marker
+from ..marker import Entry, Marker, MarkerKeeper
+from ..vault import RandomBytes, Vault, read_key_file
+from .database import Database, Server, connected
+from .ledger import PostgresLedger
+from .statements import CREATE_LEDGER, HAS_SCHEMA, LOCK_SCHEMA, META, MIGRATIONS, SET_VERSION, VERSION
+from .url import where_of
+
+RESTORE: Final = "pg_restore, and then: alipayhk-gateway ledger restore"
+FAULT_TIMEOUT_S: Final = 2.0
+"""How long `config check` waits for the database."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A database, and the key of its ledger."""
+
+    url: str
+    key_file: Path
+    timeout_s: float
+
+    @property
+    def where(self) -> str:
+        """Return the URL without user, password and options."""
+        return where_of(self.url)
+
+    @property
+    def marker(self) -> Marker:
+        """Return the key's marker file."""
+        return Marker(self.key_file)
+
+    def mark(self) -> KeyMark:
+        """Return the values that a database stores to recognize this key; raise LedgerFault."""
+        vault = Vault(read_key_file(self.key_file), random_bytes=bytes)
+        return KeyMark(vault.key_id, vault.key_check)
+
+    def examined(self, found: Absence | Found) -> Absence | None:
+        """Return how the ledger is absent if it may be created, or None if it may be opened."""
+        if isinstance(found, Found):
+            self.mark().must_fit(self.where, found.key_id, found.key_check)
+            refusal = refusal_to_open(found, self.where, "", self.marker)
+        else:
+            refusal = refusal_to_make(
+                found, self.where, self.marker, makes_key=False, key_is_configured=True, restore=RESTORE
+            )
+        if refusal:
+            raise LedgerFault(refusal)
+        return None if isinstance(found, Found) else found
+
+
+def open_postgres(
+    url: str,
+    key_file: Path | None,
+    /,
+    *,
+    random_bytes: RandomBytes,
+    create: bool,
+    report: Callable[[str], None],
+    pool_max: int,
+    timeout_s: float,
+) -> tuple[PostgresLedger, Vault]:
+    """Open a ledger, as `open_ledger` describes it."""
+    place = place_of(url, key_file, timeout_s)
+    vault = Vault(read_key_file(place.key_file), random_bytes=random_bytes)
+    found = wait_for(_opened(place, random_bytes, create=create))
+    keeper = MarkerKeeper(place.marker, found.ledger_id or "", Entry(found.token, place.where), report)
+    database = Database(url, pool_max=pool_max, timeout_s=timeout_s)
+    return PostgresLedger(database, vault.key_id, random_bytes=random_bytes, keeper=keeper), vault
+
+
+def fault_of(url: str, key_file: Path | None) -> str | None:
+    """Return why `open_postgres` would refuse a ledger now, or None; write nothing."""
+    try:
+        place = place_of(url, key_file, FAULT_TIMEOUT_S)
+        wait_for(_faultless(place))
+    except LedgerFault as fault:
+        return str(fault)
+    except LedgerUnavailable:
+        return None
+    return None
+
+
+def place_of(url: str, key_file: Path | None, timeout_s: float) -> Place:
+    """Return the place of a ledger; raise LedgerFault without a key file."""
+    if key_file is None:
+        raise LedgerFault("LEDGER_KEY_FILE is missing: all gateways that share a ledger need the same key")
+    return Place(url, key_file, timeout_s)
+
+
+async def _faultless(place: Place) -> None:
+    async with connected(place.url, place.where, place.timeout_s) as server:
+        place.examined(await inspect(server, place.where))
+
+
+async def _opened(place: Place, random_bytes: RandomBytes, *, create: bool) -> Found:
+    async with connected(place.url, place.where, place.timeout_s) as server, server.transaction():
+        await server.execute(LOCK_SCHEMA)
+        found = await inspect(server, place.where)
+        if place.examined(found) is None:
+            await migrate(server)
+        elif not create:
+            raise LedgerFault(f"there is no ledger {place.where}: the database is empty")
+        else:
+            await create_ledger(server, place, random_bytes, needs_marker=True)
+            found = await inspect(server, place.where)
+    return cast("Found", found)
+
+
+async def inspect(server: Server, where: str) -> Absence | Found:
+    """Return what a database contains about its ledger; raise LedgerFault if its schema is too new."""
+    if not await server.value(HAS_SCHEMA):
+        return Absence.EMPTY_DATABASE
+    version = await server.value(VERSION)
+    if version > len(MIGRATIONS):
+        raise LedgerFault(
+            f"the schema of the ledger {where} is version {version}, newer than this gateway's "
+            f"{len(MIGRATIONS)}: run the version of the gateway that wrote it"
+        )
+    rows = await server.fetch(META)
+    if not rows:
+        return Absence.EMPTY_DATABASE
+    (meta,) = rows
+    return Found(meta["key_id"], meta["key_check"], meta["ledger_id"], meta["token"], is_whole=True)
+
+
+async def migrate(server: Server) -> tuple[int, int]:
+    """Bring the schema to this gateway's version in a transaction; return the versions before and after."""
+    before = await server.value(VERSION) if await server.value(HAS_SCHEMA) else 0
+    for migration in MIGRATIONS[before:]:
+        await server.execute(migration.read_text())
+    if 0 < before < len(MIGRATIONS):
+        await server.value(SET_VERSION, len(MIGRATIONS))
+    return before, len(MIGRATIONS)
+
+
+async def create_ledger(
+    server: Server, place: Place, random_bytes: RandomBytes, *, needs_marker: bool
+) -> str:
+    """Create the ledger in an empty database, in a transaction; return its id.
+
+    A crash leaves a marker that lists no ledger, and the next start creates the ledger.
+    """
+    mark = place.mark()
+    try:
+        place.marker.change(lambda entries: entries, must_write=True)
+    except OSError as error:
+        if needs_marker:
+            cause = error.strerror or type(error).__name__
+            absence = Absence.EMPTY_DATABASE
+            raise LedgerFault(
+                refusal_without_marker(absence, place.where, place.marker, cause, RESTORE)
+            ) from None
+    await migrate(server)
+    ledger_id = random_bytes(16).hex()
+    await server.fetch(CREATE_LEDGER, ledger_id, mark.key_id, mark.key_check)
+    return ledger_id
+
+
+def wait_for(operation: Coroutine[Any, Any, T]) -> T:
+    """Run an operation in an event loop of its own, in another thread if this one has a loop already."""
+    result: list[T] = []
+    failure: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            result.append(asyncio.run(operation))
+        except BaseException as error:  # noqa: BLE001  (raised again below)
+            failure.append(error)
+
+    thread = threading.Thread(target=run, name="ledger opening")
+    thread.start()
+    thread.join()
+    if failure:
+        raise failure[0]
+    return result[0]

@@ -1,0 +1,69 @@
+"""The statements that call the schema's functions, or read; every value from outside is a parameter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+MIGRATIONS: Final = (Path(__file__).with_name("schema_1.sql"),)
+"""Each file migrates the schema from the version before it."""
+CHANNEL: Final = "alipayhk_ledger"
+"""The channel of notifications; each has a lock's number as its text."""
+
+_ROWS: Final = """
+    SELECT request.*, lease_until_ms - alipayhk_clock_ms() AS lease_left_ms, who, why, at_ms
+    FROM alipayhk_request AS request LEFT JOIN alipayhk_resolution AS resolution
+        ON resolution.id = request.resolution
+"""
+FIND: Final = f"{_ROWS} WHERE request.request_id = $1 ORDER BY request.api, request.client_id"
+PAGE_OF_ROWS: Final = f"{_ROWS} WHERE change > $1 AND change <= $2 ORDER BY change LIMIT $3"
+ROWS_IN_DOUBT: Final = f"""
+    {_ROWS} WHERE request.state IN ('sending', 'in_doubt') AND change > $1
+        AND (request.state = 'in_doubt' OR lease_until_ms <= alipayhk_clock_ms())
+    ORDER BY change LIMIT $2
+"""
+LAST_CHANGE: Final = "SELECT alipayhk_export()"
+FIRST_CHANGE_SINCE: Final = "SELECT min(change) FROM alipayhk_request WHERE updated_ms >= $1"
+CLAIM: Final = """
+    SELECT * FROM alipayhk_claim(
+        $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)
+"""
+EXTEND: Final = "SELECT alipayhk_extend($1, $2, $3, $4, $5, $6, $7)"
+RECORD: Final = "SELECT alipayhk_record($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
+UNDO: Final = "SELECT alipayhk_undo($1, $2, $3, $4, $5, $6)"
+RESOLVE: Final = "SELECT alipayhk_resolve($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
+MARK: Final = "SELECT alipayhk_mark($1, $2, $3)"
+DROP: Final = "SELECT alipayhk_drop($1, $2)"
+
+LOCK_SCHEMA: Final = f"SELECT pg_advisory_xact_lock(hashtext('{CHANNEL}'))"
+HAS_SCHEMA: Final = "SELECT to_regclass('alipayhk_schema') IS NOT NULL"
+VERSION: Final = "SELECT version FROM alipayhk_schema"
+SET_VERSION: Final = "UPDATE alipayhk_schema SET version = $1"
+META: Final = """
+    SELECT ledger_id, key_id, key_check,
+        (SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM alipayhk_token) AS token
+    FROM alipayhk_meta
+"""
+CREATE_LEDGER: Final = "INSERT INTO alipayhk_meta (ledger_id, key_id, key_check) VALUES ($1, $2, $3)"
+RESTORED: Final = """
+    UPDATE alipayhk_meta SET ledger_id = $1
+        RETURNING setval('alipayhk_token', (SELECT last_value + 1000000 FROM alipayhk_token)) AS token,
+            setval('alipayhk_change', (SELECT last_value + 1000000 FROM alipayhk_change)) AS change
+"""
+"""A new id; and numbers that the ledger gave after the backup was taken are not given again."""
+SUMMARY: Final = """
+    SELECT count(*) AS requests,
+        count(*) FILTER (WHERE state = 'in_doubt'
+            OR state = 'sending' AND lease_until_ms <= alipayhk_clock_ms()) AS in_doubt,
+        max(updated_ms) AS newest_ms
+    FROM alipayhk_request
+"""
+
+GRANTS: Final = (
+    "GRANT SELECT, INSERT, UPDATE ON alipayhk_meta, alipayhk_resolution TO {role}",
+    "GRANT SELECT, INSERT, UPDATE, DELETE ON alipayhk_request, alipayhk_waiting TO {role}",
+    "GRANT SELECT, INSERT, DELETE ON alipayhk_clock_mark TO {role}",
+    "GRANT SELECT ON alipayhk_schema TO {role}",
+    "GRANT USAGE, SELECT, UPDATE ON SEQUENCE alipayhk_token, alipayhk_change TO {role}",
+)
+"""What a role needs that only uses the ledger."""
