@@ -104,6 +104,7 @@ class Delivery:
                 metrics,
                 codes,
                 attempts_max=limits.attempts_max,
+                give_way=self._give_way,
             )
             for api in apis
         }
@@ -185,6 +186,7 @@ class Delivery:
 
     def _ended(self, flight: Flight, task: asyncio.Task[Message]) -> None:
         del self._flights[flight.request.key]
+        self._session.leave(flight)
         self._by_caller[flight.caller] -= 1
         for end in flight.ends:
             if not end.done():
@@ -209,11 +211,23 @@ class Delivery:
             known = await self._session.look(flight)
             if known is not None and not isinstance(known, Busy):
                 return known
+        if waits:
+            await self._session.queue(flight)
         blocked_by = reasons.ERROR_REASON_LINKAGE_BUSY if waits else None
         flight.enter(FlightState.QUEUED_FOR_LINKAGE, blocked_by=blocked_by)
         if not self._linkages.take(request.linkage):
             await self._linkages.wait(request.linkage, request.biz_time_ms or 0)
+        flight.has_turn = True
         try:
             return await sender.run(flight)
         finally:
-            self._linkages.leave(request.linkage)
+            if flight.has_turn:
+                self._linkages.leave(request.linkage)
+
+    async def _give_way(self, flight: Flight) -> None:
+        """Let an older request for the linkage, which came later, go first: others wait for it, too."""
+        linkage, biz_time_ms = flight.request.linkage, flight.request.biz_time_ms or 0
+        if self._linkages.has_older(linkage, biz_time_ms):
+            flight.has_turn = False
+            await self._linkages.wait(linkage, biz_time_ms, gives_way=True)
+            flight.has_turn = True

@@ -54,6 +54,8 @@ class Flight:
     retried: bool = False
     """Whether a call that waited for it may hide attempts of its client; see ADR 0010."""
     cancelled: bool = False
+    has_turn: bool = False
+    """Whether it is first in the queue of its linkage."""
 
     # Written by LedgerSession.
     fingerprint: bytes = b""
@@ -64,6 +66,8 @@ class Flight:
     """None until it was claimed, and where the ledger was bypassed."""
     looked_up: bool = False
     """Whether a ledger that outlives its process was read for this request."""
+    has_place: bool = False
+    """Whether the ledger keeps its place among the requests of all gateways that wait for its linkage."""
     replayed: bool = False
     in_doubt: bool = False
     """Whether an earlier attempt at this id, here or elsewhere, may have taken effect. `fail` sets it."""

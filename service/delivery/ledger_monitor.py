@@ -88,6 +88,18 @@ class LedgerMonitor:
             self.failed(str(error))
             raise
 
+    async def queue(self, claim: Claim) -> None:
+        """Queue."""
+        try:
+            await self._ledger.queue(claim)
+        except LedgerUnavailable as error:
+            self.failed(str(error))
+            raise
+
+    def leave(self, key: Key) -> None:
+        """Leave."""
+        self._ledger.leave(key)
+
     async def wait(self, answer: InProgress | LinkageBusy, timeout_s: float) -> None:
         """Wait."""
         await self._ledger.wait(answer, timeout_s)

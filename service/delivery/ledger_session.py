@@ -8,9 +8,9 @@ a pending write; until it is written, its request and its linkage are not claime
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import Final
 
 from google.protobuf.message import Message
 
@@ -35,20 +35,15 @@ from ..ledger import (
 from ..ledger.lease import Clock
 from ..ledger.rules import Linkage, answer_to
 from ..ledger.vault import Vault
-from ..outcomes.refusal import Refusal, Violation, skew_fact
+from ..outcomes.refusal import Refusal
 from ..telemetry.metrics import Metrics
 from .flight import Flight, Held
-from .ledger_wait import POLL_MIN_S, POLL_S, Busy, LedgerProgress
+from .ledger_wait import POLL_MIN_S, POLL_S, REFUSALS, Busy, LedgerProgress
 from .pending_writes import PendingWrites
 from .replay import rejection_data, replay
 from .state import FlightState
 
 Read = Callable[[Claim, int], Awaitable[Answer]]
-REFUSALS: Final = {
-    ClaimRejected.IN_DOUBT: reasons.ERROR_REASON_OUTCOME_IN_DOUBT,
-    ClaimRejected.STALE: reasons.ERROR_REASON_STALE_BIZ_TIME,
-    ClaimRejected.TIE: reasons.ERROR_REASON_BIZ_TIME_TIE,
-}
 
 
 class LedgerSession:
@@ -89,6 +84,7 @@ class LedgerSession:
         if isinstance(answer, Granted) and answer.token:
             flight.held = Held(answer.token, asked.lease(self._lease_ms))
         meaning = self._meaning(flight, answer)
+        flight.has_place = isinstance(meaning, Busy)
         if meaning is not None and not isinstance(meaning, Busy):
             return meaning
         if meaning is not None:
@@ -101,6 +97,17 @@ class LedgerSession:
                 self._on_late_claim()
                 raise Refusal(reasons.ERROR_REASON_LEDGER_UNAVAILABLE, cause="the claim took too long")
         return meaning
+
+    async def queue(self, flight: Flight) -> None:
+        """Keep its place, by its biz_time, among the requests of all gateways that wait for its linkage."""
+        flight.has_place = True
+        with suppress(LedgerUnavailable):  # then the order holds among the requests of this process
+            await self._ledger.queue(self._claim_of(flight, self._clock.now_ms()))
+
+    def leave(self, flight: Flight) -> None:
+        """Give up that place if it has one."""
+        if flight.has_place:
+            self._ledger.leave(flight.request.key)
 
     async def wait(self, busy: Busy) -> None:
         """Wait until it may be worth asking again."""
@@ -175,8 +182,7 @@ class LedgerSession:
             flight.fingerprint = self._vault.fingerprint(flight.request.content)
             if flight.request.linkage is not None:
                 flight.linkage = self._vault.linkage(flight.request.linkage)
-        latest_ms = now_ms + self._biz_time_ahead_ms
-        claim = flight.claim(self._clock.now_ms, lease_ms=self._lease_ms, biz_time_max_ms=latest_ms)
+        claim = self._claim_of(flight, now_ms)
         without = self._idempotent_without and claim.may_repeat
         try:
             if self._pending:
@@ -195,6 +201,10 @@ class LedgerSession:
             return replace(answer, was_in_doubt=True)
         return answer
 
+    def _claim_of(self, flight: Flight, now_ms: int) -> Claim:
+        latest_ms = now_ms + self._biz_time_ahead_ms
+        return flight.claim(self._clock.now_ms, lease_ms=self._lease_ms, biz_time_max_ms=latest_ms)
+
     def _meaning(self, flight: Flight, answer: Answer) -> Message | Busy | None:
         # Forget the ledger's earlier answer: the attempt that was in progress then may have been undone.
         flight.in_doubt = isinstance(answer, (Granted, LinkageBusy)) and answer.was_in_doubt
@@ -212,10 +222,7 @@ class LedgerSession:
             case Reused():
                 raise flight.request.reused(answer.state)
             case ClaimRejected.IN_FUTURE:
-                ahead = f"is more than {self._biz_time_ahead_ms / 1000:g} s ahead of this gateway's clock"
-                violation = Violation("biz_time", ahead)
-                facts = skew_fact((flight.request.biz_time_ms or 0) / 1000 - self._clock.now_s())
-                raise Refusal(reasons.ERROR_REASON_BIZ_TIME_IN_FUTURE, (violation,), facts=facts)
+                raise flight.request.in_future(self._clock.now_s(), self._biz_time_ahead_ms / 1000)
             case _:
                 raise Refusal(REFUSALS[answer])
 

@@ -1,4 +1,4 @@
-"""What calls wait for at the ledger: another holder, or the ledger itself."""
+"""What a call waits for at the ledger: another holder, or the ledger itself; and why it rejects a claim."""
 
 from __future__ import annotations
 
@@ -8,11 +8,16 @@ from typing import Final
 
 from alipayhk.linkage.v1 import error_reason_pb2 as reasons
 
-from ..ledger import InProgress, LinkageBusy
+from ..ledger import ClaimRejected, InProgress, LinkageBusy
 
 POLL_S: Final = 0.25
 """How often to ask again for a request in progress elsewhere, in seconds; its lease is an upper bound."""
 POLL_MIN_S: Final = 0.01
+REFUSALS: Final = {
+    ClaimRejected.IN_DOUBT: reasons.ERROR_REASON_OUTCOME_IN_DOUBT,
+    ClaimRejected.STALE: reasons.ERROR_REASON_STALE_BIZ_TIME,
+    ClaimRejected.TIE: reasons.ERROR_REASON_BIZ_TIME_TIE,
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,10 +43,20 @@ class LinkageQueue:
         if linkage is not None:
             self._next(linkage)
 
-    async def wait(self, linkage: Hashable, biz_time_ms: int) -> None:
-        """Wait until this request is first in the queue of a linkage that another one has taken."""
+    def has_older(self, linkage: Hashable, biz_time_ms: int) -> bool:
+        """Return whether an older request waits for this linkage."""
+        waiting = self._waiting.get(linkage, ())
+        return any(other.biz_time_ms < biz_time_ms and not other.first.done() for other in waiting)
+
+    async def wait(self, linkage: Hashable, biz_time_ms: int, *, gives_way: bool = False) -> None:
+        """Wait until this request is first in the queue of a linkage that another one has taken.
+
+        With `gives_way`, this request has taken it, and lets the oldest one that waits go first.
+        """
         first = asyncio.get_running_loop().create_future()
         heapq.heappush(self._waiting[linkage], _Waiting(biz_time_ms, next(self._arrivals), first))
+        if gives_way:
+            self._next(linkage)
         try:
             await first
         except asyncio.CancelledError:

@@ -13,7 +13,7 @@ from clients.alipayhk.wire.endpoint import Endpoint
 from clients.alipayhk.wire.messages import VerifiedResponse
 
 from ..ledger import Key, State
-from ..outcomes.refusal import Refusal
+from ..outcomes.refusal import Refusal, Violation, skew_fact
 
 WITHOUT_EFFECT: Final = frozenset({State.REJECTED, State.GATEWAY_REJECTED})
 
@@ -49,3 +49,9 @@ class OutboundRequest:
         """
         may_act_twice = self.linkage is None and state not in WITHOUT_EFFECT
         return Refusal(reasons.ERROR_REASON_REQUEST_ID_REUSED, retry_by_operator=may_act_twice)
+
+    def in_future(self, now_s: float, ahead_s: float) -> Refusal:
+        """Return the refusal if its biz_time is more than `ahead_s` ahead of the clock."""
+        violation = Violation("biz_time", f"is more than {ahead_s:g} s ahead of this gateway's clock")
+        facts = skew_fact((self.biz_time_ms or 0) / 1000 - now_s)
+        return Refusal(reasons.ERROR_REASON_BIZ_TIME_IN_FUTURE, (violation,), facts=facts)

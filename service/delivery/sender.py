@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final
 
@@ -53,6 +54,7 @@ class Sender:
         codes: ResultCodes,
         *,
         attempts_max: int,
+        give_way: Callable[[Flight], Awaitable[None]],
     ) -> None:
         self.pace = pace
         self._client = client
@@ -60,6 +62,7 @@ class Sender:
         self._metrics = metrics
         self._codes = codes
         self._attempts_max = attempts_max
+        self._give_way = give_way
         self._closing = asyncio.Event()
 
     def close(self) -> None:
@@ -109,6 +112,7 @@ class Sender:
             if not isinstance(answer, Busy):
                 return answer
             await self._session.wait(answer)
+            await self._give_way(flight)
 
     def _check_open(self) -> None:
         if self._closing.is_set():

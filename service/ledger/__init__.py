@@ -36,8 +36,15 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
+from .answers import Answer as Answer
+from .answers import ClaimRejected as ClaimRejected
+from .answers import Granted as Granted
+from .answers import InProgress as InProgress
+from .answers import Known as Known
+from .answers import LinkageBusy as LinkageBusy
+from .answers import Reused as Reused
 from .errors import LedgerFault as LedgerFault
 from .errors import LedgerUnavailable as LedgerUnavailable
 
@@ -97,7 +104,7 @@ class Ending:
     """The data that a replay needs, sealed by the caller."""
     resolved_by_operator: bool = False
     may_be_late: bool = field(default=False, compare=False)
-    """Whether a power loss within 50 ms may undo it and leave the row in doubt; kill -9 does not."""
+    """Whether a power loss soon after it may undo it and leave the row in doubt; kill -9 does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,65 +138,13 @@ class Row:
     """Whether an earlier attempt may have taken effect."""
     resolved: Resolution | None = None
     change: int = field(default=0, compare=False)
-    """Its last change in the order of all changes; those committed together have the same number."""
+    """Its last change in the order of all changes; those committed together may have the same number."""
 
     def is_in_doubt(self, now_ms: int) -> bool:
         """Whether the outcome is unknown: recorded so, or SENDING with an expired lease."""
         if self.state is State.SENDING:
             return self.lease_until_ms <= now_ms
         return self.state is State.IN_DOUBT
-
-
-@dataclass(frozen=True, slots=True)
-class Granted:
-    """The claimant may send the request; the row is SENDING already."""
-
-    token: int
-    was_in_doubt: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """The request is final: replay this outcome."""
-
-    ending: Ending
-
-
-@dataclass(frozen=True, slots=True)
-class InProgress:
-    """Another holder is sending the same request, until this time at the latest."""
-
-    until_ms: int
-    place: Any = field(default=None, repr=False, compare=False)  # for `Ledger.wait`
-
-
-@dataclass(frozen=True, slots=True)
-class LinkageBusy:
-    """Another request for the linkage is being sent, until this time at the latest."""
-
-    until_ms: int
-    was_in_doubt: bool = False
-    place: Any = field(default=None, repr=False, compare=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Reused:
-    """The id was used before with other content; nothing is sent."""
-
-    state: State
-    """The state of the earlier request; SENDING also after its lease has expired."""
-
-
-class ClaimRejected(StrEnum):
-    """The request must not be sent, and the claim wrote nothing."""
-
-    IN_DOUBT = "in_doubt"
-    IN_FUTURE = "in_future"
-    STALE = "stale"
-    TIE = "tie"
-
-
-Answer = Granted | Known | InProgress | LinkageBusy | Reused | ClaimRejected
 
 
 class Ledger(Protocol):
@@ -208,6 +163,12 @@ class Ledger(Protocol):
 
     async def look(self, claim: Claim, now_ms: int) -> Answer:
         """Answer as `claim` would and write nothing; Granted has no valid token then."""
+
+    async def queue(self, claim: Claim) -> None:
+        """Keep a place for a request that waits for its linkage in its process; see `LinkageBusy`."""
+
+    def leave(self, key: Key) -> None:
+        """Give up the place of a request that ends without a grant."""
 
     async def wait(self, answer: InProgress | LinkageBusy, timeout_s: float) -> None:
         """Wait until the answer may be another one now, at most for so many seconds."""
@@ -233,7 +194,7 @@ class Ledger(Protocol):
     def rows(
         self, *, since_ms: int = 0, after: int = 0, in_doubt_at_ms: int | None = None
     ) -> AsyncIterator[Row]:
-        """Yield the rows changed after a change, or those in doubt at a time; the oldest change first.
+        """Yield rows, the oldest change first: those in doubt at a time, or those changed after a change.
 
         `since_ms` selects the first row updated since then, and all rows changed after it by any clock.
         """
@@ -241,9 +202,8 @@ class Ledger(Protocol):
     async def drop(self, *, before_ms: int, now_ms: int) -> int:
         """Delete rows last updated before a time; return how many. Rows that are SENDING or IN_DOUBT stay.
 
-        The clock may have been behind when a row was written. So about once an hour the ledger marks the
-        last token at `now_ms`, and drops a row only if a mark older than `before_ms` has its token or a
-        later one. Call it only while the clock is known to be right.
+        A clock may have been behind: about once an hour the ledger marks its last token, and a row stays
+        until a mark older than `before_ms` has its token or a later one. The clock must be right now.
         """
 
     async def close(self) -> None:

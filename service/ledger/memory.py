@@ -49,6 +49,12 @@ class MemoryLedger:
         row = self._read(claim.key, lease_limit_ms(claim, now_ms))
         return answer_to(claim, row, self._linkage(claim, now_ms), now_ms, token=0)
 
+    async def queue(self, claim: Claim) -> None:
+        """Do nothing: requests wait in the order of their arrival at the ledger."""
+
+    def leave(self, key: Key) -> None:
+        """Do nothing."""
+
     async def wait(self, _answer: InProgress | LinkageBusy, timeout_s: float) -> None:
         """Wait: nobody says that another process has ended its attempt."""
         await asyncio.sleep(timeout_s)

@@ -30,6 +30,12 @@ class OffLedger:
         """Answer as `claim` does."""
         return await self.claim(claim, now_ms)
 
+    async def queue(self, claim: Claim) -> None:
+        """Do nothing: requests wait in the order of their arrival at the ledger."""
+
+    def leave(self, key: Key) -> None:
+        """Do nothing."""
+
     async def wait(self, answer: InProgress | LinkageBusy, timeout_s: float) -> None:
         """Return at once: no answer makes a call wait."""
 

@@ -103,3 +103,43 @@ async def test_thousand_tasks_leave_no_queue() -> None:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     assert not line.turns._waiting
+
+
+async def test_request_gives_way_to_an_older_one_and_is_next_after_it() -> None:
+    turns, order = LinkageQueue(), []
+
+    async def pass_(name: str, biz_time_ms: int) -> None:
+        if not turns.take("a"):
+            await turns.wait("a", biz_time_ms)
+        order.append(f"{name} has its turn")
+        await asyncio.sleep(1)
+        if turns.has_older("a", biz_time_ms):
+            await turns.wait("a", biz_time_ms, gives_way=True)
+        order.append(f"{name} ends")
+        turns.leave("a")
+
+    await asyncio.gather(*(pass_(name, time) for name, time in (("b", 5), ("c", 7), ("a", 3))))
+    turn, end = "{} has its turn", "{} ends"
+    assert order == [
+        turn.format("b"),
+        turn.format("a"),
+        end.format("a"),
+        end.format("b"),
+        turn.format("c"),
+        end.format("c"),
+    ]
+    assert not turns._waiting
+
+
+async def test_request_cancelled_after_it_gave_way_keeps_nobody_waiting() -> None:
+    turns = LinkageQueue()
+    assert turns.take("a")
+    older = asyncio.create_task(turns.wait("a", 1))
+    await asyncio.sleep(0)
+    younger = asyncio.create_task(turns.wait("a", 2, gives_way=True))
+    await asyncio.sleep(0)
+    younger.cancel()
+    await asyncio.wait({younger})
+    await older
+    turns.leave("a")
+    assert not turns._waiting

@@ -132,7 +132,7 @@ def _half_lease(patch: Patch) -> None:
 
 def _arrival_order(patch: Patch) -> None:
     true = LinkageQueue.wait
-    patch.setattr(LinkageQueue, "wait", lambda queue, linkage, _: true(queue, linkage, 0))
+    patch.setattr(LinkageQueue, "wait", lambda queue, linkage, _, **more: true(queue, linkage, 0, **more))
 
 
 def _unshielded(patch: Patch) -> None:

@@ -331,6 +331,14 @@ class FaultyLedger:
         work = self._through("look", claim.key, lambda: self._ledger.look(claim, now_ms))
         return self._answered(claim, await work)
 
+    async def queue(self, claim: Claim) -> None:
+        """Queue."""
+        await self._ledger.queue(claim)
+
+    def leave(self, key: Key) -> None:
+        """Leave."""
+        self._ledger.leave(key)
+
     async def wait(self, answer: InProgress | LinkageBusy, timeout_s: float) -> None:
         """Wait."""
         await self._ledger.wait(answer, timeout_s)

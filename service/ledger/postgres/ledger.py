@@ -21,8 +21,10 @@ from .statements import (
     FIND,
     FIRST_CHANGE_SINCE,
     LAST_CHANGE,
+    LEAVE,
     MARK,
     PAGE_OF_ROWS,
+    QUEUE,
     RECORD,
     RESOLVE,
     ROWS_IN_DOUBT,
@@ -118,6 +120,15 @@ class PostgresLedger:
     async def undo(self, key: Key, token: int, now_ms: int) -> bool:
         """Remove the row, or restore the state before the attempt."""
         return await self._write(UNDO, *key_parameters(key), token, None, now_ms)
+
+    async def queue(self, claim: Claim) -> None:
+        """Write an entry that counts for as long as a lease: nothing else shows that this gateway lives."""
+        what = (claim.linkage, claim.biz_time_ms, claim.lease_ms)
+        await self._database.value(QUEUE, *key_parameters(claim.key), *what)
+
+    def leave(self, key: Key) -> None:
+        """Remove the entry soon."""
+        self._complete(self._database.value(LEAVE, *key_parameters(key)))
 
     async def wait(self, answer: InProgress | LinkageBusy, timeout_s: float) -> None:
         """Wait for the notification that the request or the linkage may be free."""

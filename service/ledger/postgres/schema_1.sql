@@ -258,6 +258,30 @@ BEGIN
 END
 $$;
 
+-- Keep a place for a request that waits for its linkage inside its gateway.
+CREATE FUNCTION alipayhk_queue(
+    p_request_id text, p_api text, p_client_id text, p_linkage bytea, p_biz_time_ms bigint, p_wait_ms bigint
+) RETURNS void LANGUAGE sql VOLATILE AS $$
+    INSERT INTO alipayhk_waiting AS waiting (request_id, api, client_id, lock, biz_time_ms, until_ms)
+        VALUES (p_request_id, p_api, p_client_id,
+            alipayhk_lock_number(p_linkage, p_request_id, p_api, p_client_id), p_biz_time_ms,
+            alipayhk_clock_ms() + p_wait_ms)
+        ON CONFLICT (request_id, api, client_id) DO UPDATE SET until_ms = excluded.until_ms
+$$;
+
+-- Give up the place of a request that ends without a grant, and wake those that waited for it.
+CREATE FUNCTION alipayhk_leave(p_request_id text, p_api text, p_client_id text) RETURNS void
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    number bigint;
+BEGIN
+    DELETE FROM alipayhk_waiting
+        WHERE request_id = p_request_id AND api = p_api AND client_id = p_client_id
+        RETURNING lock INTO number;
+    PERFORM alipayhk_wake(number);
+END
+$$;
+
 -- Lengthen the lease of an attempt, or of another one that begins (1 in `p_attempts`, else 0), unless another claim, an operator or,
 -- with an expired lease, another request for the linkage has overtaken the holder.
 CREATE FUNCTION alipayhk_extend(

@@ -77,6 +77,12 @@ class SqliteLedger:
         """Answer by the rules."""
         return cast("Answer", await self._writer.submit(lambda on: on.look(claim, now_ms), writes=False))
 
+    async def queue(self, claim: Claim) -> None:
+        """Do nothing: requests wait in the order of their arrival at the ledger."""
+
+    def leave(self, key: Key) -> None:
+        """Do nothing."""
+
     async def wait(self, _answer: InProgress | LinkageBusy, timeout_s: float) -> None:
         """Wait: nobody says that another process has ended its attempt."""
         await asyncio.sleep(timeout_s)

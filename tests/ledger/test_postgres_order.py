@@ -1,0 +1,72 @@
+"""The order of requests that wait for a linkage in several gateways."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from service.ledger import Answer, Granted, Ledger, LinkageBusy
+from tests.ledger.levels import APPLIED, NOW_MS, a_claim, granted, opened
+
+OLDER, YOUNGER = a_claim("older", biz_time_ms=NOW_MS + 1), a_claim("younger", biz_time_ms=NOW_MS + 2)
+
+
+@pytest.fixture
+async def pair(postgres_url: str, ledger_key: Path) -> AsyncIterator[tuple[Ledger, Ledger]]:
+    """Return the ledgers of two gateways on one database."""
+    one, other = (opened(postgres_url, ledger_key)[0] for _ in range(2))
+    yield one, other
+    await one.close()
+    await other.close()
+
+
+async def until(happens: Callable[[], Awaitable[bool]]) -> float:
+    """Wait until something is true; return how long that took, in seconds."""
+    start_s = time.monotonic()
+    while not await happens():
+        assert time.monotonic() - start_s < 30
+        await asyncio.sleep(0.01)
+    return time.monotonic() - start_s
+
+
+async def test_request_that_waits_in_its_process_is_granted_before_a_younger_one(
+    pair: tuple[Ledger, Ledger],
+) -> None:
+    one, other = pair
+    first = a_claim("first", biz_time_ms=NOW_MS)
+    token = await granted(one, first)
+    await one.queue(OLDER)
+    assert isinstance(await other.claim(YOUNGER, NOW_MS), LinkageBusy)
+    assert await one.record(first.key, token, APPLIED, NOW_MS)
+    assert isinstance(await other.claim(YOUNGER, NOW_MS), LinkageBusy)
+    token = await granted(one, OLDER)
+    assert await one.record(OLDER.key, token, APPLIED, NOW_MS)
+    assert isinstance(await other.claim(YOUNGER, NOW_MS), Granted)
+
+
+async def test_request_that_leaves_blocks_no_younger_one(pair: tuple[Ledger, Ledger]) -> None:
+    one, other = pair
+    await one.queue(a_claim("older", biz_time_ms=NOW_MS + 1, lease_ms=60_000))
+    busy: Answer = await other.claim(YOUNGER, NOW_MS)
+    one.leave(OLDER.key)
+    async with asyncio.timeout(20):
+        while isinstance(busy, LinkageBusy):
+            await other.wait(busy, 60)  # it may be woken because the connection for notifications is new
+            busy = await other.claim(YOUNGER, NOW_MS)
+    assert isinstance(busy, Granted)
+
+
+async def test_place_of_a_gateway_that_is_gone_counts_for_as_long_as_a_lease(
+    pair: tuple[Ledger, Ledger],
+) -> None:
+    one, other = pair
+    await one.queue(a_claim("older", biz_time_ms=NOW_MS + 1, lease_ms=2000))
+
+    async def is_granted() -> bool:
+        return isinstance(await other.claim(YOUNGER, NOW_MS), Granted)
+
+    assert 0.5 < await until(is_granted) < 20
