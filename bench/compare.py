@@ -11,6 +11,7 @@ import argparse
 import resource
 import sys
 import tempfile
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(dir=BUILT) as directory:
         how = {"rounds": 0, "seconds": args.seconds}
         document: dict[str, Any] = {"facts": facts(BUILT), "how": how, "parts": {}, "subjects": {}}
-        failed = run(World(Path(directory)), args, document, results)
+        with closing(World(Path(directory))) as world:
+            failed = run(world, args, document, results)
     print(f"\n{tables.markdown(document)}\n{results}")
     return 1 if failed else 0
 

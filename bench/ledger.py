@@ -1,4 +1,4 @@
-"""Compare the ledger's levels: `python bench/ledger.py [--requests N] [--directory DIR]`.
+"""Compare the ledger's levels: `python -m bench.ledger [--requests N] [--directory DIR]`.
 
 A request is two operations: the claim of a new id and the record of its outcome. All levels run in one
 process, in turn in each round, so that the ratios are valid on a machine with a varying speed.
@@ -21,7 +21,8 @@ from typing import Final
 from service.ledger import Claim, Ending, Granted, Key, Ledger, State
 from service.ledger.levels import LEVELS
 from service.ledger.opening import open_ledger
-from service.ledger.vault import Vault
+from service.ledger.vault import Vault, make_key_file
+from tests.postgres.server import Postgres
 
 CONCURRENCIES: Final = (1, 64)
 ROUNDS: Final = 3
@@ -80,12 +81,17 @@ async def measure(ledger: Ledger, requests: list[Claim], concurrency: int) -> Fi
     return Figures(operations / wall, cpu / operations * 1e6, p99_s * 1e3)
 
 
-async def run(count: int, directory: Path) -> None:
+async def run(count: int, directory: Path, postgres: Postgres) -> None:
     """Measure every level, and print a table."""
     opened = {}
     for row in LEVELS:
-        url = row.scheme if row.check_url is None else f"{row.scheme}{directory}/bench.db"
-        opened[row.name] = open_ledger(url, None, random_bytes=os.urandom)
+        key = None
+        if row.needs_key_file:
+            url, key = postgres.url("bench"), directory / "ledger.key"
+            make_key_file(key, random_bytes=os.urandom)
+        else:
+            url = row.scheme if row.check_url is None else f"{row.scheme}{directory}/bench.db"
+        opened[row.name] = open_ledger(url, key, random_bytes=os.urandom, pool_max=4, timeout_s=10)
     rounds: defaultdict[tuple[int, str], list[Figures]] = defaultdict(list)
     for round_ in range(ROUNDS):
         for concurrency in CONCURRENCIES:
@@ -95,13 +101,15 @@ async def run(count: int, directory: Path) -> None:
     for ledger, _ in opened.values():
         await ledger.close()
     print(f"{count} requests a round, the median of {ROUNDS} rounds")
-    print(f"{'callers':>7} {'level':>7} {'operations/s':>13} {'of memory':>10} {'CPU us':>7} {'p99 ms':>7}")
+    print(
+        f"{'callers':>7} {'level':>10} {'operations/s':>13} {'of memory':>10} {'CPU us':>7} {'p99 ms':>7}"
+    )
     for concurrency in CONCURRENCIES:
         memory = _median(rounds[concurrency, "memory"]).operations_per_s
         for level in opened:
             of = _median(rounds[concurrency, level])
             speeds = f"{of.operations_per_s:13,.0f} {of.operations_per_s / memory:10.3f}"
-            print(f"{concurrency:7} {level:>7} {speeds} {of.cpu_us:7.1f} {of.p99_ms:7.2f}")
+            print(f"{concurrency:7} {level:>10} {speeds} {of.cpu_us:7.1f} {of.p99_ms:7.2f}")
 
 
 def _median(rounds: list[Figures]) -> Figures:
@@ -114,8 +122,9 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=5_000, metavar="N")
     parser.add_argument("--directory", type=Path, help="parent directory of the temporary SQLite file")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=args.directory) as directory:
-        asyncio.run(run(args.requests, Path(directory)))
+    with tempfile.TemporaryDirectory(dir=args.directory) as directory, Postgres.start() as postgres:
+        postgres.create_database("bench")
+        asyncio.run(run(args.requests, Path(directory), postgres))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 
@@ -57,17 +58,21 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=15)
     args = parser.parse_args()
     subject, graph, raw = ours[args.subject], BUILT / "profile.svg", BUILT / "profile.txt"
-    with tempfile.TemporaryDirectory(dir=BUILT) as directory, ThreadPoolExecutor() as threads:
-        world = World(Path(directory))
-        with world.answering(), world.serving(subject) as server:
-            # The loader warms up for a third of its measured time.
-            load = threads.submit(world.load, server, subject, 3 * args.seconds)
-            for file, form in ((graph, "flamegraph"), (raw, "raw")):
-                words = ("--format", form, "--output", file, "--duration", str(args.seconds))
-                process = ("--pid", str(server.process.process.pid))
-                with core(1):
-                    subprocess.run((PY_SPY, "record", *words, *process), check=True)  # noqa: S603
-            print(f"{load.result()['rate']:.0f} calls/s under the profiler")
+    with (
+        tempfile.TemporaryDirectory(dir=BUILT) as directory,
+        ThreadPoolExecutor() as threads,
+        closing(World(Path(directory))) as world,
+        world.answering(),
+        world.serving(subject) as server,
+    ):
+        # The loader warms up for a third of its measured time.
+        load = threads.submit(world.load, server, subject, 3 * args.seconds)
+        for file, form in ((graph, "flamegraph"), (raw, "raw")):
+            words = ("--format", form, "--output", file, "--duration", str(args.seconds))
+            process = ("--pid", str(server.process.process.pid))
+            with core(1):
+                subprocess.run((PY_SPY, "record", *words, *process), check=True)  # noqa: S603
+        print(f"{load.result()['rate']:.0f} calls/s under the profiler")
     for package, share in shares(raw.read_text("utf-8").splitlines()):
         print(f"{share:6.1%}  {package}")
     print(f"\n{graph}: the flame graph\n{raw}: the samples")

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import secrets
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
 from bench.machine import core, resident_mib, tree
+from service.ledger.vault import make_key_file
 from tests.e2e.material import Material
 from tests.peers.gateways import CLIENT_ID, Identities, gateway, identities, tls
 from tests.peers.processes import ROOT, Running, run, running
 from tests.ports import free_port
+from tests.postgres.server import Postgres
 
 BUILT: Final = ROOT / "build" / "bench"
 SYNC_PATH: Final = "/sync"
@@ -65,6 +69,7 @@ SUBJECTS: Final = (
     Subject("off", "gateways", "**ours**, `LEDGER_URL=off`", "off"),
     Subject("memory", "gateways", "**ours**, `memory:`", "memory"),
     Subject("sqlite", "gateways", "**ours**, SQLite (the default)", "sqlite"),
+    Subject("postgres", "gateways", "**ours**, PostgreSQL on the loader's core", "postgres"),
     Subject("bind", "calls", "BindAccount, a new connection each", "sqlite", kind="bind", floor="bind"),
     Subject("encrypted", "calls", "SyncLinkage, encrypted", "sqlite", floor="encrypted", encrypt=True),
     Subject("invalid", "calls", "refused: invalid", "sqlite", kind="invalid", expected="InvalidArgument"),
@@ -125,11 +130,31 @@ class World:
         self.directory = directory
         self.material = Material(directory)
         self.upstream = ""
+        self._running = ExitStack()
 
     @cached_property
     def who(self) -> Identities:
         """The certificates, for the subjects that use TLS."""
         return identities(self.material)
+
+    @cached_property
+    def postgres(self) -> Postgres:
+        """The database server, with the durability that it has by default."""
+        with core(1):
+            return self._running.enter_context(Postgres.start(shared_buffers="128MB"))
+
+    def _postgres_settings(self) -> dict[str, str]:
+        """Return the settings of a gateway on a new database."""
+        name = f"bench_{secrets.token_hex(4)}"
+        self.postgres.create_database(name)
+        key = self.directory / "ledger.key"
+        if not key.exists():
+            make_key_file(key, random_bytes=os.urandom)
+        return {"LEDGER_URL": self.postgres.url(name), "LEDGER_KEY_FILE": str(key)}
+
+    def close(self) -> None:
+        """Stop the database server."""
+        self._running.close()
 
     @contextmanager
     def answering(self) -> Iterator[None]:
@@ -166,16 +191,18 @@ class World:
             yield Server(_listening(process), process)
 
     def _settings(self, subject: Subject, ledger: Path) -> dict[str, str]:
-        url = {"off": "off", "memory": "memory:", "sqlite": f"sqlite:///{ledger}/ledger.db"}
+        url = {"off": "off", "memory": "memory:"}.get(subject.ledger, f"sqlite:///{ledger}/ledger.db")
         settings = {
-            "LEDGER_URL": url[subject.ledger],
+            "LEDGER_URL": url,
             "SYNC_LINKAGE_PATH": SYNC_PATH,
-            "BIND_ACCOUNT_WITHOUT_LEDGER": str(subject.ledger != "sqlite").lower(),
+            "BIND_ACCOUNT_WITHOUT_LEDGER": str(subject.ledger in {"off", "memory"}).lower(),
             "LOG_LEVEL": "info",
             "WORKERS": str(subject.workers),
             "ENCRYPT": str(subject.encrypt).lower(),
             "REQUIRE_ENCRYPTED_RESPONSE": str(subject.encrypt).lower(),
         }
+        if subject.ledger == "postgres":
+            settings |= self._postgres_settings()
         if subject.workers > 1:
             settings["LISTEN"] = f"127.0.0.1:{free_port()}"
         if subject.caller:
