@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol
 
 import asyncpg
 
 from ..errors import LedgerFault, LedgerUnavailable
 from .statements import CHANNEL
 
+IDLE_MAX_S: Final = 240.0
+"""How long a connection may have been unused; many firewalls and NATs forget it after 5 minutes."""
 LISTEN_AGAIN_S: Final = 1.0
 """The wait before a lost connection for notifications is made again."""
 ALIVE_EVERY_S: Final = 5.0
@@ -41,8 +44,6 @@ _REFUSED: Final[dict[type[BaseException], str]] = {
 }
 _REFUSALS: Final = tuple(_REFUSED)
 
-T = TypeVar("T")
-
 
 class Calls(Protocol):
     """Runs statements, each in a transaction of its own; raises LedgerUnavailable."""
@@ -61,22 +62,41 @@ class Calls(Protocol):
 
 
 class Database:
-    """A pool of connections for operations, and one connection for notifications."""
+    """Connections for operations, and one connection for notifications.
+
+    The driver's own pool costs as much as the operation itself, and resets a session that nothing changes.
+    """
 
     def __init__(self, url: str, *, pool_max: int, timeout_s: float) -> None:
         self._url = url
-        self._pool_max = pool_max
         self._timeout_s = timeout_s
-        self._pool: asyncpg.Pool | None = None
+        self._free = asyncio.Semaphore(pool_max)
+        self._idle: list[tuple[float, asyncpg.Connection]] = []
+        """Connections, and when they were used last; the last one first."""
         self._listening: asyncio.Task[None] | None = None
 
     async def fetch(self, statement: str, *parameters: object) -> Sequence[Any]:
         """Return the rows of a statement."""
-        return await self._run(lambda connection: connection.fetch(statement, *parameters))
+        try:
+            async with asyncio.timeout(self._timeout_s), self._free:
+                connection = self._kept() or await connect(self._url, self._timeout_s)
+                try:
+                    rows = await connection.fetch(statement, *parameters)
+                except _HARMLESS:
+                    self._keep(connection)
+                    raise
+                except BaseException:
+                    connection.terminate()
+                    raise
+                self._keep(connection)
+                return rows
+        except _FAILURES as error:
+            raise LedgerUnavailable(f"the ledger's database cannot be used: {name_of(error)}") from None
 
     async def value(self, statement: str, *parameters: object) -> Any:
         """Return the first column of the only row of a statement."""
-        return await self._run(lambda connection: connection.fetchval(statement, *parameters))
+        rows = await self.fetch(statement, *parameters)
+        return rows[0][0] if rows else None
 
     def listen(self, heard: Callable[[str | None], None]) -> None:
         """Call `heard` with the text of each notification, and with None when some may have been lost."""
@@ -89,43 +109,24 @@ class Database:
             self._listening.cancel()
             with suppress(asyncio.CancelledError):
                 await self._listening
-        if self._pool is not None:
-            try:
-                async with asyncio.timeout(self._timeout_s):
-                    await self._pool.close()
-            except _FAILURES:
-                self._pool.terminate()
+        idle, self._idle = self._idle, []
+        await asyncio.gather(*(self._close(connection) for _, connection in idle))
 
-    async def _run(self, operation: Callable[[Any], Awaitable[T]]) -> T:
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                pool = self._pool or await self._open_pool()
-                connection = await pool.acquire()
-                try:
-                    return await operation(connection)
-                except _HARMLESS:
-                    raise
-                except BaseException:
-                    connection.terminate()
-                    raise
-                finally:
-                    await pool.release(connection)
-        except _FAILURES as error:
-            raise LedgerUnavailable(f"the ledger's database cannot be used: {name_of(error)}") from None
+    async def _close(self, connection: asyncpg.Connection) -> None:
+        with suppress(*_FAILURES):
+            await connection.close(timeout=self._timeout_s)
 
-    async def _open_pool(self) -> asyncpg.Pool:
-        # Without a first connection, nothing is awaited that another operation could overtake.
-        self._pool = pool = asyncpg.create_pool(
-            self._url,
-            min_size=0,
-            max_size=self._pool_max,
-            reset=_keep,
-            timeout=self._timeout_s,
-            command_timeout=self._timeout_s,
-            **connect_options(self._url),
-        )
-        await pool
-        return pool
+    def _keep(self, connection: asyncpg.Connection) -> None:
+        self._idle.append((time.monotonic(), connection))
+
+    def _kept(self) -> asyncpg.Connection | None:
+        """Return a connection that was used lately: a firewall may have forgotten the others."""
+        while self._idle:
+            used_s, connection = self._idle.pop()
+            if not connection.is_closed() and time.monotonic() - used_s < IDLE_MAX_S:
+                return connection
+            connection.terminate()
+        return None
 
     async def _listen(self, heard: Callable[[str | None], None]) -> None:
         """Keep a connection that listens; call `heard` with None after each new one."""
@@ -203,7 +204,3 @@ def name_of(error: BaseException) -> str:
     """Return what an error is, without the text of the server or of a library."""
     state = getattr(error, "sqlstate", None)
     return f"{type(error).__name__} ({state})" if state else type(error).__name__
-
-
-async def _keep(_: object) -> None:
-    """Keep a connection as it is when it is released: no operation changes its session."""
