@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import select
 import socket
 import struct
 import time
@@ -129,7 +130,7 @@ class Proxy:
         if found is None:
             return 0
         other, (reader, writer) = found
-        ended = reader.at_eof() or reader.exception() is not None or writer.is_closing()
+        ended = reader.exception() is not None or writer.is_closing() or _is_closed(writer)
         if ended or other.process == arrival.process or arrival.at - other.at > LEASE_MIN_S:
             return 0
         return other.process
@@ -239,6 +240,14 @@ async def _message(reader: asyncio.StreamReader) -> bytes:
     except asyncio.IncompleteReadError:
         return b""
     return head + await reader.readexactly(int(_header(head, "Content-Length") or 0))
+
+
+def _is_closed(writer: asyncio.StreamWriter) -> bool:
+    """Return whether the other side has closed the connection, even if that is not read yet."""
+    descriptor = writer.get_extra_info("socket").fileno()
+    states = select.poll()
+    states.register(descriptor, select.POLLRDHUP)
+    return bool(states.poll(0))
 
 
 def _header(head: bytes, name: str) -> str:

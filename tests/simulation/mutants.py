@@ -263,7 +263,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
     ),
     "send by": Mutant(
         "the lease is not checked before the first byte",
-        23,
+        40,
         _set(LedgerSession, "may_send", lambda *_: True),
     ),
     "fingerprint": Mutant(
@@ -396,7 +396,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
     ),
     "expired extended": Mutant(
         "an expired claim that was not sent is extended",
-        23,
+        40,
         edited(LedgerSession, "renew", "not flight.sent and not self.may_send(flight)", "False"),
     ),
     "oldest applied": Mutant(
@@ -458,7 +458,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
     ),
     "expired held": Mutant(
         "a claim is renewed although its lease has expired and the linkage is busy",
-        37,
+        431,
         edited(
             MemoryLedger,
             "_extensible",
@@ -518,7 +518,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
     ),
     "answer forgotten": Mutant(
         "a response is not known before it is recorded",
-        38,
+        96,
         edited(Sender, "_attempt", "response = flight.answer = ", "response = "),
     ),
     "replay hidden": Mutant(

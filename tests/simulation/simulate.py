@@ -17,7 +17,7 @@ from .plan import drawn
 from .simulator import Simulator, simulator
 
 BATCH: Final = 50
-MUTANT_SEEDS: Final = 400
+MUTANT_SEEDS: Final = 500
 """Within so many seeds every mutant must be noticed."""
 SHOWN_MAX: Final = 20
 
