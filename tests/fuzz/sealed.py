@@ -258,9 +258,10 @@ _FIXED_HEAD: Final = b'{"head":' + write_json(_HEAD) + b',"body":'
 def _spelled(signature: bytes, choice: int) -> bytes:
     """Return one of the spellings of a signature in an envelope."""
     text = base64.b64encode(signature)
+    lines = [text[:76], text[76:]] if choice & 16 else [text]
     if choice & 8:
-        text = text.replace(b"/", b"\\/").replace(b"+", b"\\u002b")
-    return text[:76] + b"\\r\\n" + text[76:] if choice & 16 else text
+        lines = [line.replace(b"/", b"\\/").replace(b"+", b"\\u002b") for line in lines]
+    return b"\\r\\n".join(lines)
 
 
 def _check_body(opened: Any, body: dict[str, object] | None, rpc: Rpc) -> None:
