@@ -89,15 +89,19 @@ class Home:
         )
         self._processes: list[subprocess.Popen[bytes]] = []
         self._how: dict[str, Any] = {"env": {"LC_ALL": "C", "TZ": "UTC"}}
+        self._as_user: tuple[str, ...] = ()
         if owner:
             os.chown(self.path, owner.pw_uid, owner.pw_gid)
-            self._how |= {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []}
+            # Not the argument `user` of Popen: with it Python forks, and gRPC's fork handlers end the child
+            # in a process with open channels; without it Python uses vfork, which calls no handlers.
+            ids = (f"--reuid={owner.pw_uid}", f"--regid={owner.pw_gid}", "--clear-groups")
+            self._as_user = ("/usr/bin/setpriv", *ids)
 
     def run(self, *words: str | Path, text: str = "") -> str:
         """Run a program with this text as its standard input; return its standard output."""
         how = self._how | {"cwd": self.path, "capture_output": True, "timeout": WAIT_MAX_S}
         done: subprocess.CompletedProcess[bytes] = subprocess.run(
-            words, input=text.encode(), check=False, **how
+            (*self._as_user, *words), input=text.encode(), check=False, **how
         )
         assert done.returncode == 0, f"{words[0]} failed: {done.stderr.decode()}"
         return done.stdout.decode()
@@ -106,6 +110,7 @@ class Home:
         """Start a server that works in this directory; its output is appended to `<directory>.log`."""
         with directory.with_suffix(".log").open("ab") as log:
             how = {**self._how, "stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
+            words = (*self._as_user, *words)
             process = subprocess.Popen(words, cwd=directory, start_new_session=True, **how)
         self._processes.append(process)
         return process
