@@ -110,7 +110,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
         "sandbox/",
         "service/server/admin.py",
     ),
-    "asyncpg": ("service/ledger/postgres/database.py",),
+    "asyncpg": ("service/ledger/postgres/connection.py", "service/ledger/postgres/database.py"),
     "cryptography": (
         "clients/alipayhk/diagnosis/mistakes.py",
         "clients/alipayhk/wire/crypto.py",

@@ -16,7 +16,9 @@ from typing import Any, Final, Protocol
 import asyncpg
 
 from ..errors import LedgerFault, LedgerUnavailable
+from .connection import connect
 from .statements import CHANNEL
+from .url import UNPREPARED, prepares_statements
 
 IDLE_MAX_S: Final = 240.0
 """How long a connection may have been unused; many firewalls and NATs forget it after 5 minutes."""
@@ -43,6 +45,8 @@ _REFUSED: Final[dict[type[BaseException], str]] = {
     ),
 }
 _REFUSALS: Final = tuple(_REFUSED)
+_POOLED: Final = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
+"""Errors of prepared statements that a pooler has made, or executes, in another session."""
 
 
 class Calls(Protocol):
@@ -100,7 +104,7 @@ class Database:
 
     def listen(self, heard: Callable[[str | None], None]) -> None:
         """Call `heard` with the text of each notification, and with None when some may have been lost."""
-        if self._listening is None:
+        if self._listening is None and prepares_statements(self._url):
             self._listening = asyncio.get_running_loop().create_task(self._listen(heard))
 
     async def close(self) -> None:
@@ -142,11 +146,6 @@ class Database:
                 finally:
                     connection.terminate()
             await asyncio.sleep(LISTEN_AGAIN_S)
-
-
-async def connect(url: str, timeout_s: float) -> asyncpg.Connection:
-    """Open one connection; raise what asyncpg raises."""
-    return await asyncpg.connect(url, timeout=timeout_s, command_timeout=timeout_s, **connect_options(url))
 
 
 class Server:
@@ -195,12 +194,10 @@ async def connected(url: str, where: str, timeout_s: float) -> AsyncIterator[Ser
             connection.terminate()
 
 
-def connect_options(url: str) -> dict[str, Any]:
-    """Return the options of a connection that its URL does not give: only a primary can be written."""
-    return {} if "target_session_attrs=" in url else {"target_session_attrs": "read-write"}
-
-
 def name_of(error: BaseException) -> str:
     """Return what an error is, without the text of the server or of a library."""
     state = getattr(error, "sqlstate", None)
-    return f"{type(error).__name__} ({state})" if state else type(error).__name__
+    name = f"{type(error).__name__} ({state})" if state else type(error).__name__
+    return (
+        f"{name}: behind PgBouncer, LEDGER_URL needs {UNPREPARED}" if isinstance(error, _POOLED) else name
+    )

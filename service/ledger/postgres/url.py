@@ -8,6 +8,11 @@ from urllib.parse import urlsplit
 
 SCHEME: Final = "postgresql://"
 FORMS: Final = (f"{SCHEME}user:password@host/database",)
+OPTION: Final = "prepared_statements"
+"""An option that the driver does not know."""
+PREPARED: Final = f"{OPTION}=true"
+UNPREPARED: Final = f"{OPTION}=false"
+"""For PgBouncer in transaction mode, which can execute the next statement in another session."""
 _HOST: Final = r"([^][,:@\s]+|\[[0-9A-Fa-f:]+\])(:[0-9]{1,5})?"
 _HOSTS: Final = re.compile(rf"([^@\s]*@)?({_HOST}(,{_HOST})*)?")
 
@@ -18,8 +23,36 @@ def where_of(url: str) -> str:
     return f"{SCHEME}{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
+def each_host(url: str) -> list[str]:
+    """Return one URL for each host of a LEDGER_URL."""
+    parts = urlsplit(url)
+    user, at, hosts = parts.netloc.rpartition("@")
+    if "," not in hosts:
+        return [url]
+    return [parts._replace(netloc=f"{user}{at}{host}").geturl() for host in hosts.split(",")]
+
+
 def check_url(url: str) -> None:
     """Raise ValueError if a LEDGER_URL of this level cannot be read."""
     parts = urlsplit(url)
     if not _HOSTS.fullmatch(parts.netloc) or parts.fragment or not parts.path.strip("/"):
         raise ValueError(f"must be {FORMS[0]}, with host:port,host:port for several hosts")
+    if not set(_own_options(parts.query)) <= {PREPARED, UNPREPARED}:
+        raise ValueError(f"{OPTION} must be true or false")
+
+
+def prepares_statements(url: str) -> bool:
+    """Return whether connections may use prepared statements and LISTEN."""
+    return UNPREPARED not in _own_options(urlsplit(url).query)
+
+
+def for_driver(url: str) -> str:
+    """Return a URL without the option that the driver does not know."""
+    start, _, query = url.partition("?")
+    own = _own_options(query)
+    options = "&".join(option for option in query.split("&") if option not in own)
+    return f"{start}?{options}" if options else start
+
+
+def _own_options(query: str) -> list[str]:
+    return [option for option in query.split("&") if option.partition("=")[0] == OPTION]
