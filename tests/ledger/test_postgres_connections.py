@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Final
@@ -81,6 +82,39 @@ async def test_no_host_answers_in_time(silent: int) -> None:
     async with database(url, timeout_s=1.0) as opened:
         with pytest.raises(LedgerUnavailable, match="TimeoutError"):
             await opened.value("SELECT 7")
+
+
+# -- many operations
+
+
+async def test_connection_that_is_made_too_late_is_for_the_next_operation(
+    start_postgres: StartPostgres,
+) -> None:
+    server = start_postgres(log_connections=True)
+    async with database(server.url("postgres"), pool_max=1) as opened:
+        await asyncio.to_thread(server.freeze)
+        late = asyncio.create_task(opened.value("SELECT 7"))
+        await asyncio.wait({late}, timeout=0.5)
+        late.cancel()
+        await asyncio.wait({late})
+        next_one = asyncio.create_task(opened.value("SELECT 7"))
+        await asyncio.to_thread(server.thaw)
+        assert await next_one == 7
+    assert server.log().count("connection received: host=127.0.0.1") == 1
+
+
+async def test_operation_waits_for_others_for_half_of_its_time_limit(postgres_url: str) -> None:
+    async with database(postgres_url, pool_max=1, timeout_s=4.0) as opened:
+        other = asyncio.create_task(opened.value("SELECT pg_sleep(600)"))
+        await asyncio.sleep(0)
+        started = time.monotonic()
+        with pytest.raises(LedgerUnavailable):
+            await opened.value("SELECT 7")
+        assert time.monotonic() - started > 1.5
+        assert not other.done()
+        with pytest.raises(LedgerUnavailable):
+            await other
+        assert await opened.value("SELECT 7") == 7
 
 
 # -- PgBouncer

@@ -77,23 +77,23 @@ class Database:
         self._free = asyncio.Semaphore(pool_max)
         self._idle: list[tuple[float, asyncpg.Connection]] = []
         """Connections, and when they were used last; the last one first."""
+        self._connecting: set[asyncio.Task[asyncpg.Connection]] = set()
         self._listening: asyncio.Task[None] | None = None
 
     async def fetch(self, statement: str, *parameters: object) -> Sequence[Any]:
         """Return the rows of a statement."""
         try:
-            async with asyncio.timeout(self._timeout_s), self._free:
-                connection = self._kept() or await connect(self._url, self._timeout_s)
+            async with asyncio.timeout(self._timeout_s):
+                connection = await self._take()
                 try:
-                    rows = await connection.fetch(statement, *parameters)
+                    return await connection.fetch(statement, *parameters)
                 except _HARMLESS:
-                    self._keep(connection)
                     raise
                 except BaseException:
                     connection.terminate()
                     raise
-                self._keep(connection)
-                return rows
+                finally:
+                    self._give_back(connection)
         except _FAILURES as error:
             raise LedgerUnavailable(f"the ledger's database cannot be used: {name_of(error)}") from None
 
@@ -113,6 +113,9 @@ class Database:
             self._listening.cancel()
             with suppress(asyncio.CancelledError):
                 await self._listening
+        for connecting in self._connecting:
+            connecting.cancel()
+        await asyncio.gather(*self._connecting, return_exceptions=True)
         idle, self._idle = self._idle, []
         await asyncio.gather(*(self._close(connection) for _, connection in idle))
 
@@ -120,8 +123,38 @@ class Database:
         with suppress(*_FAILURES):
             await connection.close(timeout=self._timeout_s)
 
-    def _keep(self, connection: asyncpg.Connection) -> None:
+    async def _take(self) -> asyncpg.Connection:
+        """Return a connection that is free, or make one.
+
+        Where many operations wait, each has little time left at its turn. So it waits for half of the time
+        limit only, and a connection that is made too late is for the next one. Otherwise none would be in
+        time, and each would close a connection that works.
+        """
+        async with asyncio.timeout(self._timeout_s / 2):
+            await self._free.acquire()
+        if (connection := self._kept()) is not None:
+            return connection
+        connecting = asyncio.create_task(connect(self._url, self._timeout_s))
+        self._connecting.add(connecting)
+        connecting.add_done_callback(self._connecting.discard)
+        try:
+            return await asyncio.shield(connecting)
+        except asyncio.CancelledError:
+            connecting.add_done_callback(self._give_late)
+            raise
+        except BaseException:
+            self._free.release()
+            raise
+
+    def _give_late(self, connecting: asyncio.Task[asyncpg.Connection]) -> None:
+        if connecting.cancelled() or connecting.exception():
+            self._free.release()
+        else:
+            self._give_back(connecting.result())
+
+    def _give_back(self, connection: asyncpg.Connection) -> None:
         self._idle.append((time.monotonic(), connection))
+        self._free.release()
 
     def _kept(self) -> asyncpg.Connection | None:
         """Return a connection that was used lately: a firewall may have forgotten the others."""
