@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
 import pytest
 import pytest_asyncio
 
-from tests.e2e.conftest import Run, listener, material, run, run_all, settings, upstream, wallet
+from service.ledger.vault import make_key_file
+from tests.e2e.conftest import Run, RunAll, listener, material, run, run_all, settings, upstream, wallet
 from tests.e2e.gateway import Settings
 from tests.e2e.upstream import Upstream
 from tests.e2e.wallet import Wallet
@@ -19,6 +23,7 @@ from tests.scenarios.system import System, ledger_settings
 __all__ = ["listener", "material", "run", "run_all", "settings", "upstream", "wallet"]
 
 RunSystem = Callable[..., AbstractAsyncContextManager[System]]
+RunReplicas = Callable[..., AbstractAsyncContextManager[list[System]]]
 QUICK: Final = {"UPSTREAM_TIMEOUT_S": "0.5"}
 
 
@@ -32,6 +37,33 @@ def run_system(run: Run, upstream: Upstream, wallet: Wallet, tmp_path: Path) -> 
             yield System(gateway, upstream, wallet)
 
     return running_system
+
+
+@pytest.fixture(scope="module")
+def run_replicas(
+    run_all: RunAll, listener: Upstream, wallet: Wallet, tmp_path_factory: pytest.TempPathFactory
+) -> RunReplicas:
+    """Return a function that runs gateways on one PostgreSQL database, as on hosts of their own.
+
+    Each has its own ports, and a directory with a copy of the key. The next gateway with its name finds it.
+    """
+    home = tmp_path_factory.mktemp("replicas")
+    key_file = home / "ledger.key"
+    make_key_file(key_file, random_bytes=os.urandom)
+
+    def settings_of(name: str, url: str, more: Settings) -> Settings:
+        own = home / sha256(url.encode()).hexdigest() / name / key_file.name
+        own.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(key_file, own)
+        ledger = {"LEDGER_URL": url, "LEDGER_KEY_FILE": str(own), "BIND_ACCOUNT_WITHOUT_LEDGER": "false"}
+        return {**ledger, **QUICK, **more}
+
+    @asynccontextmanager
+    async def running_replicas(url: str, names: str = "ab", **more: str) -> AsyncIterator[list[System]]:
+        async with run_all({name: settings_of(name, url, more) for name in names}) as gateways:
+            yield [System(gateway, listener, wallet) for gateway in gateways.values()]
+
+    return running_replicas
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")

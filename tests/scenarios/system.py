@@ -51,14 +51,14 @@ class System:
 
     async def ok(self, api: Api, request: Any, *, replayed: bool = False, **how: Any) -> Any:
         """Call; check that the status is OK, and return the response."""
-        result = await self._served(api, request, **how)
+        result = await self.served(api, request, **how)
         assert not isinstance(result, Reported), result
         assert result.replayed is replayed
         assert not result.resolved_by_operator
         assert result.result.status == "S"
         return result
 
-    async def _served(self, api: Api, request: Any, **how: Any) -> Any:
+    async def served(self, api: Api, request: Any, **how: Any) -> Any:
         """Call, and again if the gateway is overloaded: a busy machine lets calls wait in gRPC's queue."""
         give_up = time.monotonic() + OVERLOADED_MAX_S
         while True:
@@ -72,7 +72,7 @@ class System:
         self, api: Api, request: Any, expected: Expected, *, replayed: bool = False, **how: Any
     ) -> Reported:
         """Call; check that the status is the expected one, and return it."""
-        result = await self._served(api, request, **how)
+        result = await self.served(api, request, **how)
         assert isinstance(result, Reported), "the call returned OK"
         caller.check(result, expected, request)
         assert (result.metadata.get("replayed") == "true") is replayed
