@@ -11,6 +11,7 @@ from service.ledger.lease import LEASE_MARGIN_S, LEASE_MAX_MS, Clock, Lease
 from tests.ledger.levels import (
     APPLIED,
     GATEWAY_REJECTED,
+    IN_DOUBT,
     LEASE_MS,
     NOW_MS,
     REJECTED,
@@ -48,6 +49,15 @@ async def test_impossibly_long_lease_does_not_block_its_linkage(ledger: Ledger) 
     assert await ledger.claim(newer, NOW_MS) == LinkageBusy(UNTIL_MS)
     assert (await the_row(ledger, a_claim())).lease_until_ms == UNTIL_MS
     assert isinstance(await ledger.claim(newer, UNTIL_MS), Granted)
+
+
+async def test_doubt_with_an_impossibly_long_lease_leaves_its_linkage_free(
+    ledger: Ledger,
+) -> None:
+    await ended(ledger, a_claim(), IN_DOUBT, AHEAD_MS)
+    answer = await ledger.claim(a_claim(), NOW_MS)
+    assert isinstance(answer, Granted)
+    assert answer.was_in_doubt
 
 
 async def test_delayed_claim_shortens_no_lease_that_was_granted_meanwhile(ledger: Ledger) -> None:

@@ -184,7 +184,7 @@ BEGIN
     END IF;
     -- A lease that lasts too long is from before the database's clock was set back.
     IF greatest(busy_left_ms, known.lease_until_ms - clock_ms) > p_lease_max_ms THEN
-        busy_left_ms := least(busy_left_ms, p_lease_max_ms);
+        busy_left_ms := CASE WHEN busy_left_ms > 0 THEN least(busy_left_ms, p_lease_max_ms) END;
         known.lease_until_ms := least(known.lease_until_ms, clock_ms + p_lease_max_ms);
         IF p_writes THEN
             UPDATE alipayhk_request SET lease_until_ms = clock_ms + p_lease_max_ms,
