@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 
 from service.ledger import Answer, Granted, Ledger, LinkageBusy
-from tests.ledger.levels import APPLIED, NOW_MS, a_claim, granted, opened
+from service.ledger.postgres.ledger import PostgresLedger
+from tests.ledger.levels import APPLIED, IN_DOUBT, NOW_MS, a_claim, ended, granted, opened
+from tests.ledger.postgres_clock import AtTestTime
 
+HOUR_MS = 3_600_000
 OLDER, YOUNGER = a_claim("older", biz_time_ms=NOW_MS + 1), a_claim("younger", biz_time_ms=NOW_MS + 2)
 
 
@@ -58,6 +61,28 @@ async def test_request_that_leaves_blocks_no_younger_one(pair: tuple[Ledger, Led
             await other.wait(busy, 60)  # it may be woken because the connection for notifications is new
             busy = await other.claim(YOUNGER, NOW_MS)
     assert isinstance(busy, Granted)
+
+
+async def test_request_in_doubt_keeps_its_place_until_it_is_granted(pair: tuple[Ledger, Ledger]) -> None:
+    """Its gateway decides that it may be sent again, and asks a second time to write that."""
+    one, other = pair
+    assert isinstance(one, PostgresLedger)
+    await ended(one, OLDER, IN_DOUBT)
+    facts = await one._ask(OLDER, NOW_MS, writes=True, claim_id=b"id")
+    assert facts.answer(OLDER) == Granted(0, was_in_doubt=True)
+    assert isinstance(await other.claim(YOUNGER, NOW_MS), LinkageBusy)
+    assert isinstance(await one.claim(OLDER, NOW_MS), Granted)
+
+
+async def test_wait_that_began_before_the_clock_was_set_back_blocks_nobody(
+    postgres_ledger: AtTestTime,
+) -> None:
+    first = a_claim("first", biz_time_ms=NOW_MS)
+    token = await granted(postgres_ledger, first, NOW_MS + HOUR_MS)
+    assert isinstance(await postgres_ledger.claim(OLDER, NOW_MS + HOUR_MS), LinkageBusy)
+    assert await postgres_ledger.record(first.key, token, APPLIED, NOW_MS + HOUR_MS)
+    assert isinstance(await postgres_ledger.claim(YOUNGER, NOW_MS + HOUR_MS), LinkageBusy)
+    assert isinstance(await postgres_ledger.claim(YOUNGER, NOW_MS), Granted)
 
 
 async def test_place_of_a_gateway_that_is_gone_counts_for_as_long_as_a_lease(

@@ -200,9 +200,10 @@ BEGIN
             AND coalesce(applied_change, 0) = p_seen_applied
         ELSE known.request_id IS NULL AND applied_change IS NULL AND p_may_be_new END;
     IF may_grant AND p_linkage IS NOT NULL THEN
-        -- The oldest that waits for this linkage is first.
+        -- The oldest that waits for this linkage is first. An entry for longer is from before the clock was set back.
         SELECT max(until_ms) - clock_ms INTO busy_left_ms FROM alipayhk_waiting AS waiting
-            WHERE waiting.lock = alipayhk_claim.lock AND until_ms > clock_ms AND biz_time_ms < p_biz_time_ms
+            WHERE waiting.lock = alipayhk_claim.lock AND until_ms > clock_ms
+                AND until_ms <= clock_ms + p_lease_max_ms AND biz_time_ms < p_biz_time_ms
                 AND (request_id, api, client_id) <> (p_request_id, p_api, p_client_id);
         may_grant := busy_left_ms IS NULL;
     END IF;
@@ -241,11 +242,11 @@ BEGIN
     is_resolved := known.resolution IS NOT NULL;
 
     IF p_writes THEN
+        -- A call that decides to be granted keeps its place until it has asked again.
         waits := granted IS NULL AND CASE
-            WHEN known.request_id IS NULL THEN busy_left_ms IS NOT NULL
-                AND p_may_be_new AND (applied_change IS NULL OR applied_same)
+            WHEN known.request_id IS NULL THEN p_may_be_new AND (applied_change IS NULL OR applied_same)
             ELSE known.fingerprint = p_fingerprint AND (known.state = 'sending' AND lease_left_ms > 0
-                OR known.state IN ('sending', 'in_doubt', 'refused') AND busy_left_ms IS NOT NULL) END;
+                OR known.state IN ('sending', 'in_doubt', 'refused') AND p_linkage IS NOT NULL) END;
         IF waits THEN
             INSERT INTO alipayhk_waiting AS waiting (request_id, api, client_id, lock, biz_time_ms, until_ms)
                 VALUES (p_request_id, p_api, p_client_id, alipayhk_claim.lock, p_biz_time_ms, clock_ms + p_wait_ms)
