@@ -12,7 +12,7 @@ from ..marker import MarkerKeeper
 from ..rules import MARK_EVERY_MS
 from ..vault import RandomBytes
 from .database import Calls
-from .lost_claims import LostClaims
+from .lost_claims import LostClaim, LostClaims
 from .rows import Decided, Facts, claim_parameters, key_parameters, row_of
 from .statements import (
     CLAIM,
@@ -74,16 +74,17 @@ class PostgresLedger:
     async def claim(self, claim: Claim, now_ms: int) -> Answer:
         """Answer by the rules, and write a grant."""
         claim_id = self._random_bytes(CLAIM_ID_BYTES)
+        lost = LostClaim(claim.key, claim.linkage, claim_id)
         self._database.listen(self._wakeups.heard)
         asking = self._complete(self._claim(claim, claim_id, now_ms))
         try:
             return await asyncio.shield(asking)
         except asyncio.CancelledError:
             # Its caller did not get the grant, so nothing was sent.
-            asking.add_done_callback(lambda _: self._lost.add(claim.key, claim_id))
+            asking.add_done_callback(lambda _: self._lost.add(lost))
             raise
         except LedgerUnavailable:
-            self._lost.add(claim.key, claim_id)
+            self._lost.add(lost)
             raise
 
     async def _claim(self, claim: Claim, claim_id: bytes, now_ms: int) -> Answer:
@@ -119,7 +120,7 @@ class PostgresLedger:
 
     async def undo(self, key: Key, token: int, now_ms: int) -> bool:
         """Remove the row, or restore the state before the attempt."""
-        return await self._write(UNDO, *key_parameters(key), token, None, now_ms)
+        return await self._write(UNDO, *key_parameters(key), token, None, None, now_ms)
 
     async def queue(self, claim: Claim) -> None:
         """Write an entry that counts for as long as a lease: nothing else shows that this gateway lives."""
@@ -208,8 +209,9 @@ class PostgresLedger:
         (found,) = await self._database.fetch(CLAIM, *parameters)
         return Facts.of(found, claim, now_ms)
 
-    async def _undo_claim(self, key: Key, claim_id: bytes) -> bool:
-        return bool(await self._database.value(UNDO, *key_parameters(key), None, claim_id, self._now_ms()))
+    async def _undo_claim(self, lost: LostClaim) -> bool:
+        what = (None, lost.claim_id, lost.linkage, self._now_ms())
+        return bool(await self._database.value(UNDO, *key_parameters(lost.key), *what))
 
     async def _write(self, statement: str, *parameters: object) -> bool:
         """Run a statement to its end, also if its caller is cancelled."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Final
+from typing import Final, NamedTuple
 
 from .. import Key, LedgerUnavailable
 
@@ -19,18 +19,26 @@ MAX: Final = 10_000
 """The most claims that are kept; a row that is not undone is in doubt after its lease."""
 
 
+class LostClaim(NamedTuple):
+    """A claim that may have been granted, and the random id by which it is undone."""
+
+    key: Key
+    linkage: bytes | None
+    claim_id: bytes
+
+
 class LostClaims:
     """Undoes claims by their random ids until the database has answered for each of them."""
 
-    def __init__(self, undo: Callable[[Key, bytes], Awaitable[bool]]) -> None:
+    def __init__(self, undo: Callable[[LostClaim], Awaitable[bool]]) -> None:
         self._undo = undo
-        self._tries: dict[tuple[Key, bytes], int] = {}
+        self._tries: dict[LostClaim, int] = {}
         self._task: asyncio.Task[None] | None = None
 
-    def add(self, key: Key, claim_id: bytes) -> None:
+    def add(self, lost: LostClaim) -> None:
         """Undo a claim as soon as possible."""
         if len(self._tries) < MAX:
-            self._tries[key, claim_id] = 0
+            self._tries[lost] = 0
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._run())
 
@@ -49,8 +57,8 @@ class LostClaims:
 
     async def _try_all(self) -> None:
         with suppress(LedgerUnavailable):
-            for key, claim_id in list(self._tries):
-                undone = await self._undo(key, claim_id)
-                self._tries[key, claim_id] += 1
-                if undone or self._tries[key, claim_id] >= TRIES:
-                    del self._tries[key, claim_id]
+            for lost in list(self._tries):
+                undone = await self._undo(lost)
+                self._tries[lost] += 1
+                if undone or self._tries[lost] >= TRIES:
+                    del self._tries[lost]

@@ -333,13 +333,15 @@ BEGIN
 END
 $$;
 
--- Take back a grant by its token, or by its claim if the token was lost: restore the row as it was before.
+-- Take back a grant by its token, or by its claim if the token was lost: restore the row as it was before. A lost
+-- claim may not be committed yet, so that its row cannot say which linkage must be locked to wait for it.
 CREATE FUNCTION alipayhk_undo(
-    p_request_id text, p_api text, p_client_id text, p_token bigint, p_claim bytea,
+    p_request_id text, p_api text, p_client_id text, p_token bigint, p_claim bytea, p_linkage bytea,
     p_now_ms bigint
 ) RETURNS boolean LANGUAGE plpgsql VOLATILE SET lock_timeout = '1s' AS $$
 DECLARE
-    lock bigint := alipayhk_lock_row(p_request_id, p_api, p_client_id);
+    lock bigint := CASE WHEN p_claim IS NULL THEN alipayhk_lock_row(p_request_id, p_api, p_client_id)
+        ELSE alipayhk_lock(p_linkage, p_request_id, p_api, p_client_id) END;
 BEGIN
     PERFORM alipayhk_commit_durably(false);
     DELETE FROM alipayhk_request
