@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from service.ledger import Answer, Granted, Ledger, LinkageBusy
+from service.ledger import Answer, ClaimRejected, Granted, Ledger, LinkageBusy
 from service.ledger.postgres.ledger import PostgresLedger
 from tests.ledger.levels import APPLIED, IN_DOUBT, NOW_MS, a_claim, ended, granted, opened
 from tests.ledger.postgres_clock import AtTestTime
@@ -63,6 +63,22 @@ async def test_request_that_leaves_blocks_no_younger_one(pair: tuple[Ledger, Led
     assert isinstance(busy, Granted)
 
 
+async def test_request_that_is_rejected_wakes_those_that_waited_for_it(pair: tuple[Ledger, Ledger]) -> None:
+    one, other = pair
+    newer = a_claim("newer", biz_time_ms=NOW_MS + 2)
+    newest = a_claim("newest", biz_time_ms=NOW_MS + 3, lease_ms=60_000)
+    token = await granted(one, newer)
+    await one.queue(a_claim("older", biz_time_ms=NOW_MS + 1, lease_ms=60_000))
+    assert await one.record(newer.key, token, APPLIED, NOW_MS)
+    busy = await other.claim(newest, NOW_MS)
+    assert await one.claim(OLDER, NOW_MS) is ClaimRejected.STALE
+    async with asyncio.timeout(20):
+        while isinstance(busy, LinkageBusy):
+            await other.wait(busy, 60)
+            busy = await other.claim(newest, NOW_MS)
+    assert isinstance(busy, Granted)
+
+
 async def test_request_in_doubt_keeps_its_place_until_it_is_granted(pair: tuple[Ledger, Ledger]) -> None:
     """Its gateway decides that it may be sent again, and asks a second time to write that."""
     one, other = pair
@@ -83,6 +99,7 @@ async def test_wait_that_began_before_the_clock_was_set_back_blocks_nobody(
     assert await postgres_ledger.record(first.key, token, APPLIED, NOW_MS + HOUR_MS)
     assert isinstance(await postgres_ledger.claim(YOUNGER, NOW_MS + HOUR_MS), LinkageBusy)
     assert isinstance(await postgres_ledger.claim(YOUNGER, NOW_MS), Granted)
+    await postgres_ledger.close()
 
 
 async def test_place_of_a_gateway_that_is_gone_counts_for_as_long_as_a_lease(

@@ -254,6 +254,9 @@ BEGIN
         ELSE
             DELETE FROM alipayhk_waiting
                 WHERE request_id = p_request_id AND api = p_api AND client_id = p_client_id;
+            IF found AND granted IS NULL THEN
+                PERFORM alipayhk_wake(lock);  -- younger requests waited for this one
+            END IF;
         END IF;
     END IF;
 END
