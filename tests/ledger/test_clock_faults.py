@@ -22,6 +22,7 @@ from tests.ledger.levels import (
     row_of,
     the_row,
 )
+from tests.ledger.postgres_clock import AtTestTime
 
 HOUR_MS: Final = 3_600_000
 AHEAD_MS: Final = NOW_MS + HOUR_MS
@@ -174,3 +175,19 @@ def test_lease_holds_without_a_wait_until_it_expires() -> None:
 def test_ledger_may_take_as_long_as_the_margin_of_a_lease(took_s: float, is_late: bool) -> None:
     asked = Clock(lambda: 0.0, lambda: 8.0).now()
     assert Clock(lambda: 0.0, lambda: 8.0 + took_s).is_late(asked) is is_late
+
+
+async def test_grant_that_was_decided_is_not_written_if_the_lease_is_running_again(
+    postgres_ledger: AtTestTime,
+) -> None:
+    """The database's clock is set back between the two calls of a claim in doubt."""
+    ledger = postgres_ledger._ledger
+    await granted(postgres_ledger, a_claim())
+    asked = await postgres_ledger._at(NOW_MS + LEASE_MS)
+    facts = await asked._ask(a_claim(), NOW_MS + LEASE_MS, writes=True)
+    assert facts.answer(a_claim()) == Granted(0, was_in_doubt=True)
+    await postgres_ledger._at(NOW_MS + 1)
+    decided = facts.decided(was_in_doubt=True)
+    again = await ledger._ask(a_claim(), NOW_MS + 1, writes=True, claim_id=b"2", decided=decided)
+    assert (again.granted, again.answer(a_claim())) == (None, InProgress(NOW_MS + LEASE_MS))
+    await postgres_ledger.close()

@@ -198,6 +198,8 @@ BEGIN
     may_grant := p_writes AND busy_left_ms IS NULL AND CASE
         WHEN p_decided THEN coalesce(known.change, 0) = p_seen_change
             AND coalesce(applied_change, 0) = p_seen_applied
+            -- The clock may have been set back since.
+            AND (known.state = 'sending' AND known.lease_until_ms > clock_ms) IS NOT TRUE
         ELSE known.request_id IS NULL AND applied_change IS NULL AND p_may_be_new END;
     IF may_grant AND p_linkage IS NOT NULL THEN
         -- The oldest that waits for this linkage is first. An entry for longer is from before the clock was set back.
@@ -286,8 +288,8 @@ BEGIN
 END
 $$;
 
--- Lengthen the lease of an attempt, or of another one that begins (1 in `p_attempts`, else 0), unless another claim, an operator or,
--- with an expired lease, another request for the linkage has overtaken the holder.
+-- Lengthen the lease of an attempt, or of another one that begins (1 in `p_attempts`, else 0), unless another
+-- claim, an operator or, with an expired lease, another request for the linkage has overtaken the holder.
 CREATE FUNCTION alipayhk_extend(
     p_request_id text, p_api text, p_client_id text, p_token bigint, p_lease_ms bigint,
     p_now_ms bigint, p_attempts integer
