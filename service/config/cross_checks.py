@@ -1,4 +1,4 @@
-"""Errors in the combination of settings that are valid one by one."""
+"""Errors in the combination of settings that are valid one by one, and defaults that follow from others."""
 
 from __future__ import annotations
 
@@ -10,13 +10,29 @@ from urllib.parse import urlsplit
 
 from clients.alipayhk.wire.crypto import rejects_implicitly
 
-from ..ledger.levels import level_of
+from ..ledger.levels import Level, level_of
 from .certificate_files import chain_fault
 from .values import Address, is_loopback
 
 _READABLE: Final = "it could read the requests"
 _LOCALHOST: Final = {"127.0.0.1", "::1", "localhost"}
 _EVERY_IPV4: Final = "0.0.0.0"  # noqa: S104
+_SHARED_LEDGER_AGE_S: Final = 300.0
+
+
+def connection_age_s(values: Mapping[str, Any]) -> float:
+    """Return MAX_CONNECTION_AGE_S, or its default if it is not set."""
+    given: float | None = values["max_connection_age_s"]
+    return default_connection_age_s(level_of(values["ledger_url"])) if given is None else given
+
+
+def default_connection_age_s(level: Level) -> float:
+    """Return the default of MAX_CONNECTION_AGE_S with a ledger of this level; 0 is no limit.
+
+    A caller that reconnects can reach another host, so there is a limit only if every host knows what the
+    others sent. With `off` no host knows anything.
+    """
+    return _SHARED_LEDGER_AGE_S if level.shared_by_hosts and level.outlives_process else 0.0
 
 
 def faults_between(values: Mapping[str, Any]) -> Iterator[str]:

@@ -25,7 +25,7 @@ from ..ledger.vault import key_file
 from ..outcomes.result_codes import ResultCodes
 from . import values
 from .callers_file import callers_file
-from .cross_checks import faults_between
+from .cross_checks import connection_age_s, faults_between
 from .declaration import REQUIRED, built, declared, group, setting
 from .environment import PREFIX, process_environment, settings_texts
 from .result_codes_file import result_codes_file
@@ -151,6 +151,9 @@ class Settings:
         "Number of processes that share the port.")
     max_in_flight: int = setting(values.integer(1, 100_000), "512",
         "Maximum number of requests to AlipayHK in flight, per worker.")
+    max_connection_age_s: float = setting(values.seconds(0, 86_400), None,
+        "Maximum age of a caller's connection, or 0 for no limit; "
+        "when absent 300 with a ledger shared by hosts, else 0.")
     tls_cert_file: Path | None = setting(values.pem_file, None,
         "Our certificate chain, PEM; with TLS_KEY_FILE it turns TLS on.")
     tls_key_file: Path | None = setting(values.pem_file, None,
@@ -207,6 +210,7 @@ def read_settings(environ: Mapping[str, str], config_file: Path | None = None) -
     if faults:
         raise SettingsError(faults)
     values["encryption_aes_bits"] = int(cast("str", values["encryption_aes_bits"]))
+    values["max_connection_age_s"] = connection_age_s(values)
     return built(Settings, values)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from ..config.settings import Settings
 from ..telemetry.logs import log
 from . import descriptors
 from .probe_gate import CONNECTIONS_MAX
@@ -27,6 +28,8 @@ deadlines.
 PENDING_MAX: Final = 2 * STREAMS_MAX
 """Maximum number of calls that wait to be accepted. Beyond it, gRPC cancels calls of any connection with
 CANCELLED and no details, so it must be more than one connection can fill. Each call takes about 25 KiB."""
+AGE_GRACE_S: Final = 1.0
+"""Added to DEADLINE_MAX_S: a call can arrive until the client has received the notice of the age."""
 IDLE_MS: Final = 300_000
 """Time after which a connection without a call is closed; clients reconnect for the next call."""
 OPERATORS_MAX: Final = 100
@@ -60,9 +63,9 @@ def of_both(*, shared: bool) -> Options:
     )
 
 
-def of_callers(max_in_flight: int) -> Options:
-    """Return the options of LISTEN; reserve descriptors for `max_in_flight` connections to AlipayHK."""
-    limit, reserved = descriptors.limit(), max_in_flight + PROBES_MAX + OPERATORS_MAX
+def of_callers(settings: Settings) -> Options:
+    """Return the options of LISTEN; reserve descriptors for AlipayHK, probes and operators."""
+    limit, reserved = descriptors.limit(), settings.max_in_flight + PROBES_MAX + OPERATORS_MAX
     if descriptors.is_low(limit, reserved):
         log.warning("low file descriptor limit", count=limit)
     return (
@@ -75,6 +78,22 @@ def of_callers(max_in_flight: int) -> Options:
         ("grpc.max_receive_message_length", REQUEST_BYTES_MAX),
         ("grpc.max_allowed_incoming_connections", descriptors.for_callers(limit, reserved)),
         ("grpc.max_connection_idle_ms", IDLE_MS),
+        *_age(settings),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    )
+
+
+def _age(settings: Settings) -> Options:
+    """Return the options that make callers reconnect, and spread over all hosts again.
+
+    At this age, plus or minus up to 10 % (gRPC adds the jitter), a connection accepts no further calls, and
+    its client makes a new one. It is closed when its last call ends. gRPC's default grace is unlimited: a
+    Health/Watch would keep the connection for ever. No other call lasts longer than DEADLINE_MAX_S.
+    """
+    if not settings.max_connection_age_s:
+        return ()
+    return (
+        ("grpc.max_connection_age_ms", round(settings.max_connection_age_s * 1000)),
+        ("grpc.max_connection_age_grace_ms", round((settings.deadline_max_s + AGE_GRACE_S) * 1000)),
     )

@@ -101,7 +101,7 @@ class Server:
             handlers, backlog, metrics, idempotent, deadline_max_s=settings.deadline_max_s
         )
         self._server = grpc.aio.server(
-            options=[*limits.of_both(shared=shared), *limits.of_callers(settings.max_in_flight)]
+            options=[*limits.of_both(shared=shared), *limits.of_callers(settings)]
         )
         number = newest_server()
         self._server.add_generic_rpc_handlers((admission,))

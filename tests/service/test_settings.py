@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from clients.alipayhk.api import Api
 from service.commands.config import described
+from service.config.cross_checks import default_connection_age_s
 from service.config.declaration import declared
 from service.config.environment import environment_for_children, environment_of_worker, probed_address
 from service.config.settings import (
@@ -26,7 +27,7 @@ from service.config.settings import (
 )
 from service.config.values import Address
 from service.credentials.callers import Name
-from service.ledger.levels import LEVELS, forms
+from service.ledger.levels import LEVELS, Level, forms
 from tests.service.fakes import FIXTURES_ARE_FINE
 from tests.service.files import KeyRing, TlsFiles
 
@@ -74,6 +75,7 @@ DEFAULTS: Final = {
     "LEDGER_TIMEOUT_S": "1",
     "WORKERS": "1",
     "MAX_IN_FLIGHT": "512",
+    "MAX_CONNECTION_AGE_S": "0",
     "TLS_CERT_FILE": NONE,
     "TLS_KEY_FILE": NONE,
     "TLS_CLIENT_CA_FILE": NONE,
@@ -156,6 +158,7 @@ GIVEN: Final = {
     "UPSTREAM_TIMEOUT_S": ("0.25", 0.25),
     "WORKERS": ("4", 4),
     "MAX_IN_FLIGHT": ("1", 1),
+    "MAX_CONNECTION_AGE_S": ("1.5", 1.5),
     "LEDGER_URL": ("sqlite:////ledger.db", "sqlite:////ledger.db"),
     "BIND_ACCOUNT_WITHOUT_LEDGER": ("true", True),
     "SYNC_LINKAGE_WITHOUT_LEDGER": ("true", True),
@@ -268,6 +271,7 @@ BAD: Final = [
     ("SYNC_LINKAGE_WITHOUT_LEDGER", "n0"),
     ("WORKERS", "0"),
     ("MAX_IN_FLIGHT", "0"),
+    ("MAX_CONNECTION_AGE_S", "86401"),
     ("TLS_CERT_FILE", "/nowhere"),
     ("TLS_KEY_FILE", "/nowhere"),
     ("TLS_CLIENT_CA_FILE", "/nowhere"),
@@ -786,6 +790,22 @@ def test_bind_account_needs_a_ledger_or_an_explicit_permission(
     environ: dict[str, str], changes: dict[str, str], expected: list[str]
 ) -> None:
     assert more_faults(but(environ, **changes)) == expected
+
+
+@pytest.mark.parametrize("level", LEVELS, ids=[level.name for level in LEVELS])
+def test_connections_have_a_maximum_age_if_hosts_share_a_ledger_that_outlives_a_process(
+    level: Level,
+) -> None:
+    for shared in (False, True):
+        changed = replace(level, shared_by_hosts=shared)
+        assert default_connection_age_s(changed) == (300 if shared and level.outlives_process else 0)
+
+
+def test_explicit_maximum_age_of_connections_wins_over_its_default(environ: dict[str, str]) -> None:
+    off = but(environ, LEDGER_URL="off", BIND_ACCOUNT_WITHOUT_LEDGER="true")
+    assert read_settings(off).max_connection_age_s == 0
+    assert read_settings(but(off, MAX_CONNECTION_AGE_S="60")).max_connection_age_s == 60
+    assert read_settings(but(environ, MAX_CONNECTION_AGE_S="0")).max_connection_age_s == 0
 
 
 LISTENERS: Final = ("LISTEN", "ADMIN_LISTEN", "HEALTH_LISTEN")

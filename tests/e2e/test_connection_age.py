@@ -1,0 +1,90 @@
+"""MAX_CONNECTION_AGE_S: channels move to other gateways, at this age, and no call is cut."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Final
+
+from tests.e2e import caller
+from tests.e2e.conftest import RunAll
+from tests.e2e.gateway import WAIT_MAX_S, Gateway, channel_to
+from tests.e2e.samples import BIND, SYNC, Api, fresh_request
+from tests.e2e.upstream import Peer, Request, Upstream
+from tests.e2e.wallet import Wallet, id_of
+
+AGE_S: Final = 1.0
+LONGER_S: Final = 1.5
+"""Longer than the age of a connection with its jitter of 10 %."""
+MOVES: Final = 3
+
+
+class Balancer:
+    """A load balancer that passes each connection to the next gateway in turn."""
+
+    def __init__(self, addresses: Sequence[str]) -> None:
+        self._addresses = itertools.cycle(addresses)
+        self.connections = 0
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        host, _, port = next(self._addresses).rpartition(":")
+        to_reader, to_writer = await asyncio.open_connection(host, int(port))
+        await asyncio.gather(_pipe(reader, to_writer), _pipe(to_reader, writer))
+
+
+async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(ConnectionError):
+        while some := await reader.read(65_536):
+            writer.write(some)
+    writer.close()
+
+
+@asynccontextmanager
+async def balancing(gateways: Sequence[Gateway]) -> AsyncIterator[tuple[Balancer, str]]:
+    """Run a load balancer in front of gateways; yield it and its address."""
+    balancer = Balancer([gateway.address for gateway in gateways])
+    server = await asyncio.start_server(balancer, "127.0.0.1", 0)
+    try:
+        yield balancer, "{}:{}".format(*server.sockets[0].getsockname())
+    finally:
+        server.close()
+
+
+async def test_channel_moves_to_another_gateway_at_its_maximum_age_and_no_call_is_cut(
+    run_all: RunAll, upstream: Upstream, wallet: Wallet
+) -> None:
+    slow: set[str] = set()
+
+    async def script(request: Request, peer: Peer) -> None:
+        if id_of(request) in slow:
+            await asyncio.sleep(LONGER_S)
+        await peer.send(wallet.right(request).wire())
+
+    upstream.reset(script)
+    ages = {name: {"MAX_CONNECTION_AGE_S": f"{AGE_S:g}"} for name in ("one", "other")}
+    async with run_all(ages) as found, balancing(list(found.values())) as (balancer, address):
+        give_up = time.monotonic() + WAIT_MAX_S
+
+        async def make_calls(api: Api, *, is_slow: bool) -> None:
+            while balancer.connections <= MOVES and time.monotonic() < give_up:
+                request = fresh_request(api)
+                if is_slow:
+                    slow.add(request.request_id)
+                await caller.accepted(channel, api, request)
+                await asyncio.sleep(0.02)
+
+        async with channel_to(address) as channel:
+            await asyncio.gather(
+                make_calls(SYNC, is_slow=True),
+                make_calls(BIND, is_slow=True),
+                make_calls(SYNC, is_slow=False),
+            )
+    assert balancer.connections > MOVES
+    for gateway in found.values():
+        calls = [record for record in gateway.records if record["event"] == "call"]
+        assert {record["code"] for record in calls} == {"OK"}
+        assert slow & {record["request_id"] for record in calls}
