@@ -157,13 +157,16 @@ class Server:
         await asyncio.sleep(0 if listener_stopped else self._settings.drain_delay_s)
         self._delivery.close()
         # An attempt that has started runs to completion or timeout, even if STOP_GRACE_S is shorter.
-        done = await self._delivery.idle(
-            max(self._settings.stop_grace_s, self._settings.upstream_timeout_s)
-        )
-        if not done:
-            log.warning("calls in flight at the end of the grace period")
-        # The last responses may still be in gRPC's send buffers.
-        await self._server.stop(_CLOSE_GRACE_S)
+        grace_s = max(self._settings.stop_grace_s, self._settings.upstream_timeout_s)
+        async with asyncio.TaskGroup() as leaving:
+            if self._settings.max_connection_age_s:
+                # Callers have other gateways. If this one still accepted calls, its refusals could use
+                # up all attempts of gRPC's retry policy.
+                leaving.create_task(self._server.stop(grace_s + _CLOSE_GRACE_S))
+            if not await self._delivery.idle(grace_s):
+                log.warning("calls in flight at the end of the grace period")
+            # The last responses may still be in gRPC's send buffers.
+            await self._server.stop(_CLOSE_GRACE_S)
         if self._gate is not None:
             await self._gate.stop()
         if self._health_server is not None:

@@ -1,4 +1,4 @@
-"""MAX_CONNECTION_AGE_S: channels move to other gateways, at this age, and no call is cut."""
+"""MAX_CONNECTION_AGE_S: channels move to other gateways, at this age or at shutdown; no call is cut."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 from tests.e2e import caller
-from tests.e2e.conftest import RunAll
+from tests.e2e.caller import DETAILS, Reported
+from tests.e2e.conftest import Run, RunAll
 from tests.e2e.gateway import WAIT_MAX_S, Gateway, channel_to
+from tests.e2e.operations import NOT_SERVING, SERVING, watching
 from tests.e2e.samples import BIND, SYNC, Api, fresh_request
+from tests.e2e.test_load import held
 from tests.e2e.upstream import Peer, Request, Upstream
 from tests.e2e.wallet import Wallet, id_of
 
@@ -88,3 +91,36 @@ async def test_channel_moves_to_another_gateway_at_its_maximum_age_and_no_call_i
         calls = [record for record in gateway.records if record["event"] == "call"]
         assert {record["code"] for record in calls} == {"OK"}
         assert slow & {record["request_id"] for record in calls}
+
+
+async def test_callers_leave_a_gateway_that_shuts_down_while_its_calls_finish(
+    run: Run, upstream: Upstream, wallet: Wallet
+) -> None:
+    async with (
+        run({"MAX_CONNECTION_AGE_S": "300", "UPSTREAM_TIMEOUT_S": "7"}) as gateway,
+        watching(gateway.channel) as readiness,
+        held(gateway.channel, SYNC, upstream, wallet) as first,
+    ):
+        assert await anext(readiness) == SERVING
+        gateway.terminate()
+        assert await anext(readiness) == NOT_SERVING
+        await asyncio.wait_for(connection_refused(gateway.address), WAIT_MAX_S)
+        reported = await caller.call(gateway.channel, BIND, BIND.request(), timeout_s=1)
+        assert isinstance(reported, Reported)
+        assert DETAILS not in reported.trailers, "the gateway that shuts down answered the call"
+        assert len(upstream.requests) == 1
+        assert (await first.release()).result.status == "S"
+        released = time.monotonic()
+        assert await gateway.ended() == 0
+        # The stream of Health/Watch does not delay the exit until the end of STOP_GRACE_S.
+        assert time.monotonic() - released < 15
+
+
+async def connection_refused(address: str) -> None:
+    """Wait until no server listens at an address."""
+    host, _, port = address.rpartition(":")
+    with suppress(ConnectionRefusedError):
+        while True:
+            _, writer = await asyncio.open_connection(host, int(port))
+            writer.close()
+            await asyncio.sleep(0.02)
