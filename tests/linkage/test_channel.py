@@ -32,7 +32,13 @@ KEY = b"-----BEGIN PRIVATE KEY-----\n-----END PRIVATE KEY-----"
 
 
 @pytest.mark.parametrize(
-    "code", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.ABORTED]
+    "code",
+    [
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.ABORTED,
+        grpc.StatusCode.CANCELLED,
+    ],
 )
 async def test_grpc_retries_when_the_gateway_asks_for_it(
     gateway: tuple[Gateway, str], code: grpc.StatusCode
@@ -144,7 +150,7 @@ async def test_malformed_trace_context_is_not_forwarded(gateway: tuple[Gateway, 
 def test_all_languages_have_the_same_retry_policy() -> None:
     assert (ROOT / "clients" / "retry_service_config.json").read_text("utf-8") == RETRY_SERVICE_CONFIG
     policy = json.loads(RETRY_SERVICE_CONFIG)["methodConfig"][0]["retryPolicy"]
-    assert policy["retryableStatusCodes"] == ["UNAVAILABLE", "RESOURCE_EXHAUSTED", "ABORTED"]
+    assert policy["retryableStatusCodes"] == ["UNAVAILABLE", "RESOURCE_EXHAUSTED", "ABORTED", "CANCELLED"]
 
 
 def test_given_options_override_the_defaults() -> None:

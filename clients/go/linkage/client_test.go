@@ -150,6 +150,13 @@ func TestGRPCWaitsForThePushback(t *testing.T) {
 	}
 }
 
+func TestACallThatTheGatewayCancelledIsSentAgain(t *testing.T) {
+	g := &gateway{answers: []func(context.Context) error{says(status.Error(codes.Canceled, "")), says(nil)}}
+	if _, err := callOf(t, g)(t.Context()); err != nil || g.called() != 2 {
+		t.Errorf("%v after %d attempts", err, g.called())
+	}
+}
+
 func TestANegativePushbackForbidsARetry(t *testing.T) {
 	g := &gateway{answers: []func(context.Context) error{
 		says(failure(codes.Unavailable, packed(t, info("outcome", "not_sent", "retry", "operator"))...), "grpc-retry-pushback-ms", "-1"),

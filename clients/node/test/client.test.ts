@@ -37,6 +37,12 @@ test("a pushback of -1 forbids a further attempt, whatever the code", async () =
   assert.deepEqual([error.code, error.outcome, error.retry, arrived.length], ["UNAVAILABLE", "unknown", "operator", 1]);
 });
 
+test("a call that the gateway cancelled is sent again", async () => {
+  const { result, arrived } = await call([{ code: Code.CANCELLED }, "OK"]);
+  assert.ok(!(result instanceof Error));
+  assert.equal(arrived.length, 2);
+});
+
 test("a code that is not in the policy is not retried", async () => {
   const { error, arrived } = await call([{ code: Code.UNKNOWN }]);
   assert.deepEqual([error.code, error.outcome, arrived.length], ["UNKNOWN", "unknown", 1]);
@@ -119,8 +125,9 @@ test("a connection that does not finish its handshake is replaced", async () => 
 });
 
 test("an abort signal cancels the call, and its outcome is unknown", async () => {
-  const { error } = await call(["nothing"], { signal: AbortSignal.timeout(100) });
+  const { error, arrived } = await call(["nothing"], { signal: AbortSignal.timeout(100) });
   assert.deepEqual([error.code, error.outcome, error.requestId], ["CANCELLED", "unknown", "loyalty-1"]);
+  assert.equal(arrived.length, 1);
 });
 
 test("a request that cannot be encoded is not sent, and the error quotes no field", async () => {

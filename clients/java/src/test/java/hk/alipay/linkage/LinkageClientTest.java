@@ -1,6 +1,7 @@
 package hk.alipay.linkage;
 
 import static io.grpc.Status.ABORTED;
+import static io.grpc.Status.CANCELLED;
 import static io.grpc.Status.RESOURCE_EXHAUSTED;
 import static io.grpc.Status.UNAVAILABLE;
 import static org.junit.jupiter.api.Assertions.assertEquals;
@@ -74,6 +75,13 @@ class LinkageClientTest {
         long took = TimeUnit.NANOSECONDS.toMillis(System.nanoTime() - start);
         assertEquals(2, attempts.size());
         assertTrue(took >= 550, "took " + took + " ms");
+    }
+
+    @Test
+    void aCallThatTheGatewayCancelledIsSentAgain() {
+        failures.add(CANCELLED.asException());
+        client.syncLinkage(REQUEST);
+        assertEquals(2, attempts.size());
     }
 
     @Test
