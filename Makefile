@@ -221,7 +221,7 @@ stubs: .venv/.stamp-dev ## Write the protos, descriptor set and retry policy for
 	rm -rf build/stubs
 	mkdir -p build/stubs
 	$(BIN)/buf build protos --as-file-descriptor-set --output build/stubs/alipayhk-linkage-v1.binpb
-	cp -R protos/alipayhk clients/retry_service_config.json build/stubs/
+	cp -R protos/alipayhk clients/retry_service_config*.json build/stubs/
 	@find build/stubs -type f | sort
 
 clean: ## Remove everything that the targets created and that is not committed

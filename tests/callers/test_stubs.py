@@ -36,6 +36,8 @@ def test_protos_and_retry_policy_equal_those_of_the_repository() -> None:
     for path in (ROOT / "protos" / "alipayhk").rglob("*.proto"):
         copied = STUBS / path.relative_to(ROOT / "protos")
         assert copied.read_bytes() == path.read_bytes()
+    for name in ("retry_service_config.json", "retry_service_config.shared_ledger.json"):
+        assert (STUBS / name).read_bytes() == (ROOT / "clients" / name).read_bytes()
     policy = json.loads((STUBS / "retry_service_config.json").read_text("utf-8"))
     assert policy["methodConfig"][0]["name"] == [{"service": "alipayhk.linkage.v1.LinkageService"}]
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from typing import cast
 
-import grpc
 import pytest
 import pytest_asyncio
 
-from alipayhk.linkage.v1 import linkage_service_pb2_grpc
-from tests.linkage.fake_gateway import Gateway
+from tests.linkage.fake_gateway import Gateway, a_gateway
 from tests.linkage.where import KINDS, Where, a_sandbox, given, serving
 
 
@@ -29,9 +27,5 @@ def where(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 @pytest_asyncio.fixture(loop_scope="session")
 async def gateway() -> AsyncIterator[tuple[Gateway, str]]:
     """Run a `Gateway`; return it with its address."""
-    servicer, server = Gateway(), grpc.aio.server()
-    linkage_service_pb2_grpc.add_LinkageServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    yield servicer, f"127.0.0.1:{port}"
-    await server.stop(None)
+    async with a_gateway() as found:
+        yield found

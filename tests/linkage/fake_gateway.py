@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final
 
 import grpc
@@ -40,6 +40,17 @@ class Gateway(linkage_service_pb2_grpc.LinkageServiceServicer):
             pushback = self.pushbacks.pop(0)
             trailers = () if pushback is None else (("grpc-retry-pushback-ms", pushback),)
             await context.abort(self.codes.pop(0), "a test failure", trailers)
+
+
+@asynccontextmanager
+async def a_gateway() -> AsyncIterator[tuple[Gateway, str]]:
+    """Run a `Gateway`; yield it with its address."""
+    servicer, server = Gateway(), grpc.aio.server()
+    linkage_service_pb2_grpc.add_LinkageServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    yield servicer, f"127.0.0.1:{port}"
+    await server.stop(None)
 
 
 @contextmanager

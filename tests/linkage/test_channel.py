@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import os
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ import pytest
 
 from alipayhk_linkage import (
     RETRY_SERVICE_CONFIG,
+    SHARED_LEDGER_SERVICE_CONFIG,
     BindAccountRequest,
     BlockingLinkageClient,
     LinkageClient,
@@ -23,7 +27,7 @@ from alipayhk_linkage import (
     new_request_id,
     trace_context,
 )
-from tests.linkage.fake_gateway import Gateway
+from tests.linkage.fake_gateway import Gateway, a_gateway
 from tests.peers.processes import ROOT
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -147,10 +151,39 @@ async def test_malformed_trace_context_is_not_forwarded(gateway: tuple[Gateway, 
     assert servicer.metadata[0].keys().isdisjoint(headers)
 
 
-def test_all_languages_have_the_same_retry_policy() -> None:
-    assert (ROOT / "clients" / "retry_service_config.json").read_text("utf-8") == RETRY_SERVICE_CONFIG
-    policy = json.loads(RETRY_SERVICE_CONFIG)["methodConfig"][0]["retryPolicy"]
+def test_all_languages_have_the_same_service_configs() -> None:
+    shared, clients = json.loads(SHARED_LEDGER_SERVICE_CONFIG), ROOT / "clients"
+    assert (clients / "retry_service_config.json").read_text("utf-8") == RETRY_SERVICE_CONFIG
+    assert json.loads((clients / "retry_service_config.shared_ledger.json").read_text("utf-8")) == shared
+    assert shared.pop("loadBalancingConfig") == [{"round_robin": {}}]
+    assert shared == json.loads(RETRY_SERVICE_CONFIG)
+    policy = shared["methodConfig"][0]["retryPolicy"]
     assert policy["retryableStatusCodes"] == ["UNAVAILABLE", "RESOURCE_EXHAUSTED", "ABORTED", "CANCELLED"]
+
+
+@pytest.mark.parametrize("shared_ledger", [False, True])
+@pytest.mark.parametrize("retries", [False, True])
+async def test_calls_are_spread_only_with_a_shared_ledger(*, retries: bool, shared_ledger: bool) -> None:
+    options: dict[str, Any] = {"retries": retries} | ({"shared_ledger": True} if shared_ledger else {})
+    async with a_gateway() as (one, first), a_gateway() as (other, second):
+        target = f"ipv4:{first},{second}"
+
+        async def is_spread(call: Callable[[], Awaitable[object]]) -> bool:
+            one.metadata.clear()
+            other.metadata.clear()
+            # Calls reach an address only after its connection is established.
+            async with asyncio.timeout(20):
+                for _ in range(20):
+                    await call()
+                while shared_ledger and not (one.metadata and other.metadata):
+                    await call()
+            return bool(one.metadata and other.metadata)
+
+        async with LinkageClient(target, **options) as client:
+            assert await is_spread(lambda: client.sync_linkage(SyncLinkageRequest())) is shared_ledger
+        with BlockingLinkageClient(target, **options) as blocking:
+            sync_linkage = partial(asyncio.to_thread, blocking.sync_linkage, SyncLinkageRequest())
+            assert await is_spread(sync_linkage) is shared_ledger
 
 
 def test_given_options_override_the_defaults() -> None:

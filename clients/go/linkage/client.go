@@ -34,6 +34,11 @@ const DefaultDeadline = 10 * time.Second
 //go:embed retry_service_config.json
 var RetryServiceConfig string
 
+// SharedLedgerServiceConfig is the same policy with round_robin.
+//
+//go:embed retry_service_config.shared_ledger.json
+var SharedLedgerServiceConfig string
+
 // Pings detect a connection that a firewall dropped silently. Otherwise it stays in use, and every call ends at its
 // deadline as Unknown. The gateway allows a ping every 10 s, also without calls.
 var pings = keepalive.ClientParameters{Time: 20 * time.Second, Timeout: 5 * time.Second, PermitWithoutStream: true}
@@ -69,6 +74,12 @@ func New(target string, transport credentials.TransportCredentials, more ...grpc
 		return nil, err
 	}
 	return &Client{connection: connection, stub: linkagev1.NewLinkageServiceClient(connection)}, nil
+}
+
+// WithSharedLedger returns an option for New that spreads the calls over all addresses of the target. Use it only if the
+// gateways at these addresses share one ledger.
+func WithSharedLedger() grpc.DialOption {
+	return grpc.WithDefaultServiceConfig(SharedLedgerServiceConfig)
 }
 
 // Close closes the connections. Calls in progress fail.

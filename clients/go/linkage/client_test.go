@@ -16,6 +16,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/resolver"
+	"google.golang.org/grpc/resolver/manual"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"linkage.alipayhk/go/linkage"
@@ -98,13 +100,43 @@ func failedWith(t *testing.T, err error) *linkage.Error {
 	return failed
 }
 
-func TestAllLanguagesHaveTheSameRetryPolicy(t *testing.T) {
-	shared, err := os.ReadFile("../../retry_service_config.json")
-	if err != nil {
-		t.Fatal(err)
+func TestAllLanguagesHaveTheSameServiceConfigs(t *testing.T) {
+	for name, embedded := range map[string]string{
+		"retry_service_config.json":               linkage.RetryServiceConfig,
+		"retry_service_config.shared_ledger.json": linkage.SharedLedgerServiceConfig,
+	} {
+		shared, err := os.ReadFile("../../" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if embedded != string(shared) {
+			t.Errorf("clients/go/linkage/%s differs from clients/%s: copy it.", name, name)
+		}
 	}
-	if linkage.RetryServiceConfig != string(shared) {
-		t.Error("clients/go/linkage/retry_service_config.json differs from clients/retry_service_config.json: copy it.")
+}
+
+func TestCallsAreSpreadOnlyWithASharedLedger(t *testing.T) {
+	for spread, options := range map[bool][]grpc.DialOption{false: nil, true: {linkage.WithSharedLedger()}} {
+		first := &gateway{answers: []func(context.Context) error{says(nil)}}
+		second := &gateway{answers: first.answers}
+		name := manual.NewBuilderWithScheme("gateways")
+		name.InitialState(resolver.State{Addresses: []resolver.Address{{Addr: serve(t, first)}, {Addr: serve(t, second)}}})
+		client, err := linkage.New("gateways:///", linkage.Plaintext(), append(options, grpc.WithResolvers(name))...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { client.Close() })
+		both := func() bool { return first.called() > 0 && second.called() > 0 }
+		// Calls reach an address only after its connection is established.
+		end := time.Now().Add(10 * time.Second)
+		for time.Now().Before(end) && (first.called()+second.called() < 20 || spread && !both()) {
+			if _, err := client.SyncLinkage(t.Context(), &linkagev1.SyncLinkageRequest{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if both() != spread {
+			t.Errorf("spread %v: %d and %d calls", spread, first.called(), second.called())
+		}
 	}
 }
 

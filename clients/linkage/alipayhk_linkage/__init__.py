@@ -27,13 +27,14 @@ from alipayhk.linkage.v1.linkage_service_pb2 import (
     TemplateForm,
 )
 
-from .channel import RETRY_SERVICE_CONFIG, Tls, channel_options
+from .channel import RETRY_SERVICE_CONFIG, SHARED_LEDGER_SERVICE_CONFIG, Tls, channel_options
 from .client import BlockingLinkageClient, LinkageClient, new_request_id
 from .errors import LinkageError, Outcome, Retry, Violation
 from .trace_context import trace_context
 
 __all__ = [
     "RETRY_SERVICE_CONFIG",
+    "SHARED_LEDGER_SERVICE_CONFIG",
     "Account",
     "BindAccountRequest",
     "BindAccountResponse",

@@ -11,7 +11,12 @@ from typing import Final
 
 import grpc
 
-RETRY_SERVICE_CONFIG: Final = files(__package__).joinpath("retry_service_config.json").read_text("utf-8")
+
+def _service_config(name: str) -> str:
+    return files(__package__).joinpath(f"{name}.json").read_text("utf-8")
+
+
+RETRY_SERVICE_CONFIG: Final = _service_config("retry_service_config")
 """gRPC's retry policy for both RPCs, as JSON.
 
 Repeating a request with the same id and content is always safe. The gateway recognises the id: it returns
@@ -20,6 +25,8 @@ trailer `grpc-retry-pushback-ms` of every error overrides the policy: it is the 
 for no further attempt within this call. -1 does not forbid sending the request again later; see
 `LinkageError.retry`.
 """
+SHARED_LEDGER_SERVICE_CONFIG: Final = _service_config("retry_service_config.shared_ledger")
+"""The same policy, and calls take turns over all addresses of the gateway's name."""
 
 _BEGIN: Final = re.compile(rb"-----BEGIN ")
 _END: Final = re.compile(rb"-----END [^\r\n-]+-----")
@@ -103,12 +110,13 @@ def read_pem(file: str | Path) -> bytes:
     return path.read_bytes()
 
 
-def channel_options(tls: Tls | None, *, retries: bool, more: Options = ()) -> Options:
+def channel_options(
+    tls: Tls | None, *, retries: bool, shared_ledger: bool = False, more: Options = ()
+) -> Options:
     """Return the options of a channel. An option in `more` overrides the default."""
     chosen: dict[str, str | int] = dict(ALWAYS)
-    chosen["grpc.enable_retries"] = int(retries)
-    if retries:
-        chosen["grpc.service_config"] = RETRY_SERVICE_CONFIG
+    chosen["grpc.enable_retries"] = int(retries)  # without it gRPC ignores the policy
+    chosen["grpc.service_config"] = SHARED_LEDGER_SERVICE_CONFIG if shared_ledger else RETRY_SERVICE_CONFIG
     if tls is not None and tls.server_name:
         chosen["grpc.ssl_target_name_override"] = tls.server_name
     return tuple((chosen | dict(more)).items())

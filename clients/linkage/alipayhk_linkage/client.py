@@ -102,6 +102,7 @@ class LinkageClient(_Client):
         tls: Tls | None = None,
         timeout_s: float = TIMEOUT_S,
         retries: bool = True,
+        shared_ledger: bool = False,
         options: Options = (),
     ) -> None:
         """Create a client for the gateway at `target`, which is `host:port`.
@@ -109,11 +110,12 @@ class LinkageClient(_Client):
         The client belongs to the running event loop; raise RuntimeError if none runs. It connects with the
         first call. `timeout_s` is the default deadline of a call, in seconds. With `retries`, gRPC sends a
         request again within its deadline if the gateway asks for it, after the wait that the gateway names.
-        `options` are gRPC channel options.
+        With `shared_ledger`, calls are spread over all addresses of the target: set it only if the gateways
+        behind the name share one ledger. `options` are gRPC channel options.
         """
         super().__init__(timeout_s)
         asyncio.get_running_loop()  # raise here: gRPC would take another loop and fail at the first call
-        chosen = channel_options(tls, retries=retries, more=options)
+        chosen = channel_options(tls, retries=retries, shared_ledger=shared_ledger, more=options)
         self._channel = (
             grpc.aio.insecure_channel(target, chosen)
             if tls is None
@@ -167,11 +169,12 @@ class BlockingLinkageClient(_Client):
         tls: Tls | None = None,
         timeout_s: float = TIMEOUT_S,
         retries: bool = True,
+        shared_ledger: bool = False,
         options: Options = (),
     ) -> None:
         """Create a client with the same arguments as `LinkageClient`. It needs no event loop."""
         super().__init__(timeout_s)
-        chosen = channel_options(tls, retries=retries, more=options)
+        chosen = channel_options(tls, retries=retries, shared_ledger=shared_ledger, more=options)
         self._channel = (
             grpc.insecure_channel(target, chosen)
             if tls is None

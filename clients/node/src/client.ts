@@ -18,7 +18,7 @@ import {
   type DeepPartial,
   type SyncLinkageResponse,
 } from "./gen/alipayhk/linkage/v1/linkage_service.js";
-import { RETRY_SERVICE_CONFIG } from "./retry.js";
+import { RETRY_SERVICE_CONFIG, SHARED_LEDGER_SERVICE_CONFIG } from "./retry.js";
 
 /** PEM certificates and keys. Without `ca`, the system's CAs are trusted. `cert` and `key` together enable mTLS. */
 export interface Tls {
@@ -32,6 +32,8 @@ export interface LinkageClientOptions {
   readonly tls?: Tls;
   /** The default timeout of a call in milliseconds; 10 s if absent. */
   readonly deadlineMs?: number;
+  /** Spreads the calls over all addresses of the target. Set it only if the gateways at these addresses share one ledger. */
+  readonly sharedLedger?: boolean;
   /** Channel options of @grpc/grpc-js, which override the options set here. */
   readonly channel?: ChannelOptions;
 }
@@ -54,7 +56,6 @@ const CONNECT_MS = 5_000;
 const FORBIDDEN = /^(connection|keep-alive|proxy-connection|transfer-encoding|upgrade|http2-settings|te)$/i;
 
 const CHANNEL: ChannelOptions = {
-  "grpc.service_config": JSON.stringify(RETRY_SERVICE_CONFIG),
   "grpc.service_config_disable_resolution": 1, // A DNS TXT record must not change the retry policy.
   "grpc.enable_retries": 1,
   "grpc.enable_http_proxy": 0, // The gateway is in the internal network. The proxies in the environment lead out of it.
@@ -69,7 +70,10 @@ const CHANNEL: ChannelOptions = {
   "grpc.use_local_subchannel_pool": 1, // A new channel must not wait for the connection of the channel that it replaces.
 };
 
-/** A client of the gateway. It has one connection, connects with the first call, and reconnects after a failure. */
+/**
+ * A client of the gateway. It has one connection, or one for each address with `sharedLedger`. It connects with the first
+ * call, and reconnects after a failure.
+ */
 export class LinkageClient {
   readonly #connect: () => Client;
   readonly #deadlineMs: number;
@@ -79,7 +83,9 @@ export class LinkageClient {
   /** @param target The gateway's `host:port`. */
   constructor(target: string, options: LinkageClientOptions = {}) {
     this.#deadlineMs = options.deadlineMs ?? DEADLINE_MS;
-    this.#connect = () => new Client(target, channelCredentials(options.tls), { ...CHANNEL, ...options.channel });
+    const config = options.sharedLedger ? SHARED_LEDGER_SERVICE_CONFIG : RETRY_SERVICE_CONFIG;
+    const channel = { ...CHANNEL, "grpc.service_config": JSON.stringify(config), ...options.channel };
+    this.#connect = () => new Client(target, channelCredentials(options.tls), channel);
     this.#client = this.#watched(this.#connect());
   }
 

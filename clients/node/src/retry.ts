@@ -20,3 +20,9 @@ export const RETRY_SERVICE_CONFIG = {
   ],
   retryThrottling: { maxTokens: 100, tokenRatio: 0.2 },
 } as const;
+
+/** The same policy, for a client that spreads its calls (clients/retry_service_config.shared_ledger.json). */
+export const SHARED_LEDGER_SERVICE_CONFIG = {
+  ...RETRY_SERVICE_CONFIG,
+  loadBalancingConfig: [{ round_robin: {} }],
+} as const;

@@ -140,3 +140,22 @@ test("a request that cannot be encoded is not sent, and the error quotes no fiel
   });
   client.close();
 });
+
+for (const options of [{}, { sharedLedger: true }]) {
+  const { sharedLedger = false } = options;
+  test(`calls are ${sharedLedger ? "spread over all addresses" : "sent to one address"}`, async () => {
+    const standIns = [new StandIn(["OK"]), new StandIn(["OK"])] as const;
+    const target = `ipv4:${(await Promise.all(standIns.map((each) => each.listen()))).join(",")}`;
+    const client = new LinkageClient(target, options);
+    try {
+      // Calls reach an address only after its connection is established.
+      const until = Date.now() + 10_000;
+      const called = () => standIns.filter((each) => each.arrived.length > 0).length;
+      for (let made = 0; Date.now() < until && (made < 20 || (sharedLedger && called() < 2)); made++) await client.syncLinkage({});
+      assert.equal(called(), sharedLedger ? 2 : 1);
+    } finally {
+      client.close();
+      standIns.forEach((each) => each.close());
+    }
+  });
+}

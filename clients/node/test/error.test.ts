@@ -4,7 +4,7 @@ import { test } from "node:test";
 
 import { Metadata, status as Code } from "@grpc/grpc-js";
 
-import { LinkageError, RETRY_SERVICE_CONFIG } from "alipayhk-linkage";
+import { LinkageError, RETRY_SERVICE_CONFIG, SHARED_LEDGER_SERVICE_CONFIG } from "alipayhk-linkage";
 import { Status } from "#gen/google/rpc/status.js";
 
 import { trailers, withBytes } from "./gateway.js";
@@ -92,7 +92,8 @@ test("without RetryInfo the wait is the pushback, and -1 is no wait", () => {
   assert.equal(from(new Metadata()).retryDelayMs, undefined);
 });
 
-test("all languages have the same retry policy", () => {
-  const shared = new URL("../../../retry_service_config.json", import.meta.url);
-  assert.deepEqual(RETRY_SERVICE_CONFIG, JSON.parse(readFileSync(shared, "utf8")));
+test("all languages have the same service configs", () => {
+  const shared = (name: string) => JSON.parse(readFileSync(new URL(`../../../${name}`, import.meta.url), "utf8"));
+  assert.deepEqual(RETRY_SERVICE_CONFIG, shared("retry_service_config.json"));
+  assert.deepEqual(SHARED_LEDGER_SERVICE_CONFIG, shared("retry_service_config.shared_ledger.json"));
 });

@@ -61,7 +61,7 @@ public final class LinkageClient implements AutoCloseable {
     private final LinkageServiceBlockingStub stub;
     private final AtomicLong reconnectedAt = new AtomicLong(System.nanoTime());
 
-    private LinkageClient(String target, ChannelCredentials credentials) {
+    private LinkageClient(String target, ChannelCredentials credentials, boolean sharedLedger) {
         this.channel = NettyChannelBuilder.forTarget(target, credentials)
                 // Netty's default of 30 s is longer than a call's deadline.
                 .withOption(ChannelOption.CONNECT_TIMEOUT_MILLIS, CONNECT_TIMEOUT_MILLIS)
@@ -72,7 +72,7 @@ public final class LinkageClient implements AutoCloseable {
                 .keepAliveTime(20, TimeUnit.SECONDS)
                 .keepAliveTimeout(5, TimeUnit.SECONDS)
                 .keepAliveWithoutCalls(true)
-                .defaultServiceConfig(retryServiceConfig())
+                .defaultServiceConfig(serviceConfig(sharedLedger))
                 .enableRetry()
                 // A DNS TXT record must not change the retry policy.
                 .disableServiceConfigLookUp()
@@ -84,24 +84,65 @@ public final class LinkageClient implements AutoCloseable {
 
     /** Returns a client for the gateway at {@code host:port}, without TLS. */
     public static LinkageClient plaintext(String target) {
-        return new LinkageClient(target, InsecureChannelCredentials.create());
+        return builder(target).build();
     }
 
     /** Returns a client with TLS that trusts only the CA certificates in a PEM file. */
     public static LinkageClient tls(String target, Path caFile) throws IOException {
-        return new LinkageClient(
-                target, TlsChannelCredentials.newBuilder().trustManager(caFile.toFile()).build());
+        return builder(target).tls(caFile).build();
     }
 
     /** Returns a client with mutual TLS. All files are PEM, and the key is PKCS#8. */
     public static LinkageClient mutualTls(String target, Path caFile, Path certificateFile, Path keyFile)
             throws IOException {
-        return new LinkageClient(
-                target,
-                TlsChannelCredentials.newBuilder()
-                        .trustManager(caFile.toFile())
-                        .keyManager(certificateFile.toFile(), keyFile.toFile())
-                        .build());
+        return builder(target).mutualTls(caFile, certificateFile, keyFile).build();
+    }
+
+    /** Returns a builder of a client for the gateway at {@code host:port}, without TLS by default. */
+    public static Builder builder(String target) {
+        return new Builder(target);
+    }
+
+    /** The options of a client. */
+    public static final class Builder {
+
+        private final String target;
+        private ChannelCredentials credentials = InsecureChannelCredentials.create();
+        private boolean sharedLedger;
+
+        private Builder(String target) {
+            this.target = target;
+        }
+
+        /** Uses TLS, and trusts only the CA certificates in a PEM file. */
+        public Builder tls(Path caFile) throws IOException {
+            credentials =
+                    TlsChannelCredentials.newBuilder().trustManager(caFile.toFile()).build();
+            return this;
+        }
+
+        /** Uses mutual TLS. All files are PEM, and the key is PKCS#8. */
+        public Builder mutualTls(Path caFile, Path certificateFile, Path keyFile) throws IOException {
+            credentials = TlsChannelCredentials.newBuilder()
+                    .trustManager(caFile.toFile())
+                    .keyManager(certificateFile.toFile(), keyFile.toFile())
+                    .build();
+            return this;
+        }
+
+        /**
+         * Sets whether the calls are spread over all addresses of the target; false by default. Set it only if
+         * the gateways at these addresses share one ledger.
+         */
+        public Builder sharedLedger(boolean shared) {
+            sharedLedger = shared;
+            return this;
+        }
+
+        /** Returns the client. */
+        public LinkageClient build() {
+            return new LinkageClient(target, credentials, sharedLedger);
+        }
     }
 
     /** Notifies AlipayHK that a membership or card was bound or unbound, with a deadline of 10 seconds. */
@@ -186,8 +227,9 @@ public final class LinkageClient implements AutoCloseable {
     }
 
     // gRPC requires every number to be a Double. Gson reads numbers in a Map as Double.
-    private static Map<String, ?> retryServiceConfig() {
-        try (InputStream resource = LinkageClient.class.getResourceAsStream("retry_service_config.json")) {
+    private static Map<String, ?> serviceConfig(boolean sharedLedger) {
+        String name = "retry_service_config" + (sharedLedger ? ".shared_ledger" : "") + ".json";
+        try (InputStream resource = LinkageClient.class.getResourceAsStream(name)) {
             InputStreamReader text = new InputStreamReader(resource, StandardCharsets.UTF_8);
             return new Gson().fromJson(text, new TypeToken<Map<String, Object>>() {});
         } catch (IOException unreadable) {

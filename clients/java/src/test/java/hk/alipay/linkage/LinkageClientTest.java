@@ -33,6 +33,7 @@ import java.util.List;
 import java.util.Queue;
 import java.util.concurrent.ConcurrentLinkedQueue;
 import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicInteger;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
@@ -217,6 +218,36 @@ class LinkageClientTest {
         }
     }
 
+    @ParameterizedTest
+    @ValueSource(booleans = {false, true})
+    void callsAreSpreadOnlyWithASharedLedger(boolean sharedLedger) throws IOException {
+        AddressList.register();
+        AtomicInteger others = new AtomicInteger();
+        Server other = Grpc.newServerBuilderForPort(0, InsecureServerCredentials.create())
+                .addService(new Scripted() {
+                    @Override
+                    public void syncLinkage(SyncLinkageRequest request, StreamObserver<SyncLinkageResponse> answer) {
+                        others.incrementAndGet();
+                        super.syncLinkage(request, answer);
+                    }
+                })
+                .build()
+                .start();
+        String target = "ipv4:127.0.0.1:" + server.getPort() + ",127.0.0.1:" + other.getPort();
+        try (LinkageClient both =
+                LinkageClient.builder(target).sharedLedger(sharedLedger).build()) {
+            // Calls reach an address only after its connection is established.
+            long start = System.nanoTime();
+            for (int made = 0; made < 20 || sharedLedger && (attempts.isEmpty() || others.get() == 0); made++) {
+                both.syncLinkage(REQUEST);
+                assertTrue(System.nanoTime() - start < 10_000_000_000L, attempts.size() + " and " + others);
+            }
+            assertEquals(sharedLedger, !attempts.isEmpty() && others.get() > 0);
+        } finally {
+            other.shutdownNow();
+        }
+    }
+
     private LinkageException failed() {
         return assertThrows(LinkageException.class, () -> client.syncLinkage(REQUEST));
     }
@@ -237,7 +268,7 @@ class LinkageClientTest {
     }
 
     /** Fails with each of the test's failures, and then succeeds. */
-    private final class Scripted extends LinkageServiceGrpc.LinkageServiceImplBase {
+    private class Scripted extends LinkageServiceGrpc.LinkageServiceImplBase {
         @Override
         public void syncLinkage(SyncLinkageRequest request, StreamObserver<SyncLinkageResponse> answer) {
             Throwable failure = failures.poll();
