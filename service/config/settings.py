@@ -152,8 +152,7 @@ class Settings:
     max_in_flight: int = setting(values.integer(1, 100_000), "512",
         "Maximum number of requests to AlipayHK in flight, per worker.")
     max_connection_age_s: float = setting(values.seconds(0, 86_400), None,
-        "Maximum age of a caller's connection, or 0 for no limit; "
-        "when absent 300 with a ledger shared by hosts, else 0.")
+        "Maximum age of a caller's connection, 0 for no limit; 300 if hosts share the ledger, else 0.")
     tls_cert_file: Path | None = setting(values.pem_file, None,
         "Our certificate chain, PEM; with TLS_KEY_FILE it turns TLS on.")
     tls_key_file: Path | None = setting(values.pem_file, None,
