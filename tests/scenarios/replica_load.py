@@ -120,6 +120,12 @@ class Load:
                 while not is_ok(system):  # noqa: ASYNC110  (only time brings more calls)
                     await asyncio.sleep(0.1)
 
+    async def until_refused(self, since: float) -> None:
+        """Wait until a call that started since then got LEDGER_UNAVAILABLE."""
+        async with asyncio.timeout(RECOVERS_WITHIN_S):
+            while not self.reasons(since)["LEDGER_UNAVAILABLE"]:  # noqa: ASYNC110  (only time brings more calls)
+                await asyncio.sleep(0.1)
+
     def received(self) -> Counter[str]:
         """Count the requests that AlipayHK received, by their id."""
         return Counter(id_of(request) for request in self.systems[0].upstream.requests)
