@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import cast
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -15,7 +16,9 @@ from service.ledger.postgres.ledger import PostgresLedger
 from service.ledger.postgres.opening import wait_for
 from service.ledger.vault import make_key_file
 from tests.ledger.levels import URLS, opened, sqlite_url
+from tests.ledger.on_server import OnServer
 from tests.ledger.postgres_clock import CLOCK, AtTestTime
+from tests.postgres.server import Postgres
 
 
 @pytest.fixture(params=[*URLS, "postgres"])
@@ -35,6 +38,12 @@ def ledger_key(tmp_path: Path) -> Path:
     path = tmp_path / "ledger.key"
     make_key_file(path, random_bytes=os.urandom)
     return path
+
+
+@pytest.fixture
+def on_server(postgres: Postgres, postgres_url: str, ledger_key: Path) -> OnServer:
+    """Return an empty database of the shared server, and a key for its ledger."""
+    return OnServer(postgres, urlsplit(postgres_url).path.removeprefix("/"), ledger_key)
 
 
 @pytest.fixture

@@ -89,7 +89,11 @@ ACCEPTED: Final[dict[str, tuple[Parser, dict[str, object]]]] = {
         check_url,
         {
             url: url
-            for url in ("off", "memory:", "sqlite:///x.db", "sqlite:////a/b c.db", "sqlite:///語.db")
+            for url in (
+                *("off", "memory:", "sqlite:///x.db", "sqlite:////a/b c.db", "sqlite:///語.db"),
+                *("postgresql://h/d", "postgresql://u:%40%2F@h1:1,[::1]:2,h3/d?a=b&c=d"),
+                "postgresql:///d?host=/run/postgresql",
+            )
         },
     ),
     "key_version": (
@@ -176,6 +180,8 @@ REFUSED: Final[dict[str, tuple[Parser, list[str]]]] = {
                 "postgresql:///",
                 "postgresql://u:p@h",
                 "postgresql://h:x/d",
+                *("postgresql://u:1/p@h/d", "postgresql://u:p@q@h/d", "postgresql://u:1#p@h/d"),
+                *("postgresql://u:p\u2100@h/d", "postgresql://h/d?a", "postgresql://h/d?a=b&&c=d"),
                 "redis://h",
             ),
         ],

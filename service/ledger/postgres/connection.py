@@ -1,13 +1,43 @@
-"""Connect to the one of several servers that is the primary."""
+"""Connect to the one of several servers that is the primary, or say what is wrong with the URL."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import ssl
+from typing import Any, Final
 
 import asyncpg
 
+from ..errors import LedgerFault
 from .url import each_host, for_driver, prepares_statements
+
+_WRONG_OPTIONS: Final = (
+    ValueError,
+    OverflowError,
+    asyncpg.UndefinedObjectError,
+    asyncpg.InvalidParameterValueError,
+    asyncpg.CantChangeRuntimeParamError,
+)
+"""Errors of a connection with a part of its URL that the driver or the server does not accept."""
+_NO_TLS: Final = "rejected SSL upgrade"
+"""The driver's words if the server has no TLS; its class is that of other failures, too."""
+
+
+async def connect_or_explain(url: str, where: str, timeout_s: float) -> asyncpg.Connection:
+    """Connect; raise LedgerFault if the URL or TLS is wrong, else what asyncpg raises."""
+    try:
+        return await connect(url, timeout_s)
+    except ssl.SSLError as error:
+        cause = f"its TLS failed: {error.reason or 'SSL error'}"
+    except _WRONG_OPTIONS:
+        cause = "LEDGER_URL has a host, a port or an option that is wrong"
+    except PermissionError:
+        cause = "this user may not read a file that LEDGER_URL names, or the files in ~/.postgresql"
+    except ConnectionError as error:
+        if _NO_TLS not in str(error):
+            raise
+        cause = "LEDGER_URL requires TLS, and the server has no TLS"
+    raise LedgerFault(f"the ledger {where} cannot be used: {cause}")
 
 
 async def connect(url: str, timeout_s: float) -> asyncpg.Connection:

@@ -7,7 +7,6 @@ server has completed its operation; otherwise it is closed without a word to the
 from __future__ import annotations
 
 import asyncio
-import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -16,7 +15,7 @@ from typing import Any, Final, Protocol
 import asyncpg
 
 from ..errors import LedgerFault, LedgerUnavailable
-from .connection import connect
+from .connection import connect, connect_or_explain
 from .statements import CHANNEL
 from .url import UNPREPARED, prepares_statements
 
@@ -35,14 +34,16 @@ _FAILURES: Final = (
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
 )
+_NOT_ALLOWED: Final = (
+    "this user may not create or use the ledger's tables: run, as a user who may create them: "
+    "alipayhk-gateway ledger migrate --grant USER"
+)
 _REFUSED: Final[dict[type[BaseException], str]] = {
     asyncpg.InvalidPasswordError: "the server refuses this user or password",
     asyncpg.InvalidAuthorizationSpecificationError: "the server refuses this user, or this way to connect",
     asyncpg.InvalidCatalogNameError: "the server has no such database",
-    asyncpg.InsufficientPrivilegeError: (
-        "this user may not create or use the ledger's tables: run, as a user who may create them: "
-        "alipayhk-gateway ledger migrate --grant USER"
-    ),
+    asyncpg.InsufficientPrivilegeError: _NOT_ALLOWED,
+    asyncpg.InvalidSchemaNameError: _NOT_ALLOWED,
 }
 _REFUSALS: Final = tuple(_REFUSED)
 _POOLED: Final = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
@@ -209,17 +210,10 @@ async def connected(url: str, where: str, timeout_s: float) -> AsyncIterator[Ser
     """Connect to a ledger's database; raise LedgerFault if an operator must act, else LedgerUnavailable."""
     connection = None
     try:
-        connection = await connect(url, timeout_s)
+        connection = await connect_or_explain(url, where, timeout_s)
         yield Server(connection)
     except _REFUSALS as error:
         raise LedgerFault(f"the ledger {where} cannot be used: {_REFUSED[type(error)]}") from None
-    except asyncpg.ClientConfigurationError:
-        raise LedgerFault(
-            f"the ledger {where} cannot be used: LEDGER_URL has an option that is wrong"
-        ) from None
-    except ssl.SSLError as error:
-        reason = error.reason or "SSL error"
-        raise LedgerFault(f"the ledger {where} cannot be used: its TLS failed: {reason}") from None
     except _FAILURES as error:
         raise LedgerUnavailable(f"the ledger {where} cannot be reached: {name_of(error)}") from None
     finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
@@ -29,7 +29,7 @@ T = TypeVar("T")
 class Place:
     """A database, and the key of its ledger."""
 
-    url: str
+    url: str = field(repr=False)  # it contains the password
     key_file: Path
     timeout_s: float
 
@@ -86,6 +86,7 @@ def fault_of(url: str, key_file: Path | None) -> str | None:
     """Return why `open_postgres` would refuse a ledger now, or None; write nothing."""
     try:
         place = place_of(url, key_file, FAULT_TIMEOUT_S)
+        place.mark()
         wait_for(_faultless(place))
     except LedgerFault as fault:
         return str(fault)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 SCHEME: Final = "postgresql://"
 FORMS: Final = (f"{SCHEME}user:password@host/database",)
@@ -34,11 +34,24 @@ def each_host(url: str) -> list[str]:
 
 def check_url(url: str) -> None:
     """Raise ValueError if a LEDGER_URL of this level cannot be read."""
-    parts = urlsplit(url)
-    if not _HOSTS.fullmatch(parts.netloc) or parts.fragment or not parts.path.strip("/"):
-        raise ValueError(f"must be {FORMS[0]}, with host:port,host:port for several hosts")
-    if not set(_own_options(parts.query)) <= {PREPARED, UNPREPARED}:
+    if not _is_readable(url):
+        raise ValueError(
+            f"must be {FORMS[0]}, with host:port,host:port for several hosts and ?name=value&name=value "
+            "for options; in user and password @ : / ? # % must be written as %40 %3A %2F %3F %23 %25"
+        )
+    if not set(_own_options(urlsplit(url).query)) <= {PREPARED, UNPREPARED}:
         raise ValueError(f"{OPTION} must be true or false")
+
+
+def _is_readable(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        parse_qs(parts.query, strict_parsing=bool(parts.query))
+    except ValueError:  # its text can contain the password
+        return False
+    # An "@" after the hosts is part of a password with a "/".
+    has_database = parts.path.strip("/") and "@" not in parts.path and not parts.fragment
+    return bool(has_database and _HOSTS.fullmatch(parts.netloc))
 
 
 def prepares_statements(url: str) -> bool:
