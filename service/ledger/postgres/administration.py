@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from typing import Final
 
 from .. import LedgerFault
 from ..identity import Found
 from ..marker import Entry
 from ..vault import RandomBytes
-from .database import connected
+from .database import Server, connected
 from .opening import RESTORE, Place, create_ledger, inspect, migrate
-from .statements import GRANTS, LOCK_SCHEMA, META, RESTORED, SUMMARY
+from .statements import GRANTS, LOCK_SCHEMA, META, RESTORED, ROLE, SCHEMA, SUMMARY
 from .url import where_of
-
-_ROLE: Final = re.compile(r"[a-z_][a-z0-9_$-]{0,62}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +48,21 @@ class Accepted:
 async def migrate_schema(url: str, role: str | None, timeout_s: float) -> Migrated:
     """Create or migrate the tables, and let a role use them; raise LedgerFault or LedgerUnavailable."""
     where = where_of(url)
-    if role is not None and not _ROLE.fullmatch(role):
-        raise LedgerFault("--grant must be the name of a user in lower case")
     async with connected(url, where, timeout_s) as server, server.transaction():
         await server.execute(LOCK_SCHEMA)
         await inspect(server, where)
         before, after = await migrate(server)
-        for grant in GRANTS if role is not None else ():
-            await server.execute(grant.format(role=f'"{role}"'))
+        if role is not None:
+            await _grant(server, role)
     return Migrated(where, before, after)
+
+
+async def _grant(server: Server, role: str) -> None:
+    quoted, schema = await server.value(ROLE, role), await server.value(SCHEMA)
+    if quoted is None:
+        raise LedgerFault("--grant must name a user of the database server")
+    for grant in GRANTS:
+        await server.execute(grant.format(role=quoted, schema=schema))
 
 
 async def create_first(place: Place, random_bytes: RandomBytes, *, is_new: bool) -> Created | None:

@@ -15,10 +15,22 @@ from ..marker import Entry, Marker, MarkerKeeper
 from ..vault import RandomBytes, Vault, read_key_file
 from .database import Database, Server, connected
 from .ledger import PostgresLedger
-from .statements import CREATE_LEDGER, HAS_SCHEMA, LOCK_SCHEMA, META, MIGRATIONS, SET_VERSION, VERSION
+from .statements import (
+    CREATE_LEDGER,
+    HAS_SCHEMA,
+    ISOLATION,
+    LOCK_SCHEMA,
+    META,
+    MIGRATIONS,
+    MUST_BE_ALLOWED_TO_CREATE,
+    SET_VERSION,
+    VERSION,
+)
 from .url import where_of
 
 RESTORE: Final = "pg_restore, and then: alipayhk-gateway ledger restore"
+OPENING_TIMEOUT_S: Final = 10.0
+"""The least time for each step of the opening: another gateway may be creating or migrating the tables."""
 FAULT_TIMEOUT_S: Final = 2.0
 """How long `config check` waits for the database."""
 
@@ -74,7 +86,7 @@ def open_postgres(
     timeout_s: float,
 ) -> tuple[PostgresLedger, Vault]:
     """Open a ledger, as `open_ledger` describes it."""
-    place = place_of(url, key_file, timeout_s)
+    place = place_of(url, key_file, max(timeout_s, OPENING_TIMEOUT_S))
     vault = Vault(read_key_file(place.key_file), random_bytes=random_bytes)
     found = wait_for(_opened(place, random_bytes, create=create))
     keeper = MarkerKeeper(place.marker, found.ledger_id or "", Entry(found.token, place.where), report)
@@ -104,7 +116,8 @@ def place_of(url: str, key_file: Path | None, timeout_s: float) -> Place:
 
 async def _faultless(place: Place) -> None:
     async with connected(place.url, place.where, place.timeout_s) as server:
-        place.examined(await inspect(server, place.where))
+        if place.examined(await inspect(server, place.where)) is not None:
+            await server.execute(MUST_BE_ALLOWED_TO_CREATE)
 
 
 async def _opened(place: Place, random_bytes: RandomBytes, *, create: bool) -> Found:
@@ -122,7 +135,13 @@ async def _opened(place: Place, random_bytes: RandomBytes, *, create: bool) -> F
 
 
 async def inspect(server: Server, where: str) -> Absence | Found:
-    """Return what a database contains about its ledger; raise LedgerFault if its schema is too new."""
+    """Return what a database contains about its ledger; raise LedgerFault if it must not be used."""
+    isolation = await server.value(ISOLATION)
+    if isolation != "read committed":
+        raise LedgerFault(
+            f"the ledger {where} cannot be used: its transactions are {isolation}: set "
+            "default_transaction_isolation to 'read committed' for this user in this database"
+        )
     if not await server.value(HAS_SCHEMA):
         return Absence.EMPTY_DATABASE
     version = await server.value(VERSION)

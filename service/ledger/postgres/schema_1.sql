@@ -105,6 +105,10 @@ LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     number bigint := alipayhk_lock_number(p_linkage, p_request_id, p_api, p_client_id);
 BEGIN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        -- The next statements would not see what was committed while this one waited.
+        RAISE EXCEPTION 'the transaction must be READ COMMITTED' USING ERRCODE = 'invalid_transaction_state';
+    END IF;
     PERFORM pg_advisory_xact_lock(number);
     RETURN number;
 END

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Final
 
@@ -39,12 +40,22 @@ DROP: Final = "SELECT alipayhk_drop($1, $2)"
 
 LOCK_SCHEMA: Final = f"SELECT pg_advisory_xact_lock(hashtext('{CHANNEL}'))"
 HAS_SCHEMA: Final = "SELECT to_regclass('alipayhk_schema') IS NOT NULL"
+ISOLATION: Final = "SELECT current_setting('transaction_isolation')"
 VERSION: Final = "SELECT version FROM alipayhk_schema"
 SET_VERSION: Final = "UPDATE alipayhk_schema SET version = $1"
 META: Final = """
     SELECT ledger_id, key_id, key_check,
         (SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM alipayhk_token) AS token
     FROM alipayhk_meta
+"""
+MUST_BE_ALLOWED_TO_CREATE: Final = """
+    DO $$ BEGIN
+        IF (CASE WHEN to_regclass('alipayhk_meta') IS NULL
+            THEN coalesce(has_schema_privilege(current_schema(), 'CREATE'), false)
+            ELSE has_table_privilege('alipayhk_meta', 'INSERT') END)
+        THEN RETURN; END IF;
+        RAISE insufficient_privilege;
+    END $$
 """
 CREATE_LEDGER: Final = "INSERT INTO alipayhk_meta (ledger_id, key_id, key_check) VALUES ($1, $2, $3)"
 RESTORED: Final = """
@@ -61,11 +72,16 @@ SUMMARY: Final = """
     FROM alipayhk_request
 """
 
+_FUNCTIONS: Final = re.findall(r"CREATE FUNCTION (\w+)", "".join(file.read_text() for file in MIGRATIONS))
 GRANTS: Final = (
+    "GRANT USAGE ON SCHEMA {schema} TO {role}",
     "GRANT SELECT, INSERT, UPDATE ON alipayhk_meta, alipayhk_resolution TO {role}",
     "GRANT SELECT, INSERT, UPDATE, DELETE ON alipayhk_request, alipayhk_waiting TO {role}",
     "GRANT SELECT, INSERT, DELETE ON alipayhk_clock_mark TO {role}",
     "GRANT SELECT ON alipayhk_schema TO {role}",
     "GRANT USAGE, SELECT, UPDATE ON SEQUENCE alipayhk_token, alipayhk_change TO {role}",
+    f"GRANT EXECUTE ON FUNCTION {', '.join(_FUNCTIONS)} TO {{role}}",
 )
 """What a role needs that only uses the ledger."""
+SCHEMA: Final = "SELECT quote_ident(current_schema())"
+ROLE: Final = "SELECT quote_ident(rolname) FROM pg_roles WHERE rolname = $1"
