@@ -176,8 +176,8 @@ class MarkerKeeper:
         self._thread.start()
 
     def moved(self, token: int) -> None:
-        """Write a committed token soon."""
-        self._entry = Entry(token, self._entry.where)
+        """Write a committed token soon; tokens need not come in their order."""
+        self._entry = Entry(max(token, self._entry.token), self._entry.where)
         self._moved.set()
 
     def close(self) -> None:

@@ -8,6 +8,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Final
 
@@ -91,6 +92,19 @@ async def open_as_nobody(directory: Path, _: Sequence[str]) -> None:
         emit(checked)
 
 
+async def refuse_as_nobody(key_file: Path, words: Sequence[str]) -> None:
+    """Open a ledger on a server as a user without files; print what `serve` and `config check` report."""
+    import_module("service.ledger.postgres.opening")  # that user may not be able to read the modules
+    os.environ["HOME"] = "/"
+    if os.getuid() == 0:
+        os.setuid(NOBODY)
+    try:
+        opened(words[0], key_file)
+    except LedgerFault as fault:
+        emit(fault)
+    emit(fault_of(words[0], key_file))
+
+
 async def fill_the_disk(directory: Path, _: Sequence[str]) -> None:
     """Write until the file size limit, raise the limit, and write again; print the error and an answer."""
     ledger = opened(sqlite_url(directory))[0]
@@ -125,7 +139,14 @@ async def fill_and_recover(ledger: Ledger, make_room: Callable[[], None]) -> Non
 
 COMMANDS: Final[dict[str, Callable[[Path, Sequence[str]], Awaitable[None]]]] = {
     command.__name__: command
-    for command in (apply_forever, claim_all, open_together, open_as_nobody, fill_the_disk)
+    for command in (
+        apply_forever,
+        claim_all,
+        open_together,
+        open_as_nobody,
+        refuse_as_nobody,
+        fill_the_disk,
+    )
 }
 
 

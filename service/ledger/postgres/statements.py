@@ -60,10 +60,13 @@ MUST_BE_ALLOWED_TO_CREATE: Final = """
 CREATE_LEDGER: Final = "INSERT INTO alipayhk_meta (ledger_id, key_id, key_check) VALUES ($1, $2, $3)"
 RESTORED: Final = """
     UPDATE alipayhk_meta SET ledger_id = $1
-        RETURNING setval('alipayhk_token', (SELECT last_value + 1000000 FROM alipayhk_token)) AS token,
-            setval('alipayhk_change', (SELECT last_value + 1000000 FROM alipayhk_change)) AS change
+        RETURNING setval('alipayhk_token', (SELECT last_value + 1e12::bigint FROM alipayhk_token)),
+            setval('alipayhk_change', (SELECT last_value + 1e12::bigint FROM alipayhk_change))
 """
-"""A new id; and numbers that the ledger gave after the backup was taken are not given again."""
+"""A new id; and numbers that the ledger gave after the backup was taken are not given again.
+
+At 10,000 requests per second it takes years to give so many.
+"""
 SUMMARY: Final = """
     SELECT count(*) AS requests,
         count(*) FILTER (WHERE state = 'in_doubt'
