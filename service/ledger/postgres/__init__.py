@@ -29,5 +29,5 @@ leaves the row in doubt, as in SQLite (ADR 9).
 after every error that is not the operation's own, its connection is closed without asking the server,
 which may be frozen. The answer of a claim can be lost although it is committed. It is undone by the random
 id of the claim as soon as the database answers again. Until then its row is SENDING, and in doubt after its
-lease.
+lease. The network can deliver the claim later still; then the database knows that it was taken back.
 """

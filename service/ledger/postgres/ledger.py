@@ -28,6 +28,7 @@ from .statements import (
     RECORD,
     RESOLVE,
     ROWS_IN_DOUBT,
+    TAKE_BACK,
     UNDO,
 )
 from .wakeups import Wakeups
@@ -210,8 +211,8 @@ class PostgresLedger:
         return Facts.of(found, claim, now_ms)
 
     async def _undo_claim(self, lost: LostClaim) -> bool:
-        what = (None, lost.claim_id, lost.linkage, self._now_ms())
-        return bool(await self._database.value(UNDO, *key_parameters(lost.key), *what))
+        what = (lost.claim_id, lost.linkage, self._now_ms())
+        return bool(await self._database.value(TAKE_BACK, *key_parameters(lost.key), *what))
 
     async def _write(self, statement: str, *parameters: object) -> bool:
         """Run a statement to its end, also if its caller is cancelled."""

@@ -10,11 +10,6 @@ from typing import Final, NamedTuple
 from .. import Key, LedgerUnavailable
 
 AGAIN_S: Final = 1.0
-TRIES: Final = 3
-"""How often the database must have answered that a claim is not there, AGAIN_S apart, to forget it.
-
-A server that was frozen may execute the claim when it continues.
-"""
 MAX: Final = 10_000
 """The most claims that are kept; a row that is not undone is in doubt after its lease."""
 
@@ -28,17 +23,17 @@ class LostClaim(NamedTuple):
 
 
 class LostClaims:
-    """Undoes claims by their random ids until the database has answered for each of them."""
+    """Undoes claims by their random ids, once the database answers."""
 
-    def __init__(self, undo: Callable[[LostClaim], Awaitable[bool]]) -> None:
+    def __init__(self, undo: Callable[[LostClaim], Awaitable[object]]) -> None:
         self._undo = undo
-        self._tries: dict[LostClaim, int] = {}
+        self._claims: dict[LostClaim, None] = {}
         self._task: asyncio.Task[None] | None = None
 
     def add(self, lost: LostClaim) -> None:
         """Undo a claim as soon as possible."""
-        if len(self._tries) < MAX:
-            self._tries[lost] = 0
+        if len(self._claims) < MAX:
+            self._claims[lost] = None
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._run())
 
@@ -51,14 +46,12 @@ class LostClaims:
         await self._try_all()
 
     async def _run(self) -> None:
-        while self._tries:
+        while self._claims:
             await self._try_all()
             await asyncio.sleep(AGAIN_S)
 
     async def _try_all(self) -> None:
         with suppress(LedgerUnavailable):
-            for lost in list(self._tries):
-                undone = await self._undo(lost)
-                self._tries[lost] += 1
-                if undone or self._tries[lost] >= TRIES:
-                    del self._tries[lost]
+            for lost in list(self._claims):
+                await self._undo(lost)
+                del self._claims[lost]

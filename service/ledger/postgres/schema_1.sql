@@ -75,6 +75,9 @@ CREATE UNLOGGED TABLE alipayhk_waiting (
 );
 CREATE INDEX alipayhk_waiting_lock ON alipayhk_waiting (lock);
 
+-- Claims that were taken back before they arrived: the network may deliver a claim after its gateway gave up.
+CREATE UNLOGGED TABLE alipayhk_undone (claim bytea PRIMARY KEY, at_ms bigint NOT NULL);
+
 -- The last tokens at times when the clock was right; see `Ledger.drop`.
 CREATE TABLE alipayhk_clock_mark (at_ms bigint PRIMARY KEY, token bigint NOT NULL);
 
@@ -214,6 +217,9 @@ BEGIN
         may_grant := busy_left_ms IS NULL;
     END IF;
     IF may_grant THEN
+        IF EXISTS (SELECT FROM alipayhk_undone WHERE claim = p_claim) THEN
+            RAISE EXCEPTION 'the claim was taken back';
+        END IF;
         PERFORM alipayhk_commit_durably(false);
         IF known.request_id IS NULL THEN
             INSERT INTO alipayhk_request (request_id, api, client_id, caller, key_id, fingerprint, linkage,
@@ -372,6 +378,19 @@ BEGIN
 END
 $$;
 
+-- Undo a claim whose answer was lost, also if it arrives later; return whether it was granted.
+CREATE FUNCTION alipayhk_take_back(
+    p_request_id text, p_api text, p_client_id text, p_claim bytea, p_linkage bytea, p_now_ms bigint
+) RETURNS boolean LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    IF alipayhk_undo(p_request_id, p_api, p_client_id, NULL, p_claim, p_linkage, p_now_ms) THEN
+        RETURN true;
+    END IF;
+    INSERT INTO alipayhk_undone VALUES (p_claim, alipayhk_clock_ms()) ON CONFLICT DO NOTHING;
+    RETURN false;
+END
+$$;
+
 -- Write an operator's decision about a request in doubt. The new token ends the power of an old holder.
 CREATE FUNCTION alipayhk_resolve(
     p_request_id text, p_api text, p_client_id text, p_state text, p_result_status text,
@@ -430,6 +449,7 @@ BEGIN
     DELETE FROM alipayhk_clock_mark
         WHERE at_ms < (SELECT max(at_ms) FROM alipayhk_clock_mark WHERE at_ms < p_before_ms);
     DELETE FROM alipayhk_waiting WHERE until_ms < alipayhk_clock_ms();
+    DELETE FROM alipayhk_undone WHERE at_ms < alipayhk_clock_ms() - 3600000;
 END
 $$;
 

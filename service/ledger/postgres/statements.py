@@ -34,6 +34,7 @@ LEAVE: Final = "SELECT alipayhk_leave($1, $2, $3)"
 EXTEND: Final = "SELECT alipayhk_extend($1, $2, $3, $4, $5, $6, $7)"
 RECORD: Final = "SELECT alipayhk_record($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
 UNDO: Final = "SELECT alipayhk_undo($1, $2, $3, $4, $5, $6, $7)"
+TAKE_BACK: Final = "SELECT alipayhk_take_back($1, $2, $3, $4, $5, $6)"
 RESOLVE: Final = "SELECT alipayhk_resolve($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
 MARK: Final = "SELECT alipayhk_mark($1, $2, $3)"
 DROP: Final = "SELECT alipayhk_drop($1, $2)"
@@ -80,7 +81,7 @@ GRANTS: Final = (
     "GRANT USAGE ON SCHEMA {schema} TO {role}",
     "GRANT SELECT, INSERT, UPDATE ON alipayhk_meta, alipayhk_resolution TO {role}",
     "GRANT SELECT, INSERT, UPDATE, DELETE ON alipayhk_request, alipayhk_waiting TO {role}",
-    "GRANT SELECT, INSERT, DELETE ON alipayhk_clock_mark TO {role}",
+    "GRANT SELECT, INSERT, DELETE ON alipayhk_clock_mark, alipayhk_undone TO {role}",
     "GRANT SELECT ON alipayhk_schema TO {role}",
     "GRANT USAGE, SELECT, UPDATE ON SEQUENCE alipayhk_token, alipayhk_change TO {role}",
     f"GRANT EXECUTE ON FUNCTION {', '.join(_FUNCTIONS)} TO {{role}}",
