@@ -6,6 +6,7 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import count
 from typing import Any, Final
@@ -13,6 +14,7 @@ from typing import Any, Final
 import pytest
 
 from service.ledger import Claim, Granted, Known, Ledger, LedgerUnavailable, State
+from service.ledger.errors import LedgerBusy
 from service.ledger.lease import LEASE_MAX_MS
 from service.ledger.postgres import lost_claims
 from service.ledger.postgres.ledger import PostgresLedger
@@ -364,6 +366,28 @@ async def test_lost_claims_that_are_kept_are_limited(monkeypatch: pytest.MonkeyP
         claims.add(lost(b"%d" % number))
     await claims.close()
     assert taken == [b"0", b"1", b"2"]
+
+
+# -- locks
+
+
+async def test_linkage_that_is_locked_for_long_is_reported_as_busy(
+    kept: OnServer, ledger: PostgresLedger, name: str
+) -> None:
+    claim = a_claim(name, linkage=name.encode())
+    impatient(ledger, 60.0)
+    await ended(ledger, claim)
+    other = kept.open()
+    hold = "SELECT alipayhk_lock($1, '', 'SyncLinkage', 'client-1'), pg_sleep(1.5)"
+    holding = asyncio.create_task(other._database.value(hold, claim.linkage))
+    await asyncio.sleep(0.2)
+    with pytest.raises(LedgerBusy, match=r"LockNotAvailableError \(55P03\)"):
+        await ledger.claim(replace(claim, key=a_claim("another").key), NOW_MS)
+    assert await ledger.look(claim, NOW_MS) == Known(APPLIED)
+    await holding
+    newer = replace(claim, key=a_claim("newer").key, biz_time_ms=NOW_MS + 1)
+    assert isinstance(await ledger.claim(newer, NOW_MS), Granted)
+    await other.close()
 
 
 # -- a server that may only be read

@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 
 import asyncpg
 
-from ..errors import LedgerFault, LedgerUnavailable
+from ..errors import LedgerBusy, LedgerFault, LedgerUnavailable
 from .connection import connect, connect_or_explain
 from .statements import CHANNEL
 from .url import UNPREPARED, prepares_statements
@@ -96,7 +96,8 @@ class Database:
                 finally:
                     self._give_back(connection)
         except _FAILURES as error:
-            raise LedgerUnavailable(f"the ledger's database cannot be used: {name_of(error)}") from None
+            failure = LedgerBusy if isinstance(error, asyncpg.LockNotAvailableError) else LedgerUnavailable
+            raise failure(f"the ledger's database cannot be used: {name_of(error)}") from None
 
     async def value(self, statement: str, *parameters: object) -> Any:
         """Return the first column of the only row of a statement."""
