@@ -112,11 +112,11 @@ simulate: .venv/.stamp-dev ## Simulate gateways, faults and AlipayHK in virtual 
 	$(BIN)/python -m tests.simulation.simulate --seeds $(or $(SEEDS),2000) --first $(or $(FIRST),0) \
 	    $(if $(SEED),--seed $(SEED)) $(if $(MUTANTS),--mutants $(MUTANTS))
 
-# make chaos KILLS=50 FAULTS=kill,stop SEED=7 MUTANT=dedup; docs/architecture.md explains the report.
+# make chaos LEDGER=postgres KILLS=50 FAULTS=kill,stop SEED=7 MUTANT=dedup; docs/architecture.md explains the report.
 # make chaos MUTANTS=all, or MUTANTS=dedup,undo: run each of these mutants until it is noticed.
 chaos: .venv/.stamp-dev ## Kill gateways 500 times under load and other faults, and check the callers' outcomes
 	$(BIN)/python -m tests.chaos.$(if $(MUTANTS),mutant_table --mutants $(MUTANTS),chaos) \
-	    --kills $(or $(KILLS),500) --rate $(or $(RATE),200) \
+	    --ledger $(or $(LEDGER),sqlite) --kills $(or $(KILLS),500) --rate $(or $(RATE),200) \
 	    --gateways $(or $(GATEWAYS),2) --workers $(or $(WORKERS),3) --seed $(or $(SEED),0) \
 	    $(if $(FAULTS),--faults $(FAULTS)) $(if $(MUTANT),--mutant $(MUTANT))
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import sys
 import tempfile
 import time
@@ -22,7 +21,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from service.ledger.opening import open_ledger
 from tests.chaos.checker import INVARIANTS, Finding, check, counts, explain
 from tests.chaos.faults import FAULTS, disturb
 from tests.chaos.history import BIND, FaultWindow, History, Key
@@ -30,7 +28,7 @@ from tests.chaos.mutants import MUTANTS
 from tests.chaos.person import resolve_doubts
 from tests.chaos.rows import note_stalls
 from tests.chaos.workload import Workload, connected
-from tests.chaos.world import Options, World
+from tests.chaos.world import SQLITE, Options, World
 
 CHECK_EVERY_S: Final = 2.0
 CHECK_SHARE: Final = 0.1
@@ -87,7 +85,8 @@ class Report:
         kinds = Counter(map(_kind_of, history.faults)) + self.disturbed
         bare = Counter(call.grpc_code for call in history.calls if not call.reason and call.outcome != "OK")
         reasons = Counter(call.reason for call in history.calls if call.reason)
-        shape = f"seed {options.seed}, gateways {options.gateways}, workers {options.workers} each, faults "
+        shape = f"seed {options.seed}, ledger {options.ledger}, gateways {options.gateways}, "
+        shape += f"workers {options.workers} each, faults "
         carried = f"{len(history.requests) / self.load_s:.0f} of {options.rate:g} requests/s"
         lines = [
             f"{shape}{','.join(options.faults)}{', mutant ' * bool(options.mutant)}{options.mutant}",
@@ -177,7 +176,7 @@ async def run(options: Options) -> Report:
 async def _load(world: World) -> tuple[Workload, list[Finding]]:
     """Make calls while faults happen, until every caller is done; or until the first findings."""
     async with AsyncExitStack() as stack:
-        ledger, _ = open_ledger(world.ledger_url, None, random_bytes=os.urandom, create=False)
+        ledger = world.open_ledger()
         stack.push_async_callback(ledger.close)
         person = await stack.enter_async_context(_running(resolve_doubts(world, ledger)))
         await stack.enter_async_context(_running(note_stalls(world, ledger)))
@@ -244,15 +243,19 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--gateways", type=int, default=2, help="on one ledger")
     parser.add_argument("--workers", type=int, default=1, help="of each gateway")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--faults", default=FAULTS, type=_faults, help=f"any of {','.join(FAULTS)}")
+    parser.add_argument("--ledger", default=SQLITE, choices=FAULTS)
+    lists = "; ".join(f"with {ledger}: {','.join(faults)}" for ledger, faults in FAULTS.items())
+    parser.add_argument("--faults", help=f"by default all of the ledger; {lists}")
     return parser
 
 
-def _faults(text: str) -> tuple[str, ...]:
-    faults = tuple(filter(None, text.split(",")))
-    if unknown := set(faults) - set(FAULTS):
-        raise argparse.ArgumentTypeError(f"{', '.join(sorted(unknown))}: must be of {', '.join(FAULTS)}")
-    return faults
+def options_of(parser: argparse.ArgumentParser, arguments: dict[str, Any]) -> Options:
+    """Return the options that the arguments give."""
+    known = FAULTS[arguments["ledger"]]
+    faults = tuple(filter(None, (arguments.pop("faults") or ",".join(known)).split(",")))
+    if unknown := set(faults) - set(known):
+        parser.error(f"--faults: {', '.join(sorted(unknown))}: must be of {', '.join(known)}")
+    return Options(faults, **arguments)
 
 
 def main() -> int:
@@ -260,7 +263,7 @@ def main() -> int:
     ours = parser()
     ours.epilog = f"Mutants: {'; '.join(f'{name}: {each.what}' for name, each in MUTANTS.items())}."
     ours.add_argument("--mutant", default="", choices=["", *MUTANTS], help="switch one rule off")
-    report = asyncio.run(run(Options(**vars(ours.parse_args()))))
+    report = asyncio.run(run(options_of(ours, vars(ours.parse_args()))))
     print(report)  # noqa: T201
     return 0 if report.is_clean else 1
 

@@ -1,8 +1,7 @@
 """The faults of a chaos run. Each can be switched on alone.
 
-`kill`, `stop`, `clock`, `disk` and `lock` are loops that run during the load. The proxy carries out
-`answer` and `duplicate`. After each round all of them pause, so that the ledger can be compared with the
-other records.
+Most are loops that run during the load. The proxy carries out `answer` and `duplicate`. After each round
+all of them pause, so that the ledger can be compared with the other records.
 """
 
 from __future__ import annotations
@@ -22,7 +21,8 @@ from service.ledger import Ledger, LedgerUnavailable
 from tests.chaos.history import LEASE_S, Snapshot
 from tests.chaos.proxy import KINDS
 from tests.chaos.rows import SETTLED_S, rows_of
-from tests.chaos.world import FULL_BYTES, Gateway, World
+from tests.chaos.world import FULL_BYTES, POSTGRES, SQLITE, Gateway, World
+from tests.postgres.server import Postgres
 
 MINUTE_S: Final = 60.0
 MONTH_S: Final = 31 * 24 * 60 * MINUTE_S
@@ -131,9 +131,12 @@ def _limit_files(pid: int, size: int) -> None:
 
 
 async def lock(world: World, dice: random.Random) -> None:
-    """Hold the ledger's write lock, as another process would."""
+    """Hold the ledger's write lock, or a lock of its table, as another process would."""
     while True:
         await asyncio.sleep(dice.uniform(1.0, 4.0))
+        if world.options.ledger == POSTGRES:
+            await world.disturb_server("lock", _lock_table, dice.uniform(0.3, 3.0))
+            continue
         with closing(sqlite3.connect(world.ledger_file, isolation_level=None, timeout=0)) as other:
             await _take_lock(other)
             with world.fault("lock", world.ledger_file.name):
@@ -150,8 +153,50 @@ async def _take_lock(connection: sqlite3.Connection) -> None:
             await asyncio.sleep(0.002)
 
 
-LOOPS: Final[dict[str, Loop]] = {"kill": kill, "stop": stop, "clock": clock, "disk": disk, "lock": lock}
-FAULTS: Final = (*LOOPS, *KINDS)
+async def server(world: World, dice: random.Random) -> None:
+    """Kill every process of the database server, and start it again."""
+    while True:
+        await asyncio.sleep(dice.uniform(2.0, 8.0))
+        await world.disturb_server("server", _kill_server, dice.uniform(0.0, 2.0))
+
+
+async def freeze(world: World, dice: random.Random) -> None:
+    """Stop every process of the database server with SIGSTOP for a while; its connections stay open."""
+    while True:
+        await asyncio.sleep(dice.uniform(2.0, 8.0))
+        await world.disturb_server("freeze", _freeze_server, dice.uniform(0.2, 4.0))
+
+
+def _lock_table(postgres: Postgres, seconds: float) -> None:
+    postgres.execute(f"BEGIN; LOCK TABLE alipayhk_request; SELECT pg_sleep({seconds}); COMMIT", "ledger")
+
+
+def _kill_server(postgres: Postgres, seconds: float) -> None:
+    postgres.kill()
+    time.sleep(seconds)
+    postgres.start_again()
+
+
+def _freeze_server(postgres: Postgres, seconds: float) -> None:
+    postgres.freeze()
+    time.sleep(seconds)
+    postgres.thaw()
+
+
+LOOPS: Final[dict[str, Loop]] = {
+    "kill": kill,
+    "stop": stop,
+    "clock": clock,
+    "disk": disk,
+    "lock": lock,
+    "server": server,
+    "freeze": freeze,
+}
+FAULTS: Final = {
+    SQLITE: ("kill", "stop", "clock", "disk", "lock", *KINDS),
+    POSTGRES: ("kill", "stop", "clock", "lock", "server", "freeze", *KINDS),
+}
+"""The faults of a run with each ledger."""
 
 
 async def disturb(world: World, ledger: Ledger) -> None:

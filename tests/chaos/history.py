@@ -19,9 +19,12 @@ FINAL: Final = frozenset({"OK", "rejected"})
 UPSTREAM_TIMEOUT_S: Final = 2
 LEASE_S: Final = UPSTREAM_TIMEOUT_S + 1.0
 """The lease of a gateway's claim."""
-LEDGER_FAULTS: Final = frozenset({"disk", "lock", "stall"})
-NOTED_S: Final = 0.5
-"""Maximum time between the start of a fault of the ledger and its record."""
+LEDGER_FAULTS: Final = frozenset({"disk", "lock", "stall", "server", "freeze"})
+NOTED_S: Final = 0.75
+"""Maximum time between an outcome that a fault of the ledger loses and the record of that fault.
+
+PostgreSQL makes the outcome of a SyncLinkage durable within 0.6 s.
+"""
 RECOVERY_S: Final = 1.5
 """Maximum time between the end of a ledger's fault and the first write that succeeds."""
 

@@ -10,7 +10,7 @@ import sys
 from dataclasses import replace
 from typing import Final
 
-from tests.chaos.chaos import Report, parser, run
+from tests.chaos.chaos import Report, options_of, parser, run
 from tests.chaos.mutants import MUTANTS, UNNOTICED
 from tests.chaos.world import Options
 
@@ -38,9 +38,9 @@ def main() -> int:
     names = list(MUTANTS) if chosen == "all" else chosen.split(",")
     if unknown := set(names) - set(MUTANTS):
         ours.error(f"--mutants: {', '.join(sorted(unknown))}: must be of {', '.join(MUTANTS)}")
-    unnoticed = 0
+    options, unnoticed = options_of(ours, arguments), 0
     for name in names:
-        report = asyncio.run(noticed(replace(Options(**arguments), mutant=name)))
+        report = asyncio.run(noticed(replace(options, mutant=name)))
         unnoticed += report is None
         result = f"NOT NOTICED within {NOTICED_WITHIN_S:.0f} s" if report is None else report.noticed()
         print(f"{name:12} {result}  ({MUTANTS[name].what})", flush=True)  # noqa: T201

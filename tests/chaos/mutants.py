@@ -1,4 +1,4 @@
-"""Mutants: gateways with one rule switched off. A chaos run must notice each of them.
+"""Mutants: gateways with one rule switched off. A chaos run must notice each of them, with each ledger.
 
 A mutant replaces names of the service inside a gateway that `gateway_process.py` starts. If a name does not
 exist, that gateway fails to start, so that the unchanged gateway is never taken for the mutant.
@@ -20,6 +20,9 @@ from service.delivery.flight import Flight
 from service.delivery.ledger_session import LedgerSession
 from service.delivery.pending_writes import PendingWrites
 from service.ledger import Granted, rules
+from service.ledger.postgres import ledger as postgres_ledger
+from service.ledger.postgres import rows as postgres_rows
+from service.ledger.postgres.ledger import PostgresLedger
 from service.ledger.rules import Linkage
 from service.ledger.sqlite import statements
 from service.ledger.sqlite import tables as sqlite_tables
@@ -33,6 +36,21 @@ OPEN: Final = "AND state IN ('sending', 'in_doubt')"
 DROP_ALL: Final = """
     DELETE FROM request WHERE id IN (
         SELECT id FROM request WHERE state IN ('applied', 'rejected', 'refused') LIMIT :limit)
+"""
+POSTGRES_DROP_ALL: Final = """
+    WITH dropped AS (
+        DELETE FROM alipayhk_request WHERE (request_id, api, client_id) IN (
+            SELECT request_id, api, client_id FROM alipayhk_request
+            WHERE state IN ('applied', 'rejected', 'refused') AND $1::bigint > 0 LIMIT $2::integer)
+        RETURNING token)
+    SELECT count(*) FROM dropped
+"""
+POSTGRES_RECORD: Final = """
+    UPDATE alipayhk_request SET state = $5, result_status = $6, result_code = $7, sealed = $8,
+            updated_ms = $9, change = alipayhk_next_change()
+        WHERE request_id = $1 AND api = $2 AND client_id = $3 AND $4::bigint > 0
+            AND $10::boolean IS NOT NULL
+        RETURNING true
 """
 MIXED_EVERY: Final = 20
 
@@ -52,7 +70,13 @@ def _replace(owner: Any, name: str, value: Any) -> None:
 
 
 def _answers(change: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
-    _replace(sqlite_tables, "answer_to", change(rules.answer_to))
+    for owner in (sqlite_tables, postgres_rows):
+        _replace(owner, "answer_to", change(rules.answer_to))
+
+
+def _claim_nothing() -> None:
+    _replace(SqliteLedger, "claim", SqliteLedger.look)
+    _replace(PostgresLedger, "claim", PostgresLedger.look)
 
 
 def _grant_everything() -> None:
@@ -116,6 +140,12 @@ def _halve_leases() -> None:
 
     _replace(sqlite_tables.Tables, "insert", inserted)
     _replace(sqlite_tables.Tables, "claim", lambda on, wanted, now_ms: claim(on, shorter(wanted), now_ms))
+    parameters = postgres_rows.claim_parameters
+    _replace(
+        postgres_ledger,
+        "claim_parameters",
+        lambda claim, *more, **others: parameters(shorter(claim), *more, **others),
+    )
 
 
 def _overwrite_resolutions() -> None:
@@ -125,6 +155,12 @@ def _overwrite_resolutions() -> None:
     _replace(sqlite_tables, "RECORD", record.replace(TOKEN, "AND ? > 0").replace(OPEN, ""))
     # Outcomes that no longer come together are written by RECORD.
     _replace(sqlite_tables.Tables, "record_all", lambda *_: False)
+    _replace(postgres_ledger, "RECORD", POSTGRES_RECORD)
+
+
+def _drop_all() -> None:
+    _replace(sqlite_tables, "DROP", DROP_ALL)
+    _replace(postgres_ledger, "DROP", POSTGRES_DROP_ALL)
 
 
 def _believe_repetitions() -> None:
@@ -176,7 +212,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
     "dedup": Mutant("the ledger grants every claim", _grant_everything),
     "claim": Mutant(
         "a claim is granted and not written",
-        lambda: _replace(SqliteLedger, "claim", SqliteLedger.look),
+        _claim_nothing,
     ),
     "undo": Mutant("an attempt in doubt is undone", _undo_doubts),
     "sent": Mutant("an attempt never counts as sent", _never_sent),
@@ -206,7 +242,8 @@ MUTANTS: Final[dict[str, Mutant]] = {
     ),
     "resolution": Mutant("an operator's decision is overwritten", _overwrite_resolutions),
     "retention": Mutant(
-        "outcomes are dropped whatever their age", lambda: _replace(sqlite_tables, "DROP", DROP_ALL)
+        "outcomes are dropped whatever their age",
+        _drop_all,
     ),
     "mixed": Mutant("a call gets its predecessor's result", _mix_results),
     "repetition": Mutant("a repeated response answers the next request", _believe_repetitions),

@@ -16,7 +16,8 @@ async def test_a_gateway_that_undoes_requests_in_doubt_is_noticed() -> None:
 
 
 @pytest.mark.full
+@pytest.mark.parametrize("ledger", FAULTS)
 @pytest.mark.parametrize("name", MUTANTS)
-async def test_every_mutant_is_noticed_under_all_faults(name: str) -> None:
-    report = await noticed(Options(FAULTS, gateways=2, workers=3, kills=500, rate=60.0, mutant=name))
-    assert report is not None, f"{name}: {MUTANTS[name].what}"
+async def test_every_mutant_is_noticed_under_all_faults(name: str, ledger: str) -> None:
+    options = Options(FAULTS[ledger], ledger, gateways=2, workers=3, kills=500, rate=60.0, mutant=name)
+    assert await noticed(options) is not None, f"{name}: {MUTANTS[name].what}"

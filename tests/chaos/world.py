@@ -7,8 +7,10 @@ import json
 import os
 import random
 import shlex
+import shutil
 import signal
 import sys
+import threading
 import time
 import urllib.request
 from collections import deque
@@ -19,19 +21,32 @@ from pathlib import Path
 from typing import Any, Final
 
 from sandbox.apis import APIS
+from service.commands.exit_codes import EX_UNAVAILABLE
 from service.commands.keys import generate
 from service.config.environment import environment_for_children
+from service.ledger import Ledger
+from service.ledger.opening import open_ledger
+from service.ledger.vault import make_key_file
 from tests.chaos.clock import Clock
 from tests.chaos.history import UPSTREAM_TIMEOUT_S, FaultWindow, History
 from tests.chaos.proxy import Proxy
 from tests.ports import free_port
+from tests.postgres.server import Postgres
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 STARTS_WITHIN_S: Final = 90.0
 """Long enough for a busy machine."""
+START_AGAIN_S: Final = 0.2
+"""The wait before a gateway that found no database is started again, as a service manager does."""
 LOG_LINES_MAX: Final = 400_000
 FULL_BYTES: Final = 4_096
 """The size of a file on a full disk: less than one page of the write-ahead log."""
+
+KEY: Final = "ledger.key"
+LEDGER_TIMEOUT_S: Final = 5.0
+"""Time limit of the operator's operations on PostgreSQL."""
+SQLITE: Final = "sqlite"
+POSTGRES: Final = "postgres"
 
 
 @dataclass(frozen=True)
@@ -39,6 +54,7 @@ class Options:
     """The options of a run."""
 
     faults: tuple[str, ...]
+    ledger: str = SQLITE
     gateways: int = 1
     workers: int = 1
     kills: int = 20
@@ -86,9 +102,24 @@ class Gateway:
         self._readers: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Start it, and wait until one of its processes serves."""
+        """Start it, again if it finds no database, and wait until one of its processes serves."""
         started = time.monotonic()
         self._serving.clear()
+        serving = asyncio.create_task(self._serving.wait())
+        while not serving.done() and time.monotonic() - started < STARTS_WITHIN_S:
+            ended = asyncio.create_task((await self._launch()).wait())
+            await asyncio.wait({serving, ended}, timeout=STARTS_WITHIN_S, return_when="FIRST_COMPLETED")
+            if ended.done() and ended.result() != EX_UNAVAILABLE:
+                break
+            ended.cancel()
+            await asyncio.wait({serving}, timeout=START_AGAIN_S)
+        if not serving.done():
+            serving.cancel()
+            output = "\n".join(line for _, line in list(self.logs)[-20:])
+            raise RuntimeError(f"gateway {self.name} did not start:\n{output}")
+        self.start_s = time.monotonic() - started
+
+    async def _launch(self) -> asyncio.subprocess.Process:
         self._process = await asyncio.create_subprocess_exec(
             *self._command,
             "serve",
@@ -99,15 +130,7 @@ class Gateway:
         )
         assert self._process.stdout is not None
         self._readers.append(asyncio.create_task(self._read(self._process.stdout)))
-        serving = asyncio.create_task(self._serving.wait())
-        ended = asyncio.create_task(self._process.wait())
-        await asyncio.wait({serving, ended}, timeout=STARTS_WITHIN_S, return_when="FIRST_COMPLETED")
-        ended.cancel()
-        if not serving.done():
-            serving.cancel()
-            output = "\n".join(line for _, line in list(self.logs)[-20:])
-            raise RuntimeError(f"gateway {self.name} did not start:\n{output}")
-        self.start_s = time.monotonic() - started
+        return self._process
 
     def processes(self) -> list[int]:
         """Return the ids of the processes that serve."""
@@ -167,6 +190,9 @@ class World:
         self.clock = Clock(directory)
         self.ledger_file = directory / "ledger.db"
         self.ledger_url = f"sqlite:///{self.ledger_file}"
+        self._postgres: Postgres | None = None
+        self._of_server = threading.Lock()
+        """Held during a fault of the database server."""
         shares = {"answer": options.answer_share, "duplicate": options.duplicate_share}
         given = {kind: share for kind, share in shares.items() if kind in options.faults}
         self.proxy = Proxy(self.history, options.dice("proxy"), given)
@@ -181,6 +207,11 @@ class World:
         """Start the sandbox, the proxy and the gateways, in this order."""
         ours, theirs = generate(self.directory, "merchant"), generate(self.directory, "alipayhk")
         await self._start_sandbox(ours, theirs)
+        if self.options.ledger == POSTGRES:
+            self._postgres = await asyncio.to_thread(Postgres.start, fsync=False)
+            await asyncio.to_thread(self._postgres.create_database, "ledger")
+            self.ledger_url = self._postgres.url("ledger")
+            make_key_file(self.directory / KEY, random_bytes=os.urandom)
         shim = self._write_shim()
         settings = {
             "BASE_URL": await self.proxy.start(self.console),
@@ -188,13 +219,13 @@ class World:
             "SIGNING_KEY_FILE": ours["private_key_file"],
             "PUBLIC_KEY_FILES": f"1={theirs['public_key_file']}",
             **{f"{api.name.name}_PATH": api.path for api in APIS.values()},
-            "LEDGER_URL": self.ledger_url,
             "UPSTREAM_TIMEOUT_S": str(UPSTREAM_TIMEOUT_S),
             "DRAIN_DELAY_S": "0",
         }
         environment = self.clock.environment() if "clock" in self.options.faults else {}
         for name in "abcdefgh"[: self.options.gateways]:
-            gateway = Gateway(name, (str(shim),), environment, settings, self.options.workers)
+            own = settings | self._ledger_settings(name)
+            gateway = Gateway(name, (str(shim),), environment, own, self.options.workers)
             self.gateways.append(gateway)
             await gateway.start()
 
@@ -205,6 +236,51 @@ class World:
         if self._sandbox is not None and self._sandbox.returncode is None:
             self._sandbox.kill()
             await self._sandbox.wait()
+        await asyncio.to_thread(self._close_server)
+
+    def _close_server(self) -> None:
+        with self._of_server:
+            if self._postgres is not None:
+                self._postgres.close()
+            self._postgres = None
+
+    async def disturb_server(
+        self, kind: str, work: Callable[[Postgres, float], None], seconds: float
+    ) -> None:
+        """Disturb the database server, one fault at a time, to its end even if this is cancelled."""
+
+        def run() -> None:
+            with self._of_server:
+                if self._postgres is not None:
+                    with self.fault(kind, f"for {seconds:.1f} s"):
+                        work(self._postgres, seconds)
+
+        await asyncio.shield(asyncio.to_thread(run))
+
+    def _ledger_settings(self, host: str) -> dict[str, str]:
+        """Return the settings of the ledger; with PostgreSQL each host has a copy of the key."""
+        settings = {"LEDGER_URL": self.ledger_url}
+        if self._postgres is not None:
+            settings["LEDGER_KEY_FILE"] = str(self._copy_of_key(host))
+        return settings
+
+    def _copy_of_key(self, host: str) -> Path:
+        directory = self.directory / host
+        directory.mkdir()
+        return Path(shutil.copy(self.directory / KEY, directory))
+
+    def open_ledger(self) -> Ledger:
+        """Open the ledger as an operator's host does."""
+        key_file = None if self._postgres is None else self._copy_of_key("operator")
+        ledger, _ = open_ledger(
+            self.ledger_url,
+            key_file,
+            random_bytes=os.urandom,
+            create=False,
+            pool_max=4,
+            timeout_s=LEDGER_TIMEOUT_S,
+        )
+        return ledger
 
     def wallet(self) -> dict[str, Any]:
         """Return the sandbox's state."""
