@@ -10,6 +10,7 @@ from typing import Final
 
 from tests.e2e.upstream import Upstream
 from tests.postgres.fixtures import StartPostgres
+from tests.postgres.server import OWNER
 from tests.scenarios.conftest import RunReplicas
 from tests.scenarios.replica_load import TIMEOUT_S, Load
 
@@ -21,6 +22,8 @@ BUSY_S: Final = 5.0
 """What a busy machine adds to the duration of a shutdown, in seconds."""
 UNDONE_WITHIN_S: Final = 4.0
 """Time after a freeze until claims without an answer are undone, in seconds."""
+CONNECTIONS_MAX: Final = 20
+"""Twice what the gateways need; docs/scale.md has the reason."""
 SETTINGS: Final = {"UPSTREAM_TIMEOUT_S": "2", "STOP_GRACE_S": f"{GRACE_S:g}"}
 
 
@@ -77,10 +80,14 @@ async def test_database_fails_over_to_a_synchronous_standby(
     primary = start_postgres()
     standby = primary.standby()
     primary.create_database("ledger")
+    primary.execute(f"ALTER ROLE {OWNER} CONNECTION LIMIT {CONNECTIONS_MAX}")
     async with run_replicas(primary.url("ledger", standby), **SETTINGS) as systems:
         load = Load(systems)
         async with load.running():
             await load.until_ok()
+            # Commits wait for the standby, and the primary keeps the connections that the gateways gave up.
+            async with unavailable(load, standby.freeze, standby.thaw):
+                await asyncio.sleep(2.0)
             async with unavailable(load, primary.freeze, standby.promote):
                 await asyncio.sleep(1.0)
             await asyncio.to_thread(primary.kill)

@@ -66,6 +66,7 @@ async def test_two_workers_and_a_database_that_is_gone(
         assert (await wait_until_recovered(system, BIND, request)).replayed
         assert (await metrics(gateway))[UNRECORDED] == 0
         assert system.sent(request) == 1
+        await asyncio.to_thread(server.freeze)  # and the workers still stop with exit status 0
     logged = [record["level"] for record in gateway.records if record["event"] == "ledger unavailable"]
     assert set(logged) == {"error"}
     assert len(logged) <= 2, "a worker logged it more than once"

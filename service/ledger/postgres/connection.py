@@ -69,7 +69,6 @@ async def _connect_to(url: str, timeout_s: float) -> asyncpg.Connection:
     if "target_session_attrs=" not in url:
         options["target_session_attrs"] = "read-write"  # only a primary can be written
     if not prepares_statements(url):
-        options["statement_cache_size"] = (
-            0  # each statement is sent with its parameters, in one transaction
-        )
+        # Without a cache the driver sends each statement with its parameters, in one transaction.
+        options["statement_cache_size"] = 0
     return await asyncpg.connect(for_driver(url), **options)
