@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 
 from service.ledger import Answer, ClaimRejected, Granted, Ledger, LinkageBusy
+from service.ledger.postgres.database import connected
 from service.ledger.postgres.ledger import PostgresLedger
 from tests.ledger.levels import APPLIED, IN_DOUBT, NOW_MS, a_claim, ended, granted, opened
 from tests.ledger.postgres_clock import AtTestTime
 
 HOUR_MS = 3_600_000
+UNTIL = "SELECT until_ms FROM alipayhk_waiting WHERE request_id = 'older'"
 OLDER, YOUNGER = a_claim("older", biz_time_ms=NOW_MS + 1), a_claim("younger", biz_time_ms=NOW_MS + 2)
 
 
@@ -102,13 +104,50 @@ async def test_wait_that_began_before_the_clock_was_set_back_blocks_nobody(
     await postgres_ledger.close()
 
 
-async def test_place_of_a_gateway_that_is_gone_counts_for_as_long_as_a_lease(
+async def test_place_of_a_request_that_waits_is_kept(
+    pair: tuple[Ledger, Ledger], postgres_url: str
+) -> None:
+    one, other = pair
+    await one.queue(OLDER)
+    async with connected(postgres_url, "the test's database", 60) as server:
+        first_ms = await server.value(UNTIL)
+
+        async def is_kept() -> bool:
+            return bool(await server.value(UNTIL) > first_ms)
+
+        await until(is_kept)
+        assert isinstance(await other.claim(YOUNGER, NOW_MS), LinkageBusy)
+        one.leave(OLDER.key)
+
+        async def is_gone() -> bool:
+            return not await server.fetch(UNTIL)
+
+        await until(is_gone)
+
+
+async def test_place_of_a_gateway_that_is_gone_counts_for_some_seconds(
     pair: tuple[Ledger, Ledger],
 ) -> None:
     one, other = pair
-    await one.queue(a_claim("older", biz_time_ms=NOW_MS + 1, lease_ms=2000))
+    await one.queue(OLDER)
+    await one.close()
 
     async def is_granted() -> bool:
         return isinstance(await other.claim(YOUNGER, NOW_MS), Granted)
 
     assert 0.5 < await until(is_granted) < 20
+
+
+async def test_place_of_corrected_content_is_that_of_its_own_linkage(
+    pair: tuple[Ledger, Ledger],
+) -> None:
+    """A request id that was not sent can be used with other content."""
+    one, other = pair
+    for linkage in (b"linkage L", b"linkage M"):
+        await granted(other, a_claim(f"first at {linkage!r}", linkage=linkage, biz_time_ms=NOW_MS))
+        claim = a_claim("older", linkage=linkage, fingerprint=linkage, biz_time_ms=NOW_MS + 1)
+        assert isinstance(await one.claim(claim, NOW_MS), LinkageBusy)
+    assert isinstance(other, PostgresLedger)
+    (place,) = await other._database.fetch("SELECT * FROM alipayhk_waiting WHERE request_id = 'older'")
+    facts = await other._ask(claim, NOW_MS, writes=True)
+    assert place["lock"] == facts.lock

@@ -14,11 +14,11 @@ primary key decides between two claims of one request id.
 **Clocks.** Leases are compared with the database's clock alone, and the remaining time is returned, so that
 the clocks of the gateways do not matter. All other times are by the gateways' clocks, as in other levels.
 
-**Waiting.** A claim that must wait leaves an entry. The transaction that ends a request sends a
-notification if there is such an entry, and the gateway that gets it asks again at once. A notification can
-be lost (a new connection, PgBouncer), so a gateway also asks every POLL_S. Of the calls that wait for a
-linkage the one with the oldest `biz_time` is granted first; an entry counts for WAIT_MS after its gateway
-has asked.
+**Waiting.** A request that must wait leaves an entry, its place. The transaction that ends a request sends
+a notification if there is such an entry, and the gateway that gets it asks again at once. A notification
+can be lost (a new connection, PgBouncer), so a gateway also asks every POLL_S. The oldest request that
+waits for a linkage, by `biz_time`, is granted first, also if it waits behind others of its gateway. A
+place counts for PLACE_MS; the gateway keeps it for as long as the request waits (`places`).
 
 **Durability.** A claim's commit returns when it is durable, with a synchronous standby also there. An
 outcome that may be late is committed with synchronous_commit=off: only a crash of the database within about

@@ -13,6 +13,7 @@ from ..rules import MARK_EVERY_MS
 from ..vault import RandomBytes
 from .database import Calls
 from .lost_claims import LostClaim, LostClaims
+from .places import PLACE_MS, Places
 from .rows import Decided, Facts, claim_parameters, key_parameters, row_of
 from .statements import (
     CLAIM,
@@ -38,8 +39,6 @@ PAGE_ROWS: Final = 500
 DROP_ROWS: Final = 200
 """Maximum number of rows that one transaction deletes, so that claims are not delayed."""
 CLOCK: Final = Clock()
-WAIT_MS: Final = 1000
-"""How long a claim that must wait keeps its place after it asked; it asks again before that."""
 
 T = TypeVar("T")
 
@@ -65,6 +64,7 @@ class PostgresLedger:
         self._now_ms = now_ms
         self._wakeups = Wakeups()
         self._lost = LostClaims(self._undo_claim)
+        self._places = Places(self._keep_places, self._leave)
         self._writing: set[asyncio.Task[Any]] = set()
 
     @property
@@ -79,7 +79,7 @@ class PostgresLedger:
         self._database.listen(self._wakeups.heard)
         asking = self._complete(self._claim(claim, claim_id, now_ms))
         try:
-            return await asyncio.shield(asking)
+            answer = await asyncio.shield(asking)
         except asyncio.CancelledError:
             # Its caller did not get the grant, so nothing was sent.
             asking.add_done_callback(lambda _: self._lost.add(lost))
@@ -87,6 +87,11 @@ class PostgresLedger:
         except LedgerUnavailable:
             self._lost.add(lost)
             raise
+        if isinstance(answer, (InProgress, LinkageBusy)):
+            self._places.keep(claim)
+        else:
+            self._places.drop(claim.key)
+        return answer
 
     async def _claim(self, claim: Claim, claim_id: bytes, now_ms: int) -> Answer:
         decided: Decided | None = None
@@ -124,13 +129,22 @@ class PostgresLedger:
         return await self._write(UNDO, *key_parameters(key), token, None, None, now_ms)
 
     async def queue(self, claim: Claim) -> None:
-        """Write an entry that counts for as long as a lease: nothing else shows that this gateway lives."""
-        what = (claim.linkage, claim.biz_time_ms, claim.lease_ms)
-        await self._database.value(QUEUE, *key_parameters(claim.key), *what)
+        """Write an entry, and keep it."""
+        self._places.keep(claim)
+        await self._keep_places([claim])
 
     def leave(self, key: Key) -> None:
         """Remove the entry soon."""
+        self._places.drop(key)
+        self._leave(key)
+
+    def _leave(self, key: Key) -> None:
         self._complete(self._database.value(LEAVE, *key_parameters(key)))
+
+    async def _keep_places(self, claims: Sequence[Claim]) -> None:
+        keys = zip(*(key_parameters(claim.key) for claim in claims), strict=True)
+        linkages, biz_times = [claim.linkage for claim in claims], [claim.biz_time_ms for claim in claims]
+        await self._database.fetch(QUEUE, *map(list, keys), linkages, biz_times, PLACE_MS)
 
     async def wait(self, answer: InProgress | LinkageBusy, timeout_s: float) -> None:
         """Wait for the notification that the request or the linkage may be free."""
@@ -184,6 +198,7 @@ class PostgresLedger:
         """Complete the pending writes, update the marker, and close the connections."""
         if self._writing:
             await asyncio.wait(self._writing)
+        await self._places.close()
         await self._lost.close()
         if self._keeper is not None:
             await asyncio.to_thread(self._keeper.close)
@@ -204,7 +219,7 @@ class PostgresLedger:
             writes=writes,
             claim_id=claim_id,
             key_id=self._key_id,
-            wait_ms=WAIT_MS,
+            wait_ms=PLACE_MS,
             decided=decided,
         )
         (found,) = await self._database.fetch(CLAIM, *parameters)

@@ -262,7 +262,9 @@ BEGIN
         IF waits THEN
             INSERT INTO alipayhk_waiting AS waiting (request_id, api, client_id, lock, biz_time_ms, until_ms)
                 VALUES (p_request_id, p_api, p_client_id, alipayhk_claim.lock, p_biz_time_ms, clock_ms + p_wait_ms)
-                ON CONFLICT (request_id, api, client_id) DO UPDATE SET until_ms = excluded.until_ms;
+                -- The id may have been used with another content before, which was not sent.
+                ON CONFLICT (request_id, api, client_id) DO UPDATE SET
+                    lock = excluded.lock, biz_time_ms = excluded.biz_time_ms, until_ms = excluded.until_ms;
         ELSE
             DELETE FROM alipayhk_waiting
                 WHERE request_id = p_request_id AND api = p_api AND client_id = p_client_id;
@@ -274,15 +276,19 @@ BEGIN
 END
 $$;
 
--- Keep a place for a request that waits for its linkage inside its gateway.
+-- Keep the places of requests that wait for their linkages inside their gateway.
 CREATE FUNCTION alipayhk_queue(
-    p_request_id text, p_api text, p_client_id text, p_linkage bytea, p_biz_time_ms bigint, p_wait_ms bigint
+    p_request_ids text[], p_apis text[], p_client_ids text[], p_linkages bytea[], p_biz_times_ms bigint[],
+    p_wait_ms bigint
 ) RETURNS void LANGUAGE sql VOLATILE AS $$
     INSERT INTO alipayhk_waiting AS waiting (request_id, api, client_id, lock, biz_time_ms, until_ms)
-        VALUES (p_request_id, p_api, p_client_id,
-            alipayhk_lock_number(p_linkage, p_request_id, p_api, p_client_id), p_biz_time_ms,
-            alipayhk_clock_ms() + p_wait_ms)
-        ON CONFLICT (request_id, api, client_id) DO UPDATE SET until_ms = excluded.until_ms
+        SELECT request_id, api, client_id, alipayhk_lock_number(linkage, request_id, api, client_id), biz_time_ms,
+            alipayhk_clock_ms() + p_wait_ms
+        FROM unnest(p_request_ids, p_apis, p_client_ids, p_linkages, p_biz_times_ms)
+            AS place (request_id, api, client_id, linkage, biz_time_ms)
+        ORDER BY request_id, api, client_id
+        ON CONFLICT (request_id, api, client_id) DO UPDATE SET
+            lock = excluded.lock, biz_time_ms = excluded.biz_time_ms, until_ms = excluded.until_ms
 $$;
 
 -- Give up the place of a request that ends without a grant, and wake those that waited for it.

@@ -30,6 +30,7 @@ CLAIM: Final = """
         $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)
 """
 QUEUE: Final = "SELECT alipayhk_queue($1, $2, $3, $4, $5, $6)"
+"""Its first five parameters are arrays: the places of several requests."""
 LEAVE: Final = "SELECT alipayhk_leave($1, $2, $3)"
 EXTEND: Final = "SELECT alipayhk_extend($1, $2, $3, $4, $5, $6, $7)"
 RECORD: Final = "SELECT alipayhk_record($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
