@@ -167,23 +167,30 @@ class PostgresLedger:
         The changes are read up to one before which all are committed and durable, so that `after` can
         continue. Leases expire by the database's clock, not at `in_doubt_at_ms`.
         """
+        if in_doubt_at_ms is not None:
+            async for row in self._pages(ROWS_IN_DOUBT, after):
+                yield row
+            return
+        last = await self._database.value(LAST_CHANGE)
         if since_ms > 0:
-            first = await self._database.value(FIRST_CHANGE_SINCE, since_ms)
+            first = await self._database.value(FIRST_CHANGE_SINCE, since_ms, last)
             if first is None:
                 return
             after = max(after, first - 1)
-        last = 0
         while True:
-            if in_doubt_at_ms is not None:
-                found = await self._database.fetch(ROWS_IN_DOUBT, after, PAGE_ROWS)
-            else:
-                found = await self._database.fetch(PAGE_OF_ROWS, after, last, PAGE_ROWS)
-                if not found and last < (last := await self._database.value(LAST_CHANGE)):
-                    continue
+            count = 0
+            async for row in self._pages(PAGE_OF_ROWS, after, last):
+                yield row
+                count += 1
+            if count < PAGE_ROWS:
+                return
+            # So many rows take long to read: continue with those that changed since.
+            after, last = last, await self._database.value(LAST_CHANGE)
+
+    async def _pages(self, statement: str, after: int, *more: int) -> AsyncIterator[Row]:
+        while found := await self._database.fetch(statement, after, PAGE_ROWS, *more):
             for columns in found:
                 yield row_of(columns, self._now_ms())
-            if not found:
-                return
             after = found[-1]["change"]
 
     async def drop(self, *, before_ms: int, now_ms: int) -> int:

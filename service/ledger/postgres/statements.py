@@ -17,14 +17,16 @@ _ROWS: Final = """
         ON resolution.id = request.resolution
 """
 FIND: Final = f"{_ROWS} WHERE request.request_id = $1 ORDER BY request.api, request.client_id"
-PAGE_OF_ROWS: Final = f"{_ROWS} WHERE change > $1 AND change <= $2 ORDER BY change LIMIT $3"
+PAGE_OF_ROWS: Final = f"{_ROWS} WHERE change > $1 AND change <= $3 ORDER BY change LIMIT $2"
 ROWS_IN_DOUBT: Final = f"""
     {_ROWS} WHERE request.state IN ('sending', 'in_doubt') AND change > $1
         AND (request.state = 'in_doubt' OR lease_until_ms <= alipayhk_clock_ms())
     ORDER BY change LIMIT $2
 """
 LAST_CHANGE: Final = "SELECT alipayhk_export()"
-FIRST_CHANGE_SINCE: Final = "SELECT min(change) FROM alipayhk_request WHERE updated_ms >= $1"
+FIRST_CHANGE_SINCE: Final = """
+    SELECT min(change) FROM alipayhk_request WHERE updated_ms >= $1 AND change <= $2
+"""
 CLAIM: Final = """
     SELECT * FROM alipayhk_claim(
         $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)
