@@ -172,11 +172,14 @@ class Database:
         while True:
             with suppress(*_FAILURES):
                 connection = await connect(self._url, self._timeout_s)
+                is_lost = asyncio.Event()
+                connection.add_termination_listener(lambda _, is_lost=is_lost: is_lost.set())
                 try:
                     await connection.add_listener(CHANNEL, lambda *said: heard(said[3]))
                     heard(None)
-                    while True:
-                        await asyncio.sleep(ALIVE_EVERY_S)
+                    while not is_lost.is_set():
+                        with suppress(TimeoutError):
+                            await asyncio.wait_for(is_lost.wait(), ALIVE_EVERY_S)
                         await connection.execute("SELECT 1")
                 finally:
                     connection.terminate()

@@ -109,7 +109,9 @@ class PostgresLedger:
 
     async def look(self, claim: Claim, now_ms: int) -> Answer:
         """Answer by the rules."""
-        return (await self._ask(claim, now_ms, writes=False)).answer(claim)
+        heard = self._wakeups.count
+        facts = await self._ask(claim, now_ms, writes=False)
+        return facts.placed(facts.answer(claim), heard)
 
     async def renew(self, key: Key, token: int, lease_ms: int, now_ms: int) -> bool:
         """Write another attempt with a new lease."""

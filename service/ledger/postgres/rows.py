@@ -40,7 +40,7 @@ class Facts:
     linkage: Linkage
     row_change: int
     applied_change: int
-    lock: int | None
+    lock: int
     now_ms: int
 
     @classmethod
@@ -72,8 +72,8 @@ class Facts:
 
     def placed(self, answer: Answer, count: int) -> Answer:
         """Return an answer with what its call waits for."""
-        if isinstance(answer, (InProgress, LinkageBusy)) and self.lock is not None:
-            return replace(answer, place=Place(self.lock, count))
+        if isinstance(answer, (InProgress, LinkageBusy)):
+            return replace(answer, place=Place(str(self.lock), count))
         return answer
 
     def decided(self, *, was_in_doubt: bool) -> Decided:

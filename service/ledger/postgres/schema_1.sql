@@ -169,6 +169,8 @@ DECLARE
 BEGIN
     IF p_writes THEN
         lock := alipayhk_lock(p_linkage, p_request_id, p_api, p_client_id);
+    ELSE
+        lock := alipayhk_lock_number(p_linkage, p_request_id, p_api, p_client_id);
     END IF;
     clock_ms := alipayhk_clock_ms();
     SELECT * INTO known FROM alipayhk_request

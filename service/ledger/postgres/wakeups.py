@@ -14,7 +14,8 @@ REMEMBERED: Final = 1024
 class Place(NamedTuple):
     """What a call waits for, and how many notifications had been heard before it asked."""
 
-    lock: int
+    lock: str
+    """The number of a lock, as notifications have it."""
     heard: int
 
 
@@ -25,8 +26,8 @@ class Wakeups:
         self.count = 0
         """Notifications heard until now."""
         self._lost_at = 0
-        self._heard_at: dict[int, int] = {}
-        self._waiting: defaultdict[int, set[asyncio.Future[None]]] = defaultdict(set)
+        self._heard_at: dict[str, int] = {}
+        self._waiting: defaultdict[str, set[asyncio.Future[None]]] = defaultdict(set)
 
     def heard(self, text: str | None) -> None:
         """Wake those who wait for a lock, or everybody if notifications may have been lost."""
@@ -35,12 +36,11 @@ class Wakeups:
             self._lost_at = self.count
             woken = [future for futures in self._waiting.values() for future in futures]
         else:
-            lock = int(text)
-            self._heard_at.pop(lock, None)
-            self._heard_at[lock] = self.count
+            self._heard_at.pop(text, None)
+            self._heard_at[text] = self.count
             if len(self._heard_at) > REMEMBERED:
                 del self._heard_at[next(iter(self._heard_at))]
-            woken = list(self._waiting.get(lock, ()))
+            woken = list(self._waiting.get(text, ()))
         for future in woken:
             if not future.done():
                 future.set_result(None)
