@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, cast
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service.ledger import Claim, Ending, Granted, Key, Ledger, Row, State
+from service.ledger.postgres import ledger as postgres_ledger
+from service.ledger.vault import make_key_file
 from tests.ledger.levels import (
     APPLIED,
     GATEWAY_REJECTED,
@@ -24,6 +27,9 @@ from tests.ledger.levels import (
     URLS,
     opened,
 )
+from tests.ledger.on_server import OnServer
+from tests.ledger.postgres_clock import CLOCK, AtTestTime
+from tests.postgres.server import Postgres
 
 Operation = Callable[[Ledger, "Past"], Any]
 """An operation on a ledger; the tokens come from the answers so far."""
@@ -120,19 +126,16 @@ async def everything(ledger: Ledger) -> dict[Key, Row]:
     return {row.key: row async for row in ledger.rows()}
 
 
-async def run_on_level_and_memory(url: str, sequence: list[Operation]) -> None:
-    (memory, _), (level, _) = opened("memory:"), opened(url)
+async def run_on_level_and_memory(level: Ledger, sequence: list[Operation]) -> None:
+    memory, _ = opened("memory:")
     past, past_of_level = Past(), Past()
-    try:
-        for operation in sequence:
-            expected = await operation(memory, past)
-            assert await operation(level, past_of_level) == expected
-            assert await everything(level) == await everything(memory)
-            assert {key async for key in _in_doubt(level, past.now_ms)} == {
-                key async for key in _in_doubt(memory, past.now_ms)
-            }
-    finally:
-        await level.close()
+    for operation in sequence:
+        expected = await operation(memory, past)
+        assert await operation(level, past_of_level) == expected
+        assert await everything(level) == await everything(memory)
+        assert {key async for key in _in_doubt(level, past.now_ms)} == {
+            key async for key in _in_doubt(memory, past.now_ms)
+        }
 
 
 async def _in_doubt(ledger: Ledger, now_ms: int) -> Any:
@@ -140,9 +143,57 @@ async def _in_doubt(ledger: Ledger, now_ms: int) -> Any:
         yield row.key
 
 
+async def run_on_new_level(url: str, sequence: list[Operation]) -> None:
+    level, _ = opened(url)
+    try:
+        await run_on_level_and_memory(level, sequence)
+    finally:
+        await level.close()
+
+
 @pytest.mark.parametrize("level", sorted(URLS.keys() - {"memory"}))
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(sequence=st.lists(operations, min_size=1, max_size=40))
 def test_level_answers_like_the_memory_level(level: str, sequence: list[Operation]) -> None:
     with tempfile.TemporaryDirectory() as directory:
-        asyncio.run(run_on_level_and_memory(URLS[level](Path(directory)), sequence))
+        asyncio.run(run_on_new_level(URLS[level](Path(directory)), sequence))
+
+
+# -- PostgreSQL, where one database is emptied for each sequence
+
+EMPTY: Final = """
+    TRUNCATE alipayhk_request, alipayhk_resolution, alipayhk_waiting, alipayhk_undone, alipayhk_clock_mark;
+    SELECT setval('alipayhk_token', 1, false), setval('alipayhk_change', 1, false);
+"""
+
+
+@pytest.fixture(scope="module")
+def postgres_level(
+    postgres: Postgres, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[asyncio.Runner, AtTestTime]]:
+    """Return a ledger whose database has the tests' time, and the event loop of its connections."""
+    postgres.create_database("sequences")
+    on_server = OnServer(postgres, "sequences", tmp_path_factory.mktemp("key") / "ledger.key")
+    make_key_file(on_server.key, random_bytes=os.urandom)
+    ledger = on_server.open(pool_max=1)
+    on_server.sql(f"SET ROLE gateway; {CLOCK}")
+    with asyncio.Runner() as runner:
+        yield runner, AtTestTime(ledger)
+        runner.run(ledger.close())
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(sequence=st.lists(operations, min_size=1, max_size=40))
+def test_postgresql_answers_like_the_memory_level(
+    postgres_level: tuple[asyncio.Runner, AtTestTime], sequence: list[Operation]
+) -> None:
+    async def run() -> None:
+        for statement in EMPTY.strip().split("\n"):
+            await level._database.fetch(statement)
+        await run_on_level_and_memory(cast("Ledger", level), sequence)
+
+    runner, level = postgres_level
+    with pytest.MonkeyPatch.context() as patched:
+        # In the memory level, the requests that wait for a linkage are not ordered.
+        patched.setattr(postgres_ledger, "WAIT_MS", 0)
+        runner.run(run())
