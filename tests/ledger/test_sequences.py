@@ -195,5 +195,5 @@ def test_postgresql_answers_like_the_memory_level(
     runner, level = postgres_level
     with pytest.MonkeyPatch.context() as patched:
         # In the memory level, the requests that wait for a linkage are not ordered.
-        patched.setattr(postgres_ledger, "WAIT_MS", 0)
+        patched.setattr(postgres_ledger, "PLACE_MS", 0)
         runner.run(run())
