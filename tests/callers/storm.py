@@ -79,8 +79,17 @@ def killing(kind: str, material: Material, console: str) -> Iterator[KilledGatew
 
 def compare(results: Path, where: Where) -> Comparison:
     """Compare the callers' results with the sandbox's wallet."""
-    with urllib.request.urlopen(f"{where.console}/__sandbox/wallet") as response:
-        return compare_lines(results.read_text("utf-8"), json.load(response)["requests"])
+    return compare_lines(results.read_text("utf-8"), _console(where, "wallet")["requests"])
+
+
+def received(where: Where) -> int:
+    """Return how many requests the sandbox has received."""
+    return max((entry["number"] for entry in _console(where, "requests")["requests"]), default=0)
+
+
+def _console(where: Where, page: str) -> Any:
+    with urllib.request.urlopen(f"{where.console}/__sandbox/{page}") as response:
+        return json.load(response)
 
 
 def compare_lines(results: str, wallet: dict[str, Any]) -> Comparison:

@@ -1,22 +1,29 @@
-"""The clients of all languages report the same outcomes, and correct ones while the gateway is killed."""
+"""The clients of all languages report the same outcomes, and correct ones while gateways stop and start."""
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, cast
 
 import pytest
 
+from service.ledger.vault import make_key_file
+from tests.callers.fleet import SHARE_MIN, SIZE, Fleet, fleet
 from tests.callers.languages import LANGUAGES, Language, do, variables_of
-from tests.callers.storm import compare, killing
+from tests.callers.storm import compare, killing, received
 from tests.e2e.material import Material
 from tests.linkage.scenes import FILE
 from tests.linkage.where import KINDS, a_sandbox, serving
 
 STORM_S: Final = 6
 """Long enough for some successful calls on a busy machine, though the gateway is down most of the time."""
+LEDGERS: Final = ("sqlite:///{directory}/shared.db",)
+"""The LEDGER_URL of each ledger that gateways on one host can share; {directory} is empty at first."""
 
 pytestmark = pytest.mark.callers
 
@@ -63,3 +70,40 @@ def test_reported_outcomes_are_correct_while_the_gateway_is_killed(
     assert kills >= 2, kills
     assert comparison.outcomes["OK"] > 5, comparison
     assert comparison.outcomes["rejected"] > 0, comparison
+
+
+@pytest.fixture(scope="module", params=LEDGERS, ids=lambda url: url.partition(":")[0])
+def gateways(
+    request: pytest.FixtureRequest,
+    alipayhk: tuple[Material, str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Fleet]:
+    """Run three gateways with one ledger."""
+    directory = tmp_path_factory.mktemp("ledger")
+    make_key_file(key_file := directory / "ledger.key", random_bytes=os.urandom)
+    url = cast("str", request.param).format(directory=directory)
+    with fleet(*alipayhk, url, str(key_file)) as found:
+        yield found
+
+
+def test_calls_are_spread_and_none_fails_or_is_sent_twice_during_a_rolling_restart(
+    language: Language, gateways: Fleet, tmp_path: Path
+) -> None:
+    results, stop = tmp_path / "results.ndjson", tmp_path / "results.ndjson.stop"
+    more = {"LINKAGE_SHARED_LEDGER": "true", "LINKAGE_DEADLINE_S": "60", "LINKAGE_STORM_S": "600"}
+    variables = variables_of(gateways.where, language, LINKAGE_RESULTS=str(results), **more)
+    before = received(gateways.where)
+    with ThreadPoolExecutor(1) as thread:
+        storm = thread.submit(do, language, language.storm, variables)
+        try:
+            shares = gateways.shares()
+            gateways.restart_one_after_another()
+        finally:
+            stop.touch()
+            storm.result()
+    comparison, lines = compare(results, gateways.where), results.read_text("utf-8").splitlines()
+    print(f"{language}: {shares}, {dict(comparison.outcomes)}")  # noqa: T201  (for pytest -s)
+    assert [line for line in lines if json.loads(line)["code"] != "OK"] == []
+    assert comparison.wrong == []
+    assert received(gateways.where) - before == len(lines), "a request was sent twice"
+    assert min(shares) >= SHARE_MIN / SIZE, shares

@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,9 +18,12 @@ from tests.linkage.where import Where
 
 WORKERS: Final = 8
 DEADLINE_S: Final = 3.0
+"""The deadline of a call, unless LINKAGE_DEADLINE_S is set."""
 PAUSE_S: Final = 0.05
 """The pause after a call that failed with UNAVAILABLE."""
-USERS: Final = ("", "+DELAY_20", "+DELAY_300", "+USER_NOT_EXIST")
+SHARED_LEDGER: Final = "LINKAGE_SHARED_LEDGER" in os.environ
+USERS: Final = ("", "+DELAY_20", "+DELAY_300", *(() if SHARED_LEDGER else ("+USER_NOT_EXIST",)))
+"""With a shared ledger no call may fail, so gRPC must retry; rejected calls use up its retry allowance."""
 
 pytestmark = pytest.mark.callers
 
@@ -62,14 +66,20 @@ async def call(client: LinkageClient, request: Any) -> dict[str, str]:
     return result | {"code": "OK", "reason": "", "outcome": "OK"}
 
 
-async def storm(where: Where, give_up: float) -> list[dict[str, str]]:
-    """Make calls until the monotonic clock reaches `give_up`; return their results."""
+async def storm(where: Where, is_over: Callable[[], bool]) -> list[dict[str, str]]:
+    """Make calls until `is_over`; return their results."""
     numbers, results = itertools.count(), []
     options = (("grpc.max_reconnect_backoff_ms", 200),)
-    async with LinkageClient(where.target, tls=where.tls, timeout_s=DEADLINE_S, options=options) as client:
+    async with LinkageClient(
+        where.target,
+        tls=where.tls,
+        timeout_s=float(os.environ.get("LINKAGE_DEADLINE_S", DEADLINE_S)),
+        shared_ledger=SHARED_LEDGER,
+        options=options,
+    ) as client:
 
         async def work() -> None:
-            while time.monotonic() < give_up:
+            while not is_over():
                 results.append(await call(client, request_number(next(numbers), where.run)))
                 if results[-1]["code"] == "UNAVAILABLE":
                     await asyncio.sleep(PAUSE_S)
@@ -79,7 +89,9 @@ async def storm(where: Where, give_up: float) -> list[dict[str, str]]:
 
 
 def test_storm(where: Where) -> None:
-    results = asyncio.run(storm(where, time.monotonic() + float(os.environ["LINKAGE_STORM_S"])))
+    give_up = time.monotonic() + float(os.environ["LINKAGE_STORM_S"])
+    stop = Path(os.environ["LINKAGE_RESULTS"] + ".stop")
+    results = asyncio.run(storm(where, lambda: time.monotonic() > give_up or stop.exists()))
     lines = "".join(json.dumps(result) + "\n" for result in results)
     Path(os.environ["LINKAGE_RESULTS"]).write_text(lines, "utf-8")
     assert "OK" in {result["outcome"] for result in results}

@@ -5,10 +5,13 @@ package scenarios
 
 import (
 	"os"
+	"strings"
 	"testing"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/resolver"
+	"google.golang.org/grpc/resolver/manual"
 	"linkage.alipayhk/go/linkage"
 )
 
@@ -25,12 +28,28 @@ func setting(t *testing.T, name, meaning string) string {
 func connect(t *testing.T, options ...grpc.DialOption) *linkage.Client {
 	t.Helper()
 	target := setting(t, "LINKAGE_TARGET", "the gateway's host:port")
+	if sharedLedger() {
+		options = append(options, linkage.WithSharedLedger(), grpc.WithResolvers(addresses(target)))
+	}
 	client, err := linkage.New(target, transport(t), options...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { client.Close() })
 	return client
+}
+
+// sharedLedger reports whether the target has several gateways with one ledger.
+func sharedLedger() bool { return os.Getenv("LINKAGE_SHARED_LEDGER") != "" }
+
+// addresses resolves a target like "ipv4:127.0.0.1:1,127.0.0.1:2", which gRPC for Go cannot do without it.
+func addresses(target string) *manual.Resolver {
+	builder, state := manual.NewBuilderWithScheme("ipv4"), resolver.State{}
+	for address := range strings.SplitSeq(strings.TrimPrefix(target, "ipv4:"), ",") {
+		state.Addresses = append(state.Addresses, resolver.Address{Addr: address})
+	}
+	builder.InitialState(state)
+	return builder
 }
 
 func transport(t *testing.T) credentials.TransportCredentials {

@@ -20,8 +20,7 @@ import (
 )
 
 const (
-	workers  = 8
-	deadline = 3 * time.Second
+	workers = 8
 	// pause prevents a busy loop while the gateway is down.
 	pause = 100 * time.Millisecond
 )
@@ -29,6 +28,9 @@ const (
 var userIDs = []string{
 	"2160000000000001", "2160000000000001+DELAY_20", "2160000000000001+DELAY_300", "2160000000000001+USER_NOT_EXIST",
 }
+
+// sharedLedgerUserIDs has no user whose requests are rejected: these use up gRPC's retry allowance, and no call may fail.
+var sharedLedgerUserIDs = userIDs[:3]
 
 // line is the result of one call. The harness compares it with the sandbox's wallet.
 type line struct {
@@ -40,9 +42,10 @@ type line struct {
 }
 
 type storm struct {
-	client *linkage.Client
-	run    string
-	file   *os.File
+	client   *linkage.Client
+	deadline time.Duration
+	run      string
+	file     *os.File
 
 	number, ok atomic.Int64
 	writing    sync.Mutex
@@ -60,12 +63,14 @@ func TestStorm(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer file.Close()
-	s := &storm{client: connect(t, reconnectFast()), run: setting(t, "LINKAGE_RUN", "a prefix of this run's request ids"), file: file}
+	s := &storm{
+		client: connect(t, reconnectFast()), deadline: deadline(t), run: setting(t, "LINKAGE_RUN", "a prefix of this run's request ids"), file: file,
+	}
 	end := time.Now().Add(time.Duration(seconds * float64(time.Second)))
 	var working sync.WaitGroup
 	for range workers {
 		working.Go(func() {
-			for time.Now().Before(end) {
+			for time.Now().Before(end) && !exists(name+".stop") {
 				if err := s.one(t.Context()); err != nil {
 					t.Error(err)
 					return
@@ -78,6 +83,25 @@ func TestStorm(t *testing.T) {
 	if s.ok.Load() == 0 {
 		t.Errorf("no call of %d returned OK", s.number.Load())
 	}
+}
+
+// deadline returns the deadline of a call, LINKAGE_DEADLINE_S or 3 seconds.
+func deadline(t *testing.T) time.Duration {
+	t.Helper()
+	text := os.Getenv("LINKAGE_DEADLINE_S")
+	if text == "" {
+		return 3 * time.Second
+	}
+	deadline, err := time.ParseDuration(text + "s")
+	if err != nil {
+		t.Fatalf("LINKAGE_DEADLINE_S is not a number: %v", err)
+	}
+	return deadline
+}
+
+func exists(name string) bool {
+	_, err := os.Stat(name)
+	return err == nil
 }
 
 // reconnectFast shortens the backoff. The default backoff grows longer than the time that the gateway is up.
@@ -93,8 +117,12 @@ func reconnectFast() grpc.DialOption {
 func (s *storm) one(ctx context.Context) error {
 	number := s.number.Add(1)
 	id := fmt.Sprintf("%s-storm-%d", s.run, number)
-	userID := userIDs[number/2%int64(len(userIDs))]
-	ctx, cancel := context.WithTimeout(ctx, deadline)
+	users := userIDs
+	if sharedLedger() {
+		users = sharedLedgerUserIDs
+	}
+	userID := users[number/2%int64(len(users))]
+	ctx, cancel := context.WithTimeout(ctx, s.deadline)
 	defer cancel()
 	method, r, err := "SyncLinkage", result{}, error(nil)
 	if number%2 == 0 {

@@ -1,6 +1,6 @@
 import { readFileSync } from "node:fs";
 
-import type { Tls } from "alipayhk-linkage";
+import type { LinkageClientOptions } from "alipayhk-linkage";
 
 /** Returns an environment variable. Throws if it is not set, so that the test fails and is not skipped. */
 export function required(name: string): string {
@@ -9,10 +9,11 @@ export function required(name: string): string {
   return value;
 }
 
-/** Returns the mTLS settings from the files in the environment; no settings (plaintext) if no file is named. */
-export function tls(): { tls?: Tls } {
+/** Returns the client's options from the environment; without TLS if no file is named. */
+export function clientOptions(): LinkageClientOptions {
+  const sharedLedger = process.env["LINKAGE_SHARED_LEDGER"] !== undefined;
   const names = ["LINKAGE_CA_FILE", "LINKAGE_CERT_FILE", "LINKAGE_KEY_FILE"];
-  if (names.every((name) => !process.env[name])) return {};
+  if (names.every((name) => !process.env[name])) return { sharedLedger };
   const [ca, cert, key] = names.map((name) => readFileSync(required(name))) as [Buffer, Buffer, Buffer];
-  return { tls: { ca, cert, key } };
+  return { sharedLedger, tls: { ca, cert, key } };
 }

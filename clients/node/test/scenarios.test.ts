@@ -12,7 +12,7 @@ import {
   type CallOptions,
 } from "alipayhk-linkage";
 
-import { required, tls } from "./environment.js";
+import { clientOptions, required } from "./environment.js";
 
 const STEP = ["method", "request", "deadline_ms", "answers", "expect"];
 const EXPECT = [
@@ -51,7 +51,7 @@ test("scenarios", async (t) => {
   const text = readFileSync(required("LINKAGE_SCENARIOS"), "utf8").replaceAll("${run}", required("LINKAGE_RUN"));
   const { scenarios } = JSON.parse(text) as { scenarios: { name: string; steps: Step[] }[] };
   assert.ok(scenarios.length > 0, "the file must have scenarios");
-  const client = new LinkageClient(required("LINKAGE_TARGET"), tls());
+  const client = new LinkageClient(required("LINKAGE_TARGET"), clientOptions());
   try {
     for (const { name, steps } of scenarios) {
       await t.test(name, async () => {

@@ -3,6 +3,7 @@ package hk.alipay.linkage;
 import com.google.protobuf.Timestamp;
 import java.io.IOException;
 import java.nio.file.Path;
+import java.time.Duration;
 import java.time.Instant;
 
 /** The environment variables with the addresses of the gateway and the sandbox. */
@@ -22,17 +23,30 @@ final class Environment {
 
     /** Returns a client with mTLS if the three files are named, or with plaintext if no file is named. */
     static LinkageClient client() throws IOException {
-        String target = required("LINKAGE_TARGET");
+        AddressList.register();
+        LinkageClient.Builder builder = LinkageClient.builder(required("LINKAGE_TARGET"))
+                .sharedLedger(sharedLedger());
         if (System.getenv("LINKAGE_CA_FILE") == null
                 && System.getenv("LINKAGE_CERT_FILE") == null
                 && System.getenv("LINKAGE_KEY_FILE") == null) {
-            return LinkageClient.plaintext(target);
+            return builder.build();
         }
-        return LinkageClient.mutualTls(
-                target,
-                Path.of(required("LINKAGE_CA_FILE")),
-                Path.of(required("LINKAGE_CERT_FILE")),
-                Path.of(required("LINKAGE_KEY_FILE")));
+        return builder.mutualTls(
+                        Path.of(required("LINKAGE_CA_FILE")),
+                        Path.of(required("LINKAGE_CERT_FILE")),
+                        Path.of(required("LINKAGE_KEY_FILE")))
+                .build();
+    }
+
+    /** Returns whether the target has several gateways with one ledger. */
+    static boolean sharedLedger() {
+        return System.getenv("LINKAGE_SHARED_LEDGER") != null;
+    }
+
+    /** Returns the duration of a variable in seconds. */
+    static Duration seconds(String variable, String byDefault) {
+        double seconds = Double.parseDouble(System.getenv().getOrDefault(variable, byDefault));
+        return Duration.ofNanos((long) (seconds * 1e9));
     }
 
     static Timestamp now() {
