@@ -201,7 +201,7 @@ async def test_gateway_follows_a_failover(own_pair: Replicated, fail: Callable[[
     await ledger.close()
 
 
-async def test_what_was_granted_before_a_failover_is_known_after_it(own_pair: Replicated) -> None:
+async def test_claim_granted_before_a_failover_is_known_after_it(own_pair: Replicated) -> None:
     """Claims run while the primary is killed: each granted one is on the promoted standby."""
     gateways = [impatient(own_pair.kept.open(own_pair.url), TIMEOUT_S) for _ in range(2)]
     grants: dict[str, int] = {}

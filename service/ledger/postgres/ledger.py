@@ -11,27 +11,11 @@ from ..lease import LEASE_MAX_MS, Clock
 from ..marker import MarkerKeeper
 from ..rules import MARK_EVERY_MS
 from ..vault import RandomBytes
+from . import statements
 from .database import Calls
 from .lost_claims import LostClaim, LostClaims
 from .places import PLACE_MS, Places
 from .rows import Decided, Facts, claim_parameters, key_parameters, row_of
-from .statements import (
-    CLAIM,
-    DROP,
-    EXTEND,
-    FIND,
-    FIRST_CHANGE_SINCE,
-    LAST_CHANGE,
-    LEAVE,
-    MARK,
-    PAGE_OF_ROWS,
-    QUEUE,
-    RECORD,
-    RESOLVE,
-    ROWS_IN_DOUBT,
-    TAKE_BACK,
-    UNDO,
-)
 from .wakeups import Wakeups
 
 CLAIM_ID_BYTES: Final = 16
@@ -115,20 +99,22 @@ class PostgresLedger:
 
     async def renew(self, key: Key, token: int, lease_ms: int, now_ms: int) -> bool:
         """Write another attempt with a new lease."""
-        return await self._write(EXTEND, *key_parameters(key), token, lease_ms, now_ms, 1)
+        return await self._write(statements.EXTEND, *key_parameters(key), token, lease_ms, now_ms, 1)
 
     async def extend(self, key: Key, token: int, lease_ms: int, now_ms: int) -> bool:
         """Lengthen the lease."""
-        return await self._write(EXTEND, *key_parameters(key), token, lease_ms, now_ms, 0)
+        return await self._write(statements.EXTEND, *key_parameters(key), token, lease_ms, now_ms, 0)
 
     async def record(self, key: Key, token: int, ending: Ending, now_ms: int) -> bool:
         """Write the outcome; keep an outcome that is recorded."""
         said = (ending.state, ending.result_status, ending.result_code, ending.sealed)
-        return await self._write(RECORD, *key_parameters(key), token, *said, now_ms, ending.may_be_late)
+        return await self._write(
+            statements.RECORD, *key_parameters(key), token, *said, now_ms, ending.may_be_late
+        )
 
     async def undo(self, key: Key, token: int, now_ms: int) -> bool:
         """Remove the row, or restore the state before the attempt."""
-        return await self._write(UNDO, *key_parameters(key), token, None, None, now_ms)
+        return await self._write(statements.UNDO, *key_parameters(key), token, None, None, now_ms)
 
     async def queue(self, claim: Claim) -> None:
         """Write an entry, and keep it."""
@@ -141,12 +127,12 @@ class PostgresLedger:
         self._leave(key)
 
     def _leave(self, key: Key) -> None:
-        self._complete(self._database.value(LEAVE, *key_parameters(key)))
+        self._complete(self._database.value(statements.LEAVE, *key_parameters(key)))
 
     async def _keep_places(self, claims: Sequence[Claim]) -> None:
         keys = zip(*(key_parameters(claim.key) for claim in claims), strict=True)
         linkages, biz_times = [claim.linkage for claim in claims], [claim.biz_time_ms for claim in claims]
-        await self._database.fetch(QUEUE, *map(list, keys), linkages, biz_times, PLACE_MS)
+        await self._database.fetch(statements.QUEUE, *map(list, keys), linkages, biz_times, PLACE_MS)
 
     async def wait(self, answer: InProgress | LinkageBusy, timeout_s: float) -> None:
         """Wait for the notification that the request or the linkage may be free."""
@@ -154,12 +140,17 @@ class PostgresLedger:
 
     async def find(self, request_id: str) -> Sequence[Row]:
         """Return the rows of every client id and API."""
-        return [row_of(found, self._now_ms()) for found in await self._database.fetch(FIND, request_id)]
+        return [
+            row_of(found, self._now_ms())
+            for found in await self._database.fetch(statements.FIND, request_id)
+        ]
 
     async def resolve(self, key: Key, ending: Ending, *, who: str, why: str, now_ms: int) -> bool:
         """Write the decision, also into a table that `drop` does not touch."""
         said = (ending.state, ending.result_status, ending.result_code, ending.sealed)
-        return await self._write(RESOLVE, *key_parameters(key), *said, who, why, now_ms, LEASE_MAX_MS)
+        return await self._write(
+            statements.RESOLVE, *key_parameters(key), *said, who, why, now_ms, LEASE_MAX_MS
+        )
 
     async def rows(
         self, *, since_ms: int = 0, after: int = 0, in_doubt_at_ms: int | None = None
@@ -170,24 +161,24 @@ class PostgresLedger:
         continue. Leases expire by the database's clock, not at `in_doubt_at_ms`.
         """
         if in_doubt_at_ms is not None:
-            async for row in self._pages(ROWS_IN_DOUBT, after):
+            async for row in self._pages(statements.ROWS_IN_DOUBT, after):
                 yield row
             return
-        last = await self._database.value(LAST_CHANGE)
+        last = await self._database.value(statements.LAST_CHANGE)
         if since_ms > 0:
-            first = await self._database.value(FIRST_CHANGE_SINCE, since_ms, last)
+            first = await self._database.value(statements.FIRST_CHANGE_SINCE, since_ms, last)
             if first is None:
                 return
             after = max(after, first - 1)
         while True:
             count = 0
-            async for row in self._pages(PAGE_OF_ROWS, after, last):
+            async for row in self._pages(statements.PAGE_OF_ROWS, after, last):
                 yield row
                 count += 1
             if count < PAGE_ROWS:
                 return
             # So many rows take long to read: continue with those that changed since.
-            after, last = last, await self._database.value(LAST_CHANGE)
+            after, last = last, await self._database.value(statements.LAST_CHANGE)
 
     async def _pages(self, statement: str, after: int, *more: int) -> AsyncIterator[Row]:
         while found := await self._database.fetch(statement, after, PAGE_ROWS, *more):
@@ -197,9 +188,9 @@ class PostgresLedger:
 
     async def drop(self, *, before_ms: int, now_ms: int) -> int:
         """Delete old rows that have an outcome, a few in each transaction."""
-        await self._database.value(MARK, before_ms, now_ms, MARK_EVERY_MS)
+        await self._database.value(statements.MARK, before_ms, now_ms, MARK_EVERY_MS)
         total = 0
-        while dropped := await self._database.value(DROP, before_ms, DROP_ROWS):
+        while dropped := await self._database.value(statements.DROP, before_ms, DROP_ROWS):
             total += dropped
         return total
 
@@ -231,12 +222,12 @@ class PostgresLedger:
             wait_ms=PLACE_MS,
             decided=decided,
         )
-        (found,) = await self._database.fetch(CLAIM, *parameters)
+        (found,) = await self._database.fetch(statements.CLAIM, *parameters)
         return Facts.of(found, claim, now_ms)
 
     async def _undo_claim(self, lost: LostClaim) -> bool:
         what = (lost.claim_id, lost.linkage, self._now_ms())
-        return bool(await self._database.value(TAKE_BACK, *key_parameters(lost.key), *what))
+        return bool(await self._database.value(statements.TAKE_BACK, *key_parameters(lost.key), *what))
 
     async def _write(self, statement: str, *parameters: object) -> bool:
         """Run a statement to its end, also if its caller is cancelled."""
