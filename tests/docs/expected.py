@@ -16,6 +16,8 @@ NOT_RUN: Final = {
     "make stubs": "tests/callers runs it and checks its files",
     "make bench": "takes an hour; tests/callers/test_bench.py runs its parts",
     "make peers": "the gate runs it, and these tests run the tools that it installs",
+    "createuser --pwprompt": "needs a database server; tests/scenarios start real ones",
+    "createdb --owner": "the same",
     "docker build": "needs a container engine; test_dockerfile.py runs the Dockerfile's steps",
     "docker run": "needs a container engine; test_dockerfile.py runs the result of these steps",
     "docker stop": "needs a container engine",
