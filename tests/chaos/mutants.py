@@ -22,6 +22,7 @@ from service.delivery.pending_writes import PendingWrites
 from service.ledger import Granted, rules
 from service.ledger.postgres import ledger as postgres_ledger
 from service.ledger.postgres import rows as postgres_rows
+from service.ledger.postgres import statements as postgres_statements
 from service.ledger.postgres.ledger import PostgresLedger
 from service.ledger.rules import Linkage
 from service.ledger.sqlite import statements
@@ -69,9 +70,19 @@ def _replace(owner: Any, name: str, value: Any) -> None:
     setattr(owner, name, value)
 
 
-def _answers(change: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
-    for owner in (sqlite_tables, postgres_rows):
+def _answers(change: Callable[[Callable[..., Any]], Callable[..., Any]], *owners: Any) -> None:
+    for owner in owners or (sqlite_tables, postgres_rows):
         _replace(owner, "answer_to", change(rules.answer_to))
+
+
+def _shorten_in_postgres(lease_of: Callable[[int], int]) -> None:
+    """Change the leases that claims write; the functions in the database compare them."""
+    parameters = postgres_rows.claim_parameters
+
+    def shorter(claim: Any, *more: Any, **others: Any) -> Any:
+        return parameters(replace(claim, lease_ms=lease_of(claim.lease_ms)), *more, **others)
+
+    _replace(postgres_ledger, "claim_parameters", shorter)
 
 
 def _claim_nothing() -> None:
@@ -92,7 +103,8 @@ def _ignore_leases() -> None:
             claim, row, linkage, FAR_FUTURE_MS, token=token
         )
 
-    _answers(change)
+    _answers(change, sqlite_tables)
+    _shorten_in_postgres(lambda _: 1)
 
 
 def _ignore_order() -> None:
@@ -140,12 +152,7 @@ def _halve_leases() -> None:
 
     _replace(sqlite_tables.Tables, "insert", inserted)
     _replace(sqlite_tables.Tables, "claim", lambda on, wanted, now_ms: claim(on, shorter(wanted), now_ms))
-    parameters = postgres_rows.claim_parameters
-    _replace(
-        postgres_ledger,
-        "claim_parameters",
-        lambda claim, *more, **others: parameters(shorter(claim), *more, **others),
-    )
+    _shorten_in_postgres(lambda lease_ms: lease_ms // 2)
 
 
 def _overwrite_resolutions() -> None:
@@ -155,12 +162,12 @@ def _overwrite_resolutions() -> None:
     _replace(sqlite_tables, "RECORD", record.replace(TOKEN, "AND ? > 0").replace(OPEN, ""))
     # Outcomes that no longer come together are written by RECORD.
     _replace(sqlite_tables.Tables, "record_all", lambda *_: False)
-    _replace(postgres_ledger, "RECORD", POSTGRES_RECORD)
+    _replace(postgres_statements, "RECORD", POSTGRES_RECORD)
 
 
 def _drop_all() -> None:
     _replace(sqlite_tables, "DROP", DROP_ALL)
-    _replace(postgres_ledger, "DROP", POSTGRES_DROP_ALL)
+    _replace(postgres_statements, "DROP", POSTGRES_DROP_ALL)
 
 
 def _believe_repetitions() -> None:
