@@ -87,7 +87,7 @@ proof: setup ## Test that the simulation, the fuzzer and the process chaos notic
 	$(BIN)/python -m pytest $(or $(ARGS),$(PARALLEL) $(addprefix tests/,$(PROOF)))
 
 test-oldest: setup ## Run the tests on the lowest allowed versions, except those of external tools and slow ones
-	$(OLDEST)/python -m pytest $(or $(ARGS),$(PARALLEL) $(addprefix --ignore=tests/,chaos cost docs fuzz load peers scenarios))
+	$(OLDEST)/python -m pytest $(or $(ARGS),$(PARALLEL) $(addprefix --ignore=tests/,chaos cost docs fuzz load peers postgres scenarios) --ignore-glob='tests/ledger/test_postgres_*')
 
 lint: .venv/.stamp-dev ## Check style, types, layers, protos and language
 	$(BIN)/ruff check
@@ -107,10 +107,10 @@ callers: setup peers node ## Run each language's client with its own toolchain w
 browser: setup ## Test the load tester's report in Chromium, in light and in dark
 	$(BIN)/python -m pytest -m browser $(or $(ARGS),tests/load)
 
-# make simulate SEEDS=100000, SEED=7 (its trace), MUTANTS=all; docs/architecture.md explains it.
+# make simulate SEEDS=100000, SEED=7 (its trace), MUTANTS=all, LEDGER=postgres; docs/architecture.md explains it.
 simulate: .venv/.stamp-dev ## Simulate gateways, faults and AlipayHK in virtual time for 2,000 seeds, and check what callers got
 	$(BIN)/python -m tests.simulation.simulate --seeds $(or $(SEEDS),2000) --first $(or $(FIRST),0) \
-	    $(if $(SEED),--seed $(SEED)) $(if $(MUTANTS),--mutants $(MUTANTS))
+	    $(if $(SEED),--seed $(SEED)) $(if $(MUTANTS),--mutants $(MUTANTS)) $(if $(LEDGER),--ledger $(LEDGER))
 
 # make chaos LEDGER=postgres KILLS=50 FAULTS=kill,stop SEED=7 MUTANT=dedup; docs/architecture.md explains the report.
 # make chaos MUTANTS=all, or MUTANTS=dedup,undo: run each of these mutants until it is noticed.

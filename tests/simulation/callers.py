@@ -74,13 +74,14 @@ class Callers:
                 self._leave(made, gateway, task)
 
     def ask_each(self, *, checked: bool) -> None:
-        """Ask every gateway for every request, one after the other."""
+        """Ask every gateway for every request, one after the other; with a host for each, one of them."""
         world = self._world
         # Calls that are not checked end before the next one starts: a full gateway reads no rows.
         left_s = ASKED_S if checked else APART_S / 2
         orders = {(made.order.id, made.order.content): made.order for made in world.calls}
-        for order in orders.values():
-            for gateway in range(world.plan.gateways):
+        gateways = range(world.plan.gateways)
+        for number, order in enumerate(orders.values()):
+            for gateway in [number % len(gateways)] if world.has_hosts else gateways:
                 self.begin(PlannedCall(0.0, gateway, order, left_s, follow_ups=0), calm=checked)
                 world.timeline.run(world.timeline.now_s + APART_S)
         world.timeline.run(world.timeline.now_s + ASKED_S + 2.0)
@@ -96,12 +97,13 @@ class Callers:
     def _told(self, made: Made, call: PlannedCall, process: Process, report: Report) -> None:
         world, key = self._world, Key(*key_of(made.order))
         self._open.pop(made.number, None)
-        made.report, made.ended_s, made.clock_steps = report, world.timeline.now_s, world.host.steps
+        steps = world.hosts[call.gateway].steps
+        made.report, made.ended_s, made.clock_steps = report, world.timeline.now_s, steps
         made.left = False
         made.late_s = process.ran_s - made.ran_before_s - made.left_s
         made.early_s = made.monotonic_s + made.left_s - process.monotonic_s()
         made.unclear = key in world.store.unclear
-        made.row = world.store.durable(key) if world.plan.store == "shared" else None
+        made.row = world.store.durable(key) if world.store.shows_rows else None
         # At its deadline a call gets a final result that is not recorded yet.
         made.lost = key in world.store.failed or made.early_s < DEADLINE_S
         world.note(f"call {made.number}", "ends", report)

@@ -16,6 +16,7 @@ from service.delivery.clock_skew import PROBE_EVERY_S
 from service.ledger import FINAL, State
 
 from .network import Sent
+from .postgres_server import LATE_S as LATE_COMMIT_S
 from .records import Made
 from .store import RETENTION_S
 from .wallet import ODD_REPEAT, Id
@@ -64,8 +65,9 @@ class History:
         others = self.world.deaths or self.world.plan.gateways > 1
         if first is None or first.report is None or (first.lost and others):
             return None
+        unsynced_s = LATE_COMMIT_S if self.world.plan.store == "postgres" else UNSYNCED_S
         if request[0] == Api.SYNC_LINKAGE and any(
-            first.started_s <= loss_s and self._ran_s(first.ended_s, loss_s) <= UNSYNCED_S
+            first.started_s <= loss_s and self._ran_s(first.ended_s, loss_s) <= unsynced_s
             for loss_s in self.world.power_losses
         ):
             return None
@@ -158,11 +160,12 @@ def _changed(history: History) -> Found:
 
 def _unclaimed(history: History) -> Found:
     for leaving in history.world.leavings:
+        was_set = leaving.clock_steps and not history.world.has_hosts
         if not leaving.claimed:
             yield f"{leaving.process} sent {leaving.order_id[1]} without a claim that holds"
-        if leaving.busy_with and not leaving.clock_steps and history.world.store.outlives_process:
+        if leaving.busy_with and not was_set and history.world.store.outlives_process:
             yield f"{leaving.process} sent {leaving.order_id[1]} while {leaving.busy_with} was claimed"
-        if leaving.at_once and not leaving.clock_steps and history.world.store.outlives_process:
+        if leaving.at_once and not was_set and history.world.store.outlives_process:
             yield f"{leaving.process} sent {leaving.order_id[1]} while {leaving.at_once} was in flight"
 
 
@@ -310,7 +313,7 @@ def _sent_after_resolution(history: History) -> Found:
 def _rows(history: History) -> Found:
     world = history.world
     decided = world.wallet.decided
-    now_ms = round(world.host.wall_s() * 1000)
+    now_ms = round(world.hosts[-1].wall_s() * 1000)  # the last gateway has read the rows
     for request, row in world.rows.items():
         resolved = history.resolved.get(request)
         applied = request in decided and decided[request].code == "S"
@@ -335,8 +338,12 @@ def _rows(history: History) -> Found:
 
 def _unrecorded(history: History) -> Found:
     for made in history.world.calls:
-        if history.world.plan.store != "shared" or made.report is None or not made.report.is_final:
+        if not history.world.store.shows_rows or made.report is None or not made.report.is_final:
             continue
+        if made.order.api == Api.SYNC_LINKAGE and any(
+            made.started_s <= loss_s <= made.ended_s for loss_s in history.world.power_losses
+        ):
+            continue  # it was recorded, and lost before the call ended
         if not made.lost and (made.row is None or made.row.state not in FINAL):
             yield f"call {made.number} was told {made.report} before that was recorded"
 
@@ -372,7 +379,7 @@ def _sent_with_a_wrong_clock(history: History) -> Found:
 
 def _kept_too_long(history: History) -> Found:
     world = history.world
-    old_ms = (world.host.wall_s() - RETENTION_S) * 1000
+    old_ms = (min(host.wall_s() for host in world.hosts) - RETENTION_S) * 1000
     # Nothing is dropped by a process that started later, or that read a response a month late, before it
     # has heard AlipayHK's time again, nor while the store fails. Only rows up to a token that was marked a
     # month ago are dropped; before the first response from AlipayHK, nothing is marked.

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 ARRIVES_S: Final = 10.0
 """The longest time for which a request is under way to AlipayHK: an operator waits that long."""
 IDLE_S: Final = 5.0
+HELD_S: Final = 1.0
+QUIET: Final = {"clock", "leave", "resolve"}
+"""What the order of those that wait does not depend on."""
 
 
 @dataclass(slots=True)
@@ -79,6 +82,7 @@ class Events:
 
     def _happen(self, event: Event) -> None:
         self._world.note("event", event.kind, event.amount)
+        self._world.store.disturbed |= event.kind not in QUIET
         EVENTS[event.kind](self._world, event)
 
 
@@ -99,20 +103,26 @@ def _freeze(world: World, event: Event) -> None:
 
 
 def _suspend(world: World, event: Event) -> None:
-    seconds = MONTH_S if event.kind == "month" else event.amount
+    """Suspend a machine, or all of them for a month."""
+    is_month, host = event.kind == "month", world.hosts[event.gateway]
+    seconds = MONTH_S if is_month else event.amount
     world.pauses.append((world.timeline.now_s, seconds))
-    world.suspended_until_s = max(world.suspended_until_s, world.timeline.now_s + seconds)
-    if event.kind == "month":
+    if is_month:
         world.months.append(world.timeline.now_s)
+    if is_month or not world.has_hosts:
+        world.suspended_until_s = max(world.suspended_until_s, world.timeline.now_s + seconds)
     for gateway in world.running:
-        world.watch.interrupted(gateway)
-        gateway.process.freeze(seconds, suspended=True)
+        if is_month or gateway.host is host:
+            world.watch.interrupted(gateway)
+            gateway.process.freeze(seconds, suspended=True)
 
 
 def _set_clock(world: World, event: Event) -> None:
+    host = world.hosts[event.gateway]
     for gateway in world.running:
-        world.watch.interrupted(gateway)
-    world.host.set_clock(event.amount)
+        if gateway.host is host:
+            world.watch.interrupted(gateway)
+    host.set_clock(event.amount)
 
 
 def _outage(world: World, event: Event) -> None:
@@ -151,6 +161,31 @@ def _leave(world: World, event: Event) -> None:
         world.callers.leave_queues(gateway)
 
 
+def _freeze_database(world: World, event: Event) -> None:
+    server = world.database
+    server.frozen_until_s = max(server.frozen_until_s, world.timeline.now_s + event.amount)
+
+
+def _crash_database(world: World, event: Event) -> None:
+    world.power_losses.append(world.timeline.now_s)
+    world.database.crash(event.amount)
+
+
+def _set_database_clock(world: World, event: Event) -> None:
+    for gateway in world.running:
+        world.watch.interrupted(gateway)
+    world.database.watcher.set_clock(event.amount)
+
+
+def _cut_off(world: World, event: Event) -> None:
+    """Cut the network between a gateway and the database."""
+    world.database.cut_until_s[f"g{event.gateway}"] = world.timeline.now_s + event.amount
+
+
+def _disconnect(world: World, event: Event) -> None:
+    world.database.disconnect(f"g{event.gateway}", listening=event.kind == "deaf")
+
+
 def _resolve(world: World, _: Event) -> None:
     """Let a person look up a request in doubt at AlipayHK, and record what it says."""
     gateway = next(iter(world.running), None)
@@ -158,7 +193,12 @@ def _resolve(world: World, _: Event) -> None:
         return
 
     async def resolve(gateway: Gateway) -> None:
-        now_ms = round(world.host.wall_s() * 1000)
+        now_ms = round(gateway.host.wall_s() * 1000)
+        for key in () if world.store.disturbed else world.store.held_for(HELD_S):
+            # It is in progress, so that this changes nothing.
+            await gateway.session._ledger.resolve(
+                key, Ending(State.REJECTED), who="eve", why="", now_ms=now_ms
+            )
         async for row in gateway.session._ledger.rows(in_doubt_at_ms=now_ms):
             order = world.orders_by_key.get((row.key.client_id, row.key.api, row.key.request_id))
             if order is None or _is_under_way(world, order):
@@ -186,6 +226,15 @@ def _is_under_way(world: World, order: Order) -> bool:
     return world.timeline.now_s - latest_s < ARRIVES_S
 
 
+SERVER_EVENTS: Final[dict[str, Callable[[World, Event], None]]] = {
+    "database freeze": _freeze_database,
+    "database crash": _crash_database,
+    "database clock": _set_database_clock,
+    "cut off": _cut_off,
+    "disconnect": _disconnect,
+    "deaf": _disconnect,
+}
+"""Faults of a database server."""
 EVENTS: Final[dict[str, Callable[[World, Event], None]]] = {
     "kill": lambda world, event: world.kill(event.gateway),
     "power": _lose_power,
@@ -198,4 +247,5 @@ EVENTS: Final[dict[str, Callable[[World, Event], None]]] = {
     "stop": _stop,
     "leave": _leave,
     "resolve": _resolve,
+    **SERVER_EVENTS,
 }

@@ -47,11 +47,13 @@ WITHOUT_TLS: Final = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """Not used: the default one takes 100 ms to make."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Host:
-    """The machine of the gateways."""
+    """The machine of the gateways, or of one of them."""
 
     timeline: Timeline
+    ahead_s: float = 0.0
+    """How far its wall clock is ahead when nobody sets it, in seconds."""
     wall_step_s: float = 0.0
     """How far its wall clock was set ahead, in seconds."""
     steps: int = 0
@@ -59,7 +61,7 @@ class Host:
 
     def wall_s(self) -> float:
         """Return the wall clock, in seconds since 1970."""
-        return STARTED_S + self.timeline.now_s + self.wall_step_s
+        return STARTED_S + self.timeline.now_s + self.ahead_s + self.wall_step_s
 
     def set_clock(self, step_s: float) -> None:
         """Set the wall clock ahead or back."""
@@ -196,7 +198,7 @@ class Gateway:
     def _start(self) -> None:
         clock = Clock(self.host.wall_s, lambda: self.host.timeline.now_s)
         metrics = Metrics()
-        self.ledger = self.store.open(self.process)
+        self.ledger = self.store.open(self.process, clock.now_ms)
         self.ledger.note = lambda *what: self.note(self.name, "ledger", *what)
         monitor = LedgerMonitor(self.ledger, metrics)
         vault = Vault(bytes(KEY_BYTES), random_bytes=self.chance.randbytes)

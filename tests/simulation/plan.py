@@ -28,6 +28,12 @@ AMOUNTS: Final = {
     "clock": (-MONTH_S, -3600.0, -10.0, -6.0, -1.0, 1.0, 6.0, 10.0, 3600.0, MONTH_S),
     "outage": (1.0, 3.0, LEASE_S, LEASE_S + 1.0, 8.0),
     "unrecordable": (3.0, LEASE_S, LEASE_S + 2.0, 8.0),
+    "database freeze": (0.3, 0.9, 1.5, 3.0, LEASE_S, LEASE_S + 2.0, 8.0),
+    "database crash": (0.05, 0.5, 1.0, 3.0, LEASE_S + 1.0),
+    "database clock": (-3600.0, -30.0, -6.0, -1.0, 1.0, 6.0, 3600.0),
+    "cut off": (0.5, 1.5, 3.0, LEASE_S + 1.0, 8.0),
+    "disconnect": (0.0,),
+    "deaf": (0.0,),
 }
 CODES: Final = ("USER_NOT_EXIST", "PROCESS_FAIL", "NO_TABLE_KNOWS")
 
@@ -84,6 +90,10 @@ class Plan:
     """Whether nothing is disturbed, and requests and responses only take time."""
     is_outage: bool = False
     """Whether AlipayHK cannot be reached at all while calls start."""
+    clocks_s: tuple[float, ...] = ()
+    """How far the clock of each gateway's host is ahead; empty if they share one that is right."""
+    deaf_share: float | None = None
+    """How often a notification of the database is lost; None if each arrives at once."""
 
     def __str__(self) -> str:
         """Return it in lines, without what is usual."""
@@ -95,6 +105,8 @@ class Plan:
             "operation": tuple(one for one in self.faults if one != Fault()),
         }
         head = f"{self.gateways} gateways, store {self.store}, at most {self.max_in_flight} in flight"
+        if self.clocks_s:
+            head += f", clocks ahead by {self.clocks_s} s, {self.deaf_share or 0:.0%} of notifications lost"
         return "\n".join([head, *(f"  {kind} {one}" for kind, ones in kinds.items() for one in ones)])
 
 
@@ -129,7 +141,7 @@ def drawn(seed: int) -> Plan:
         dice.choice((3, 100)),
         tuple(calls),
         tuple(sorted(_events(dice, gateways, store, calls), key=lambda event: event.at_s)),
-        tuple(_some(dice, network / 2, ("refused", "refused", "hang"), "") for _ in range(30)),
+        tuple(some(dice, network / 2, ("refused", "refused", "hang"), "") for _ in range(30)),
         tuple(_treatment(dice, network) for _ in range(60)),
         tuple(_fault(dice) if dice.random() < share else Fault() for _ in range(120))
         if dice.random() < 0.6
@@ -142,7 +154,7 @@ def _outage(seed: int, store: str, gateways: int, dice: Random) -> Plan:
     """Draw many calls to an AlipayHK that cannot be reached."""
     starts = [number * 0.02 for number in range(80)] + [7.5 + number * 0.1 for number in range(12)]
     calls = tuple(
-        PlannedCall(at_s, dice.randrange(gateways), _sync(number, f"u{number}"), 3.0, follow_ups=0)
+        PlannedCall(at_s, dice.randrange(gateways), sync_order(number, f"u{number}"), 3.0, follow_ups=0)
         for number, at_s in enumerate(starts)
     )
     return Plan(seed, store, gateways, 100, calls, connects=("refused",) * 10_000, is_outage=True)
@@ -152,7 +164,7 @@ def _chatty(seed: int, store: str, gateways: int, dice: Random) -> Plan:
     """Draw many calls that share few connections, on which responses come again."""
     calls = tuple(
         PlannedCall(
-            round(number * 0.21 + dice.random() / 5, 3), 0, _sync(number, f"u{number}"), follow_ups=0
+            round(number * 0.21 + dice.random() / 5, 3), 0, sync_order(number, f"u{number}"), follow_ups=0
         )
         for number in range(20)
     )
@@ -172,9 +184,9 @@ def _wrong_clock(seed: int, store: str, gateways: int, dice: Random) -> Plan:
     """Draw BindAccounts at a gateway whose clock is an hour off."""
     calls = tuple(
         PlannedCall(round(1.0 + number * dice.choice((0.02, 0.4, 1.0)), 3), 0, order, 5.0, follow_ups=0)
-        for number, order in enumerate(map(_bind, range(6)))
+        for number, order in enumerate(map(bind_order, range(6)))
     )
-    connects = tuple(_some(dice, 0.3, ("refused",), "") for _ in range(10))
+    connects = tuple(some(dice, 0.3, ("refused",), "") for _ in range(10))
     events = (Event(0.5, "clock", 0, dice.choice((-3600.0, 3600.0))),)
     return Plan(seed, store, gateways, 100, calls, events, connects)
 
@@ -186,7 +198,7 @@ def _contended(seed: int, store: str, _: int, dice: Random) -> Plan:
         PlannedCall(
             round(number * dice.choice((0.1, 0.7, 1.5)), 3),
             dice.randrange(gateways),
-            _sync(number % 5, "u", biz_time=number % 5),
+            sync_order(number % 5, "u", biz_time=number % 5),
             dice.choice((3.0, 10.0, 20.0, 20.0, 20.0)),
             follow_ups=2,
             moves=True,
@@ -209,16 +221,16 @@ def _contended(seed: int, store: str, _: int, dice: Random) -> Plan:
     treatments = tuple(
         Treatment(
             dice.choice(answers),
-            _some(dice, share, ("503", "503", "U"), ""),
+            some(dice, share, ("503", "503", "U"), ""),
             lost=dice.random() < share / 2,
             back_s=dice.choice((0.001, 0.9)),
-            answer=_some(dice, share, ("closed", "hang"), "whole"),
+            answer=some(dice, share, ("closed", "hang"), "whole"),
         )
         for _ in range(30)
     )
-    connects = tuple(_some(dice, share, ("refused",), "") for _ in range(30))
+    connects = tuple(some(dice, share, ("refused",), "") for _ in range(30))
     slow = dice.choice((0.1, 0.4))
-    faults = tuple(Fault(after_s=_some(dice, slow, (1.2, 3.0, 4.5), 0.0)) for _ in range(80))
+    faults = tuple(Fault(after_s=some(dice, slow, (1.2, 3.0, 4.5), 0.0)) for _ in range(80))
     return Plan(seed, store, gateways, 100, calls, events, connects, treatments, faults)
 
 
@@ -228,7 +240,7 @@ def _ordered(seed: int, store: str, gateways: int, dice: Random) -> Plan:
         PlannedCall(
             round(number * 0.4 + dice.choice((0.0, 0.2)), 3),
             dice.randrange(gateways),
-            replace(_sync(number, "u", dice.randrange(3)), content=dice.choice(("bind", "unbind"))),
+            replace(sync_order(number, "u", dice.randrange(3)), content=dice.choice(("bind", "unbind"))),
             5.0,
             follow_ups=0,
         )
@@ -243,7 +255,7 @@ def _ordered(seed: int, store: str, gateways: int, dice: Random) -> Plan:
 def _doubtful(seed: int, store: str, gateways: int, dice: Random) -> Plan:
     """Draw requests whose first attempts are in doubt, and whose later ones are refused or rejected."""
     store = dice.choice((store, "sqlite", "shared"))
-    orders = (_sync(0, "u0"), _bind(1), _sync(2, "u2"), _sync(3, "u3"))
+    orders = (sync_order(0, "u0"), bind_order(1), sync_order(2, "u2"), sync_order(3, "u3"))
     calls = tuple(
         PlannedCall(
             round(number * 0.7, 3),
@@ -257,7 +269,7 @@ def _doubtful(seed: int, store: str, gateways: int, dice: Random) -> Plan:
     ends = ("closed", "cut", "last", "last", "last")
     treatments = tuple(
         Treatment(
-            front_end=_some(dice, 0.6, ("INVALID_SIGNATURE", "ACCESS_DENIED", "503", "U"), ""),
+            front_end=some(dice, 0.6, ("INVALID_SIGNATURE", "ACCESS_DENIED", "503", "U"), ""),
             answer=dice.choice(ends),
             share=0.5,
             odd_repeat=dice.random() < 0.7,
@@ -265,7 +277,7 @@ def _doubtful(seed: int, store: str, gateways: int, dice: Random) -> Plan:
         for _ in range(40)
     )
     share = dice.choice((0.4, 0.8))
-    connects = tuple(_some(dice, share, ("refused",), "") for _ in range(40))
+    connects = tuple(some(dice, share, ("refused",), "") for _ in range(40))
     kills = tuple(
         Event(call.at_s, "kill", call.gateway, 0.0, 9, "CONNECTING")
         for call in calls[: dice.choice((0, 1, 2, 3))]
@@ -281,7 +293,7 @@ def _crowded(seed: int, store: str, gateways: int, dice: Random) -> Plan:
         PlannedCall(
             round(number * 0.01 if number < 3 else 0.3 + number * every_s, 3),
             0,
-            _sync(number, "u" if one_linkage else f"u{number}", number),
+            sync_order(number, "u" if one_linkage else f"u{number}", number),
             dice.choice((2.0, 5.0, 10.0)),
             follow_ups=0,
         )
@@ -293,7 +305,7 @@ def _crowded(seed: int, store: str, gateways: int, dice: Random) -> Plan:
         Event(round(call.at_s + 0.2, 3), "leave", 0, 0.0, dice.randrange(2, 12), "RECORDING")
         for call in calls[4::2]
     )
-    without_time = PlannedCall(2.0, 0, _sync(len(calls), "other"), 0.09, follow_ups=0)
+    without_time = PlannedCall(2.0, 0, sync_order(len(calls), "other"), 0.09, follow_ups=0)
     at_most = 100 if one_linkage else 8
     return Plan(seed, store, 1, at_most, (*calls, without_time), leaves, (), limited + slow)
 
@@ -301,7 +313,13 @@ def _crowded(seed: int, store: str, gateways: int, dice: Random) -> Plan:
 def _long_ago(seed: int, store: str, gateways: int, dice: Random) -> Plan:
     """Draw a few requests, and then a month without any, or a clock that is a month ahead."""
     store = dice.choice((store, "sqlite"))
-    orders = (_bind(0), _bind(3), _bind(4), _sync(1, "u"), _sync(2, "u", biz_time=1))
+    orders = (
+        bind_order(0),
+        bind_order(3),
+        bind_order(4),
+        sync_order(1, "u"),
+        sync_order(2, "u", biz_time=1),
+    )
     calls = tuple(
         PlannedCall(number * 0.1, dice.randrange(gateways), order, 5.0, follow_ups=0)
         for number, order in enumerate(orders)
@@ -316,8 +334,8 @@ def _power_loss(seed: int, _: str, __: int, dice: Random) -> Plan:
     last_s = dice.choice(
         (2.6, 2.97, 2.99)
     )  # just before 3 s the ledger is probed before the outcome is synced
-    order = dice.choice((_sync(1, "u1"), _sync(2, "u2"), _bind(3)))
-    calls = (PlannedCall(0.0, 0, _sync(0, "u0"), 5.0), PlannedCall(last_s, 0, order, 5.0))
+    order = dice.choice((sync_order(1, "u1"), sync_order(2, "u2"), bind_order(3)))
+    calls = (PlannedCall(0.0, 0, sync_order(0, "u0"), 5.0), PlannedCall(last_s, 0, order, 5.0))
     power = Event(last_s + dice.choice((0.02, 0.05, 0.3, 0.9)), "power")
     return Plan(seed, "sqlite", 1, 100, calls, (power,))
 
@@ -336,11 +354,11 @@ SPECIAL: Final = (
 """Plans of a special kind, each with its share of all."""
 
 
-def _sync(number: int, user: str, biz_time: int = 0) -> Order:
+def sync_order(number: int, user: str, biz_time: int = 0) -> Order:
     return Order(Api.SYNC_LINKAGE, f"r{number}", "bind", user, biz_time)
 
 
-def _bind(number: int) -> Order:
+def bind_order(number: int) -> Order:
     return Order(Api.BIND_ACCOUNT, f"r{number}", "account")
 
 
@@ -407,10 +425,10 @@ def _treatment(dice: Random, share: float) -> Treatment:
         return Treatment(to_wallet_s=dice.choice(slow), back_s=dice.choice(slow), odd_repeat=odd)
     return Treatment(
         to_wallet_s=dice.choice((*slow, 4.5)),
-        front_end=_some(dice, 0.3, FRONT_ENDS, ""),
+        front_end=some(dice, 0.3, FRONT_ENDS, ""),
         lost=dice.random() < 0.2,
         back_s=dice.choice((*slow, 4.5)),
-        answer=_some(dice, 0.8, ANSWERS, "whole"),
+        answer=some(dice, 0.8, ANSWERS, "whole"),
         share=round(dice.random(), 3),
         again_s=dice.choice((0.0, 0.001, 0.05, 0.11, 1.0)),
         odd_repeat=odd,
@@ -426,5 +444,5 @@ def _fault(dice: Random) -> Fault:
     )
 
 
-def _some(dice: Random, share: float, values: tuple[T, ...], usual: T) -> T:
+def some(dice: Random, share: float, values: tuple[T, ...], usual: T) -> T:
     return dice.choice(values) if dice.random() < share else usual

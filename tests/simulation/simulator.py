@@ -7,7 +7,7 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, MutableMapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +19,10 @@ from .checker import Finding, check
 from .disk import Disk
 from .mutants import MUTANTS
 from .network import Treatment
-from .plan import Plan
+from .plan import Plan, drawn
+from .postgres_mutants import POSTGRES_MUTANTS
+from .postgres_plan import on_postgres
+from .postgres_session import Address, Session
 from .store import Fault
 from .world import World
 
@@ -42,16 +45,21 @@ class Result:
 class Simulator:
     """Runs plans in this process. Make it with `simulator`."""
 
-    def __init__(self, directory: Path, disk: Disk, bad_events: list[str]) -> None:
+    def __init__(self, directory: Path, disk: Disk, bad_events: list[str], session: Session | None) -> None:
         self._directory, self._disk, self._bad_events = directory, disk, bad_events
+        self._session = session
+
+    def plan(self, seed: int) -> Plan:
+        """Draw the plan of a seed, for the ledger that is simulated."""
+        return drawn(seed) if self._session is None else on_postgres(drawn(seed))
 
     def run(self, plan: Plan, *, mutant: str = "", tracing: bool = False) -> Result:
         """Run a plan."""
         self._bad_events.clear()
         with pytest.MonkeyPatch.context() as patch:
             if mutant:
-                MUTANTS[mutant].make(patch)
-            world = World(plan, self._directory, self._disk, tracing=tracing)
+                (MUTANTS | POSTGRES_MUTANTS)[mutant].make(patch)
+            world = World(plan, self._directory, self._disk, self._session, tracing=tracing)
             world.run()
             world.complaints += self._bad_events
             result = Result(check(world), [_line(world, *one) for one in world.trace])
@@ -80,8 +88,11 @@ class Simulator:
 
 
 @contextmanager
-def simulator() -> Iterator[Simulator]:
-    """Prepare the disk and the log, and collect garbage only between two runs, so that they are alike."""
+def simulator(postgres: Address | None = None) -> Iterator[Simulator]:
+    """Prepare the disk and the log, and collect garbage only between two runs, so that they are alike.
+
+    Plans with a store on PostgreSQL need the address of a server.
+    """
     bad_events: list[str] = []
 
     def noted(_: Any, __: str, event: MutableMapping[str, Any]) -> Any:
@@ -105,7 +116,8 @@ def simulator() -> Iterator[Simulator]:
             warnings.simplefilter("ignore", ResourceWarning)
             place = Path(directory) / "files"
             place.mkdir()
-            yield Simulator(place, disk, bad_events)
+            with nullcontext() if postgres is None else closing(Session(postgres)) as session:
+                yield Simulator(place, disk, bad_events, session)
     finally:
         gc.enable()
         gc.unfreeze()

@@ -18,6 +18,7 @@ import shutil
 import threading
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -81,7 +82,7 @@ class Held:
     token: int
     linkage: bytes | None
     until_ms: int
-    """When the lease ends, by the wall clock of the host."""
+    """When the lease ends, by the clock that leases expire by."""
     until_boot_s: float
     """The latest moment at which it can end, in seconds since boot."""
 
@@ -96,6 +97,13 @@ class Store:
         self.timeline = timeline
         self.calm = False
         """Whether there are no more faults."""
+        self.wall_s: Callable[[], float] = lambda: 0.0
+        """The clock of the processes' host, in seconds since 1970."""
+        self.note: Callable[..., None] = lambda *_: None
+        self.disturbed = bool(faults)
+        """Whether there were faults of the store, or of a process."""
+        self.overtaken: Callable[[Claim], list[str]] = lambda _: []
+        """Returns the older requests that wait for the linkage of a claim which is granted."""
         self.gone_until_s = 0.0
         self.unrecordable_until_s = 0.0
         """Until then outcomes cannot be written, and claims can."""
@@ -130,10 +138,48 @@ class Store:
     @property
     def outlives_process(self) -> bool:
         """Whether it has what earlier processes recorded."""
-        return self.kind in {"shared", "sqlite"}
+        return self.kind in {"shared", "sqlite", "postgres"}
 
-    def open(self, process: Process) -> FaultyLedger:
-        """Open it for a process that starts."""
+    @property
+    def shows_rows(self) -> bool:
+        """Whether it can say what is recorded of a request."""
+        return self.kind in {"shared", "postgres"}
+
+    def held_for(self, seconds: float) -> list[Key]:
+        """Return the requests that are held for so long yet, if the store shows that."""
+        return []
+
+    def running(self) -> AbstractContextManager[None]:
+        """Return what is needed while processes run."""
+        return nullcontext()
+
+    def end(self) -> None:
+        """Check and remove what is left at the end of the run."""
+
+    def lease_clock_ms(self) -> float:
+        """Return the clock by which leases expire."""
+        return self.wall_s() * 1000
+
+    @property
+    def was_set_ahead(self) -> bool:
+        """Whether claims that may still be sent were granted before a clock of its own was set ahead."""
+        return False
+
+    disturbed_until_s = 0.0
+    """Until when its own faults last after the world is calm."""
+
+    def calm_down(self) -> None:
+        """Set a clock of its own right."""
+
+    def clock_steps(self, steps: int) -> int:
+        """Return how often the clock was set by which leases expire; `steps` is that of the hosts."""
+        return steps
+
+    def check_lost_claims(self) -> None:
+        """Check claims whose answers were lost, when the faults are over."""
+
+    def open(self, process: Process, _: Callable[[], int]) -> FaultyLedger:
+        """Open it for a process that starts, with its clock in milliseconds."""
         if self.kind == "sqlite":
             with pytest.MonkeyPatch.context() as patch:
                 queue = self._queues[process] = LockStep(process.loop)
@@ -195,7 +241,7 @@ class Store:
             self._is_loaded = False
 
     def durable(self, key: Key) -> Row | None:
-        """Return what a power loss now would leave of a request; only for `shared`."""
+        """Return what a power loss now would leave of a request, if the kind of store shows that."""
         rows: dict[Key, Row] = self._durable["_rows"]
         return rows.get(key)
 
@@ -350,7 +396,8 @@ class FaultyLedger:
     async def extend(self, key: Key, token: int, lease_ms: int, now_ms: int) -> bool:
         """Extend."""
         row = None if self._memory is None else self._memory._rows.get(key)
-        if row is not None and row.token == token and row.is_in_doubt(now_ms):
+        is_expired = row is not None and row.is_in_doubt(round(self._lease_now_ms(now_ms)))
+        if row is not None and row.token == token and is_expired and not self._store.was_set_ahead:
             self._break("lease", f"asks to extend the expired claim of {key.request_id}")
         return await self._through("extend", key, self._longer("extend", key, token, lease_ms, now_ms))
 
@@ -415,6 +462,10 @@ class FaultyLedger:
     def stopping(self) -> None:
         """Note that the process stops: every result that waits must be tried once more."""
         self._tried = set(self._writing)
+
+    def _lease_now_ms(self, now_ms: int) -> float:
+        """Return the time by which a lease expires, if the process asks at its own time `now_ms`."""
+        return now_ms
 
     def _break(self, invariant: str, text: str) -> None:
         self._store.broken.append((invariant, f"{self._process.name} {text}"))

@@ -18,7 +18,7 @@ from clients.alipayhk.wire.errors import ResultError
 from service.delivery.flight import Flight
 from service.delivery.sender import LEFT_MIN_S
 from service.delivery.state import FlightState
-from service.ledger import Key
+from service.ledger import Claim, Key
 
 from .gateway import GONE, UPSTREAM_TIMEOUT_S, Gateway, key_of
 from .network import Sent
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from .world import World
 
 INSTANT_S: Final = 0.001
+KNOWN_S: Final = 0.3
+"""After so long the ledger knows that a request waits."""
+WAITS: Final = {FlightState.QUEUED_FOR_LINKAGE, FlightState.WAITING_FOR_OTHER}
 AT_DEADLINE: Final = {"LINKAGE_BUSY", "REQUEST_IN_PROGRESS", "DEADLINE_TOO_SHORT"}
 """Reasons that a flight gets only when no time is left."""
 UNSETTLING: Final = {*FRONT_END_CODES, ODD_REPEAT, "NO_TABLE_KNOWS"}
@@ -110,6 +113,20 @@ class Watch:
         """Note what the ledger's answer to a process says about earlier attempts at a request."""
         if (flight := self._flight(process, key)) is not None:
             self._seen(flight).in_doubt_since_s = process.ran_s if in_doubt else None
+
+    def overtaken(self, claim: Claim) -> list[str]:
+        """Return the requests for the linkage of a claim that are older, and have waited for some time."""
+        return [
+            f"{flight.request.request_id} of {gateway.name}"
+            for gateway in self._world.running
+            for flight in gateway.delivery._flights.values()
+            if flight.state in WAITS
+            and not flight.cancelled
+            and claim.linkage is not None
+            and flight.linkage == claim.linkage
+            and (flight.request.biz_time_ms or 0) < (claim.biz_time_ms or 0)
+            and gateway.process.monotonic_s() - self._seen(flight).queued_s > KNOWN_S
+        ]
 
     def interrupted(self, gateway: Gateway) -> None:
         """Note that a process stops for some time, or that its clock is set."""
@@ -247,9 +264,11 @@ class Watch:
 
     def _leaving(self, process: Process, sent: Sent, key: Key) -> Leaving:
         world = self._world
-        held, now_s, now_ms = world.store.held.get(key), world.timeline.now_s, world.host.wall_s() * 1000
+        store, now_s, now_ms = world.store, world.timeline.now_s, world.store.lease_clock_ms()
+        held = store.held.get(key)
         claimed = held is not None and held.process == process.name
-        claimed &= held is not None and now_s < held.until_boot_s and now_ms < held.until_ms
+        claimed &= held is not None and now_s < held.until_boot_s
+        claimed &= held is not None and (now_ms < held.until_ms or store.was_set_ahead)
         others = [
             other.request_id
             for other, one in world.store.held.items()
@@ -259,7 +278,8 @@ class Watch:
             and one.linkage == held.linkage
             and now_ms < one.until_ms
             and other.api == key.api
-            and world.store.is_claimed(other)
+            and store.is_claimed(other)
+            and not store.was_set_ahead
         ]
         return Leaving(
             now_s,
@@ -267,8 +287,8 @@ class Watch:
             sent.request,
             claimed or world.plan.store == "off",
             ", ".join(others),
-            world.host.steps,
-            self._at_once(process, key),
+            self._gateway(process).host.steps,
+            "" if store.was_set_ahead else self._at_once(process, key),
         )
 
     def _at_once(self, process: Process, key: Key) -> str:

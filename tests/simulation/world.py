@@ -14,9 +14,12 @@ from service.ledger import LedgerUnavailable, Row
 from .callers import RESTART_S, Callers
 from .disk import Disk
 from .events import Events
-from .gateway import Gateway, Host, key_of
+from .gateway import WINDOW_S, Gateway, Host, key_of
 from .network import Network
 from .plan import SPAN_S, Plan
+from .postgres_server import Server
+from .postgres_session import Session
+from .postgres_store import PostgresStore
 from .records import Leaving, Made, Resolved
 from .store import Store
 from .timeline import Process, Timeline
@@ -40,6 +43,8 @@ class World:
     plan: Plan
     directory: Path
     disk: Disk
+    session: Session | None = None
+    """The database of a run whose store is on PostgreSQL."""
     tracing: bool = False
     calls: list[Made] = field(default_factory=list)
     leavings: list[Leaving] = field(default_factory=list)
@@ -66,7 +71,9 @@ class World:
         dice = Random(self.plan.seed)
         self.timeline = Timeline(dice)
         self.start_s = self.timeline.now_s
-        self.host = Host(self.timeline)
+        self.hosts = [Host(self.timeline)] * self.plan.gateways
+        if self.has_hosts:
+            self.hosts = [Host(self.timeline, ahead_s) for ahead_s in self.plan.clocks_s]
         self.wallet = Wallet(dict(self.plan.verdicts))
         self.watch, self.events, self.callers = Watch(self), Events(self), Callers(self)
         self.network = Network(
@@ -74,16 +81,38 @@ class World:
         )
         self.network.on_first_byte = self.watch.first_byte
         self.timeline.after_step = self._after_step
-        self.store = Store(self.plan.store, self.timeline, self.plan.faults, self.directory, self.disk)
-        self.store.answered = self.watch.answered
+        self.store = self._new_store()
+        self.store.answered, self.store.note = self.watch.answered, self.note
+        self.store.wall_s, self.store.overtaken = self.hosts[0].wall_s, self.watch.overtaken
         self.chance = Random(dice.random())
         self.gateways: list[Gateway | None] = [None] * self.plan.gateways
         self.dead: list[Gateway] = []
         self.orders_by_key = {key_of(call.order): call.order for call in self.plan.calls}
 
+    def _new_store(self) -> Store:
+        timeline, plan = self.timeline, self.plan
+        if plan.store != "postgres":
+            return Store(plan.store, timeline, plan.faults, self.directory, self.disk)
+        assert self.session is not None
+        dice = Random(f"database {plan.seed}")
+        return PostgresStore(
+            timeline, plan.faults, self.directory, self.disk, self.session, dice, plan.deaf_share
+        )
+
+    @property
+    def has_hosts(self) -> bool:
+        """Whether each gateway has a host of its own."""
+        return bool(self.plan.clocks_s)
+
+    @property
+    def database(self) -> Server:
+        """The server of the store."""
+        assert isinstance(self.store, PostgresStore)
+        return self.store.server
+
     def run(self) -> World:
         """Run the plan, and then, in calm, ask for each request again."""
-        with self.timeline.clock(), self.watch.tracing():
+        with self.timeline.clock(), self.watch.tracing(), self.store.running():
             for number in range(self.plan.gateways):
                 self._start(number)
             for call in self.plan.calls:
@@ -131,7 +160,13 @@ class World:
         limits = Limits(self.plan.max_in_flight, attempts_max=5)
         try:
             self.gateways[number] = Gateway(
-                f"g{number}", self.host, self.network, self.store, self.note, self.chance, limits
+                f"g{number}",
+                self.hosts[number],
+                self.network,
+                self.store,
+                self.note,
+                self.chance,
+                limits,
             )
         except LedgerUnavailable as error:
             self.note(f"g{number}", "cannot start", error)
@@ -149,14 +184,19 @@ class World:
         self.events.clear()
         for gateway in self.running:
             self.watch.interrupted(gateway)
-        self.host.set_clock(0.0)
+        for host in dict.fromkeys(self.hosts):
+            host.set_clock(0.0)
+            host.ahead_s = host.ahead_s if abs(host.ahead_s) < WINDOW_S else 0.0
+        self.store.calm_down()
         frozen_s = max((gateway.process.frozen_until_s for gateway in self.running), default=0.0)
-        self.timeline.run(max(self.timeline.now_s, frozen_s, self.suspended_until_s) + CALM_S)
+        until_s = max(frozen_s, self.suspended_until_s, self.store.disturbed_until_s)
+        self.timeline.run(max(self.timeline.now_s, until_s) + CALM_S)
+        self.store.check_lost_claims()
 
     def _ask_again(self) -> None:
         if self.months:
             self.timeline.run(self.timeline.now_s + DROPS_S)
-        if self.host.steps > 1:
+        if self.store.clock_steps(self.hosts[0].steps) > 1:
             # The first claim cuts leases that are impossibly long; they expire later.
             self.callers.ask_each(checked=False)
             self.timeline.run(self.timeline.now_s + CALM_CLOCK_S)
@@ -175,6 +215,7 @@ class World:
             self.store.dropped(gateway.process)
             gateway.dispose()
         self.network.close()
+        self.store.end()
 
     def _collect_rows(self, gateway: Gateway) -> None:
         async def collect() -> None:

@@ -1,0 +1,239 @@
+"""Mutants of the ledger on PostgreSQL: the simulation with LEDGER=postgres must notice each of them.
+
+A race between two transactions cannot happen there; tests/ledger/test_postgres_races.py has these mutants.
+`make simulate LEDGER=postgres MUTANTS=all` finds their seeds; -1 is one that was not searched for yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from service.delivery.delivery import Delivery
+from service.delivery.ledger_session import LedgerSession
+from service.ledger.postgres.ledger import PostgresLedger
+from service.ledger.postgres.lost_claims import LostClaims
+from service.ledger.postgres.wakeups import Wakeups
+from tests.ledger.postgres_functions import Piece, edited_function
+
+from . import postgres_store
+from .mutants import Mutant, Patch, _nothing, _set, edited
+from .postgres_session import BEGAN
+
+
+def _edit(statement: str) -> Callable[[Patch], None]:
+    def make(patch: Patch) -> None:
+        patch.setattr(postgres_store, "EDITS", [*postgres_store.EDITS, statement])
+
+    return make
+
+
+def _sql(function: str, *pieces: Piece) -> Callable[[Patch], None]:
+    return _edit(edited_function(function, *pieces))
+
+
+POSTGRES_MUTANTS: Final[dict[str, Mutant]] = {
+    "record fencing": Mutant(
+        "the holder of an older claim can record an outcome",
+        54,
+        _sql("record", ("AND token = p_token\n            AND state IN", "AND state IN")),
+    ),
+    "extend fencing": Mutant(
+        "the holder of an older claim can extend its lease",
+        87,
+        _sql("extend", (" AND token = p_token", "")),
+    ),
+    "extend overtaken": Mutant(
+        "a claim whose lease has expired is extended while another one holds its linkage",
+        196,
+        _sql("extend", ("OR NOT EXISTS (", "OR true OR NOT EXISTS (")),
+    ),
+    "caller's clock": Mutant(
+        "leases are compared with the clock of the gateway that asks",
+        0,
+        _sql("claim", ("clock_ms := alipayhk_clock_ms();", "clock_ms := p_now_ms;")),
+    ),
+    "now": Mutant(
+        "leases are compared with the time at which the transaction began",
+        4,
+        _edit(
+            "CREATE OR REPLACE FUNCTION alipayhk_clock_ms() RETURNS bigint LANGUAGE sql VOLATILE AS "
+            f"'SELECT current_setting(''{BEGAN}'')::bigint'"
+        ),
+    ),
+    "older ignored": Mutant(
+        "a call does not wait for older ones that wait",
+        12,
+        _sql("claim", ("may_grant := busy_left_ms IS NULL;", "may_grant := true;")),
+    ),
+    "order reversed": Mutant(
+        "the newest that waits is first",
+        1,
+        _sql("claim", ("AND biz_time_ms < p_biz_time_ms", "AND biz_time_ms > p_biz_time_ms")),
+    ),
+    "queue unknown": Mutant(
+        "the requests that wait inside a gateway are unknown to the others",
+        139,
+        _set(PostgresLedger, "queue", _nothing),
+    ),
+    "gives no way": Mutant(
+        "the first request of a gateway gives no way to an older one that came later",
+        -1,
+        _set(Delivery, "_give_way", _nothing),
+    ),
+    "place lost": Mutant(
+        "a call loses its place between its two questions",
+        -1,
+        _sql(
+            "claim",
+            ("IS NULL THEN p_may_be_new AND (", "IS NULL THEN busy_left_ms IS NOT NULL AND ("),
+            ("'refused') AND p_linkage IS NOT NULL", "'refused') AND busy_left_ms IS NOT NULL"),
+        ),
+    ),
+    "place kept": Mutant(
+        "a request that ends keeps its place",
+        -1,
+        _set(PostgresLedger, "leave", lambda *_: None),
+    ),
+    "lost claims": Mutant(
+        "a claim whose answer was lost is not undone", -1, _set(LostClaims, "add", lambda *_: None)
+    ),
+    "lost claims once": Mutant(
+        "a claim whose answer was lost is forgotten if it cannot be undone at once",
+        -1,
+        edited(LostClaims, "_run", "while self._claims:", "if self._claims:"),
+    ),
+    "claim late": Mutant(
+        "a claim is answered before it is durable",
+        -1,
+        _sql(
+            "claim", ("PERFORM alipayhk_commit_durably(false);", "PERFORM alipayhk_commit_durably(true);")
+        ),
+    ),
+    "outcome late": Mutant(
+        "the outcome of a BindAccount may be late",
+        -1,
+        edited(LedgerSession, "_record", "may_be_late=may_be_late", "may_be_late=True"),
+    ),
+    "seen row": Mutant(
+        "a claim is granted although its row has changed since it was decided",
+        -1,
+        _sql(
+            "claim",
+            ("coalesce(known.change, 0) = p_seen_change", "true"),
+            ("\n                    AND change = p_seen_change", ""),
+        ),
+    ),
+    "linkage busy": Mutant(
+        "a claim is granted while another one holds its linkage",
+        -1,
+        _sql("claim", ("p_writes AND busy_left_ms IS NULL AND CASE", "p_writes AND CASE")),
+    ),
+    "uncut": Mutant(
+        "an impossibly long lease is not shortened",
+        -1,
+        _sql(
+            "claim",
+            ("SET lease_until_ms = clock_ms + p_lease_max_ms,", "SET"),
+        ),
+    ),
+    "cut is busy": Mutant(
+        "a request in doubt with an impossibly long lease makes its linkage busy",
+        -1,
+        _sql(
+            "claim",
+            (
+                "CASE WHEN busy_left_ms > 0 THEN least(busy_left_ms, p_lease_max_ms) END",
+                "least(busy_left_ms, p_lease_max_ms)",
+            ),
+        ),
+    ),
+    "long wait": Mutant(
+        "a wait that began before the clock was set back counts",
+        -1,
+        _sql("claim", ("AND until_ms <= clock_ms + p_lease_max_ms ", "")),
+    ),
+    "undo claim of others": Mutant(
+        "a claim is undone by an id that is not its own",
+        -1,
+        _sql(
+            "undo",
+            ("(token = p_token OR claim = p_claim)\n            AND state", "true\n            AND state"),
+            ("(token = p_token OR claim = p_claim) AND state", "true AND state"),
+        ),
+    ),
+    "undo state": Mutant(
+        "a claim is undone whose request has an outcome",
+        -1,
+        _sql(
+            "undo",
+            ("AND state = 'sending' AND NOT", "AND NOT"),
+            ("OR claim = p_claim) AND state = 'sending';", "OR claim = p_claim);"),
+        ),
+    ),
+    "undone doubt": Mutant(
+        "undo removes a request whose earlier attempt is in doubt",
+        -1,
+        _sql("undo", ("AND NOT was_in_doubt AND result_status IS NULL", "AND result_status IS NULL")),
+    ),
+    "undone refusal": Mutant(
+        "undo removes a request that was refused before",
+        -1,
+        _sql("undo", (" AND result_status IS NULL;", ";")),
+    ),
+    "resolve token": Mutant(
+        "an operator's decision leaves the old holder its power",
+        -1,
+        _sql("resolve", ("token = nextval('alipayhk_token'),", "")),
+    ),
+    "resolve held": Mutant(
+        "an operator can decide about a request that is held",
+        -1,
+        _sql(
+            "resolve",
+            (" AND lease_until_ms <= clock_ms INTO", " INTO"),
+        ),
+    ),
+    "outcome replaced": Mutant(
+        "a later outcome of the same holder replaces a final one",
+        -1,
+        _sql(
+            "record",
+            (
+                "AND token = p_token\n            AND state IN ('sending', 'in_doubt');",
+                "AND token = p_token;",
+            ),
+        ),
+    ),
+    "dropped doubt": Mutant(
+        "old requests in doubt are dropped",
+        -1,
+        _sql("drop", ("'refused')", "'refused', 'in_doubt')")),
+    ),
+    "drop unmarked": Mutant(
+        "requests are dropped whatever the clock was when they were written",
+        -1,
+        _sql("drop", ("AND token <= (", "AND 0 <= (")),
+    ),
+    "silent": Mutant("nobody is woken", -1, _sql("wake", ("IF EXISTS", "IF false AND EXISTS"))),
+    "wake-up before the wait": Mutant(
+        "a notification between the question and the wait is forgotten",
+        -1,
+        edited(Wakeups, "wait", "if max(", "if False and max("),
+    ),
+    "no poll": Mutant(
+        "a call whose notification was lost waits for the end of the lease",
+        -1,
+        edited(LedgerSession, "_busy", "min(max(left_s, 0.0), POLL_S)", "max(left_s, 0.0)"),
+    ),
+    "decided doubt": Mutant(
+        "a grant that was decided does not say that an earlier attempt is in doubt",
+        -1,
+        edited(PostgresLedger, "_claim", "decided is not None and decided.was_in_doubt", "False"),
+    ),
+    "tie": Mutant(
+        "a claim is granted whose biz_time was applied with other content",
+        -1,
+        _sql("claim", ("biz_time_ms >= p_biz_time_ms", "biz_time_ms > p_biz_time_ms")),
+    ),
+}
