@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Protocol
+from typing import Final
 
 from . import (
     FINAL,
@@ -26,24 +26,14 @@ MARK_EVERY_MS: Final = 3_600_000
 """Minimum time between two marks of the clock; see `Ledger.drop`."""
 
 
-class Recorded(Protocol):
-    """What the answer to a claim needs to know of the row with its request id."""
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What the answer to a claim needs to know of the row with its request id; a `Row` has it, too."""
 
-    @property
-    def fingerprint(self) -> bytes:
-        """See `Row`."""
-
-    @property
-    def state(self) -> State:
-        """See `Row`."""
-
-    @property
-    def ending(self) -> Ending | None:
-        """See `Row`."""
-
-    @property
-    def lease_until_ms(self) -> int:
-        """See `Row`."""
+    fingerprint: bytes
+    state: State
+    ending: Ending | None
+    lease_until_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +91,7 @@ def recorded_ending(
 
 
 def answer_to(  # noqa: PLR0911  (an ordered list of cases)
-    claim: Claim, row: Recorded | None, linkage: Linkage, now_ms: int, *, token: int
+    claim: Claim, row: Row | Recorded | None, linkage: Linkage, now_ms: int, *, token: int
 ) -> Answer:
     """Answer a claim; a grant gets `token`. The checks in order: known id, future, stale or tie, busy."""
     if row is not None:
@@ -121,11 +111,18 @@ def answer_to(  # noqa: PLR0911  (an ordered list of cases)
     return Granted(token, was_in_doubt=was_in_doubt)
 
 
+def is_in_future(claim: Claim) -> bool:
+    """Return whether a claim's biz_time is too far ahead for a new request."""
+    if claim.biz_time_ms is None or claim.biz_time_max_ms is None:
+        return False
+    return claim.biz_time_ms > claim.biz_time_max_ms
+
+
 def _rejected_for_time(claim: Claim, newest: Applied | None) -> ClaimRejected | None:
     """Compare a new id's biz_time with now and with the newest applied one. A known id is never stale."""
     if claim.biz_time_ms is None:
         return None
-    if claim.biz_time_max_ms is not None and claim.biz_time_ms > claim.biz_time_max_ms:
+    if is_in_future(claim):
         return ClaimRejected.IN_FUTURE
     if newest is None or claim.biz_time_ms > newest.biz_time_ms:
         return None

@@ -8,18 +8,8 @@ from typing import Any
 
 from .. import Answer, Claim, Ending, InProgress, Key, LinkageBusy, Resolution, Row, State
 from ..lease import LEASE_MAX_MS
-from ..rules import Applied, Linkage, answer_to, recorded_ending
+from ..rules import Applied, Linkage, Recorded, answer_to, is_in_future, recorded_ending
 from .wakeups import Place
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """What a claim needs to know of the row with its request id; see `rules.Recorded`."""
-
-    fingerprint: bytes
-    state: State
-    ending: Ending | None
-    lease_until_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +26,7 @@ class Facts:
     """What `alipayhk_claim` returns: the token of a grant, or what decides the answer."""
 
     granted: int | None
-    row: Known | None
+    row: Recorded | None
     linkage: Linkage
     row_change: int
     applied_change: int
@@ -49,7 +39,7 @@ class Facts:
         now_ms = max(now_ms, claim.clock())
         row, newest = None, None
         if found["state"] is not None:
-            row = Known(
+            row = Recorded(
                 found["fingerprint"], State(found["state"]), _ending(found), now_ms + found["lease_left_ms"]
             )
         if found["applied_change"] is not None:
@@ -97,12 +87,9 @@ def claim_parameters(
     decided: Decided | None,
 ) -> Sequence[object]:
     """Return the parameters of CLAIM."""
-    is_early_enough = None in {claim.biz_time_ms, claim.biz_time_max_ms} or (
-        (claim.biz_time_ms or 0) <= (claim.biz_time_max_ms or 0)
-    )
     content = (claim.caller, key_id, claim.fingerprint, claim.linkage, claim.biz_time_ms)
     times = (claim.lease_ms, LEASE_MAX_MS, wait_ms, now_ms)
-    grant = (claim_id, is_early_enough, decided is not None)
+    grant = (claim_id, not is_in_future(claim), decided is not None)
     seen = (decided.was_in_doubt, decided.row_change, decided.applied_change) if decided else (False, 0, 0)
     return (writes, *key_parameters(claim.key), *content, *times, *grant, *seen)
 
