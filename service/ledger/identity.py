@@ -11,7 +11,7 @@ The rules are pure, and the same for every engine. An engine reports what it fou
 |---|---|---|
 | absent  | the key is created in this start | create it |
 | absent  | lists no ledger, and can be written | create it |
-| absent  | missing but can be written; key configured, file missing | create it |
+| absent  | missing but can be written; key configured, file missing or database empty | create it |
 | absent  | anything else | refuse |
 | present | lists it; its token is at most the database's | open it |
 | present | lists it; its token is higher | refuse: an older copy |
@@ -97,7 +97,7 @@ def refusal_to_make(
     if entries:
         return f"the ledger {where} {absence}, and {marker.path} shows that its key has had one: {put_back}"
     if not marker.can_be_written():
-        return refusal_without_marker(absence, where, marker, cause="", restore=restore)
+        return _without_marker(absence, where, marker, "", restore)
     may_be_first = key_is_configured and absence in {Absence.MISSING, Absence.EMPTY_DATABASE}
     if entries is None and not may_be_first:
         return (
@@ -107,9 +107,28 @@ def refusal_to_make(
     return None
 
 
-def refusal_without_marker(
-    absence: Absence, where: str, marker: Marker, cause: str, restore: str = RESTORE_FILE
-) -> str:
+def refuse_another(marker: Marker, restore: str = RESTORE_FILE) -> None:
+    """Raise LedgerFault if a key has had a ledger, so that a first one cannot be created for it."""
+    if marker.read():
+        raise LedgerFault(
+            f"{marker.path} shows that this key has had a ledger: restore a backup with: {restore}, or, if "
+            "losing its records is acceptable, start a new one with: alipayhk-gateway ledger init --new"
+        )
+
+
+def begin_marker(
+    marker: Marker, absence: Absence, where: str, *, needs_marker: bool, restore: str = RESTORE_FILE
+) -> None:
+    """Write a marker before its ledger is created; raise LedgerFault if that fails, or do without it."""
+    try:
+        marker.change(lambda entries: entries, must_write=True)
+    except OSError as error:
+        if needs_marker:
+            cause = error.strerror or type(error).__name__
+            raise LedgerFault(_without_marker(absence, where, marker, cause, restore)) from None
+
+
+def _without_marker(absence: Absence, where: str, marker: Marker, cause: str, restore: str) -> str:
     """Return why no ledger may be created whose marker cannot be written, with the cause if known."""
     because = f" ({cause})" if cause else ""
     return (

@@ -17,16 +17,16 @@ from pathlib import Path
 from typing import Final
 
 from ...ledger import LedgerFault, LedgerUnavailable
-from ...ledger.identity import Found
+from ...ledger.identity import Found, refuse_another
 from ...ledger.marker import Entry
 from ...ledger.opening import file_of, open_ledger
-from ...ledger.sqlite.backup import Restored, back_up, move_log_aside, restore
+from ...ledger.sqlite.backup import back_up, move_log_aside, restore
 from ...ledger.sqlite.file import name_of
 from ...ledger.sqlite.inspection import inspect
 from ...ledger.sqlite.opening import url_of
 from ...ledger.sqlite.place import Place, file_errors_as_faults, lock_of, open_place
 from ..exit_codes import EX_CANTCREAT, EX_CONFIG, EX_UNAVAILABLE, fail
-from .output import Facts, about_marker, clock_ms, moment_text, say
+from .output import Facts, about_marker, about_restored, clock_ms, moment_text, say
 from .requests import NOT_DONE, AddParser
 
 LOCK_TIMEOUT_S: Final = 1.0
@@ -101,12 +101,8 @@ def _init(args: argparse.Namespace, place: Place) -> int:
             moved = move_log_aside(path, _aside())
         else:
             place.must_be_free(found, is_alone=True)
-            if not place.makes_key and marker.read():
-                raise LedgerFault(
-                    f"{marker.path} shows that this key has had a ledger: restore a backup with: "
-                    "alipayhk-gateway ledger restore FILE, or, if losing its records is acceptable, "
-                    "start a new one with: alipayhk-gateway ledger init --new"
-                )
+            if not place.makes_key:
+                refuse_another(marker)
         ledger, vault = open_place(place, lock, os.urandom, needs_marker=False)
         entry = Entry(0, str(path))
         fault = marker.register(ledger.ledger_id, entry)
@@ -155,19 +151,8 @@ def _restore(args: argparse.Namespace, place: Place) -> int:
     facts: Facts = {"ledger": str(path), "ledger_id": summary.ledger_id, "requests": summary.requests}
     facts |= {"in_doubt": summary.in_doubt, "unknown_from": since, "unknown_until": until}
     facts |= {"moved_aside": [str(file) for file in done.moved_aside]}
-    return say(args, facts, _about_restored(place, done, since, until))
-
-
-def _about_restored(place: Place, done: Restored, since: str | None, until: str) -> list[str]:
-    summary = done.summary
-    unknown = f"between {since} and {until}" if since else f"before {until}"
-    return [
-        f"the ledger {place.path} has {summary.requests} requests, {summary.in_doubt} of them in doubt",
-        f"it does not know the request ids that were first used {unknown}",
-        "ask AlipayHK about each BindAccount of that time before sending it again",
-        *(f"kept the replaced file as {file}" for file in done.moved_aside),
-        *about_marker(place.marker, done.marker_fault),
-    ]
+    kept = (f"kept the replaced file as {file}" for file in done.moved_aside)
+    return say(args, facts, [*about_restored(facts), *kept, *about_marker(place.marker, done.marker_fault)])
 
 
 COMMANDS: Final[Mapping[str, Command]] = {"init": _init, "backup": _backup, "restore": _restore}

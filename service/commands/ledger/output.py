@@ -80,6 +80,18 @@ def about_marker(marker: Marker, fault: str) -> list[str]:
     return [f"{marker.path} cannot be written ({fault}): an older copy of this ledger would be accepted"]
 
 
+def about_restored(facts: Facts) -> list[str]:
+    """Return the lines that say what a restored ledger knows, from the members that JSON has."""
+    requests, in_doubt = facts["requests"], facts["in_doubt"]
+    since, until = facts["unknown_from"], facts["unknown_until"]
+    unknown = f"between {since} and {until}" if since else f"before {until}"
+    return [
+        f"the ledger {facts['ledger']} has {requests} requests, {in_doubt} of them in doubt",
+        f"it does not know the request ids that were first used {unknown}",
+        "ask AlipayHK about each BindAccount of that time before sending it again",
+    ]
+
+
 def moment_text(ms: int) -> str:
     """Format milliseconds since 1970 as every ledger command does."""
     return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds")

@@ -16,7 +16,7 @@ from ...ledger import LedgerFault, LedgerUnavailable
 from ...ledger.postgres import administration
 from ...ledger.postgres.opening import Place, place_of, wait_for
 from ..exit_codes import EX_CONFIG, EX_UNAVAILABLE, EX_USAGE, fail
-from .output import Facts, about_marker, clock_ms, moment_text, say
+from .output import Facts, about_marker, about_restored, clock_ms, moment_text, say
 from .requests import NOT_DONE
 
 TIMEOUT_S: Final = 60.0
@@ -75,13 +75,7 @@ async def _restore(args: argparse.Namespace, place: Place) -> int:
     since = None if done.newest_ms is None else moment_text(done.newest_ms)
     facts: Facts = {"ledger": place.where, "ledger_id": done.ledger_id, "requests": done.requests}
     facts |= {"in_doubt": done.in_doubt, "unknown_from": since, "unknown_until": until}
-    unknown = f"between {since} and {until}" if since else f"before {until}"
-    lines = [
-        f"the ledger {place.where} has {done.requests} requests, {done.in_doubt} of them in doubt",
-        f"it does not know the request ids that were first used {unknown}",
-        "ask AlipayHK about each BindAccount of that time before sending it again",
-    ]
-    return say(args, facts, [*lines, *about_marker(place.marker, done.marker_fault)])
+    return say(args, facts, [*about_restored(facts), *about_marker(place.marker, done.marker_fault)])
 
 
 COMMANDS: Final[Mapping[str, Command]] = {"init": _init, "backup": _backup, "restore": _restore}

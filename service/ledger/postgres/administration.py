@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .. import LedgerFault
-from ..identity import Found
+from ..identity import Found, refuse_another
 from ..marker import Entry
 from ..vault import RandomBytes
 from .database import Server, connected
@@ -74,12 +74,8 @@ async def create_first(place: Place, random_bytes: RandomBytes, *, is_new: bool)
         await server.execute(LOCK_SCHEMA)
         if isinstance(await inspect(server, place.where), Found):
             return None
-        if not is_new and place.marker.read():
-            raise LedgerFault(
-                f"{place.marker.path} shows that this key has had a ledger: restore a backup with: "
-                f"{RESTORE}, or, if losing its records is acceptable, start a new one with: "
-                "alipayhk-gateway ledger init --new"
-            )
+        if not is_new:
+            refuse_another(place.marker, RESTORE)
         ledger_id = await create_ledger(server, place, random_bytes, needs_marker=False)
     fault = place.marker.register(ledger_id, Entry(0, place.where))
     return Created(ledger_id, place.mark().key_id, fault)

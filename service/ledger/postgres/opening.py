@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
 from .. import LedgerFault, LedgerUnavailable
-from ..identity import Absence, Found, KeyMark, refusal_to_make, refusal_to_open, refusal_without_marker
+from ..identity import Absence, Found, KeyMark, begin_marker, refusal_to_make, refusal_to_open
 from ..marker import Entry, Marker, MarkerKeeper
 from ..vault import RandomBytes, Vault, read_key_file
 from .database import Database, Server, connected
@@ -175,15 +175,9 @@ async def create_ledger(
     A crash leaves a marker that lists no ledger, and the next start creates the ledger.
     """
     mark = place.mark()
-    try:
-        place.marker.change(lambda entries: entries, must_write=True)
-    except OSError as error:
-        if needs_marker:
-            cause = error.strerror or type(error).__name__
-            absence = Absence.EMPTY_DATABASE
-            raise LedgerFault(
-                refusal_without_marker(absence, place.where, place.marker, cause, RESTORE)
-            ) from None
+    begin_marker(
+        place.marker, Absence.EMPTY_DATABASE, place.where, needs_marker=needs_marker, restore=RESTORE
+    )
     await migrate(server)
     ledger_id = random_bytes(16).hex()
     await server.fetch(CREATE_LEDGER, ledger_id, mark.key_id, mark.key_check)
@@ -191,19 +185,6 @@ async def create_ledger(
 
 
 def wait_for(operation: Coroutine[Any, Any, T]) -> T:
-    """Run an operation in an event loop of its own, in another thread if this one has a loop already."""
-    result: list[T] = []
-    failure: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            result.append(asyncio.run(operation))
-        except BaseException as error:  # noqa: BLE001  (raised again below)
-            failure.append(error)
-
-    thread = threading.Thread(target=run, name="ledger opening")
-    thread.start()
-    thread.join()
-    if failure:
-        raise failure[0]
-    return result[0]
+    """Run an operation in an event loop of its own, in another thread: this one may have a loop already."""
+    with ThreadPoolExecutor(1, "ledger opening") as thread:
+        return thread.submit(asyncio.run, operation).result()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from .. import LedgerFault, LedgerUnavailable
-from ..identity import Absence, Found, KeyMark, refusal_to_make, refusal_to_open, refusal_without_marker
+from ..identity import Absence, Found, KeyMark, begin_marker, refusal_to_make, refusal_to_open
 from ..marker import Marker
 from ..ownership import give_to_owner_of
 from ..usage_lock import UsageLock, lock_path
@@ -182,14 +182,7 @@ def _prepare_creation(
         place.marker.change(lambda _: {})
         make_key_file(place.key_file, random_bytes=random_bytes)
     else:
-        try:
-            place.marker.change(lambda entries: entries, must_write=True)
-        except OSError as error:
-            # `ledger init` may create a ledger without a marker.
-            if needs_marker:
-                cause = error.strerror or type(error).__name__
-                refusal = refusal_without_marker(absence, str(place.path), place.marker, cause)
-                raise LedgerFault(refusal) from None
+        begin_marker(place.marker, absence, str(place.path), needs_marker=needs_marker)
     with suppress(FileExistsError):
         descriptor = os.open(place.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         give_to_owner_of(place.path.parent, descriptor)
