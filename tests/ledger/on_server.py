@@ -62,12 +62,11 @@ class OnServer:
         return int(await asyncio.to_thread(self.sql, query))
 
     def empty(self) -> None:
-        """Replace the database by an empty one."""
-        self.replace("template1")
+        """Remove everything from the database."""
+        self.server.empty_database(self.database)
 
     def replace(self, template: str) -> None:
         """Replace the database by a copy of another one."""
-        self.server.execute(f"DROP DATABASE {self.database} WITH (FORCE)")
         self.server.create_database(self.database, template)
 
     def dump(self) -> str:

@@ -21,6 +21,14 @@ QUICK: Final = {
     "wal_retrieve_retry_interval": "200ms",  # a standby reconnects to its primary soon
 }
 """Settings that save time and memory."""
+EMPTY: Final = """
+    SET default_transaction_read_only = off;
+    ALTER DATABASE "{name}" RESET ALL; ALTER DATABASE "{name}" CONNECTION LIMIT -1;
+    SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity
+        WHERE datname = current_database() AND pid <> pg_backend_pid();
+    DROP OWNED BY {owner} CASCADE; DROP SCHEMA public CASCADE;
+    CREATE SCHEMA public AUTHORIZATION pg_database_owner; GRANT USAGE ON SCHEMA public TO PUBLIC;
+"""
 STOP: Final = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 
 
@@ -99,10 +107,16 @@ class Postgres(Server):
         ).removesuffix("\n")
 
     def create_database(self, name: str, template: str = "template1") -> None:
-        """Create a database that OWNER owns, as a copy of another one without connections."""
-        # The strategy is the quicker one without fsync: 30 ms, and 40 ms with wal_log.
+        """Create or replace a database that OWNER owns, as a copy of another one without connections.
+
+        It copies 300 files, so `empty_database` is ten times as fast.
+        """
         how = f'OWNER {OWNER} TEMPLATE "{template}" STRATEGY file_copy'
-        self.execute(f'CREATE DATABASE "{name}" {how}')
+        self.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE); CREATE DATABASE "{name}" {how}')
+
+    def empty_database(self, name: str) -> None:
+        """Put a database back into the state in which `create_database` leaves it."""
+        self.execute(EMPTY.format(name=name, owner=OWNER), name)
 
     def url(self, database: str, *others: Server, **parameters: str) -> str:
         """Return the URL of a database on this server, or on it and others, as OWNER with its password."""

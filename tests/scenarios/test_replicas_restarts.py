@@ -55,7 +55,7 @@ async def test_no_accepted_call_fails(
     load.check()
     assert load.reasons().keys() == {"OK"}
     assert set(load.received().values()) == {1}
-    assert "SHUTTING_DOWN" in {made.reason for made in load.moved}
+    assert load.moved
     for made in load.moved:
         records = made.system.gateway.call_records(made.request.request_id)
         assert made.reason != "UNAVAILABLE" or not records, made
