@@ -67,7 +67,8 @@ class Target(ClientRequest):
         if url.scheme not in ("http", "https"):
             raise aiohttp.NonHttpUrlClientError(url)
         through, loop = URL(proxy) if proxy else None, asyncio.get_running_loop()
-        super().__init__("POST", url, headers=headers, proxy=through, loop=loop)
+        to_proxy = {"User-Agent": headers["User-Agent"]}
+        super().__init__("POST", url, headers=headers, proxy=through, proxy_headers=to_proxy, loop=loop)
         self._request_line = f"POST {url if proxy and not self.is_ssl() else path} HTTP/1.1"
         self._key = super().connection_key
 

@@ -74,12 +74,12 @@ async def test_other_kinds_of_connection_are_never_written_to() -> None:
     async with Upstream(deaf) as upstream, pool:
         pool._factory = functools.partial(ResponseHandler, loop=asyncio.get_running_loop())
         with pytest.raises(TypeError, match="does not check its responses"):
-            await pool.acquire(Target(upstream.url, "/p", {}, None), Route())
+            await pool.acquire(Target(upstream.url, "/p", {"User-Agent": "test"}, None), Route())
 
 
 @pytest.mark.parametrize("part", ["\r", "\n", "\0", "\r\nX: y"])
 async def test_header_that_would_be_two_is_never_written(part: str) -> None:
-    target = Target("http://upstream.example", "/p", {}, None)
+    target = Target("http://upstream.example", "/p", {"User-Agent": "test"}, None)
     for header in [("Signature", f"a{part}b"), (f"Sig{part}nature", "a")]:
         with pytest.raises(ValueError, match="header"):
             target.request_of((header,), b"{}")

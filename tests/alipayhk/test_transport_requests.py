@@ -108,7 +108,7 @@ async def test_body_and_headers_are_sent_as_sealed() -> None:
 async def test_host_has_the_port_only_if_it_is_not_the_default(
     base_url: str, host: str, proxy: str | None
 ) -> None:
-    head = Target(base_url, "/p", {}, proxy).request_of((), b"").decode()
+    head = Target(base_url, "/p", {"User-Agent": "test"}, proxy).request_of((), b"").decode()
     assert re.findall(r"^Host: (.*)\r$", head, re.MULTILINE) == [host]
 
 
@@ -238,6 +238,7 @@ async def test_a_tls_request_goes_through_a_tunnel_of_the_configured_proxy(autho
         )
     assert outcome.answer is not None
     assert proxy.requests[0].line == f"CONNECT 127.0.0.1:{upstream.port} HTTP/1.1"
+    assert proxy.requests[0].values("User-Agent") == ["alipayhk-gateway"]
     assert upstream.requests[0].line == "POST /%7Eu?a=%2f HTTP/1.1"
     # The proxy sees neither the request nor its headers.
     assert not [name for name, _ in proxy.requests[0].headers if name in {"Signature", "Client-Id"}]
