@@ -120,6 +120,9 @@ chaos: .venv/.stamp-dev ## Kill gateways 500 times under load and other faults, 
 	    --gateways $(or $(GATEWAYS),2) --workers $(or $(WORKERS),3) --seed $(or $(SEED),0) \
 	    $(if $(FAULTS),--faults $(FAULTS)) $(if $(MUTANT),--mutant $(MUTANT))
 
+soak: setup ## Cancel calls for two hours, and check that memory and descriptors stay flat; MINUTES=10
+	SOAK_MINUTES=$(or $(MINUTES),120) $(BIN)/python -m pytest -m full tests/scenarios/test_soak.py
+
 # make fuzz MINUTES=60 TARGETS='key_file times'; docs/architecture.md explains the report.
 fuzz: .venv/.stamp-dev ## Fuzz everything that reads bytes from outside, for ten minutes
 	$(BIN)/python -m tests.fuzz --minutes $(or $(MINUTES),10) $(TARGETS)
@@ -229,5 +232,5 @@ clean: ## Remove everything that the targets created and that is not committed
 	    .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup peers node demo test proof test-oldest lint browser callers simulate chaos fuzz mutants bench \
+.PHONY: help setup peers node demo test proof test-oldest lint browser callers simulate chaos soak fuzz mutants bench \
     bench-profile bench-programs canary full generate lock baseline build stubs clean

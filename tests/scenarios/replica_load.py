@@ -22,6 +22,9 @@ TIMEOUT_S: Final = 3.0
 LATE_S: Final = 1.0
 """How much later than its deadline a call may end on a busy machine."""
 RECOVERS_WITHIN_S: Final = 40.0
+UNHEARD: Final = {"UNAVAILABLE", "CANCELLED"}
+"""Codes without details: no process listens, or gRPC has not handed the call to the gateway (ADR 19)."""
+NOT_ACCEPTED: Final = {*UNHEARD, "SHUTTING_DOWN", "OVERLOADED"}
 CONCURRENT: Final = 4
 REPEATED_EVERY: Final = 5
 """One in so many calls that sent nothing is repeated, to save time."""

@@ -8,14 +8,11 @@ from typing import Final
 
 from tests.e2e.upstream import Peer, Request, Upstream
 from tests.scenarios.conftest import RunReplicas
-from tests.scenarios.replica_load import TIMEOUT_S, Load, Made
+from tests.scenarios.replica_load import NOT_ACCEPTED, TIMEOUT_S, UNHEARD, Load, Made
 from tests.scenarios.system import System
 
 ANSWERS_AFTER_S: Final = 0.3
 """Some calls are in flight when the replica is stopped."""
-UNHEARD: Final = {"UNAVAILABLE", "CANCELLED"}
-"""Codes without details: no process listens, or gRPC has not handed the call to the gateway (ADR 19)."""
-NOT_ACCEPTED: Final = {*UNHEARD, "SHUTTING_DOWN", "OVERLOADED"}
 
 
 class Moving(Load):
