@@ -14,7 +14,8 @@ METRICS_DIRECTORY: Final = "PROMETHEUS_MULTIPROC_DIR"
 _KUBERNETES: Final = re.compile(r".*(_SERVICE_HOST|_SERVICE_PORT.*|_PORT|_PORT_.*)")
 """Kubernetes sets these names in every container for a service named alipayhk-…; they are not settings."""
 _OF_THE_CLIENT: Final = frozenset(
-    f"{PREFIX}CLIENT_{name}" for name in ("TARGET", "CA_FILE", "CERT_FILE", "KEY_FILE", "SERVER_NAME")
+    f"{PREFIX}CLIENT_{name}"
+    for name in ("TARGET", "CA_FILE", "CERT_FILE", "KEY_FILE", "SERVER_NAME", "SHARED_LEDGER")
 )
 """The variables of `alipayhk-client`, which can be set in the same shell; they are not settings."""
 _LOOPBACKS: Final = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104

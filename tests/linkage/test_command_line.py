@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import pty
 import subprocess
 from typing import Final
 
+import grpc
 import pytest
 
 from tests.linkage.command import CLIENT, binding, client
+from tests.linkage.fake_gateway import a_gateway
 from tests.linkage.where import Where
 from tests.peers.processes import run
 
@@ -134,6 +137,10 @@ BAD: Final[dict[str, tuple[list[str], list[str]]]] = {
         ["bind-account", "--target", "nowhere", "--ca-file", "/none", "--cert-file", "/"],
         ["'nowhere' is not host:port", "--ca-file: /none: ", "must be given together", "--cert-file: /: "],
     ),
+    "shared ledger": (
+        ["bind-account", "--target", "nowhere"],
+        ["'nowhere' is not host:port", "ALIPAYHK_CLIENT_SHARED_LEDGER: must be true or false"],
+    ),
     "port": (
         ["bind-account", "--target", "gateway:99999", "--ca-file", "/none"],
         ["'gateway:99999' must have a port from 1 to 65535", "--ca-file: /none: "],
@@ -160,7 +167,8 @@ BAD: Final[dict[str, tuple[list[str], list[str]]]] = {
 @pytest.mark.parametrize("kind", BAD)
 def test_one_error_names_every_fault_of_the_command_line(kind: str) -> None:
     arguments, faults = BAD[kind]
-    result = client(*arguments)
+    variables = {"ALIPAYHK_CLIENT_SHARED_LEDGER": "yes"} if kind == "shared ledger" else {}
+    result = client(*arguments, **variables)
     assert (result.returncode, result.stdout) == (64, "")
     assert [fault for fault in faults if fault not in result.stderr] == [], result.stderr
     assert "Traceback" not in result.stderr
@@ -198,6 +206,26 @@ def test_the_connection_can_be_set_in_the_environment() -> None:
     result = client(*arguments, ALIPAYHK_CLIENT_KEY_FILE="/none")
     assert (result.returncode, result.stdout) == (64, "")
     assert "--key-file: /none: No such file" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "variable", "status"),
+    [
+        ([], "", 12),
+        ([], "false", 12),
+        (["--shared-ledger"], "", 0),
+        (["--shared-ledger"], "false", 0),
+        ([], "true", 0),
+    ],
+)
+async def test_a_call_moves_on_to_another_gateway_only_with_a_shared_ledger(
+    flags: list[str], variable: str, status: int
+) -> None:
+    async with a_gateway() as (one, first), a_gateway() as (_, second):
+        one.codes, one.pushbacks = [grpc.StatusCode.UNAVAILABLE] * 4, ["500" if status == 0 else "-1"] * 4
+        arguments = ("bind-account", "--type", "x", "--target", f"ipv4:{first},{second}", *flags)
+        result = await asyncio.to_thread(client, *arguments, ALIPAYHK_CLIENT_SHARED_LEDGER=variable)
+        assert result.returncode == status, result
 
 
 @pytest.mark.parametrize("command", ["", "sync-linkage", "bind-account", "load"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import os
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from alipayhk_linkage.load.comparison import read_base
+from tests.linkage.fake_gateway import a_gateway
 from tests.load.runs import CLIENT, load
 from tests.peers.processes import ROOT, WAIT_MAX_S, environment, run
 
@@ -50,6 +52,16 @@ def test_one_error_names_every_fault_of_the_command_line() -> None:
     assert result.status == 64
     assert [flag for flag in flags if flag not in result.err] == []
     assert "Traceback" not in result.err
+
+
+@pytest.mark.parametrize("flags", [(), ("--shared-ledger",)], ids=["", "shared ledger"])
+async def test_load_is_spread_over_all_addresses_only_with_a_shared_ledger(
+    tmp_path: Path, flags: tuple[str, ...]
+) -> None:
+    async with a_gateway() as (one, first), a_gateway() as (other, second):
+        result = await asyncio.to_thread(load, tmp_path, f"ipv4:{first},{second}", *QUICK, *flags)
+        assert result.status == 0, result
+        assert bool(one.metadata and other.metadata) is bool(flags)
 
 
 @pytest.mark.parametrize(

@@ -339,6 +339,7 @@ def test_no_fault_repeats_a_value(environ: dict[str, str], text: str) -> None:
         "ALIPAYHK_CLIENT_CERT_FILE",
         "ALIPAYHK_CLIENT_KEY_FILE",
         "ALIPAYHK_CLIENT_SERVER_NAME",
+        "ALIPAYHK_CLIENT_SHARED_LEDGER",
         "alipayhk_client_id",
         "CLIENT_ID",
         "PATH",

@@ -75,7 +75,12 @@ def run(
             )
         message = request_from_json(sys.stdin.buffer.read(), request)
     deadline_s, made = time.monotonic() + args.timeout, False
-    with BlockingLinkageClient(connection.target, tls=connection.tls, retries=not args.no_retry) as client:
+    with BlockingLinkageClient(
+        connection.target,
+        tls=connection.tls,
+        retries=not args.no_retry,
+        shared_ledger=connection.shared_ledger,
+    ) as client:
         try:
             if not client.connect(timeout_s=args.timeout, patience_s=0 if args.no_retry else PATIENCE_S):
                 _write_error(args, _not_connected(connection))

@@ -19,6 +19,8 @@ FLAGS: Final = {
     "server-name": ("NAME", "the name in the gateway's certificate, if it differs from the target's host"),
 }
 
+SHARED_LEDGER: Final = f"{PREFIX}SHARED_LEDGER"
+
 
 class UsageError(Exception):
     """The command line cannot be used. The text names every fault for the user."""
@@ -26,10 +28,11 @@ class UsageError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """The gateway's address, and the TLS settings (None for plaintext)."""
+    """The gateway's address, the TLS settings (None for plaintext), and whether calls are spread."""
 
     target: str
     tls: Tls | None
+    shared_ledger: bool = False
 
 
 def add_connection_flags(parser: argparse.ArgumentParser) -> None:
@@ -40,6 +43,13 @@ def add_connection_flags(parser: argparse.ArgumentParser) -> None:
     for name, (metavar, meaning) in FLAGS.items():
         default = os.environ.get(PREFIX + name.upper().replace("-", "_")) or None
         group.add_argument(f"--{name}", metavar=metavar, help=meaning, default=default)
+    group.add_argument(
+        "--shared-ledger",
+        action="store_const",
+        const="true",
+        default=os.environ.get(SHARED_LEDGER) or "false",
+        help=f"spread calls over all addresses: the gateways share one ledger ({SHARED_LEDGER}=true)",
+    )
     group.add_argument("--tls", action="store_true", help="use TLS, and trust the system's certificates")
 
 
@@ -63,6 +73,9 @@ def connection_of(args: argparse.Namespace) -> Connection:
         faults.append(f"--target: {error}")
     if (args.cert_file is None) != (args.key_file is None):
         faults.append("--cert-file and --key-file must be given together")
+    if args.shared_ledger not in {"true", "false"}:
+        faults.append(f"{SHARED_LEDGER}: must be true or false")
+    shared_ledger = args.shared_ledger == "true"
     pem: dict[str, bytes | None] = {}
     for name in ("ca_file", "cert_file", "key_file"):
         try:
@@ -72,8 +85,9 @@ def connection_of(args: argparse.Namespace) -> Connection:
     if faults:
         raise UsageError("\n".join(faults))
     if not args.tls and args.server_name is None and all(data is None for data in pem.values()):
-        return Connection(target, None)
+        return Connection(target, None, shared_ledger)
     try:
-        return Connection(target, Tls(pem["ca_file"], pem["cert_file"], pem["key_file"], args.server_name))
+        tls = Tls(pem["ca_file"], pem["cert_file"], pem["key_file"], args.server_name)
     except ValueError as error:
         raise UsageError(str(error)) from None
+    return Connection(target, tls, shared_ledger)

@@ -163,6 +163,7 @@ def _plan(args: argparse.Namespace, connection: Connection, faults: Faults) -> P
     return Plan(
         target=connection.target,
         tls=connection.tls,
+        shared_ledger=connection.shared_ledger,
         encrypted_target=faults.read("--encrypted-target", address_of, args.encrypted_target, None)
         if args.encrypted_target
         else None,

@@ -19,6 +19,8 @@ class Plan:
 
     target: str
     tls: Tls | None = field(repr=False)
+    shared_ledger: bool
+    """Whether calls are spread over all addresses of a target."""
     encrypted_target: str | None
     run: str
     """A random id of the run, which is part of every request id."""

@@ -104,7 +104,7 @@ class Channels:
 
 
 def _channel(target: str, plan: Plan) -> grpc.aio.Channel:
-    options = channel_options(plan.tls, retries=False)
+    options = channel_options(plan.tls, retries=False, shared_ledger=plan.shared_ledger)
     if plan.tls is None:
         return grpc.aio.insecure_channel(target, options)
     return grpc.aio.secure_channel(target, plan.tls.credentials(), options)
