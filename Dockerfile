@@ -17,7 +17,10 @@ COPY clients/__init__.py clients/
 COPY clients/alipayhk clients/alipayhk
 COPY sandbox sandbox
 COPY service service
-RUN /opt/build/bin/python -m pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
+# For `--version` and the metrics: docker build --build-arg COMMIT=$(git rev-parse --short=12 HEAD) .
+ARG COMMIT
+RUN echo "${COMMIT:-}" > service/COMMIT \
+    && /opt/build/bin/python -m pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
     && /opt/gateway/bin/python -m pip install --no-index --no-deps /wheels/*.whl \
     && rm -r /opt/gateway/lib/python3.*/site-packages/sandbox \
     && /opt/gateway/bin/python -m pip uninstall --yes pip \

@@ -12,10 +12,10 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from importlib.metadata import version
 from importlib.util import find_spec
-from typing import Final, NoReturn, TextIO
+from typing import Any, Final, NoReturn, TextIO
 
+from ..version import commit, gateway_version
 from .exit_codes import BAD_ARGUMENTS, EX_IOERR, EX_PIPE, EX_USAGE
 
 COMMANDS: Final = {
@@ -40,6 +40,14 @@ class _BadUsage(Exception):
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise _BadUsage(f"{self.format_usage()}{self.prog}: {message}")
+
+
+class _ShowVersion(argparse.Action):
+    """Finds the commit out only when it is asked for; argparse's own action needs it in every run."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        print(f"{gateway_version()} (commit {commit()})")
+        parser.exit()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -93,7 +101,7 @@ def _discard(*streams: TextIO) -> None:
 def _parser(command: str) -> argparse.ArgumentParser:
     """Add every command, but import only one: `health` runs every few seconds and must start fast."""
     parser = _Parser(prog="alipayhk-gateway", description="A gRPC gateway to AlipayHK's account linkage.")
-    parser.add_argument("--version", action="version", version=version("alipayhk-gateway"))
+    parser.add_argument("--version", action=_ShowVersion, nargs=0, help="show version and commit, and exit")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, (module, purpose) in COMMANDS.items():
         # The production image contains no sandbox, which the demo needs.

@@ -17,6 +17,7 @@ from typing import Any, Final
 import pytest
 
 from clients.alipayhk.wire.keys import fingerprint, load_private_key, load_public_key, public_der
+from service import version
 from service.commands.cli import main
 from service.server import ports
 from tests.certificates import curve_key, private_pem
@@ -77,7 +78,24 @@ def test_version_is_printed(capsys: Captured) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["--version"])
     assert ended.value.code == 0
-    assert re.fullmatch(r"\d+\.\d+\.\d+\n", capsys.readouterr().out)
+    assert re.fullmatch(r"\d+\.\d+\.\d+ \(commit [0-9a-f]{12}\)\n", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("content", "commit"), [("1a2b3c4d5e6f\n", "1a2b3c4d5e6f"), ("\n", "unknown"), (None, "unknown")]
+)
+def test_an_installed_wheel_has_the_commit_in_a_file(
+    tmp_path: Path, content: str | None, commit: str
+) -> None:
+    (package := tmp_path / "service").mkdir()
+    if content is not None:
+        (package / "COMMIT").write_text(content)
+    assert version.commit(package / "COMMIT") == commit
+
+
+def test_the_commit_is_unknown_if_git_cannot_read_the_checkout(tmp_path: Path) -> None:
+    (tmp_path / ".git").mkdir()
+    assert version.commit(tmp_path / "service" / "COMMIT") == "unknown"
 
 
 @pytest.mark.parametrize(
