@@ -6,8 +6,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, suppress
 from typing import Final
 
 from clients.alipayhk.client import Client
@@ -17,14 +16,7 @@ from .config.settings import Settings
 from .credentials.keyring import Credentials, Keyring
 from .delivery.clock_skew import ClockSkew
 from .delivery.delivery import Delivery, Limits
-from .delivery.ledger_monitor import LedgerMonitor
-from .delivery.ledger_session import LedgerSession
-from .delivery.pending_writes import FLUSH_TIMEOUT_S
-from .ledger import Ledger, LedgerUnavailable
-from .ledger.lease import LEASE_MARGIN_S
-from .ledger.levels import level_of
-from .ledger.opening import is_new, open_ledger
-from .ledger.vault import Vault
+from .jobs.maintenance import ledger_session
 from .outcomes.result_codes import ResultCodes
 from .server.admin import start_admin
 from .server.linkage_service import LinkageService
@@ -35,12 +27,8 @@ from .telemetry.metrics import Metrics
 from .telemetry.metrics_file import keep_metrics_shared
 from .upstream import endpoints_of, transport_of
 
-FLUSH_EVERY_S: Final = 1.0
-LEDGER_CLOSE_S: Final = FLUSH_TIMEOUT_S + 2.0
 BEAT_EVERY_S: Final = 1.0
 """Time between two heartbeats of a worker to its supervisor."""
-DROP_EVERY: Final = 60
-"""Old results are dropped once in so many rounds of `_maintain`."""
 
 
 async def run(settings: Settings, *, shared: bool, keyring: Keyring | None = None) -> None:
@@ -55,7 +43,7 @@ async def run(settings: Settings, *, shared: bool, keyring: Keyring | None = Non
     metrics = Metrics()
     async with AsyncExitStack() as stack:
         skew = ClockSkew(metrics, window_s=settings.response_time_window_s)
-        session = await stack.enter_async_context(_ledger_session(settings, metrics, skew))
+        session = await stack.enter_async_context(ledger_session(settings, metrics, skew))
         transport = transport_of(settings)
         stack.push_async_callback(transport.close)
         endpoints = endpoints_of(settings)
@@ -153,91 +141,6 @@ def _beat() -> None:
     with suppress(OSError):
         os.write(pipe, b".")
     asyncio.get_running_loop().call_later(BEAT_EVERY_S, _beat)
-
-
-@asynccontextmanager
-async def _ledger_session(
-    settings: Settings, metrics: Metrics, skew: ClockSkew
-) -> AsyncIterator[LedgerSession]:
-    """Open the ledger, maintain it, and close it after everything else."""
-    ledger, vault = _opened_ledger(settings)
-    monitor = LedgerMonitor(ledger, metrics)
-    session = LedgerSession(
-        monitor,
-        vault,
-        metrics,
-        lease_s=settings.upstream_timeout_s + LEASE_MARGIN_S,
-        biz_time_ahead_s=settings.biz_time_ahead_s,
-        records=level_of(settings.ledger_url).records,
-        idempotent_without=settings.sync_linkage_without_ledger,
-        on_late_claim=lambda: monitor.failed("the claim took too long"),
-    )
-    retention_s = settings.ledger_retention_h * 3600.0
-    maintenance = asyncio.create_task(_maintain(session, monitor, skew, retention_s))
-    try:
-        yield session
-    finally:
-        maintenance.cancel()
-        with suppress(asyncio.CancelledError):
-            await maintenance
-        await _close(session)
-
-
-async def _close(session: LedgerSession) -> None:
-    """Close the ledger, or give up if its disk hangs. A thread still waits then, and `serve` ends it."""
-    try:
-        async with asyncio.timeout(LEDGER_CLOSE_S):
-            await session.close()
-    except TimeoutError:
-        log.error("ledger not closed in time")
-
-
-def _opened_ledger(settings: Settings) -> tuple[Ledger, Vault]:
-    """Open the ledger and log its path: a wrong one does not know the earlier requests."""
-    level, created = level_of(settings.ledger_url), False
-    with suppress(OSError):  # open_ledger reports the cause
-        created = is_new(settings.ledger_url)
-    ledger, vault = open_ledger(
-        settings.ledger_url,
-        settings.ledger_key_file,
-        random_bytes=os.urandom,
-        report=_marker_unwritable,
-        pool_max=settings.ledger_pool_max,
-        timeout_s=settings.ledger_timeout_s,
-    )
-    where = level.server_of(settings.ledger_url) or str(level.file_of(settings.ledger_url) or level.name)
-    key_id = {"key_id": vault.key_id} if level.outlives_process else {}
-    log.info("ledger opened", where=where, **key_id)
-    if created:
-        log.warning("new ledger created without earlier requests", where=where)
-    return ledger, vault
-
-
-def _marker_unwritable(cause: str) -> None:
-    """Log that an older copy of the ledger would not be recognized."""
-    log.warning("ledger marker not writable", cause=cause)
-
-
-async def _maintain(
-    session: LedgerSession, monitor: LedgerMonitor, skew: ClockSkew, retention_s: float
-) -> None:
-    """Flush pending writes and probe the ledger each second; drop old results each minute."""
-    rounds = DROP_EVERY
-    while True:
-        skew.watch()
-        try:
-            await session.flush()
-            await monitor.probe()
-            if rounds >= DROP_EVERY and skew.agrees:
-                await session.drop(older_than_s=retention_s)
-                rounds = 0
-            monitor.worked()
-        except LedgerUnavailable:
-            pass  # the monitor has noted it
-        except Exception as error:  # noqa: BLE001  (the loop must continue: pending writes depend on it)
-            log.error("ledger maintenance failed", error_class=type(error).__name__, stack=stack_of(error))
-        rounds += 1
-        await asyncio.sleep(FLUSH_EVERY_S)
 
 
 def _log_start(settings: Settings, listen: str) -> None:

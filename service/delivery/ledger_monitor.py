@@ -6,7 +6,18 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final
 
-from ..ledger import Answer, Claim, Ending, InProgress, Key, Ledger, LedgerUnavailable, LinkageBusy, Row
+from ..ledger import (
+    Answer,
+    Claim,
+    Ending,
+    InDoubt,
+    InProgress,
+    Key,
+    Ledger,
+    LedgerUnavailable,
+    LinkageBusy,
+    Row,
+)
 from ..telemetry.logs import log
 from ..telemetry.metrics import Metrics
 
@@ -163,6 +174,10 @@ class LedgerMonitor:
         except LedgerUnavailable as error:
             self.failed(str(error))
             raise
+
+    async def in_doubt(self, now_ms: int) -> Sequence[InDoubt]:
+        """Count those in doubt. If that takes too long, requests can still be served."""
+        return await self._ledger.in_doubt(now_ms)
 
     async def drop(self, *, before_ms: int, now_ms: int) -> int:
         """Drop old results."""

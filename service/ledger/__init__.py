@@ -147,6 +147,15 @@ class Row:
         return self.state is State.IN_DOUBT
 
 
+class InDoubt(NamedTuple):
+    """The requests of one API that are in doubt."""
+
+    api: str
+    count: int
+    oldest_ms: int
+    """When the first of them was claimed first."""
+
+
 class Ledger(Protocol):
     """The operations of every level. Each of them may raise LedgerUnavailable."""
 
@@ -198,6 +207,9 @@ class Ledger(Protocol):
 
         `since_ms` selects the first row updated since then, and all rows changed after it by any clock.
         """
+
+    async def in_doubt(self, now_ms: int) -> Sequence[InDoubt]:
+        """Count the requests in doubt by their API, in bounded time: see `rules.COUNTED_MAX`."""
 
     async def drop(self, *, before_ms: int, now_ms: int) -> int:
         """Delete rows last updated before a time; return how many. Rows that are SENDING or IN_DOUBT stay.

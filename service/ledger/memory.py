@@ -9,9 +9,9 @@ from dataclasses import replace
 from itertools import dropwhile
 from typing import ClassVar
 
-from . import Answer, Claim, Ending, Granted, InProgress, Key, LinkageBusy, Resolution, Row, State
+from . import Answer, Claim, Ending, Granted, InDoubt, InProgress, Key, LinkageBusy, Resolution, Row, State
 from .lease import LEASE_MAX_MS
-from .rules import MARK_EVERY_MS, Linkage, answer_to, lease_limit_ms, newest_of, shortened
+from .rules import MARK_EVERY_MS, Linkage, answer_to, counted, lease_limit_ms, newest_of, shortened
 
 UNFINISHED = frozenset({State.SENDING, State.IN_DOUBT})
 
@@ -23,6 +23,7 @@ class MemoryLedger:
 
     def __init__(self) -> None:
         self._rows: dict[Key, Row] = {}
+        self._unfinished: set[Key] = set()
         self._by_linkage: defaultdict[bytes, dict[Key, None]] = defaultdict(dict)
         self._last_token = 0
         self._last_change = 0
@@ -131,6 +132,11 @@ class MemoryLedger:
             if in_doubt_at_ms is None or row.is_in_doubt(in_doubt_at_ms):
                 yield row
 
+    async def in_doubt(self, now_ms: int) -> Sequence[InDoubt]:
+        """Count those in doubt."""
+        rows = (self._rows[key] for key in self._unfinished)
+        return counted(row for row in rows if row.is_in_doubt(now_ms))
+
     async def drop(self, *, before_ms: int, now_ms: int) -> int:
         """Delete old rows that have an outcome."""
         if not self._marks or self._marks[-1][0] <= now_ms - MARK_EVERY_MS:
@@ -150,11 +156,13 @@ class MemoryLedger:
     def _put(self, row: Row) -> None:
         self._last_change += 1
         self._rows[row.key] = replace(row, change=self._last_change)
+        (self._unfinished.add if row.state in UNFINISHED else self._unfinished.discard)(row.key)
         if row.linkage is not None:
             self._by_linkage[row.linkage][row.key] = None
 
     def _remove(self, row: Row) -> None:
         del self._rows[row.key]
+        self._unfinished.discard(row.key)
         if row.linkage is not None:
             del self._by_linkage[row.linkage][row.key]
             if not self._by_linkage[row.linkage]:

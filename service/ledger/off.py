@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import ClassVar, Final
 
-from . import Answer, Claim, Ending, InProgress, Key, LinkageBusy, Row
+from . import Answer, Claim, Ending, InDoubt, InProgress, Key, LinkageBusy, Row
 from .rules import NO_OTHERS, answer_to
 
 ONLY_TOKEN: Final = 1
@@ -70,6 +70,10 @@ class OffLedger:
         nothing: tuple[Row, ...] = ()
         for row in nothing:
             yield row
+
+    async def in_doubt(self, now_ms: int) -> Sequence[InDoubt]:
+        """Return nothing: no request is in doubt."""
+        return ()
 
     async def drop(self, *, before_ms: int, now_ms: int) -> int:
         """Return 0: there is nothing to delete."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -13,6 +13,7 @@ from . import (
     ClaimRejected,
     Ending,
     Granted,
+    InDoubt,
     InProgress,
     Known,
     LinkageBusy,
@@ -24,6 +25,12 @@ from .lease import LEASE_MAX_MS
 
 MARK_EVERY_MS: Final = 3_600_000
 """Minimum time between two marks of the clock; see `Ledger.drop`."""
+
+COUNTED_MAX: Final = 10_000
+"""How many requests in doubt a database counts: at most so many with a linkage, and so many without.
+
+Then the numbers are too low, but requests of one kind never hide those of the other.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +116,14 @@ def answer_to(  # noqa: PLR0911  (an ordered list of cases)
     if linkage.busy_until_ms > now_ms:
         return LinkageBusy(linkage.busy_until_ms, was_in_doubt=was_in_doubt)
     return Granted(token, was_in_doubt=was_in_doubt)
+
+
+def counted(rows: Iterable[Row]) -> Sequence[InDoubt]:
+    """Count rows by their API."""
+    created: dict[str, list[int]] = {}
+    for row in rows:
+        created.setdefault(row.key.api, []).append(row.created_ms)
+    return [InDoubt(api, len(times), min(times)) for api, times in created.items()]
 
 
 def is_in_future(claim: Claim) -> bool:

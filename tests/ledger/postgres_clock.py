@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final
 
-from service.ledger import Row
+from service.ledger import InDoubt, Row
 from service.ledger.postgres.ledger import PostgresLedger
 
 SET_CLOCK: Final = "UPDATE test_clock SET ms = $1"
@@ -53,6 +53,9 @@ class AtTestTime:
 
     async def resolve(self, key: Any, ending: Any, *, who: str, why: str, now_ms: int) -> bool:
         return await (await self._at(now_ms)).resolve(key, ending, who=who, why=why, now_ms=now_ms)
+
+    async def in_doubt(self, now_ms: int) -> Sequence[InDoubt]:
+        return await (await self._at(now_ms)).in_doubt(now_ms)
 
     async def rows(
         self, *, since_ms: int = 0, after: int = 0, in_doubt_at_ms: int | None = None

@@ -611,6 +611,21 @@ async def test_rows_in_doubt_are_recorded_doubts_and_expired_leases(ledger: Ledg
     assert await ids(ledger, in_doubt_at_ms=LATER_MS + 2) == ["recorded", "over"]
 
 
+async def test_requests_in_doubt_are_counted_by_their_api(ledger: Ledger) -> None:
+    assert await ledger.in_doubt(LATER_MS) == []
+    await ended(ledger, a_bind("final"))
+    await ended(ledger, a_bind("recorded"), IN_DOUBT, NOW_MS + 1)
+    await granted(ledger, a_bind("over"), NOW_MS + 2)
+    await granted(ledger, a_bind("alive"), NOW_MS + 3)
+    await ended(ledger, a_claim("sync"), IN_DOUBT, NOW_MS + 4)
+    counted = sorted(await ledger.in_doubt(LATER_MS + 2))
+    assert counted == [("BindAccount", 2, NOW_MS + 1), ("SyncLinkage", 1, NOW_MS + 4)]
+    (row,) = await ledger.find("recorded")
+    assert await ledger.resolve(row.key, REJECTED, who="ann", why="asked", now_ms=LATER_MS)
+    counted = sorted(await ledger.in_doubt(LATER_MS + 2))
+    assert counted == [("BindAccount", 1, NOW_MS + 2), ("SyncLinkage", 1, NOW_MS + 4)]
+
+
 async def test_every_row_is_yielded_once_across_pages(ledger: Ledger) -> None:
     claims = [a_bind(f"id-{number}") for number in range(1_203)]
     await asyncio.gather(*(ledger.claim(claim, NOW_MS) for claim in claims))

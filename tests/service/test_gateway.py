@@ -16,6 +16,7 @@ from clients.alipayhk.wire.keys import fingerprint
 from service import gateway
 from service.commands.demo.calls import EXAMPLES
 from service.config.settings import read_settings
+from service.jobs import maintenance
 from service.ledger.opening import open_ledger
 from service.ledger.vault import Vault, read_key_file
 from service.server.linkage_service import RPCS
@@ -104,7 +105,7 @@ async def test_a_gateway_logs_that_its_ledger_does_not_outlive_it(
 
 
 def test_expired_rows_are_dropped_every_minute() -> None:
-    assert gateway.FLUSH_EVERY_S * gateway.DROP_EVERY == 60
+    assert maintenance.FLUSH_EVERY_S * maintenance.DROP_EVERY == 60
 
 
 def test_metrics_of_workers_are_empty_before_the_first_count(

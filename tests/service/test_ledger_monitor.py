@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 
 import pytest
 
-from service import gateway
 from service.config.settings import Settings, read_settings
 from service.delivery import ledger_monitor
 from service.delivery.clock_skew import ClockSkew
 from service.delivery.ledger_monitor import LedgerMonitor
+from service.jobs import maintenance
 from service.ledger import Claim, Ending, Key, Resolution, State
 from service.ledger.memory import MemoryLedger
 from service.telemetry.metrics import Metrics
@@ -67,7 +67,7 @@ async def test_outage_is_found_without_a_call(
     trouble: Callable[[Path], AbstractContextManager[object]],
     cause: str,
 ) -> None:
-    monkeypatch.setattr(gateway, "FLUSH_EVERY_S", 0.01)
+    monkeypatch.setattr(maintenance, "FLUSH_EVERY_S", 0.01)
     monkeypatch.setattr(ledger_monitor, "QUIET_S", 0.1)
     metrics = Metrics()
 
@@ -78,7 +78,7 @@ async def test_outage_is_found_without_a_call(
         (line,) = log_lines.of(event)
         return line
 
-    async with gateway._ledger_session(settings, metrics, ClockSkew(metrics)):
+    async with maintenance.ledger_session(settings, metrics, ClockSkew(metrics)):
         await asyncio.sleep(0.1)
         assert (usable(metrics), log_lines.of(BAD)) == (1, [])
         with trouble(tmp_path / "ledger.db"):

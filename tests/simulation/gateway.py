@@ -15,7 +15,6 @@ from typing import Any, Final
 from clients.alipayhk.api import Api
 from clients.alipayhk.client import Client
 from clients.alipayhk.transport import Transport
-from service import gateway
 from service.credentials.callers import ANYBODY
 from service.delivery.clock_skew import ClockSkew
 from service.delivery.delivery import Delivery, Limits
@@ -23,6 +22,7 @@ from service.delivery.flight import Flight
 from service.delivery.ledger_monitor import LedgerMonitor
 from service.delivery.ledger_session import LedgerSession
 from service.delivery.outbound_request import OutboundRequest
+from service.jobs.maintenance import maintain
 from service.ledger.lease import LEASE_MARGIN_S, Clock
 from service.ledger.vault import KEY_BYTES, Vault
 from service.outcomes.call import Call
@@ -227,7 +227,7 @@ class Gateway:
             chance=self.chance.random,
         )
         self.maintenance = self.process.loop.create_task(
-            gateway._maintain(self.session, monitor, self.skew, RETENTION_S)
+            maintain(self.session, monitor, self.skew, RETENTION_S)
         )
 
     async def _call(self, order: Order, left_s: float, joined: Callable[[Flight], None]) -> Report:

@@ -31,6 +31,7 @@ from service.ledger import (
     Claim,
     Ending,
     Granted,
+    InDoubt,
     InProgress,
     Key,
     Ledger,
@@ -439,6 +440,10 @@ class FaultyLedger:
     ) -> AsyncIterator[Row]:
         """Iterate over rows."""
         return self._ledger.rows(since_ms=since_ms, after=after, in_doubt_at_ms=in_doubt_at_ms)
+
+    async def in_doubt(self, now_ms: int) -> Sequence[InDoubt]:
+        """Count those in doubt."""
+        return await self._ledger.in_doubt(now_ms)
 
     async def drop(self, *, before_ms: int, now_ms: int) -> int:
         """Drop old results."""

@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any, ClassVar, Final, TypeVar
 
-from .. import Answer, Claim, Ending, Granted, InProgress, Key, LedgerUnavailable, LinkageBusy, Row
+from .. import Answer, Claim, Ending, Granted, InDoubt, InProgress, Key, LedgerUnavailable, LinkageBusy, Row
 from ..lease import LEASE_MAX_MS, Clock
 from ..marker import MarkerKeeper
-from ..rules import MARK_EVERY_MS
+from ..rules import COUNTED_MAX, MARK_EVERY_MS
 from ..vault import RandomBytes
 from . import statements
 from .database import Calls
@@ -185,6 +185,11 @@ class PostgresLedger:
             for columns in found:
                 yield row_of(columns, self._now_ms())
             after = found[-1]["change"]
+
+    async def in_doubt(self, _now_ms: int) -> Sequence[InDoubt]:
+        """Count those in doubt by the database's clock, through the index of open requests."""
+        found = await self._database.fetch(statements.COUNT_IN_DOUBT, COUNTED_MAX)
+        return [InDoubt(*row) for row in found]
 
     async def drop(self, *, before_ms: int, now_ms: int) -> int:
         """Delete old rows that have an outcome, a few in each transaction."""

@@ -18,10 +18,19 @@ _ROWS: Final = """
 """
 FIND: Final = f"{_ROWS} WHERE request.request_id = $1 ORDER BY request.api, request.client_id"
 PAGE_OF_ROWS: Final = f"{_ROWS} WHERE change > $1 AND change <= $3 ORDER BY change LIMIT $2"
-ROWS_IN_DOUBT: Final = f"""
-    {_ROWS} WHERE request.state IN ('sending', 'in_doubt') AND change > $1
+_IN_DOUBT: Final = """
+    request.state IN ('sending', 'in_doubt')
         AND (request.state = 'in_doubt' OR lease_until_ms <= alipayhk_clock_ms())
+"""
+ROWS_IN_DOUBT: Final = f"""
+    {_ROWS} WHERE {_IN_DOUBT} AND change > $1
     ORDER BY change LIMIT $2
+"""
+_COUNTED: Final = f"SELECT api, created_ms FROM alipayhk_request request WHERE {_IN_DOUBT} AND linkage IS"
+COUNT_IN_DOUBT: Final = f"""
+    SELECT api, count(*), min(created_ms)
+    FROM (({_COUNTED} NULL LIMIT $1) UNION ALL ({_COUNTED} NOT NULL LIMIT $1)) AS found
+    GROUP BY api
 """
 LAST_CHANGE: Final = "SELECT alipayhk_export()"
 FIRST_CHANGE_SINCE: Final = """

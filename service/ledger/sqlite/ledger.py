@@ -13,6 +13,7 @@ from .. import (
     Claim,
     Ending,
     Granted,
+    InDoubt,
     InProgress,
     Key,
     LedgerUnavailable,
@@ -21,10 +22,11 @@ from .. import (
     Row,
 )
 from ..marker import Entry, Marker, MarkerKeeper
+from ..rules import COUNTED_MAX
 from .file import LedgerFile, name_of
 from .operation import consume_failure
 from .rows import ToClaim, ToRecord, row_of
-from .statements import FIND, FIRST_CHANGE_SINCE, IDS_IN_DOUBT, PAGE_OF_ROWS, rows_in_doubt
+from .statements import COUNT_IN_DOUBT, FIND, FIRST_CHANGE_SINCE, IDS_IN_DOUBT, PAGE_OF_ROWS, rows_in_doubt
 from .writer import Writer
 
 PAGE_ROWS: Final = 500
@@ -145,6 +147,11 @@ class SqliteLedger:
             page = ids[start : start + PAGE_ROWS]
             found = await self._fetch(reader, rows_in_doubt(len(page)), (*page, at_ms))
             yield [row_of(columns) for columns in found]
+
+    async def in_doubt(self, now_ms: int) -> Sequence[InDoubt]:
+        """Count those in doubt through the index of open requests."""
+        found = await asyncio.to_thread(self._read, COUNT_IN_DOUBT, (now_ms, COUNTED_MAX) * 2)
+        return [InDoubt(*row) for row in found]
 
     async def drop(self, *, before_ms: int, now_ms: int) -> int:
         """Delete old rows that have an outcome, a few in each transaction."""

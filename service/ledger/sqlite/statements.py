@@ -34,6 +34,13 @@ FIRST_CHANGE_SINCE: Final = f"""
 """
 _IN_DOUBT: Final = f"{_OPEN} AND (request.state = 'in_doubt' OR lease_until_ms <= ?)"
 IDS_IN_DOUBT: Final = f"SELECT id FROM request WHERE {_IN_DOUBT} ORDER BY {_CHANGE}, id"
+_COUNTED: Final = f"SELECT api, created_ms FROM request WHERE {_IN_DOUBT} AND linkage IS"
+COUNT_IN_DOUBT: Final = f"""
+    SELECT api, count(*), min(created_ms) FROM (
+        SELECT * FROM ({_COUNTED} NULL LIMIT ?)
+        UNION ALL SELECT * FROM ({_COUNTED} NOT NULL LIMIT ?))
+    GROUP BY api
+"""
 
 
 def rows_in_doubt(count: int) -> str:

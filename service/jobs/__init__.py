@@ -1,0 +1,1 @@
+"""What a gateway does by the clock, beside its calls."""
