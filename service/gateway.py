@@ -12,10 +12,12 @@ from typing import Final
 from clients.alipayhk.client import Client
 from clients.alipayhk.wire.keys import fingerprint
 
+from .config.certificate_files import expiry_times
 from .config.settings import Settings
 from .credentials.keyring import Credentials, Keyring
 from .delivery.clock_skew import ClockSkew
 from .delivery.delivery import Delivery, Limits
+from .jobs.gauges import running, show_delivery
 from .jobs.maintenance import ledger_session
 from .outcomes.result_codes import ResultCodes
 from .server.admin import start_admin
@@ -26,6 +28,7 @@ from .telemetry.logs import log, stack_of
 from .telemetry.metrics import Metrics
 from .telemetry.metrics_file import keep_metrics_shared
 from .upstream import endpoints_of, transport_of
+from .version import commit, gateway_version
 
 BEAT_EVERY_S: Final = 1.0
 """Time between two heartbeats of a worker to its supervisor."""
@@ -40,7 +43,7 @@ async def run(settings: Settings, *, shared: bool, keyring: Keyring | None = Non
     """
     keyring = keyring or Keyring(credentials_of(settings))
     stopping = _stopping(shared=shared)
-    metrics = Metrics()
+    metrics = _metrics(settings, keyring)
     async with AsyncExitStack() as stack:
         skew = ClockSkew(metrics, window_s=settings.response_time_window_s)
         session = await stack.enter_async_context(ledger_session(settings, metrics, skew))
@@ -60,6 +63,7 @@ async def run(settings: Settings, *, shared: bool, keyring: Keyring | None = Non
         admin = await start_admin(settings.admin_listen, metrics, server.health, skew, shared=shared)
         stack.push_async_callback(admin.cleanup)
         address = await server.start()
+        await stack.enter_async_context(running(show_delivery(delivery, metrics)))
         _log_start(settings, str(address))
         if shared:
             _beat()
@@ -77,6 +81,14 @@ def credentials_of(settings: Settings) -> Credentials:
         keys={api: endpoint.keys for api, endpoint in endpoints_of(settings).items()},
         certificate=certificate_of(settings),
     )
+
+
+def _metrics(settings: Settings, keyring: Keyring) -> Metrics:
+    """Return the metrics, with what is known before the first call."""
+    metrics = Metrics()
+    metrics.set_build_info(version=gateway_version(), commit=commit())
+    metrics.set_certificate_expiry(expiry_times(keyring.current.certificate, settings.upstream_ca_file))
+    return metrics
 
 
 def stop_signals() -> list[signal.Signals]:

@@ -17,6 +17,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from clients.alipayhk.regular_file import read_regular
 
+from ..credentials.keyring import ServerCertificate
+
 BITS_MIN: Final = 2048
 _MARK: Final = b"-----BEGIN CERTIFICATE-----"
 Kind = TypeVar("Kind", bound=x509.ExtensionType)
@@ -27,12 +29,36 @@ _USE: Final = f"use RSA with at least {BITS_MIN} bits, or ECDSA with P-256 or P-
 def certificates_of(path: Path) -> list[x509.Certificate]:
     """Return the certificates of a PEM file in their order; none if one of them cannot be read."""
     try:
-        certificates = x509.load_pem_x509_certificates(read_regular(path))
+        return certificates_in(read_regular(path))
+    except (OSError, ValueError):
+        return []
+
+
+def certificates_in(pem: bytes) -> list[x509.Certificate]:
+    """Return the certificates of a PEM text as `certificates_of` does."""
+    try:
+        certificates = x509.load_pem_x509_certificates(pem)
         for each in certificates:  # these are parsed when they are read
             _ = each.issuer, each.subject, each.not_valid_before_utc, each.not_valid_after_utc
         return certificates
     except Exception:  # noqa: BLE001  (x509 raises many types, such as KeyError for an unknown type of text)
         return []
+
+
+def expiry_times(certificate: ServerCertificate | None, upstream_ca: Path | None) -> dict[str, float]:
+    """Return when the certificates of each setting expire, in seconds since 1970.
+
+    The first one of our chain to expire counts, and the first CA of the callers. Of AlipayHK's CAs the last
+    one counts: a system's bundle can contain old ones.
+    """
+    times: dict[str, float] = {}
+    pems = (certificate.chain, certificate.client_ca) if certificate else ()
+    for setting, pem in zip(("TLS_CERT_FILE", "TLS_CLIENT_CA_FILE"), pems, strict=False):
+        if found := certificates_in(pem or b""):
+            times[setting] = min(each.not_valid_after_utc.timestamp() for each in found)
+    if upstream_ca is not None and (found := certificates_of(upstream_ca)):
+        times["UPSTREAM_CA_FILE"] = max(each.not_valid_after_utc.timestamp() for each in found)
+    return times
 
 
 def chain_fault(path: Path, *, is_loaded: bool) -> str | None:

@@ -45,6 +45,12 @@ def environment_of_worker(metrics_directory: Path) -> dict[str, str]:
     return {**os.environ, METRICS_DIRECTORY: str(metrics_directory)}
 
 
+def metrics_directory() -> Path | None:
+    """Return the directory of the metrics of all workers; None if this process is the only one."""
+    directory = os.environ.get(METRICS_DIRECTORY)
+    return Path(directory) if directory else None
+
+
 def probed_address(default: str) -> str:
     """Return where the gateway of this environment answers health checks, as its own host reaches it."""
     listens = (os.environ.get(PREFIX + name) for name in ("HEALTH_LISTEN", "LISTEN"))

@@ -23,7 +23,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -109,6 +109,16 @@ class Delivery:
             for api in apis
         }
         self._closing = False
+
+    @property
+    def in_progress(self) -> int:
+        """The number of requests that are not finished."""
+        return len(self._flights)
+
+    @property
+    def breakers_open(self) -> Mapping[str, bool]:
+        """Whether the calls of each API are rejected, except for a probe."""
+        return {api: sender.pace.is_open for api, sender in self._senders.items()}
 
     async def deliver(self, request: OutboundRequest, call: Call) -> Message:
         """Return the response to a request, or raise Refusal or CallError, by the call's deadline."""

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Final
 
+from ..config.environment import metrics_directory
 from ..config.settings import Settings
 from ..delivery.clock_skew import ClockSkew
 from ..delivery.ledger_monitor import LedgerMonitor
@@ -20,6 +21,7 @@ from ..ledger.opening import is_new, open_ledger
 from ..ledger.vault import Vault
 from ..telemetry.logs import log, stack_of
 from ..telemetry.metrics import Metrics
+from .gauges import Turn, running, show_in_doubt
 
 FLUSH_EVERY_S: Final = 1.0
 LEDGER_CLOSE_S: Final = FLUSH_TIMEOUT_S + 2.0
@@ -45,13 +47,14 @@ async def ledger_session(
         on_late_claim=lambda: monitor.failed("the claim took too long"),
     )
     retention_s = settings.ledger_retention_h * 3600.0
-    maintenance = asyncio.create_task(maintain(session, monitor, skew, retention_s))
+    jobs = (
+        maintain(session, monitor, skew, retention_s),
+        show_in_doubt(monitor, metrics, Turn(metrics_directory())),
+    )
     try:
-        yield session
+        async with running(*jobs):
+            yield session
     finally:
-        maintenance.cancel()
-        with suppress(asyncio.CancelledError):
-            await maintenance
         await _close(session)
 
 

@@ -151,7 +151,7 @@ class InDoubt(NamedTuple):
     """The requests of one API that are in doubt."""
 
     api: str
-    count: int
+    requests: int
     oldest_ms: int
     """When the first of them was claimed first."""
 

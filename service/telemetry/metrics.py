@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import platform
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache
+from importlib import metadata
 from typing import Any, Final
 
 from prometheus_client import (
@@ -52,10 +54,33 @@ class Metrics:
         )
         self._add_upstream()
         self._add_ledger()
+        self._add_process()
+
+    def _add_process(self) -> None:
+        self.build_info = Gauge(
+            "alipayhk_build_info",
+            "Always 1; the labels have the versions of the gateway, of Python and of gRPC.",
+            ("version", "commit", "python", "grpcio"),
+            multiprocess_mode="livemax",
+            registry=self.registry,
+        )
+        self.workers = Gauge(
+            "alipayhk_workers",
+            "Processes that serve calls.",
+            multiprocess_mode="livesum",
+            registry=self.registry,
+        )
         self.clock_skew = Gauge(
             "alipayhk_clock_skew_seconds",
             "AlipayHK's clock minus the gateway's, from verified responses; 0 before the first one.",
             multiprocess_mode="livemostrecent",
+            registry=self.registry,
+        )
+        self.certificate_expiry = Gauge(
+            "alipayhk_certificate_expiry_timestamp_seconds",
+            "When the certificates in the file of a setting expire, in seconds since 1970.",
+            ("file",),
+            multiprocess_mode="livemin",
             registry=self.registry,
         )
 
@@ -79,7 +104,34 @@ class Metrics:
             registry=self.registry,
         )
 
+        self.ledger_in_doubt = Gauge(
+            "alipayhk_ledger_in_doubt",
+            "Requests in the ledger whose outcome is unknown; one worker counts them every 15 seconds.",
+            ("api",),
+            multiprocess_mode="livemostrecent",
+            registry=self.registry,
+        )
+        self.ledger_in_doubt_oldest = Gauge(
+            "alipayhk_ledger_in_doubt_oldest_seconds",
+            "Time since the oldest of the requests in doubt was claimed first; 0 without one.",
+            multiprocess_mode="livemostrecent",
+            registry=self.registry,
+        )
+
     def _add_upstream(self) -> None:
+        self.requests_in_progress = Gauge(
+            "alipayhk_requests_in_progress",
+            "Requests that are not finished; those that are not in flight at AlipayHK wait.",
+            multiprocess_mode="livesum",
+            registry=self.registry,
+        )
+        self.breaker_open = Gauge(
+            "alipayhk_breaker_open",
+            "Whether calls are rejected until AlipayHK, or its clock, is right again; 1 if in any worker.",
+            ("api",),
+            multiprocess_mode="livemax",
+            registry=self.registry,
+        )
         self.upstream_attempts = Counter(
             "alipayhk_upstream_attempts",
             "Attempts at AlipayHK's APIs, by result.",
@@ -100,6 +152,16 @@ class Metrics:
             multiprocess_mode="livesum",
             registry=self.registry,
         )
+
+    def set_build_info(self, *, version: str, commit: str) -> None:
+        """Show what runs."""
+        labels = (version, commit, platform.python_version(), metadata.version("grpcio"))
+        self.build_info.labels(*labels).set(1)
+
+    def set_certificate_expiry(self, times: Mapping[str, float]) -> None:
+        """Show when the certificates of settings expire, in seconds since 1970; again after a change."""
+        for setting, time_s in times.items():
+            self.certificate_expiry.labels(setting).set(time_s)
 
     def exposed(self, *, shared: bool) -> bytes:
         """Return the metrics in Prometheus' text format; if `shared`, those of all workers.
