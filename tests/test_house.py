@@ -131,7 +131,6 @@ OWNERS: dict[str, tuple[str, ...]] = {
         "service/server/",
     ),
     "prometheus_client": (
-        "service/commands/workers.py",
         "service/server/admin.py",
         "service/telemetry/",
     ),

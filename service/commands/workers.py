@@ -19,15 +19,13 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Final
 
-from prometheus_client import multiprocess
-
 from ..config.environment import environment_of_worker
 from ..config.values import Address
 from ..gateway import stop_signals
 from ..server.ports import cause_of, try_to_bind
 from ..server.server import CannotListen
 from ..telemetry.logs import log
-from ..telemetry.metrics_file import must_be_private
+from ..telemetry.metrics_file import must_be_private, retire
 from .exit_codes import EX_CONFIG, EX_UNAVAILABLE
 from .worker_process import WorkerProcess
 
@@ -86,6 +84,8 @@ class _Supervisor:
         self._metrics_directory = metrics_directory
         self._stop_max_s = stop_max_s
         self._workers: list[WorkerProcess] = []
+        self._exited: list[int] = []
+        """The process ids of workers whose metrics are not merged yet."""
         self._looked_s = 0.0
         self._is_directory_reported = False
         # Not an Event: a signal handler can interrupt the thread that holds its lock. This has no lock.
@@ -102,6 +102,7 @@ class _Supervisor:
             self._make_directory()
             self._kill_silent()
             self._replace_dead()
+            self._retire_exited()
         return self._stop()
 
     def _stop(self) -> int:
@@ -170,8 +171,18 @@ class _Supervisor:
         if not worker.is_logged:
             worker.is_logged = True
             log.error("worker exited", code=code)
-            with suppress(OSError):  # files that were removed meanwhile
-                multiprocess.mark_process_dead(worker.pid, str(self._metrics_directory))  # type: ignore[no-untyped-call]
+            self._exited.append(worker.pid)
+
+    def _retire_exited(self) -> None:
+        """Merge the metrics of the workers that have exited, or try again in the next round."""
+        while self._exited:
+            try:
+                retire(self._metrics_directory, self._exited[0])
+            except BlockingIOError:
+                return  # a worker reads them
+            except OSError:
+                pass  # the files were removed, or stay because the disk is full
+            del self._exited[0]
 
     def _any_serves(self) -> bool:
         now_s = time.monotonic()

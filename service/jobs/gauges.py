@@ -38,7 +38,7 @@ async def running(*jobs: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
 
 
 async def show_delivery(delivery: Delivery, metrics: Metrics) -> None:
-    """Show that calls are served, which circuit breakers are open, and the number of requests in progress."""
+    """Show that this worker serves, which breakers are open, and how many requests are in progress."""
     metrics.workers.set(1)
     while True:
         for api, is_open in delivery.breakers_open.items():

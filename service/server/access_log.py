@@ -59,6 +59,11 @@ class MethodLog:
         self._seconds = cache(lambda: metrics.grpc_seconds.labels(*labels))
         self._handled = cache(lambda code: metrics.grpc_handled.labels(*labels, code))
         self._outcomes = cache(lambda reason, outcome: metrics.outcomes.labels(api, reason, outcome))
+        if api:
+            # An alert on the first one of these needs the 0 before it.
+            self._handled(grpc.StatusCode.INTERNAL.name)
+            for outcome in (Outcome.REJECTED, Outcome.UNKNOWN):
+                self._outcomes("GATEWAY_REFUSED", outcome)
 
     def start(self, request: object, context: Context, began: float) -> Call:
         """Start the record of a call that began at this time of the monotonic clock."""

@@ -20,7 +20,7 @@ from prometheus_client import (
     multiprocess,
 )
 
-from .metrics_file import share_metrics
+from .metrics_file import locked, share_metrics
 
 _GRPC: Final = ("grpc_type", "grpc_service", "grpc_method")
 _SECONDS: Final = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60)
@@ -172,6 +172,7 @@ class Metrics:
             # The directory may be missing, or another program may have written to it.
             with suppress(OSError, ValueError, LookupError, RuntimeError, struct.error):
                 together = CollectorRegistry()
-                multiprocess.MultiProcessCollector(together)  # type: ignore[no-untyped-call]
-                return generate_latest(together)
+                files = multiprocess.MultiProcessCollector(together)  # type: ignore[no-untyped-call]
+                with locked(files._path):  # noqa: SLF001  (only it reads where the files are)
+                    return generate_latest(together)
         return generate_latest(self.registry)

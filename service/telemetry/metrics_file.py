@@ -4,29 +4,40 @@ prometheus_client keeps the values of each worker in memory-mapped files that ar
 full when a page is first written, the system kills the process with SIGBUS, and if the directory was
 removed, no new worker can start. Here the space is allocated before a file is mapped. Values that have no
 file are kept in memory, and get one as soon as it can be written: a missing file never stops a worker.
+
+The counts of workers that have exited are merged into one file for each kind of metric, so that files do
+not pile up. A lock on the directory excludes the workers that read: they would count some twice.
 """
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import mmap
 import os
 import stat
 import struct
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import ClassVar, Final
 
-from prometheus_client import values
+from prometheus_client import multiprocess, values
 from prometheus_client.mmap_dict import MmapedDict
 
 from .logs import log
 
 BYTES: Final = 1 << 13
-"""The first size of a file. It is doubled when needed; the file of a worker that exits remains."""
+"""The first size of a file. It is doubled when needed."""
 _OVERHEAD_MAX: Final = 32
 """The most bytes that a value takes beside its key."""
 _HEADER: Final = struct.pack("ii", 8, 0)
 """How much of a file without values is used, and padding."""
+
+
+_COUNTED: Final = ("counter", "histogram")
+"""The kinds of metrics whose values count after their worker has exited."""
 
 
 class MetricsFile(MmapedDict):
@@ -39,7 +50,7 @@ class MetricsFile(MmapedDict):
 
     def __init__(self, filename: str) -> None:
         """Start without values; an earlier process with this id may have left a file, which is replaced."""
-        self._fname = filename
+        self.path = filename
         self._capacity = BYTES
         self._used = len(_HEADER)
         self._positions: dict[str, int] = {}
@@ -82,15 +93,15 @@ class MetricsFile(MmapedDict):
     def _is_in_place(self) -> bool:
         """Whether the mapped memory is that of the file at the path."""
         try:
-            found = os.stat(self._fname)  # noqa: PTH116  (every second)
+            found = os.stat(self.path)  # noqa: PTH116  (every second)
         except FileNotFoundError:
             return False
         return (found.st_dev, found.st_ino) == self._inode
 
     def _move(self, capacity: int) -> None:
         """Map a new file with the present values; raise OSError."""
-        must_be_private(Path(self._fname).parent)
-        unfinished = f"{self._fname}.new"
+        must_be_private(Path(self.path).parent)
+        unfinished = f"{self.path}.new"
         with suppress(FileNotFoundError):
             os.unlink(unfinished)  # noqa: PTH108
         descriptor = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
@@ -98,7 +109,7 @@ class MetricsFile(MmapedDict):
             os.posix_fallocate(descriptor, 0, capacity)
             memory = mmap.mmap(descriptor, capacity)
             self._map(memory, capacity)
-            os.replace(unfinished, self._fname)  # noqa: PTH105
+            os.replace(unfinished, self.path)  # noqa: PTH105
             made = os.fstat(descriptor)
             self._inode = (made.st_dev, made.st_ino)
         except OSError:
@@ -124,6 +135,48 @@ def keep_metrics_shared() -> None:
     missing = [file for file in MetricsFile.all if not file.keep()]
     if not missing:
         MetricsFile.is_reported = False
+
+
+def retire(directory: Path, pid: int) -> None:
+    """Merge the files of a worker that has exited; raise OSError.
+
+    BlockingIOError means that a worker reads the files at this moment.
+    """
+    with locked(directory, fcntl.LOCK_EX | fcntl.LOCK_NB):
+        multiprocess.mark_process_dead(pid, str(directory))  # type: ignore[no-untyped-call]
+        for kind in _COUNTED:
+            _merge(directory / f"{kind}_{pid}.db", directory / f"{kind}_exited.db")
+
+
+def _merge(source: Path, target: Path) -> None:
+    """Add the values in one file to those in another one, and remove the first file."""
+    totals = Counter[str]()
+    for path in (target, source):
+        # A file that another program has changed is left out.
+        with suppress(FileNotFoundError, ValueError, RuntimeError, struct.error):
+            for key, value, _, _ in MmapedDict.read_all_values_from_file(str(path)):  # type: ignore[no-untyped-call]
+                totals[key] += value
+    merged = MetricsFile(f"{target}.merged")
+    try:
+        for key, value in totals.items():
+            merged.write_value(key, value, 0.0)  # type: ignore[no-untyped-call]
+        if not merged.keep():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), merged.path)
+        os.replace(merged.path, target)  # noqa: PTH105
+    finally:
+        merged.close()
+    source.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(directory: Path, kind: int = fcntl.LOCK_SH) -> Iterator[None]:
+    """Hold a lock on a directory, by default one that keeps its files from being merged; raise OSError."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, kind)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def must_be_private(directory: Path) -> None:

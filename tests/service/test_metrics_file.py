@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 from prometheus_client.mmap_dict import MmapedDict
+from prometheus_client.multiprocess import MultiProcessCollector
 
 from service.telemetry.metrics import Metrics
-from service.telemetry.metrics_file import BYTES, MetricsFile, keep_metrics_shared
+from service.telemetry.metrics_file import BYTES, MetricsFile, keep_metrics_shared, locked, retire
 from tests.service.fakes import LogStream
 
 WARNING = "metrics not shared with other workers"
@@ -120,3 +121,57 @@ def test_a_worker_exposes_its_own_metrics_if_the_shared_ones_cannot_be_read(
         directory.mkdir()
         (directory / "counter_1.db").write_bytes(b"\x60\0\0\0" + b"\x7f" * 96)
     assert b"alipayhk_ledger_usable" in Metrics().exposed(shared=True)
+
+
+# -- workers that have exited
+
+
+def totals(directory: Path) -> dict[str, float]:
+    """Return the values of all files, as the workers show them together."""
+    metrics = MultiProcessCollector(None, str(directory)).collect()  # type: ignore[no-untyped-call]
+    return {sample.name: sample.value for metric in metrics for sample in metric.samples}
+
+
+def counted(directory: Path, kind: str, pid: int, value: float) -> None:
+    """Write the file of a worker that has exited."""
+    file = MetricsFile(str(directory / f"{kind}_{pid}.db"))
+    name = {"counter": "n_total", "histogram": "h_sum"}.get(kind, "g")
+    write(file, json.dumps([name.partition("_")[0], name, {}, "Help."]), value)
+    file.close()
+
+
+def test_counts_of_exited_workers_are_kept_in_a_bounded_number_of_files(path: Path) -> None:
+    directory = path.parent
+    counted(directory, "counter", 1, 2.0)
+    for pid in range(2, 12):
+        for kind in ("counter", "histogram", "gauge_livesum"):
+            counted(directory, kind, pid, float(pid))
+        before = totals(directory)
+        retire(directory, pid)
+        assert totals(directory) == {name: before[name] for name in ("n_total", "h_sum")}
+    assert totals(directory) == {"n_total": 67.0, "h_sum": 65.0}
+    left = {file.name for file in directory.iterdir()}
+    assert left == {"counter_1.db", "counter_exited.db", "histogram_exited.db"}
+
+
+def test_files_are_not_merged_while_a_worker_reads_them(path: Path) -> None:
+    counted(path.parent, "counter", 2, 2.0)
+    with locked(path.parent), pytest.raises(BlockingIOError):
+        retire(path.parent, 2)
+    retire(path.parent, 2)
+    assert not (path.parent / "counter_2.db").exists()
+
+
+def test_files_stay_if_the_disk_is_too_full_to_merge_them(path: Path) -> None:
+    counted(path.parent, "counter", 2, 2.0)
+    with disk_full_after(0), pytest.raises(OSError, match="No space left"):
+        retire(path.parent, 2)
+    assert totals(path.parent) == {"n_total": 2.0}
+
+
+def test_a_damaged_file_of_an_exited_worker_is_removed(path: Path) -> None:
+    counted(path.parent, "counter", 2, 2.0)
+    retire(path.parent, 2)
+    (path.parent / "counter_3.db").write_bytes(b"\x60\0\0\0" + b"\x7f" * 96)
+    retire(path.parent, 3)
+    assert totals(path.parent) == {"n_total": 2.0}
