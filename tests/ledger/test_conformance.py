@@ -23,6 +23,9 @@ from service.ledger import (
     Reused,
     State,
 )
+from service.ledger.memory import MemoryLedger
+from service.ledger.postgres import ledger as postgres_ledger
+from service.ledger.sqlite import ledger as sqlite_ledger
 from tests.ledger.levels import (
     APPLIED,
     FUTURE_MS,
@@ -624,6 +627,20 @@ async def test_requests_in_doubt_are_counted_by_their_api(ledger: Ledger) -> Non
     assert await ledger.resolve(row.key, REJECTED, who="ann", why="asked", now_ms=LATER_MS)
     counted = sorted(await ledger.in_doubt(LATER_MS + 2))
     assert counted == [("BindAccount", 1, NOW_MS + 2), ("SyncLinkage", 1, NOW_MS + 4)]
+
+
+async def test_a_database_counts_some_of_many_in_doubt_and_none_hides_another(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if isinstance(ledger, MemoryLedger):
+        pytest.skip("it counts all of them")
+    for module in (sqlite_ledger, postgres_ledger):
+        monkeypatch.setattr(module, "COUNTED_MAX", 2)
+    for number in range(5):
+        await ended(ledger, a_claim(f"id-{number}", linkage=b"%d" % number), IN_DOUBT)
+    await ended(ledger, a_bind(), IN_DOUBT)
+    counted = sorted(await ledger.in_doubt(NOW_MS))
+    assert counted == [("BindAccount", 1, NOW_MS), ("SyncLinkage", 2, NOW_MS)]
 
 
 async def test_every_row_is_yielded_once_across_pages(ledger: Ledger) -> None:

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from service.ledger import LedgerUnavailable
+from service.ledger import Ledger, LedgerUnavailable
 from service.ledger.opening import fault_of
 from service.ledger.sqlite.backup import back_up, restore
 from service.ledger.sqlite.file import LOG_BYTES_KEPT
 from service.ledger.sqlite.place import Place
+from service.ledger.sqlite.statements import COUNT_IN_DOUBT
 from tests.ledger.levels import NOW_MS, a_bind, ended, granted, opened, sqlite_url
 
 
@@ -129,3 +130,11 @@ async def test_backup_ends_beside_a_constant_load(tmp_path: Path) -> None:
     stop.set()
     await loading
     await ledger.close()
+
+
+async def test_requests_in_doubt_are_counted_through_an_index(sqlite: Ledger, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "ledger.db")) as reader:
+        plan = reader.execute(f"EXPLAIN QUERY PLAN {COUNT_IN_DOUBT}", (0, 1) * 2).fetchall()
+    tables = [step for *_, step in plan if "request" in step]
+    assert tables
+    assert all("USING INDEX request_open" in step for step in tables), tables

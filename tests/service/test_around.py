@@ -124,10 +124,22 @@ async def test_an_unsupported_kind_of_handler_raises() -> None:
         Stack().handler(SYNC, grpc.stream_unary_rpc_method_handler(answering))
 
 
-async def test_a_method_has_no_metrics_before_its_first_call() -> None:
+async def test_an_rpc_has_only_what_alerts_need_before_its_first_call() -> None:
+    """`increase` does not see the first one if there was no 0 before it."""
     stack = Stack()
-    stack.handler(SYNC, grpc.unary_unary_rpc_method_handler(answering))
-    assert b"SyncLinkage" not in stack.metrics.exposed(shared=False)
+    for method in (SYNC, WATCH):
+        stack.handler(method, grpc.unary_unary_rpc_method_handler(answering))
+    lines = stack.metrics.exposed(shared=False).decode().splitlines()
+    internal = (
+        'grpc_server_handled_total{grpc_code="INTERNAL",grpc_method="SyncLinkage",'
+        'grpc_service="alipayhk.linkage.v1.LinkageService",grpc_type="unary"} 0.0'
+    )
+    assert [line for line in lines if line.startswith(("grpc_", "alipayhk_outcomes"))] == [
+        internal,
+        'alipayhk_outcomes_total{api="SyncLinkage",outcome="rejected",reason="GATEWAY_REFUSED"} 0.0',
+        'alipayhk_outcomes_total{api="SyncLinkage",outcome="unknown",reason="GATEWAY_REFUSED"} 0.0',
+    ]
+    assert reasons.ErrorReason.Value("ERROR_REASON_GATEWAY_REFUSED")
 
 
 # -- metrics by kind
