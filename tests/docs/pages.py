@@ -55,6 +55,13 @@ def _is_whole(command: str) -> bool:
     return not command.endswith("\\")
 
 
+def rows(text: str, head: str) -> list[list[str]]:
+    """Return the cells of the tables of a page whose first column has this head."""
+    tables = re.findall(rf"^\| {head} \|.*\n\|[-|]+\n((?:\|.*\n)+)", text, re.MULTILINE)
+    assert tables
+    return [re.split(r" *\| *", line[1:-1].strip()) for table in tables for line in table.splitlines()]
+
+
 def blocks(page: str) -> Iterator[Block]:
     """Yield the blocks of a page in order."""
     text = (ROOT / page).read_text("utf-8")
