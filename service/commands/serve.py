@@ -17,7 +17,7 @@ from ..config.risks import risks_of
 from ..config.settings import Settings, SettingsError, read_from_environment
 from ..ledger import LedgerFault, LedgerUnavailable
 from ..ledger.opening import open_ledger
-from ..server.descriptors import raise_limit
+from ..server.descriptors import set_limits
 from ..server.ports import address_faults, is_resolver_silent
 from ..server.server import CannotListen, ListenerStopped
 from ..server.tls import start_faults
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.worker:
         for risk in risks_of(settings, datetime.now(UTC)):
             log.warning("configuration risk", cause=risk)
-    raise_limit()
+    set_limits()
     try:
         return _run(args, settings, lines)
     finally:

@@ -35,7 +35,8 @@ class WorkerProcess:
             )
         self.started_s = time.monotonic()
         self._heard_s = self.started_s
-        self._has_beaten = False
+        self.has_beaten = False
+        """Whether it has sent a heartbeat, and so accepts calls."""
         self._is_killed = False
         self.is_logged = False
         """Whether its exit has been logged."""
@@ -64,11 +65,11 @@ class WorkerProcess:
         now_s = time.monotonic()
         with suppress(OSError):
             while self._pipe.recv(_READ_BYTES):
-                self._heard_s, self._has_beaten = now_s, True
+                self._heard_s, self.has_beaten = now_s, True
         if passed_s > SILENCE_MAX_S / 2:
             self._heard_s = now_s
         silence_s = now_s - self._heard_s
-        if silence_s > (SILENCE_MAX_S if self._has_beaten else START_MAX_S):
+        if silence_s > (SILENCE_MAX_S if self.has_beaten else START_MAX_S):
             self.kill(silence_s)
 
     def kill(self, seconds: float) -> None:

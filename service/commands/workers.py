@@ -24,6 +24,7 @@ from ..config.values import Address
 from ..gateway import stop_signals
 from ..server.ports import cause_of, try_to_bind
 from ..server.server import CannotListen
+from ..server.service_manager import READY, STOPPING, notify
 from ..telemetry.logs import log
 from ..telemetry.metrics_file import must_be_private, retire
 from .exit_codes import EX_CONFIG, EX_UNAVAILABLE
@@ -88,6 +89,7 @@ class _Supervisor:
         """The process ids of workers whose metrics are not merged yet."""
         self._looked_s = 0.0
         self._is_directory_reported = False
+        self._is_ready = False
         # Not an Event: a signal handler can interrupt the thread that holds its lock. This has no lock.
         self._stopping: SimpleQueue[int] = SimpleQueue()
 
@@ -103,7 +105,15 @@ class _Supervisor:
             self._kill_silent()
             self._replace_dead()
             self._retire_exited()
+            self._report_ready()
+        notify(STOPPING)
         return self._stop()
+
+    def _report_ready(self) -> None:
+        """Report once to the service manager that a worker accepts calls."""
+        if not self._is_ready and any(worker.has_beaten for worker in self._workers):
+            self._is_ready = True
+            notify(READY)
 
     def _stop(self) -> int:
         """Stop all workers, kill those that do not stop, and return the exit status of this process."""

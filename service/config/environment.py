@@ -11,6 +11,8 @@ from typing import Final
 PREFIX: Final = "ALIPAYHK_"
 METRICS_DIRECTORY: Final = "PROMETHEUS_MULTIPROC_DIR"
 """prometheus_client reads this variable: the directory of the files with the metrics of all workers."""
+NOTIFY_SOCKET: Final = "NOTIFY_SOCKET"
+"""A service manager sets this variable: the address of the socket where it waits for the service's state."""
 _KUBERNETES: Final = re.compile(r".*(_SERVICE_HOST|_SERVICE_PORT.*|_PORT|_PORT_.*)")
 """Kubernetes sets these names in every container for a service named alipayhk-…; they are not settings."""
 _OF_THE_CLIENT: Final = frozenset(
@@ -42,7 +44,13 @@ def environment_for_children(**values: str) -> dict[str, str]:
 
 def environment_of_worker(metrics_directory: Path) -> dict[str, str]:
     """Return this process's environment for one of several workers that share their metrics."""
-    return {**os.environ, METRICS_DIRECTORY: str(metrics_directory)}
+    rest = {name: value for name, value in os.environ.items() if name != NOTIFY_SOCKET}
+    return rest | {METRICS_DIRECTORY: str(metrics_directory)}
+
+
+def notify_socket() -> str | None:
+    """Return the address at which a service manager waits for this process's state."""
+    return os.environ.get(NOTIFY_SOCKET)
 
 
 def metrics_directory() -> Path | None:

@@ -1,4 +1,4 @@
-"""File descriptors: the limit of the process, and the share of it for callers' connections.
+"""The limits of the process, and the share of its file descriptors for callers' connections.
 
 An idle connection costs its sender nothing, but costs the gateway a descriptor. If callers could use all
 descriptors, connections to AlipayHK, the admin port and the ledger would fail.
@@ -18,8 +18,13 @@ OWN: Final = 128
 """Descriptors for the process itself: the ledger, logs, event loops, resolvers, and open files."""
 
 
-def raise_limit() -> None:
-    """Raise the limit of this process and its future children to the hard limit or LIMIT_MAX."""
+def set_limits() -> None:
+    """Set the limits of this process and its future children.
+
+    Raise the number of file descriptors to the hard limit or LIMIT_MAX. Allow no core dumps: they would
+    contain keys and personal data.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = LIMIT_MAX if hard == resource.RLIM_INFINITY else min(hard, LIMIT_MAX)
     if soft != resource.RLIM_INFINITY and soft < wanted:

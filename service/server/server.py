@@ -32,6 +32,7 @@ from .methods import Handler, Methods
 from .ports import cause_of, try_to_bind
 from .probe_gate import ProbeGate
 from .rpcs import SERVICE
+from .service_manager import READY, STOPPING, notify
 from .tls import server_credentials
 
 LOOPBACK: Final = "127.0.0.1"
@@ -130,6 +131,7 @@ class Server:
             self._gate = await _start_gate(self._health_server, settings.health_listen, shared=self._shared)
         await self._server.start()
         await self.health.set_ready(ready=True)
+        notify(READY)
         return Address(settings.listen.host, port)
 
     async def listener_stopped(self) -> ListenerStopped:
@@ -149,6 +151,7 @@ class Server:
 
     async def stop(self, *, listener_stopped: bool = False) -> None:
         """Report not ready, accept calls for DRAIN_DELAY_S, then refuse them and finish those in flight."""
+        notify(STOPPING)
         # A Health/Watch caller that does not read must not delay the stop.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_GRACE_S):

@@ -39,10 +39,13 @@ def descriptors_of(gateway: Gateway) -> tuple[int, int]:
     return resource.prlimit(gateway.process.pid, resource.RLIMIT_NOFILE)
 
 
-async def test_soft_limit_of_descriptors_is_raised_to_the_hard_one(run: Run) -> None:
-    async with run(program=limited("ulimit -Sn 256")) as gateway:
+async def test_soft_limit_of_descriptors_is_raised_to_the_hard_one_and_core_dumps_are_off(
+    run: Run,
+) -> None:
+    async with run(program=limited("ulimit -Sn 256; ulimit -c unlimited")) as gateway:
         soft, hard = descriptors_of(gateway)
         assert soft == hard > 256
+        assert resource.prlimit(gateway.process.pid, resource.RLIMIT_CORE) == (0, 0)
 
 
 async def test_silent_connections_leave_descriptors_for_callers_operators_and_probes(
