@@ -27,7 +27,7 @@ COMMANDS: Final = {
         "service.commands.ledger.ledger",
         "list and resolve requests; create, back up and restore the ledger",
     ),
-    "config": ("service.commands.config", "check the settings"),
+    "config": ("service.commands.config", "check the settings, or write an example"),
     "health": ("service.commands.health", "check whether a gateway is serving"),
 }
 """Each command's module, with `configure(parser)` and `run(args) -> exit status`, and its help text."""

@@ -1,4 +1,4 @@
-"""`alipayhk-gateway config check`: list all errors in the settings, or show the effective settings."""
+"""`alipayhk-gateway config`: list all errors in the settings, show the effective ones, or write an example."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ..config.declaration import values_of
+from ..config.example import example
 from ..config.risks import risks_of
 from ..config.settings import Settings, SettingsError, read_from_environment, read_ledger_settings
 from ..config.values import KeyFile
@@ -24,16 +25,19 @@ from .options import add_config, refuse
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the subcommand."""
-    check = parser.add_subparsers(required=True, metavar="COMMAND").add_parser(
-        "check", help="list all errors, or show the effective settings"
-    )
+    """Add the subcommands."""
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="config_command")
+    check = commands.add_parser("check", help="list all errors, or show the effective settings")
     add_config(check)
     check.add_argument("--json", action="store_true", help="write JSON")
+    commands.add_parser("example", help="write a settings file with every setting, its meaning and default")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check the settings."""
+    """Check the settings, or write an example."""
+    if args.config_command == "example":
+        print(example(), end="")
+        return 0
     try:
         settings = _checked(args.config)
     except SettingsError as error:

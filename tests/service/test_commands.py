@@ -62,6 +62,7 @@ COMMANDS: Final = (
     ("keys", "inspect"),
     ("config",),
     ("config", "check"),
+    ("config", "example"),
     ("health",),
 )
 
