@@ -62,7 +62,7 @@ RUNTIME := -r requirements/build.txt -r requirements/runtime.txt -r requirements
 	@touch $@
 
 # Does nothing if they are installed.
-peers: ## Install grpcurl and grpc-health-probe into .tools/bin
+peers: ## Install grpcurl, grpc-health-probe, kustomize and compose-go into .tools/bin
 	@tools/peers
 
 node:

@@ -16,11 +16,24 @@ NOT_RUN: Final = {
     "make stubs": "tests/callers runs it and checks its files",
     "make bench": "takes an hour; tests/callers/test_bench.py runs its parts",
     "make peers": "the gate runs it, and these tests run the tools that it installs",
+    "make build": "the gate runs it",
     "createuser --pwprompt": "needs a database server; tests/scenarios start real ones",
     "createdb --owner": "the same",
     "docker build": "needs a container engine; test_dockerfile.py runs the Dockerfile's steps",
     "docker run": "needs a container engine; test_dockerfile.py runs the result of these steps",
     "docker stop": "needs a container engine",
+    "kubectl create": "needs a cluster; tests/deploy checks the objects",
+    "kubectl kustomize": "tests/deploy builds the same objects with kustomize",
+    "kubectl apply": "needs a cluster; tests/deploy checks the objects",
+    "python3 -m": "installs into /opt; the gate installs the same wheel elsewhere",
+    "/opt/alipayhk-gateway/bin/python -m": "the same",
+    "/opt/alipayhk-gateway/bin/alipayhk-gateway config": "the same",
+    "install -m": "changes the host; tests/deploy checks the installed files",
+    "install -d": "the same",
+    "systemd-sysusers": "changes the host; tests/deploy runs it in another root",
+    "systemd-run --pipe": "needs systemd as process 1",
+    "systemctl daemon-reload": "the same",
+    "systemctl enable": "the same",
 }
 """The first two words of a command, and the reason not to run it."""
 
@@ -91,6 +104,7 @@ ROWS: Final = (
             '"verdict": "the signature matches; ',
         ),
     ),
+    Row("docs/settings.md", "config example", ("^# Address of the gRPC server;", '^base_url = ""$')),
     Row("docs/examples.md", '"example-2"', ('"status": ?"S"',)),
     Row(
         "docs/operations.md",

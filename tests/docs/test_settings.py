@@ -72,34 +72,3 @@ def test_an_example_is_accepted(block: Block, tmp_path: Path) -> None:
 
 def test_every_row_has_its_example() -> None:
     assert len(EXAMPLES) == len(READERS)
-
-
-def test_the_manifest_names_existing_settings_and_ports() -> None:
-    (manifest,) = (block for block in all_blocks("yaml") if "kind: Deployment" in block.text)
-    names = re.findall(r"name: ALIPAYHK_([A-Z_]+)", manifest.text)
-    faults = json.loads(
-        run(
-            *(GATEWAY, "config", "check", "--json"),
-            env=environment(dict.fromkeys(names, "0.0.0.0:50053")),
-        ).out
-    )["faults"]
-    assert [fault for fault in faults if fault.startswith(tuple(names))] == []
-    probed = re.findall(r"port: (\d+)", manifest.text)
-    assert probed == ["50053", "50053"]
-    assert re.findall(r"service: (\w+)}", manifest.text) == ["liveness"]
-    (words,) = re.findall(r"args: (\[.*\])", manifest.text)
-    (command,) = (block for block in all_blocks("sh") if "serve --config /etc" in block.text)
-    assert command.text.split()[-3:] == json.loads(words)
-
-
-def test_the_manifest_of_ledger_init_runs_the_command_of_its_page() -> None:
-    (job,) = (block for block in all_blocks("yaml") if "kind: Job" in block.text)
-    (words,) = re.findall(r"args: (\[.*\])", job.text)
-    (command,) = (block for block in all_blocks("sh") if "ledger init --config /etc" in block.text)
-    assert command.text.split()[-4:] == json.loads(words)
-
-
-def test_the_manifest_stops_the_old_pod_before_the_new_one_needs_its_volume() -> None:
-    (manifest,) = (block for block in all_blocks("yaml") if "kind: Deployment" in block.text)
-    assert 'accessModes: ["ReadWriteOnce"]' in manifest.text
-    assert "replicas: 1\n  strategy: {type: Recreate}\n" in manifest.text
