@@ -193,7 +193,7 @@ COMPILE = .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.1
 lock: ## Rewrite requirements/ from pyproject.toml; UPGRADE=1 takes the newest versions
 	@test -x .venv-lock/bin/python || tools/venv .venv-lock "$(PYTHON)"
 	@.venv-lock/bin/python -m pip install --quiet uv==$(UV_VERSION)
-	$(COMPILE) pyproject.toml --output-file requirements/runtime.txt
+	$(COMPILE) pyproject.toml --extra otel --output-file requirements/runtime.txt
 	$(COMPILE) --group build --output-file requirements/build.txt
 	$(COMPILE) --group node --output-file requirements/node.txt
 	$(COMPILE) clients/linkage/pyproject.toml --extra load \
