@@ -7,10 +7,10 @@ import os
 import signal
 import sys
 from contextlib import AsyncExitStack, suppress
+from pathlib import Path
 from typing import Final
 
 from clients.alipayhk.client import Client
-from clients.alipayhk.wire.keys import fingerprint
 
 from .config.certificate_files import expiry_times
 from .config.settings import Settings
@@ -24,6 +24,7 @@ from .server.admin import start_admin
 from .server.linkage_service import LinkageService
 from .server.server import ListenerStopped, Server
 from .server.tls import certificate_of
+from .start_log import log_start
 from .telemetry.logs import log, stack_of
 from .telemetry.metrics import Metrics
 from .telemetry.metrics_file import keep_metrics_shared
@@ -34,12 +35,15 @@ BEAT_EVERY_S: Final = 1.0
 """Time between two heartbeats of a worker to its supervisor."""
 
 
-async def run(settings: Settings, *, shared: bool, keyring: Keyring | None = None) -> None:
+async def run(
+    settings: Settings, *, shared: bool, keyring: Keyring | None = None, config_file: Path | None = None
+) -> None:
     """Serve until SIGTERM, SIGINT or SIGHUP, then drain; raise CannotListen or LedgerFault.
 
     If a listener stops unexpectedly, finish the calls in progress and raise ListenerStopped. `shared` means
     that this process is one of several workers on the same ports. A caller that replaces keys or the
     certificate while the gateway runs passes the `keyring`; without it they are those of the settings.
+    `config_file` is for the log.
     """
     keyring = keyring or Keyring(credentials_of(settings))
     stopping = _stopping(shared=shared)
@@ -59,12 +63,13 @@ async def run(settings: Settings, *, shared: bool, keyring: Keyring | None = Non
             limits=Limits(settings.max_in_flight, settings.attempts_max, settings.workers if shared else 1),
             skew=skew,
         )
-        server = Server(settings, LinkageService(endpoints, delivery), metrics, keyring, shared=shared)
+        linkage = LinkageService(endpoints, delivery)
+        server = Server(settings, linkage, metrics, keyring, shared=shared)
         admin = await start_admin(settings.admin_listen, metrics, server.health, skew, shared=shared)
         stack.push_async_callback(admin.cleanup)
         address = await server.start()
         await stack.enter_async_context(running(show_delivery(delivery, metrics)))
-        _log_start(settings, str(address))
+        log_start(settings, str(address), config_file)
         if shared:
             _beat()
         fault = await _until_stopping(stopping, server)
@@ -154,11 +159,3 @@ def _beat() -> None:
         os.write(pipe, b".")
     asyncio.get_running_loop().call_later(BEAT_EVERY_S, _beat)
 
-
-def _log_start(settings: Settings, listen: str) -> None:
-    """Log the address and the keys; an operator who rotates keys compares their fingerprints here."""
-    public = settings.signing_key_file.key.public_key()
-    log.info("signing key loaded", version=settings.signing_key_version, sha256=fingerprint(public))
-    for version, file in settings.public_key_files.items():
-        log.info("AlipayHK public key loaded", version=version, sha256=fingerprint(file.key))
-    log.info("gateway started", listen=listen)

@@ -15,6 +15,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Final, NoReturn, TextIO
 
+from ..config.environment import silence_grpc
 from ..version import commit, gateway_version
 from .exit_codes import BAD_ARGUMENTS, EX_IOERR, EX_PIPE, EX_USAGE
 
@@ -52,6 +53,7 @@ class _ShowVersion(argparse.Action):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit status."""
+    silence_grpc()
     try:
         try:
             return _run(arguments)

@@ -9,10 +9,13 @@ import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
 from threading import Thread
 from typing import Final
 
 from .. import gateway
+from ..config.environment import process_environment
 from ..config.risks import risks_of
 from ..config.settings import Settings, SettingsError, read_from_environment
 from ..ledger import LedgerFault, LedgerUnavailable
@@ -23,6 +26,7 @@ from ..server.server import CannotListen, ListenerStopped
 from ..server.tls import start_faults
 from ..telemetry.lines import Lines, standard_output
 from ..telemetry.logs import lines_dropped, log, set_up_logs
+from ..telemetry.rendering import renderer_of
 from .exit_codes import EX_SOFTWARE, EX_UNAVAILABLE
 from .options import add_config, refuse
 from .workers import must_be_free, supervise
@@ -57,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
         status = refuse(faults)
         # A service manager starts the gateway again after this status: DNS may not be up yet.
         return status if in_files or not is_resolver_silent(settings) else EX_UNAVAILABLE
-    set_up_logs(settings.log_level, lines := Lines(standard_output(), lines_dropped))
+    lines = _set_up_logs(settings)
     if not args.worker:
         for risk in risks_of(settings, datetime.now(UTC)):
             log.warning("configuration risk", cause=risk)
@@ -66,6 +70,15 @@ def run(args: argparse.Namespace) -> int:
         return _run(args, settings, lines)
     finally:
         lines.close()
+
+
+def _set_up_logs(settings: Settings) -> Lines:
+    output = standard_output()
+    no_color = process_environment().get("NO_COLOR", "")
+    render = renderer_of(settings.log_format, is_terminal=os.isatty(output), no_color=no_color)
+    lines = Lines(output, partial(lines_dropped, render=render))
+    set_up_logs(settings.log_level, lines, render)
+    return lines
 
 
 def _run(args: argparse.Namespace, settings: Settings, lines: Lines) -> int:
@@ -78,7 +91,7 @@ def _run(args: argparse.Namespace, settings: Settings, lines: Lines) -> int:
             stop_s = settings.drain_delay_s + max(settings.stop_grace_s, settings.upstream_timeout_s)
             return supervise(settings.workers, arguments, stop_s=stop_s)
         _tune_python()
-        return asyncio.run(_serve(settings, lines, shared=args.worker))
+        return asyncio.run(_serve(settings, lines, shared=args.worker, config_file=args.config))
     except LedgerFault as error:
         return refuse([str(error)])
     except (CannotListen, LedgerUnavailable) as error:
@@ -101,13 +114,13 @@ def _tune_python() -> None:
     gc.set_threshold(*GC_THRESHOLDS)
 
 
-async def _serve(settings: Settings, lines: Lines, *, shared: bool) -> int:
+async def _serve(settings: Settings, lines: Lines, *, shared: bool, config_file: Path | None) -> int:
     """Serve; exit even if a thread hangs, for example in a DNS lookup. Return the exit status."""
     threads = ThreadPoolExecutor(thread_name_prefix="asyncio")
     asyncio.get_running_loop().set_default_executor(threads)
     status = 0
     try:
-        await gateway.run(settings, shared=shared)
+        await gateway.run(settings, shared=shared, config_file=config_file)
     except ListenerStopped as error:
         print(f"alipayhk-gateway: {error}: restart the process", file=sys.stderr)
         status = EX_SOFTWARE

@@ -29,6 +29,15 @@ def process_environment() -> Mapping[str, str]:
     return os.environ
 
 
+def silence_grpc() -> None:
+    """Turn off the lines that gRPC's C core writes to standard error, unless GRPC_VERBOSITY is set.
+
+    They are not JSON, can quote what a peer sent, and a peer can cause any number of them. gRPC reads the
+    variable when it is imported.
+    """
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
+
 def settings_texts(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the settings of an environment by their names in lower case; an empty one counts as absent."""
     ours = {name for name in environ if name.startswith(PREFIX)} - _OF_THE_CLIENT

@@ -37,10 +37,7 @@ _LOST_IN_A_CRASH: Final = forms(tuple(level for level in LEVELS if not level.out
 
 
 class SettingsError(Exception):
-    """The settings are invalid; `faults` has one line for each error.
-
-    Names in TOML files can contain line breaks and control characters, which are escaped.
-    """
+    """The settings are invalid; `faults` has one line for each error. Control characters are escaped."""
 
     def __init__(self, faults: list[str]) -> None:
         self.faults = list(map(_printable, faults))
@@ -169,6 +166,8 @@ class Settings:
         "Whether gRPC reflection is served.")
     log_level: str = setting(values.choice("debug", "info", "warning", "error"), "info",
         "The lowest level that is logged: debug, info, warning or error.")
+    log_format: str = setting(values.choice("auto", "json", "console"), "auto",
+        "The format of the log: json, console (text) or auto (console on a terminal, else json).")
     drain_delay_s: float = setting(values.seconds(0, 300), "2",
         "How long calls are still accepted after SIGTERM, until load balancers react.")
     stop_grace_s: float = setting(values.seconds(0, 600), "20",

@@ -16,7 +16,7 @@ from ..delivery.ledger_session import LedgerSession
 from ..delivery.pending_writes import FLUSH_TIMEOUT_S
 from ..ledger import Ledger, LedgerUnavailable
 from ..ledger.lease import LEASE_MARGIN_S
-from ..ledger.levels import level_of
+from ..ledger.levels import level_of, place_of
 from ..ledger.opening import is_new, open_ledger
 from ..ledger.vault import Vault
 from ..telemetry.logs import log, stack_of
@@ -80,7 +80,7 @@ def _opened_ledger(settings: Settings) -> tuple[Ledger, Vault]:
         pool_max=settings.ledger_pool_max,
         timeout_s=settings.ledger_timeout_s,
     )
-    where = level.server_of(settings.ledger_url) or str(level.file_of(settings.ledger_url) or level.name)
+    where = place_of(settings.ledger_url)
     key_id = {"key_id": vault.key_id} if level.outlives_process else {}
     log.info("ledger opened", where=where, **key_id)
     if created:

@@ -171,3 +171,9 @@ def forms(levels: tuple[Level, ...], joined_by: str = "or") -> str:
     """Write the LEDGER_URLs of levels as one phrase: `a, b or c`."""
     *most, last = (form for level in levels for form in level.forms)
     return f"{', '.join(most)} {joined_by} {last}" if most else last
+
+
+def place_of(url: str) -> str:
+    """Return the file, or the database and its server, of a LEDGER_URL; never a password."""
+    level = level_of(url)
+    return level.server_of(url) or str(level.file_of(url) or level.name)

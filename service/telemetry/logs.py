@@ -1,4 +1,4 @@
-"""JSON log lines without personal data: only the members in ALLOWED are written.
+"""Log lines without personal data: only the members in ALLOWED are written, as `rendering` shows them.
 
 To log a new member, add it to ALLOWED. The records of libraries are written without their text, because it
 can quote a request; the position in the code and the class of the exception are written.
@@ -6,7 +6,6 @@ can quote a request; the position in the code and the class of the exception are
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import re
@@ -15,23 +14,28 @@ import time
 import traceback
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from json.encoder import encode_basestring
 from typing import Any, ClassVar, Final, Protocol
 
 import structlog
 
+from .rendering import Render, json_line, now
+
 ALLOWED: Final = frozenset(
     {
         "address",
+        "admin_listen",
         "api",
         "attempts",
         "bits",
         "caller",
         "caller_names",
+        "callers",
         "cause",
         "clock_skew_s",
         "code",
+        "commit",
+        "config_file",
         "count",
         "dropped",
         "end",
@@ -39,9 +43,11 @@ ALLOWED: Final = frozenset(
         "error_id",
         "event",
         "fault",
+        "health_listen",
         "http_status",
         "key_id",
         "key_version",
+        "ledger",
         "level",
         "listen",
         "logger",
@@ -57,6 +63,7 @@ ALLOWED: Final = frozenset(
         "signing_key_version",
         "stack",
         "time",
+        "tls",
         "tracer_id",
         "unverified_result_code",
         "version",
@@ -67,7 +74,6 @@ ALLOWED: Final = frozenset(
 
 CODE: Final = re.compile(r"(?!.*\d{5})[A-Z0-9_]{0,64}")
 """The format of a result code. It matches no user id, telephone number or card number."""
-_JSON: Final = json.JSONEncoder(ensure_ascii=False, default=str)
 LIBRARY_PERIOD_S: Final = 10.0
 LIBRARY_RECORDS_MAX: Final = 3
 """Maximum number of records in each period from one position in a library's code."""
@@ -93,40 +99,47 @@ class FrequentEvent:
     """
 
     stream: ClassVar[Stream | None] = None
-    """Where the lines are written; None if LOG_LEVEL is above info."""
+    """Where the lines are written as JSON; None if they are not, or if LOG_LEVEL is above info."""
+    is_for_terminal: ClassVar[bool] = False
+    """Whether `log` writes the lines, because they are not JSON."""
 
     def __init__(self, event: str, *names: str) -> None:
         """Prepare the lines of an event with these members; raise ValueError if one is not in ALLOWED."""
         if not_allowed := set(names) - ALLOWED:
             raise ValueError(not_allowed)
         members = "".join(f', "{name}": %s' for name in names)
+        self._event, self._names = event, names
         self._line = f'{{"time": "%s", "level": "info", "event": "{event}"{members}}}\n'
 
     def log(self, *values: str | float) -> None:
         """Write a line with these values of the members, in their order; floats are finite."""
         if self.stream is None:
+            if self.is_for_terminal:
+                log.info(self._event, **dict(zip(self._names, values, strict=True)))
             return
         texts = [encode_basestring(each) if isinstance(each, str) else repr(each) for each in values]
         try:  # noqa: SIM105  (`suppress` would take longer than the rest)
-            self.stream.write(self._line % (_now(), *texts))
+            self.stream.write(self._line % (now(), *texts))
         except (OSError, ValueError):
             pass
 
 
-def set_up_logs(level: str, stream: Stream | None = None) -> None:
+def set_up_logs(level: str, stream: Stream | None = None, render: Render = json_line) -> None:
     """Write the log lines of this level and above, including those of libraries, to stdout."""
     number = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             only_allowed,
-            _rendered,
+            render,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=lambda *_: _Lines(stream or sys.stdout),
         cache_logger_on_first_use=False,
     )
-    FrequentEvent.stream = (stream or sys.stdout) if number <= logging.INFO else None
+    FrequentEvent.is_for_terminal = render is not json_line
+    frequent = number <= logging.INFO and not FrequentEvent.is_for_terminal
+    FrequentEvent.stream = (stream or sys.stdout) if frequent else None
     logging.basicConfig(handlers=[_Libraries()], level=max(number, logging.WARNING), force=True)
 
 
@@ -137,16 +150,6 @@ def only_allowed(_: object, __: str, members: MutableMapping[str, Any]) -> Mappi
     dropped = sorted(members.keys() - ALLOWED)
     kept = {name: value for name, value in members.items() if name in ALLOWED}
     return kept | {"dropped": dropped}
-
-
-def _rendered(_: object, __: str, members: MutableMapping[str, Any]) -> str:
-    """Return the line as JSON: the time, the level, the event, then the other members."""
-    first = {"time": _now(), "level": members.pop("level"), "event": members.pop("event")}
-    return _JSON.encode({**first, **members})
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat()[: -len("+00:00")] + "Z"
 
 
 def stack_of(error: BaseException) -> list[str]:
@@ -228,7 +231,6 @@ class _Place:
         return True
 
 
-def lines_dropped(count: int) -> str:
+def lines_dropped(count: int, render: Render = json_line) -> str:
     """Return the line that says how many lines were dropped, because the log was not read."""
-    members = {"time": _now(), "level": "warning", "event": "log lines dropped", "count": count}
-    return f"{_JSON.encode(members)}\n"
+    return render(None, "", {"level": "warning", "event": "log lines dropped", "count": count}) + "\n"

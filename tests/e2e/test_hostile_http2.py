@@ -26,11 +26,12 @@ PATH: Final = "a path that is not UTF-8"
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def probed(run: Run) -> AsyncIterator[Gateway]:
-    """Return a gateway with both listeners; after the tests its log must contain no error."""
+    """Return a gateway with both listeners; its log must then contain no error and only JSON."""
     async with run({"HEALTH_LISTEN": f"127.0.0.1:{free_port()}"}) as gateway:
         yield gateway
     errors = {line["event"] for line in gateway.records if line["level"] not in {"debug", "info"}}
     assert errors <= {"library log record"}
+    assert gateway.err == []
 
 
 async def test_request_with_a_path_that_is_not_utf_8_gets_a_status(probed: Gateway) -> None:

@@ -1,10 +1,11 @@
-"""A gateway whose log is not read."""
+"""A gateway whose log is not read, and one whose log goes to a terminal."""
 
 from __future__ import annotations
 
 import asyncio
 import fcntl
 import os
+import pty
 from asyncio.subprocess import DEVNULL
 
 from tests.e2e.caller import Reported, call
@@ -41,3 +42,22 @@ async def test_unread_standard_output_blocks_neither_calls_nor_probes_nor_the_en
         if process.returncode is None:
             process.kill()
             await process.wait()
+
+
+async def test_log_on_a_terminal_is_text_with_colours(settings: Settings, upstream: Upstream) -> None:
+    terminal, stdout = pty.openpty()
+    given = {**settings, "LISTEN": "127.0.0.1:0", "ADMIN_LISTEN": f"127.0.0.1:{free_port()}"}
+    process = await asyncio.create_subprocess_exec(
+        SCRIPT, "serve", env=environment(given), stdin=DEVNULL, stdout=stdout, stderr=DEVNULL
+    )
+    os.close(stdout)
+    text = b""
+    try:
+        while b"gateway started" not in text:
+            text += await asyncio.to_thread(os.read, terminal, 1 << 16)
+    finally:
+        process.terminate()
+        await process.wait()
+        os.close(terminal)
+    assert b"\x1b[" in text
+    assert b"{" not in text

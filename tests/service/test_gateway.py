@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Awaitable, Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ async def test_a_gateway_logs_its_keys_and_stops_at_a_signal(
         ("signing key loaded", "7", fingerprint(ring.ours.public_key())),
         ("AlipayHK public key loaded", "2", fingerprint(ring.other.public_key())),
         ("AlipayHK public key loaded", "1", fingerprint(ring.theirs.public_key())),
-        ("gateway started", None, None),
+        ("gateway started", version("alipayhk-gateway"), None),
         ("shutdown started", None, None),
         ("shutdown finished", None, None),
     ]

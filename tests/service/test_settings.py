@@ -83,6 +83,7 @@ DEFAULTS: Final = {
     "RESULT_CODES_FILE": NONE,
     "REFLECTION": "true",
     "LOG_LEVEL": "info",
+    "LOG_FORMAT": "auto",
     "DRAIN_DELAY_S": "2",
     "STOP_GRACE_S": "20",
     # Named in the table's third column.
@@ -167,6 +168,7 @@ GIVEN: Final = {
     "LEDGER_TIMEOUT_S": ("0.5", 0.5),
     "REFLECTION": ("false", False),
     "LOG_LEVEL": ("debug", "debug"),
+    "LOG_FORMAT": ("console", "console"),
     "DRAIN_DELAY_S": ("0", 0.0),
     "STOP_GRACE_S": ("0", 0.0),
     "RESPONSE_TIME_WINDOW_S": ("0", 0.0),
@@ -280,6 +282,7 @@ BAD: Final = [
     ("RESULT_CODES_FILE", "/nowhere"),
     ("REFLECTION", "off"),
     ("LOG_LEVEL", "INFO"),
+    ("LOG_FORMAT", "text"),
     ("DRAIN_DELAY_S", "301"),
     ("STOP_GRACE_S", "601"),
 ]
