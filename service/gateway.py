@@ -13,6 +13,7 @@ from typing import Final
 from clients.alipayhk.client import Client
 
 from .config.certificate_files import expiry_times
+from .config.environment import process_environment
 from .config.settings import Settings
 from .credentials.keyring import Credentials, Keyring
 from .delivery.clock_skew import ClockSkew
@@ -28,6 +29,7 @@ from .start_log import log_start
 from .telemetry.logs import log, stack_of
 from .telemetry.metrics import Metrics
 from .telemetry.metrics_file import keep_metrics_shared
+from .telemetry.tracing import tracing
 from .upstream import endpoints_of, transport_of
 from .version import commit, gateway_version
 
@@ -43,12 +45,12 @@ async def run(
     If a listener stops unexpectedly, finish the calls in progress and raise ListenerStopped. `shared` means
     that this process is one of several workers on the same ports. A caller that replaces keys or the
     certificate while the gateway runs passes the `keyring`; without it they are those of the settings.
-    `config_file` is for the log.
     """
     keyring = keyring or Keyring(credentials_of(settings))
     stopping = _stopping(shared=shared)
     metrics = _metrics(settings, keyring)
     async with AsyncExitStack() as stack:
+        tracer = stack.enter_context(tracing(process_environment()))
         skew = ClockSkew(metrics, window_s=settings.response_time_window_s)
         session = await stack.enter_async_context(ledger_session(settings, metrics, skew))
         transport = transport_of(settings)
@@ -64,7 +66,7 @@ async def run(
             skew=skew,
         )
         linkage = LinkageService(endpoints, delivery)
-        server = Server(settings, linkage, metrics, keyring, shared=shared)
+        server = Server(settings, linkage, metrics, keyring, shared=shared, tracer=tracer)
         admin = await start_admin(settings.admin_listen, metrics, server.health, skew, shared=shared)
         stack.push_async_callback(admin.cleanup)
         address = await server.start()

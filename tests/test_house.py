@@ -130,6 +130,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
         "service/outcomes/",
         "service/server/",
     ),
+    "opentelemetry": ("service/telemetry/spans.py",),
     "prometheus_client": (
         "service/server/admin.py",
         "service/telemetry/",

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ..config.declaration import values_of
+from ..config.environment import process_environment
 from ..config.example import example
 from ..config.risks import risks_of
 from ..config.settings import Settings, SettingsError, read_from_environment, read_ledger_settings
@@ -20,6 +21,7 @@ from ..ledger.opening import fault_of
 from ..outcomes.result_codes import ResultCodes
 from ..server.ports import address_faults, ports_in_use
 from ..server.tls import start_faults
+from ..telemetry.tracing import tracing_risks
 from .exit_codes import EX_CONFIG
 from .options import add_config, refuse
 
@@ -47,6 +49,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps({"faults": faults}))
         return EX_CONFIG
     rows, warnings = described(settings), risks_of(settings, datetime.now(UTC)) + ports_in_use(settings)
+    warnings += tracing_risks(process_environment())
     if args.json:
         print(json.dumps({"settings": rows, "warnings": warnings}, indent=2))
         return 0

@@ -27,6 +27,7 @@ from ..server.tls import start_faults
 from ..telemetry.lines import Lines, standard_output
 from ..telemetry.logs import lines_dropped, log, set_up_logs
 from ..telemetry.rendering import renderer_of
+from ..telemetry.tracing import tracing_risks
 from .exit_codes import EX_SOFTWARE, EX_UNAVAILABLE
 from .options import add_config, refuse
 from .workers import must_be_free, supervise
@@ -63,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
         return status if in_files or not is_resolver_silent(settings) else EX_UNAVAILABLE
     lines = _set_up_logs(settings)
     if not args.worker:
-        for risk in risks_of(settings, datetime.now(UTC)):
+        for risk in risks_of(settings, datetime.now(UTC)) + tracing_risks(process_environment()):
             log.warning("configuration risk", cause=risk)
     set_limits()
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Final
+from typing import Any, Final
 
 from clients.alipayhk.client import Client
 from clients.alipayhk.transport import Attempt
@@ -33,31 +33,35 @@ async def logged_attempt(
         "request_id": request.request_id,
         "attempts": len(flight.attempts),
     }
-    end = "cancelled"
+    span = flight.span and flight.span.attempt(request.endpoint, resends=len(flight.attempts) - 1)
+    end, is_failure, facts = "cancelled", True, dict[str, Any]()
     metrics.child(metrics.upstream_in_flight, api).inc()
     try:
         verified = await client.call(request.endpoint, request.request_id, request.body, attempt)
-        end = "success"
+        end, is_failure, facts = "success", False, {"http_status": verified.http_status}
         _ATTEMPT.log(*known.values(), end, _since(began), verified.http_status)
         return verified
     except CallError as error:
-        end = type(error).__name__
-        write = log.info if _is_rejection(error) else log.warning
-        write("attempt", **known, end=end, seconds=_since(began), **_facts(flight, attempt, error))
+        end, is_failure = type(error).__name__, not _is_rejection(error)
+        facts = _facts(flight, attempt, error)
+        write = log.warning if is_failure else log.info
+        write("attempt", **known, end=end, seconds=_since(began), **facts)
         raise
     except asyncio.CancelledError:
         if attempt.sent:
-            log.warning("attempt", **known, end=end, seconds=_since(began), **_facts(flight, attempt))
+            facts = _facts(flight, attempt)
+            log.warning("attempt", **known, end=end, seconds=_since(began), **facts)
         raise
     except Exception as error:
-        end = "bug"
-        bug = {"error_class": type(error).__name__, "stack": stack_of(error)}
-        log.error("attempt", **known, end=end, seconds=_since(began), **bug)
+        end, facts = "bug", {"error_class": type(error).__name__, "stack": stack_of(error)}
+        log.error("attempt", **known, end=end, seconds=_since(began), **facts)
         raise
     finally:
         metrics.child(metrics.upstream_in_flight, api).dec()
         metrics.child(metrics.upstream_attempts, api, end).inc()
         metrics.child(metrics.upstream_seconds, api).observe(time.monotonic() - began)
+        if span is not None:
+            span.end(end if is_failure else "", {"end": end, **facts})
 
 
 def _is_rejection(error: CallError) -> bool:

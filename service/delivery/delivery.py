@@ -187,7 +187,7 @@ class Delivery:
             raise Refusal(reasons.ERROR_REASON_OVERLOADED)
 
     def _begin(self, request: OutboundRequest, call: Call) -> Flight:
-        flight = Flight(request, call.caller.name)
+        flight = Flight(request, call.caller.name, call.span)
         self._by_caller[flight.caller] += 1
         flight.task = asyncio.get_running_loop().create_task(self._fly(flight))
         self._flights[request.key] = flight

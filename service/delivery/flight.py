@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from google.protobuf.message import Message
 
@@ -24,6 +25,9 @@ from ..telemetry.logs import log
 from .ledger_wait import LedgerProgress
 from .outbound_request import OutboundRequest
 from .state import REASON_AT_DEADLINE, TRANSITIONS, FlightState
+
+if TYPE_CHECKING:
+    from ..telemetry.spans import CallSpan
 
 LEDGER_STATES = frozenset({FlightState.LOOKING_UP, FlightState.CLAIMING})
 
@@ -44,6 +48,8 @@ class Flight:
     request: OutboundRequest
     caller: str
     """The name of the caller whose call started it."""
+    span: CallSpan | None = None
+    """The span of that call, if traces are exported: the parent of the spans of the attempts."""
 
     # Written by Delivery.
     task: asyncio.Task[Message] = field(init=False)
@@ -177,6 +183,8 @@ class Flight:
         """Add a call that waits for it."""
         self.deadlines[id(call)] = call.deadline
         self.retried |= call.circumstances.retried
+        if call.span is not None and self.span is not None and call.span is not self.span:
+            call.span.share(self.span)
 
     def leave(self, call: Call) -> None:
         """Remove a call that waits for it, and give the call what its verdict depends on."""

@@ -5,12 +5,15 @@ from __future__ import annotations
 import time
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ..credentials.callers import ANYBODY, Caller
 from .circumstances import Circumstances
 from .result_codes import ResultCodes
 from .verdict import Failure, Verdict, verdict_of
+
+if TYPE_CHECKING:
+    from ..telemetry.spans import CallSpan
 
 MARGIN_S: Final = 0.05
 MARGIN_SHARE: Final = 0.1
@@ -44,6 +47,8 @@ class Call:
     """The failure of its flight, if an attempt failed, with the verdict that was made then."""
     reported: dict[str, Any] = field(default_factory=dict)
     """More members of its line in the access log: the reason, outcome and retry that its caller got."""
+    span: CallSpan | None = None
+    """Its span, if traces are exported."""
     margin_s: float = field(init=False)
     """The least time in seconds that its caller still waits after `deadline`."""
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import grpc
 
@@ -20,12 +20,17 @@ from ..telemetry.metrics import Metrics
 from .linkage_service import RPCS
 from .methods import Context, Method
 
+if TYPE_CHECKING:
+    from ..telemetry.spans import Tracer
+
 FIRST_TRIES: Final[Mapping[str, tuple[str, ...]]] = {
     "grpc-previous-rpc-attempts": ("0",),
     "x-envoy-attempt-count": ("0", "1"),
 }
 """The values that gRPC clients and Envoy send with a first try; any other value marks a retry."""
-_CALL: Final = FrequentEvent("call", "method", "code", "seconds", "request_id", "caller", "attempts")
+_MEMBERS: Final = ("method", "code", "seconds", "request_id", "caller", "attempts")
+_CALL: Final = FrequentEvent("call", *_MEMBERS)
+_TRACED_CALL: Final = FrequentEvent("call", *_MEMBERS, "trace_id", "span_id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +42,8 @@ class AccessLog:
     """By RPC name, whether AlipayHK promises that the RPC is idempotent."""
     default_deadline_s: float
     deadline_max_s: float
+    tracer: Tracer | None = None
+    """Makes the spans of the RPCs of LinkageService, if traces are exported."""
 
     def of(self, method: Method) -> MethodLog:
         """Return the access log of one method."""
@@ -68,12 +75,15 @@ class MethodLog:
     def start(self, request: object, context: Context, began: float) -> Call:
         """Start the record of a call that began at this time of the monotonic clock."""
         settings, left_s = self._settings, certain_s(context.time_remaining())
+        metadata = context.invocation_metadata() or ()
         call = Call(
             deadline_of(left_s, default_s=settings.default_deadline_s, max_s=settings.deadline_max_s),
-            self._retry if is_retried(context.invocation_metadata() or ()) else self._first_try,
+            self._retry if is_retried(metadata) else self._first_try,
             request_id=self._rpc.valid_request_id(request) if self._rpc else "",
             caller_deadline=None if left_s is None else began + left_s,
         )
+        if settings.tracer is not None and self._rpc is not None:
+            call.span = settings.tracer.call(self._path.removeprefix("/"), metadata)
         CURRENT.set(call)
         self._started().inc()
         return call
@@ -95,20 +105,16 @@ class MethodLog:
         self._handled(code).inc()
         self._seconds().observe(seconds)
         level = _level(self._api, code, call)
+        values = (self._path, code, round(seconds, 4), call.request_id, call.caller.name, attempts)
+        ids = () if call.span is None else call.span.ids
         if level == logging.INFO and not call.reported:
-            _CALL.log(self._path, code, round(seconds, 4), call.request_id, call.caller.name, attempts)
+            (_TRACED_CALL if ids else _CALL).log(*values, *ids)
         else:
-            log.log(
-                level,
-                "call",
-                method=self._path,
-                code=code,
-                seconds=round(seconds, 4),
-                request_id=call.request_id,
-                caller=call.caller.name,
-                attempts=attempts,
-                **call.reported,
-            )
+            traced = dict(zip(("trace_id", "span_id"), ids, strict=False))
+            log.log(level, "call", **dict(zip(_MEMBERS, values, strict=True)), **call.reported, **traced)
+        if call.span is not None:
+            about = {"request_id": call.request_id, "caller": call.caller.name, "attempts": attempts}
+            call.span.end(code, about | call.reported)
         if self._api:
             reported = call.reported
             self._outcomes(reported.get("reason", code), reported.get("outcome", "")).inc()

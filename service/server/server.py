@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import grpc
 from grpc_health.v1 import health_pb2
@@ -34,6 +34,9 @@ from .probe_gate import ProbeGate
 from .rpcs import SERVICE
 from .service_manager import READY, STOPPING, notify
 from .tls import server_credentials
+
+if TYPE_CHECKING:
+    from ..telemetry.spans import Tracer
 
 LOOPBACK: Final = "127.0.0.1"
 LIVENESS: Final = "liveness"
@@ -84,14 +87,15 @@ class Server:
         keyring: Keyring,
         *,
         shared: bool,
+        tracer: Tracer | None = None,
     ) -> None:
-        self._settings = settings
+        self._settings, self._shared = settings, shared
         self._keyring = keyring
-        self._shared = shared
         self._delivery: Delivery = linkage.delivery
         self.health = Health(health_aio.HealthServicer())
         idempotent = {name: endpoint.idempotent for name, endpoint in linkage.endpoints.items()}
-        access_log = AccessLog(metrics, idempotent, settings.default_deadline_s, settings.deadline_max_s)
+        deadlines = settings.default_deadline_s, settings.deadline_max_s
+        access_log = AccessLog(metrics, idempotent, *deadlines, tracer)
         translation = ErrorTranslation(settings.result_codes_file or ResultCodes())
         backlog = Backlog(lambda: calls_in_progress(number))
         health = _health_handlers(self.health.servicer)

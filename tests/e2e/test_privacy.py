@@ -1,4 +1,4 @@
-"""Marked identity values in every field never appear in logs, metrics or statuses, whatever the outcome."""
+"""Marked identity values in every field never appear in logs, metrics, spans or statuses."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ import pytest_asyncio
 from alipayhk.linkage.v1 import linkage_service_pb2 as pb
 from tests.e2e import caller
 from tests.e2e.caller import Reported
+from tests.e2e.collector import collecting
 from tests.e2e.conftest import Run
 from tests.e2e.gateway import Gateway, get
-from tests.e2e.samples import APIS, BIND, SYNC, Api, new_id
+from tests.e2e.samples import APIS, BIND, SYNC, Api, fresh_request, new_id
 from tests.e2e.upstream import Response, Script, Upstream, closes, hangs, responds, sends
 from tests.e2e.wallet import Wallet, compact, result
 
@@ -58,9 +59,14 @@ def marked_form() -> Any:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def verbose_gateway(run: Run) -> AsyncIterator[Gateway]:
-    """Return a gateway that logs at level debug."""
-    async with run({"LOG_LEVEL": "debug"}) as gateway:
-        yield gateway
+    """Return a gateway that logs at level debug; its spans must not contain a marked value either."""
+    with collecting() as collector:
+        async with run({"LOG_LEVEL": "debug"}, environ=collector.environ) as gateway:
+            yield gateway
+        exported = {each.span.span_id.hex() for each in collector.spans if each.is_call}
+        assert exported == {line["span_id"] for line in gateway.records if "span_id" in line} != set()
+        spans = b"".join(collector.bodies).decode(errors="replace")
+        assert [mark for mark in FRAGMENTS if mark in spans] == []
 
 
 FULL: Final = {**BIND.success, "echo": ECHO, "accountInfo": {"name": ECHO, "phone": ECHO}}
@@ -154,10 +160,14 @@ async def test_marked_values_of_an_invalid_request_never_appear(
 
 
 async def test_marked_values_in_an_unknown_method_or_metadata_never_appear(
-    verbose_gateway: Gateway,
+    verbose_gateway: Gateway, upstream: Upstream, wallet: Wallet
 ) -> None:
+    upstream.script = wallet.says()
     for path in ("/marked-zq47/x", "/alipayhk.linkage.v1.LinkageService/marked-zq47"):
         method: Any = verbose_gateway.channel.unary_unary(path)
         with pytest.raises(grpc.aio.AioRpcError):
             await method(b"", metadata=(("x-marked", "zq47"),))
+    names = ("traceparent", "tracestate", "baggage", "x-marked")
+    method = verbose_gateway.channel.unary_unary(SYNC.path)
+    await method(fresh_request(SYNC).SerializeToString(), metadata=[(name, "zq47=zq47") for name in names])
     await check_clean(verbose_gateway)
