@@ -43,9 +43,9 @@ class Gateway(linkage_service_pb2_grpc.LinkageServiceServicer):
 
 
 @asynccontextmanager
-async def a_gateway() -> AsyncIterator[tuple[Gateway, str]]:
+async def a_gateway(servicer: Gateway | None = None) -> AsyncIterator[tuple[Gateway, str]]:
     """Run a `Gateway`; yield it with its address."""
-    servicer, server = Gateway(), grpc.aio.server()
+    servicer, server = servicer or Gateway(), grpc.aio.server()
     linkage_service_pb2_grpc.add_LinkageServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
