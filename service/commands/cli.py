@@ -29,6 +29,7 @@ COMMANDS: Final = {
         "list and resolve requests; create, back up and restore the ledger",
     ),
     "config": ("service.commands.config", "check the settings, or write an example"),
+    "doctor": ("service.commands.doctor.doctor", "find out why calls to AlipayHK fail"),
     "health": ("service.commands.health", "check whether a gateway is serving"),
 }
 """Each command's module, with `configure(parser)` and `run(args) -> exit status`, and its help text."""

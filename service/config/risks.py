@@ -25,6 +25,12 @@ from .values import KeyFile
 ABOUT_TO_EXPIRE: Final = timedelta(days=14)
 
 
+class Breaking(str):
+    """The sentence of a risk that breaks calls already."""
+
+    __slots__ = ()
+
+
 def risks_of(settings: Settings, now: datetime) -> list[str]:
     """Return one sentence for each risk; `now` has a time zone."""
     return [
@@ -62,9 +68,9 @@ def _validity(name: str, certificates: list[x509.Certificate], now: datetime) ->
         which = f"{name}: certificate {number}" if len(certificates) > 1 else f"{name}: the certificate"
         begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
         if now < begins:
-            yield f"{which} is not valid before {_text(begins)}: replace it, or correct the clock"
+            yield Breaking(f"{which} is not valid before {_text(begins)}: replace it, or correct the clock")
         elif now > ends:
-            yield f"{which} expired at {_text(ends)}: replace it, or correct the clock"
+            yield Breaking(f"{which} expired at {_text(ends)}: replace it, or correct the clock")
         elif ends - now < ABOUT_TO_EXPIRE:
             yield f"{which} expires at {_text(ends)}: replace it before"
 
@@ -131,7 +137,7 @@ def _own_keys_as_theirs(settings: Settings) -> Iterator[str]:
     ours = {fingerprint(file.key.public_key()) for file in own if file is not None}
     for version, file in settings.public_key_files.items():
         if fingerprint(file.key) in ours:
-            yield (
+            yield Breaking(
                 f"PUBLIC_KEY_FILES version {version} ({file.path}) is our own public key: put AlipayHK's "
                 "in its place, because without it no response can be verified"
             )

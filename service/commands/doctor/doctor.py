@@ -1,0 +1,22 @@
+"""`alipayhk-gateway doctor`: its subcommands."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+from . import live
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the subcommands."""
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    of_live = commands.add_parser("live", help="check the keys, the connection to AlipayHK and its clock")
+    live.configure(of_live)
+    of_live.set_defaults(act=live.run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run one of the subcommands."""
+    act: Callable[[argparse.Namespace], int] = args.act
+    return act(args)
