@@ -12,13 +12,12 @@ import socket
 import ssl
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Final
 from urllib.parse import SplitResult, unquote, urlsplit
-
-from cryptography import x509
 
 from .tls import fault_of
 
@@ -37,8 +36,8 @@ class Step:
     failed: bool = False
     skew_s: float | None = None
     """Of the step HTTP: the server's time minus ours, to the second; None if it does not tell its time."""
-    certificate: x509.Certificate | None = field(default=None, repr=False)
-    """Of the step TLS: the server's certificate."""
+    expires: datetime | None = None
+    """Of the step TLS: when the server's certificate expires."""
 
 
 class _Failed(Exception):
@@ -112,9 +111,8 @@ def _authorization(proxy: SplitResult) -> str:
 
 
 def _certified(secured: ssl.SSLSocket) -> Step:
-    der = secured.getpeercert(binary_form=True)
-    certificate = x509.load_der_x509_certificate(der) if der else None
-    return Step("TLS", str(secured.version()), certificate=certificate)
+    expires_s = ssl.cert_time_to_seconds(str((secured.getpeercert() or {})["notAfter"]))
+    return Step("TLS", str(secured.version()), expires=datetime.fromtimestamp(expires_s, UTC))
 
 
 def _told_time(

@@ -145,9 +145,9 @@ def _connection(settings: Settings, base_url: str) -> Iterator[Finding]:
 
 
 def _of_step(step: Step, base_url: str) -> Finding:
-    if step.failed or step.certificate is None:
+    if step.failed or step.expires is None:
         return Finding(step.name, base_url, Status.FAILED if step.failed else Status.OK, step.text)
-    left = step.certificate.not_valid_after_utc - datetime.now(UTC)
+    left = step.expires - datetime.now(UTC)
     status = Status.WARNING if left < ABOUT_TO_EXPIRE else Status.OK
     return Finding(step.name, base_url, status, f"{step.text}, the certificate has {left.days} days left")
 
