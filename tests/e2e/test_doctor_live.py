@@ -106,6 +106,7 @@ async def test_proxy_is_a_step_of_its_own(
     ):
         given["UPSTREAM_PROXY"] = proxy.url.replace("//", "//egress:p4ssw0rd@")
         found = await examined(given, status=int(refuses))
+        await asyncio.gather(*proxy.tasks)
     assert proxy.requests[0].values("Proxy-Authorization") == ["Basic ZWdyZXNzOnA0c3N3MHJk"]
     assert "p4ssw0rd" not in str(found)
     if refuses:
