@@ -137,7 +137,10 @@ class _Exporter(OTLPSpanExporter):
     _is_failing = False
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        result = super().export(spans)
+        try:
+            result = super().export(spans)
+        except Exception:  # noqa: BLE001  (older versions raise the errors of `requests`)
+            result = SpanExportResult.FAILURE
         is_failing = result is not SpanExportResult.SUCCESS
         if is_failing and not self._is_failing:
             log.warning("trace export failed", count=len(spans))
