@@ -64,7 +64,8 @@ def exporter() -> InMemorySpanExporter:
 @pytest.fixture
 def spans(exporter: InMemorySpanExporter) -> Iterator[InMemorySpanExporter]:
     """Instrument gRPC's clients; return the exporter of their spans."""
-    instrumentors = GrpcAioInstrumentorClient(), GrpcInstrumentorClient()
+    kinds: tuple[Any, ...] = (GrpcAioInstrumentorClient, GrpcInstrumentorClient)
+    instrumentors = [kind() for kind in kinds]
     for instrumentor in instrumentors:
         instrumentor.instrument()
     yield exporter
