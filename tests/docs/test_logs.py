@@ -5,13 +5,12 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from service.telemetry.logs import ALLOWED
+from tests.peers.processes import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/logs.md").read_text("utf-8")
 SOURCES = {
     "call": ("service/server/access_log.py", "service/server/error_translation.py"),
