@@ -12,7 +12,7 @@ PREFIX: Final = "ALIPAYHK_"
 METRICS_DIRECTORY: Final = "PROMETHEUS_MULTIPROC_DIR"
 """prometheus_client reads this variable: the directory of the files with the metrics of all workers."""
 NOTIFY_SOCKET: Final = "NOTIFY_SOCKET"
-"""A service manager sets this variable: the address of the socket where it waits for the service's state."""
+"""A service manager sets this variable to the address where it waits for the state of the service."""
 _KUBERNETES: Final = re.compile(r".*(_SERVICE_HOST|_SERVICE_PORT.*|_PORT|_PORT_.*)")
 """Kubernetes sets these names in every container for a service named alipayhk-…; they are not settings."""
 _OF_THE_CLIENT: Final = frozenset(

@@ -12,8 +12,8 @@ from .settings import Settings
 
 _HEAD: Final = """\
 # Settings of alipayhk-gateway, for `alipayhk-gateway serve --config FILE`.
-# Fill in the required ones. A line with # shows a default: remove the # to change it. An empty text counts as
-# absent. A name in capitals is a setting too. ALIPAYHK_<NAME> in the environment overrides a line of this file.
+# Fill in the required ones. A line with # shows a default: remove the # to change it. An empty text counts
+# as absent. A name in capitals is another setting. ALIPAYHK_<NAME> in the environment overrides a line.
 """
 _WIDTH: Final = 108
 _BARE: Final = re.compile(r"true|false|\d+")
