@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from clients.alipayhk.api import Api
-from clients.alipayhk.diagnosis import DIAGNOSES
-from clients.alipayhk.diagnosis.mistakes import Diagnosis
+from clients.alipayhk.diagnosis import ROWS
+from clients.alipayhk.diagnosis.protocol_row import ProtocolRow
 from clients.alipayhk.wire.endpoint import WireProtocol
 from clients.alipayhk.wire.messages import VerifiedRequest
 from clients.alipayhk.wire.protocols.envelope_signed import EnvelopeSigned
@@ -48,9 +48,9 @@ class ServedApi:
     """The flag of its function, without the dashes in front; empty if the API has no envelope."""
 
     @property
-    def diagnosis(self) -> Diagnosis:
-        """The diagnosis of the API's protocol."""
-        return DIAGNOSES[self.protocol]
+    def row(self) -> ProtocolRow:
+        """What diagnosis and faults need of the API's protocol."""
+        return ROWS[self.protocol]
 
     @property
     def path_flag(self) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from clients.alipayhk.diagnosis.claims import Claim
+from clients.alipayhk.diagnosis.diagnose import Diagnosis
 from clients.alipayhk.wire.clock import Now, time_text
 from clients.alipayhk.wire.endpoint import Endpoint
 from clients.alipayhk.wire.messages import PlainResponse, RawRequest, VerifiedRequest
@@ -17,7 +18,7 @@ from .apis import APIS, ServedApi, magic_id
 from .delivery import Deliver, whole
 from .faults import Fault, UnknownFault, find_fault
 from .journal import Entry, Journal, body_text
-from .opening import RequestRejected, open_request
+from .opening import RequestRejected, open_request, read_claim
 from .programme import Programme
 from .results import documented
 from .signatures import with_signatures
@@ -47,6 +48,7 @@ class _Reply:
     verified: bool = False
     fault_name: str = ""
     deliver: Deliver = whole
+    diagnosis: Diagnosis | None = None
 
 
 class Exchange:
@@ -69,7 +71,7 @@ class Exchange:
         """Handle a request, and record request and response in the journal before anything is sent."""
         endpoint = self._endpoints.get(raw.path)
         api = APIS[endpoint.api] if endpoint else None
-        claim = api.diagnosis.claim(endpoint, raw) if endpoint and api else Claim()
+        claim = read_claim(api, endpoint, raw) if endpoint and api else Claim()
         if endpoint is None or api is None:
             served = ", ".join(self._endpoints)
             reply = _page(404, f"no API has this path; the paths are {served} and /__sandbox/")
@@ -84,6 +86,8 @@ class Exchange:
     def _entry(
         self, api: ServedApi | None, method: str, raw: RawRequest, claim: Claim, reply: _Reply
     ) -> Entry:
+        diagnosis = reply.diagnosis
+        signed = diagnosis.signed_content if diagnosis else None
         return Entry(
             number=self.journal.next_number(),
             time=time_text(self._now()),
@@ -95,6 +99,8 @@ class Exchange:
             body=body_text(raw.body),
             decrypted_body=None if claim.decrypted is None else body_text(claim.decrypted),
             content_to_sign=body_text(claim.content),
+            signed_content=None if signed is None else body_text(signed),
+            causes=diagnosis.causes if diagnosis else (),
             verified=reply.verified,
             verdict=reply.verdict,
             fault=reply.fault_name,
@@ -114,7 +120,7 @@ class Exchange:
         outcome = self._outcome(api, request, fault)
         body = fault.body({"result": api.result(outcome.result), **outcome.members})
         sealing = fault.sealing(Sealing(endpoint, request, self._now()))
-        answer = fault.answer(api.diagnosis, _seal(sealing, body))
+        answer = fault.answer(api.row, _seal(sealing, body))
         verdict = f"the signature matches; {outcome.note}"
         return _Reply(answer, verdict, verified=True, fault_name=fault_name, deliver=fault.deliver)
 
@@ -150,8 +156,13 @@ class Exchange:
         result = documented(rejection.code, rejection.cause)
         answer = _seal(Sealing(endpoint, request, self._now()), {"result": api.result(result)})
         if not rejection.verified:
-            answer = _unsigned(api.diagnosis, answer)
-        return _Reply(answer, f"{rejection.code}: {rejection.cause}", verified=rejection.verified)
+            answer = _unsigned(api.row, answer)
+        return _Reply(
+            answer,
+            f"{rejection.code}: {rejection.cause}",
+            verified=rejection.verified,
+            diagnosis=rejection.diagnosis,
+        )
 
 
 def _seal(sealing: Sealing, body: Mapping[str, object]) -> Answer:

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final
 
-from clients.alipayhk.diagnosis import DIAGNOSES
-from clients.alipayhk.diagnosis.mistakes import Diagnosis
+from clients.alipayhk.diagnosis import ROWS
+from clients.alipayhk.diagnosis.protocol_row import ProtocolRow
 from clients.alipayhk.wire.result import FAILURE, SUCCESS, Result
 
 from .answers import Sealing, text_answer
@@ -44,14 +44,14 @@ class Fault:
     sealing: Callable[[Sealing], Sealing] = lambda sealing: sealing
     answer: Resign = lambda _, answer: answer
     deliver: Deliver = whole
-    needs: Callable[[Diagnosis], bool] = lambda _: True
+    needs: Callable[[ProtocolRow], bool] = lambda _: True
     """Whether a response of a protocol can have this fault."""
     given: Callable[[Fault, str], Fault] | None = None
     """For a row whose name ends in `<…>`: apply the argument; raise UnknownFault if it is invalid."""
 
     def applies_to(self, api: ServedApi) -> bool:
         """Whether a response of `api` can have this fault."""
-        return self.needs(api.diagnosis)
+        return self.needs(api.row)
 
 
 def find_fault(name: str) -> Fault:
@@ -127,8 +127,8 @@ def _an_hour_ago(sealing: Sealing) -> Sealing:
 
 
 def _to_another_request(sealing: Sealing) -> Sealing:
-    diagnosis = DIAGNOSES[type(sealing.endpoint.protocol)]
-    return replace(sealing, request=diagnosis.to_another_request(sealing.request))
+    row = ROWS[type(sealing.endpoint.protocol)]
+    return replace(sealing, request=row.to_another_request(sealing.request))
 
 
 def _plain(sealing: Sealing) -> Sealing:

@@ -30,6 +30,10 @@ class Entry:
     """None if the body was not encrypted or cannot be decrypted."""
     content_to_sign: str
     """The content that the signature should cover."""
+    signed_content: str | None
+    """The content that a signature that does not match covers; None if it is not known."""
+    causes: tuple[str, ...]
+    """Why the signature does not match, as far as it is proven; `alipayhk-gateway doctor` explains them."""
     verified: bool
     verdict: str
     fault: str
@@ -40,7 +44,7 @@ class Entry:
     """The body as sealed. A fault in sending it is not visible here."""
 
     def log_text(self) -> str:
-        """Return one line; if the signature did not verify, also the content that it should cover.
+        """Return one line; if the signature did not verify, also what it should cover and what it covers.
 
         The client chooses these texts, and must not be able to forge lines of the log.
         """
@@ -48,8 +52,10 @@ class Entry:
         line = f"#{self.number} {self.api or self.path} {self.request_id or '-'}{fault}: {self.verdict}"
         if self.verified or not self.content_to_sign:
             return printable(line)
-        content = "".join(f"\n  | {printable(part)}" for part in self.content_to_sign.split("\n"))
-        return f"{printable(line)}\nthe signature should cover:{content}"
+        text = f"{printable(line)}\nthe signature should cover:{_quoted(self.content_to_sign)}"
+        if self.signed_content is None:
+            return text
+        return f"{text}\nit covers:{_quoted(self.signed_content)}"
 
 
 class Journal:
@@ -79,6 +85,10 @@ class Journal:
     def reset(self) -> None:
         """Delete all entries. Numbers continue, so that two requests never have the same number."""
         self._entries.clear()
+
+
+def _quoted(content: str) -> str:
+    return "".join(f"\n  | {printable(part)}" for part in content.split("\n"))
 
 
 def printable(text: str) -> str:

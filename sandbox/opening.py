@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from clients.alipayhk.diagnosis.claims import Claim
-from clients.alipayhk.diagnosis.mistakes import mistake
+from functools import partial
+
+from clients.alipayhk.diagnosis.claims import Claim, Message
+from clients.alipayhk.diagnosis.diagnose import Diagnosis, diagnose
+from clients.alipayhk.diagnosis.protocol_row import Known
+from clients.alipayhk.wire.crypto import CryptoError
 from clients.alipayhk.wire.endpoint import Endpoint
 from clients.alipayhk.wire.errors import Malformed, SignatureInvalid
 from clients.alipayhk.wire.messages import RawRequest, VerifiedRequest
+from clients.alipayhk.wire.protocols.header_signed import decrypt_body
 
 from .apis import ServedApi
 
@@ -14,13 +19,17 @@ from .apis import ServedApi
 class RequestRejected(Exception):
     """A request that is rejected before it reaches the wallet."""
 
-    def __init__(self, code: str, cause: str, *, verified: bool = True) -> None:
+    def __init__(
+        self, code: str, cause: str, *, verified: bool = True, diagnosis: Diagnosis | None = None
+    ) -> None:
         super().__init__(cause)
         self.code = code
         """One of `results.RESULT_CODES`."""
         self.cause = cause
         self.verified = verified
         """Whether the signature verified. If not, the response is unsigned."""
+        self.diagnosis = diagnosis
+        """Why the signature does not verify; None if the cause says all."""
 
 
 def open_request(
@@ -64,16 +73,40 @@ def _verified(api: ServedApi, endpoint: Endpoint, raw: RawRequest, claim: Claim)
         return endpoint.protocol.unseal_request(endpoint, raw)
     except SignatureInvalid as error:
         cause = str(error)
-    known = endpoint.keys.verifying
+    known = _known(endpoint)
     if claim.client_id and claim.client_id != endpoint.client_id:
         cause = f"the client id is not {endpoint.client_id}, and {cause}"
         raise RequestRejected("INVALID_CLIENT", cause, verified=False)
-    if claim.key_version is not None and claim.key_version not in known:
+    if claim.key_version is not None and claim.key_version not in known.verifying:
         raise RequestRejected(
-            "KEY_NOT_FOUND", f"{cause}; known keyVersions: {', '.join(known)}", verified=False
+            "KEY_NOT_FOUND", f"{cause}; known keyVersions: {', '.join(known.verifying)}", verified=False
         )
-    hint = mistake(endpoint, claim, api.diagnosis.guesses(raw, claim))
-    raise RequestRejected("INVALID_SIGNATURE", f"{cause}: {hint}" if hint else cause, verified=False)
+    diagnosis = diagnose(api.row, claim, known)
+    if diagnosis.causes:
+        cause = f"{cause} ({', '.join(diagnosis.causes)}). {diagnosis.explanation}"
+    elif diagnosis.key_version is not None:
+        cause = f"{cause}. {diagnosis.explanation}"
+    raise RequestRejected("INVALID_SIGNATURE", cause, verified=False, diagnosis=diagnosis)
+
+
+def _known(endpoint: Endpoint) -> Known:
+    own = endpoint.keys.signing.public_key()
+    return Known(endpoint.keys.verifying, own, client_ids=(endpoint.client_id,))
+
+
+def read_claim(api: ServedApi, endpoint: Endpoint, raw: RawRequest) -> Claim:
+    """Read a request before it is verified."""
+    return api.row.claim(Message(raw.path, raw), partial(_decrypted, endpoint))
+
+
+def _decrypted(endpoint: Endpoint, encrypt_header: str, body: bytes) -> bytes | None:
+    encryption = endpoint.protocol.encryption
+    if encryption is None:
+        return None
+    try:
+        return decrypt_body(encryption, endpoint.keys, encrypt_header, body)
+    except CryptoError:
+        return None
 
 
 def _is_text(raw: RawRequest) -> bool:

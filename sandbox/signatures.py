@@ -8,20 +8,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from clients.alipayhk.diagnosis.mistakes import Diagnosis, Edit
+from clients.alipayhk.diagnosis.protocol_row import Edit, ProtocolRow
 from clients.alipayhk.wire.messages import SealedResponse
 
 from .answers import Answer
 
-Resign = Callable[[Diagnosis, Answer], Answer]
-"""Replaces the signature of a response; the diagnosis is that of its protocol."""
+Resign = Callable[[ProtocolRow, Answer], Answer]
+"""Replaces the signature of a response; the row is that of its protocol."""
 
 
 def with_signatures(*edits: Edit) -> Resign:
     """Return a Resign that writes one signature for each edit, in order."""
 
-    def resign(diagnosis: Diagnosis, answer: Answer) -> Answer:
-        sealed = diagnosis.with_signatures(SealedResponse(answer.headers, answer.body), edits)
+    def resign(row: ProtocolRow, answer: Answer) -> Answer:
+        sealed = row.with_signatures(SealedResponse(answer.headers, answer.body), edits)
         return replace(answer, headers=sealed.headers, body=sealed.body)
 
     return resign
@@ -30,7 +30,7 @@ def with_signatures(*edits: Edit) -> Resign:
 def with_signature_pair(key: str, value: str) -> Resign:
     """Return a Resign that changes the value of `key` in the header Signature."""
 
-    def resign(_: Diagnosis, answer: Answer) -> Answer:
+    def resign(_: ProtocolRow, answer: Answer) -> Answer:
         def edit(line: str) -> str:
             pairs = (pair.partition("=") for pair in line.split(","))
             return ",".join(f"{name}={value if name == key else text}" for name, _, text in pairs)

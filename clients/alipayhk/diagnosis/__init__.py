@@ -1,7 +1,12 @@
-"""Why a signature does not verify, and how a response can be wrong: one file and one row for each protocol.
+"""Why a signature does not verify: pure functions from a message and keys to a diagnosis.
 
-`wire` seals and unseals correct messages. This package reads requests that do not verify, and writes
-responses that are wrong on purpose. The sandbox uses both.
+`claims` reads a message. `signature` finds the key that made its signature; that key recovers the digest
+of the content that was signed. A hypothesis (`drafts`) is a mistake that changes the content; `search`
+applies each one, and each pair, until a content has exactly that digest. `diagnose` says what was found,
+and names no cause that is not proven.
+
+Each protocol has one file and one row here. The row also says how a response can be wrong on purpose,
+which the sandbox uses. `wire` seals and unseals correct messages.
 """
 
 from __future__ import annotations
@@ -12,9 +17,9 @@ from ..wire.endpoint import WireProtocol
 from ..wire.protocols.envelope_signed import EnvelopeSigned
 from ..wire.protocols.header_signed import HeaderSigned
 from . import envelope_signed, header_signed
-from .mistakes import Diagnosis
+from .protocol_row import ProtocolRow
 
-DIAGNOSES: Final[dict[type[WireProtocol], Diagnosis]] = {
-    HeaderSigned: header_signed.DIAGNOSIS,
-    EnvelopeSigned: envelope_signed.DIAGNOSIS,
+ROWS: Final[dict[type[WireProtocol], ProtocolRow]] = {
+    HeaderSigned: header_signed.ROW,
+    EnvelopeSigned: envelope_signed.ROW,
 }

@@ -3,63 +3,129 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Final
 
-from ..wire.endpoint import Endpoint
-from ..wire.messages import RawRequest, SealedResponse, VerifiedRequest
-from ..wire.strict_json import JsonError, member_bytes, write_json
-from .claims import Claim, body_fault, object_or_empty
-from .mistakes import Diagnosis, Edit, Guess
+from ..wire import lenient
+from ..wire.messages import SealedResponse, VerifiedRequest
+from ..wire.strict_json import JsonError, member_bytes
+from . import content_forms
+from .byte_forms import inflated_as
+from .causes import Cause
+from .claims import Claim, Decrypt, Message, body_fault, missing_end, object_or_empty, other_headers
+from .drafts import Draft, Hypothesis, Variant, Variants
+from .protocol_row import Edit, Known, ProtocolRow
+from .times import far_texts, other_texts
 
 _MARK: Final = b',"signature":"'
 
 
-def claim(_: Endpoint, raw: RawRequest) -> Claim:
+def claim(message: Message, _: Decrypt) -> Claim:
     """Split the envelope into its members, and read them."""
-    read_fault = body_fault(raw.body, "as received")
+    data, compressed = lenient.json_bytes(message.raw.body), False
+    read_fault = body_fault(message.raw.body, "as received")
+    if inflated := inflated_as(data, "gzip"):
+        data, compressed = inflated, True
+    signed_member = "response" if message.is_response else "request"
     try:
-        members = member_bytes(raw.body)
+        members = member_bytes(data)
     except JsonError as error:
-        return Claim(cut_fault=f"the body cannot be split into members: {error}", read_fault=read_fault)
+        fault = f"the body cannot be split into members: {error}"
+        return Claim(cut_fault=fault, read_fault=read_fault, cut_off=missing_end(message))
     cut = dict(members)
     fault = "two members of the envelope have the same name" if len(cut) != len(members) else ""
-    for name in ("signature", "request"):
+    for name in ("signature", signed_member):
         fault = fault if name in cut else f"the envelope has no member {name}"
-    content = cut.get("request", b"")
+    content = cut.get(signed_member, b"")
     envelope = object_or_empty(content)
     head, body = envelope.get("head"), envelope.get("body")
     head = head if isinstance(head, dict) else {}
     client_id = head.get("clientId")
     return Claim(
         client_id=client_id if isinstance(client_id, str) else "",
-        content=content,
+        draft=Draft(message.raw.body if compressed else content),
         signature=_text(cut.get("signature", b"")),
+        leniently=message.is_response,
         body=body if isinstance(body, dict) else {},
         head=head,
         cut_fault=fault,
         read_fault=read_fault,
+        inflated=content if compressed else None,
+        cut_off=missing_end(message),
+        others=other_headers(message),
     )
 
 
-def guesses(_: RawRequest, claim: Claim) -> Iterator[Guess]:
-    """Yield the mistakes that signers of an envelope make."""
-    envelope = {"head": dict(claim.head), "body": dict(claim.body)}
-    yield (
-        "it covers the outer object instead of the value of request",
-        b'{"request":' + claim.content + b"}",
+def hypotheses(claim: Claim, known: Known) -> tuple[Hypothesis, ...]:
+    """Return the mistakes that signers of an envelope make."""
+    headers = [value for name, value in claim.others.items() if "time" in name or "date" in name]
+
+    def inflated(draft: Draft) -> Iterator[Variant]:
+        if claim.inflated is not None:
+            yield "the body before compression (gzip)", replace(draft, body=claim.inflated)
+
+    def client_ids(text: str) -> Iterator[tuple[str, str]]:
+        headers = (value for name, value in claim.others.items() if "client" in name)
+        values = (value for value in claim.body.values() if isinstance(value, str))
+        yield "an empty client id", ""
+        for form in (str.lower, str.upper, str.strip):
+            yield f"the client id in another form ({form.__name__})", form(text)
+        for other in (*known.client_ids, *headers, *values):
+            yield "another client id", other
+
+    return (
+        Hypothesis(Cause.COMPRESSED, inflated),
+        *content_forms.BEFORE,
+        Hypothesis(Cause.CLIENT_ID, _member("clientId", client_ids)),
+        Hypothesis(Cause.TIME, _member("re(?:q|sp)Time", lambda text: other_texts(text, headers))),
+        Hypothesis(Cause.TIME, _member("re(?:q|sp)Time", far_texts), alone=True),
+        *content_forms.FORMS,
+        Hypothesis(Cause.ENVELOPE_PART, _parts(claim)),
+        *content_forms.FORMS[:1],
+        *content_forms.AFTER,
     )
-    yield "it covers the body without the head", write_json(envelope["body"])
-    yield "it covers compact JSON, but the request was sent in another form", write_json(envelope)
-    for ascii_only in (True, False):
-        spaced = json.dumps(envelope, ensure_ascii=ascii_only)
-        yield "it covers JSON with spaces, but the request was sent in another form", spaced.encode()
-        compact = json.dumps(envelope, ensure_ascii=ascii_only, sort_keys=True, separators=(",", ":"))
-        yield (
-            "it covers JSON with sorted members, but the request was sent in another order",
-            compact.encode(),
-        )
+
+
+def _member(name: str, texts: Callable[[str], Iterator[tuple[str, str]]]) -> Variants:
+    """Return the variants with other texts for the first member whose name matches a pattern."""
+    pattern = re.compile(rf'("{name}"\s*:\s*")([^"\\]*)(?=")'.encode())
+
+    def variants(draft: Draft) -> Iterator[Variant]:
+        if found := pattern.search(draft.body):
+            start, end = draft.body[: found.start(2)], draft.body[found.end(2) :]
+            for phrase, text in texts(found[2].decode("utf-8", "replace")):
+                written = json.dumps(text, ensure_ascii=False)[1:-1].encode("utf-8", "surrogateescape")
+                yield phrase, replace(draft, body=start + written + end)
+
+    return variants
+
+
+def _parts(claim: Claim) -> Variants:
+    signed_member = b"response" if claim.leniently else b"request"
+
+    def parts(draft: Draft) -> Iterator[tuple[str, bytes]]:
+        content = draft.body
+        named = b'"' + signed_member + b'":' + content
+        yield "the outer object", b"{" + named + b"}"
+        yield "the outer object with an empty signature", b"{" + named + b',"signature":""}'
+        yield "the outer object with the signature null", b"{" + named + b',"signature":null}'
+        yield "the value with the name of its member", named
+        if content[:1] + content[-1:] == b"{}":
+            yield "the content without its braces", content[1:-1]
+        try:
+            cut = dict(member_bytes(content))
+        except JsonError:
+            return
+        head, body = cut.get("head", b""), cut.get("body", b"")
+        yield "the body without the head", body
+        yield "the head without the body", head
+        yield "head and body without names", head + body
+        yield "the head alone in an object", b'{"head":' + head + b"}"
+        yield "the body alone in an object", b'{"body":' + body + b"}"
+
+    return lambda draft: ((phrase, Draft(data)) for phrase, data in parts(draft))
 
 
 def with_signatures(response: SealedResponse, edits: tuple[Edit, ...]) -> SealedResponse:
@@ -83,9 +149,9 @@ def _text(data: bytes) -> str:
     return text if isinstance(text, str) else ""
 
 
-DIAGNOSIS: Final = Diagnosis(
+ROW: Final = ProtocolRow(
     claim=claim,
-    guesses=guesses,
+    hypotheses=hypotheses,
     with_signatures=with_signatures,
     to_another_request=to_another_request,
     has_encryption=False,

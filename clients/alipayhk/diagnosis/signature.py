@@ -1,0 +1,168 @@
+"""Find the key that made a signature, and what the signature says.
+
+The public key of the signer turns an RSA signature with PKCS#1 v1.5 padding back into the padded digest of
+the signed content: https://www.rfc-editor.org/rfc/rfc8017#section-8.2.2. Another key turns it into bytes
+without padding. So a wrong key and wrong content can be told apart, and a content is known to be the
+signed one if its digest is the recovered one. A PSS signature gives no digest: it is verified against each
+content.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import unquote
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding, utils
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+
+from ..wire import crypto, lenient
+from ..wire.crypto import CryptoError
+from .causes import Cause
+
+_DIGEST_INFOS: Final = {
+    "sha256": bytes.fromhex("3031300d060960864801650304020105000420"),
+    "sha1": bytes.fromhex("3021300906052b0e03021a05000414"),
+    "md5": bytes.fromhex("3020300c06082a864886f70d020505000410"),
+    "sha224": bytes.fromhex("302d300d06096086480165030402040500041c"),
+    "sha384": bytes.fromhex("3041300d060960864801650304020205000430"),
+    "sha512": bytes.fromhex("3051300d060960864801650304020305000440"),
+}
+"""The bytes before the digest: https://www.rfc-editor.org/rfc/rfc8017#section-9.2"""
+_CAUSES: Final = {"sha1": (Cause.SHA1, "is made with SHA-1"), "md5": (Cause.MD5, "is made with MD5")}
+_PSS_TRAILER: Final = 0xBC
+_UNQUOTES_MAX: Final = 3
+_BREAKS: Final = re.compile(r"[\r\n\t]+ *")
+
+Clause = tuple[Cause, str]
+"""A cause, and what it says of the signature, as in "The signature …"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A signature, read in one way."""
+
+    data: bytes
+    clauses: tuple[Clause, ...] = ()
+    """Empty if the receiver reads it this way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """A signature that a known key made."""
+
+    version: str
+    clauses: tuple[Clause, ...]
+    is_signed: Callable[[bytes], bool] = field(repr=False)
+    """Whether the signature covers a content."""
+    digest: bytes | None = None
+    """The signed digest; None if the padding does not give it."""
+    algorithm: str = ""
+    """The hash function's name, such as sha256; empty if it is not known."""
+
+
+def decodings(text: str, *, leniently: bool) -> Iterator[Decoded]:
+    """Yield the ways to read a signature's text as base64, the receiver's own first."""
+    found: set[bytes] = set()
+    try:
+        data = crypto.url_base64_bytes(lenient.base64_text(text) if leniently else text)
+    except CryptoError:
+        pass
+    else:
+        found.add(data)
+        yield Decoded(data)
+    for plus in ("+", ""):
+        try:
+            data, faults = _tolerant(text, plus)
+        except (binascii.Error, ValueError):
+            continue
+        if data and data not in found:
+            found.add(data)
+            yield Decoded(data, ((Cause.SIGNATURE_ENCODING, f"is {' and '.join(faults) or 'not base64'}"),))
+
+
+def _tolerant(text: str, plus: str) -> tuple[bytes, list[str]]:
+    faults, times = list[str](), 0
+    while "%" in text and times < _UNQUOTES_MAX:
+        text, times = unquote(text), times + 1
+    if times > 1:
+        faults.append("percent-encoded twice")
+    broken = _BREAKS.sub("", text.strip())
+    if broken != text:
+        faults.append("written on several lines")
+    if " " in broken:
+        faults.append("written with spaces" + (" instead of +" if plus else ""))
+    if "-" in broken or "_" in broken:
+        faults.append("base64url instead of base64")
+    letters = broken.replace(" ", plus).replace("-", "+").replace("_", "/").rstrip("=")
+    padded = letters + "=" * (-len(letters) % 4)
+    if not faults and len(padded) != len(broken):
+        faults.append("written without its padding =")
+    return base64.b64decode(padded, validate=True), faults
+
+
+def recovered(ways: list[Decoded], keys: Mapping[str, RSAPublicKey]) -> Recovered | None:
+    """Return the first way and key that give a padded digest; None if there is none."""
+    for way in ways:
+        for version, key in keys.items():
+            info = _digest_info(key, way.data)
+            if info is not None:
+                return _recovered(version, way, info)
+    return None
+
+
+def _recovered(version: str, way: Decoded, info: bytes) -> Recovered:
+    for name, prefix in _DIGEST_INFOS.items():
+        digest = info.removeprefix(prefix)
+        if digest != info:
+            clause = (_CAUSES[name],) if name in _CAUSES else ()
+            return Recovered(version, way.clauses + clause, _compares(name, digest), digest, name)
+    return Recovered(version, way.clauses, lambda _: False)
+
+
+def _compares(name: str, digest: bytes) -> Callable[[bytes], bool]:
+    return lambda content: hashlib.new(name, content, usedforsecurity=False).digest() == digest
+
+
+def pss_signatures(ways: list[Decoded], keys: Mapping[str, RSAPublicKey]) -> Iterator[Recovered]:
+    """Yield a signature for each way, key and hash function with which it can be a PSS signature."""
+    for way in ways:
+        for version, key in keys.items():
+            numbers = key.public_numbers()
+            opened = pow(int.from_bytes(way.data, "big"), numbers.e, numbers.n)
+            if opened % 256 == _PSS_TRAILER and len(way.data) == (key.key_size + 7) // 8:
+                for name, clauses in (("sha256", ()), ("sha1", (_CAUSES["sha1"],))):
+                    pss: tuple[Clause, ...] = ((Cause.PSS, "is made with the padding PSS"), *clauses)
+                    check = _verifies_pss(key, way.data, name)
+                    yield Recovered(version, way.clauses + pss, check, algorithm=name)
+
+
+def _verifies_pss(key: RSAPublicKey, signature: bytes, name: str) -> Callable[[bytes], bool]:
+    hashed: hashes.HashAlgorithm = hashes.SHA256() if name == "sha256" else hashes.SHA1()  # noqa: S303
+
+    def is_signed(content: bytes) -> bool:
+        digest = hashlib.new(name, content, usedforsecurity=False).digest()
+        for mask in (hashes.SHA256(), hashes.SHA1()):  # noqa: S303
+            scheme = padding.PSS(padding.MGF1(mask), padding.PSS.AUTO)
+            try:
+                key.verify(signature, digest, scheme, utils.Prehashed(hashed))
+            except InvalidSignature:
+                continue
+            return True
+        return False
+
+    return is_signed
+
+
+def _digest_info(key: RSAPublicKey, signature: bytes) -> bytes | None:
+    try:
+        return key.recover_data_from_signature(signature, padding.PKCS1v15(), None)
+    except (InvalidSignature, ValueError):
+        return None
