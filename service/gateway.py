@@ -160,4 +160,3 @@ def _beat() -> None:
     with suppress(OSError):
         os.write(pipe, b".")
     asyncio.get_running_loop().call_later(BEAT_EVERY_S, _beat)
-

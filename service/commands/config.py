@@ -1,4 +1,4 @@
-"""`alipayhk-gateway config`: list all errors in the settings, show the effective ones, or write an example."""
+"""`alipayhk-gateway config`: list all errors in the settings, show the effective ones, write an example."""
 
 from __future__ import annotations
 

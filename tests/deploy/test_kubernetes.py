@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from service.config.settings import Settings, read_settings
-from service.gateway import LEDGER_CLOSE_S
+from service.jobs.maintenance import LEDGER_CLOSE_S
 from tests.e2e.material import Material
 from tests.peers.processes import ROOT, run
 from tests.peers.tools import check, peer

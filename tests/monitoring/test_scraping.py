@@ -39,7 +39,7 @@ def call(address: str, ca: Path) -> None:
     """Make a call that AlipayHK applies, and one that it refuses because of the gateway."""
     credentials = grpc.ssl_channel_credentials(ca.read_bytes())
     with grpc.secure_channel(address, credentials) as channel:
-        stub: Any = LinkageServiceStub(channel)
+        stub: Any = LinkageServiceStub(channel)  # type: ignore[no-untyped-call]
         assert stub.SyncLinkage(sync_request(), timeout=30).result.status == "S"
         with pytest.raises(grpc.RpcError, match="INTERNAL"):
             stub.BindAccount(bind_request(user_id="2160000000000001+ACCESS_DENIED"), timeout=30)
