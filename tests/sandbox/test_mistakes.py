@@ -32,13 +32,16 @@ async def test_wrong_signed_content_of_a_header_signed_request_is_recognised(
     time = header_values(sealed.headers, "Request-Time")[0]
     content = header_signed.content_to_sign(sealed.path, CLIENT_ID, time, sealed.body)
     for instead, says in (
-        (sealed.body, "it covers the body only"),
-        (content + b"\n", "it covers a line break after the content"),
-        (content.replace(b"\n", b"\r\n"), "it covers CR LF instead of LF"),
+        (sealed.body, "(envelope_part). The signature covers the body alone."),
+        (content + b"\n", "(trailing_newline). The signature covers a line break (LF) after the content."),
+        (content.replace(b"\n", b"\r\n"), "(line_endings). The signature covers CR LF after the path."),
     ):
         line = header_text.signature_header("1", crypto.sign(ring.merchant, instead))
         message = await refused(merchant, SYNC, with_header(sealed, "Signature", line), "INVALID_SIGNATURE")
-        assert message == f"the signature does not match the content: {says}"
+        assert message == f"the signature does not match the content {says}"
+        entry = await merchant.latest()
+        assert entry["signed_content"] == instead.decode()
+        assert len(entry["causes"]) == 1
 
 
 async def test_signing_before_encrypting_is_recognised(merchant: Merchant, ring: KeyRing) -> None:
@@ -49,7 +52,7 @@ async def test_signing_before_encrypting_is_recognised(merchant: Merchant, ring:
     content = header_signed.content_to_sign(sealed.path, CLIENT_ID, time, plain)
     line = header_text.signature_header("1", crypto.sign(ring.merchant, content))
     message = await refused(merchant, SYNC, with_header(sealed, "Signature", line), "INVALID_SIGNATURE")
-    assert message.endswith("it covers the body before encryption: encrypt first, then sign")
+    assert message.endswith("(signed_before_encryption). The signature covers the body before encryption.")
 
 
 async def test_signing_the_path_without_its_query_is_recognised(ring: KeyRing) -> None:
@@ -62,7 +65,9 @@ async def test_signing_the_path_without_its_query_is_recognised(ring: KeyRing) -
         assert (await caller.call(SYNC, sync_body())).result.status == "S"
         sealed = replace(merchant.but(path="/gateway").seal(SYNC, sync_body()), path=path)
         reply = await merchant.send(sealed)
-        assert result_of(SYNC, reply)["resultMessage"].endswith("it covers the path without its query")
+        assert result_of(SYNC, reply)["resultMessage"].endswith(
+            "The signature covers the path without its query."
+        )
 
 
 async def test_key_of_another_version_is_recognised(ring: KeyRing, tmp_path: Path) -> None:
@@ -75,7 +80,9 @@ async def test_key_of_another_version_is_recognised(ring: KeyRing, tmp_path: Pat
         sealed = merchant.seal(SYNC, sync_body())
         line = signature_line(sealed).replace("keyVersion=1", "keyVersion=2")
         reply = await merchant.send(with_header(sealed, "Signature", line))
-        assert result_of(SYNC, reply)["resultMessage"].endswith("made with the key of keyVersion 1")
+        assert result_of(SYNC, reply)["resultMessage"].endswith(
+            "is made with the key of version 1, not with the key that the message names."
+        )
 
 
 async def test_wrong_signed_content_of_an_envelope_is_recognised(merchant: Merchant, ring: KeyRing) -> None:
@@ -84,14 +91,14 @@ async def test_wrong_signed_content_of_an_envelope_is_recognised(merchant: Merch
     content = write_json(request)
     spaced = json.dumps(request)
     for sent, instead, says in (
-        (content, b'{"request":' + content + b"}", "it covers the outer object"),
-        (content, write_json(request["body"]), "it covers the body without the head"),
-        (spaced.encode(), content, "it covers compact JSON"),
-        (content, spaced.encode(), "it covers JSON with spaces"),
+        (content, b'{"request":' + content + b"}", "covers the outer object"),
+        (content, write_json(request["body"]), "covers the body without the head"),
+        (spaced.encode(), content, "covers compact JSON"),
+        (content, spaced.encode(), "covers JSON with spaces"),
         (
             content,
             json.dumps(request, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode(),
-            "it covers JSON with sorted members",
+            "covers members in alphabetical order",
         ),
     ):
         signature = crypto.base64_text(crypto.sign(ring.merchant, instead)).encode()

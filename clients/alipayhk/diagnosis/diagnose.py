@@ -82,8 +82,8 @@ def _of_signed(
     elif not valid:
         verdict = Verdict.UNDECIDED
         explanation = _UNKNOWN_CONTENT if found is None else f"The message {claim.refusal}."
-        if found is None and clauses:
-            explanation = f"{_sentence([text for _, text in clauses])} {explanation}"
+        if found is None and made.algorithm in _NAMES:
+            explanation = f"The signature is made with {_NAMES[made.algorithm]}. {explanation}"
     return Diagnosis(
         verdict=verdict,
         explanation=explanation,
@@ -163,6 +163,13 @@ def _fix_of_unknown(found: Found | None) -> str:
     return _FIX_UNKNOWN if found is None else "Ask the signer to send the message as AlipayHK documents it."
 
 
+_NAMES: Final = {
+    "sha1": "SHA-1",
+    "md5": "MD5",
+    "sha224": "SHA-224",
+    "sha384": "SHA-384",
+    "sha512": "SHA-512",
+}
 _VALID: Final = "The signature verifies."
 _NO_SIGNATURE: Final = "The message has no signature."
 _FIX_UNSIGNED: Final = (

@@ -80,11 +80,11 @@ def hypotheses(claim: Claim, known: Known) -> tuple[Hypothesis, ...]:
         *content_forms.BEFORE,
         Hypothesis(Cause.CLIENT_ID, _member("clientId", client_ids)),
         Hypothesis(Cause.TIME, _member("re(?:q|sp)Time", lambda text: other_texts(text, headers))),
-        Hypothesis(Cause.TIME, _member("re(?:q|sp)Time", far_texts), alone=True),
         *content_forms.FORMS,
         Hypothesis(Cause.ENVELOPE_PART, _parts(claim)),
         *content_forms.FORMS[:1],
         *content_forms.AFTER,
+        Hypothesis(Cause.TIME, _member("re(?:q|sp)Time", far_texts), alone=True),
     )
 
 

@@ -72,10 +72,10 @@ def hypotheses(claim: Claim, known: Known) -> tuple[Hypothesis, ...]:
         Hypothesis(Cause.PATH, _framed("path", lambda text: other_paths(text, headers, known.hosts))),
         Hypothesis(Cause.CLIENT_ID, _framed("client_id", client_ids)),
         Hypothesis(Cause.TIME, _framed("time", lambda text: other_texts(text, times))),
-        Hypothesis(Cause.TIME, _framed("time", far_texts), alone=True),
         Hypothesis(Cause.LINE_ENDINGS, byte_forms.first_line_ending),
         Hypothesis(Cause.ENVELOPE_PART, _parts),
         *content_forms.AFTER,
+        Hypothesis(Cause.TIME, _framed("time", far_texts), alone=True),
     )
 
 

@@ -1,4 +1,8 @@
-r"""Other ways to escape characters in the strings of the same JSON: `\uXXXX`, `\/`, or the characters."""
+r"""Other ways to escape characters in the strings of the same JSON: `\uXXXX`, `\/`, or the characters.
+
+Backslashes, slashes and characters that are not ASCII occur in strings only, so each change is applied to
+the whole text.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +14,11 @@ from typing import Final
 from .drafts import Draft, Variant
 from .json_forms import is_json
 
-_STRING: Final = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 _ESCAPE: Final = re.compile(r"(?:\\u[0-9A-Fa-f]{4})+|\\.", re.DOTALL)
 _LAST_CONTROL: Final = 0x1F
-_ASCII_MAX: Final = 0x7F
-_BMP_MAX: Final = 0xFFFF
 
 Change = Callable[[str], str]
-"""Takes one string with its quotes, and returns it with other escapes."""
+"""Takes JSON, and returns it with other escapes."""
 
 
 def escapes(draft: Draft) -> Iterator[Variant]:
@@ -28,46 +29,45 @@ def escapes(draft: Draft) -> Iterator[Variant]:
         return
     if is_json(draft.body):
         for phrase, change in _CHANGES:
-            written = _STRING.sub(lambda string: change(string[0]), text)  # noqa: B023  (called at once)
-            yield phrase, replace(draft, body=written.encode("utf-8", "surrogatepass"))
+            yield phrase, replace(draft, body=change(text).encode("utf-8", "surrogatepass"))
 
 
-def _raw(string: str) -> str:
-    return _without_slash(_without_u(string))
+def _raw(text: str) -> str:
+    return _without_slash(_without_u(text))
 
 
-def _without_slash(string: str) -> str:
-    return _ESCAPE.sub(lambda found: "/" if found[0] == r"\/" else found[0], string)
+def _without_slash(text: str) -> str:
+    return _ESCAPE.sub(lambda found: "/" if found[0] == r"\/" else found[0], text)
 
 
-def _without_u(string: str) -> str:
+def _without_u(text: str) -> str:
     def character(found: re.Match[str]) -> str:
         if not found[0].startswith(r"\u"):
             return found[0]
         units = bytes.fromhex(found[0].replace(r"\u", ""))
         try:
-            text = units.decode("utf-16-be")
+            raw = units.decode("utf-16-be")
         except UnicodeDecodeError:
             return found[0]
-        kept = (ord(each) <= _LAST_CONTROL or each in '"\\' for each in text)
-        return found[0] if any(kept) else text
+        kept = (ord(each) <= _LAST_CONTROL or each in '"\\' for each in raw)
+        return found[0] if any(kept) else raw
 
-    return _ESCAPE.sub(character, string)
+    return _ESCAPE.sub(character, text)
 
 
 def _escaped(characters: str, form: str) -> Change:
     """Return a change that writes these characters as escapes."""
-    pattern = re.compile(characters)
+    pattern = re.compile(f"{characters}+")
 
     def unit(found: re.Match[str]) -> str:
         data = found[0].encode("utf-16-be", "surrogatepass")
         return "".join("\\u" + format(data[at] << 8 | data[at + 1], form) for at in range(0, len(data), 2))
 
-    return lambda string: '"' + pattern.sub(unit, string[1:-1]) + '"'
+    return lambda text: pattern.sub(unit, text)
 
 
-def _with_slash(string: str) -> str:
-    return _without_slash(string).replace("/", r"\/")
+def _with_slash(text: str) -> str:
+    return _without_slash(text).replace("/", r"\/")
 
 
 def _hex_case(form: Callable[[str], str]) -> Change:
@@ -76,7 +76,7 @@ def _hex_case(form: Callable[[str], str]) -> Change:
             found[0] if not found[0].startswith(r"\u") else r"\u" + form(found[0][2:]).replace("\\U", r"\u")
         )
 
-    return lambda string: _ESCAPE.sub(change, string)
+    return lambda text: _ESCAPE.sub(change, text)
 
 
 _NOT_ASCII: Final = "[^\x00-\x7f]"
@@ -90,7 +90,7 @@ _CHANGES: Final[tuple[tuple[str, Change], ...]] = (
     # PHP's json_encode: https://www.php.net/manual/en/function.json-encode.php
     (
         r"\uxxxx and \/ instead of characters",
-        lambda string: _escaped(_NOT_ASCII, "04x")(_with_slash(string)),
+        lambda text: _escaped(_NOT_ASCII, "04x")(_with_slash(text)),
     ),
     # Go's encoding/json: https://pkg.go.dev/encoding/json#HTMLEscape
     (r"\u003c, \u003e and \u0026 instead of <, > and &", _escaped("[<>&\u2028\u2029]", "04x")),

@@ -65,11 +65,14 @@ def _indented(indent: bytes, colon: bytes) -> Write:
     return write
 
 
-_STYLES: Final[dict[str, Write]] = {
+_ON_ONE_LINE: Final[dict[str, Write]] = {
     "compact JSON": bytes,
     "JSON with spaces after commas and colons": _spaced(b", ", b": "),
     "JSON with spaces after colons": _spaced(b",", b": "),
     "JSON with spaces after commas": _spaced(b", ", b":"),
+}
+_STYLES: Final = {
+    **_ON_ONE_LINE,
     "JSON indented by 2 spaces": _indented(b"  ", b": "),
     "JSON indented by 4 spaces": _indented(b"    ", b": "),
     "JSON indented by tabs": _indented(b"\t", b": "),
@@ -80,10 +83,11 @@ _STYLES: Final[dict[str, Write]] = {
 def whitespace(draft: Draft) -> Iterator[Variant]:
     """Yield the JSON with other white space."""
     if is_json(draft.body):
-        tokens = compact(draft.body)
+        tokens, core = compact(draft.body), draft.body.strip(_SPACE)
+        before, after = draft.body.split(core, 1)
         for phrase, write in _STYLES.items():
-            yield phrase, replace(draft, body=write(tokens))
-        yield "JSON without the white space around it", replace(draft, body=draft.body.strip(_SPACE))
+            yield phrase, replace(draft, body=before + write(tokens) + after)
+        yield "JSON without the white space around it", replace(draft, body=core)
 
 
 def key_order(draft: Draft) -> Iterator[Variant]:
@@ -91,7 +95,8 @@ def key_order(draft: Draft) -> Iterator[Variant]:
     if not is_json(draft.body):
         return
     tokens = compact(draft.body)
-    write = next((write for write in _STYLES.values() if write(tokens) == draft.body), None)
+    styles = _STYLES if b"\n" in draft.body else _ON_ONE_LINE
+    write = next((write for write in styles.values() if write(tokens) == draft.body), None)
     tree = None if write is None else _tree(tokens)
     if write is None or tree is None:
         return

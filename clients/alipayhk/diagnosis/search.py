@@ -14,7 +14,7 @@ from .drafts import Draft, Hypothesis
 from .signature import Clause
 
 DIGESTS_MAX: Final = 30_000
-BYTES_MAX: Final = 96 * 1024 * 1024
+BYTES_MAX: Final = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)

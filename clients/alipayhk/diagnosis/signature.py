@@ -36,6 +36,7 @@ _DIGEST_INFOS: Final = {
     "sha512": bytes.fromhex("3051300d060960864801650304020305000440"),
 }
 """The bytes before the digest: https://www.rfc-editor.org/rfc/rfc8017#section-9.2"""
+_SEARCHED: Final = ("sha256", "sha1", "md5")
 _CAUSES: Final = {"sha1": (Cause.SHA1, "is made with SHA-1"), "md5": (Cause.MD5, "is made with MD5")}
 _PSS_TRAILER: Final = 0xBC
 _UNQUOTES_MAX: Final = 3
@@ -122,9 +123,14 @@ def _recovered(version: str, way: Decoded, info: bytes) -> Recovered:
     for name, prefix in _DIGEST_INFOS.items():
         digest = info.removeprefix(prefix)
         if digest != info:
-            clause = (_CAUSES[name],) if name in _CAUSES else ()
-            return Recovered(version, way.clauses + clause, _compares(name, digest), digest, name)
-    return Recovered(version, way.clauses, lambda _: False)
+            clauses = way.clauses + ((_CAUSES[name],) if name in _CAUSES else ())
+            is_signed = _compares(name, digest) if name in _SEARCHED else _never
+            return Recovered(version, clauses, is_signed, digest, name)
+    return Recovered(version, way.clauses, _never)
+
+
+def _never(_: bytes) -> bool:
+    return False
 
 
 def _compares(name: str, digest: bytes) -> Callable[[bytes], bool]:

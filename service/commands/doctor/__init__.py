@@ -1,1 +1,1 @@
-"""`alipayhk-gateway doctor`: find out why AlipayHK and the gateway do not understand each other."""
+"""The command `alipayhk-gateway doctor`."""

@@ -1,11 +1,11 @@
-"""`alipayhk-gateway doctor`: its subcommands."""
+"""`alipayhk-gateway doctor`: find out why AlipayHK and the gateway do not understand each other."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
 
-from . import live
+from . import live, message
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -14,6 +14,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     of_live = commands.add_parser("live", help="check the keys, the connection to AlipayHK and its clock")
     live.configure(of_live)
     of_live.set_defaults(act=live.run)
+    message.configure(commands)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -9,7 +9,7 @@ from clients.alipayhk.wire.messages import SealedResponse
 def test_each_edit_gives_one_signature_and_other_headers_stay() -> None:
     start = "algorithm=RSA256,keyVersion=1,signature="
     response = SealedResponse((("Client-Id", "c"), ("Signature", f"{start}aB"), ("Encrypt", "e")), b"{}")
-    edited = header_signed.DIAGNOSIS.with_signatures(response, (str.upper, str.lower))
+    edited = header_signed.ROW.with_signatures(response, (str.upper, str.lower))
     assert edited.body == response.body
     assert edited.headers == (
         ("Client-Id", "c"),
