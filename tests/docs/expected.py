@@ -155,6 +155,17 @@ ROWS: Final = (
     ),
     Row("docs/backup-and-restore.md", "ledger init --new", ("^created the ledger .*/my-ledger.db",)),
     Row("docs/sandbox.md", "config check", ("^BASE_URL = http://127.0.0.1:8089$", "^WORKERS = 1$")),
+    Row(
+        "docs/sandbox.md",
+        "doctor live",
+        (
+            r"^ok +keys +SyncLinkage: our signing key: version 1, 2048 bits, SHA-256 [0-9a-f]{64}$",
+            r"^ok +TCP +http://127\.0\.0\.1:8089: connected to 127\.0\.0\.1:8089$",
+            r"^ok +clock +http://127\.0\.0\.1:8089: the server's clock is \d+ s ",
+            r"^ok +call +SyncLinkage: AlipayHK answers F PARAM_ILLEGAL, as it should",
+            r"^ok +call +BindAccount: AlipayHK answers F PARAM_ILLEGAL, as it should",
+        ),
+    ),
     Row("docs/sandbox.md", "alipayhk-gateway serve", ('"event": "gateway started"',), stays_up=True),
     Row("docs/sandbox.md", "/__sandbox/answers", ('"waiting": 1',)),
     Row("docs/clients/python.md", "one_call.py 127.0.0.1:50051 2160000000000001\n", ("^OK$",)),

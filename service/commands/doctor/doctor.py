@@ -11,9 +11,7 @@ from . import live, message
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the subcommands."""
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    of_live = commands.add_parser("live", help="check the keys, the connection to AlipayHK and its clock")
-    live.configure(of_live)
-    of_live.set_defaults(act=live.run)
+    live.configure(commands)
     message.configure(commands)
 
 

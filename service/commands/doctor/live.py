@@ -62,20 +62,22 @@ class Finding:
     text: str
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments."""
-    parser.description = (
-        "Check the keys, the certificates, the connection to AlipayHK and its clock. Exit status: 0 all is "
-        "well, 1 a check failed, 78 the settings cannot be used."
+def configure(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the subcommand."""
+    parser = commands.add_parser(
+        "live",
+        help="check the keys, the connection to AlipayHK and its clock",
+        description="Exit status: 0 all is well, 1 a check failed, 78 the settings cannot be used.",
     )
     add_config(parser)
     parser.add_argument(
         "--call", action="store_true", help="also make one signed call to each API, without content"
     )
     parser.add_argument("--json", action="store_true", help="write JSON")
+    parser.set_defaults(act=_act)
 
 
-def run(args: argparse.Namespace) -> int:
+def _act(args: argparse.Namespace) -> int:
     """Check everything; print each finding as soon as it is known."""
     try:
         settings = read_from_environment(args.config)
