@@ -297,6 +297,12 @@ async def test_holder_cannot_continue_after_another_claim_took_its_linkage(
     assert await go_on(a_claim().key, token, LEASE_MS, LATER_MS + LEASE_MS)
 
 
+async def test_attempt_in_doubt_gets_no_more_time(ledger: Ledger) -> None:
+    token = await ended(ledger, a_claim(), IN_DOUBT)
+    assert not await ledger.extend(a_claim().key, token, LEASE_MS, NOW_MS + 100)
+    assert (await the_row(ledger, a_claim())).state is State.IN_DOUBT
+
+
 async def test_holder_in_doubt_cannot_renew_after_another_claim_took_its_linkage(ledger: Ledger) -> None:
     token = await ended(ledger, a_claim(), IN_DOUBT)
     await granted(ledger, a_claim("other"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,19 @@ async def test_request_that_is_rejected_wakes_those_that_waited_for_it(pair: tup
             await other.wait(busy, 60)
             busy = await other.claim(newest, NOW_MS)
     assert isinstance(busy, Granted)
+
+
+async def test_grant_that_was_decided_is_not_written_if_its_linkage_has_changed(
+    pair: tuple[PostgresLedger, PostgresLedger],
+) -> None:
+    one, other = pair
+    await ended(other, OLDER)
+    again = replace(OLDER, key=a_claim("again").key)
+    facts = await one._ask(again, NOW_MS, writes=False)
+    decided = facts.decided(was_in_doubt=False)
+    await ended(other, YOUNGER)
+    assert (await one._ask(again, NOW_MS, writes=True, decided=decided)).granted is None
+    assert await one.claim(again, NOW_MS) is ClaimRejected.STALE
 
 
 async def test_request_in_doubt_keeps_its_place_until_it_is_granted(pair: tuple[Ledger, Ledger]) -> None:

@@ -48,8 +48,10 @@ class Mutant:
 
     what: str
     seed: int
-    """The first seed that notices it."""
+    """The first seed that notices it; -1 if no plan reaches what it changes."""
     make: Callable[[Patch], None]
+    test: str = ""
+    """The test that notices it then."""
 
 
 def _set(owner: Any, name: str, value: Any) -> Callable[[Patch], None]:

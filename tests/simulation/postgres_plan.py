@@ -111,11 +111,12 @@ def _in_line(seed: int, gateways: int, dice: Random) -> Plan:
 def _asked_twice(seed: int, gateways: int, dice: Random) -> Plan:
     """Draw requests in doubt, and ties, that several gateways ask for at once, some of them slowly."""
     orders = [sync_order(number, "u", dice.randrange(3)) for number in range(4)]
+    in_pairs = dice.random() < 0.5
     calls = [
         PlannedCall(
             round(number * dice.choice((0.3, 0.9)) + gateway * dice.choice((0.0, 0.001, 0.003)), 3),
             gateway,
-            dice.choice(orders),
+            orders[number // 2] if in_pairs else dice.choice(orders),
             dice.choice((0.3, 1.0, 5.0)),
             follow_ups=1,
         )
@@ -129,21 +130,27 @@ def _asked_twice(seed: int, gateways: int, dice: Random) -> Plan:
 
 
 def _set_back(seed: int, gateways: int, dice: Random) -> Plan:
-    """Draw requests at a server whose clock is an hour ahead, and a gateway that is killed then."""
+    """Draw requests at a server whose clock is an hour ahead, and a gateway that is killed then.
+
+    In half of the plans nobody asks again for a request that waited there.
+    """
+    is_left = dice.random() < 0.5
     calls = tuple(
         PlannedCall(
             round(1.0 + number * 0.1, 3),
             dice.randrange(gateways),
-            dice.choice((sync_order(number % 4, "u", number % 4), bind_order(9))),
-            dice.choice((1.0, 5.0)),
-            follow_ups=1,
+            sync_order(number, "u", number)
+            if is_left
+            else dice.choice((sync_order(number % 4, "u", number % 4), bind_order(9))),
+            5.0 if is_left else dice.choice((1.0, 5.0)),
+            follow_ups=0 if is_left else 1,
         )
         for number in range(10)
     )
     slow = tuple(
         Treatment(dice.choice((0.3, 2.0)), answer=dice.choice(("whole", "hang"))) for _ in range(20)
     )
-    killed = dice.choice(calls)
+    killed = dice.choice(calls[:5])
     states = ("CONNECTING", "WAITING_FOR_OTHER", "WAITING_FOR_OTHER", "QUEUED_FOR_LINKAGE")
     events = [
         Event(0.5, "database clock", 0, 3600.0),

@@ -80,6 +80,9 @@ _SEQUENCES: Final = ("alipayhk_token", "alipayhk_change")
 _BEGIN: Final = "; ".join(
     ("ROLLBACK", "BEGIN", *(f"SELECT setval('{name}', 1, false)" for name in _SEQUENCES))
 )
+_ADDED: Final = (
+    "SELECT proname FROM pg_proc WHERE proname LIKE 'alipayhk%' GROUP BY proname HAVING count(*) > 1"
+)
 _EMPTY: Final = "TRUNCATE alipayhk_request, alipayhk_resolution, alipayhk_waiting, alipayhk_clock_mark"
 ROWS: Final = "SELECT * FROM alipayhk_request"
 
@@ -135,6 +138,10 @@ class Session:
         """Start a run, with changed functions; `default` is the synchronous_commit of a new transaction."""
         self._default, self._savepoints, self._released = default, 0, ""
         self._execute("; ".join((_BEGIN, *edits)))
+        if edits and (added := self._run(self._connection.fetchval(_ADDED))):
+            raise LookupError(
+                f"{added} is added and not replaced: statements prepared before do not call it"
+            )
 
     def end(self) -> None:
         """Undo everything that the run has done."""
@@ -210,8 +217,8 @@ class Session:
         for migration in MIGRATIONS:
             await database.execute(migration.read_text())
         await database.execute(_SIMULATED)
-        # The functions find `sim.pg_notify` before that of the system.
-        await database.execute(f"ALTER DATABASE {name} SET search_path = sim, pg_catalog, public")
+        # Edits replace the schema's functions, and these find `sim.pg_notify` before that of the system.
+        await database.execute(f"ALTER DATABASE {name} SET search_path = public, sim, pg_catalog")
         await database.close()
         return await self._emptied(name)
 

@@ -25,6 +25,7 @@ from service.ledger import (
     Row,
     State,
 )
+from service.ledger.lease import LEASE_MAX_MS
 from service.ledger.postgres import statements
 from service.ledger.postgres.database import Database
 from service.ledger.postgres.ledger import PostgresLedger
@@ -98,6 +99,8 @@ class PostgresStore(Store):
         """When a request or a linkage was last freed."""
         self.left: dict[tuple[object, ...], Left] = {}
         """The last one that gave up its place."""
+        self.asked_s: dict[tuple[str, Key], float] = {}
+        """When a process's last question about a request was decided."""
         self.gone_s: dict[Key, float] = {}
         """When requests ended that had places among those that wait."""
         self._grants: dict[int, Grant] = {}
@@ -197,6 +200,9 @@ class PostgresStore(Store):
         if statement.operation:
             self.note("database", statement.operation, statement.ids, result)
             self._check_durability(statement, result, done)
+        if statement.operation in {"claim", "look"}:
+            process = statement.connection.process.name
+            self.asked_s[process, statement.key] = self.timeline.now_s
         if statement.operation == "claim":
             self._claimed(statement, result)
         elif statement.operation in {"renew", "extend"} and result and not statement.is_given_up:
@@ -204,6 +210,7 @@ class PostgresStore(Store):
             self._hold(statement, token, lease_ms, None if held is None else held.linkage)
         elif statement.operation in {"record", "undo"} and result:
             self.held.pop(statement.key, None)
+        self._cut()
         for key in self.twin.waiting.keys() - waiting.keys():
             self.gone_s.pop(key, None)
         self._note_freed(rows, waiting, is_granted=statement.operation == "claim" and bool(result))
@@ -238,6 +245,14 @@ class PostgresStore(Store):
         until_ms, until_s = self.server.clock_ms() + lease_ms, self.timeline.now_s + lease_ms / 1000
         name = statement.connection.process.name
         self.held[statement.key] = Held(name, token, linkage, until_ms, until_s)
+
+    def _cut(self) -> None:
+        """Note the end of leases that were impossibly long, and that somebody has read since."""
+        longest_ms = self.server.clock_ms() + LEASE_MAX_MS
+        for key, held in self.held.items():
+            row = self._twin._rows.get(key)
+            if row is not None and row.lease_until_ms <= longest_ms < held.until_ms:
+                held.until_ms = row.lease_until_ms
 
     def _note_freed(
         self, rows: Mapping[Key, Row], waiting: Mapping[Key, Waiting], *, is_granted: bool
@@ -318,11 +333,12 @@ class PostgresPort(FaultyLedger):
         claim = ASKING.get()
         assert claim is not None
         since_s, ran_s = self._store.timeline.now_s, self._process.ran_s
+        asked_s = self._store.asked_s[self._process.name, claim.key]
         await super().wait(answer, timeout_s)
         freed_s = self._store.freed_since_s(claim)
         late_s = self._store.timeline.now_s - max(freed_s, since_s)
         late_s -= (self._store.timeline.now_s - since_s) - (self._process.ran_s - ran_s)
-        if freed_s > since_s and late_s > self._store.woken_s:
+        if freed_s > asked_s and late_s > self._store.woken_s:
             self._break("woken", f"{claim.key.request_id} {late_s:.3f} s after what it waited for was free")
 
     def _hold(self, *_: Any) -> None:

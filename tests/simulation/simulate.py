@@ -128,7 +128,8 @@ def main() -> int:
     args = parser.parse_args()
     mutants = POSTGRES_MUTANTS | MUTANTS if args.ledger else MUTANTS
     every = POSTGRES_MUTANTS if args.ledger else MUTANTS
-    names = list(every) if args.mutants == "all" else (args.mutants or "").split(",")
+    reached = [name for name, mutant in every.items() if not mutant.test]
+    names = reached if args.mutants == "all" else (args.mutants or "").split(",")
     if unknown := [name for name in names if name and name not in mutants]:
         parser.error(f"no mutant is named {', '.join(unknown)}; there are {', '.join(mutants)}")
     with server() if args.ledger else nullcontext() as postgres:
