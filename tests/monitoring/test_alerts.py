@@ -12,9 +12,8 @@ from tests.peers.processes import ROOT
 from tests.test_house import anchors
 
 TEXT: Final = RULES.read_text("utf-8")
-ALERTS: Final = {
-    found[1]: found[2] for found in re.finditer(r"- alert: (\w+)\n(.*?)(?=\n *- |\n\n|\Z)", TEXT, re.DOTALL)
-}
+_ALERT: Final = re.compile(r"- alert: (\w+)\n(.*?)(?=\n *- (?:alert|record|name)|\Z)", re.DOTALL)
+ALERTS: Final = {found[1]: found[2] for found in _ALERT.finditer(TEXT)}
 """The text of each alert by its name."""
 TESTS: Final = ROOT / "tests/monitoring/alerts.yaml"
 
