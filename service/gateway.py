@@ -18,6 +18,7 @@ from .config.settings import Settings
 from .credentials.keyring import Credentials, Keyring
 from .delivery.clock_skew import ClockSkew
 from .delivery.delivery import Delivery, Limits
+from .delivery.ledger_session import LedgerSession
 from .jobs.gauges import running, show_delivery
 from .jobs.maintenance import ledger_session
 from .outcomes.result_codes import ResultCodes
@@ -55,17 +56,9 @@ async def run(
         session = await stack.enter_async_context(ledger_session(settings, metrics, skew))
         transport = transport_of(settings)
         stack.push_async_callback(transport.close)
-        endpoints = endpoints_of(settings)
-        delivery = Delivery(
-            Client(transport, keys_of=keyring.keys_of),
-            session,
-            metrics,
-            apis=endpoints,
-            codes=settings.result_codes_file or ResultCodes(),
-            limits=Limits(settings.max_in_flight, settings.attempts_max, settings.workers if shared else 1),
-            skew=skew,
-        )
-        linkage = LinkageService(endpoints, delivery)
+        client = Client(transport, keys_of=keyring.keys_of)
+        delivery = _delivery(settings, client, session, metrics, skew, shared=shared)
+        linkage = LinkageService(endpoints_of(settings), delivery)
         server = Server(settings, linkage, metrics, keyring, shared=shared, tracer=tracer)
         admin = await start_admin(settings.admin_listen, metrics, server.health, skew, shared=shared)
         stack.push_async_callback(admin.cleanup)
@@ -87,6 +80,26 @@ def credentials_of(settings: Settings) -> Credentials:
     return Credentials(
         keys={api: endpoint.keys for api, endpoint in endpoints_of(settings).items()},
         certificate=certificate_of(settings),
+    )
+
+
+def _delivery(
+    settings: Settings,
+    client: Client,
+    session: LedgerSession,
+    metrics: Metrics,
+    skew: ClockSkew,
+    *,
+    shared: bool,
+) -> Delivery:
+    return Delivery(
+        client,
+        session,
+        metrics,
+        apis=endpoints_of(settings),
+        codes=settings.result_codes_file or ResultCodes(),
+        limits=Limits(settings.max_in_flight, settings.attempts_max, settings.workers if shared else 1),
+        skew=skew,
     )
 
 

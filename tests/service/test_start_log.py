@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 
 from service.config.settings import read_settings
 from service.start_log import log_start
+from service.version import commit, gateway_version
 from tests.service.fakes import LogStream
 from tests.service.files import TlsFiles
 
@@ -44,7 +44,8 @@ def test_line_says_version_addresses_tls_callers_configuration_ledger_and_worker
     log_start(read_settings(environ | named), "0.0.0.0:50051", tmp_path / "gateway.toml")
     assert "hunter2" not in log_lines.getvalue()
     assert started(log_lines) == {
-        "version": version("alipayhk-gateway"),
+        "version": gateway_version(),
+        "commit": commit(),
         "listen": "0.0.0.0:50051",
         "admin_listen": "127.0.0.1:9464",
         "health_listen": "127.0.0.1:8081",
