@@ -48,7 +48,12 @@ async def test_log_on_a_terminal_is_text_with_colours(settings: Settings, upstre
     terminal, stdout = pty.openpty()
     given = {**settings, "LISTEN": "127.0.0.1:0", "ADMIN_LISTEN": f"127.0.0.1:{free_port()}"}
     process = await asyncio.create_subprocess_exec(
-        SCRIPT, "serve", env=environment(given), stdin=DEVNULL, stdout=stdout, stderr=DEVNULL
+        SCRIPT,
+        "serve",
+        env=environment(given) | {"NO_COLOR": ""},
+        stdin=DEVNULL,
+        stdout=stdout,
+        stderr=DEVNULL,
     )
     os.close(stdout)
     text = b""

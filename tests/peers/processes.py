@@ -68,8 +68,8 @@ class Running:
 
 
 def environment(settings: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return this process's environment, with these settings of the gateway and no others."""
-    rest = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    """Return this process's environment, with these settings of the gateway, no others, and no traces."""
+    rest = {name: value for name, value in os.environ.items() if not name.startswith((PREFIX, "OTEL_"))}
     return rest | {PREFIX + name: value for name, value in (settings or {}).items()}
 
 
