@@ -1,8 +1,8 @@
 """One server span for each call and one client span for each attempt, exported over OTLP.
 
 OpenTelemetry's own gRPC instrumentation writes the texts of exceptions into spans and reports calls whose
-deadline expired as successful (open-telemetry/opentelemetry-python-contrib#3271 is a third fault). So this
-module makes the spans with the API. Their attributes are constants and members of the log.
+deadline expired as successful (docs/adr/0022). So this module makes the spans with the API. Their
+attributes are constants and members of the log.
 
 A thread exports finished spans in batches. A full queue drops spans; it never delays a call.
 """

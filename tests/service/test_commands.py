@@ -230,6 +230,20 @@ def test_config_check_warns_of_a_port_in_use(configured: Callable[..., None], ca
     )
 
 
+def test_traces_that_cannot_be_exported_are_a_warning(
+    configured: Callable[..., None], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4317")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        configured(LISTEN=f"127.0.0.1:{taken.getsockname()[1]}", ADMIN_LISTEN="127.0.0.1:0")
+        assert main(["serve"]) == 69
+        (risk,) = [line for line in capfd.readouterr().out.splitlines() if '"configuration risk"' in line]
+        assert json.loads(risk)["cause"].startswith("OTEL_EXPORTER_OTLP_PROTOCOL is not http/protobuf")
+        assert main(["config", "check"]) == 0
+    assert "alipayhk-gateway: warning: OTEL_EXPORTER_OTLP_PROTOCOL is not" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize("workers", ["1", "2"])
 @pytest.mark.parametrize("command", [["serve"], ["config", "check"]], ids=" ".join)
 def test_addresses_that_cannot_be_listened_on_are_refused_with_their_causes(
