@@ -22,6 +22,7 @@ NOT_RUN: Final = {
     "docker build": "needs a container engine; test_dockerfile.py runs the Dockerfile's steps",
     "docker run": "needs a container engine; test_dockerfile.py runs the result of these steps",
     "docker stop": "needs a container engine",
+    "docker compose": "needs a container engine; tests/deploy runs the gateway and the sandbox of the file",
     "grpcurl -cacert": "needs a gateway at that name; tests/peers/test_envoy.py runs the same",
     "cat service.binpb": "the same",
     "kubectl create": "needs a cluster; tests/deploy checks the objects",
