@@ -1,8 +1,8 @@
 # An image with only the gateway: no sandbox, no build tools, no root. It needs no shell.
 #
 # Pin the base image by digest, so that two builds of one commit give the same image:
-#   docker build --build-arg PYTHON_IMAGE=python:3.13-slim-bookworm@sha256:<digest> .
-ARG PYTHON_IMAGE=python:3.13-slim-bookworm
+#   docker build --build-arg PYTHON_IMAGE=python:3.13-slim-trixie@sha256:<digest> .
+ARG PYTHON_IMAGE=python:3.13-slim-trixie
 
 FROM ${PYTHON_IMAGE} AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_NO_INPUT=1

@@ -87,7 +87,7 @@ proof: setup ## Test that the simulation, the fuzzer and the process chaos notic
 	$(BIN)/python -m pytest $(or $(ARGS),$(PARALLEL) $(addprefix tests/,$(PROOF)))
 
 test-oldest: setup ## Run the tests on the lowest allowed versions, except those of external tools and slow ones
-	$(OLDEST)/python -m pytest $(or $(ARGS),$(PARALLEL) $(addprefix --ignore=tests/,chaos cost docs fuzz load peers postgres scenarios) --ignore-glob='tests/ledger/test_postgres_*')
+	$(OLDEST)/python -m pytest $(or $(ARGS),$(PARALLEL) $(addprefix --ignore=tests/,chaos cost deploy docs fuzz load peers postgres scenarios) --ignore-glob='tests/ledger/test_postgres_*')
 
 lint: .venv/.stamp-dev ## Check style, types, layers, protos and language
 	$(BIN)/ruff check
@@ -106,6 +106,10 @@ callers: setup peers node ## Run each language's client with its own toolchain w
 
 browser: setup ## Test the load tester's report in Chromium, in light and in dark
 	$(BIN)/python -m pytest -m browser $(or $(ARGS),tests/load)
+
+image: setup peers ## Build the image from Debian's packages, and test it in a container; needs root, podman and mmdebstrap
+	@tools/image
+	$(BIN)/python -m pytest -m image $(or $(ARGS),tests/deploy)
 
 # make simulate SEEDS=100000, SEED=7 (its trace), MUTANTS=all, LEDGER=postgres; docs/architecture.md explains it.
 simulate: .venv/.stamp-dev ## Simulate gateways, faults and AlipayHK in virtual time for 2,000 seeds, and check what callers got
@@ -172,7 +176,7 @@ canary: ## Report whether the newest grpcio survives hostile HTTP/2, and can be 
 	@tools/canary
 
 full: export HYPOTHESIS_PROFILE = full
-full: lint test proof simulate callers browser chaos fuzz .tools/bin/ghz ## Run all slow checks: lowest allowed versions on every installed Python, deep fuzzing
+full: lint test proof simulate callers browser image chaos fuzz .tools/bin/ghz ## Run all slow checks: lowest allowed versions on every installed Python, deep fuzzing
 	$(BIN)/python -m pytest -m full
 	@set -e; for python in $$(tools/pythons $(PYTHONS) $(PYENV_PYTHONS)); do \
 	    venv=.venv-full/$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
@@ -234,5 +238,5 @@ clean: ## Remove everything that the targets created and that is not committed
 	    .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup peers node demo test proof test-oldest lint browser callers simulate chaos soak fuzz mutants bench \
+.PHONY: help setup peers node demo test proof test-oldest lint browser callers image simulate chaos soak fuzz mutants bench \
     bench-profile bench-programs canary full generate lock baseline build stubs clean

@@ -24,7 +24,7 @@ from ..config.values import Address
 from ..gateway import stop_signals
 from ..server.ports import cause_of, try_to_bind
 from ..server.server import CannotListen
-from ..server.service_manager import READY, STOPPING, notify
+from ..server.systemd import READY, STOPPING, notify
 from ..telemetry.logs import log
 from ..telemetry.metrics_file import must_be_private, retire
 from .exit_codes import EX_CONFIG, EX_UNAVAILABLE

@@ -32,7 +32,7 @@ from .methods import Handler, Methods
 from .ports import cause_of, try_to_bind
 from .probe_gate import ProbeGate
 from .rpcs import SERVICE
-from .service_manager import READY, STOPPING, notify
+from .systemd import READY, STOPPING, notify
 from .tls import server_credentials
 
 if TYPE_CHECKING:
