@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Final
 
 from ..config.environment import metrics_directory
@@ -17,7 +17,7 @@ from ..delivery.pending_writes import FLUSH_TIMEOUT_S
 from ..ledger import Ledger, LedgerUnavailable
 from ..ledger.lease import LEASE_MARGIN_S
 from ..ledger.levels import level_of, place_of
-from ..ledger.opening import is_new, open_ledger
+from ..ledger.opening import open_ledger
 from ..ledger.vault import Vault
 from ..telemetry.logs import log, stack_of
 from ..telemetry.metrics import Metrics
@@ -69,22 +69,18 @@ async def _close(session: LedgerSession) -> None:
 
 def _opened_ledger(settings: Settings) -> tuple[Ledger, Vault]:
     """Open the ledger and log its path: a wrong one does not know the earlier requests."""
-    level, created = level_of(settings.ledger_url), False
-    with suppress(OSError):  # open_ledger reports the cause
-        created = is_new(settings.ledger_url)
+    level, where = level_of(settings.ledger_url), place_of(settings.ledger_url)
     ledger, vault = open_ledger(
         settings.ledger_url,
         settings.ledger_key_file,
         random_bytes=os.urandom,
         report=_marker_unwritable,
+        on_create=lambda: log.warning("new ledger created without earlier requests", where=where),
         pool_max=settings.ledger_pool_max,
         timeout_s=settings.ledger_timeout_s,
     )
-    where = place_of(settings.ledger_url)
     key_id = {"key_id": vault.key_id} if level.outlives_process else {}
     log.info("ledger opened", where=where, **key_id)
-    if created:
-        log.warning("new ledger created without earlier requests", where=where)
     return ledger, vault
 
 

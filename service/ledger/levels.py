@@ -38,6 +38,7 @@ class Open(Protocol):
         random_bytes: RandomBytes,
         create: bool,
         report: Callable[[str], None],
+        on_create: Callable[[], None],
         pool_max: int,
         timeout_s: float,
     ) -> tuple[Ledger, Vault]:

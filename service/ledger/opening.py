@@ -33,15 +33,17 @@ def open_ledger(
     random_bytes: RandomBytes,
     create: bool = True,
     report: Callable[[str], None] = lambda _: None,
+    on_create: Callable[[], None] = lambda: None,
     pool_max: int = 1,
     timeout_s: float = COMMAND_TIMEOUT_S,
 ) -> tuple[Ledger, Vault]:
     """Open a ledger, with the vault that seals its rows.
 
     Without `create`, it must exist outside this process. `report` is called with the cause when the
-    ledger's marker file can no longer be written. `pool_max` and `timeout_s` are for a ledger on a server:
-    the most connections, and how long one operation may take. Raise LedgerFault if the ledger cannot be
-    used until an operator acts, and LedgerUnavailable while another process holds it or no server answers.
+    ledger's marker file can no longer be written, and `on_create` if this opening has created a ledger that
+    outlives the process. `pool_max` and `timeout_s` are for a ledger on a server: the most connections, and
+    how long one operation may take. Raise LedgerFault if the ledger cannot be used until an operator acts,
+    and LedgerUnavailable while another process holds it or no server answers.
     """
     level = _level_of(url)
     if not create and not level.outlives_process:
@@ -52,6 +54,7 @@ def open_ledger(
         random_bytes=random_bytes,
         create=create,
         report=report,
+        on_create=on_create,
         pool_max=pool_max,
         timeout_s=timeout_s,
     )
@@ -78,12 +81,6 @@ def server_of(url: str) -> str:
 def secrets_of(url: str, key_file: Path | None) -> tuple[Path, ...]:
     """Return the paths of the ledger's files that only the gateway's user should read."""
     return level_of(url).secrets_of(url, key_file)
-
-
-def is_new(url: str) -> bool:
-    """Whether nothing was ever written to the ledger's file; raise OSError if that cannot be seen."""
-    path = level_of(url).file_of(url)
-    return path is not None and (not path.exists() or path.stat().st_size == 0)
 
 
 def _level_of(url: str) -> Level:

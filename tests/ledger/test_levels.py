@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from service.ledger import Granted, InProgress, Known, Ledger
 from service.ledger.lease import LEASE_MAX_MS
 from service.ledger.levels import LEVELS, Level, forms
-from service.ledger.opening import is_new, secrets_of
+from service.ledger.opening import secrets_of
 from service.ledger.usage_lock import is_unused
 from service.ledger.vault import Vault
 from tests.ledger.levels import APPLIED, NOW_MS, a_claim, ended, granted, opened, sqlite_url
@@ -32,7 +33,8 @@ def open_level(level: Level, tmp_path: Path, ledger_key: Path, request: pytest.F
         url = request.getfixturevalue("postgres_url")
     else:
         url = level.scheme if level.check_url is None else f"{level.scheme}{tmp_path}/ledger.db"
-    return lambda key=None: opened(url, key or (ledger_key if level.needs_key_file else None))
+    made = ledger_key if level.needs_key_file else None
+    return lambda key=None, **options: opened(url, key or made, **options)
 
 
 async def test_later_ledger_knows_a_request_only_if_the_level_outlives_its_process(
@@ -87,14 +89,12 @@ def test_urls_of_levels_are_one_phrase() -> None:
     assert forms((off, memory), "and") == "off and memory:"
 
 
-def test_ledger_is_new_while_its_file_is_missing_or_empty(tmp_path: Path) -> None:
-    url, file = sqlite_url(tmp_path), tmp_path / "ledger.db"
-    assert is_new(url)
-    file.touch()
-    assert is_new(url)
-    file.write_bytes(b"x")
-    assert not is_new(url)
-    assert not is_new("memory:")
+async def test_opening_that_creates_a_ledger_says_so_once(level: Level, open_level: Open) -> None:
+    created: list[str] = []
+    for opening in ("first", "second"):
+        ledger, _ = open_level(on_create=partial(created.append, opening))
+        await ledger.close()
+    assert created == ["first"] * level.outlives_process
 
 
 async def test_ledger_is_unused_while_no_process_has_it_open(tmp_path: Path) -> None:

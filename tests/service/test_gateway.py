@@ -65,8 +65,8 @@ async def test_a_gateway_logs_its_keys_and_stops_at_a_signal(
     await serve(number, SIGNING_KEY_VERSION="7", PUBLIC_KEY_FILES=f"1={ring.public},2={ring.other_public}")
     events = [(line["event"], line.get("version"), line.get("sha256")) for line in log_lines.lines]
     assert events == [
-        ("ledger opened", None, None),
         (NEW_LEDGER, None, None),
+        ("ledger opened", None, None),
         ("signing key loaded", "7", fingerprint(ring.ours.public_key())),
         ("AlipayHK public key loaded", "2", fingerprint(ring.other.public_key())),
         ("AlipayHK public key loaded", "1", fingerprint(ring.theirs.public_key())),

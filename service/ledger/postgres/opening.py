@@ -82,13 +82,16 @@ def open_postgres(
     random_bytes: RandomBytes,
     create: bool,
     report: Callable[[str], None],
+    on_create: Callable[[], None],
     pool_max: int,
     timeout_s: float,
 ) -> tuple[PostgresLedger, Vault]:
     """Open a ledger, as `open_ledger` describes it."""
     place = place_of(url, key_file, max(timeout_s, OPENING_TIMEOUT_S))
     vault = Vault(read_key_file(place.key_file), random_bytes=random_bytes)
-    found = wait_for(_opened(place, random_bytes, create=create))
+    found, is_new = wait_for(_opened(place, random_bytes, create=create))
+    if is_new:
+        on_create()
     keeper = MarkerKeeper(place.marker, found.ledger_id or "", Entry(found.token, place.where), report)
     database = Database(url, pool_max=pool_max, timeout_s=timeout_s)
     return PostgresLedger(database, vault.key_id, random_bytes=random_bytes, keeper=keeper), vault
@@ -120,18 +123,20 @@ async def _faultless(place: Place) -> None:
             await server.execute(MUST_BE_ALLOWED_TO_CREATE)
 
 
-async def _opened(place: Place, random_bytes: RandomBytes, *, create: bool) -> Found:
+async def _opened(place: Place, random_bytes: RandomBytes, *, create: bool) -> tuple[Found, bool]:
+    """Return what is in the database, and whether it was created now."""
     async with connected(place.url, place.where, place.timeout_s) as server, server.transaction():
         await server.execute(LOCK_SCHEMA)
         found = await inspect(server, place.where)
-        if place.examined(found) is None:
+        is_new = place.examined(found) is not None
+        if not is_new:
             await migrate(server)
         elif not create:
             raise LedgerFault(f"there is no ledger {place.where}: the database is empty")
         else:
             await create_ledger(server, place, random_bytes, needs_marker=True)
             found = await inspect(server, place.where)
-    return cast("Found", found)
+    return cast("Found", found), is_new
 
 
 async def inspect(server: Server, where: str) -> Absence | Found:

@@ -84,6 +84,7 @@ def open_sqlite(
     random_bytes: RandomBytes,
     create: bool,
     report: Callable[[str], None],
+    on_create: Callable[[], None],
     **_limits: object,
 ) -> tuple[SqliteLedger, Vault]:
     """Open a ledger, as `open_ledger` describes it."""
@@ -96,10 +97,13 @@ def open_sqlite(
     with _links_explained(url), lock_of(path, create=create) as lock:
         with file_errors_as_faults(path, "opened"):
             lock.acquire(LOCK_TIMEOUT_S)
-            if place.examine(is_alone=lock.is_alone) is not None and not create:
+            is_new = place.examine(is_alone=lock.is_alone) is not None
+            if is_new and not create:
                 raise LedgerFault(f"there is no ledger {path}: its file is empty")
         ledger, vault = open_place(place, lock, random_bytes, report)
         lock.share()
+    if is_new:
+        on_create()
     return ledger, vault
 
 
