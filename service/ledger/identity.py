@@ -18,7 +18,11 @@ The rules are pure, and the same for every engine. An engine reports what it fou
 | present | missing, or lists no ledger; the database is complete | adopt it: open it, write the marker |
 | present | missing, or lists no ledger; the database is not complete | refuse |
 | present | lists it at another path, and another ledger at this path | refuse |
+| present | lists another one at this place, which an operator has replaced by this one | open it |
 | present | lists only others | refuse |
+
+The last but one is for a database that several hosts share: the operator's command ran on one of them, and
+the database records which ids it has replaced.
 
 An upgrade needs no operator because of the seventh row: the first start of a version with markers finds a
 database without a marker, and adopts it.
@@ -58,6 +62,8 @@ class Found:
     """The last fencing token that it granted."""
     is_whole: bool
     """Whether it has everything that was committed: it was closed cleanly, or has its log."""
+    former_ids: tuple[str, ...] = ()
+    """The ids of the ledgers that an operator has replaced by this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,9 +151,12 @@ def refusal_to_open(found: Found, where: str, log: str, marker: Marker) -> str |
     """
     entries: Entries = marker.read() or {}
     accept = "or accept the present one with: alipayhk-gateway ledger restore"
+    has_replaced_one = found.ledger_id not in entries and any(
+        entries[one].where == where for one in entries.keys() & set(found.former_ids)
+    )
+    if has_replaced_one or (not entries and found.is_whole):
+        return None
     if not entries:
-        if found.is_whole:
-            return None
         return (
             f"the ledger {where} was not closed cleanly and its write-ahead log {log} is missing, and no "
             f"{marker.path} gives its last token: put the missing files back, {accept}"

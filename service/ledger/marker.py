@@ -14,7 +14,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +69,12 @@ class Marker:
             ) from None
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
             raise LedgerFault(f"{self.path} is damaged: put it back, or {_ACCEPT}") from None
+
+    def ids_at(self, where: str) -> list[str]:
+        """Return the ids of the ledgers at a place; of a damaged marker none."""
+        with suppress(LedgerFault):
+            return [one for one, entry in (self.read() or {}).items() if entry.where == where]
+        return []
 
     def can_be_written(self) -> bool:
         """Whether this process can write its directory."""
@@ -162,8 +168,17 @@ class MarkerKeeper:
     cause of the first of several failures.
     """
 
-    def __init__(self, marker: Marker, ledger_id: str, entry: Entry, report: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        marker: Marker,
+        ledger_id: str,
+        entry: Entry,
+        report: Callable[[str], None],
+        former_ids: Collection[str] = (),
+    ) -> None:
+        """Start; the entries of `former_ids` are removed, so that these ledgers cannot come back."""
         self._marker = marker
+        self._former_ids = former_ids
         self._ledger_id = ledger_id
         self._entry = entry
         self._report = report
@@ -210,6 +225,7 @@ class MarkerKeeper:
         def raised(entries: Entries) -> Entries:
             # Several workers write the same entry; the highest token is the latest.
             known = entries.get(ledger_id, entry)
-            return {**entries, ledger_id: Entry(max(known.token, entry.token), entry.where)}
+            others = {one: entries[one] for one in entries if one not in self._former_ids}
+            return {**others, ledger_id: Entry(max(known.token, entry.token), entry.where)}
 
         self._marker.change(raised)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import shutil
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -209,6 +210,64 @@ def test_restored_backup_is_refused_until_it_is_accepted(run: Run, on_server: On
     assert (restored["requests"], restored["in_doubt"]) == (2, 1)
     assert list(on_server.entries()) == [restored["ledger_id"]]
     on(on_server, applied("id-2"))
+
+
+def another_host(on_server: OnServer, directory: Path) -> OnServer:
+    """Return the same database as another host has it, with its own copy of the key."""
+    directory.mkdir()
+    return replace(on_server, key=Path(shutil.copy(on_server.key, directory)))
+
+
+@pytest.mark.parametrize("times", [1, 2], ids=["once", "twice"])
+def test_restore_on_one_host_is_accepted_by_the_others(
+    run: Run, on_server: OnServer, tmp_path: Path, times: int
+) -> None:
+    other = another_host(on_server, tmp_path / "other")
+    on(on_server, applied("id-1"))
+    dumped = on_server.dump()
+    on(other, applied("id-2"))
+    newer = on_server.dump()
+    for _ in range(times):
+        on_server.empty()
+        on_server.sql(dumped)
+        assert is_refused(other)
+        restored = run("restore", "--json")
+        on(other, applied("id-2"))
+    assert list(other.entries()) == [restored["ledger_id"]]
+    # What was replaced cannot come back, and an older copy of what is there now neither.
+    accepted = on_server.dump()
+    on(other, applied("id-3"))
+    for lost in (newer, accepted):
+        on_server.empty()
+        on_server.sql(lost)
+        assert is_refused(other)
+
+
+def test_restore_is_not_accepted_for_another_database(
+    run: Run, on_server: OnServer, tmp_path: Path
+) -> None:
+    other = another_host(on_server, tmp_path / "other")
+    on(on_server, applied("id-1"))
+    on(other, applied("id-2"))
+    run("restore")
+    elsewhere = json.loads(other.marker.read_bytes())
+    for entry in elsewhere["ledgers"].values():
+        entry["ledger"] = "postgresql://elsewhere/ledger"
+    other.marker.write_text(json.dumps(elsewhere))
+    assert is_refused(other)
+
+
+def test_ledger_that_is_started_anew_on_one_host_is_accepted_by_the_others(
+    run: Run, on_server: OnServer, tmp_path: Path
+) -> None:
+    other = another_host(on_server, tmp_path / "other")
+    on(on_server, applied("id-1"))
+    on(other, applied("id-2"))
+    on_server.empty()
+    assert is_refused(other)
+    made = run("init", "--new", "--json")
+    on(other, applied("id-1"))
+    assert list(other.entries()) == [made["ledger_id"]]
 
 
 def test_restore_of_a_file_names_the_tool_of_the_server(run: Run, on_server: OnServer) -> None:

@@ -91,7 +91,7 @@ async def accept(place: Place, random_bytes: RandomBytes) -> Accepted:
         place.mark().must_fit(place.where, found.key_id, found.key_check)
         await migrate(server)
         ledger_id = random_bytes(16).hex()
-        await server.fetch(RESTORED, ledger_id)
+        await server.fetch(RESTORED, ledger_id, place.marker.ids_at(place.where))
         (meta,) = await server.fetch(META)
         (summary,) = await server.fetch(SUMMARY)
     entry = Entry(meta["token"], place.where)

@@ -92,7 +92,8 @@ def open_postgres(
     found, is_new = wait_for(_opened(place, random_bytes, create=create))
     if is_new:
         on_create()
-    keeper = MarkerKeeper(place.marker, found.ledger_id or "", Entry(found.token, place.where), report)
+    entry = Entry(found.token, place.where)
+    keeper = MarkerKeeper(place.marker, found.ledger_id or "", entry, report, found.former_ids)
     database = Database(url, pool_max=pool_max, timeout_s=timeout_s)
     return PostgresLedger(database, vault.key_id, random_bytes=random_bytes, keeper=keeper), vault
 
@@ -159,7 +160,14 @@ async def inspect(server: Server, where: str) -> Absence | Found:
     if not rows:
         return Absence.EMPTY_DATABASE
     (meta,) = rows
-    return Found(meta["key_id"], meta["key_check"], meta["ledger_id"], meta["token"], is_whole=True)
+    return Found(
+        meta["key_id"],
+        meta["key_check"],
+        meta["ledger_id"],
+        meta["token"],
+        is_whole=True,
+        former_ids=tuple(meta["former_ids"]),
+    )
 
 
 async def migrate(server: Server) -> tuple[int, int]:
@@ -179,13 +187,13 @@ async def create_ledger(
 
     A crash leaves a marker that lists no ledger, and the next start creates the ledger.
     """
-    mark = place.mark()
+    mark, former_ids = place.mark(), place.marker.ids_at(place.where)
     begin_marker(
         place.marker, Absence.EMPTY_DATABASE, place.where, needs_marker=needs_marker, restore=RESTORE
     )
     await migrate(server)
     ledger_id = random_bytes(16).hex()
-    await server.fetch(CREATE_LEDGER, ledger_id, mark.key_id, mark.key_check)
+    await server.fetch(CREATE_LEDGER, ledger_id, mark.key_id, mark.key_check, former_ids)
     return ledger_id
 
 

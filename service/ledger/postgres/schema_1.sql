@@ -13,6 +13,8 @@ INSERT INTO alipayhk_schema VALUES (1);
 CREATE TABLE alipayhk_meta (
     one boolean PRIMARY KEY DEFAULT true CHECK (one),
     ledger_id text NOT NULL,
+    -- The ledgers that `ledger restore` and `ledger init --new` have replaced by this one.
+    former_ids text[] NOT NULL,
     key_id text NOT NULL,
     key_check bytea NOT NULL,
     -- Written before an export reads, so that all changes before it are durable.

@@ -57,7 +57,7 @@ ISOLATION: Final = "SELECT current_setting('transaction_isolation')"
 VERSION: Final = "SELECT version FROM alipayhk_schema"
 SET_VERSION: Final = "UPDATE alipayhk_schema SET version = $1"
 META: Final = """
-    SELECT ledger_id, key_id, key_check,
+    SELECT ledger_id, former_ids, key_id, key_check,
         (SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM alipayhk_token) AS token
     FROM alipayhk_meta
 """
@@ -70,13 +70,17 @@ MUST_BE_ALLOWED_TO_CREATE: Final = """
         RAISE insufficient_privilege;
     END $$
 """
-CREATE_LEDGER: Final = "INSERT INTO alipayhk_meta (ledger_id, key_id, key_check) VALUES ($1, $2, $3)"
+CREATE_LEDGER: Final = """
+    INSERT INTO alipayhk_meta (ledger_id, key_id, key_check, former_ids) VALUES ($1, $2, $3, $4)
+"""
 RESTORED: Final = """
-    UPDATE alipayhk_meta SET ledger_id = $1
+    UPDATE alipayhk_meta SET ledger_id = $1,
+            former_ids = ARRAY(SELECT DISTINCT unnest(former_ids || ledger_id || $2::text[]))
         RETURNING setval('alipayhk_token', (SELECT last_value + 1e12::bigint FROM alipayhk_token)),
             setval('alipayhk_change', (SELECT last_value + 1e12::bigint FROM alipayhk_change))
 """
-"""A new id; and numbers that the ledger gave after the backup was taken are not given again.
+"""A new id, in place of its own and of those that the marker lists here; and higher numbers, so that those
+that the ledger gave after the backup was taken are not given again.
 
 At 10,000 requests per second it takes years to give so many.
 """
