@@ -171,7 +171,7 @@ POSTGRES_MUTANTS: Final[dict[str, Mutant]] = {
     ),
     "uncut": Mutant(
         "an impossibly long lease is not shortened",
-        -1,
+        38,
         _sql(
             "claim",
             ("SET lease_until_ms = clock_ms + p_lease_max_ms,", "SET"),
@@ -204,7 +204,7 @@ POSTGRES_MUTANTS: Final[dict[str, Mutant]] = {
     ),
     "undo state": Mutant(
         "a claim is undone whose request has an outcome",
-        -1,
+        99,
         _sql(
             "undo",
             ("AND state = 'sending' AND NOT", "AND NOT"),
@@ -213,7 +213,7 @@ POSTGRES_MUTANTS: Final[dict[str, Mutant]] = {
     ),
     "undone doubt": Mutant(
         "undo removes a request whose earlier attempt is in doubt",
-        -1,
+        86,
         _sql("undo", ("AND NOT was_in_doubt AND result_status IS NULL", "AND result_status IS NULL")),
     ),
     "undone refusal": Mutant(
@@ -223,7 +223,7 @@ POSTGRES_MUTANTS: Final[dict[str, Mutant]] = {
     ),
     "resolve token": Mutant(
         "an operator's decision leaves the old holder its power",
-        -1,
+        81,
         _sql("resolve", ("token = nextval('alipayhk_token'),", "")),
     ),
     "resolve held": Mutant(
