@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from contextlib import suppress
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
@@ -19,6 +20,7 @@ def gateway_version() -> str:
     return version("alipayhk-gateway")
 
 
+@cache
 def commit(file: Path = FILE) -> str:
     """Return the first 12 digits of the commit: of the checkout that this is, else from the file."""
     with suppress(OSError, subprocess.SubprocessError):

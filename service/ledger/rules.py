@@ -26,7 +26,7 @@ from .lease import LEASE_MAX_MS
 MARK_EVERY_MS: Final = 3_600_000
 """Minimum time between two marks of the clock; see `Ledger.drop`."""
 
-COUNTED_MAX: Final = 10_000
+COUNTED_MAX: Final = 2_000
 """How many requests in doubt a database counts: at most so many with a linkage, and so many without.
 
 Then the numbers are too low, but requests of one kind never hide those of the other.
