@@ -84,8 +84,6 @@ def _verified(api: ServedApi, endpoint: Endpoint, raw: RawRequest, claim: Claim)
     diagnosis = diagnose(api.row, claim, known)
     if diagnosis.causes:
         cause = f"{cause} ({', '.join(diagnosis.causes)}). {diagnosis.explanation}"
-    elif diagnosis.key_version is not None:
-        cause = f"{cause}. {diagnosis.explanation}"
     raise RequestRejected("INVALID_SIGNATURE", cause, verified=False, diagnosis=diagnosis)
 
 

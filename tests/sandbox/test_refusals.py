@@ -65,7 +65,7 @@ async def test_absent_or_repeated_header_is_named(
     sealed = merchant.seal(SYNC, sync_body())
     sealed = with_header(sealed, name, *(header_values(sealed.headers, name) * count))
     message = await refused(merchant, SYNC, sealed, "INVALID_SIGNATURE")
-    assert message == f"the header {name} is {says}"
+    assert message.startswith(f"the header {name} is {says}")
     if not count and name != "Signature":
         assert f"<{name}>" in (await merchant.latest())["content_to_sign"]
 

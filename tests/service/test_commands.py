@@ -63,6 +63,8 @@ COMMANDS: Final = (
     ("config",),
     ("config", "check"),
     ("config", "example"),
+    ("doctor",),
+    ("doctor", "message"),
     ("health",),
 )
 
@@ -112,6 +114,9 @@ def test_the_commit_is_unknown_if_git_cannot_read_the_checkout(tmp_path: Path) -
         (["keys", "generate"], 64),
         (["keys", "generate", "x", "--bits", "many"], 64),
         (["config"], 64),
+        (["doctor"], 64),
+        (["doctor", "message"], 64),
+        (["doctor", "message", "-", "--protocol", "soap"], 64),
         # The exit status of grpc_health_probe for bad arguments.
         (["health", "--nonsense"], 1),
         (["health", "--timeout", "soon"], 1),

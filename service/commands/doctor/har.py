@@ -31,11 +31,12 @@ def exchange_of_har(value: object, *, entry: int | None, message: str | None) ->
         raise Unusable(
             f"The HAR file has {len(entries)} entries: choose one with --entry 1 to {len(entries)}."
         )
-    if not 1 <= (entry or 1) <= len(entries):
+    number = 1 if entry is None else entry
+    if not 1 <= number <= len(entries):
         raise Unusable(f"The HAR file has no such entry: --entry must be 1 to {len(entries)}.")
     if message is None:
         raise Unusable("A HAR entry has two messages: choose one with --message request or response.")
-    chosen = entries[(entry or 1) - 1]
+    chosen = entries[number - 1]
     request, side = _member(chosen, "request"), _member(chosen, message)
     content = _member(side, "postData" if message == "request" else "content")
     return Exchange(

@@ -38,7 +38,7 @@ _MEMBER: Final = re.compile(
     r"""(?P<name>"(?:[^"\\]|\\.)*+"?)(?P<colon>\s*:\s*)?|(?P<value>[^\s"{}\[\],:]+)""", re.DOTALL
 )
 _FRAME: Final = re.compile(
-    r"""(?:(?P<path>POST [^\s?{]*)(?P<query>\?[^\s{\\]*)?(?P<line_break>\r\n|\\n|\r|\n| )?)?"""
+    r"""(?:(?P<path>\ufeff?POST [^\s?{]*)(?P<query>\?[^\s{\\]*)?(?P<line_break>\r\n|\\n|\r|\n| )?)?"""
     r"""(?P<names>[^\s{}"\[]{0,128}?\.[0-9TZtz:+ %A-F.-]{0,64}\.)?"""
 )
 """The text before the body of a header-signed message, with client id and time as `names`."""
