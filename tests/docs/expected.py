@@ -124,6 +124,23 @@ ROWS: Final = (
         ("list", "show", "resolve", "export", "init", "backup", "restore"),
     ),
     Row(
+        "docs/troubleshooting.md",
+        "docs/samples/response.json",
+        (
+            r"^invalid \(json_key_order\): The signature covers members in alphabetical order\.$",
+            "^fix: Write the JSON once, in one order, and sign and send these same bytes\\.$",
+        ),
+        status=1,
+    ),
+    Row(
+        "docs/troubleshooting.md",
+        "docs/samples/response.http",
+        (r"^invalid \(trailing_newline\): ", r"\{\+\\n\+\}$"),
+        status=1,
+    ),
+    Row("docs/troubleshooting.md", "docs/samples/request.curl", ('"cause": "path"',), status=1),
+    Row("docs/troubleshooting.md", "keys inspect", ("^sha256: [0-9a-f]{64}$",)),
+    Row(
         "docs/sandbox.md",
         "keys generate",
         (r"sandbox-keys/merchant\.key\.pem", r"sandbox-keys/alipayhk\.pub\.pem"),

@@ -7,7 +7,7 @@ import re
 from typing import Final, NoReturn
 
 from .exchange import Exchange, Unusable, bytes_of
-from .http_text import path_of
+from .http_text import path_of, with_host
 
 _WORD: Final = re.compile(
     r"""(?P<space>(?:[ \t\r\n]|\\\r?\n)+)|\$'(?P<ansi>(?:[^'\\]|\\.)*)'|'(?P<single>[^']*)'"""
@@ -61,7 +61,7 @@ def exchange_of_curl(text: str) -> Exchange:
     return Exchange(
         message="request",
         path=path_of(urls[0]),
-        headers=tuple(map(_header, options.header)),
+        headers=with_host(tuple(map(_header, options.header)), urls[0]),
         body=bytes_of("&".join(options.data), "data"),
     )
 

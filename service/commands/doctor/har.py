@@ -12,7 +12,7 @@ from typing import Final
 from clients.alipayhk.wire.messages import Headers
 
 from .exchange import Exchange, Unusable, bytes_of, text_of
-from .http_text import path_of
+from .http_text import path_of, with_host
 
 _NO_BODY: Final = "The HAR entry has no text of the body: record it again with bodies."
 
@@ -38,11 +38,12 @@ def exchange_of_har(value: object, *, entry: int | None, message: str | None) ->
         raise Unusable("A HAR entry has two messages: choose one with --message request or response.")
     chosen = entries[number - 1]
     request, side = _member(chosen, "request"), _member(chosen, message)
+    url = text_of(_member(request, "url"), "url")
     content = _member(side, "postData" if message == "request" else "content")
     return Exchange(
         message=message,
-        path=path_of(text_of(_member(request, "url"), "url")),
-        headers=_headers(_member(side, "headers")),
+        path=path_of(url),
+        headers=with_host(_headers(_member(side, "headers")), url),
         body=_body(content),
     )
 

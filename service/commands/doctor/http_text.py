@@ -34,20 +34,31 @@ def exchange_of_http(data: bytes) -> Exchange:
         headers += ((_text(name), _text(value.strip(b" \t"))),)
     body = _body(headers, rest[0] if rest else b"")
     if request := _REQUEST.fullmatch(first):
-        return Exchange(message="request", path=path_of(_text(request[2])), headers=headers, body=body)
+        target = _text(request[2])
+        return Exchange(
+            message="request", path=path_of(target), headers=with_host(headers, target), body=body
+        )
     return Exchange(message="response", headers=headers, body=body)
 
 
 def path_of(target: str) -> str:
-    """Return path and query of a URL or of a request's target, byte for byte."""
-    if target.startswith("/"):
-        return target.partition("#")[0]
+    """Return path and query of a URL or of a request's target, byte for byte; raise Unusable."""
+    host = _host(target)
+    path = target.partition(host)[2].partition("#")[0] if host else target.partition("#")[0]
+    return path if path.startswith("/") else f"/{path}"
+
+
+def with_host(headers: Headers, target: str) -> Headers:
+    """Add the host of a URL as the header Host, if there is none; raise Unusable."""
+    host = _host(target)
+    return headers if not host or header_values(headers, "host") else (*headers, ("Host", host))
+
+
+def _host(target: str) -> str:
     try:
-        host = urlsplit(target).netloc
+        return "" if target.startswith("/") else urlsplit(target).netloc
     except ValueError:
         raise Unusable("The URL of the request cannot be read.") from None
-    path = target.partition(host)[2].partition("#")[0] if host else target
-    return path if path.startswith("/") else f"/{path}"
 
 
 def _text(data: bytes) -> str:
