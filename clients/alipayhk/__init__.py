@@ -7,7 +7,7 @@ It does not know gRPC, protobuf or the gateway's settings. Each layer imports on
     connections              the connection pool
     pairing                  one connection: matches each response to its request
     response_head            the head of one response: its limits, and faults that are repaired
-    diagnosis                why a signature does not verify (used by the sandbox, not by the client)
+    diagnosis                why a signature does not verify (for the sandbox and the command doctor)
     wire.protocols           the two wire protocols: business content to bytes and back
     wire.endpoint            one API as agreed at onboarding
     wire.clock               AlipayHK's time format, and how old a response may be

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -18,6 +19,7 @@ from clients.alipayhk.diagnosis.diagnose import Diagnosis, Verdict
 from tests.alipayhk.diagnosis.mistakes import MISTAKES, Mistake
 from tests.alipayhk.diagnosis.signers import BODIES, KINDS, Signing, receiver, rewritten, signing
 
+ROOT: Final = Path(__file__).resolve().parents[3]
 OTHER_TESTS: Final = {
     Cause.WRONG_KEY,
     Cause.OWN_KEY,
@@ -55,6 +57,11 @@ def test_mistake_of_a_signer_is_named(
 def test_every_cause_has_two_examples() -> None:
     counts = {cause: sum(each.cause is cause for each in MISTAKES for _ in each.kinds) for cause in Cause}
     assert {cause for cause, count in counts.items() if count < 2} == OTHER_TESTS
+
+
+def test_every_cause_has_a_paragraph_for_operators() -> None:
+    page = (ROOT / "docs" / "troubleshooting.md").read_text("utf-8")
+    assert [cause for cause in Cause if f"**`{cause}`**" not in page] == []
 
 
 def sound_signings() -> list[Signing]:
