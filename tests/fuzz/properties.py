@@ -16,7 +16,13 @@ from typing import Final, NoReturn, TypeVar
 from clients.alipayhk.wire.strict_json import DEPTH_MAX
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-SOURCES: Final = ("clients/alipayhk", "service/config", "service/ledger", "service/server")
+SOURCES: Final = (
+    "clients/alipayhk",
+    "service/commands/doctor",
+    "service/config",
+    "service/ledger",
+    "service/server",
+)
 LITERAL_MIN: Final = 2
 _BETWEEN: Final = re.compile(r"[0-9 .,:;()'-]")
 """What can be between the constant parts of an error text: numbers and punctuation."""

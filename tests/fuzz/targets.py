@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Final, NamedTuple
 
-from tests.fuzz import calls, files, http, sealed, texts
+from tests.fuzz import calls, doctor, files, http, sealed, texts
 
 Seeds = Callable[[], Iterable[bytes]]
 
@@ -75,6 +75,7 @@ TARGETS: Final[dict[str, Target]] = {
     "response_bytes": Target(http.response_bytes, http.head_seeds),
     "response_head": Target(http.response_head, http.head_seeds),
     "content_coding": Target(http.content_codings, http.coding_seeds),
+    "doctor_message": Target(doctor.doctor_message, doctor.message_seeds),
     "sandbox_http": Target(http.sandbox_http, http.sandbox_seeds),
     "sandbox_exchange": Target(http.sandbox_exchange, http.exchange_seeds),
 }

@@ -16,6 +16,7 @@ from typing import Any, Final
 import pytest
 
 from clients.alipayhk import pairing, response_head
+from clients.alipayhk.diagnosis import signature
 from clients.alipayhk.wire import content_coding, crypto, keys, lenient, strict_json
 from clients.alipayhk.wire.keys import KeyFileError
 from clients.alipayhk.wire.strict_json import write_json
@@ -118,6 +119,7 @@ MUTANTS: Final[list[tuple[str, object, str, Any, bytes | None]]] = [
     ("response_bytes", pairing, "parser_reason", lambda message, error: message, None),
     ("response_head", response_head, "_with_one_length", lambda headers: headers[1:], None),
     ("content_coding", content_coding, "_inflated", unlimited, None),
+    ("doctor_message", signature, "_compares", lambda name, digest: lambda content: True, None),
     ("sandbox_http", opening, "_verified", lambda api, endpoint, raw, claim: claim.as_verified(), UNSIGNED),
     ("sandbox_exchange", journal, "printable", str, b"\0" + write_json(sync_body("a\nb"))),
 ]

@@ -24,7 +24,7 @@ def other_paths(path: str, headers: Mapping[str, str], hosts: Sequence[str]) -> 
     if mark:
         yield "the path without its query", bare
         yield "the path with its query decoded", f"{bare}?{unquote(query)}"
-        yield "the path with its query encoded", f"{bare}?{quote(query, safe='=&')}"
+        yield "the path with its query encoded", f"{bare}?{_quoted(query, '=&')}"
         yield "the path with its query sorted", f"{bare}?{'&'.join(sorted(query.split('&')))}"
         for phrase, other in _of_path(bare):
             yield f"{phrase}, without its query", other
@@ -44,8 +44,8 @@ def _of_path(bare: str) -> Iterator[tuple[str, str]]:
     yield "the path without its first slash", bare.removeprefix("/")
     yield "the path with two slashes at its start", f"/{bare}"
     yield "the path decoded", unquote(bare)
-    yield "the path encoded", quote(bare, safe="/")
-    yield "the path encoded again", quote(bare, safe="/%").replace("%", "%25")
+    yield "the path encoded", _quoted(bare, "/")
+    yield "the path encoded again", _quoted(bare, "/%").replace("%", "%25")
     yield "an empty path", ""
     yield "the path of the host alone", "/"
     segments = bare.split("/")[1:]
@@ -55,6 +55,10 @@ def _of_path(bare: str) -> Iterator[tuple[str, str]]:
         yield "the path without its last segments", "/" + "/".join(segments[:-end])
     if "//" in bare:
         yield "the path without double slashes", "/" + "/".join(filter(None, segments))
+
+
+def _quoted(text: str, safe: str) -> str:
+    return quote(text, safe=safe, errors="surrogateescape")
 
 
 def host_of(url: str) -> str:

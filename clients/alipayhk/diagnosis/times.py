@@ -22,7 +22,7 @@ def other_texts(text: str, headers: Iterable[str] = ()) -> Iterator[tuple[str, s
     """Yield a noun phrase and a text for each other way to write a time; `headers` may have other times."""
     yield "an empty time", ""
     yield "the time with + as a space", text.replace("+", " ")
-    yield "the time, percent-encoded", quote(text, safe="")
+    yield "the time, percent-encoded", quote(text, safe="", errors="surrogateescape")
     yield "the time with : not encoded and + encoded", text.replace("+", "%2B")
     for header in headers:
         yield "the time of another header", header

@@ -76,9 +76,18 @@ def _act(args: argparse.Namespace) -> int:
 
 
 def _diagnosis(args: argparse.Namespace) -> Diagnosis:
-    exchange = _completed(_parsed(_content(args.file), args), args)
+    exchange = exchange_in(_content(args.file), args)
     knowledge = knowledge_of(args, exchange)
-    exchange = _with_path(exchange, knowledge)
+    return diagnosis_of(_with_path(exchange, knowledge), knowledge)
+
+
+def exchange_in(data: bytes, args: argparse.Namespace) -> Exchange:
+    """Read the content of FILE, and add what the flags say; raise Unusable."""
+    return _completed(_parsed(data, args), args)
+
+
+def diagnosis_of(exchange: Exchange, knowledge: Knowledge) -> Diagnosis:
+    """Diagnose a message."""
     row = ROWS[_CLASSES[exchange.protocol or PROTOCOLS[0]]]
     return diagnose(row, row.claim(exchange.as_message(), knowledge.decrypt), knowledge.known)
 
