@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from clients.alipayhk.wire.keys import fingerprint
-
 from .config.settings import Settings
 from .ledger.levels import place_of
 from .telemetry.logs import log
@@ -14,10 +12,10 @@ from .version import commit, gateway_version
 
 def log_start(settings: Settings, listen: str, config_file: Path | None) -> None:
     """Log the keys, whose fingerprints an operator compares in a rotation, and how the gateway serves."""
-    public = settings.signing_key_file.key.public_key()
-    log.info("signing key loaded", version=settings.signing_key_version, sha256=fingerprint(public))
+    signing = settings.signing_keys[settings.signing_key_version]
+    log.info("signing key loaded", version=settings.signing_key_version, sha256=signing.sha256)
     for key_version, file in settings.public_key_files.items():
-        log.info("AlipayHK public key loaded", version=key_version, sha256=fingerprint(file.key))
+        log.info("AlipayHK public key loaded", version=key_version, sha256=file.sha256)
     members = {
         "version": gateway_version(),
         "commit": commit(),

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 from clients.alipayhk.api import Api
 from clients.alipayhk.tls import context_of
@@ -15,6 +14,7 @@ from clients.alipayhk.wire.keys import Keys
 from clients.alipayhk.wire.protocols.envelope_signed import EnvelopeSigned
 from clients.alipayhk.wire.protocols.header_signed import HeaderSigned
 
+from .config.files import KeyFile
 from .config.settings import Settings
 
 CONNECT_TIMEOUT_S: Final = 2.0
@@ -62,7 +62,6 @@ def _sync_linkage(settings: Settings) -> Endpoint:
 
 
 def _bind_account(settings: Settings) -> Endpoint:
-    own_key = settings.bind_account.signing_key_file or settings.signing_key_file
     return Endpoint(
         api=Api.BIND_ACCOUNT,
         protocol=EnvelopeSigned(
@@ -71,22 +70,21 @@ def _bind_account(settings: Settings) -> Endpoint:
         base_url=settings.bind_account.base_url or settings.base_url,
         path=settings.bind_account.path,
         client_id=settings.bind_account.client_id or settings.client_id,
-        keys=_keys(replace(settings, signing_key_file=own_key)),
+        keys=_keys(settings, settings.bind_account.signing_key_file),
         idempotent=settings.bind_account.idempotent,
         response_time_window_s=settings.response_time_window_s,
     )
 
 
-def _keys(settings: Settings) -> Keys:
-    signing = settings.signing_key_file.key
-    decrypting = settings.decryption_key_files
+def _keys(settings: Settings, own: KeyFile[Any] | None = None) -> Keys:
+    """Return the keys of both sides; `own` is our key for an API that has one of its own."""
+    version = settings.signing_key_version
+    ours = {version: own} if own else settings.signing_keys
     return Keys(
-        signing=signing,
-        signing_version=settings.signing_key_version,
+        signing=ours[version].key,
+        signing_version=version,
         verifying={version: file.key for version, file in settings.public_key_files.items()},
-        decrypting={version: file.key for version, file in decrypting.items()}
-        if decrypting
-        else {settings.signing_key_version: signing},
+        decrypting={version: file.key for version, file in (settings.decryption_key_files or ours).items()},
     )
 
 

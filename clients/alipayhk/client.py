@@ -6,45 +6,40 @@ The endpoint's protocol does the sealing and unsealing, so nothing here depends 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from .transport import Attempt, Transport
 from .wire.clock import Now, now_utc, since_boot_s, skew_s
 from .wire.endpoint import Endpoint
-from .wire.errors import AnswerError, CallError, OutsideWindow, ResultError
-from .wire.keys import Keys
-from .wire.messages import PlainRequest, VerifiedResponse
+from .wire.errors import (
+    AnswerError,
+    CallError,
+    Malformed,
+    OutsideWindow,
+    ResultError,
+    SignatureInvalid,
+)
+from .wire.messages import PlainRequest, RawResponse, VerifiedResponse
 from .wire.result import SUCCESS
 
 
 class Client:
     """Calls AlipayHK's APIs over one transport.
 
-    `keys_of` returns the keys in use for an API, by its name, and is asked in each call. Without it a call
-    uses the keys of its endpoint.
+    `endpoint_of` returns the endpoint in use for an API, by its name, and is asked in each call. Without it
+    a call uses the endpoint that it is given.
     """
 
     def __init__(
         self,
         transport: Transport,
         *,
-        keys_of: Callable[[str], Keys] | None = None,
+        endpoint_of: Callable[[str], Endpoint] | None = None,
         now: Now = now_utc,
     ) -> None:
         self._transport = transport
-        self._keys_of = keys_of
+        self._endpoint_of = endpoint_of
         self._now = now
-        self._endpoints: dict[str, tuple[Endpoint, Endpoint]] = {}
-        """The last endpoint of each API, as it was given and with the keys that were in use."""
-
-    def _with_keys_in_use(self, endpoint: Endpoint) -> Endpoint:
-        if self._keys_of is None:
-            return endpoint
-        keys, last = self._keys_of(endpoint.api), self._endpoints.get(endpoint.api)
-        if last is None or last[0] is not endpoint or last[1].keys is not keys:
-            last = self._endpoints[endpoint.api] = endpoint, replace(endpoint, keys=keys)
-        return last[1]
 
     async def call(
         self, endpoint: Endpoint, request_id: str, body: bytes, attempt: Attempt
@@ -54,7 +49,8 @@ class Client:
         `body` is the business content as JSON. It is the same in every attempt at one request; the time,
         the AES key and the signature are new each time. `attempt.sent` can be read at any time.
         """
-        endpoint = self._with_keys_in_use(endpoint)
+        endpoint = self._in_use(endpoint)
+        attempt.signing_version = endpoint.keys.signing_version
         request, began_s = PlainRequest(request_id, body, self._now()), since_boot_s()
         sealed = endpoint.protocol.seal_request(endpoint, request)
         try:
@@ -63,7 +59,7 @@ class Client:
             )
             now = self._now()
             try:
-                verified = endpoint.protocol.unseal_response(endpoint, request, raw, now=now)
+                verified = self._unsealed(endpoint, request, raw, now)
             except AnswerError as error:
                 error.http_status, error.tracer_id = raw.http_status, raw.tracer_id
                 if isinstance(error, OutsideWindow):
@@ -84,3 +80,18 @@ class Client:
                 verified.result, http_status=verified.http_status, tracer_id=verified.tracer_id
             )
         return verified
+
+    def _in_use(self, endpoint: Endpoint) -> Endpoint:
+        return endpoint if self._endpoint_of is None else self._endpoint_of(endpoint.api)
+
+    def _unsealed(
+        self, endpoint: Endpoint, request: PlainRequest, raw: RawResponse, now: datetime
+    ) -> VerifiedResponse:
+        """Unseal with the keys of the attempt's start, or else with those that have replaced them since."""
+        try:
+            return endpoint.protocol.unseal_response(endpoint, request, raw, now=now)
+        except (SignatureInvalid, Malformed):
+            current = self._in_use(endpoint)
+            if current is endpoint:
+                raise
+            return current.protocol.unseal_response(current, request, raw, now=now)

@@ -58,6 +58,8 @@ class Attempt:
     """Whether the first byte may have been sent. Set before it is written, and never unset."""
     fresh_connection: bool = False
     """Whether the request must be sent on a new connection."""
+    signing_version: str = field(default="", compare=False)
+    """The version of the key that signed the request."""
     skew_s: float | None = field(default=None, compare=False)
     """AlipayHK's time minus ours, in seconds; None unless a verified response contained the time."""
     route: Route = field(default_factory=Route, compare=False, repr=False)

@@ -13,9 +13,9 @@ from pathlib import Path
 from ..config.declaration import values_of
 from ..config.environment import process_environment
 from ..config.example import example
+from ..config.files import KeyFile, PemFile
 from ..config.risks import risks_of
 from ..config.settings import Settings, SettingsError, read_from_environment, read_ledger_settings
-from ..config.values import KeyFile
 from ..credentials.callers import Callers
 from ..ledger.opening import fault_of
 from ..outcomes.result_codes import ResultCodes
@@ -86,7 +86,7 @@ def described(settings: Settings) -> dict[str, str]:
 
 
 def _shown(value: object) -> str:
-    if isinstance(value, KeyFile):
+    if isinstance(value, KeyFile | PemFile):
         return str(value.path)
     if isinstance(value, Mapping):
         return ",".join(f"{version}={_shown(file)}" for version, file in value.items())

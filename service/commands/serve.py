@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import gc
 import os
+import signal
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -16,8 +17,10 @@ from typing import Final
 
 from .. import gateway
 from ..config.environment import process_environment
+from ..config.reload import Reload, Reloader
 from ..config.risks import risks_of
-from ..config.settings import Settings, SettingsError, read_from_environment
+from ..config.settings import Settings, SettingsError
+from ..control import hangup_stops, receive
 from ..ledger import LedgerFault, LedgerUnavailable
 from ..ledger.opening import open_ledger
 from ..server.descriptors import set_limits
@@ -53,22 +56,46 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve until a signal."""
+    if not hangup_stops():
+        # It would end a process that cannot reload yet; workers get reloads from their supervisor.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    if args.worker:
+        current = receive()
+        return 0 if current is None else _run(args, current)
     try:
-        settings = read_from_environment(args.config)
+        reloader = Reloader(process_environment(), args.config, certificate_faults=start_faults)
     except SettingsError as error:
         return refuse(error.faults)
-    in_files = [] if args.worker else start_faults(settings)
-    if not args.worker and (faults := address_faults(settings) + in_files):
+    settings = reloader.current.settings
+    in_files = start_faults(settings)
+    if faults := address_faults(settings) + in_files:
         status = refuse(faults)
         # A service manager starts the gateway again after this status: DNS may not be up yet.
         return status if in_files or not is_resolver_silent(settings) else EX_UNAVAILABLE
+    return _run(args, reloader.current, reloader)
+
+
+def _run(args: argparse.Namespace, current: Reload, reloader: Reloader | None = None) -> int:
+    """Serve with the settings until a signal; without a reloader, as a worker."""
+    settings = current.settings
     lines = _set_up_logs(settings)
-    if not args.worker:
-        for risk in risks_of(settings, datetime.now(UTC)) + tracing_risks(process_environment()):
-            log.warning("configuration risk", cause=risk)
     set_limits()
     try:
-        return _run(args, settings, lines)
+        if reloader is not None:
+            for risk in risks_of(settings, datetime.now(UTC)) + tracing_risks(process_environment()):
+                log.warning("configuration risk", cause=risk)
+        if reloader is None or settings.workers == 1:
+            _tune_python()
+            return asyncio.run(_serve(args.config, current, reloader, lines))
+        asyncio.run(_try_ledger(settings))
+        listens = (settings.listen, settings.admin_listen, settings.health_listen)
+        must_be_free(address for address in listens if address is not None)
+        return supervise(reloader, ["--config", str(args.config)] if args.config else [])
+    except LedgerFault as error:
+        return refuse([str(error)])
+    except (CannotListen, LedgerUnavailable) as error:
+        print(f"alipayhk-gateway: {error}", file=sys.stderr)
+        return EX_UNAVAILABLE
     finally:
         lines.close()
 
@@ -80,24 +107,6 @@ def _set_up_logs(settings: Settings) -> Lines:
     lines = Lines(output, partial(lines_dropped, render=render))
     set_up_logs(settings.log_level, lines, render)
     return lines
-
-
-def _run(args: argparse.Namespace, settings: Settings, lines: Lines) -> int:
-    try:
-        if settings.workers > 1 and not args.worker:
-            asyncio.run(_try_ledger(settings))
-            listens = (settings.listen, settings.admin_listen, settings.health_listen)
-            must_be_free(address for address in listens if address is not None)
-            arguments = ["--config", str(args.config)] if args.config else []
-            stop_s = settings.drain_delay_s + max(settings.stop_grace_s, settings.upstream_timeout_s)
-            return supervise(settings.workers, arguments, stop_s=stop_s)
-        _tune_python()
-        return asyncio.run(_serve(settings, lines, shared=args.worker, config_file=args.config))
-    except LedgerFault as error:
-        return refuse([str(error)])
-    except (CannotListen, LedgerUnavailable) as error:
-        print(f"alipayhk-gateway: {error}", file=sys.stderr)
-        return EX_UNAVAILABLE
 
 
 async def _try_ledger(settings: Settings) -> None:
@@ -115,13 +124,19 @@ def _tune_python() -> None:
     gc.set_threshold(*GC_THRESHOLDS)
 
 
-async def _serve(settings: Settings, lines: Lines, *, shared: bool, config_file: Path | None) -> int:
+async def _serve(config_file: Path | None, current: Reload, reloader: Reloader | None, lines: Lines) -> int:
     """Serve; exit even if a thread hangs, for example in a DNS lookup. Return the exit status."""
     threads = ThreadPoolExecutor(thread_name_prefix="asyncio")
     asyncio.get_running_loop().set_default_executor(threads)
     status = 0
     try:
-        await gateway.run(settings, shared=shared, config_file=config_file)
+        await gateway.run(
+            current.settings,
+            shared=reloader is None,
+            reloader=reloader,
+            reload_success=current.success,
+            config_file=config_file,
+        )
     except ListenerStopped as error:
         print(f"alipayhk-gateway: {error}: restart the process", file=sys.stderr)
         status = EX_SOFTWARE

@@ -1,7 +1,6 @@
 """One worker process as its supervisor sees it: its heartbeats, and how it is stopped.
 
-A worker's standard input is one end of a socket pair. The worker writes a byte into it every BEAT_EVERY_S
-while its event loop runs. The system closes the other end when the supervisor exits for any reason.
+`service/control.py` describes the socket pair between them.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
+from ..control import send
 from ..telemetry.logs import log
 
 SILENCE_MAX_S: Final = 10.0
@@ -52,6 +52,11 @@ class WorkerProcess:
         if status is not None:
             self._pipe.close()
         return status
+
+    def give(self, settings: int) -> None:
+        """Pass it a file in memory with the settings to use from now on."""
+        with suppress(OSError):  # it has exited
+            send(self._pipe, settings)
 
     def terminate(self) -> None:
         """Ask it to finish the calls in progress and to exit."""

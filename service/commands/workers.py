@@ -1,8 +1,9 @@
 """Several worker processes on one port: the kernel spreads connections over them (SO_REUSEPORT).
 
 The supervisor only starts workers, stops them, kills those that do not respond, and restarts those that
-exit. A worker stops when its supervisor has exited. Each worker also serves the admin port; its metrics are
-those of all workers, which share them in files.
+exit. It reads the settings and the files that they name, and passes what is valid to every worker, also to
+one that starts later. A worker stops when its supervisor has exited. Each worker also serves the admin
+port; its metrics are those of all workers, which share them in files.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ from queue import Empty, SimpleQueue
 from typing import Final
 
 from ..config.environment import environment_of_worker
+from ..config.reload import Reload, Reloader
 from ..config.values import Address
-from ..gateway import stop_signals
+from ..control import hangup_stops, packed, stop_signals
 from ..server.ports import cause_of, try_to_bind
 from ..server.server import CannotListen
 from ..server.systemd import READY, STOPPING, notify
-from ..telemetry.logs import log
+from ..telemetry.logs import log, set_level
 from ..telemetry.metrics_file import must_be_private, retire
 from .exit_codes import EX_CONFIG, EX_UNAVAILABLE
 from .worker_process import WorkerProcess
@@ -56,15 +58,19 @@ def must_be_free(addresses: Iterable[Address]) -> None:
             raise CannotListen(f"cannot listen on {address}: {cause_of(error)}") from None
 
 
-def supervise(count: int, serve_arguments: Sequence[str], *, stop_s: float) -> int:
+def supervise(reloader: Reloader, serve_arguments: Sequence[str]) -> int:
     """Run workers until a signal; return 0 if all of them then exit normally.
 
-    A worker may take `stop_s` seconds to finish its calls, and STOP_MARGIN_S for the rest.
+    A worker may take the time that its settings give to calls in progress, and STOP_MARGIN_S for the rest.
     """
+    settings = reloader.current.settings
+    stop_s = settings.drain_delay_s + max(settings.stop_grace_s, settings.upstream_timeout_s)
     command = [sys.executable, "-P", "-m", "service", "serve", *serve_arguments, "--worker"]
     metrics_directory = _temporary_directory() / f"alipayhk-metrics-{os.urandom(8).hex()}"
     try:
-        return _Supervisor(command, metrics_directory, stop_s + STOP_MARGIN_S).run(count)
+        return _Supervisor(reloader, command, metrics_directory, stop_s + STOP_MARGIN_S).run(
+            settings.workers
+        )
     finally:
         shutil.rmtree(metrics_directory, ignore_errors=True)
 
@@ -79,8 +85,16 @@ def _temporary_directory() -> Path:
 
 class _Supervisor:
     def __init__(
-        self, command: list[str], metrics_directory: Path, stop_max_s: float = STOP_MARGIN_S
+        self,
+        reloader: Reloader,
+        command: list[str],
+        metrics_directory: Path,
+        stop_max_s: float = STOP_MARGIN_S,
     ) -> None:
+        self._reloader = reloader
+        self._settings = packed(reloader.current)
+        """The file in memory with what every worker uses."""
+        self._look_s = time.monotonic()
         self._command = command
         self._metrics_directory = metrics_directory
         self._stop_max_s = stop_max_s
@@ -92,10 +106,13 @@ class _Supervisor:
         self._is_ready = False
         # Not an Event: a signal handler can interrupt the thread that holds its lock. This has no lock.
         self._stopping: SimpleQueue[int] = SimpleQueue()
+        self._is_reload_asked = False
 
     def run(self, count: int) -> int:
         for number in stop_signals():
             signal.signal(number, lambda received, _: self._stopping.put(received))
+        if not hangup_stops():
+            signal.signal(signal.SIGHUP, self._ask_to_reload)
         self._make_directory()
         self._workers = [self._start() for _ in range(count)]
         self._looked_s = time.monotonic()
@@ -103,6 +120,7 @@ class _Supervisor:
         while not self._is_stopping(RESTART_DELAY_S):
             self._make_directory()
             self._kill_silent()
+            self._reload()
             self._replace_dead()
             self._retire_exited()
             self._report_ready()
@@ -114,6 +132,25 @@ class _Supervisor:
         if not self._is_ready and any(worker.has_beaten for worker in self._workers):
             self._is_ready = True
             notify(READY)
+
+    def _ask_to_reload(self, *_: object) -> None:
+        self._is_reload_asked = True
+
+    def _reload(self) -> None:
+        """Read the settings again if it is time or a signal has asked, and pass on what has changed."""
+        every_s, now_s = self._reloader.current.settings.reload_every_s, time.monotonic()
+        is_asked, self._is_reload_asked = self._is_reload_asked, False
+        if not is_asked and not 0 < every_s <= now_s - self._look_s:
+            return
+        self._look_s = now_s
+        self._reloader.look(self._pass_on, asked=is_asked)
+
+    def _pass_on(self, reload: Reload) -> None:
+        set_level(reload.settings.log_level)
+        before, self._settings = self._settings, packed(reload)
+        os.close(before)
+        for worker in self._workers:
+            worker.give(self._settings)
 
     def _stop(self) -> int:
         """Stop all workers, kill those that do not stop, and return the exit status of this process."""
@@ -161,7 +198,9 @@ class _Supervisor:
             self._is_directory_reported = False
 
     def _start(self) -> WorkerProcess:
-        return WorkerProcess(self._command, environment_of_worker(self._metrics_directory))
+        worker = WorkerProcess(self._command, environment_of_worker(self._metrics_directory))
+        worker.give(self._settings)
+        return worker
 
     def _replace_dead(self) -> None:
         for place, worker in enumerate(self._workers):

@@ -17,7 +17,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from clients.alipayhk.regular_file import read_regular
 
-from ..credentials.keyring import ServerCertificate
+from ..credentials.server_certificate import ServerCertificate
 
 BITS_MIN: Final = 2048
 _MARK: Final = b"-----BEGIN CERTIFICATE-----"
@@ -34,10 +34,10 @@ def certificates_of(path: Path) -> list[x509.Certificate]:
         return []
 
 
-def certificates_in(pem: bytes) -> list[x509.Certificate]:
-    """Return the certificates of a PEM text as `certificates_of` does."""
+def certificates_in(data: bytes) -> list[x509.Certificate]:
+    """Return the certificates in PEM in their order; none if one of them cannot be read."""
     try:
-        certificates = x509.load_pem_x509_certificates(pem)
+        certificates = x509.load_pem_x509_certificates(data)
         for each in certificates:  # these are parsed when they are read
             _ = each.issuer, each.subject, each.not_valid_before_utc, each.not_valid_after_utc
         return certificates
@@ -61,15 +61,15 @@ def expiry_times(certificate: ServerCertificate | None, upstream_ca: Path | None
     return times
 
 
-def chain_fault(path: Path, *, is_loaded: bool) -> str | None:
-    """Return why no caller would accept the server certificate in this file, else None.
+def chain_fault(data: bytes, *, is_loaded: bool) -> str | None:
+    """Return why no caller would accept this server certificate, else None.
 
-    `is_loaded` means that OpenSSL accepts the file; it reads some certificates that `cryptography` refuses.
+    `is_loaded` means that OpenSSL accepts it; it reads some certificates that `cryptography` refuses.
     Names and times are not checked: they depend on the caller and on the clock.
     """
-    certificates = certificates_of(path)
+    certificates = certificates_in(data)
     if not certificates:
-        return None if is_loaded or _MARK not in read_regular(path) else "contains a damaged certificate"
+        return None if is_loaded or _MARK not in data else "contains a damaged certificate"
     return _key_fault(certificates[0]) or _usage_fault(certificates[0]) or _gap(certificates)
 
 

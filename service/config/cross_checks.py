@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from contextlib import contextmanager
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -12,6 +13,7 @@ from clients.alipayhk.wire.crypto import rejects_implicitly
 
 from ..ledger.levels import Level, level_of
 from .certificate_files import chain_fault
+from .files import PemFile
 from .values import Address, is_loopback
 
 _READABLE: Final = "it could read the requests"
@@ -37,11 +39,12 @@ def default_connection_age_s(level: Level) -> float:
 
 def faults_between(values: Mapping[str, Any]) -> Iterator[str]:
     """Yield every contradiction between settings; `values` contains only valid ones."""
-    certificate, key = values.get("tls_cert_file"), values.get("tls_key_file")
+    certificate: PemFile | None = values.get("tls_cert_file")
+    key: PemFile | None = values.get("tls_key_file")
     listen, has_no_tls = values.get("listen"), values.get("tls_cert_file", "") is None
     if (certificate is None) != (key is None) and {"tls_cert_file", "tls_key_file"} <= values.keys():
         yield "TLS_CERT_FILE and TLS_KEY_FILE must be set together"
-    elif certificate is not None and key is not None and (fault := _pair_fault(certificate, key)):
+    elif certificate is not None and key is not None and (fault := _pair_fault(certificate.data, key.data)):
         yield fault
     if values.get("tls_client_ca_file") is not None and has_no_tls:
         yield "TLS_CLIENT_CA_FILE needs TLS_CERT_FILE and TLS_KEY_FILE"
@@ -53,6 +56,7 @@ def faults_between(values: Mapping[str, Any]) -> Iterator[str]:
     yield from _port_faults(values)
     yield from _proxy_faults(values)
     yield from _ledger_faults(values)
+    yield from _signing_key_faults(values)
     yield from _encryption_faults(values)
 
 
@@ -107,19 +111,32 @@ def _ledger_faults(values: Mapping[str, Any]) -> Iterator[str]:
         yield f"{named} needs WORKERS=1: each worker would have a ledger of its own"
 
 
+def _signing_key_faults(values: Mapping[str, Any]) -> Iterator[str]:
+    if not {"signing_key_file", "signing_key_files"} <= values.keys():
+        return
+    one, several = values["signing_key_file"], values["signing_key_files"]
+    if one is None and several is None:
+        yield "SIGNING_KEY_FILE is required, or SIGNING_KEY_FILES"
+    elif one is not None and several is not None:
+        yield "SIGNING_KEY_FILES cannot be set together with SIGNING_KEY_FILE: remove one of them"
+    elif several is not None and values.get("signing_key_version") not in {None, *several}:
+        yield "SIGNING_KEY_VERSION is not a version in SIGNING_KEY_FILES"
+
+
 def _encryption_faults(values: Mapping[str, Any]) -> Iterator[str]:
     keys, version = values.get("public_key_files"), values.get("encryption_key_version")
     if values.get("encrypt") and keys is not None and version is not None and version not in keys:
         yield "ENCRYPTION_KEY_VERSION is not a version in PUBLIC_KEY_FILES"
-    signing = values.get("signing_key_file")
+    ours = [values.get("signing_key_file"), *(values.get("signing_key_files") or {}).values()]
     wraps_with_pkcs1 = values.get("encryption_rsa_padding") == "PKCS1V15"
-    if wraps_with_pkcs1 and signing is not None and not rejects_implicitly(signing.key):
+    if wraps_with_pkcs1 and not all(rejects_implicitly(file.key) for file in ours if file is not None):
         yield "ENCRYPTION_RSA_PADDING PKCS1V15 needs a cryptography package with OpenSSL 3.2 or later"
 
 
-def _pair_fault(certificate: Path, key: Path) -> str | None:
+def _pair_fault(certificate: bytes, key: bytes) -> str | None:
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password=_no_password)
+        with _file(certificate) as chain, _file(key) as private:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(chain, private, password=_no_password)
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
             return "TLS_KEY_FILE is not the key of TLS_CERT_FILE"
@@ -130,6 +147,15 @@ def _pair_fault(certificate: Path, key: Path) -> str | None:
         return "TLS_KEY_FILE is encrypted with a passphrase, which is not supported"
     fault = chain_fault(certificate, is_loaded=True)
     return f"TLS_CERT_FILE {fault}" if fault else None
+
+
+@contextmanager
+def _file(data: bytes) -> Iterator[str]:
+    """Return the path of a file in memory: `ssl` loads a certificate from files only."""
+    with os.fdopen(os.memfd_create("pem"), "wb") as file:
+        file.write(data)
+        file.flush()
+        yield f"/proc/self/fd/{file.fileno()}"
 
 
 def _no_password() -> str:

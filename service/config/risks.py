@@ -7,20 +7,19 @@ valid certificates look expired, and a key that others can read still works.
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.x509.oid import AuthorityInformationAccessOID
 
-from clients.alipayhk.wire.keys import fingerprint
-
 from ..ledger.opening import secrets_of
-from .certificate_files import certificates_of, curve_of, extension
+from .certificate_files import certificates_in, certificates_of, curve_of, extension
+from .files import KeyFile
 from .settings import Settings
-from .values import KeyFile
 
 ABOUT_TO_EXPIRE: Final = timedelta(days=14)
 
@@ -42,20 +41,23 @@ def risks_of(settings: Settings, now: datetime) -> list[str]:
 
 
 def _certificate_risks(settings: Settings, now: datetime) -> Iterator[str]:
-    if (path := settings.tls_cert_file) is not None:
-        chain = certificates_of(path)
+    if settings.tls_cert_file is not None:
+        path = settings.tls_cert_file.path
+        chain = certificates_in(settings.tls_cert_file.data)
         yield from _validity(f"TLS_CERT_FILE ({path})", chain, now)
         if chain:
             yield from (f"TLS_CERT_FILE ({path}) {risk}" for risk in _acceptance(chain))
-    if (path := settings.tls_client_ca_file) is not None:
-        certificates = certificates_of(path)
+    if settings.tls_client_ca_file is not None:
+        path = settings.tls_client_ca_file.path
+        certificates = certificates_in(settings.tls_client_ca_file.data)
         yield from _validity(f"TLS_CLIENT_CA_FILE ({path})", certificates, now)
         if certificates and not any(map(_can_issue, certificates)):
             yield (
                 f"TLS_CLIENT_CA_FILE ({path}) contains no certificate of a CA, so callers can "
                 "connect only with one that is in the file: add the CA of the callers' certificates"
             )
-    if (path := settings.upstream_ca_file) is not None:
+    if settings.upstream_ca_file is not None:
+        path = settings.upstream_ca_file
         # A system's bundle can contain old certificates beside the one that counts.
         risks = [
             list(_validity(f"UPSTREAM_CA_FILE ({path})", [each], now)) for each in certificates_of(path)
@@ -107,21 +109,24 @@ def _readable_secrets(settings: Settings) -> Iterator[str]:
     """Yield the files with secrets that every user of this machine can read."""
     keys = {
         "SIGNING_KEY_FILE": settings.signing_key_file,
+        **_by_version("SIGNING_KEY_FILES", settings.signing_key_files),
         "BIND_ACCOUNT_SIGNING_KEY_FILE": settings.bind_account.signing_key_file,
-        **{
-            f"DECRYPTION_KEY_FILES {name}": key
-            for name, key in (settings.decryption_key_files or {}).items()
-        },
+        **_by_version("DECRYPTION_KEY_FILES", settings.decryption_key_files),
+        "TLS_KEY_FILE": settings.tls_key_file,
     }
-    files = {name: file.path for name, file in keys.items() if isinstance(file, KeyFile)}
-    if settings.tls_key_file is not None:
-        files["TLS_KEY_FILE"] = settings.tls_key_file
+    files = {name: file.path for name, file in keys.items() if file is not None}
     ledger = secrets_of(settings.ledger_url, settings.ledger_key_file)
     names = ("the ledger", "the ledger's key")[-len(ledger) :]  # without a file, only a key
     files |= dict(zip(names, ledger, strict=False))
     for name, path in files.items():
         if _others_can_read(path):
             yield f"{name} ({path}) can be read by every user of this machine: chmod o-rwx it"
+
+
+def _by_version(
+    setting: str, keys: Mapping[str, KeyFile[RSAPrivateKey]] | None
+) -> dict[str, KeyFile[RSAPrivateKey]]:
+    return {f"{setting} {version}": file for version, file in (keys or {}).items()}
 
 
 def _others_can_read(path: Path) -> bool:
@@ -132,11 +137,11 @@ def _others_can_read(path: Path) -> bool:
 
 
 def _own_keys_as_theirs(settings: Settings) -> Iterator[str]:
-    own = [settings.signing_key_file, settings.bind_account.signing_key_file]
+    own = [settings.bind_account.signing_key_file, *settings.signing_keys.values()]
     own += (settings.decryption_key_files or {}).values()
-    ours = {fingerprint(file.key.public_key()) for file in own if file is not None}
+    ours = {file.sha256 for file in own if file is not None}
     for version, file in settings.public_key_files.items():
-        if fingerprint(file.key) in ours:
+        if file.sha256 in ours:
             yield Breaking(
                 f"PUBLIC_KEY_FILES version {version} ({file.path}) is our own public key: put AlipayHK's "
                 "in its place, because without it no response can be verified"

@@ -6,7 +6,7 @@ with the wrong content.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, cast
@@ -25,12 +25,14 @@ from ..ledger.vault import key_file
 from ..outcomes.result_codes import ResultCodes
 from . import values
 from .callers_file import callers_file
-from .cross_checks import connection_age_s, faults_between
+from .cross_checks import faults_between
 from .declaration import REQUIRED, built, declared, group, setting
-from .environment import PREFIX, process_environment, settings_texts
+from .environment import process_environment, settings_texts
+from .files import KeyFile, PemFile
+from .reading import parsed, read_values
 from .result_codes_file import result_codes_file
-from .settings_file import Unusable, below, texts_of_file, way_out
-from .values import Address, KeyFile
+from .settings_file import texts_of_file
+from .values import Address
 
 LEDGER_URL_DEFAULT: Final = url_of("alipayhk-ledger.db")
 _LOST_IN_A_CRASH: Final = forms(tuple(level for level in LEVELS if not level.outlives_process), "and")
@@ -40,7 +42,7 @@ class SettingsError(Exception):
     """The settings are invalid; `faults` has one line for each error. Control characters are escaped."""
 
     def __init__(self, faults: list[str]) -> None:
-        self.faults = list(map(_printable, faults))
+        self.faults = list(map(printable, faults))
         super().__init__("; ".join(self.faults))
 
 
@@ -91,15 +93,17 @@ class Settings:
         "The egress proxy; the proxy variables of the environment are ignored.")
     client_id: str = setting(values.visible(64), REQUIRED,
         "The client id that AlipayHK assigned.")
-    signing_key_file: KeyFile[RSAPrivateKey] = setting(values.private_key_file, REQUIRED,
-        "Our private key: PEM or bare base64 DER, at least 2048 bits.")
+    signing_key_file: KeyFile[RSAPrivateKey] | None = setting(values.private_key_file, None,
+        "Our private key: PEM or bare base64 DER, at least 2048 bits; required without SIGNING_KEY_FILES.")
+    signing_key_files: Mapping[str, KeyFile[RSAPrivateKey]] | None = setting(values.private_key_files, None,
+        "Our private keys by version, 1=path,2=path; SIGNING_KEY_VERSION names the one that signs.")
     signing_key_version: str = setting(values.key_version, "1",
-        "AlipayHK's version number for the public half of SIGNING_KEY_FILE.")
+        "AlipayHK's version number for the public half of our signing key.")
     public_key_files: Mapping[str, KeyFile[RSAPublicKey]] = setting(values.public_key_files, REQUIRED,
         "AlipayHK's public keys by version, 1=path,2=path; an envelope names none: newest first.")
     decryption_key_files: Mapping[str, KeyFile[RSAPrivateKey]] | None = setting(
         values.private_key_files, None,
-        "Our private keys by version for encrypted responses; the signing key when absent.")
+        "Our private keys by version for encrypted responses; the signing keys when absent.")
     sync_linkage: SyncLinkageSettings = group(SyncLinkageSettings)
     bind_account: BindAccountSettings = group(BindAccountSettings)
     encrypt: bool = setting(values.boolean, "false",
@@ -108,7 +112,7 @@ class Settings:
         "The key of PUBLIC_KEY_FILES that wraps the AES keys of requests.")
     encryption_aes_mode: AesMode = setting(values.choice("ECB", "CBC"), "ECB",
         "The AES mode, ECB or CBC; CBC puts its IV before the ciphertext.")
-    encryption_aes_bits: int = setting(values.choice("128", "256"), "256",
+    encryption_aes_bits: int = setting(values.bits, "256",
         "The AES key size, 128 or 256.")
     encryption_rsa_padding: RsaPadding = setting(values.choice("PKCS1V15", "OAEP_SHA256"), "PKCS1V15",
         "The padding that wraps AES keys, PKCS1V15 or OAEP_SHA256.")
@@ -150,11 +154,11 @@ class Settings:
         "Maximum number of requests to AlipayHK in flight, per worker.")
     max_connection_age_s: float = setting(values.seconds(0, 86_400), None,
         "Maximum age of a caller's connection, 0 for no limit; 300 if hosts share the ledger, else 0.")
-    tls_cert_file: Path | None = setting(values.pem_file, None,
+    tls_cert_file: PemFile | None = setting(values.pem_file, None,
         "Our certificate chain, PEM; with TLS_KEY_FILE it turns TLS on.")
-    tls_key_file: Path | None = setting(values.pem_file, None,
+    tls_key_file: PemFile | None = setting(values.pem_file, None,
         "The private key of TLS_CERT_FILE, PEM.")
-    tls_client_ca_file: Path | None = setting(values.client_ca_file, None,
+    tls_client_ca_file: PemFile | None = setting(values.client_ca_file, None,
         "The CA of callers' certificates, PEM; with it every caller needs one.")
     allow_plaintext: bool = setting(values.boolean, "false",
         "Whether LISTEN is allowed beyond loopback without TLS.")
@@ -172,43 +176,27 @@ class Settings:
         "How long calls are still accepted after SIGTERM, until load balancers react.")
     stop_grace_s: float = setting(values.seconds(0, 600), "20",
         "Time limit after that for calls in flight; at least UPSTREAM_TIMEOUT_S.")
-# fmt: on
+    reload_every_s: float = setting(values.seconds(0, 86_400), "10",
+        "How often the files of keys, certificates, callers and codes are looked at; 0: only on SIGHUP.")
+    # fmt: on
+
+    @property
+    def signing_keys(self) -> Mapping[str, KeyFile[RSAPrivateKey]]:
+        """Our keys by version, the one of SIGNING_KEY_VERSION among them."""
+        one = self.signing_key_file
+        return {self.signing_key_version: one} if one else self.signing_key_files or {}
 
 
 def read_settings(environ: Mapping[str, str], config_file: Path | None = None) -> Settings:
     """Read and check every setting; raise SettingsError with every error."""
     faults: list[str] = []
-    of_file, of_environ = texts_of_file(config_file, faults), settings_texts(environ)
-    file_is_read, texts = not faults, of_file | of_environ
-
-    def source(name: str) -> str:
-        """Return where a setting is, in the environment or in the file, if both are read."""
-        if config_file is None:
-            return ""
-        return f" ({PREFIX}{name.upper()})" if name in of_environ else f" ({name} in {config_file})"
-
-    values: dict[str, object] = {}
-    declarations = dict(declared(Settings))
-    for name, declaration in declarations.items():
-        text = texts.pop(name, declaration.metadata["default"])
-        if text is REQUIRED:
-            if file_is_read:  # otherwise the file may contain it
-                faults.append(f"{name.upper()} is required")
-        elif text is None:
-            values[name] = None
-        else:
-            try:
-                values[name] = _parsed(declaration.metadata["parse"], text)
-            except ValueError as error:
-                faults.append(f"{name.upper()} {error}{source(name)}")
-    for name, text in sorted(texts.items()):
-        hint = "" if name in of_environ else way_out(name, text, declarations)
-        faults.append(f"{name.upper()} is not a setting{source(name)}{hint}")
-    faults += faults_between(values)
+    of_file = texts_of_file(config_file, faults)
+    values, invalid = read_values(
+        dict(declared(Settings)), of_file, settings_texts(environ), config_file, file_is_read=not faults
+    )
+    faults += [*(fault for _, fault in invalid), *faults_between(values)]
     if faults:
         raise SettingsError(faults)
-    values["encryption_aes_bits"] = int(cast("str", values["encryption_aes_bits"]))
-    values["max_connection_age_s"] = connection_age_s(values)
     return built(Settings, values)
 
 
@@ -226,7 +214,7 @@ def read_ledger_settings(config_file: Path | None = None) -> tuple[str, Path | N
     for name, parse, text in (("LEDGER_URL", check_url, url), ("LEDGER_KEY_FILE", key_file, key)):
         try:
             if text is not None:
-                values[name] = _parsed(parse, text)
+                values[name] = parsed(parse, text)
         except ValueError as error:
             faults.append(f"{name} {error}")
     if faults:
@@ -234,16 +222,6 @@ def read_ledger_settings(config_file: Path | None = None) -> tuple[str, Path | N
     return cast("str", values["LEDGER_URL"]), cast("Path | None", values["LEDGER_KEY_FILE"])
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """Return a text with its line breaks and control characters escaped."""
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
-
-
-def _parsed(parse: Callable[[str], object], text: str | Unusable) -> object:
-    if isinstance(text, Unusable):
-        raise ValueError(text.why)  # noqa: TRY004  (a ValueError like those of the parsers)
-    if text[0] in "'\"":
-        raise ValueError("begins with a quotation mark, which env files keep: remove the quotation marks")
-    try:
-        return parse(text)
-    except ValueError as error:
-        raise ValueError(f"{error}{below(text, str(error))}") from None

@@ -11,7 +11,7 @@ from typing import Final
 from .environment import PREFIX
 from .toml import read_toml
 
-PAIRED: Final = ("public_key_files", "decryption_key_files")
+PAIRED: Final = ("public_key_files", "decryption_key_files", "signing_key_files")
 """Settings of the form `version=path,version=path`, which can also be TOML tables."""
 
 
@@ -64,11 +64,16 @@ def below(text: str, fault: str) -> str:
     """
     if _UNREADABLE not in fault or "\0" in text:
         return ""
-    paths = [text]
-    if not os.path.lexists(text) and "=" in text:
-        paths = [part.partition("=")[2] for part in text.split(",")]
-    found = dict.fromkeys(_directory(path) for path in paths if path and not os.access(path, os.R_OK))
+    unread = (path for path in paths_in(text) if path and not os.access(path, os.R_OK))
+    found = dict.fromkeys(map(_directory, unread))
     return f" (below {', '.join(found)})" if found else ""
+
+
+def paths_in(text: str) -> list[str]:
+    """Return the paths in a setting that names files: one path, or `version=path,version=path`."""
+    if "=" not in text or os.path.lexists(text):
+        return [text]
+    return [part.strip().partition("=")[2] for part in text.split(",")]
 
 
 def _directory(path: str) -> str:

@@ -9,9 +9,9 @@ import ipaddress
 import re
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Generic
+from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 
@@ -24,6 +24,8 @@ from clients.alipayhk.wire.keys import (
     newest_first,
     pem_fault,
 )
+
+from .files import KeyFile, PemFile
 
 _KEY_VERSION: Final = re.compile(r"[A-Za-z0-9._-]{1,32}")
 _VISIBLE: Final = re.compile(r"[!-~]+")
@@ -51,14 +53,6 @@ class Address:
     def is_loopback(self) -> bool:
         """Return whether only this machine can reach the address."""
         return is_loopback(self.host)
-
-
-@dataclass(frozen=True, slots=True)
-class KeyFile(Generic[Key]):
-    """A key and its file."""
-
-    path: Path
-    key: Key = field(repr=False)
 
 
 def address(text: str) -> Address:
@@ -114,6 +108,11 @@ def choice(*values: str) -> Callable[[str], str]:
         return text
 
     return parse
+
+
+def bits(text: str) -> int:
+    """Parse the size of an AES key."""
+    return int(choice("128", "256")(text))
 
 
 def visible(length_max: int) -> Callable[[str], str]:
@@ -215,20 +214,20 @@ def ca_file(text: str) -> Path:
     return path
 
 
-def client_ca_file(text: str) -> Path:
-    """Parse the path of a file of trusted PEM certificates that gRPC reads."""
+def client_ca_file(text: str) -> PemFile:
+    """Parse the path of a file of trusted PEM certificates that gRPC reads, and read it."""
     return pem_file(str(ca_file(text)))
 
 
-def pem_file(text: str) -> Path:
-    """Parse the path of a PEM file that gRPC reads, which skips a block after a byte order mark."""
+def pem_file(text: str) -> PemFile:
+    """Read a PEM file for gRPC, which skips a block after a byte order mark."""
     path = existing_file(text)
     data = path.read_bytes()
     if b"\xef\xbb\xbf-----BEGIN" in data:
         raise ValueError("has a byte order mark before a PEM block: save it as UTF-8 without one")
     if fault := pem_fault(data):
         raise ValueError(fault)
-    return path
+    return PemFile(path, data)
 
 
 def _by_version(text: str, load: Callable[[Path], Key]) -> dict[str, KeyFile[Key]]:

@@ -43,13 +43,13 @@ async def logged_attempt(
         return verified
     except CallError as error:
         end, is_failure = type(error).__name__, not _is_rejection(error)
-        facts = _facts(flight, attempt, error)
+        facts = _facts(attempt, error)
         write = log.warning if is_failure else log.info
         write("attempt", **known, end=end, seconds=_since(began), **facts)
         raise
     except asyncio.CancelledError:
         if attempt.sent:
-            facts = _facts(flight, attempt)
+            facts = _facts(attempt)
             log.warning("attempt", **known, end=end, seconds=_since(began), **facts)
         raise
     except Exception as error:
@@ -71,7 +71,7 @@ def _is_rejection(error: CallError) -> bool:
     return error.result.code not in CONFIGURATION_CODES | {RATE_LIMITED}
 
 
-def _facts(flight: Flight, attempt: Attempt, error: CallError | None = None) -> dict[str, str | int]:
+def _facts(attempt: Attempt, error: CallError | None = None) -> dict[str, str | int]:
     """Return what an operator needs to find out why an attempt failed. None of it is personal data."""
     facts: dict[str, str | int] = {"address": ", ".join(attempt.route.addresses[-ADDRESSES_MAX:])}
     code = ""
@@ -89,7 +89,7 @@ def _facts(flight: Flight, attempt: Attempt, error: CallError | None = None) -> 
         code = error.claimed_code if isinstance(error, Unsigned) else ""
         facts |= {"cause": str(error), "unverified_result_code": code_text(code)}
     if code in CONFIGURATION_CODES:
-        facts["signing_key_version"] = flight.request.endpoint.keys.signing_version
+        facts["signing_key_version"] = attempt.signing_version
     present = {name: fact for name, fact in facts.items() if fact}
     return present if attempt.skew_s is None else present | {"clock_skew_s": round(attempt.skew_s)}
 

@@ -34,6 +34,7 @@ from alipayhk.linkage.v1 import error_reason_pb2 as reasons
 from clients.alipayhk.client import Client
 from clients.alipayhk.wire.errors import CallError
 
+from ..credentials.in_use import InUse
 from ..ledger import Key, State
 from ..outcomes.call import Call
 from ..outcomes.circumstances import Circumstances
@@ -78,7 +79,7 @@ class Delivery:
         metrics: Metrics,
         *,
         apis: Iterable[str],
-        codes: ResultCodes,
+        codes: InUse[ResultCodes],
         limits: Limits,
         skew: ClockSkew | None = None,
         chance: Callable[[], float] = random.random,

@@ -20,6 +20,7 @@ from clients.alipayhk.transport import Attempt
 from clients.alipayhk.wire import errors
 from clients.alipayhk.wire.errors import CallError, ResultError, Unsigned
 
+from ..credentials.in_use import InUse
 from ..outcomes.refusal import Refusal
 from ..outcomes.result_codes import ResultCodes
 from ..outcomes.table import Outcome, Retry
@@ -51,7 +52,7 @@ class Sender:
         session: LedgerSession,
         pace: Pace,
         metrics: Metrics,
-        codes: ResultCodes,
+        codes: InUse[ResultCodes],
         *,
         attempts_max: int,
         give_way: Callable[[Flight], Awaitable[None]],
@@ -158,7 +159,7 @@ class Sender:
         try:
             verified = await logged_attempt(self._client, self._metrics, flight, attempt)
         except CallError as error:
-            failure = Failure(error, judged(error, flight.circumstances, self._codes))
+            failure = Failure(error, judged(error, flight.circumstances, self._codes.current))
             limited = failure.verdict.reason == reasons.ERROR_REASON_WALLET_RATE_LIMITED
             self.pace.failed(flight, attempt, error, limited=limited)
             flight.fail(failure)

@@ -9,6 +9,7 @@ from alipayhk.linkage.v1 import error_reason_pb2 as reasons
 
 from ..credentials.callers import Caller, Callers
 from ..credentials.certificates import names_of
+from ..credentials.in_use import InUse
 from ..outcomes.call import Call, Undecodable
 from ..outcomes.refusal import Refusal
 from .methods import UNDECODABLE, Context, Method
@@ -23,13 +24,14 @@ PEM: Final = "x509_pem_cert"
 class Authorization:
     """Allows the callers of the allow-list their methods; health checks are allowed for every caller."""
 
-    callers: Callers | None
+    callers: InUse[Callers | None]
     open_prefixes: tuple[str, ...] = field(default=(HEALTH,))
 
     def check(self, method: Method, call: Call, request: object, context: Context) -> None:
         """Note the caller of a call; raise Refusal if the call is not allowed, or has no valid message."""
-        if self.callers is not None and not method.path.startswith(self.open_prefixes):
-            call.caller = _caller_of(context, self.callers)
+        callers = self.callers.current
+        if callers is not None and not method.path.startswith(self.open_prefixes):
+            call.caller = _caller_of(context, callers)
             if method.service == SERVICE and method.name not in call.caller.methods:
                 raise Refusal(reasons.ERROR_REASON_CALLER_NOT_ALLOWED)
         if isinstance(request, Undecodable):

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import grpc
 
+from ..credentials.in_use import InUse
 from ..outcomes.call import Call
 from ..outcomes.details import trailers_of
 from ..outcomes.result_codes import ResultCodes
@@ -24,7 +25,7 @@ LOGGED_TEXTS: Final = ("tracer_id", "caller_names")
 class ErrorTranslation:
     """Translates the exception of a call into its status and details."""
 
-    codes: ResultCodes
+    codes: InUse[ResultCodes]
 
     async def send(self, call: Call, error: BaseException, context: Context) -> None:
         """Abort the call with the status of its exception, unless this is a status already.
@@ -33,7 +34,7 @@ class ErrorTranslation:
         """
         if not isinstance(error, Exception) or isinstance(error, grpc.aio.AbortError):
             return
-        verdict = call.verdict_of(error, self.codes)
+        verdict = call.verdict_of(error, self.codes.current)
         call.reported = _reported(verdict, error)
         trailers = trailers_of(
             verdict,

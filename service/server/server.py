@@ -15,9 +15,8 @@ from grpc_reflection.v1alpha.reflection import aio as reflection_aio
 
 from ..config.settings import Settings
 from ..config.values import Address
-from ..credentials.keyring import Keyring
+from ..credentials.in_use import InUse
 from ..delivery.delivery import Delivery
-from ..outcomes.result_codes import ResultCodes
 from ..telemetry.logs import log
 from ..telemetry.metrics import Metrics
 from . import limits
@@ -29,6 +28,7 @@ from .backlog import Backlog, calls_in_progress, newest_server
 from .error_translation import ErrorTranslation
 from .linkage_service import LinkageService
 from .methods import Handler, Methods
+from .parts import ServerParts
 from .ports import cause_of, try_to_bind
 from .probe_gate import ProbeGate
 from .rpcs import SERVICE
@@ -84,23 +84,23 @@ class Server:
         settings: Settings,
         linkage: LinkageService,
         metrics: Metrics,
-        keyring: Keyring,
+        in_use: ServerParts,
         *,
         shared: bool,
         tracer: Tracer | None = None,
     ) -> None:
         self._settings, self._shared = settings, shared
-        self._keyring = keyring
+        self._certificate = in_use.certificate
         self._delivery: Delivery = linkage.delivery
         self.health = Health(health_aio.HealthServicer())
         idempotent = {name: endpoint.idempotent for name, endpoint in linkage.endpoints.items()}
         deadlines = settings.default_deadline_s, settings.deadline_max_s
         access_log = AccessLog(metrics, idempotent, *deadlines, tracer)
-        translation = ErrorTranslation(settings.result_codes_file or ResultCodes())
+        translation = ErrorTranslation(in_use.codes)
         backlog = Backlog(lambda: calls_in_progress(number))
         health = _health_handlers(self.health.servicer)
         reflection = _reflection_handlers() if settings.reflection else {}
-        around = Around(access_log, translation, Authorization(settings.callers_file))
+        around = Around(access_log, translation, Authorization(in_use.callers))
         handlers = around.handlers({**linkage.handlers(), **health, **reflection})
         admission = Admission(
             handlers, backlog, metrics, idempotent, deadline_max_s=settings.deadline_max_s
@@ -114,7 +114,7 @@ class Server:
         self._gate: ProbeGate | None = None
         if settings.health_listen is not None:
             # Probes have no certificate; they get the same error statuses as callers.
-            around = Around(access_log, translation, Authorization(None))
+            around = Around(access_log, translation, Authorization(InUse(None)))
             self._health_server = grpc.aio.server(
                 options=[*limits.of_both(shared=False), *limits.OF_PROBES]
             )
@@ -130,7 +130,7 @@ class Server:
                 raise CannotListen(
                     f"cannot listen on {settings.listen} (LISTEN): {cause_of(error)}"
                 ) from None
-        port = _add_port(self._server, "LISTEN", settings.listen, server_credentials(self._keyring))
+        port = _add_port(self._server, "LISTEN", settings.listen, server_credentials(self._certificate))
         if settings.health_listen is not None and self._health_server is not None:
             self._gate = await _start_gate(self._health_server, settings.health_listen, shared=self._shared)
         await self._server.start()

@@ -10,7 +10,8 @@ from typing import Final
 import grpc
 
 from ..config.settings import Settings
-from ..credentials.keyring import Keyring, ServerCertificate
+from ..credentials.in_use import InUse
+from ..credentials.server_certificate import ServerCertificate
 
 HANDSHAKE_S: Final = 5.0
 """Time limit of a handshake with ourselves, in seconds. A busy machine that exceeds it proves nothing."""
@@ -19,21 +20,23 @@ _LOOPBACK: Final = "127.0.0.1"
 
 def certificate_of(settings: Settings) -> ServerCertificate | None:
     """Return the listener's certificate from the files of the settings; None without TLS."""
-    chain, key = settings.tls_cert_file, settings.tls_key_file
-    return ServerCertificate.read(chain, key, settings.tls_client_ca_file) if chain and key else None
+    chain, key, client_ca = settings.tls_cert_file, settings.tls_key_file, settings.tls_client_ca_file
+    if chain is None or key is None:
+        return None
+    return ServerCertificate(chain.data, key.data, client_ca.data if client_ca else None)
 
 
-def server_credentials(keyring: Keyring) -> grpc.ServerCredentials | None:
-    """Return credentials that use the keyring's certificate in every handshake; None without TLS."""
-    used = keyring.current.certificate
+def server_credentials(in_use: InUse[ServerCertificate | None]) -> grpc.ServerCredentials | None:
+    """Return credentials that use the certificate in use in every handshake; None without TLS."""
+    used = in_use.current
     if used is None:
         return None
 
     def fetch() -> grpc.ServerCertificateConfiguration | None:
         # gRPC asks before each handshake, in a thread of its own. None keeps its TLS sessions resumable.
         nonlocal used
-        certificate = keyring.current.certificate
-        if certificate is None or certificate is used:
+        certificate = in_use.current
+        if certificate is None or certificate == used:
             return None
         used = certificate
         return _configuration(certificate)

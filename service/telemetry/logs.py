@@ -42,7 +42,10 @@ ALLOWED: Final = frozenset(
         "error_class",
         "error_id",
         "event",
+        "expires",
         "fault",
+        "file",
+        "group",
         "health_listen",
         "http_status",
         "key_id",
@@ -50,6 +53,7 @@ ALLOWED: Final = frozenset(
         "ledger",
         "level",
         "listen",
+        "log_level",
         "logger",
         "method",
         "outcome",
@@ -59,6 +63,8 @@ ALLOWED: Final = frozenset(
         "result_status",
         "retry",
         "seconds",
+        "serial",
+        "setting",
         "sha256",
         "signing_key_version",
         "span_id",
@@ -102,6 +108,7 @@ class FrequentEvent:
 
     stream: ClassVar[Stream | None] = None
     """Where the lines are written as JSON; None if they are not, or if LOG_LEVEL is above info."""
+    output: ClassVar[Stream | None] = None
     is_for_terminal: ClassVar[bool] = False
     """Whether `log` writes the lines, because they are not JSON."""
 
@@ -128,21 +135,26 @@ class FrequentEvent:
 
 def set_up_logs(level: str, stream: Stream | None = None, render: Render = json_line) -> None:
     """Write the log lines of this level and above, including those of libraries, to stdout."""
-    number = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             only_allowed,
             render,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=lambda *_: _Lines(stream or sys.stdout),
         cache_logger_on_first_use=False,
     )
     FrequentEvent.is_for_terminal = render is not json_line
-    frequent = number <= logging.INFO and not FrequentEvent.is_for_terminal
-    FrequentEvent.stream = (stream or sys.stdout) if frequent else None
-    logging.basicConfig(handlers=[_Libraries()], level=max(number, logging.WARNING), force=True)
+    FrequentEvent.output = None if FrequentEvent.is_for_terminal else stream or sys.stdout
+    set_level(level)
+    logging.basicConfig(handlers=[_Libraries()], level=logging.WARNING, force=True)
+
+
+def set_level(level: str) -> None:
+    """Write lines from this level. To reconfigure `logging` can be a deadlock: grpc/grpc issue 43421."""
+    number = logging.getLevelNamesMapping()[level.upper()]
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(number))
+    FrequentEvent.stream = FrequentEvent.output if number <= logging.INFO else None
 
 
 def only_allowed(_: object, __: str, members: MutableMapping[str, Any]) -> Mapping[str, Any]:

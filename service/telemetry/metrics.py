@@ -76,6 +76,12 @@ class Metrics:
             multiprocess_mode="livemostrecent",
             registry=self.registry,
         )
+        self.config_reload_success = Gauge(
+            "alipayhk_config_reload_success",
+            "Whether all settings that can change without a restart were valid when they were last read.",
+            multiprocess_mode="livemin",
+            registry=self.registry,
+        )
         self.certificate_expiry = Gauge(
             "alipayhk_certificate_expiry_timestamp_seconds",
             "When the certificates in the file of a setting expire, in seconds since 1970.",

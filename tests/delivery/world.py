@@ -24,6 +24,7 @@ from clients.alipayhk.wire.messages import VerifiedResponse
 from clients.alipayhk.wire.protocols.envelope_signed import EnvelopeSigned
 from clients.alipayhk.wire.protocols.header_signed import HeaderSigned
 from service.credentials.callers import ANYBODY, Caller
+from service.credentials.in_use import InUse
 from service.delivery.clock_skew import ClockSkew
 from service.delivery.delivery import Delivery, Limits
 from service.delivery.ledger_monitor import LedgerMonitor
@@ -330,7 +331,7 @@ class World:
             self.session,
             self.metrics,
             apis=("SyncLinkage", "BindAccount"),
-            codes=self.codes,
+            codes=InUse(self.codes),
             limits=Limits(max_in_flight, attempts_max, workers),
             skew=ClockSkew(self.metrics, clock=clock),
             chance=chance,

@@ -20,9 +20,6 @@ class Series(NamedTuple):
     labels: frozenset[str]
 
 
-RELOAD: Final = {"alipayhk_config_reload_success": Series("gauge", frozenset())}
-
-
 def in_code() -> dict[str, Series]:
     """Return each series by the name that `/metrics` shows."""
     return {
@@ -39,7 +36,7 @@ def test_the_page_lists_every_series_with_its_type_and_labels() -> None:
         name.strip("`"): Series(kind, frozenset(re.findall(r"`(\w+)`", labels)))
         for name, kind, labels, *_ in rows(PAGE, "series")
     }
-    assert documented == RELOAD | in_code()
+    assert documented == in_code()
 
 
 def test_the_page_has_the_unit_that_the_name_ends_with() -> None:

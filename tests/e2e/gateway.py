@@ -84,11 +84,11 @@ class Gateway:
             line for line in self.records if line["event"] == "call" and line["request_id"] == request_id
         ]
 
-    async def logged(self, wanted: Callable[[Record], bool]) -> Record:
-        """Wait for a log line that the condition accepts; return it."""
+    async def logged(self, wanted: Callable[[Record], bool], *, after: int = 0) -> Record:
+        """Wait for a log line, after the first ones, that the condition accepts; return it."""
 
         def found() -> Record | None:
-            return next((record for record in self.records if wanted(record)), None)
+            return next((record for record in map(json.loads, self.out[after:]) if wanted(record)), None)
 
         async with asyncio.timeout(WAIT_MAX_S), self._received:
             record = await self._received.wait_for(lambda: found() or self.process.returncode is not None)
@@ -168,12 +168,13 @@ async def running(
     credentials: grpc.ChannelCredentials | None = None,
     program: tuple[str | Path, ...] = (SCRIPT,),
     environ: Mapping[str, str] | None = None,
+    config: Path | None = None,
 ) -> AsyncIterator[Gateway]:
     """Run a gateway with extra environment variables; then stop it and check its exit status."""
     admin = f"127.0.0.1:{free_port()}"
     settings = {"LISTEN": "127.0.0.1:0", "ADMIN_LISTEN": admin, **settings}
     process = await asyncio.create_subprocess_exec(
-        *(*program, "serve"),
+        *(*program, "serve", *(("--config", config) if config else ())),
         env={**environment(settings), **(environ or {})},
         stdin=DEVNULL,
         stdout=PIPE,

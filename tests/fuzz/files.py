@@ -183,13 +183,13 @@ def pem_seeds() -> Iterator[bytes]:
 def certificate_file(data: bytes) -> None:
     """A certificate file is accepted, or refused with a sentence; its risks can be listed."""
     path = Path(_file().write(data))
-    result_of(ValueError, values.pem_file, str(path))
-    faults = [chain_fault(path, is_loaded=is_loaded) for is_loaded in (False, True)]
+    file = result_of(ValueError, values.pem_file, str(path))
+    faults = [chain_fault(data, is_loaded=is_loaded) for is_loaded in (False, True)]
     assert all(fault is None or fault.isprintable() for fault in faults)
     if result_of(ValueError, values.ca_file, str(path)) is not None:
-        certificate = path if faults == [None, None] else None
+        certificate = file if faults == [None, None] else None
         settings = replace(
-            _settings(), tls_cert_file=certificate, tls_client_ca_file=path, upstream_ca_file=path
+            _settings(), tls_cert_file=certificate, tls_client_ca_file=file, upstream_ca_file=path
         )
         assert all(risk.isprintable() for risk in risks_of(settings, NOW))
 

@@ -14,6 +14,9 @@ from typing import Any
 
 import pytest
 
+from service.config.reload import Reload
+from service.config.settings import read_settings
+from service.control import packed, send
 from tests.e2e import caller
 from tests.e2e.caller import Reported
 from tests.e2e.gateway import SCRIPT, WAIT_MAX_S, Gateway, channel_to
@@ -94,9 +97,11 @@ async def test_worker_sends_heartbeats_while_its_event_loop_runs(settings: dict[
         ours.setblocking(False)
         loop = asyncio.get_running_loop()
         listens = {name: f"127.0.0.1:{free_port()}" for name in ("LISTEN", "ADMIN_LISTEN")}
+        environ = environment({**settings, **listens, "WORKERS": "2"})
+        send(ours, packed(Reload(read_settings(environ), success=True)))
         process = await asyncio.create_subprocess_exec(
             *(SCRIPT, "serve", "--worker"),
-            env=environment({**settings, **listens, "WORKERS": "2"}),
+            env=environment(),
             stdin=workers_end.fileno(),
             stdout=DEVNULL,
             stderr=DEVNULL,
@@ -117,7 +122,7 @@ async def test_worker_sends_heartbeats_while_its_event_loop_runs(settings: dict[
             assert await process.wait() == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 async def test_workers_own_their_port_and_exit_with_their_supervisor(
     settings: dict[str, str], number: signal.Signals
 ) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from service.commands import workers
 from service.telemetry.logs import set_up_logs
+from tests.service.supervisor import supervisor
 
 STEPS = 100
 
@@ -37,5 +38,5 @@ if __name__ == "__main__":
     setattr(workers, "RESTART_DELAY_S", 0.01)  # noqa: B010  (mypy knows it as a constant)
     for steps in range(1, STEPS):
         set_up_logs("info", Log(steps))
-        workers._Supervisor(["sleep", "60"], Path(sys.argv[1])).run(1)
+        supervisor(["sleep", "60"], Path(sys.argv[1])).run(1)
     sys.stdout.write("stopped each time\n")

@@ -26,6 +26,7 @@ from clients.alipayhk.wire.errors import ResultError
 from clients.alipayhk.wire.messages import VerifiedResponse
 from clients.alipayhk.wire.result import Result
 from service.credentials.callers import ANYBODY, Caller
+from service.credentials.in_use import InUse
 from service.delivery.delivery import Delivery, Limits
 from service.delivery.ledger_session import LedgerSession
 from service.delivery.outbound_request import OutboundRequest
@@ -116,7 +117,7 @@ def delivery_of(
         session,
         metrics,
         apis=("SyncLinkage", "BindAccount"),
-        codes=ResultCodes(),
+        codes=InUse(ResultCodes()),
         limits=Limits(max_in_flight, attempts_max=5),
         chance=chance,
     )
@@ -139,6 +140,7 @@ class FakeClient(Client):
         """Make one attempt."""
         self.attempts.append(attempt)
         self.bodies.append(body)
+        attempt.signing_version = "1"
         return await self.behaviour(attempt)
 
 

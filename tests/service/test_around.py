@@ -15,6 +15,7 @@ from alipayhk.linkage.v1 import error_reason_pb2 as reasons
 from alipayhk.linkage.v1 import linkage_service_pb2 as pb
 from clients.alipayhk.wire import errors
 from service.credentials.callers import ANYBODY, Caller, Callers, Name
+from service.credentials.in_use import InUse
 from service.outcomes.call import CURRENT, Call, Undecodable
 from service.outcomes.circumstances import Circumstances
 from service.outcomes.refusal import Refusal
@@ -42,7 +43,9 @@ class Stack:
     def __init__(self, *, callers: Callers | None = None) -> None:
         self.metrics = Metrics()
         access_log = AccessLog(self.metrics, {"SyncLinkage": True, "BindAccount": False}, 10.0, 60.0)
-        self.around = Around(access_log, ErrorTranslation(ResultCodes()), Authorization(callers))
+        self.around = Around(
+            access_log, ErrorTranslation(InUse(ResultCodes())), Authorization(InUse(callers))
+        )
 
     def handler(self, path: str, inner: Handler) -> Handler:
         """Return the handler that gRPC calls."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import subprocess
@@ -9,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Timer
 from typing import Any
@@ -89,3 +90,23 @@ def test_a_second_ctrl_c_kills_the_child(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), child_that_ignores_sigterm(tmp_path, children):
         Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
     assert children[0].returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_stops_the_children(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    children: list[Child] = []
+
+    def start(directory: Path, stack: ExitStack) -> None:
+        children.append(stack.enter_context(demo._child(tmp_path / "log", ["--help"], environment())))
+        os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(demo, "_start_all", start)
+    before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        assert demo.run(argparse.Namespace(once=False)) == demo.INTERRUPTED
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+    assert children[0].returncode is not None

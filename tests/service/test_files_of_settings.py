@@ -21,8 +21,8 @@ from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsag
 from service.commands.cli import main
 from service.config.risks import risks_of
 from service.config.settings import Settings, SettingsError, read_settings
-from service.credentials.keyring import ServerCertificate
-from service.server.tls import handshake_fault
+from service.credentials.server_certificate import ServerCertificate
+from service.server.tls import handshake_fault, start_faults
 from tests.certificates import of_unknown_version
 from tests.ports import free_port
 from tests.service.files import KeyRing, TlsFiles
@@ -239,10 +239,7 @@ def test_usual_tls_files_have_neither_fault_nor_risk(
 ) -> None:
     settings = read_settings(with_tls(key, certificate(key, SAN) + more, ISSUER))
     assert risks_of(settings, NOW) == []
-    assert settings.tls_cert_file is not None
-    assert settings.tls_key_file is not None
-    files = (settings.tls_cert_file, settings.tls_key_file, settings.tls_client_ca_file)
-    assert handshake_fault(ServerCertificate.read(*files)) is None
+    assert start_faults(settings) == []
 
 
 def test_a_handshake_with_ourselves_finds_what_the_settings_do_not(
@@ -309,7 +306,7 @@ def test_certificates_outside_their_time_are_a_risk_and_not_a_fault(
     ca = environ["ALIPAYHK_TLS_CLIENT_CA_FILE"]
     settings = read_settings({**environ, "ALIPAYHK_UPSTREAM_CA_FILE": ca})
     names = [
-        f"TLS_CERT_FILE ({settings.tls_cert_file}): the certificate",
+        f"TLS_CERT_FILE ({environ['ALIPAYHK_TLS_CERT_FILE']}): the certificate",
         f"TLS_CLIENT_CA_FILE ({ca}): certificate 1",
         f"TLS_CLIENT_CA_FILE ({ca}): certificate 2",
         f"UPSTREAM_CA_FILE ({ca}): the certificate",
@@ -323,8 +320,9 @@ def test_certificates_that_some_callers_refuse_are_a_risk(
     with_tls: Callable[..., dict[str, str]],
 ) -> None:
     key = ec.generate_private_key(ec.SECP521R1())
-    settings = read_settings(with_tls(key, certificate(key, ISSUER_URL)))
-    where = f"TLS_CERT_FILE ({settings.tls_cert_file})"
+    environ = with_tls(key, certificate(key, ISSUER_URL))
+    settings = read_settings(environ)
+    where = f"TLS_CERT_FILE ({environ['ALIPAYHK_TLS_CERT_FILE']})"
     assert risks_of(settings, NOW) == [
         f"{where} has no subjectAltName: most callers refuse a certificate without one",
         f"{where} has a key on P-521, which callers in Python, C++ and Ruby refuse: use P-256 or P-384",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import signal
+import sys
 from collections.abc import Awaitable, Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -58,10 +60,23 @@ def serve(environ: dict[str, str], log_lines: LogStream, tmp_path: Path) -> Call
     return serve
 
 
+class Terminal(io.StringIO):
+    """Standard input of a program that was started at a terminal."""
+
+    def isatty(self) -> bool:
+        """Return that it is one."""
+        return True
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-async def test_a_gateway_logs_its_keys_and_stops_at_a_signal(
-    serve: Callable[..., Awaitable[None]], ring: KeyRing, log_lines: LogStream, number: signal.Signals
+async def test_a_gateway_at_a_terminal_logs_its_keys_and_stops_at_a_signal(
+    serve: Callable[..., Awaitable[None]],
+    ring: KeyRing,
+    log_lines: LogStream,
+    number: signal.Signals,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(sys, "stdin", Terminal())
     await serve(number, SIGNING_KEY_VERSION="7", PUBLIC_KEY_FILES=f"1={ring.public},2={ring.other_public}")
     events = [(line["event"], line.get("version"), line.get("sha256")) for line in log_lines.lines]
     assert events == [

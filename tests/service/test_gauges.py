@@ -14,7 +14,7 @@ import pytest
 from cryptography import x509
 
 from service.config.certificate_files import expiry_times
-from service.credentials.keyring import ServerCertificate
+from service.credentials.server_certificate import ServerCertificate
 from service.jobs import gauges
 from service.jobs.gauges import Turn, running, show_in_doubt
 from service.ledger import InDoubt, LedgerUnavailable

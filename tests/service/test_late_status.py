@@ -11,6 +11,7 @@ import grpc
 import pytest
 
 from alipayhk.linkage.v1 import error_reason_pb2 as reasons
+from service.credentials.in_use import InUse
 from service.outcomes.refusal import Refusal
 from service.outcomes.result_codes import ResultCodes
 from service.server.access_log import AccessLog
@@ -48,7 +49,7 @@ async def test_status_that_its_caller_did_not_get_is_counted_as_cancelled_or_exp
 
     idempotent = {"SyncLinkage": True}
     access_log = AccessLog(metrics, idempotent, 10.0, 60.0)
-    around = Around(access_log, ErrorTranslation(ResultCodes()), Authorization(None))
+    around = Around(access_log, ErrorTranslation(InUse(ResultCodes())), Authorization(InUse(None)))
     rows: dict[str, Any] = {f"/{SERVICE}/SyncLinkage": grpc.unary_unary_rpc_method_handler(fails_late)}
     server = grpc.aio.server()
     server.add_generic_rpc_handlers((Methods(around.handlers(rows)),))

@@ -20,6 +20,7 @@ from service.telemetry.logs import (
     LIBRARY_RECORDS_MAX,
     FrequentEvent,
     log,
+    set_level,
     set_up_logs,
     stack_of,
 )
@@ -130,12 +131,19 @@ def test_every_event_is_one_line_of_json(log_lines: LogStream, members: dict[str
         ("error", ["error"]),
     ],
 )
-def test_events_below_the_level_are_not_written(level: str, written: list[str]) -> None:
+@pytest.mark.parametrize("earlier", [None, "debug", "error"])
+def test_events_below_the_level_are_not_written(
+    level: str, written: list[str], earlier: str | None
+) -> None:
     stream = LogStream()
-    set_up_logs(level, stream)
+    set_up_logs(earlier or level, stream)
+    set_level(level)
     for record in (log.debug, log.info, log.warning, log.error):
         record("something")
-    assert [line["level"] for line in stream.lines] == written
+    FrequentEvent("call").log()
+    logging.getLogger("some.library").warning("something")
+    levels = [line["level"] for line in stream.lines]
+    assert levels == written + ["info"] * ("info" in written) + ["warning"] * ("warning" in written)
 
 
 # -- frequent events

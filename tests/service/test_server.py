@@ -23,9 +23,8 @@ from alipayhk.linkage.v1 import linkage_service_pb2 as pb
 from alipayhk.linkage.v1.linkage_service_pb2_grpc import LinkageServiceStub
 from service.config.settings import read_settings
 from service.config.values import Address
-from service.credentials.keyring import Keyring
 from service.delivery.clock_skew import ClockSkew
-from service.gateway import credentials_of
+from service.replaceable import Replaceable
 from service.server import ports
 from service.server.admin import start_admin
 from service.server.linkage_service import LinkageService
@@ -70,7 +69,7 @@ def serve(environ: dict[str, str]) -> Serve:
         settings = read_settings({**environ, **{f"ALIPAYHK_{name}": text for name, text in quick.items()}})
         metrics = Metrics()
         service = LinkageService(endpoints_of(settings), delivery_of(FakeClient(behaviour), metrics))
-        server = Server(settings, service, metrics, Keyring(credentials_of(settings)), shared=False)
+        server = Server(settings, service, metrics, Replaceable(settings), shared=False)
         address = await server.start()
         yield Running(server, metrics, str(address))
         await server.stop()

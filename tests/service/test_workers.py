@@ -17,11 +17,12 @@ import pytest
 
 from service.commands import worker_process, workers
 from service.commands.exit_codes import EX_SOFTWARE
-from service.commands.workers import _Supervisor, must_be_free
+from service.commands.workers import must_be_free
 from service.config.values import Address
 from service.server.server import CannotListen
 from service.telemetry.logs import set_up_logs
 from tests.peers.processes import run
+from tests.service.supervisor import supervisor
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +57,7 @@ def test_a_worker_without_signal_handlers_is_stopped_with_status_0(
     number: signal.Signals, tmp_path: Path
 ) -> None:
     set_up_logs("info", StoppingLog(number))
-    assert _Supervisor(["sleep", "60"], tmp_path).run(2) == 0
+    assert supervisor(["sleep", "60"], tmp_path).run(2) == 0
 
 
 @contextmanager
@@ -80,19 +81,19 @@ def test_the_status_of_a_stopped_worker_is_the_supervisors(worker: str, tmp_path
     ready = tmp_path / "ready"
     words = f"trap '{worker}' TERM; touch {ready}; while :; do sleep 0.02; done"
     with sigterm_after(ready):
-        status = _Supervisor(["sh", "-c", words], tmp_path).run(1)
+        status = supervisor(["sh", "-c", words], tmp_path).run(1)
     assert status == {"exit 3": 3, "kill -KILL $$": signal.SIGKILL, "kill -INT $$": 0}[worker]
 
 
 def test_a_worker_with_a_permanent_error_stops_all_workers(tmp_path: Path) -> None:
-    assert _Supervisor(["sh", "-c", "exit 78"], tmp_path).run(2) == 78
+    assert supervisor(["sh", "-c", "exit 78"], tmp_path).run(2) == 78
 
 
 def test_a_worker_with_a_stopped_listener_is_replaced(tmp_path: Path) -> None:
     mark = tmp_path / "stopped"
     words = f"mkdir {mark} 2>/dev/null && exit {EX_SOFTWARE}; touch {tmp_path}/replaced; exec sleep 60"
     with sigterm_after(tmp_path / "replaced"):
-        assert _Supervisor(["sh", "-c", words], tmp_path).run(1) == 0
+        assert supervisor(["sh", "-c", words], tmp_path).run(1) == 0
 
 
 def test_a_permanent_error_does_not_stop_a_serving_worker(
@@ -104,7 +105,7 @@ def test_a_permanent_error_does_not_stop_a_serving_worker(
     # The first worker creates the mark and serves. The other one and each replacement fail.
     words = f"mkdir {mark} 2>/dev/null && exec sleep 60; sleep 0.7; echo x >> {tmp_path}/failed; exit 78"
     with sigterm_after(tmp_path / "failed", delay_s=2):  # long enough for a wrong second attempt
-        assert _Supervisor(["sh", "-c", words], tmp_path).run(2) == 78
+        assert supervisor(["sh", "-c", words], tmp_path).run(2) == 78
     assert (tmp_path / "failed").read_text() == "x\n", "the next attempt comes after a delay"
 
 
@@ -115,7 +116,7 @@ def test_a_worker_without_heartbeats_is_replaced(tmp_path: Path, monkeypatch: py
     words = f"mkdir {mark} 2>/dev/null || {{ {beating}; }}; printf . >&0; exec sleep 60"
     set_up_logs("info", lines := io.StringIO())
     with sigterm_after(tmp_path / "replaced", delay_s=3):
-        assert _Supervisor(["sh", "-c", words], tmp_path).run(1) == 0
+        assert supervisor(["sh", "-c", words], tmp_path).run(1) == 0
     assert lines.getvalue().count("unresponsive worker killed") == 1
 
 
@@ -125,7 +126,7 @@ def test_a_worker_that_never_starts_to_serve_is_replaced(
     monkeypatch.setattr(worker_process, "START_MAX_S", 1.0)
     with sigterm_after(tmp_path / "replaced"):
         words = f"mkdir {tmp_path}/first 2>/dev/null || touch {tmp_path}/replaced; exec sleep 60"
-        assert _Supervisor(["sh", "-c", words], tmp_path).run(1) == 0
+        assert supervisor(["sh", "-c", words], tmp_path).run(1) == 0
 
 
 @pytest.mark.parametrize("is_there", [True, False])
@@ -137,7 +138,7 @@ def test_the_directory_of_the_metrics_is_created_again(tmp_path: Path, is_there:
         f"touch {tmp_path}/again; exec sleep 60"
     )
     with sigterm_after(tmp_path / "again"):
-        assert _Supervisor(["sh", "-c", words], directory).run(1) == 0
+        assert supervisor(["sh", "-c", words], directory).run(1) == 0
     assert directory.stat().st_mode & 0o777 == 0o700
 
 
@@ -155,7 +156,7 @@ def test_a_worker_that_does_not_stop_is_killed(
     monkeypatch.setattr(worker_process, "SILENCE_MAX_S", 1.5)
     ready = tmp_path / "ready"
     with sigterm_after(ready, delay_s=0.1):
-        status = _Supervisor(["sh", "-c", words.format(ready=ready)], tmp_path, stop_max_s=2.0).run(1)
+        status = supervisor(["sh", "-c", words.format(ready=ready)], tmp_path, stop_max_s=2.0).run(1)
     assert status == signal.SIGKILL
 
 

@@ -16,6 +16,7 @@ from clients.alipayhk.api import Api
 from clients.alipayhk.client import Client
 from clients.alipayhk.transport import Transport
 from service.credentials.callers import ANYBODY
+from service.credentials.in_use import InUse
 from service.delivery.clock_skew import ClockSkew
 from service.delivery.delivery import Delivery, Limits
 from service.delivery.flight import Flight
@@ -221,7 +222,7 @@ class Gateway:
             self.session,
             metrics,
             apis=tuple(Api),
-            codes=CODES,
+            codes=InUse(CODES),
             limits=self.limits,
             skew=self.skew,
             chance=self.chance.random,

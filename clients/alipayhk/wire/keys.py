@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, TypeVar, cast
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -116,14 +116,33 @@ def parse_key(data: bytes) -> RSAPrivateKey | RSAPublicKey:
     return key
 
 
-def fingerprint(key: RSAPublicKey) -> str:
+def fingerprint(key: RSAPrivateKey | RSAPublicKey) -> str:
     """Return the SHA-256 of the SubjectPublicKeyInfo in hex, for two people to compare a key."""
-    return hashlib.sha256(public_der(key)).hexdigest()
+    public = key.public_key() if isinstance(key, RSAPrivateKey) else key
+    return hashlib.sha256(public_der(public)).hexdigest()
+
+
+def key_der(key: RSAPrivateKey | RSAPublicKey) -> bytes:
+    """Return a key as DER, PKCS#8 or SubjectPublicKeyInfo."""
+    if isinstance(key, RSAPublicKey):
+        return public_der(key)
+    return key.private_bytes(
+        serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
 
 
 def public_der(key: RSAPublicKey) -> bytes:
     """Return the key as a DER SubjectPublicKeyInfo."""
     return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
+def key_of_der(der: bytes) -> RSAPrivateKey | RSAPublicKey:
+    """Read a key that `key_der` wrote; it is not checked again, which takes long for a private key."""
+    try:
+        private = serialization.load_der_private_key(der, None, unsafe_skip_rsa_key_validation=True)
+    except ValueError:
+        return cast("RSAPublicKey", serialization.load_der_public_key(der))
+    return cast("RSAPrivateKey", private)
 
 
 def _parse_pem(data: bytes) -> object:

@@ -55,8 +55,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Start everything, make the calls, and stay up until Ctrl-C."""
-    # SIGTERM must stop the child processes too.
-    signal.signal(signal.SIGTERM, _interrupt)
+    # These must stop the child processes too. Under nohup SIGHUP is ignored.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _interrupt)
     try:
         with tempfile.TemporaryDirectory(prefix="alipayhk-demo-") as directory, ExitStack() as stack:
             _start_all(Path(directory), stack)

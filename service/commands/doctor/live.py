@@ -21,6 +21,7 @@ from clients.alipayhk.wire.errors import AnswerError, CallError, ResultError, Un
 from clients.alipayhk.wire.keys import fingerprint
 
 from ...config.certificate_files import certificates_of
+from ...config.files import PemFile
 from ...config.risks import ABOUT_TO_EXPIRE, Breaking, risks_of
 from ...config.settings import Settings, SettingsError, read_from_environment
 from ...outcomes.result_codes import CONFIGURATION_CODES
@@ -129,7 +130,8 @@ def _keys(settings: Settings) -> Iterator[Finding]:
 def _certificates(settings: Settings, now: datetime) -> Iterator[Finding]:
     """Yield the days that the certificates of each file are valid, unless `risks_of` names them."""
     for name in ("tls_cert_file", "tls_client_ca_file", "upstream_ca_file"):
-        path = getattr(settings, name)
+        file = getattr(settings, name)
+        path = file.path if isinstance(file, PemFile) else file
         ends = [each.not_valid_after_utc for each in certificates_of(path)] if path else []
         if ends and min(ends) - now >= ABOUT_TO_EXPIRE:
             left = f"{(min(ends) - now).days} days left"
