@@ -1,4 +1,4 @@
-"""The gateway takes the database's password from a file, as in deploy/kubernetes and deploy/compose.yaml."""
+"""The gateway takes the database's password from a file, as deploy/kubernetes and Compose need it."""
 
 from __future__ import annotations
 
