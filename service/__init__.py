@@ -6,7 +6,7 @@ Packages and modules, top to bottom. Imports go down only; `.importlinter` enfor
     commands              the command line: serve, workers, config, health, keys, ledger, demo
     gateway               builds one process from the settings, runs it, and shuts it down
     upstream              the endpoint of each AlipayHK API, and the transport, from the settings
-    jobs | server         what runs by the clock | the listeners: gRPC with its RPCs, health, operators' HTTP
+    jobs | server         what runs by the clock | the listeners: gRPC, health, operators' HTTP
     delivery | config     sends each request once, in order, within its deadline | reads the settings
     outcomes              what callers get: codes, reasons, details
     credentials           callers, their certificates, our keys and certificate
