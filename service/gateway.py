@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 
 from clients.alipayhk.client import Client
-from clients.alipayhk.transport import Transport
 
 from .config.certificate_files import expiry_times
 from .config.environment import process_environment
@@ -18,6 +17,7 @@ from .control import beat, reloading, stop_event
 from .delivery.clock_skew import ClockSkew
 from .delivery.delivery import Delivery, Limits
 from .delivery.ledger_session import LedgerSession
+from .jobs.captures import capturing
 from .jobs.gauges import running, show_delivery
 from .jobs.maintenance import ledger_session
 from .replaceable import Replaceable
@@ -55,7 +55,9 @@ async def run(
         session = await stack.enter_async_context(ledger_session(settings, metrics, skew))
         transport = transport_of(settings)
         stack.push_async_callback(transport.close)
-        delivery = _delivery(settings, in_use, session, transport, metrics, skew, shared=shared)
+        watch = await stack.enter_async_context(capturing(settings))
+        client = Client(transport, endpoint_of=lambda api: in_use.endpoints.current[api], watch=watch)
+        delivery = _delivery(settings, in_use, client, session, metrics, skew, shared=shared)
         linkage = LinkageService(in_use.endpoints.current, delivery)
         server = Server(settings, linkage, metrics, in_use, shared=shared, tracer=tracer)
         admin = await start_admin(settings.admin_listen, metrics, server.health, skew, shared=shared)
@@ -94,15 +96,15 @@ def _use(in_use: Replaceable, metrics: Metrics, reload: Reload) -> None:
 def _delivery(
     settings: Settings,
     in_use: Replaceable,
+    client: Client,
     session: LedgerSession,
-    transport: Transport,
     metrics: Metrics,
     skew: ClockSkew,
     *,
     shared: bool,
 ) -> Delivery:
     return Delivery(
-        Client(transport, endpoint_of=lambda api: in_use.endpoints.current[api]),
+        client,
         session,
         metrics,
         apis=in_use.endpoints.current,

@@ -112,6 +112,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     ),
     "asyncpg": ("service/ledger/postgres/connection.py", "service/ledger/postgres/database.py"),
     "cryptography": (
+        "clients/alipayhk/captured.py",
         "clients/alipayhk/diagnosis/protocol_row.py",
         "clients/alipayhk/diagnosis/diagnose.py",
         "clients/alipayhk/diagnosis/signature.py",

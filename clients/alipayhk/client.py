@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from .transport import Attempt, Transport
+from .transport import Attempt, Exchange, Transport
 from .wire.clock import Now, now_utc, since_boot_s, skew_s
 from .wire.endpoint import Endpoint
 from .wire.errors import (
@@ -22,12 +22,17 @@ from .wire.errors import (
 from .wire.messages import PlainRequest, RawResponse, VerifiedResponse
 from .wire.result import SUCCESS
 
+Watch = Callable[[Endpoint, Exchange, CallError | None], str]
+
 
 class Client:
     """Calls AlipayHK's APIs over one transport.
 
     `endpoint_of` returns the endpoint in use for an API, by its name, and is asked in each call. Without it
     a call uses the endpoint that it is given.
+
+    `watch` sees each exchange at its end, with its error if it failed, and returns the name of its capture
+    or an empty text.
     """
 
     def __init__(
@@ -35,10 +40,12 @@ class Client:
         transport: Transport,
         *,
         endpoint_of: Callable[[str], Endpoint] | None = None,
+        watch: Watch | None = None,
         now: Now = now_utc,
     ) -> None:
         self._transport = transport
         self._endpoint_of = endpoint_of
+        self._watch = watch
         self._now = now
 
     async def call(
@@ -51,6 +58,26 @@ class Client:
         """
         endpoint = self._in_use(endpoint)
         attempt.signing_version = endpoint.keys.signing_version
+        if self._watch is None:
+            return await self._call(endpoint, request_id, body, attempt)
+        attempt.keeps_exchange = True
+        try:
+            verified = await self._call(endpoint, request_id, body, attempt)
+        except CallError as error:
+            self._show(self._watch, endpoint, attempt, error)
+            raise
+        self._show(self._watch, endpoint, attempt, None)
+        return verified
+
+    @staticmethod
+    def _show(watch: Watch, endpoint: Endpoint, attempt: Attempt, error: CallError | None) -> None:
+        if attempt.exchange is not None:
+            attempt.capture = watch(endpoint, attempt.exchange, error)
+            attempt.exchange = None  # it can be large
+
+    async def _call(
+        self, endpoint: Endpoint, request_id: str, body: bytes, attempt: Attempt
+    ) -> VerifiedResponse:
         request, began_s = PlainRequest(request_id, body, self._now()), since_boot_s()
         sealed = endpoint.protocol.seal_request(endpoint, request)
         try:

@@ -50,6 +50,14 @@ the client may send before the server has checked its certificate, and some serv
 an alert."""
 
 
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A request as it was sent, and its response as it was received."""
+
+    request: SealedRequest
+    response: RawResponse
+
+
 @dataclass(slots=True)
 class Attempt:
     """The progress of one attempt at one request."""
@@ -66,6 +74,12 @@ class Attempt:
     """The addresses that were tried, for the log."""
     head: RawResponse | None = field(default=None, compare=False, repr=False)
     """The response without its body, not verified, for the log; None unless its head was received."""
+    keeps_exchange: bool = field(default=False, compare=False, repr=False)
+    """Whether `exchange` is set when the response is whole."""
+    exchange: Exchange | None = field(default=None, compare=False, repr=False)
+    """What was sent and received."""
+    capture: str = field(default="", compare=False, repr=False)
+    """The name of the exchange's capture, for the log; empty if it is not captured."""
     may_send: Callable[[], bool] = field(default=lambda: True, compare=False, repr=False)
     """Whether the first byte may still be written. Called as late as possible.
 
@@ -168,6 +182,8 @@ class Transport:
             connection.close()
             raise
         connection.release()
+        if attempt.keeps_exchange:
+            attempt.exchange = Exchange(sealed, head.with_body(body))
         if codings := head.values("content-encoding"):
             body = content_coding.undone(body, codings, bytes_max=BODY_BYTES_MAX)
         return head.with_body(body)

@@ -30,6 +30,7 @@ COMMANDS: Final = {
     ),
     "config": ("service.commands.config", "check the settings, or write an example"),
     "doctor": ("service.commands.doctor.doctor", "find out why calls to AlipayHK fail"),
+    "capture": ("service.commands.capture", "capture exchanges with AlipayHK, sealed"),
     "health": ("service.commands.health", "check whether a gateway is serving"),
 }
 """Each command's module, with `configure(parser)` and `run(args) -> exit status`, and its help text."""

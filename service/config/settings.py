@@ -25,6 +25,7 @@ from ..ledger.vault import key_file
 from ..outcomes.result_codes import ResultCodes
 from . import values
 from .callers_file import callers_file
+from .capture_settings import CaptureSettings, capture_faults
 from .cross_checks import faults_between
 from .declaration import REQUIRED, built, declared, group, setting
 from .environment import process_environment, settings_texts
@@ -172,6 +173,7 @@ class Settings:
         "The lowest level that is logged: debug, info, warning or error.")
     log_format: str = setting(values.choice("auto", "json", "console"), "auto",
         "The format of the log: json, console (text) or auto (console on a terminal, else json).")
+    capture: CaptureSettings = group(CaptureSettings)
     drain_delay_s: float = setting(values.seconds(0, 300), "2",
         "How long calls are still accepted after SIGTERM, until load balancers react.")
     stop_grace_s: float = setting(values.seconds(0, 600), "20",
@@ -194,7 +196,7 @@ def read_settings(environ: Mapping[str, str], config_file: Path | None = None) -
     values, invalid = read_values(
         dict(declared(Settings)), of_file, settings_texts(environ), config_file, file_is_read=not faults
     )
-    faults += [*(fault for _, fault in invalid), *faults_between(values)]
+    faults += [*(fault for _, fault in invalid), *faults_between(values), *capture_faults(values)]
     if faults:
         raise SettingsError(faults)
     return built(Settings, values)

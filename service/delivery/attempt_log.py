@@ -39,6 +39,8 @@ async def logged_attempt(
     try:
         verified = await client.call(request.endpoint, request.request_id, request.body, attempt)
         end, is_failure, facts = "success", False, {"http_status": verified.http_status}
+        if attempt.capture:
+            log.info("exchange captured", **known, capture=attempt.capture)
         _ATTEMPT.log(*known.values(), end, _since(began), verified.http_status)
         return verified
     except CallError as error:
@@ -74,6 +76,7 @@ def _is_rejection(error: CallError) -> bool:
 def _facts(attempt: Attempt, error: CallError | None = None) -> dict[str, str | int]:
     """Return what an operator needs to find out why an attempt failed. None of it is personal data."""
     facts: dict[str, str | int] = {"address": ", ".join(attempt.route.addresses[-ADDRESSES_MAX:])}
+    facts["capture"] = attempt.capture
     code = ""
     if attempt.head is not None:
         facts["http_status"] = attempt.head.http_status

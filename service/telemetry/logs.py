@@ -29,6 +29,7 @@ ALLOWED: Final = frozenset(
         "attempts",
         "bits",
         "caller",
+        "capture",
         "caller_names",
         "callers",
         "cause",
