@@ -28,12 +28,9 @@ async def logged_attempt(
     """Make an attempt; log and count its result."""
     request = flight.request
     api, began = request.endpoint.api, time.monotonic()
-    known: dict[str, str | int] = {
-        "api": api,
-        "request_id": request.request_id,
-        "attempts": len(flight.attempts),
-    }
-    span = flight.span and flight.span.attempt(request.endpoint, resends=len(flight.attempts) - 1)
+    count = len(flight.attempts)
+    known: dict[str, str | int] = {"api": api, "request_id": request.request_id, "attempts": count}
+    span = flight.span and flight.span.attempt(request.endpoint, resends=count - 1)
     end, is_failure, facts = "cancelled", True, dict[str, Any]()
     metrics.child(metrics.upstream_in_flight, api).inc()
     try:
