@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
@@ -56,7 +56,7 @@ def seal_capture(capture: Capture, recipient: RSAPublicKey) -> bytes:
     return json.dumps(members).encode() + b"\n"
 
 
-def is_capture(members: object) -> bool:
+def is_capture(members: object) -> TypeGuard[Mapping[str, Any]]:
     """Return whether a JSON value is a capture."""
     return isinstance(members, dict) and str(members.get("format", "")).startswith("alipayhk-capture-")
 

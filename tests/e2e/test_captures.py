@@ -7,19 +7,21 @@ import json
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from clients.alipayhk.captured import Capture, CaptureUnreadable, open_capture
+from service.commands.cli import main
 from tests.e2e.caller import Reported, call
 from tests.e2e.conftest import Run
 from tests.e2e.gateway import Gateway
 from tests.e2e.gateway import run as command
 from tests.e2e.material import Material
 from tests.e2e.samples import APIS, BIND, SYNC, Api
-from tests.e2e.test_privacy import FRAGMENTS, marked
+from tests.e2e.test_privacy import FRAGMENTS, MARKS, marked
 from tests.e2e.upstream import Script, Upstream
 from tests.e2e.wallet import Wallet, compact, result
 
@@ -123,6 +125,45 @@ def moved(place: Path) -> None:
 async def unsigned(_: Any, peer: Any) -> None:
     body = compact(result("F", "INVALID_SIGNATURE"))
     await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+
+
+async def test_capture_is_diagnosed_and_can_be_shared_without_personal_data(
+    capturing: Capturing,
+    place: Path,
+    upstream: Upstream,
+    wallet: Wallet,
+    material: Material,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async with capturing() as gateway:
+        upstream.script = replace(wallet, key=material.theirs_next.key).says(marked_body())
+        outcome, _ = await captured(gateway, place, SYNC)
+        assert outcome.info.reason == "RESPONSE_SIGNATURE_INVALID"
+    (file,) = captures(place)
+    words = ["doctor", "message", str(file), "--public-key-files", f"1={material.theirs.public_file}"]
+    assert main(words) == os.EX_CONFIG
+    assert "name its recipient's private key with --capture-key" in capsys.readouterr().err
+    words += ["--capture-key", str(material.unknown_key.private_file)]
+    shares = {flag: place.parent / flag for flag in ("--share", "--share-unmasked")}
+    assert main([*words, *(str(word) for pair in shares.items() for word in pair)]) == 1
+    out = capsys.readouterr().out
+    assert out.startswith("invalid (wrong_key): ")
+    masked, unmasked = (json.loads(share.read_text("utf-8")) for share in shares.values())
+    assert masked["causes"] == ["wrong_key"]
+    assert masked["tracer_id"]
+    assert list(masked["keys_sha256"]) == ["1"]
+    text = str(masked) + bytes.fromhex(masked["content_to_sign"]["hex"]).decode()
+    assert not [mark for mark in FRAGMENTS if mark in text + out]
+    assert [mark for mark in FRAGMENTS if mark in unmasked["content_to_sign"]["text"]]
+    assert unmasked["personal_data"]
+    assert "signed_digest" not in masked
+    assert main([*words, "--message", "request", "--own-key-file", str(material.theirs.private_file)]) == 1
+    assert main([*words, "--share", str(shares["--share"])]) == os.EX_CONFIG
+    assert "cannot be written: File exists" in capsys.readouterr().err
+
+
+def marked_body() -> dict[str, object]:
+    return result() | {"externalIdentityValue": MARKS["external_identity_value"]}
 
 
 async def test_capture_next_captures_so_many_good_exchanges(

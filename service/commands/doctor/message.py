@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from clients.alipayhk.captured import is_capture
 from clients.alipayhk.diagnosis import ROWS
 from clients.alipayhk.diagnosis.diagnose import Diagnosis, Verdict, diagnose
 from clients.alipayhk.regular_file import NOT_REGULAR, open_regular
@@ -20,12 +21,14 @@ from clients.alipayhk.wire.protocols.header_signed import HeaderSigned
 from ...config.settings import SettingsError
 from ..exit_codes import EX_CONFIG, EX_USAGE, fail
 from ..options import refuse
+from .capture_file import exchange_of_capture
 from .curl import exchange_of_curl, is_curl
 from .exchange import MESSAGES, PROTOCOLS, Exchange, Unusable, exchange_of, json_value
 from .har import exchange_of_har, is_har
 from .http_text import exchange_of_http, is_http
 from .knowledge import Knowledge, knowledge_of
 from .report import as_json, as_text
+from .share import write_share
 
 FILE_BYTES_MAX: Final = 64 * 1024 * 1024
 NOT_VALID: Final = 1
@@ -37,8 +40,9 @@ def configure(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     parser = commands.add_parser(
         "message",
         help="say why the signature of a message does not verify",
-        description="FILE has one message: an exchange as JSON, a raw HTTP message, a HAR file or a curl"
-        " command. The text output masks values; --json has the exact contents, which are personal data.",
+        description="FILE has one message: an exchange as JSON, a raw HTTP message, a HAR file, a curl"
+        " command or a capture of the gateway. The text output masks values; --json has the exact contents,"
+        " which are personal data.",
     )
     parser.add_argument("file", metavar="FILE", help="the message's file; - is standard input")
     parser.add_argument("--public-key-files", metavar="1=A,2=B", help="the signer's public keys by version")
@@ -52,9 +56,18 @@ def configure(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         "--config", type=Path, metavar="FILE", help="take keys, path and client id from the settings"
     )
     parser.add_argument("--protocol", choices=PROTOCOLS, help="the protocol, if FILE does not say it")
-    parser.add_argument("--message", choices=MESSAGES, help="which message of a HAR entry")
+    parser.add_argument("--message", choices=MESSAGES, help="which message of a HAR entry or a capture")
     parser.add_argument("--path", metavar="/…", help="path and query of the request, if FILE lacks them")
     parser.add_argument("--entry", type=int, metavar="N", help="the entry of a HAR file, from 1")
+    parser.add_argument(
+        "--capture-key", type=Path, metavar="FILE", help="the private key of a capture's recipient"
+    )
+    parser.add_argument(
+        "--share", type=Path, metavar="FILE", help="write what others may see: masked, without a digest"
+    )
+    parser.add_argument(
+        "--share-unmasked", type=Path, metavar="FILE", help="write the same with personal data"
+    )
     parser.add_argument("--unmasked", action="store_true", help="show identity values in the text output")
     parser.add_argument("--json", action="store_true", help="write JSON with the exact contents")
     parser.set_defaults(act=_act)
@@ -78,7 +91,11 @@ def _act(args: argparse.Namespace) -> int:
 def _diagnosis(args: argparse.Namespace) -> Diagnosis:
     exchange = exchange_in(_content(args.file), args)
     knowledge = knowledge_of(args, exchange)
-    return diagnosis_of(_with_path(exchange, knowledge), knowledge)
+    diagnosis = diagnosis_of(_with_path(exchange, knowledge), knowledge)
+    for file, unmasked in ((args.share, False), (args.share_unmasked, True)):
+        if file is not None:
+            write_share(file, diagnosis, exchange, knowledge, unmasked=unmasked)
+    return diagnosis
 
 
 def exchange_in(data: bytes, args: argparse.Namespace) -> Exchange:
@@ -125,10 +142,12 @@ def _parsed(data: bytes, args: argparse.Namespace) -> Exchange:
     if is_curl(text):
         return exchange_of_curl(text)
     if not text.lstrip().startswith("{"):
-        raise Unusable("FILE is not an exchange as JSON, a raw HTTP message, a HAR file or a curl command.")
+        raise Unusable("FILE is no exchange as JSON, raw HTTP message, HAR file, curl command or capture.")
     value = json_value(text)
     if is_har(value):
         return exchange_of_har(value, entry=args.entry, message=args.message)
+    if is_capture(value):
+        return exchange_of_capture(value, args.capture_key, args.message)
     if not isinstance(value, dict):
         raise Unusable("The exchange must be a JSON object.")
     return exchange_of(value)

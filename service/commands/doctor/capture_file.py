@@ -1,0 +1,29 @@
+"""A capture of the gateway as a message to diagnose."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from clients.alipayhk.captured import CaptureUnreadable, open_capture
+from clients.alipayhk.wire.keys import KeyFileError, load_private_key
+
+from .exchange import Exchange, Unusable, exchange_of
+
+_OF_RESPONSE: Final = {"success", "SignatureInvalid", "Malformed"}
+"""Ends of attempts whose response is in question; in any other, AlipayHK refused the request."""
+
+
+def exchange_of_capture(members: Mapping[str, Any], key_file: Path | None, message: str | None) -> Exchange:
+    """Open a capture, and return its message in question, or the one that is asked for; raise Unusable."""
+    if key_file is None:
+        raise Unusable("FILE is a sealed capture: name its recipient's private key with --capture-key.")
+    try:
+        capture = open_capture(members, load_private_key(key_file))
+    except KeyFileError as error:
+        raise Unusable(f"--capture-key {error}.") from None
+    except CaptureUnreadable as error:
+        raise Unusable(str(error)) from None
+    wanted = message or ("response" if capture.facts.get("end") in _OF_RESPONSE else "request")
+    return exchange_of(next(dict(each) for each in capture.exchanges if each["message"] == wanted))
