@@ -53,10 +53,7 @@ async def run(
         tracer = stack.enter_context(tracing(process_environment()))
         skew = ClockSkew(metrics, window_s=settings.response_time_window_s)
         session = await stack.enter_async_context(ledger_session(settings, metrics, skew))
-        transport = transport_of(settings)
-        stack.push_async_callback(transport.close)
-        watch = await stack.enter_async_context(capturing(settings))
-        client = Client(transport, endpoint_of=lambda api: in_use.endpoints.current[api], watch=watch)
+        client = await _client(stack, settings, in_use)
         delivery = _delivery(settings, in_use, client, session, metrics, skew, shared=shared)
         linkage = LinkageService(in_use.endpoints.current, delivery)
         server = Server(settings, linkage, metrics, in_use, shared=shared, tracer=tracer)
@@ -91,6 +88,14 @@ def _use(in_use: Replaceable, metrics: Metrics, reload: Reload) -> None:
     metrics.set_certificate_expiry(
         expiry_times(in_use.certificate.current, reload.settings.upstream_ca_file)
     )
+
+
+async def _client(stack: AsyncExitStack, settings: Settings, in_use: Replaceable) -> Client:
+    """Make the client; the stack closes its connections, and then ends its captures."""
+    watch = await stack.enter_async_context(capturing(settings))
+    transport = transport_of(settings)
+    stack.push_async_callback(transport.close)
+    return Client(transport, endpoint_of=lambda api: in_use.endpoints.current[api], watch=watch)
 
 
 def _delivery(

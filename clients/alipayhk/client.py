@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from .transport import Attempt, Exchange, Transport
+from .transport import Attempt, Transport
 from .wire.clock import Now, now_utc, since_boot_s, skew_s
 from .wire.endpoint import Endpoint
 from .wire.errors import (
@@ -19,7 +19,7 @@ from .wire.errors import (
     ResultError,
     SignatureInvalid,
 )
-from .wire.messages import PlainRequest, RawResponse, VerifiedResponse
+from .wire.messages import Exchange, PlainRequest, RawResponse, VerifiedResponse
 from .wire.result import SUCCESS
 
 Watch = Callable[[Endpoint, Exchange, CallError | None], str]

@@ -30,7 +30,7 @@ from .wire.errors import (
     Unreachable,
     Unsigned,
 )
-from .wire.messages import Headers, RawResponse, SealedRequest
+from .wire.messages import Exchange, Headers, RawResponse, SealedRequest
 
 if TYPE_CHECKING:
     from aiohttp.http_parser import RawResponseMessage
@@ -50,14 +50,6 @@ the client may send before the server has checked its certificate, and some serv
 an alert."""
 
 
-@dataclass(frozen=True, slots=True)
-class Exchange:
-    """A request as it was sent, and its response as it was received."""
-
-    request: SealedRequest
-    response: RawResponse
-
-
 @dataclass(slots=True)
 class Attempt:
     """The progress of one attempt at one request."""
@@ -75,9 +67,8 @@ class Attempt:
     head: RawResponse | None = field(default=None, compare=False, repr=False)
     """The response without its body, not verified, for the log; None unless its head was received."""
     keeps_exchange: bool = field(default=False, compare=False, repr=False)
-    """Whether `exchange` is set when the response is whole."""
     exchange: Exchange | None = field(default=None, compare=False, repr=False)
-    """What was sent and received."""
+    """What was sent and received, if it is to be kept and the response is whole."""
     capture: str = field(default="", compare=False, repr=False)
     """The name of the exchange's capture, for the log; empty if it is not captured."""
     may_send: Callable[[], bool] = field(default=lambda: True, compare=False, repr=False)

@@ -22,11 +22,10 @@ from typing import Final
 
 from clients.alipayhk.captured import Capture, seal_capture
 from clients.alipayhk.client import Watch
-from clients.alipayhk.transport import Exchange
 from clients.alipayhk.wire.endpoint import Endpoint
 from clients.alipayhk.wire.errors import CallError, Malformed, ResultError, SignatureInvalid, Unsigned
 from clients.alipayhk.wire.keys import fingerprint
-from clients.alipayhk.wire.messages import RawResponse, SealedRequest
+from clients.alipayhk.wire.messages import Exchange, RawResponse, SealedRequest
 
 from ..config.settings import Settings
 from ..outcomes.result_codes import CONFIGURATION_CODES

@@ -137,11 +137,7 @@ class FrequentEvent:
 def set_up_logs(level: str, stream: Stream | None = None, render: Render = json_line) -> None:
     """Write the log lines of this level and above, including those of libraries, to stdout."""
     structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            only_allowed,
-            render,
-        ],
+        processors=[structlog.processors.add_log_level, only_allowed, render],
         logger_factory=lambda *_: _Lines(stream or sys.stdout),
         cache_logger_on_first_use=False,
     )

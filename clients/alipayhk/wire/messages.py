@@ -192,3 +192,11 @@ class VerifiedResponse:
     body: Mapping[str, object] = field(repr=False)
     response_time: datetime | None = None
     tracer_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A request as it was sent, and its response as it was received."""
+
+    request: SealedRequest
+    response: RawResponse
