@@ -5,11 +5,13 @@ Packages and modules, top to bottom. Imports go down only; `.importlinter` enfor
     __main__              `python -m service`
     commands              the command line: serve, workers, config, health, keys, ledger, demo
     gateway               builds one process from the settings, runs it, and shuts it down
+    control | replaceable | start_log
+                          signals and other settings | what a reload replaces | what is logged at the start
     upstream              the endpoint of each AlipayHK API, and the transport, from the settings
     jobs | server         what runs by the clock | the listeners: gRPC, health, operators' HTTP
     delivery | config     sends each request once, in order, within its deadline | reads the settings
     outcomes              what callers get: codes, reasons, details
-    credentials           callers, their certificates, our keys and certificate
+    credentials           callers, their certificates, and what is in use of them
     ledger | telemetry    the record of requests and results | logs and metrics
 
 Below all of them is `clients.alipayhk`, the client of AlipayHK.

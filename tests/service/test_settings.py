@@ -28,6 +28,7 @@ from service.config.settings import (
 from service.config.values import Address
 from service.credentials.callers import Name
 from service.ledger.levels import LEVELS, Level, forms
+from service.upstream import endpoints_of
 from tests.service.fakes import FIXTURES_ARE_FINE
 from tests.service.files import KeyRing, TlsFiles
 
@@ -248,6 +249,7 @@ BAD: Final = [
     ("UPSTREAM_PROXY", "proxy"),
     ("CLIENT_ID", "a b"),
     ("SIGNING_KEY_FILE", "/nowhere"),
+    ("SIGNING_KEY_FILES", "1=/nowhere"),
     ("SIGNING_KEY_VERSION", "1,2"),
     ("PUBLIC_KEY_FILES", "/nowhere"),
     ("DECRYPTION_KEY_FILES", "1=/nowhere"),
@@ -297,6 +299,7 @@ BAD: Final = [
     ("CAPTURE_FILES_MAX", "0"),
     ("DRAIN_DELAY_S", "301"),
     ("STOP_GRACE_S", "601"),
+    ("RELOAD_EVERY_S", "-1"),
 ]
 
 
@@ -744,6 +747,25 @@ def test_an_unreadable_tls_file_causes_only_one_fault(environ: dict[str, str], t
         (pair(tls, TLS_CLIENT_CA_FILE="/x"), "TLS_CLIENT_CA_FILE"),
     ):
         assert more_faults(but(environ, **changes)) == [f"{fault} {missing}"]
+
+
+def test_one_of_the_two_settings_of_signing_keys_is_given(environ: dict[str, str], ring: KeyRing) -> None:
+    two = f"1={ring.private},2={ring.other_private}"
+    assert faults(but(environ, SIGNING_KEY_FILES=two)) == [
+        "SIGNING_KEY_FILES cannot be set together with SIGNING_KEY_FILE: remove one of them"
+    ]
+    several = but(environ, SIGNING_KEY_FILE=None, SIGNING_KEY_FILES=two, SIGNING_KEY_VERSION="2")
+    settings = read_settings(several)
+    assert {version: file.path for version, file in settings.signing_keys.items()} == {
+        "1": ring.private,
+        "2": ring.other_private,
+    }
+    assert faults(but(several, SIGNING_KEY_VERSION="3")) == [
+        "SIGNING_KEY_VERSION is not a version in SIGNING_KEY_FILES"
+    ]
+    keys = endpoints_of(settings)["SyncLinkage"].keys
+    assert (keys.signing_version, [*keys.decrypting]) == ("2", ["2", "1"])
+    assert keys.signing is settings.signing_keys["2"].key
 
 
 def test_the_encryption_key_version_must_be_in_public_key_files(environ: dict[str, str]) -> None:
