@@ -66,6 +66,20 @@ async def test_request_that_leaves_blocks_no_younger_one(pair: tuple[Ledger, Led
     assert isinstance(busy, Granted)
 
 
+async def test_request_that_leaves_one_process_keeps_its_place_in_the_other(
+    pair: tuple[PostgresLedger, PostgresLedger],
+) -> None:
+    one, other = pair
+    for ledger in (other, one):
+        await ledger.queue(OLDER)
+    one.leave(OLDER.key)
+    await asyncio.wait(one._writing)
+    assert isinstance(await one.claim(YOUNGER, NOW_MS), LinkageBusy)
+    # A grant ends them all.
+    assert isinstance(await one.claim(OLDER, NOW_MS), Granted)
+    assert await one._database.fetch(UNTIL) == []
+
+
 async def test_request_that_is_rejected_wakes_those_that_waited_for_it(pair: tuple[Ledger, Ledger]) -> None:
     one, other = pair
     newer = a_claim("newer", biz_time_ms=NOW_MS + 2)

@@ -102,6 +102,11 @@ POSTGRES_MUTANTS: Final[dict[str, Mutant]] = {
             ("'refused') AND p_linkage IS NOT NULL", "'refused') AND busy_left_ms IS NOT NULL"),
         ),
     ),
+    "place of others": Mutant(
+        "a request that ends in one gateway loses its place in the others",
+        23,
+        _sql("claim", ("AND (holder = p_holder OR granted IS NOT NULL)", "")),
+    ),
     "place kept": Mutant(
         "a request that ends keeps its place",
         1,

@@ -71,7 +71,7 @@ _SIMULATED: Final = f"""
         this.said := current_setting('sim.said');
         SELECT request INTO this.wrote FROM alipayhk_request AS request
             WHERE request_id = $1 AND api = $2 AND client_id = $3;
-        SELECT until_ms INTO this.waits_until_ms FROM alipayhk_waiting
+        SELECT max(until_ms) INTO this.waits_until_ms FROM alipayhk_waiting
             WHERE request_id = $1 AND api = $2 AND client_id = $3;
         RETURN this;
     END $$;
@@ -115,7 +115,7 @@ class Done:
     wrote: Any = None
     """The row with its key, after it."""
     waits_until_ms: int | None = None
-    """Until when the entry of its key in the table of waiting calls counts."""
+    """Until when the last entry of its key in the table of waiting requests counts."""
 
 
 class Session:

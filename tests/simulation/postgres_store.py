@@ -101,16 +101,23 @@ class PostgresStore(Store):
         """The last one that gave up its place."""
         self.asked_s: dict[tuple[str, Key], float] = {}
         """When a process's last question about a request was decided."""
-        self.gone_s: dict[Key, float] = {}
+        self.gone_s: dict[tuple[Key, bytes], float] = {}
         """When requests ended that had places among those that wait."""
         self._grants: dict[int, Grant] = {}
-        self._ahead_s, self._steps = float("-inf"), 0
+        self._ahead_s, self._steps, self._opened = float("-inf"), 0, 0
         session.begin(dice.choice(("on", "on", "on", "off")), EDITS)
 
     def open(self, process: Process, now_ms: Callable[[], int]) -> FaultyLedger:
         """Open it for a process that starts."""
         database = Database(URL, pool_max=POOL_MAX, timeout_s=TIMEOUT_S)
-        ledger = PostgresLedger(database, "key", random_bytes=self._dice.randbytes, now_ms=now_ms)
+        self._opened += 1
+        ledger = PostgresLedger(
+            database,
+            "key",
+            random_bytes=self._dice.randbytes,
+            holder=b"%d" % self._opened,
+            now_ms=now_ms,
+        )
         return PostgresPort(self, process, ledger, self.twin.memory)
 
     def held_for(self, seconds: float) -> list[Key]:
@@ -211,8 +218,8 @@ class PostgresStore(Store):
         elif statement.operation in {"record", "undo"} and result:
             self.held.pop(statement.key, None)
         self._cut()
-        for key in self.twin.waiting.keys() - waiting.keys():
-            self.gone_s.pop(key, None)
+        for place in self.twin.waiting.keys() - waiting.keys():
+            self.gone_s.pop(place, None)
         self._note_freed(rows, waiting, is_granted=statement.operation == "claim" and bool(result))
         changed = self._twin._rows != rows
         return changed or statement.text in {statements.MARK, statements.LAST_CHANGE}
@@ -238,7 +245,7 @@ class PostgresStore(Store):
             )
         for other in () if token is not None else self.twin.older(claim):
             if now_s - self.gone_s.get(other, now_s) > GONE_S:
-                ids = f"{claim.key.request_id} waits for {other.request_id}"
+                ids = f"{claim.key.request_id} waits for {other[0].request_id}"
                 self.broken.append(("woken", f"{ids}, which has ended"))
 
     def _hold(self, statement: Statement, token: int, lease_ms: int, linkage: bytes | None) -> None:
@@ -255,7 +262,7 @@ class PostgresStore(Store):
                 held.until_ms = row.lease_until_ms
 
     def _note_freed(
-        self, rows: Mapping[Key, Row], waiting: Mapping[Key, Waiting], *, is_granted: bool
+        self, rows: Mapping[Key, Row], waiting: Mapping[tuple[Key, bytes], Waiting], *, is_granted: bool
     ) -> None:
         """Note which requests are not being sent any more, and which have given up their places."""
         for key, old in rows.items():
@@ -266,8 +273,8 @@ class PostgresStore(Store):
                 and (new is None or new.state is not old.state)
             ):
                 self.freed_s[place_of(key, old.linkage)] = self.timeline.now_s
-        for key, one in waiting.items():
-            is_lost = key not in self.twin.waiting and one.until_ms > self.server.clock_ms()
+        for (key, holder), one in waiting.items():
+            is_lost = (key, holder) not in self.twin.waiting and one.until_ms > self.server.clock_ms()
             if is_lost and not is_granted:
                 self.left[one.place] = Left(self.timeline.now_s, key, one.biz_time_ms or 0)
 
@@ -301,6 +308,7 @@ class PostgresPort(FaultyLedger):
     """The ledger as one process sees it; its faults are those of the server."""
 
     _store: PostgresStore
+    _ledger: PostgresLedger
 
     async def claim(self, claim: Claim, now_ms: int) -> Answer:
         """Claim."""
@@ -325,7 +333,7 @@ class PostgresPort(FaultyLedger):
 
     def leave(self, key: Key) -> None:
         """Leave."""
-        self._store.gone_s[key] = self._store.timeline.now_s
+        self._store.gone_s[key, self._ledger._holder] = self._store.timeline.now_s
         super().leave(key)
 
     async def wait(self, answer: InProgress | LinkageBusy, timeout_s: float) -> None:

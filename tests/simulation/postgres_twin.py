@@ -51,7 +51,8 @@ class PostgresTwin:
         """The random id of the claim of each row that was granted last."""
         self.undone: set[bytes] = set()
         """The random ids of claims that were undone before they arrived."""
-        self.waiting: dict[Key, Waiting] = {}
+        self.waiting: dict[tuple[Key, bytes], Waiting] = {}
+        """The requests that wait, each with the process in which it does."""
         self._seen: dict[bytes, Seen] = {}
         self._broken = broken
         self._clock_ms = 0
@@ -121,8 +122,8 @@ class PostgresTwin:
     def _claim(self, parameters: Sequence[Any], done: Done, asked: Claim) -> Key:
         claim = replace(asked, clock=lambda: self._clock_ms)
         key, memory = claim.key, self.memory
-        writes, wait_ms, now_ms, claim_id, may_be_new, decided, was_in_doubt = (
-            parameters[at] for at in (0, 11, 12, 13, 14, 15, 16)
+        writes, wait_ms, now_ms, claim_id, may_be_new, decided, was_in_doubt, holder = (
+            parameters[at] for at in (0, 11, 12, 13, 14, 15, 16, 19)
         )
         self._check_parameters(claim, parameters, may_be_new)
         before = memory._rows.get(key)
@@ -146,11 +147,13 @@ class PostgresTwin:
         # A claim that is about to be granted, because its process decides so, keeps its place.
         decides = isinstance(answer, Granted) and claim.linkage is not None
         if facts.granted is None and (decides or isinstance(answer, (InProgress, LinkageBusy))):
-            self.waiting[key] = Waiting(
+            self.waiting[key, holder] = Waiting(
                 place_of(key, claim.linkage), claim.biz_time_ms, self._clock_ms + wait_ms
             )
         else:
-            self.waiting.pop(key, None)
+            for place in [one for one in self.waiting if one[0] == key]:
+                if facts.granted is not None or place[1] == holder:
+                    del self.waiting[place]
         return key
 
     def _refused(
@@ -232,16 +235,17 @@ class PostgresTwin:
         return key
 
     def _queue(self, parameters: Sequence[Any], _: object) -> Key:
-        *columns, wait_ms = parameters
+        *columns, wait_ms, holder = parameters
         for request_id, api, client_id, linkage, biz_time_ms in zip(*columns, strict=True):
             key = Key(client_id, api, request_id)
-            self.waiting[key] = Waiting(place_of(key, linkage), biz_time_ms, self._clock_ms + wait_ms)
+            place = place_of(key, linkage)
+            self.waiting[key, holder] = Waiting(place, biz_time_ms, self._clock_ms + wait_ms)
         return NOBODY
 
     def _leave(self, parameters: Sequence[Any], _: object) -> Key:
-        request_id, api, client_id = parameters
+        request_id, api, client_id, holder = parameters
         key = Key(client_id, api, request_id)
-        self.waiting.pop(key, None)
+        self.waiting.pop((key, holder), None)
         return key
 
     def _mark(self, parameters: Sequence[Any], _: object) -> Key:
@@ -265,15 +269,15 @@ class PostgresTwin:
 
     # -- what they need
 
-    def older(self, claim: Claim) -> dict[Key, Waiting]:
+    def older(self, claim: Claim) -> dict[tuple[Key, bytes], Waiting]:
         """Return the older calls that wait for the linkage of a claim.
 
         An impossibly long wait began before the clock was set back.
         """
         return {
-            key: one
-            for key, one in self.waiting.items()
-            if key != claim.key
+            place: one
+            for place, one in self.waiting.items()
+            if place[0] != claim.key
             and claim.linkage is not None
             and one.place == place_of(claim.key, claim.linkage)
             and self._clock_ms < one.until_ms <= self._clock_ms + LEASE_MAX_MS
@@ -321,8 +325,8 @@ class PostgresTwin:
         name = f"after {text.split('(', maxsplit=1)[0].rsplit('_', maxsplit=1)[-1]} of {key.request_id}"
         ours = None if done.wrote is None else self._row(done.wrote, key)
         self._same(name, ours, self.memory._rows.get(key))
-        entry = self.waiting.get(key)
-        self._same(f"{name}, waits until", done.waits_until_ms, entry and entry.until_ms)
+        until_ms = max((one.until_ms for (of, _), one in self.waiting.items() if of == key), default=None)
+        self._same(f"{name}, waits until", done.waits_until_ms, until_ms)
 
     def _same_row(self, name: str, row: Row) -> None:
         self._same(name, row, self.memory._rows.get(row.key))

@@ -68,7 +68,7 @@ def test_a_seed_has_the_same_trace_on_another_server(simulation: Simulator, muta
     )
     assert len(run.trace) > 100
     assert bool(run.findings) is bool(mutant)
-    findings = map(str, run.findings) if run.findings else ["nothing is broken"]
+    findings = [str(finding) for finding in run.findings] or ["nothing is broken"]
     assert "\n".join([str(plan), *run.trace, *findings, ""]) == there.stdout
 
 

@@ -38,12 +38,14 @@ class PostgresLedger:
         key_id: str,
         *,
         random_bytes: RandomBytes,
+        holder: bytes,
         keeper: MarkerKeeper | None = None,
         now_ms: Callable[[], int] = CLOCK.now_ms,
     ) -> None:
         self._database = database
         self._key_id = key_id
         self._random_bytes = random_bytes
+        self._holder = holder
         self._keeper = keeper
         self._now_ms = now_ms
         self._wakeups = Wakeups()
@@ -127,12 +129,13 @@ class PostgresLedger:
         self._leave(key)
 
     def _leave(self, key: Key) -> None:
-        self._complete(self._database.value(statements.LEAVE, *key_parameters(key)))
+        self._complete(self._database.value(statements.LEAVE, *key_parameters(key), self._holder))
 
     async def _keep_places(self, claims: Sequence[Claim]) -> None:
         keys = zip(*(key_parameters(claim.key) for claim in claims), strict=True)
         linkages, biz_times = [claim.linkage for claim in claims], [claim.biz_time_ms for claim in claims]
-        await self._database.fetch(statements.QUEUE, *map(list, keys), linkages, biz_times, PLACE_MS)
+        places = (*map(list, keys), linkages, biz_times)
+        await self._database.fetch(statements.QUEUE, *places, PLACE_MS, self._holder)
 
     async def wait(self, answer: InProgress | LinkageBusy, timeout_s: float) -> None:
         """Wait for the notification that the request or the linkage may be free."""
@@ -226,6 +229,7 @@ class PostgresLedger:
             key_id=self._key_id,
             wait_ms=PLACE_MS,
             decided=decided,
+            holder=self._holder,
         )
         (found,) = await self._database.fetch(statements.CLAIM, *parameters)
         return Facts.of(found, claim, now_ms)

@@ -31,6 +31,8 @@ from .url import where_of
 RESTORE: Final = "pg_restore, and then: alipayhk-gateway ledger restore"
 OPENING_TIMEOUT_S: Final = 10.0
 """The least time for each step of the opening: another gateway may be creating or migrating the tables."""
+HOLDER_BYTES: Final = 8
+"""The length of the id by which the database knows a process that waits."""
 FAULT_TIMEOUT_S: Final = 2.0
 """How long `config check` waits for the database."""
 
@@ -95,7 +97,9 @@ def open_postgres(
     entry = Entry(found.token, place.where)
     keeper = MarkerKeeper(place.marker, found.ledger_id or "", entry, report, found.former_ids)
     database = Database(url, pool_max=pool_max, timeout_s=timeout_s)
-    return PostgresLedger(database, vault.key_id, random_bytes=random_bytes, keeper=keeper), vault
+    holder = random_bytes(HOLDER_BYTES)
+    ledger = PostgresLedger(database, vault.key_id, random_bytes=random_bytes, holder=holder, keeper=keeper)
+    return ledger, vault
 
 
 def fault_of(url: str, key_file: Path | None) -> str | None:

@@ -85,13 +85,14 @@ def claim_parameters(
     key_id: str,
     wait_ms: int,
     decided: Decided | None,
+    holder: bytes,
 ) -> Sequence[object]:
     """Return the parameters of CLAIM."""
     content = (claim.caller, key_id, claim.fingerprint, claim.linkage, claim.biz_time_ms)
     times = (claim.lease_ms, LEASE_MAX_MS, wait_ms, now_ms)
     grant = (claim_id, not is_in_future(claim), decided is not None)
     seen = (decided.was_in_doubt, decided.row_change, decided.applied_change) if decided else (False, 0, 0)
-    return (writes, *key_parameters(claim.key), *content, *times, *grant, *seen)
+    return (writes, *key_parameters(claim.key), *content, *times, *grant, *seen, holder)
 
 
 def row_of(found: Mapping[str, Any], now_ms: int) -> Row:

@@ -64,16 +64,17 @@ CREATE INDEX alipayhk_request_ended ON alipayhk_request (updated_ms)
     WHERE state IN ('applied', 'rejected', 'refused');
 CREATE INDEX alipayhk_request_change ON alipayhk_request (change);
 
--- The calls that wait for a request or a linkage, of all gateways. An entry counts until `until_ms`; a gateway
--- that still waits extends it. Nothing is lost if the table is emptied, as it is after a crash or a failover.
+-- The requests that wait for themselves or their linkages, one entry for each process (`holder`, a random id) in
+-- which they wait. An entry counts until `until_ms`; a process that still waits extends it. Nothing is lost if the table is emptied, as it is after a crash or a failover.
 CREATE UNLOGGED TABLE alipayhk_waiting (
     request_id text NOT NULL,
     api text NOT NULL,
     client_id text NOT NULL,
+    holder bytea NOT NULL,
     lock bigint NOT NULL,
     biz_time_ms bigint,
     until_ms bigint NOT NULL,
-    PRIMARY KEY (request_id, api, client_id)
+    PRIMARY KEY (request_id, api, client_id, holder)
 );
 CREATE INDEX alipayhk_waiting_lock ON alipayhk_waiting (lock);
 
@@ -156,7 +157,7 @@ CREATE FUNCTION alipayhk_claim(
     p_writes boolean, p_request_id text, p_api text, p_client_id text, p_caller text,
     p_key_id text, p_fingerprint bytea, p_linkage bytea, p_biz_time_ms bigint, p_lease_ms bigint,
     p_lease_max_ms bigint, p_wait_ms bigint, p_now_ms bigint, p_claim bytea, p_may_be_new boolean,
-    p_decided boolean, p_was_in_doubt boolean, p_seen_change bigint, p_seen_applied bigint,
+    p_decided boolean, p_was_in_doubt boolean, p_seen_change bigint, p_seen_applied bigint, p_holder bytea,
     OUT granted bigint, OUT change bigint, OUT fingerprint bytea, OUT state text, OUT lease_left_ms bigint,
     OUT was_in_doubt boolean, OUT result_status text, OUT result_code text, OUT sealed bytea,
     OUT is_resolved boolean, OUT applied_change bigint, OUT applied_biz_time_ms bigint,
@@ -264,14 +265,17 @@ BEGIN
             ELSE known.fingerprint = p_fingerprint AND (known.state = 'sending' AND lease_left_ms > 0
                 OR known.state IN ('sending', 'in_doubt', 'refused') AND p_linkage IS NOT NULL) END;
         IF waits THEN
-            INSERT INTO alipayhk_waiting AS waiting (request_id, api, client_id, lock, biz_time_ms, until_ms)
-                VALUES (p_request_id, p_api, p_client_id, alipayhk_claim.lock, p_biz_time_ms, clock_ms + p_wait_ms)
+            INSERT INTO alipayhk_waiting AS waiting
+                    (request_id, api, client_id, holder, lock, biz_time_ms, until_ms)
+                VALUES (p_request_id, p_api, p_client_id, p_holder, alipayhk_claim.lock, p_biz_time_ms,
+                    clock_ms + p_wait_ms)
                 -- The id may have been used with another content before, which was not sent.
-                ON CONFLICT (request_id, api, client_id) DO UPDATE SET
+                ON CONFLICT (request_id, api, client_id, holder) DO UPDATE SET
                     lock = excluded.lock, biz_time_ms = excluded.biz_time_ms, until_ms = excluded.until_ms;
         ELSE
             DELETE FROM alipayhk_waiting
-                WHERE request_id = p_request_id AND api = p_api AND client_id = p_client_id;
+                WHERE request_id = p_request_id AND api = p_api AND client_id = p_client_id
+                    AND (holder = p_holder OR granted IS NOT NULL);
             IF found AND granted IS NULL THEN
                 PERFORM alipayhk_wake(lock);  -- younger requests waited for this one
             END IF;
@@ -283,26 +287,26 @@ $$;
 -- Keep the places of requests that wait for their linkages inside their gateway.
 CREATE FUNCTION alipayhk_queue(
     p_request_ids text[], p_apis text[], p_client_ids text[], p_linkages bytea[], p_biz_times_ms bigint[],
-    p_wait_ms bigint
+    p_wait_ms bigint, p_holder bytea
 ) RETURNS void LANGUAGE sql VOLATILE AS $$
-    INSERT INTO alipayhk_waiting AS waiting (request_id, api, client_id, lock, biz_time_ms, until_ms)
-        SELECT request_id, api, client_id, alipayhk_lock_number(linkage, request_id, api, client_id), biz_time_ms,
+    INSERT INTO alipayhk_waiting AS waiting (request_id, api, client_id, holder, lock, biz_time_ms, until_ms)
+        SELECT request_id, api, client_id, p_holder, alipayhk_lock_number(linkage, request_id, api, client_id), biz_time_ms,
             alipayhk_clock_ms() + p_wait_ms
         FROM unnest(p_request_ids, p_apis, p_client_ids, p_linkages, p_biz_times_ms)
             AS place (request_id, api, client_id, linkage, biz_time_ms)
         ORDER BY request_id, api, client_id
-        ON CONFLICT (request_id, api, client_id) DO UPDATE SET
+        ON CONFLICT (request_id, api, client_id, holder) DO UPDATE SET
             lock = excluded.lock, biz_time_ms = excluded.biz_time_ms, until_ms = excluded.until_ms
 $$;
 
--- Give up the place of a request that ends without a grant, and wake those that waited for it.
-CREATE FUNCTION alipayhk_leave(p_request_id text, p_api text, p_client_id text) RETURNS void
+-- Give up the place of a request that ends in one process without a grant, and wake those that waited for it.
+CREATE FUNCTION alipayhk_leave(p_request_id text, p_api text, p_client_id text, p_holder bytea) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     number bigint;
 BEGIN
     DELETE FROM alipayhk_waiting
-        WHERE request_id = p_request_id AND api = p_api AND client_id = p_client_id
+        WHERE request_id = p_request_id AND api = p_api AND client_id = p_client_id AND holder = p_holder
         RETURNING lock INTO number;
     PERFORM alipayhk_wake(number);
 END

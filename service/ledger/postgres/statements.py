@@ -38,11 +38,11 @@ FIRST_CHANGE_SINCE: Final = """
 """
 CLAIM: Final = """
     SELECT * FROM alipayhk_claim(
-        $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)
+        $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)
 """
-QUEUE: Final = "SELECT alipayhk_queue($1, $2, $3, $4, $5, $6)"
+QUEUE: Final = "SELECT alipayhk_queue($1, $2, $3, $4, $5, $6, $7)"
 """Its first five parameters are arrays: the places of several requests."""
-LEAVE: Final = "SELECT alipayhk_leave($1, $2, $3)"
+LEAVE: Final = "SELECT alipayhk_leave($1, $2, $3, $4)"
 EXTEND: Final = "SELECT alipayhk_extend($1, $2, $3, $4, $5, $6, $7)"
 RECORD: Final = "SELECT alipayhk_record($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
 UNDO: Final = "SELECT alipayhk_undo($1, $2, $3, $4, $5, $6, $7)"
