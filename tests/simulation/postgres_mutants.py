@@ -85,7 +85,7 @@ POSTGRES_MUTANTS: Final[dict[str, Mutant]] = {
     ),
     "queue unknown": Mutant(
         "the requests that wait inside a gateway are unknown to the others",
-        139,
+        164,
         _set(PostgresLedger, "queue", _nothing),
     ),
     "gives no way": Mutant(
@@ -140,7 +140,7 @@ POSTGRES_MUTANTS: Final[dict[str, Mutant]] = {
     ),
     "seen row": Mutant(
         "a claim is granted although its row has changed since it was decided",
-        385,
+        152,
         _sql(
             "claim",
             ("coalesce(known.change, 0) = p_seen_change", "true"),

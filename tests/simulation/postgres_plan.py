@@ -117,7 +117,7 @@ def _asked_twice(seed: int, gateways: int, dice: Random) -> Plan:
             round(number * dice.choice((0.3, 0.9)) + gateway * dice.choice((0.0, 0.001, 0.003)), 3),
             gateway,
             orders[number // 2] if in_pairs else dice.choice(orders),
-            dice.choice((0.3, 1.0, 5.0)),
+            0.3 if in_pairs and number % 2 == 0 else dice.choice((0.3, 1.0, 5.0)),
             follow_ups=1,
         )
         for number in range(8)
