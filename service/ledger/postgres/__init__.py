@@ -17,8 +17,8 @@ the clocks of the gateways do not matter. All other times are by the gateways' c
 **Waiting.** A request that must wait leaves an entry, its place. The transaction that ends a request sends
 a notification if there is such an entry, and the gateway that gets it asks again at once. A notification
 can be lost (a new connection, PgBouncer), so a gateway also asks every POLL_S. The oldest request that
-waits for a linkage, by `biz_time`, is granted first, also if it waits behind others of its gateway. A
-place counts for PLACE_MS; the gateway keeps it for as long as the request waits (`places`). It belongs to one
+waits for a linkage, by `biz_time`, is granted first, also if it waits behind others of its gateway. A place
+counts for PLACE_MS; the gateway keeps it for as long as the request waits (`places`). It belongs to one
 process, so that the same request keeps its place in another one when its callers leave here.
 
 **Durability.** A claim's commit returns when it is durable, with a synchronous standby also there. An
