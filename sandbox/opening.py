@@ -68,7 +68,7 @@ def _check_destination(endpoint: Endpoint, raw: RawRequest, request: VerifiedReq
 def _verified(api: ServedApi, endpoint: Endpoint, raw: RawRequest, claim: Claim) -> VerifiedRequest:
     """Return the verified request; raise RequestRejected, or Malformed if its body cannot be read."""
     if claim.cut_fault:
-        raise RequestRejected("INVALID_SIGNATURE", claim.cut_fault, verified=False)
+        raise _invalid_signature(api, claim, _known(endpoint), claim.cut_fault)
     try:
         return endpoint.protocol.unseal_request(endpoint, raw)
     except SignatureInvalid as error:
@@ -81,10 +81,15 @@ def _verified(api: ServedApi, endpoint: Endpoint, raw: RawRequest, claim: Claim)
         raise RequestRejected(
             "KEY_NOT_FOUND", f"{cause}; known keyVersions: {', '.join(known.verifying)}", verified=False
         )
+    raise _invalid_signature(api, claim, known, cause)
+
+
+def _invalid_signature(api: ServedApi, claim: Claim, known: Known, cause: str) -> RequestRejected:
+    """Return the rejection with the causes that are proven."""
     diagnosis = diagnose(api.row, claim, known)
     if diagnosis.causes:
         cause = f"{cause} ({', '.join(diagnosis.causes)}). {diagnosis.explanation}"
-    raise RequestRejected("INVALID_SIGNATURE", cause, verified=False, diagnosis=diagnosis)
+    return RequestRejected("INVALID_SIGNATURE", cause, verified=False, diagnosis=diagnosis)
 
 
 def _known(endpoint: Endpoint) -> Known:

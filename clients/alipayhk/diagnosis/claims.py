@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from ..wire.messages import RawRequest, RawResponse, VerifiedRequest
 from ..wire.strict_json import IncompleteJson, JsonError, member_bytes, read_object
+from .causes import Cause
 from .drafts import Draft
 
 Decrypt = Callable[[str, bytes], bytes | None]
@@ -45,8 +46,8 @@ class Claim:
     encrypted: bool = False
     decrypted: bytes | None = None
     """The decrypted body; None if the body is not encrypted or cannot be decrypted."""
-    inflated: bytes | None = None
-    """The content in an envelope that was compressed as a whole; None if the envelope was not."""
+    unwrapped: tuple[Cause, str, bytes] | None = None
+    """The content of an envelope that its receiver cannot read, with the cause and a noun phrase of it."""
     cut_fault: str = ""
     """Why an envelope cannot be split into signed content and signature; empty if it can."""
     read_fault: str = ""

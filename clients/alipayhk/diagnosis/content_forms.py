@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from . import byte_forms, json_forms
+from . import byte_forms, json_forms, json_order
 from .causes import Cause
 from .drafts import Hypothesis
 from .json_escapes import escapes
@@ -18,7 +18,7 @@ BEFORE: Final = (
 JSON, so they are tried first."""
 FORMS: Final = (
     Hypothesis(Cause.JSON_WHITESPACE, json_forms.whitespace),
-    Hypothesis(Cause.JSON_KEY_ORDER, json_forms.key_order),
+    Hypothesis(Cause.JSON_KEY_ORDER, json_order.key_order),
     Hypothesis(Cause.JSON_ESCAPES, escapes),
     Hypothesis(Cause.LINE_ENDINGS, byte_forms.line_endings),
     Hypothesis(Cause.CHARSET, byte_forms.charset),
@@ -30,3 +30,4 @@ AFTER: Final = (
     Hypothesis(Cause.DOUBLE_HASH, byte_forms.double_hash),
 )
 """Mistakes that are made with the whole content."""
+LAST: Final = (Hypothesis(Cause.JSON_KEY_ORDER, json_order.any_order, alone=True),)

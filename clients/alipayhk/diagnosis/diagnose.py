@@ -47,7 +47,7 @@ def diagnose(row: ProtocolRow, claim: Claim, known: Known) -> Diagnosis:
     A cause is named only if it is proven: its content has exactly the digest that the right key recovers
     from the signature. WRONG_KEY, OWN_KEY and TRUNCATED have no such content.
     """
-    if claim.cut_fault or not claim.signature:
+    if not claim.signature or (claim.cut_fault and claim.unwrapped is None):
         return _unsigned(claim)
     ways = list(decodings(claim.signature, leniently=claim.leniently))
     keys = _named_first(claim, known)

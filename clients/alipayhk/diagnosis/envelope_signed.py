@@ -24,20 +24,13 @@ _MARK: Final = b',"signature":"'
 
 def claim(message: Message, _: Decrypt) -> Claim:
     """Split the envelope into its members, and read them."""
-    data, compressed = lenient.json_bytes(message.raw.body), False
-    read_fault = body_fault(message.raw.body, "as received")
-    if inflated := inflated_as(data, "gzip"):
-        data, compressed = inflated, True
+    received = message.raw.body
+    data = lenient.json_bytes(received) if message.is_response else received
     signed_member = "response" if message.is_response else "request"
-    try:
-        members = member_bytes(data)
-    except JsonError as error:
-        fault = f"the body cannot be split into members: {error}"
-        return Claim(cut_fault=fault, read_fault=read_fault, cut_off=missing_end(message))
-    cut = dict(members)
-    fault = "two members of the envelope have the same name" if len(cut) != len(members) else ""
-    for name in ("signature", signed_member):
-        fault = fault if name in cut else f"the envelope has no member {name}"
+    cut, fault = _cut(data, signed_member)
+    wrapping = None
+    if fault and (wrapping := _wrapping(data)) is not None:
+        cut = _cut(wrapping[2], signed_member)[0]
     content = cut.get(signed_member, b"")
     envelope = object_or_empty(content)
     head, body = envelope.get("head"), envelope.get("body")
@@ -45,26 +38,46 @@ def claim(message: Message, _: Decrypt) -> Claim:
     client_id = head.get("clientId")
     return Claim(
         client_id=client_id if isinstance(client_id, str) else "",
-        draft=Draft(message.raw.body if compressed else content),
+        draft=Draft(received if wrapping else content),
         signature=_text(cut.get("signature", b"")),
         leniently=message.is_response,
         body=body if isinstance(body, dict) else {},
         head=head,
         cut_fault=fault,
-        read_fault=read_fault,
-        inflated=content if compressed else None,
+        read_fault=body_fault(received, "as received"),
+        unwrapped=(*wrapping[:2], content) if wrapping else None,
         cut_off=missing_end(message),
         others=other_headers(message),
     )
+
+
+def _cut(data: bytes, signed_member: str) -> tuple[dict[str, bytes], str]:
+    """Split an envelope into its members; return also why that fails, or nothing."""
+    try:
+        members = member_bytes(data)
+    except JsonError as error:
+        return {}, f"the body cannot be split into members: {error}"
+    cut = dict(members)
+    fault = "two members of the envelope have the same name" if len(cut) != len(members) else ""
+    for name in ("signature", signed_member):
+        fault = fault if name in cut else f"the envelope has no member {name}"
+    return cut, fault
+
+
+def _wrapping(data: bytes) -> tuple[Cause, str, bytes] | None:
+    """Return what hides an envelope from its receiver: cause, noun phrase, and the data without it."""
+    without_mark = lenient.json_bytes(data)
+    if without_mark != data:
+        return Cause.BOM, "the content, but a byte order mark was sent before it", without_mark
+    inflated = inflated_as(data, "gzip") or inflated_as(data, "deflate")
+    return (Cause.COMPRESSED, "the content before compression", inflated) if inflated else None
 
 
 def hypotheses(claim: Claim, known: Known) -> tuple[Hypothesis, ...]:
     """Return the mistakes that signers of an envelope make."""
     headers = [value for name, value in claim.others.items() if "time" in name or "date" in name]
 
-    def inflated(draft: Draft) -> Iterator[Variant]:
-        if claim.inflated is not None:
-            yield "the body before compression (gzip)", replace(draft, body=claim.inflated)
+    unwrapped = claim.unwrapped or (Cause.COMPRESSED, "", claim.content)
 
     def client_ids(text: str) -> Iterator[tuple[str, str]]:
         headers = (value for name, value in claim.others.items() if "client" in name)
@@ -76,7 +89,7 @@ def hypotheses(claim: Claim, known: Known) -> tuple[Hypothesis, ...]:
             yield "another client id", other
 
     return (
-        Hypothesis(Cause.COMPRESSED, inflated),
+        Hypothesis(unwrapped[0], lambda draft: iter(((unwrapped[1], replace(draft, body=unwrapped[2])),))),
         *content_forms.BEFORE,
         Hypothesis(Cause.CLIENT_ID, _member("clientId", client_ids)),
         Hypothesis(Cause.TIME, _member("re(?:q|sp)Time", lambda text: other_texts(text, headers))),
@@ -85,6 +98,7 @@ def hypotheses(claim: Claim, known: Known) -> tuple[Hypothesis, ...]:
         *content_forms.FORMS[:1],
         *content_forms.AFTER,
         Hypothesis(Cause.TIME, _member("re(?:q|sp)Time", far_texts), alone=True),
+        *content_forms.LAST,
     )
 
 

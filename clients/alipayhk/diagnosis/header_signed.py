@@ -76,6 +76,7 @@ def hypotheses(claim: Claim, known: Known) -> tuple[Hypothesis, ...]:
         Hypothesis(Cause.ENVELOPE_PART, _parts),
         *content_forms.AFTER,
         Hypothesis(Cause.TIME, _framed("time", far_texts), alone=True),
+        *content_forms.LAST,
     )
 
 

@@ -57,7 +57,7 @@ def _without_u(text: str) -> str:
 
 def _escaped(characters: str, form: str) -> Change:
     """Return a change that writes these characters as escapes."""
-    pattern = re.compile(f"{characters}+")
+    pattern = re.compile(f"(?:{characters})+")
 
     def unit(found: re.Match[str]) -> str:
         data = found[0].encode("utf-16-be", "surrogatepass")
@@ -96,6 +96,8 @@ _CHANGES: Final[tuple[tuple[str, Change], ...]] = (
     (r"\u003c, \u003e and \u0026 instead of <, > and &", _escaped("[<>&\u2028\u2029]", "04x")),
     # Gson without disableHtmlEscaping
     (r"\u003c, \u003d, \u0027 and others instead of <, = and '", _escaped("[<>&='\u2028\u2029]", "04x")),
+    # .NET's System.Text.Json
+    (r"\uXXXX instead of characters, <, >, &, ' and +", _escaped("[<>&'+`]|[^\x00-\x7e]", "04X")),
     (r"\uxxxx in lower case", _hex_case(str.lower)),
     (r"\uXXXX in upper case", _hex_case(str.upper)),
 )

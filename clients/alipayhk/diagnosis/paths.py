@@ -6,6 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 from urllib.parse import quote, unquote, urlsplit
 
+_PREFIXES: Final = ("/api", "/gateway", "/openapi", "/ams", "/v1", "/prod", "/alipay", "/proxy")
+"""Prefixes under which proxies often serve an API, and which they remove."""
+_HOSTS: Final = ("open.alipay.hk", "open-id-pre.alipay.com")
+"""AlipayHK's hosts: https://docs.alipay.hk/alipayhkdocs/hk/performance_notification/api-base"""
 _ORIGINAL_PATHS: Final = (
     *("x-original-uri", "x-original-url", "x-forwarded-uri", "x-envoy-original-path", "x-rewrite-url"),
 )
@@ -33,7 +37,10 @@ def other_paths(path: str, headers: Mapping[str, str], hosts: Sequence[str]) -> 
             yield "the path before a proxy rewrote it", original
     if prefix := headers.get("x-forwarded-prefix"):
         yield "the path with the prefix that a proxy removed", prefix.rstrip("/") + path
-    for host in dict.fromkeys(filter(None, (headers.get("host"), headers.get(":authority"), *hosts))):
+    for prefix in _PREFIXES:
+        yield "the path with a prefix that the message lacks", prefix + path
+    given = (headers.get("host"), headers.get(":authority"), *hosts, *_HOSTS)
+    for host in dict.fromkeys(filter(None, given)):
         for start in ("", "https://", "http://", "//"):
             yield "the URL with its host instead of the path", f"{start}{host}{path}"
             yield "the URL with its host, without its query", f"{start}{host}{bare}"

@@ -118,6 +118,17 @@ def _hash_map(data: bytes) -> bytes:
     return text.replace("2.5,", "2.50,").encode()
 
 
+def _rotated(data: bytes) -> bytes:
+    """Move the first member of the outer object, or of its first object, to the end."""
+    text = data.decode()
+    members = json.loads(text)
+    inner = next((value for value in members.values() if isinstance(value, dict)), members)
+    name = next(iter(inner))
+    inner[name] = inner.pop(name)
+    written = json.dumps(members, ensure_ascii=False, separators=(",", ":"))
+    return written.replace("2.5,", "2.50,").encode()
+
+
 def _indented(line_break: bytes) -> Change:
     return lambda data: (
         json.dumps(json.loads(data), indent=2, ensure_ascii=False)
@@ -169,6 +180,11 @@ MISTAKES: Final = (
     Mistake("LF sent and not signed", Cause.TRAILING_NEWLINE, _sends(lambda b: b + b"\n"), HEADER),
     Mistake("CR LF after the path", Cause.LINE_ENDINGS, _joined(b"POST %p\r\n%c.%t."), HEADER),
     Mistake("backslash and n after the path", Cause.LINE_ENDINGS, _joined(rb"POST %p\n%c.%t."), HEADER),
+    Mistake(
+        "CR LF in the body sent",
+        Cause.LINE_ENDINGS,
+        lambda s: replace(s, body=_indented(b"\n")(s.body), sent=lambda b: b.replace(b"\n", b"\r\n")),
+    ),
     Mistake("spaces signed", Cause.JSON_WHITESPACE, _signs_body(_spaced)),
     Mistake("indented JSON signed", Cause.JSON_WHITESPACE, _signs_body(_indented(b"\n"))),
     Mistake("spaces sent", Cause.JSON_WHITESPACE, _sends(_spaced)),
@@ -184,6 +200,7 @@ MISTAKES: Final = (
         (*REQUESTS, *ENVELOPE[1:]),
     ),
     Mistake("sorted members sent", Cause.JSON_KEY_ORDER, _sends(_sorted_as_sent), REQUESTS),
+    Mistake("members of one object in another order", Cause.JSON_KEY_ORDER, _signs_body(_rotated)),
     Mistake(
         "PHP's JSON signed", Cause.JSON_ESCAPES, _signs_body(lambda b: _php(b).replace(b"2.5,", b"2.50,"))
     ),
@@ -248,6 +265,12 @@ MISTAKES: Final = (
     Mistake("head without body", Cause.ENVELOPE_PART, _signs(_part("head")), ENVELOPE),
     Mistake("compressed after signing", Cause.COMPRESSED, _sends(gzip.compress), HEADER),
     Mistake("deflated after signing", Cause.COMPRESSED, _sends(zlib.compress), HEADER),
+    Mistake(
+        "byte order mark before the envelope",
+        Cause.BOM,
+        _with(whole=lambda b: b"\xef\xbb\xbf" + b),
+        (("envelope_signed", "request"),),
+    ),
     Mistake("envelope compressed", Cause.COMPRESSED, _with(whole=gzip.compress), ENVELOPE),
     Mistake(
         "compressed before signing",
