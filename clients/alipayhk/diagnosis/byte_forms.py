@@ -54,9 +54,13 @@ def first_line_ending(draft: Draft) -> Iterator[Variant]:
     yield "CR LF at the ends of all lines", Draft(all_breaks)
 
 
-def bom(draft: Draft) -> Iterator[Variant]:
-    """Yield the content with or without a byte order mark."""
+def without_bom(draft: Draft) -> Iterator[Variant]:
+    """Yield the body without its byte order mark."""
     yield "the body without its byte order mark", replace(draft, body=draft.body.removeprefix(_BOM))
+
+
+def with_bom(draft: Draft) -> Iterator[Variant]:
+    """Yield the content with a byte order mark."""
     yield "a byte order mark before the body", replace(draft, body=_BOM + draft.body)
     yield "a byte order mark before the content", Draft(_BOM + draft.content())
 

@@ -10,6 +10,7 @@ from .drafts import Hypothesis
 from .json_escapes import escapes
 
 BEFORE: Final = (
+    Hypothesis(Cause.BOM, byte_forms.without_bom),
     Hypothesis(Cause.TRAILING_NEWLINE, byte_forms.without_newline),
     Hypothesis(Cause.TRAILING_NEWLINE, byte_forms.with_newline, alone=True),
     Hypothesis(Cause.LINE_ENDINGS, byte_forms.line_endings),
@@ -24,10 +25,12 @@ FORMS: Final = (
     Hypothesis(Cause.CHARSET, byte_forms.charset),
 )
 AFTER: Final = (
-    Hypothesis(Cause.BOM, byte_forms.bom),
+    Hypothesis(Cause.BOM, byte_forms.with_bom),
     Hypothesis(Cause.TRAILING_NEWLINE, byte_forms.with_newline),
     Hypothesis(Cause.CHARSET, byte_forms.wide_charset),
     Hypothesis(Cause.DOUBLE_HASH, byte_forms.double_hash),
+    # After a hash, as `sha256sum` and `echo` write it.
+    Hypothesis(Cause.TRAILING_NEWLINE, byte_forms.with_newline),
 )
 """Mistakes that are made with the whole content."""
 LAST: Final = (Hypothesis(Cause.JSON_KEY_ORDER, json_order.any_order, alone=True),)
