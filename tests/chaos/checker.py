@@ -115,9 +115,9 @@ def _sent_after(by: ByRequest) -> Found:
                     f"sent by process {arrival.process} after a person resolved it as {resolution.state}",
                 )
                 break
-            is_late = final is not None and arrival.at > final.ended + SLACK_S
-            excused = by.clock_moved_before(arrival.at) or (final and by.is_excused(key, final.ended))
-            if is_late and final is not None and not excused:
+            if final is None or arrival.at <= final.ended + SLACK_S:
+                continue
+            if not by.clock_moved_before(arrival.at) and not by.is_excused(key, final.ended):
                 yield key, f"sent by process {arrival.process} after {final.outcome} was reported"
                 break
 

@@ -214,9 +214,9 @@ class ByRequest:
 
         That answer is then reported without a record of it, and a crash may forget it.
         """
-        sent = [arrival.at for arrival in self.arrivals(key) if arrival.at <= until]
+        sent = max((arrival.at for arrival in self.arrivals(key) if arrival.at <= until), default=until)
         return any(
-            fault.started - NOTED_S <= until and fault.ended + RECOVERY_S >= max(sent, default=until)
+            fault.started - NOTED_S <= until and fault.ended + RECOVERY_S >= sent
             for fault in self._ledger_faults
         )
 
