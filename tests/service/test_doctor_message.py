@@ -262,9 +262,9 @@ def test_missing_keys_are_wrong_usage(doctor: Doctor) -> None:
 
 HTTP: Final = "POST / HTTP/1.1\r\nSignature: x\r\n\r\n{}"
 UNUSABLE: Final[tuple[tuple[str | bytes, tuple[str, ...], str], ...]] = (
-    ("", (), "FILE is not an exchange"),
+    ("", (), "FILE is no exchange"),
     (b"\xff\xfe\x00", (), "neither a raw HTTP message nor text"),
-    ("[]", (), "FILE is not an exchange"),
+    ("[]", (), "FILE is no exchange"),
     ("{", (), "not JSON that can be read"),
     ('{"a":' * 100_000, (), "not JSON that can be read"),
     ('{"a":' + "9" * 5_000 + "}", (), "not JSON that can be read"),
