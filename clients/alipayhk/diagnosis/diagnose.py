@@ -179,8 +179,8 @@ _FIX_UNSIGNED: Final = (
 _WRONG_KEY: Final = "None of the given keys made the signature, or the signature was damaged on its way."
 _MADE_WITH_OWN: Final = "The signature is made with our own key, and the given keys are others."
 _UNKNOWN_CONTENT: Final = (
-    "A given key made the signature, but it covers other content: neither this message nor a mistake that was"
-    " tried has the signed digest."
+    "A given key made the signature, but it covers other content: neither this message nor a mistake that"
+    " was tried has the signed digest."
 )
 _FIX_UNKNOWN: Final = (
     "Compare the content to sign with what the signer signed, byte by byte; something may have changed the"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any, ClassVar, Final, TypeVar
 
 from .. import Answer, Claim, Ending, Granted, InDoubt, InProgress, Key, LedgerUnavailable, LinkageBusy, Row
@@ -43,7 +44,7 @@ class PostgresLedger:
         now_ms: Callable[[], int] = CLOCK.now_ms,
     ) -> None:
         self._database = database
-        self._key_id = key_id
+        self._claim_parameters = partial(claim_parameters, key_id=key_id, holder=holder)
         self._random_bytes = random_bytes
         self._holder = holder
         self._keeper = keeper
@@ -221,15 +222,8 @@ class PostgresLedger:
         claim_id: bytes = b"",
         decided: Decided | None = None,
     ) -> Facts:
-        parameters = claim_parameters(
-            claim,
-            now_ms,
-            writes=writes,
-            claim_id=claim_id,
-            key_id=self._key_id,
-            wait_ms=PLACE_MS,
-            decided=decided,
-            holder=self._holder,
+        parameters = self._claim_parameters(
+            claim, now_ms, writes=writes, claim_id=claim_id, wait_ms=PLACE_MS, decided=decided
         )
         (found,) = await self._database.fetch(statements.CLAIM, *parameters)
         return Facts.of(found, claim, now_ms)
