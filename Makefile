@@ -107,7 +107,7 @@ callers: setup peers node ## Run each language's client with its own toolchain w
 browser: setup ## Test the load tester's report in Chromium, in light and in dark
 	$(BIN)/python -m pytest -m browser $(or $(ARGS),tests/load)
 
-image: setup peers ## Build the image from Debian's packages, and test it in a container; needs root, podman and mmdebstrap
+image: setup peers ## Build the image from Debian's packages, and test it in a container; needs root, podman, runc and mmdebstrap
 	@tools/image
 	$(BIN)/python -m pytest -m image $(or $(ARGS),tests/deploy)
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.e2e.material import Material
 from tests.peers.gateways import SERVICE, gateway_settings, sandbox
-from tests.peers.processes import WAIT_MAX_S, Completed, run
+from tests.peers.processes import WAIT_MAX_S, Completed, environment, run
 from tests.peers.requests import sync_linkage
 from tests.peers.tools import peer
 from tests.ports import free_port
@@ -23,13 +23,16 @@ USER: Final = "65532"
 CONTAINER: Final = "alipayhk-gateway-test"
 LIMITED: Final = (
     *("--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"),
-    *("--network", "host"),
+    *("--network", "host", "--ulimit", "nofile=4096:4096", "--ulimit", "nproc=4096:4096"),
 )
+"""The options of docs/container.md, and limits that root may set even where it has few rights."""
 pytestmark = pytest.mark.image
 
 
 def podman(*words: str | Path) -> Completed:
-    return run("podman", "--log-level=error", *words)
+    # runc also runs where systemd is not process 1, and where both versions of cgroups are mounted.
+    environ = {**environment(), "DISABLE_HC_SYSTEMD": "true"}
+    return run("podman", "--log-level=error", "--runtime", "runc", *words, env=environ)
 
 
 @contextmanager
