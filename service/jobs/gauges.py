@@ -16,6 +16,7 @@ from clients.alipayhk.api import Api
 from ..delivery.delivery import Delivery
 from ..ledger import Ledger, LedgerUnavailable
 from ..ledger.lease import Clock
+from ..telemetry.logs import log, stack_of
 from ..telemetry.metrics import Metrics
 
 LOOK_EVERY_S: Final = 1.0
@@ -27,14 +28,22 @@ LOCK: Final = "counting.lock"
 
 @asynccontextmanager
 async def running(*jobs: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Run jobs that never end until the block is left."""
+    """Run jobs, which never end, until the block is left; log one that fails."""
     tasks = [asyncio.create_task(job) for job in jobs]
+    for task in tasks:
+        task.add_done_callback(_log_failure)
     try:
         yield
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _log_failure(task: asyncio.Task[None]) -> None:
+    error = None if task.cancelled() else task.exception()
+    if error is not None:
+        log.error("periodic job failed", error_class=type(error).__name__, stack=stack_of(error))
 
 
 async def show_delivery(delivery: Delivery, metrics: Metrics) -> None:

@@ -23,6 +23,7 @@ from service.ledger.memory import MemoryLedger
 from service.telemetry.metrics import Metrics
 from tests.certificates import Authority
 from tests.ledger.levels import IN_DOUBT, NOW_MS, a_bind, a_claim, ended
+from tests.service.fakes import LogStream
 
 WAIT_S = 10.0
 AT = Clock(lambda: NOW_MS / 1000 + 60)
@@ -83,6 +84,17 @@ async def test_a_slow_ledger_is_counted_less_often(monkeypatch: pytest.MonkeyPat
         await until(lambda: ledger.asked > 0)
         await asyncio.sleep(0.5)
     assert ledger.asked == 1
+
+
+async def test_a_job_that_fails_is_logged_and_does_not_stop_the_gateway(log_lines: LogStream) -> None:
+    class Broken(MemoryLedger):
+        async def in_doubt(self, now_ms: int) -> Sequence[InDoubt]:
+            raise ZeroDivisionError
+
+    async with running(show_in_doubt(Broken(), Metrics(), Turn(None))):
+        await until(lambda: bool(log_lines.of("periodic job failed")))
+    (line,) = log_lines.of("periodic job failed")
+    assert (line["level"], line["error_class"]) == ("error", "ZeroDivisionError")
 
 
 def test_one_worker_counts_at_a_time(tmp_path: Path) -> None:
