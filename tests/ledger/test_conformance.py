@@ -638,15 +638,14 @@ async def test_requests_in_doubt_are_counted_by_their_api(ledger: Ledger) -> Non
 async def test_a_database_counts_some_of_many_in_doubt_and_none_hides_another(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if isinstance(ledger, MemoryLedger):
-        pytest.skip("it counts all of them")
     for module in (sqlite_ledger, postgres_ledger):
         monkeypatch.setattr(module, "COUNTED_MAX", 2)
     for number in range(5):
         await ended(ledger, a_claim(f"id-{number}", linkage=b"%d" % number), IN_DOUBT)
     await ended(ledger, a_bind(), IN_DOUBT)
     counted = sorted(await ledger.in_doubt(NOW_MS))
-    assert counted == [("BindAccount", 1, NOW_MS), ("SyncLinkage", 2, NOW_MS)]
+    of_sync = 5 if isinstance(ledger, MemoryLedger) else 2  # memory looks at all of them
+    assert counted == [("BindAccount", 1, NOW_MS), ("SyncLinkage", of_sync, NOW_MS)]
 
 
 async def test_every_row_is_yielded_once_across_pages(ledger: Ledger) -> None:

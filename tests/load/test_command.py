@@ -244,6 +244,7 @@ def test_help_and_docs_have_the_same_flags() -> None:
     in_help = set(re.findall(r"--[a-z][a-z0-9-]+", result.out)) - {"--help"}
     in_docs = set(re.findall(r"^\| `(?:-c, )?(--[a-z0-9-]+)", page, re.MULTILINE))
     connection = {"--target", "--ca-file", "--cert-file", "--key-file", "--server-name", "--tls"}
+    connection.add("--shared-ledger")
     assert in_docs | connection == in_help | connection, result.out
 
 

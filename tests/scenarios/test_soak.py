@@ -136,5 +136,8 @@ async def test_cancelled_calls_leave_nothing_behind(run_system: RunSystem, size:
         warm, at_end = used[2:5], used[-3:]
         grown_kib = median(each.memory_kib for each in at_end) - median(each.memory_kib for each in warm)
         assert grown_kib < size.memory_kib, used
-        assert min(each.descriptors for each in at_end) <= max(each.descriptors for each in warm), used
+        # Each concurrent call can have its own connection to AlipayHK, which stays open for the next ones.
+        assert (
+            min(each.descriptors for each in at_end) <= max(each.descriptors for each in warm) + CALLERS
+        ), used
         assert min(each.threads for each in at_end) <= max(each.threads for each in warm), used

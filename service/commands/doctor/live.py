@@ -6,7 +6,7 @@ import argparse
 import asyncio
 import json
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -33,6 +33,8 @@ SKEW_S: Final = 30.0
 """A larger difference between AlipayHK's clock and ours is a warning."""
 EMPTY: Final = b"{}"
 """The content of the call of `--call`: it lacks every required field, so AlipayHK cannot act on it."""
+CLOSES_S: Final = 0.25
+"""aiohttp closes TLS connections in the background: https://docs.aiohttp.org/en/stable/client_advanced.html."""
 HINTS: Final = {
     "INVALID_SIGNATURE": "it has another public key of ours, or a proxy changed the path or the body: "
     "compare the fingerprint with AlipayHK",
@@ -107,7 +109,7 @@ def _findings(settings: Settings, *, call: bool) -> Iterator[Finding]:
     for base_url in dict.fromkeys(endpoint.base_url for endpoint in endpoints.values()):
         yield from _connection(settings, base_url)
     if call:
-        yield from (asyncio.run(_called(settings, endpoint)) for endpoint in endpoints.values())
+        yield from asyncio.run(_calls(settings, endpoints.values()))
 
 
 def _keys(settings: Settings) -> Iterator[Finding]:
@@ -167,18 +169,25 @@ def _clock(step: Step, base_url: str, window_s: float) -> Finding:
     return Finding("clock", base_url, status, text)
 
 
-async def _called(settings: Settings, endpoint: Endpoint) -> Finding:
-    """Call one API without content."""
+async def _calls(settings: Settings, endpoints: Iterable[Endpoint]) -> list[Finding]:
+    """Call each API without content."""
     transport = transport_of(settings)
+    client = Client(transport)
+    try:
+        return [await _called(client, endpoint) for endpoint in endpoints]
+    finally:
+        await transport.close()
+        await asyncio.sleep(CLOSES_S)
+
+
+async def _called(client: Client, endpoint: Endpoint) -> Finding:
     request_id = f"doctor-{secrets.token_hex(8)}"
     try:
-        await Client(transport).call(endpoint, request_id, EMPTY, Attempt())
+        await client.call(endpoint, request_id, EMPTY, Attempt())
     except CallError as error:
         status, text = _meaning_of(error, endpoint)
     else:
         status, text = Status.WARNING, "AlipayHK says SUCCESS to a request without content: ask it why"
-    finally:
-        await transport.close()
     return Finding("call", endpoint.api, status, text)
 
 
