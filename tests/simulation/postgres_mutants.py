@@ -90,7 +90,7 @@ POSTGRES_MUTANTS: Final[dict[str, Mutant]] = {
     ),
     "gives no way": Mutant(
         "the first request of a gateway gives no way to an older one that came later",
-        139,
+        32,
         _set(Delivery, "_give_way", _nothing),
     ),
     "place lost": Mutant(
@@ -241,7 +241,7 @@ POSTGRES_MUTANTS: Final[dict[str, Mutant]] = {
     ),
     "outcome replaced": Mutant(
         "a later outcome of the same holder replaces a final one",
-        24,
+        5,
         _sql(
             "record",
             (

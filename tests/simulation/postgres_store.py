@@ -103,6 +103,8 @@ class PostgresStore(Store):
         """When a process's last question about a request was decided."""
         self.gone_s: dict[tuple[Key, bytes], float] = {}
         """When requests ended that had places among those that wait."""
+        self._behind: dict[tuple[str, Key], set[str]] = {}
+        """The older requests of its gateway that waited when a request asked last."""
         self._grants: dict[int, Grant] = {}
         self._ahead_s, self._steps, self._opened = float("-inf"), 0, 0
         session.begin(dice.choice(("on", "on", "on", "off")), EDITS)
@@ -239,10 +241,18 @@ class PostgresStore(Store):
             self._hold(statement, token, claim.lease_ms, claim.linkage)
         if self.disturbed:
             return
-        if token is not None and (older := self.overtaken(claim)):
+        older, name = self.overtaken(claim), statement.connection.process.name
+        if token is not None and older:
             self.broken.append(
                 ("overtaken", f"{claim.key.request_id} is granted before {', '.join(older)}")
             )
+        # After the first refusal it gives way in its gateway, and does not ask before them again.
+        own = {one for one in older if one.endswith(f" of {name}")}
+        if again := own & self._behind.get((name, claim.key), set()):
+            self.broken.append(
+                ("gives way", f"{claim.key.request_id} asks again before {', '.join(sorted(again))}")
+            )
+        self._behind[name, claim.key] = own
         for other in () if token is not None else self.twin.older(claim):
             if now_s - self.gone_s.get(other, now_s) > GONE_S:
                 ids = f"{claim.key.request_id} waits for {other[0].request_id}"
