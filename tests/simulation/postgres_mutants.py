@@ -75,7 +75,7 @@ POSTGRES_MUTANTS: Final[dict[str, Mutant]] = {
     ),
     "older ignored": Mutant(
         "a call does not wait for older ones that wait",
-        16,
+        12,
         _sql("claim", ("may_grant := busy_left_ms IS NULL;", "may_grant := true;")),
     ),
     "order reversed": Mutant(
@@ -263,7 +263,7 @@ POSTGRES_MUTANTS: Final[dict[str, Mutant]] = {
     "silent": Mutant("nobody is woken", 9, _sql("wake", ("IF EXISTS", "IF false AND EXISTS"))),
     "wake-up before the wait": Mutant(
         "a notification between the question and the wait is forgotten",
-        180,
+        111,
         edited(Wakeups, "wait", "if max(", "if False and max("),
     ),
     "no poll": Mutant(
