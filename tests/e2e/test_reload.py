@@ -146,7 +146,8 @@ class Setup:
         async with self.channel() as channel:
             request = fresh_request(SYNC)
             await caller.accepted(channel, SYNC, request)
-        (sent,) = [each for each in self.upstream.requests if request.request_id in id_of(each)]
+        newest = reversed(self.upstream.requests)
+        sent = next(each for each in newest if id_of(each) == request.request_id)
         return sent.header("Signature").split(",")[1].removeprefix("keyVersion=")
 
     async def success(self) -> str:
