@@ -49,6 +49,14 @@ def _measured(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _hangup() -> Iterator[None]:
+    """Handle SIGHUP as before after the tests of a file: some call `serve`, which ignores it."""
+    before = signal.getsignal(signal.SIGHUP)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 def place(item: pytest.Item) -> int:
     """Return the place of a test's directory in the order of the whole."""
     found = (at for at, directory in enumerate(LONGEST_FIRST) if directory in item.path.parents)

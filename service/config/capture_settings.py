@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
@@ -43,10 +41,3 @@ class CaptureSettings:
     files_max: int = setting(values.integer(1, 10_000), "100",
         "Maximum number of captures; a further one replaces the oldest.")
 # fmt: on
-
-
-def capture_faults(values: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the contradiction between the settings; `values` contains only valid ones."""
-    names = ("capture_dir", "capture_recipient_file")
-    if set(names) <= values.keys() and (values[names[0]] is None) != (values[names[1]] is None):
-        yield "CAPTURE_DIR and CAPTURE_RECIPIENT_FILE must be set together"

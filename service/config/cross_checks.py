@@ -58,6 +58,9 @@ def faults_between(values: Mapping[str, Any]) -> Iterator[str]:
     yield from _ledger_faults(values)
     yield from _signing_key_faults(values)
     yield from _encryption_faults(values)
+    captures = ("capture_dir", "capture_recipient_file")
+    if set(captures) <= values.keys() and (values[captures[0]] is None) != (values[captures[1]] is None):
+        yield "CAPTURE_DIR and CAPTURE_RECIPIENT_FILE must be set together"
 
 
 def _proxy_faults(values: Mapping[str, Any]) -> Iterator[str]:

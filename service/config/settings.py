@@ -25,7 +25,7 @@ from ..ledger.vault import key_file
 from ..outcomes.result_codes import ResultCodes
 from . import values
 from .callers_file import callers_file
-from .capture_settings import CaptureSettings, capture_faults
+from .capture_settings import CaptureSettings
 from .cross_checks import faults_between
 from .declaration import REQUIRED, built, declared, group, setting
 from .environment import process_environment, settings_texts
@@ -196,7 +196,7 @@ def read_settings(environ: Mapping[str, str], config_file: Path | None = None) -
     values, invalid = read_values(
         dict(declared(Settings)), of_file, settings_texts(environ), config_file, file_is_read=not faults
     )
-    faults += [*(fault for _, fault in invalid), *faults_between(values), *capture_faults(values)]
+    faults += [*(fault for _, fault in invalid), *faults_between(values)]
     if faults:
         raise SettingsError(faults)
     return built(Settings, values)
