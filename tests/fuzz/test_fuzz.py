@@ -21,7 +21,7 @@ from clients.alipayhk.wire import content_coding, crypto, keys, lenient, strict_
 from clients.alipayhk.wire.keys import KeyFileError
 from clients.alipayhk.wire.strict_json import write_json
 from sandbox import journal, opening
-from service.config import settings
+from service.config import reading
 from service.credentials.callers import Name
 from service.credentials.certificates import CertificateNames, names_of
 from service.server.rpcs import sync_linkage
@@ -114,7 +114,7 @@ MUTANTS: Final[list[tuple[str, object, str, Any, bytes | None]]] = [
     ("signed_envelope_content", lenient, "base64_text", lambda text: text, None),
     ("key_file", keys, "_parse_block", quoting, None),
     ("certificate_names", files, "names_of", cut_at_nul, None),
-    ("settings_file", settings, "below", lambda text, fault: text, None),
+    ("settings_file", reading, "below", lambda text, fault: text, None),
     ("call", sync_linkage, "BIZ_TYPE", "BINDING", None),
     ("response_bytes", pairing, "parser_reason", lambda message, error: message, None),
     ("response_head", response_head, "_with_one_length", lambda headers: headers[1:], None),
