@@ -74,12 +74,15 @@ async def test_operations_wait_for_others_only_while_the_event_loop_is_busy(
     sqlite: Ledger, monkeypatch: pytest.MonkeyPatch, idle_s: float, commits: int
 ) -> None:
     monkeypatch.setattr(writer, "IDLE_S", idle_s)
-    monkeypatch.setattr(writer, "GATHER_S", 2.0)
+    monkeypatch.setattr(writer, "GATHER_S", 60.0)
     reported = statements_of(sqlite)
     first = asyncio.ensure_future(sqlite.claim(some_claims(2)[0], NOW_MS))
-    await asyncio.sleep(0.5)
+    await asyncio.wait({first}, timeout=0.5 if commits == 1 else None)
     assert first.done() is (commits == 2)
-    await asyncio.gather(first, sqlite.claim(some_claims(2)[1], NOW_MS))
+    second = asyncio.ensure_future(sqlite.claim(some_claims(2)[1], NOW_MS))
+    await asyncio.sleep(0)
+    monkeypatch.setattr(writer, "GATHER_S", 0.0)
+    await asyncio.gather(first, second)
     assert reported.count("COMMIT") == commits
 
 
