@@ -87,7 +87,7 @@ proof: setup ## Test that the simulation, the fuzzer and the process chaos notic
 	$(BIN)/python -m pytest $(or $(ARGS),$(PARALLEL) $(addprefix tests/,$(PROOF)))
 
 test-oldest: setup ## Run the tests on the lowest allowed versions, except those of external tools and slow ones
-	$(OLDEST)/python -m pytest $(or $(ARGS),$(PARALLEL) $(addprefix --ignore=tests/,chaos cost deploy docs fuzz load monitoring peers postgres scenarios) --ignore-glob='tests/ledger/test_postgres_*')
+	$(OLDEST)/python -m pytest $(or $(ARGS),$(PARALLEL) $(addprefix --ignore=tests/,chaos cost deploy docs e2e/test_floods.py e2e/test_listener_limits.py e2e/test_reload.py fuzz load monitoring peers postgres scenarios) --ignore-glob='tests/ledger/test_postgres_*')
 
 lint: .venv/.stamp-dev ## Check style, types, layers, protos and language
 	$(BIN)/ruff check
