@@ -243,8 +243,8 @@ def test_help_and_docs_have_the_same_flags() -> None:
     result = run(*CLIENT, "--help", env=environment())
     in_help = set(re.findall(r"--[a-z][a-z0-9-]+", result.out)) - {"--help"}
     in_docs = set(re.findall(r"^\| `(?:-c, )?(--[a-z0-9-]+)", page, re.MULTILINE))
-    connection = {"--target", "--ca-file", "--cert-file", "--key-file", "--server-name", "--tls"}
-    connection.add("--shared-ledger")
+    files = {"--ca-file", "--cert-file", "--key-file"}
+    connection = {"--target", *files, "--server-name", "--shared-ledger", "--tls"}
     assert in_docs | connection == in_help | connection, result.out
 
 

@@ -6,7 +6,7 @@ import argparse
 import asyncio
 import json
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -99,22 +99,22 @@ def _act(args: argparse.Namespace) -> int:
 
 def _findings(settings: Settings, *, call: bool) -> Iterator[Finding]:
     now = datetime.now(UTC)
-    yield from _keys(settings)
+    endpoints = endpoints_of(settings)
+    yield from _keys(settings, endpoints)
     yield from _certificates(settings, now)
     for risk in risks_of(settings, now):
         status = Status.FAILED if isinstance(risk, Breaking) else Status.WARNING
         name, _, sentence = risk.partition(" ")
         yield Finding("settings", name, status, sentence)
-    endpoints = endpoints_of(settings)
     for base_url in dict.fromkeys(endpoint.base_url for endpoint in endpoints.values()):
         yield from _connection(settings, base_url)
     if call:
         yield from asyncio.run(_calls(settings, endpoints.values()))
 
 
-def _keys(settings: Settings) -> Iterator[Finding]:
+def _keys(settings: Settings, endpoints: Mapping[str, Endpoint]) -> Iterator[Finding]:
     """Yield the fingerprints, to compare with AlipayHK, and the keys that two versions have in common."""
-    for api, endpoint in endpoints_of(settings).items():
+    for api, endpoint in endpoints.items():
         key = endpoint.keys.signing.public_key()
         words = f"version {endpoint.keys.signing_version}, {key.key_size} bits, SHA-256 {fingerprint(key)}"
         yield Finding("keys", f"{api}: our signing key", Status.OK, words)

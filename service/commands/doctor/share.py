@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from clients.alipayhk.diagnosis.diagnose import Diagnosis
 from clients.alipayhk.wire.keys import fingerprint
@@ -19,7 +19,7 @@ from .knowledge import Knowledge
 from .masking import masked
 from .visible import decoded
 
-PERSONAL: str = "This file contains personal data: the contents are not masked."
+PERSONAL: Final = "This file contains personal data: the contents are not masked."
 
 
 def write_share(
