@@ -13,9 +13,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any, Final
 
 from bench.machine import core, resident_mib, tree
+from service.jobs.captures import NEXT
 from service.ledger.vault import make_key_file
 from tests.e2e.material import Material
 from tests.peers.gateways import CLIENT_ID, Identities, gateway, identities, tls
@@ -59,6 +61,8 @@ class Subject:
     caller: str = ""
     """The client certificate of the calls: `loyalty` may call, `unknown` may not; empty for plaintext."""
     encrypt: bool = False
+    captures: int = 0
+    """How many exchanges are captured each second."""
 
 
 SUBJECTS: Final = (
@@ -81,6 +85,10 @@ SUBJECTS: Final = (
         "sqlite",
         caller="unknown",
         expected="Unauthenticated",
+    ),
+    *(
+        Subject(f"captures-{count}", "captures", f"{count} captures each second", "sqlite", captures=count)
+        for count in (10, 100)
     ),
     *(
         Subject(f"channels-{count}", "channels", f"{count:,} channels", "sqlite", channels=count)
@@ -144,12 +152,11 @@ class World:
             return self._running.enter_context(Postgres.start(shared_buffers="128MB"))
 
     def _postgres_settings(self) -> dict[str, str]:
-        """Return the settings of a gateway on a new database."""
+        """Return the settings of a gateway on a new database, with a key of its own."""
         name = f"bench_{secrets.token_hex(4)}"
         self.postgres.create_database(name)
-        key = self.directory / "ledger.key"
-        if not key.exists():
-            make_key_file(key, random_bytes=os.urandom)
+        key = self.directory / f"{name}.key"
+        make_key_file(key, random_bytes=os.urandom)
         return {"LEDGER_URL": self.postgres.url(name), "LEDGER_KEY_FILE": str(key)}
 
     def close(self) -> None:
@@ -176,7 +183,12 @@ class World:
             with tempfile.TemporaryDirectory(dir=self.directory) as fresh:
                 ledger = self.directory / subject.name if subject.rows else Path(fresh)
                 settings = self._settings(subject, ledger)
-                with gateway(self.material, self.upstream, **settings) as ours:
+                if subject.captures:
+                    settings |= self._capture_settings(captures := Path(fresh, "captures"))
+                with ExitStack() as stack:
+                    ours = stack.enter_context(gateway(self.material, self.upstream, **settings))
+                    if subject.captures:
+                        stack.enter_context(_asking(captures, subject.captures))
                     yield Server(ours.address, ours.running)
 
     @contextmanager
@@ -212,6 +224,14 @@ class World:
             settings |= tls(self.who, **more)
         return settings
 
+    def _capture_settings(self, directory: Path) -> dict[str, str]:
+        """Return the settings of a gateway that captures exchanges in a new directory."""
+        directory.mkdir()
+        return {
+            "CAPTURE_DIR": str(directory),
+            "CAPTURE_RECIPIENT_FILE": str(self.material.ours.public_file),
+        }
+
     def load(self, server: Server, subject: Subject, seconds: float, rate: float = 0) -> dict[str, Any]:
         """Run the loader against a subject; return its report."""
         pids = ",".join(map(str, server.pids))
@@ -238,6 +258,25 @@ class World:
         if done.status:
             raise RuntimeError(f"{name}: {done.output}")
         return float(done.out)
+
+
+@contextmanager
+def _asking(directory: Path, count: int) -> Iterator[None]:
+    """Ask for so many captures each second inside the block, as `capture next` does."""
+    ended = Event()
+
+    def ask() -> None:
+        while not ended.wait(1):
+            (directory / ".asked").write_text(str(count), "ascii")
+            (directory / ".asked").replace(directory / NEXT)
+
+    thread = Thread(target=ask)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def _listening(process: Running) -> str:
