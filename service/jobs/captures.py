@@ -54,15 +54,13 @@ class Captures:
 
     def watch(self, endpoint: Endpoint, exchange: Exchange, error: CallError | None) -> str:
         """Capture an exchange if it is wanted; return the name of its file, else an empty text."""
-        if error is None:
-            if not self._good_left:
-                return ""
-            self._good_left -= 1
-        elif not _is_wanted(error):
+        if not (_is_wanted(error) if error else self._good_left):
             return ""
         if not self._free.acquire(blocking=False):
             log.warning("capture dropped", cause="too many captures wait for the disk")
             return ""
+        if error is None:
+            self._good_left -= 1
         now = datetime.now(UTC)
         name = f"{now:%Y%m%dT%H%M%S.%fZ}-{endpoint.api}-{secrets.token_hex(4)}{SUFFIX}"
         facts = {"api": endpoint.api, "time": now.isoformat(timespec="milliseconds")}
@@ -84,8 +82,9 @@ class Captures:
         taken = self._directory / f".{NEXT}-{os.getpid()}"
         try:
             (self._directory / NEXT).rename(taken)  # one process gets it
-            count = min(int(taken.read_text("ascii")), NEXT_MAX)
+            text = taken.read_text("ascii")
             taken.unlink()
+            count = min(int(text), NEXT_MAX)
         except (OSError, ValueError):
             return 0
         log.info("capture next", count=count)
