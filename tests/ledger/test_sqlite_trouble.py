@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,6 +13,7 @@ import pytest
 from service.ledger import InProgress, Known, Ledger, LedgerUnavailable, State
 from service.ledger.errors import LedgerBusy
 from service.ledger.sqlite.ballast import BYTES, STEP_BYTES, Ballast
+from tests import disks
 from tests.ledger.levels import APPLIED, NOW_MS, a_bind, a_claim, ended, granted, opened, row_of, sqlite_url
 from tests.ledger.processes import fill_and_recover, output_of, started
 from tests.ledger.trouble import locked
@@ -72,14 +70,8 @@ async def test_operations_wait_for_a_locked_file_up_to_the_timeout(sqlite: Ledge
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path | None]:
     """Return a directory on a small file system, or None if nothing can be mounted."""
-    directory = tmp_path / "small"
-    directory.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", str(directory)]
-    if os.getuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
-        yield None
-        return
-    yield directory
-    subprocess.run(["umount", "-l", str(directory)], check=True)
+    with disks.small(tmp_path / "small") as directory:
+        yield directory
 
 
 def test_ledger_reports_a_file_size_limit_and_recovers(tmp_path: Path) -> None:
@@ -96,10 +88,7 @@ async def test_ledger_reports_a_full_disk_and_recovers(
         return
     ledger, _ = opened(sqlite_url(small_disk))
     await ended(ledger, a_claim("first", linkage=None))
-    filler = small_disk / "filler"
-    room = os.statvfs(small_disk)
-    filler.write_bytes(bytes(room.f_bavail * room.f_frsize - 60_000))
-    await fill_and_recover(ledger, filler.unlink)
+    await fill_and_recover(ledger, disks.fill(small_disk, but=60_000).unlink)
     error = capsys.readouterr().out.split("\n")[0]
     assert "SQLITE_FULL" in error or "is full: free 20 MiB" in error
 
@@ -112,8 +101,7 @@ async def test_outcomes_fit_on_a_full_disk_and_claims_are_refused(small_disk: Pa
     claims = [a_bind(f"id-{number}") for number in range(500)]
     tokens = [await granted(ledger, claim) for claim in claims]
     assert ballast.stat().st_blocks * 512 == BYTES
-    filler = small_disk / "filler"
-    fill(filler)
+    filler = disks.fill(small_disk)
     for claim, token in zip(claims, tokens, strict=True):
         assert await ledger.record(claim.key, token, APPLIED, NOW_MS)
     assert 0 < ballast.stat().st_size < BYTES
@@ -145,21 +133,12 @@ async def test_claims_wait_for_room_for_outcomes(small_disk: Path | None) -> Non
     if small_disk is None:
         pytest.skip("no file system can be mounted here")
     ledger, _ = opened(sqlite_url(small_disk))
-    filler = small_disk / "filler"
-    room = os.statvfs(small_disk)
-    filler.write_bytes(bytes(room.f_bavail * room.f_frsize - BYTES))
+    filler = disks.fill(small_disk, but=BYTES)
     with pytest.raises(LedgerUnavailable, match="is full"):
         await ledger.claim(a_claim(), NOW_MS)
     filler.unlink()
     await granted(ledger, a_claim())
     await ledger.close()
-
-
-def fill(filler: Path) -> None:
-    """Fill the disk."""
-    with filler.open("wb", buffering=0) as stream, suppress(OSError):
-        while True:
-            stream.write(bytes(4096))
 
 
 async def test_ledger_whose_ballast_cannot_be_written_is_used_without_it(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests import disks
 from tests.e2e.caller import Reported, check
 from tests.e2e.conftest import Run
 from tests.e2e.gateway import running
@@ -100,15 +100,10 @@ async def test_calls_are_refused_and_results_kept_during_trouble_with_the_file(
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """Return a directory on its own file system of 32 MiB."""
-    directory = tmp_path / "disk"
-    directory.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", directory], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip("no disk can be mounted here")
-    yield directory
-    subprocess.run(["umount", directory], check=True)
+    with disks.small(tmp_path / "disk") as directory:
+        if directory is None:
+            pytest.skip("no disk can be mounted here")
+        yield directory
 
 
 async def log_filled(system: System, file: Path) -> None:
