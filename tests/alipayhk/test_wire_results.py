@@ -220,7 +220,7 @@ CLAIMS: Final = {
         b'{"result":{"resultCode":"KEY_NOT_FOUND"},"a":1e999,"b":' + b"1" * 5000 + b"}",
         "KEY_NOT_FOUND",
     ),
-    "header-signed": (b'{"result":{"resultCode":"KEY_NOT_FOUND"}}', "KEY_NOT_FOUND"),
+    "header_signed": (b'{"result":{"resultCode":"KEY_NOT_FOUND"}}', "KEY_NOT_FOUND"),
     "resultInfo": (b'{"resultInfo":{"resultCode":"INVALID_CLIENT"}}', "INVALID_CLIENT"),
     "in an envelope": (b'{"response":{"body":{"result":{"resultCode":"0001"}}}}', "0001"),
     "resultInfo in an envelope": (b'{"response":{"body":{"resultInfo":{"resultCode":"a.b-c"}}}}', "a.b-c"),

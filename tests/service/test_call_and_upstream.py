@@ -130,8 +130,8 @@ def endpoint(environ: dict[str, str], api: str, **changes: str) -> Endpoint:
 def test_each_rpc_has_an_endpoint(environ: dict[str, str]) -> None:
     endpoints = endpoints_of(read_settings(environ))
     assert {api: (one.api, one.protocol.name) for api, one in endpoints.items()} == {
-        "SyncLinkage": ("SyncLinkage", "header-signed"),
-        "BindAccount": ("BindAccount", "envelope-signed"),
+        "SyncLinkage": ("SyncLinkage", "header_signed"),
+        "BindAccount": ("BindAccount", "envelope_signed"),
     }
 
 

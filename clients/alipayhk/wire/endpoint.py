@@ -45,6 +45,7 @@ class WireProtocol(Protocol):
     """
 
     name: ClassVar[str]
+    """As exchanges and captures write it."""
 
     @property
     def encryption(self) -> Encryption | None:

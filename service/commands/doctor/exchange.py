@@ -8,12 +8,14 @@ import json
 from dataclasses import dataclass, field
 from typing import Final
 
+from clients.alipayhk.diagnosis import ROWS
 from clients.alipayhk.diagnosis.claims import Message
 from clients.alipayhk.wire.content_coding import undone
 from clients.alipayhk.wire.errors import Truncated
 from clients.alipayhk.wire.messages import Headers, RawRequest, RawResponse
 
-PROTOCOLS: Final = ("header_signed", "envelope_signed")
+PROTOCOLS: Final = tuple(protocol.name for protocol in ROWS)
+"""The first one is meant if a message does not say it."""
 MESSAGES: Final = ("request", "response")
 BODY_BYTES_MAX: Final = 8 * 1024 * 1024
 

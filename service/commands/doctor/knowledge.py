@@ -67,7 +67,7 @@ def knowledge_of(args: argparse.Namespace, exchange: Exchange) -> Knowledge:
 def _endpoint(config_file: Path, protocol: str | None) -> Endpoint:
     """Return the API in the settings that uses a protocol."""
     endpoints = endpoints_of(read_from_environment(config_file)).values()
-    by_protocol = {each.protocol.name.replace("-", "_"): each for each in endpoints}
+    by_protocol = {each.protocol.name: each for each in endpoints}
     return by_protocol[protocol or PROTOCOLS[0]]
 
 

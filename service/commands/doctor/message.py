@@ -15,8 +15,6 @@ from clients.alipayhk.captured import is_capture
 from clients.alipayhk.diagnosis import ROWS
 from clients.alipayhk.diagnosis.diagnose import Diagnosis, Verdict, diagnose
 from clients.alipayhk.regular_file import NOT_REGULAR, open_regular
-from clients.alipayhk.wire.protocols.envelope_signed import EnvelopeSigned
-from clients.alipayhk.wire.protocols.header_signed import HeaderSigned
 
 from ...config.settings import SettingsError
 from ..exit_codes import EX_CONFIG, EX_USAGE, fail
@@ -32,7 +30,7 @@ from .share import write_share
 
 FILE_BYTES_MAX: Final = 64 * 1024 * 1024
 NOT_VALID: Final = 1
-_CLASSES: Final = {"header_signed": HeaderSigned, "envelope_signed": EnvelopeSigned}
+_ROWS: Final = {protocol.name: row for protocol, row in ROWS.items()}
 
 
 def configure(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -105,7 +103,7 @@ def exchange_in(data: bytes, args: argparse.Namespace) -> Exchange:
 
 def diagnosis_of(exchange: Exchange, knowledge: Knowledge) -> Diagnosis:
     """Diagnose a message."""
-    row = ROWS[_CLASSES[exchange.protocol or PROTOCOLS[0]]]
+    row = _ROWS[exchange.protocol or PROTOCOLS[0]]
     return diagnose(row, row.claim(exchange.as_message(), knowledge.decrypt), knowledge.known)
 
 

@@ -194,7 +194,7 @@ def test_search_in_a_mebibyte_is_bounded(theirs: RSAPrivateKey) -> None:
 
 
 def test_valid_means_that_the_protocol_accepts_it(sides: Sides) -> None:
-    protocol = sides.us.protocol.name.replace("-", "_")
+    protocol = sides.us.protocol.name
     sealed = sides.seal(b'{"requestId":"r"}')
     raw = RawRequest(sealed.path, sealed.headers, sealed.body)
     known = receiver(sides.wallet.keys.verifying)

@@ -54,7 +54,7 @@ class EnvelopeSigned:
     version: str
     """The version in the head."""
 
-    name: ClassVar[str] = "envelope-signed"
+    name: ClassVar[str] = "envelope_signed"
     encryption: ClassVar[None] = None
 
     @property

@@ -59,7 +59,7 @@ class HeaderSigned:
     encrypted_answers_only: bool = False
     """Whether a response that is not encrypted is refused."""
 
-    name: ClassVar[str] = "header-signed"
+    name: ClassVar[str] = "header_signed"
 
     @property
     def required_head(self) -> Mapping[str, str]:
