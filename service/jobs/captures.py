@@ -20,15 +20,18 @@ from pathlib import Path
 from threading import Semaphore
 from typing import Final
 
+from alipayhk.linkage.v1 import error_reason_pb2 as reasons
 from clients.alipayhk.captured import Capture, seal_capture
 from clients.alipayhk.client import Watch
 from clients.alipayhk.wire.endpoint import Endpoint
 from clients.alipayhk.wire.errors import CallError, Malformed, ResultError, SignatureInvalid, Unsigned
 from clients.alipayhk.wire.keys import fingerprint
 from clients.alipayhk.wire.messages import Exchange, RawResponse, SealedRequest
+from clients.alipayhk.wire.result import FAILURE
 
 from ..config.settings import Settings
 from ..outcomes.result_codes import CONFIGURATION_CODES
+from ..outcomes.verdict import row_of_unsigned
 from ..telemetry.logs import log
 from .gauges import running
 
@@ -121,8 +124,10 @@ class Captures:
 def _is_wanted(error: CallError) -> bool:
     """Whether a signature, or how the exchange was made, is in question, and not the caller's request."""
     if isinstance(error, ResultError):
-        return error.result.code in CONFIGURATION_CODES
-    return isinstance(error, SignatureInvalid | Unsigned | Malformed)
+        return error.result.status == FAILURE and error.result.code in CONFIGURATION_CODES
+    if isinstance(error, Unsigned):  # not a page of a proxy, or a refusal because of the rate
+        return row_of_unsigned(error).reason == reasons.ERROR_REASON_RESPONSE_UNSIGNED
+    return isinstance(error, SignatureInvalid | Malformed)
 
 
 def _capture_of(facts: dict[str, str], endpoint: Endpoint, exchange: Exchange) -> Capture:
@@ -130,14 +135,13 @@ def _capture_of(facts: dict[str, str], endpoint: Endpoint, exchange: Exchange) -
     keys = endpoint.keys
     prints = {f"PUBLIC_KEY_FILES {version}": fingerprint(key) for version, key in keys.verifying.items()}
     prints[f"our key {keys.signing_version}"] = fingerprint(keys.signing.public_key())
-    protocol = endpoint.protocol.name.replace("-", "_")
     messages: dict[str, SealedRequest | RawResponse]
     messages = {"request": exchange.request, "response": exchange.response}
     return Capture(
         facts | prints,
         [
             {
-                "protocol": protocol,
+                "protocol": endpoint.protocol.name,
                 "message": kind,
                 "path": endpoint.path,
                 "headers": [list(line) for line in message.headers],

@@ -143,18 +143,21 @@ def _of_row(row: Row, call: Circumstances) -> Verdict:
     return Verdict(code, row.reason, row.outcome, retry, row.retry_after_s)
 
 
+def row_of_unsigned(error: errors.Unsigned) -> Row:
+    """Return the row of an unsigned response, by what it claims and by its HTTP status."""
+    status = error.http_status
+    if error.claimed_code in CONFIGURATION_CODES:
+        return table.UNSIGNED_CONFIGURATION
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        return table.RATE_LIMITED
+    if status == HTTPStatus.REQUEST_TIMEOUT or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return table.HTTP_FAILURE
+    return table.HTTP_REFUSAL if status >= HTTPStatus.MULTIPLE_CHOICES else table.UNSIGNED
+
+
 def _of_unsigned(error: errors.Unsigned, call: Circumstances) -> Verdict:
     """Judge an unsigned response, which anybody may have written: it is never final."""
-    status = error.http_status
-    row = table.UNSIGNED
-    if error.claimed_code in CONFIGURATION_CODES:
-        row = table.UNSIGNED_CONFIGURATION
-    elif status == HTTPStatus.TOO_MANY_REQUESTS:
-        row = table.RATE_LIMITED
-    elif status == HTTPStatus.REQUEST_TIMEOUT or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        row = table.HTTP_FAILURE
-    elif status >= HTTPStatus.MULTIPLE_CHOICES:
-        row = table.HTTP_REFUSAL
+    row = row_of_unsigned(error)
     wait_s = min(error.retry_after_s or RETRY_AFTER_S, RETRY_AFTER_MAX_S)
     return replace(_of_row(row, call), retry_after_s=wait_s)
 

@@ -15,14 +15,15 @@ import pytest
 
 from clients.alipayhk.captured import Capture, CaptureUnreadable, open_capture
 from service.commands.cli import main
+from tests import disks
 from tests.e2e.caller import Reported, call
 from tests.e2e.conftest import Run
 from tests.e2e.gateway import Gateway
 from tests.e2e.gateway import run as command
 from tests.e2e.material import Material
 from tests.e2e.samples import APIS, BIND, SYNC, Api
-from tests.e2e.test_privacy import FRAGMENTS, MARKS, marked
-from tests.e2e.upstream import Script, Upstream
+from tests.e2e.test_privacy import FRAGMENTS, MARKS, check_clean, marked
+from tests.e2e.upstream import Response, Script, Upstream, responds
 from tests.e2e.wallet import Wallet, compact, result
 
 Capturing = Callable[..., AbstractAsyncContextManager[Gateway]]
@@ -88,6 +89,7 @@ async def test_exchange_with_an_invalid_signature_is_captured_whole_and_sealed(
         outcome, line = await captured(gateway, place, api)
         assert outcome.info.reason == "RESPONSE_SIGNATURE_INVALID"
         assert line["event"] == "attempt"
+        await check_clean(gateway)
     (file,) = captures(place)
     assert file.name == line["capture"]
     assert oct(file.stat().st_mode & 0o777) == "0o600"
@@ -99,6 +101,23 @@ async def test_exchange_with_an_invalid_signature_is_captured_whole_and_sealed(
     assert {each["path"] for each in capture.exchanges} == {upstream.requests[0].target}
     with pytest.raises(CaptureUnreadable, match="sealed for another key"):
         open_capture(json.loads(file.read_bytes()), material.ours.key)
+
+
+async def test_signed_response_that_cannot_be_read_is_captured(
+    capturing: Capturing, place: Path, upstream: Upstream, wallet: Wallet, material: Material
+) -> None:
+    async with capturing() as gateway:
+        upstream.script = responds(lambda request: wallet.signed(request, b'{"result":'))
+        outcome, _ = await captured(gateway, place, SYNC)
+        assert outcome.info.reason == "RESPONSE_MALFORMED"
+        upstream.script = responds(lambda _: Response(502, (), b"<html>"))
+        assert isinstance(
+            outcome := await call(gateway.channel, SYNC, marked(SYNC), timeout_s=1.5), Reported
+        )
+        await check_clean(gateway)
+    (file,) = captures(place)
+    assert opened(file, material).facts["end"] == "Malformed"
+    assert bodies(opened(file, material))["response"] == b'{"result":'
 
 
 async def test_refusals_of_the_gateway_and_unsigned_responses_are_captured_and_others_are_not(
@@ -202,6 +221,25 @@ async def test_directory_that_cannot_be_written_costs_no_outcome(
         assert (lost["capture"], lost["cause"]) == (line["capture"], "No such file or directory")
         upstream.script = wallet.says()
         assert not isinstance(await call(gateway.channel, SYNC, marked(SYNC)), Reported)
+
+
+async def test_full_disk_costs_captures_and_no_outcome(
+    capturing: Capturing, upstream: Upstream, wallet: Wallet, tmp_path: Path
+) -> None:
+    with disks.small(tmp_path / "disk") as disk:
+        if disk is None:
+            pytest.skip("no file system can be mounted here")
+        async with capturing(CAPTURE_DIR=str(disk)) as gateway:
+            upstream.script = tampered(wallet)
+            filler = disks.fill(disk)
+            outcome, _ = await captured(gateway, disk, BIND)
+            assert outcome.info.reason == "RESPONSE_SIGNATURE_INVALID"
+            lost = await gateway.logged(lambda record: record["event"] == "capture not written")
+            assert lost["cause"] == "No space left on device"
+            assert list(disk.iterdir()) == [filler]
+            filler.unlink()
+            await captured(gateway, disk, SYNC)
+        assert len(captures(disk)) == 1
 
 
 async def test_settings_and_arguments_are_checked(settings: dict[str, str], place: Path) -> None:
