@@ -12,10 +12,11 @@ import os
 import shutil
 import signal
 import sys
-import tempfile
+import threading
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Final
@@ -28,7 +29,7 @@ from ..server.ports import cause_of, try_to_bind
 from ..server.server import CannotListen
 from ..server.systemd import READY, STOPPING, notify
 from ..telemetry.logs import log, set_level
-from ..telemetry.metrics_file import must_be_private, retire
+from ..telemetry.metrics_file import must_be_private, retire, temporary_directory
 from .exit_codes import EX_CONFIG, EX_UNAVAILABLE
 from .worker_process import WorkerProcess
 
@@ -66,21 +67,13 @@ def supervise(reloader: Reloader, serve_arguments: Sequence[str]) -> int:
     settings = reloader.current.settings
     stop_s = settings.drain_delay_s + max(settings.stop_grace_s, settings.upstream_timeout_s)
     command = [sys.executable, "-P", "-m", "service", "serve", *serve_arguments, "--worker"]
-    metrics_directory = _temporary_directory() / f"alipayhk-metrics-{os.urandom(8).hex()}"
+    metrics_directory = temporary_directory() / f"alipayhk-metrics-{os.urandom(8).hex()}"
     try:
         return _Supervisor(reloader, command, metrics_directory, stop_s + STOP_MARGIN_S).run(
             settings.workers
         )
     finally:
         shutil.rmtree(metrics_directory, ignore_errors=True)
-
-
-def _temporary_directory() -> Path:
-    """Return the directory for temporary files, also if it is full."""
-    try:
-        return Path(tempfile.gettempdir())
-    except FileNotFoundError:  # no file can be written anywhere
-        return Path("/tmp")  # noqa: S108  (the directory in it has a random name)
 
 
 class _Supervisor:
@@ -95,6 +88,9 @@ class _Supervisor:
         self._settings = packed(reloader.current)
         """The file in memory with what every worker uses."""
         self._look_s = time.monotonic()
+        # Files are read in a thread, because their disk may hang; this thread passes on what it found.
+        self._looking = threading.Thread()
+        self._read: SimpleQueue[Reload] = SimpleQueue()
         self._command = command
         self._metrics_directory = metrics_directory
         self._stop_max_s = stop_max_s
@@ -138,12 +134,16 @@ class _Supervisor:
 
     def _reload(self) -> None:
         """Read the settings again if it is time or a signal has asked, and pass on what has changed."""
+        while not self._read.empty():
+            self._pass_on(self._read.get())
         every_s, now_s = self._reloader.current.settings.reload_every_s, time.monotonic()
-        is_asked, self._is_reload_asked = self._is_reload_asked, False
-        if not is_asked and not 0 < every_s <= now_s - self._look_s:
+        is_due = self._is_reload_asked or 0 < every_s <= now_s - self._look_s
+        if not is_due or self._looking.is_alive():
             return
-        self._look_s = now_s
-        self._reloader.look(self._pass_on, asked=is_asked)
+        is_asked, self._is_reload_asked, self._look_s = self._is_reload_asked, False, now_s
+        look = partial(self._reloader.look, self._read.put, asked=is_asked)
+        self._looking = threading.Thread(target=look, name="reload", daemon=True)
+        self._looking.start()
 
     def _pass_on(self, reload: Reload) -> None:
         set_level(reload.settings.log_level)

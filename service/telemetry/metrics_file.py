@@ -17,6 +17,7 @@ import mmap
 import os
 import stat
 import struct
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -177,6 +178,14 @@ def locked(directory: Path, kind: int = fcntl.LOCK_SH) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def temporary_directory() -> Path:
+    """Return the directory for temporary files, also if it is full."""
+    try:
+        return Path(tempfile.gettempdir())
+    except FileNotFoundError:  # no file can be written anywhere
+        return Path("/tmp")  # noqa: S108  (the directory in it has a random name)
 
 
 def must_be_private(directory: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from threading import Event
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -19,6 +21,21 @@ class NoReloads(Reloader):
         self.current = Reload(settings, success=True)
 
 
-def supervisor(command: list[str], metrics_directory: Path, **more: Any) -> _Supervisor:
+class HangingReloads(NoReloads):
+    """Settings on a disk that hangs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.current = Reload(cast("Settings", SimpleNamespace(reload_every_s=0.01)), success=True)
+        self.looks = 0
+
+    def look(self, use: Callable[[Reload], None], *, asked: bool = False) -> None:
+        self.looks += 1
+        Event().wait()
+
+
+def supervisor(
+    command: list[str], metrics_directory: Path, *, reloader: Reloader | None = None, **more: Any
+) -> _Supervisor:
     """Return a supervisor of workers that run a command."""
-    return _Supervisor(NoReloads(), command, metrics_directory, **more)
+    return _Supervisor(reloader or NoReloads(), command, metrics_directory, **more)

@@ -22,7 +22,7 @@ from service.config.values import Address
 from service.server.server import CannotListen
 from service.telemetry.logs import set_up_logs
 from tests.peers.processes import run
-from tests.service.supervisor import supervisor
+from tests.service.supervisor import HangingReloads, supervisor
 
 
 @pytest.fixture(autouse=True)
@@ -94,6 +94,14 @@ def test_a_worker_with_a_stopped_listener_is_replaced(tmp_path: Path) -> None:
     words = f"mkdir {mark} 2>/dev/null && exit {EX_SOFTWARE}; touch {tmp_path}/replaced; exec sleep 60"
     with sigterm_after(tmp_path / "replaced"):
         assert supervisor(["sh", "-c", words], tmp_path).run(1) == 0
+
+
+def test_a_disk_that_hangs_stops_neither_supervisor_nor_workers(tmp_path: Path) -> None:
+    reloader, mark = HangingReloads(), tmp_path / "stopped"
+    words = f"mkdir {mark} 2>/dev/null && exit {EX_SOFTWARE}; touch {tmp_path}/replaced; exec sleep 60"
+    with sigterm_after(tmp_path / "replaced", delay_s=1):
+        assert supervisor(["sh", "-c", words], tmp_path, reloader=reloader).run(1) == 0
+    assert reloader.looks == 1
 
 
 def test_a_permanent_error_does_not_stop_a_serving_worker(
