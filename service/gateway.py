@@ -46,8 +46,8 @@ async def run(
     process is one of several workers, and its supervisor passes other settings; else the `reloader` does.
     """
     in_use, metrics = Replaceable(settings), _metrics()
+    _show(in_use, metrics, Reload(settings, reload_success))
     use = partial(_use, in_use, metrics)
-    use(Reload(settings, reload_success))
     stopping = stop_event(use, shared=shared)
     async with AsyncExitStack() as stack:
         tracer = stack.enter_context(tracing(process_environment()))
@@ -84,6 +84,11 @@ def _use(in_use: Replaceable, metrics: Metrics, reload: Reload) -> None:
     """Use other settings from now on."""
     in_use.replace(reload.settings)
     set_level(reload.settings.log_level)
+    _show(in_use, metrics, reload)
+
+
+def _show(in_use: Replaceable, metrics: Metrics, reload: Reload) -> None:
+    """Show whether all settings are valid, and when the certificates in use expire."""
     metrics.config_reload_success.set(reload.success)
     metrics.set_certificate_expiry(
         expiry_times(in_use.certificate.current, reload.settings.upstream_ca_file)

@@ -14,7 +14,7 @@ from clients.alipayhk.wire.keys import Keys
 from clients.alipayhk.wire.protocols.envelope_signed import EnvelopeSigned
 from clients.alipayhk.wire.protocols.header_signed import HeaderSigned
 
-from .config.files import KeyFile
+from .config.files import KeyFile, path_of
 from .config.settings import Settings
 
 CONNECT_TIMEOUT_S: Final = 2.0
@@ -30,7 +30,7 @@ def transport_of(settings: Settings) -> Transport:
     return Transport(
         timeout_s=settings.upstream_timeout_s,
         connect_timeout_s=min(CONNECT_TIMEOUT_S, settings.upstream_timeout_s),
-        tls=context_of(settings.upstream_ca_file),
+        tls=context_of(path_of(settings.upstream_ca_file)),
         proxy=settings.upstream_proxy,
         reuse_connections=settings.upstream_connections == "reuse",
     )

@@ -17,6 +17,7 @@ from typing import Final
 
 from .. import gateway
 from ..config.environment import process_environment
+from ..config.files import path_of
 from ..config.reload import Reload, Reloader
 from ..config.risks import risks_of
 from ..config.settings import Settings, SettingsError
@@ -111,7 +112,7 @@ def _set_up_logs(settings: Settings) -> Lines:
 
 async def _try_ledger(settings: Settings) -> None:
     """Open the ledger once, so that an error is reported once and not by every worker."""
-    ledger, _ = open_ledger(settings.ledger_url, settings.ledger_key_file, random_bytes=os.urandom)
+    ledger, _ = open_ledger(settings.ledger_url, path_of(settings.ledger_key_file), random_bytes=os.urandom)
     await ledger.close()
 
 

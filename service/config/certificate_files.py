@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Final, TypeVar
 
 from cryptography import x509
@@ -15,23 +14,14 @@ from cryptography.hazmat.primitives.asymmetric.ec import (
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from clients.alipayhk.regular_file import read_regular
-
 from ..credentials.server_certificate import ServerCertificate
+from .files import PemFile
 
 BITS_MIN: Final = 2048
 _MARK: Final = b"-----BEGIN CERTIFICATE-----"
 Kind = TypeVar("Kind", bound=x509.ExtensionType)
 _SERVER: Final = {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE}
 _USE: Final = f"use RSA with at least {BITS_MIN} bits, or ECDSA with P-256 or P-384"
-
-
-def certificates_of(path: Path) -> list[x509.Certificate]:
-    """Return the certificates of a PEM file in their order; none if one of them cannot be read."""
-    try:
-        return certificates_in(read_regular(path))
-    except (OSError, ValueError):
-        return []
 
 
 def certificates_in(data: bytes) -> list[x509.Certificate]:
@@ -45,7 +35,7 @@ def certificates_in(data: bytes) -> list[x509.Certificate]:
         return []
 
 
-def expiry_times(certificate: ServerCertificate | None, upstream_ca: Path | None) -> dict[str, float]:
+def expiry_times(certificate: ServerCertificate | None, upstream_ca: PemFile | None) -> dict[str, float]:
     """Return when the certificates of each setting expire, in seconds since 1970.
 
     The first one of our chain to expire counts, and the first CA of the callers. Of AlipayHK's CAs the last
@@ -56,7 +46,7 @@ def expiry_times(certificate: ServerCertificate | None, upstream_ca: Path | None
     for setting, pem in zip(("TLS_CERT_FILE", "TLS_CLIENT_CA_FILE"), pems, strict=False):
         if found := certificates_in(pem or b""):
             times[setting] = min(each.not_valid_after_utc.timestamp() for each in found)
-    if upstream_ca is not None and (found := certificates_of(upstream_ca)):
+    if upstream_ca is not None and (found := certificates_in(upstream_ca.data)):
         times["UPSTREAM_CA_FILE"] = max(each.not_valid_after_utc.timestamp() for each in found)
     return times
 

@@ -33,6 +33,19 @@ def _of_der(path: Path, der: bytes) -> object:
     return KeyFile(path, key)
 
 
+def path_of(file: SecretFile | PemFile | None) -> Path | None:
+    """Return the path of a file that need not be set."""
+    return file.path if file else None
+
+
+@dataclass(frozen=True, slots=True)
+class SecretFile:
+    """A file with a secret, and the digest of its content, which shows a later change."""
+
+    path: Path
+    sha256: str = field(repr=False)
+
+
 @dataclass(frozen=True, slots=True)
 class PemFile:
     """A PEM file with its contents."""

@@ -41,7 +41,7 @@ FAILED: Final = "configuration reload failed"
 REPLACED: Final = "configuration reloaded"
 _DECLARED: Final = dict(declared(Settings))
 _IN_GROUPS: Final = frozenset(name for group in GROUPS.values() for name in group.settings)
-_FILES: Final = frozenset(name for name in _IN_GROUPS if name.endswith(("_file", "_files")))
+_FILES: Final = frozenset(name for name in _DECLARED if name.endswith(("_file", "_files")))
 
 Stamp = tuple[int, ...] | None
 

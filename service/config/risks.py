@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.x509.oid import AuthorityInformationAccessOID
 
 from ..ledger.opening import secrets_of
-from .certificate_files import certificates_in, certificates_of, curve_of, extension
-from .files import KeyFile
+from .certificate_files import certificates_in, curve_of, extension
+from .files import KeyFile, path_of
 from .settings import Settings
 
 ABOUT_TO_EXPIRE: Final = timedelta(days=14)
@@ -57,10 +57,10 @@ def _certificate_risks(settings: Settings, now: datetime) -> Iterator[str]:
                 "connect only with one that is in the file: add the CA of the callers' certificates"
             )
     if settings.upstream_ca_file is not None:
-        path = settings.upstream_ca_file
+        path, data = settings.upstream_ca_file.path, settings.upstream_ca_file.data
         # A system's bundle can contain old certificates beside the one that counts.
         risks = [
-            list(_validity(f"UPSTREAM_CA_FILE ({path})", [each], now)) for each in certificates_of(path)
+            list(_validity(f"UPSTREAM_CA_FILE ({path})", [each], now)) for each in certificates_in(data)
         ]
         yield from risks[0] if risks and all(risks) else ()
 
@@ -115,7 +115,7 @@ def _readable_secrets(settings: Settings) -> Iterator[str]:
         "TLS_KEY_FILE": settings.tls_key_file,
     }
     files = {name: file.path for name, file in keys.items() if file is not None}
-    ledger = secrets_of(settings.ledger_url, settings.ledger_key_file)
+    ledger = secrets_of(settings.ledger_url, path_of(settings.ledger_key_file))
     names = ("the ledger", "the ledger's key")[-len(ledger) :]  # without a file, only a key
     files |= dict(zip(names, ledger, strict=False))
     for name, path in files.items():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Final, cast
 
@@ -29,7 +30,7 @@ from .capture_settings import CaptureSettings
 from .cross_checks import faults_between
 from .declaration import REQUIRED, built, declared, group, setting
 from .environment import process_environment, settings_texts
-from .files import KeyFile, PemFile
+from .files import KeyFile, PemFile, SecretFile
 from .reading import parsed, read_values
 from .result_codes_file import result_codes_file
 from .settings_file import texts_of_file
@@ -45,6 +46,11 @@ class SettingsError(Exception):
     def __init__(self, faults: list[str]) -> None:
         self.faults = list(map(printable, faults))
         super().__init__("; ".join(self.faults))
+
+
+def _ledger_key_file(text: str) -> SecretFile:
+    path = key_file(text)
+    return SecretFile(path, sha256(path.read_bytes()).hexdigest())
 
 
 # fmt: off
@@ -88,7 +94,7 @@ class Settings:
         "Address for gRPC health only, in plaintext, for probes without a certificate.")
     base_url: str = setting(values.base_url, REQUIRED,
         "AlipayHK's host, https://host[:port] without a path.")
-    upstream_ca_file: Path | None = setting(values.ca_file, None,
+    upstream_ca_file: PemFile | None = setting(values.ca_file, None,
         "PEM certificates to trust for AlipayHK instead of the system's.")
     upstream_proxy: str | None = setting(values.proxy_url, None,
         "The egress proxy; the proxy variables of the environment are ignored.")
@@ -137,7 +143,7 @@ class Settings:
         "Maximum time that biz_time may be ahead of the gateway's clock.")
     ledger_url: str = setting(url_in_place, LEDGER_URL_DEFAULT,
         f"Where requests are recorded: {forms(LEVELS)}.")
-    ledger_key_file: Path | None = setting(key_file, None,
+    ledger_key_file: SecretFile | None = setting(_ledger_key_file, None,
         "The key that hashes and seals the ledger; made next to a new SQLite file, needed for PostgreSQL.")
     ledger_retention_h: int = setting(values.integer(1, 87_600), "720",
         "Minimum time that final outcomes are kept; outcomes in doubt are kept forever.")

@@ -204,19 +204,19 @@ def private_key_files(text: str) -> dict[str, KeyFile[RSAPrivateKey]]:
     return _by_version(text, load_private_key)
 
 
-def ca_file(text: str) -> Path:
-    """Parse the path of a file of trusted PEM certificates."""
+def ca_file(text: str) -> PemFile:
+    """Read a file of trusted PEM certificates."""
     path = existing_file(text)
     try:
         ssl.create_default_context(cafile=str(path))
     except (ssl.SSLError, ValueError):
         raise ValueError(pem_fault(path.read_bytes()) or "contains no valid PEM certificate") from None
-    return path
+    return PemFile(path, path.read_bytes())
 
 
 def client_ca_file(text: str) -> PemFile:
-    """Parse the path of a file of trusted PEM certificates that gRPC reads, and read it."""
-    return pem_file(str(ca_file(text)))
+    """Read a file of trusted PEM certificates that gRPC reads, too."""
+    return pem_file(str(ca_file(text).path))
 
 
 def pem_file(text: str) -> PemFile:

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from ..config.environment import metrics_directory
+from ..config.files import path_of
 from ..config.settings import Settings
 from ..delivery.clock_skew import ClockSkew
 from ..delivery.ledger_monitor import LedgerMonitor
@@ -72,7 +73,7 @@ def _opened_ledger(settings: Settings) -> tuple[Ledger, Vault]:
     level, where = level_of(settings.ledger_url), place_of(settings.ledger_url)
     ledger, vault = open_ledger(
         settings.ledger_url,
-        settings.ledger_key_file,
+        path_of(settings.ledger_key_file),
         random_bytes=os.urandom,
         report=_marker_unwritable,
         on_create=lambda: log.warning("new ledger created without earlier requests", where=where),

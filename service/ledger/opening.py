@@ -61,7 +61,10 @@ def open_ledger(
 
 
 def fault_of(url: str, key_file: Path | None) -> str | None:
-    """Return why `serve` would refuse a ledger now, as a sentence, or None; write nothing."""
+    """Return why `serve` would refuse a ledger now, as a sentence, or None; write nothing.
+
+    Raise LedgerUnavailable if its server does not tell.
+    """
     return level_of(url).fault_of(url, key_file)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
 
@@ -51,6 +52,17 @@ async def checked(settings: Settings) -> dict[str, str]:
     assert (ended.status, ended.err) == (0, "")
     shown: dict[str, str] = json.loads(ended.out)["settings"]
     return shown
+
+
+async def test_check_warns_of_a_database_that_cannot_be_reached(settings: Settings, tmp_path: Path) -> None:
+    (key := tmp_path / "ledger.key").write_bytes(base64.b64encode(bytes(32)))
+    url = f"postgresql://gateway:{MARK}@127.0.0.1:{free_port()}/ledger?password={MARK}&sslpassword={MARK}"
+    shared = {"LEDGER_URL": url, "LEDGER_KEY_FILE": str(key)}
+    ended = await run("config", "check", settings={**unused_ports(), **settings, **shared})
+    assert ended.status == 0
+    assert "cannot be reached: ConnectionRefusedError; serve would exit with status 69\n" in ended.err
+    assert "LEDGER_URL = postgresql://gateway@127.0.0.1:" in ended.out
+    assert MARK not in ended.out + ended.err
 
 
 async def test_check_shows_the_effective_settings_without_secrets(

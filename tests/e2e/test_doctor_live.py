@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -209,6 +210,26 @@ async def test_people_read_one_line_for_each_check(
     assert words[2][2].startswith(
         f"PUBLIC_KEY_FILES 1 ({material.theirs.public_file}): 2048 bits, SHA-256 "
     )
+
+
+async def test_days_that_certificates_have_left_are_told(
+    examined: Examined,
+    settings: Settings,
+    upstream: Upstream,
+    material: Material,
+    wallet: Wallet,
+    tmp_path: Path,
+) -> None:
+    upstream.script = answering(wallet.says())
+    server = material.callers_ca.issue("days", "127.0.0.1", days=(-1, 100))
+    # Of AlipayHK's CAs the last one counts.
+    bundle = tmp_path / "bundle.pem"
+    each = [material.foreign_ca.issue(f"{days}", "127.0.0.1", days=(-1, days)).chain for days in (20, 200)]
+    bundle.write_bytes(b"".join(each))
+    tls = {"TLS_CERT_FILE": str(server.chain_file), "TLS_KEY_FILE": str(server.key_file)}
+    found = await examined({**settings, **tls, "UPSTREAM_CA_FILE": str(bundle)}, status=0)
+    assert found[f"certificates TLS_CERT_FILE ({server.chain_file})"] == ("ok", "99 days left")
+    assert found[f"certificates UPSTREAM_CA_FILE ({bundle})"] == ("ok", "199 days left")
 
 
 async def test_settings_that_cannot_be_used_are_all_named(settings: Settings) -> None:

@@ -186,10 +186,10 @@ def certificate_file(data: bytes) -> None:
     file = result_of(ValueError, values.pem_file, str(path))
     faults = [chain_fault(data, is_loaded=is_loaded) for is_loaded in (False, True)]
     assert all(fault is None or fault.isprintable() for fault in faults)
-    if result_of(ValueError, values.ca_file, str(path)) is not None:
+    if (trusted := result_of(ValueError, values.ca_file, str(path))) is not None:
         certificate = file if faults == [None, None] else None
         settings = replace(
-            _settings(), tls_cert_file=certificate, tls_client_ca_file=file, upstream_ca_file=path
+            _settings(), tls_cert_file=certificate, tls_client_ca_file=file, upstream_ca_file=trusted
         )
         assert all(risk.isprintable() for risk in risks_of(settings, NOW))
 

@@ -374,11 +374,15 @@ from pathlib import Path
 from service.commands import serve
 from service.commands.ledger import ledger
 from service.ledger.levels import LEVELS
+from service.ledger import LedgerUnavailable
 from service.ledger.opening import fault_of, open_ledger
 opened, _ = open_ledger("sqlite:///{tmp_path}/ledger.db", None, random_bytes=os.urandom)
 asyncio.run(opened.close())
 assert "asyncpg" not in sys.modules
-fault_of("postgresql://u:p@127.0.0.1:1/d", Path("{tmp_path}/ledger.db.key"))
+try:
+    fault_of("postgresql://u:p@127.0.0.1:1/d", Path("{tmp_path}/ledger.db.key"))
+except LedgerUnavailable:
+    pass
 assert "asyncpg" in sys.modules
 """
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)

@@ -142,7 +142,9 @@ def test_certificate_of_another_host_is_a_fault(with_tls: OnServer, authority: A
 def unavailable(on_server: OnServer, url: str) -> str:
     with without_secrets(on_server.server), pytest.raises(LedgerUnavailable) as failed:
         on_server.open(url)
-    assert fault_of(url, on_server.key) is None
+    with pytest.raises(LedgerUnavailable) as checked:
+        fault_of(url, on_server.key)
+    assert str(checked.value) == str(failed.value)
     return str(failed.value)
 
 

@@ -14,6 +14,7 @@ import pytest
 from cryptography import x509
 
 from service.config.certificate_files import expiry_times
+from service.config.files import PemFile
 from service.credentials.server_certificate import ServerCertificate
 from service.jobs import gauges
 from service.jobs.gauges import Turn, running, show_in_doubt
@@ -121,14 +122,14 @@ def test_expiry_is_that_of_the_first_certificate_that_is_missed(tmp_path: Path) 
     authority = Authority(tmp_path, "ca")
     soon, late = (authority.issue(name, "x.internal", days=(-1, day)) for name, day in (("a", 3), ("b", 9)))
     served = ServerCertificate(pem(late, soon), b"", None)
-    (tmp_path / "both.pem").write_bytes(pem(soon, late))
+    both = PemFile(tmp_path / "both.pem", pem(soon, late))
     assert expiry_times(served, None) == {"TLS_CERT_FILE": expiry(soon)}
-    assert expiry_times(replace(served, client_ca=pem(late)), tmp_path / "both.pem") == {
+    assert expiry_times(replace(served, client_ca=pem(late)), both) == {
         "TLS_CERT_FILE": expiry(soon),
         "TLS_CLIENT_CA_FILE": expiry(late),
         "UPSTREAM_CA_FILE": expiry(late),
     }
-    assert expiry_times(None, tmp_path / "missing.pem") == {}
+    assert expiry_times(None, replace(both, data=b"")) == {}
 
 
 def test_expiry_is_shown_again_after_a_replacement() -> None:

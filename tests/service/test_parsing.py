@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from service.config import values as parsing
 from service.config.callers_file import callers_file
+from service.config.files import PemFile
 from service.config.result_codes_file import result_codes_file
 from service.config.values import Address
 from service.ledger.opening import check_url, url_in_place
@@ -332,7 +333,7 @@ def test_public_and_encrypted_keys_are_no_private_keys(ring: KeyRing) -> None:
 
 
 def test_a_ca_file_contains_certificates(tls: TlsFiles, ring: KeyRing, tmp_path: Path) -> None:
-    assert parsing.ca_file(str(tls.ca)) == tls.ca
+    assert parsing.ca_file(str(tls.ca)) == PemFile(tls.ca, tls.ca.read_bytes())
     empty = tmp_path / "empty.pem"
     empty.touch()
     for path in (empty, ring.public, tls.key):

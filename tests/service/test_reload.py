@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import pickle
@@ -407,6 +408,32 @@ def test_settings_that_need_a_restart_are_named_and_keep_their_values(
     assert site.settings is before
     (line,) = log_lines.lines
     assert (line["event"], line["setting"]) == ("restart needed", "LISTEN, MAX_IN_FLIGHT")
+
+
+def test_files_that_need_a_restart_are_named_and_not_used(
+    site: Site, log_lines: LogStream, other_tls: TlsFiles
+) -> None:
+    site.write("upstream.pem", site.tls.ca.read_bytes())
+    site.write("ledger.key", base64.b64encode(bytes(32)))
+    site.write("recipient", site.ring.public.read_bytes())
+    site.set(
+        upstream_ca_file=str(site.directory / "upstream.pem"),
+        ledger_key_file=str(site.directory / "ledger.key"),
+        capture_dir=str(site.directory),
+        capture_recipient_file=str(site.directory / "recipient"),
+    )
+    site.reloader = site.started()
+    before = site.settings
+    site.write("upstream.pem", other_tls.ca.read_bytes())
+    site.write("ledger.key", base64.b64encode(bytes(range(32))))
+    site.write("recipient", site.ring.other_public.read_bytes())
+    assert site.look() is None
+    assert site.settings is before
+    (line,) = log_lines.lines
+    assert (line["event"], line["setting"]) == (
+        "restart needed",
+        "UPSTREAM_CA_FILE, LEDGER_KEY_FILE, CAPTURE_RECIPIENT_FILE",
+    )
 
 
 @pytest.mark.parametrize(

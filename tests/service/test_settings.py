@@ -18,6 +18,7 @@ from service.commands.config import described
 from service.config.cross_checks import default_connection_age_s
 from service.config.declaration import declared
 from service.config.environment import environment_for_children, environment_of_worker, probed_address
+from service.config.files import path_of
 from service.config.settings import (
     Settings,
     SettingsError,
@@ -207,7 +208,7 @@ def test_a_ledger_key_file_must_exist_and_be_valid(environ: dict[str, str], tmp_
         assert more_faults(given) == [of_client_id, f"LEDGER_KEY_FILE {fault}"]
     key_file.write_bytes(base64.b64encode(bytes(32)))
     assert more_faults(given) == [of_client_id]
-    assert read_settings(but(given, CLIENT_ID="a")).ledger_key_file == key_file
+    assert path_of(read_settings(but(given, CLIENT_ID="a")).ledger_key_file) == key_file
 
 
 def test_the_directory_of_the_ledger_must_exist(environ: dict[str, str], tmp_path: Path) -> None:

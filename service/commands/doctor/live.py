@@ -20,11 +20,12 @@ from clients.alipayhk.wire.endpoint import Endpoint
 from clients.alipayhk.wire.errors import AnswerError, CallError, ResultError, Unsigned
 from clients.alipayhk.wire.keys import fingerprint
 
-from ...config.certificate_files import certificates_of
-from ...config.files import PemFile
+from ...config.certificate_files import expiry_times
+from ...config.files import path_of
 from ...config.risks import ABOUT_TO_EXPIRE, Breaking, risks_of
 from ...config.settings import Settings, SettingsError, read_from_environment
 from ...outcomes.result_codes import CONFIGURATION_CODES
+from ...server.tls import certificate_of
 from ...telemetry.logs import code_text
 from ...upstream import CONNECT_TIMEOUT_S, endpoints_of, transport_of
 from ..options import add_config, refuse
@@ -131,19 +132,17 @@ def _keys(settings: Settings, endpoints: Mapping[str, Endpoint]) -> Iterator[Fin
 
 def _certificates(settings: Settings, now: datetime) -> Iterator[Finding]:
     """Yield the days that the certificates of each file are valid, unless `risks_of` names them."""
-    for name in ("tls_cert_file", "tls_client_ca_file", "upstream_ca_file"):
-        file = getattr(settings, name)
-        path = file.path if isinstance(file, PemFile) else file
-        ends = [each.not_valid_after_utc for each in certificates_of(path)] if path else []
-        if ends and min(ends) - now >= ABOUT_TO_EXPIRE:
-            left = f"{(min(ends) - now).days} days left"
-            yield Finding("certificates", f"{name.upper()} ({path})", Status.OK, left)
+    for name, time in expiry_times(certificate_of(settings), settings.upstream_ca_file).items():
+        left = datetime.fromtimestamp(time, UTC) - now
+        if left >= ABOUT_TO_EXPIRE:
+            path = path_of(getattr(settings, name.lower()))
+            yield Finding("certificates", f"{name} ({path})", Status.OK, f"{left.days} days left")
 
 
 def _connection(settings: Settings, base_url: str) -> Iterator[Finding]:
     """Yield each step to a base URL, and what its last one says of the clocks."""
     timeout_s = max(CONNECT_TIMEOUT_S, settings.upstream_timeout_s)
-    tls = context_of(settings.upstream_ca_file)
+    tls = context_of(path_of(settings.upstream_ca_file))
     for step in steps_to(base_url, proxy=settings.upstream_proxy, tls=tls, timeout_s=timeout_s):
         yield _of_step(step, base_url)
         if step.name == "HTTP" and not step.failed:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
-from .. import LedgerFault, LedgerUnavailable
+from .. import LedgerFault
 from ..identity import Absence, Found, KeyMark, begin_marker, refusal_to_make, refusal_to_open
 from ..marker import Entry, Marker, MarkerKeeper
 from ..vault import RandomBytes, Vault, read_key_file
@@ -103,15 +103,13 @@ def open_postgres(
 
 
 def fault_of(url: str, key_file: Path | None) -> str | None:
-    """Return why `open_postgres` would refuse a ledger now, or None; write nothing."""
+    """Return why `open_postgres` would refuse a ledger, or None; write nothing. Raise LedgerUnavailable."""
     try:
         place = place_of(url, key_file, FAULT_TIMEOUT_S)
         place.mark()
         wait_for(_faultless(place))
     except LedgerFault as fault:
         return str(fault)
-    except LedgerUnavailable:
-        return None
     return None
 
 
