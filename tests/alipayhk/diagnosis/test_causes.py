@@ -27,13 +27,14 @@ OTHER_TESTS: Final = {
     Cause.SIGNED_BEFORE_ENCRYPTION,
     Cause.TRUNCATED,
 }
-"""Causes that need more than one changed step: test_keys.py and test_encrypted.py have them."""
+"""Causes that need more than one changed step: test_keys.py has them."""
 EXAMPLES: Final = [
     pytest.param(mistake, *kind, id=f"{mistake.name}, {' '.join(kind)}")
     for mistake in MISTAKES
     for kind in mistake.kinds
 ]
 COMBINATIONS: Final = 60
+FOUND_MIN: Final = 55
 
 
 def signed(signing_: Signing, key: RSAPrivateKey) -> tuple[Message, Diagnosis]:
@@ -137,6 +138,7 @@ def test_two_mistakes_are_found_and_no_other_is_named(theirs: RSAPrivateKey) -> 
             assert diagnosis.causes == (), named
         else:
             # One of the two can be without effect on the signed content, as in a part of an envelope.
-            assert set(diagnosis.causes) <= {first.cause, second.cause}, named
+            assert diagnosis.verdict is Verdict.INVALID, named
+            assert set() < set(diagnosis.causes) <= {first.cause, second.cause}, named
             found += len(diagnosis.causes) == 2
-    assert found > COMBINATIONS / 2
+    assert found >= FOUND_MIN
