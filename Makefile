@@ -161,7 +161,8 @@ bench-programs: .venv/.stamp-bench peers node
 # make bench ARGS='--quick', or ARGS='--only sqlite,naive --rounds 3'; docs/performance.md explains the tables.
 bench: bench-programs .tools/bin/ghz ## Compare the gateway with what users would write instead; measure the ledger, the load tester and overload
 	$(BIN)/python -m bench.compare $(ARGS)
-	$(if $(ARGS),,$(BIN)/python -m bench.ledger)
+	$(if $(ARGS),,$(BIN)/python -m bench.profiling --results)
+	$(if $(ARGS),,$(BIN)/python -m bench.ledger --results)
 	$(if $(ARGS),,$(BIN)/python -m bench.load)
 	$(if $(ARGS),,$(BIN)/python -m bench.overload)
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from bench.tables import PAGE, quoted, table
 from service.ledger import Claim, Ending, Granted, Key, Ledger, State
 from service.ledger.levels import LEVELS
 from service.ledger.opening import open_ledger
@@ -81,8 +82,8 @@ async def measure(ledger: Ledger, requests: list[Claim], concurrency: int) -> Fi
     return Figures(operations / wall, cpu / operations * 1e6, p99_s * 1e3)
 
 
-async def run(count: int, directory: Path, postgres: Postgres) -> None:
-    """Measure every level, and print a table."""
+async def run(count: int, directory: Path, postgres: Postgres) -> str:
+    """Measure every level; return a table."""
     opened = {}
     for row in LEVELS:
         key = None
@@ -100,16 +101,14 @@ async def run(count: int, directory: Path, postgres: Postgres) -> None:
                 rounds[concurrency, level].append(await measure(ledger, requests, concurrency))
     for ledger, _ in opened.values():
         await ledger.close()
-    print(f"{count} requests a round, the median of {ROUNDS} rounds")
-    print(
-        f"{'callers':>7} {'level':>10} {'operations/s':>13} {'of memory':>10} {'CPU us':>7} {'p99 ms':>7}"
-    )
-    for concurrency in CONCURRENCIES:
-        memory = _median(rounds[concurrency, "memory"]).operations_per_s
-        for level in opened:
-            of = _median(rounds[concurrency, level])
-            speeds = f"{of.operations_per_s:13,.0f} {of.operations_per_s / memory:10.3f}"
-            print(f"{concurrency:7} {level:>10} {speeds} {of.cpu_us:7.1f} {of.p99_ms:7.2f}")
+    heads = ("level, callers", "operations/s", "CPU µs per operation", "p99 of a claim, ms")
+    return table(heads, (_row(place, of) for place, of in rounds.items())) + "\n"
+
+
+def _row(place: tuple[int, str], rounds: list[Figures]) -> tuple[str, ...]:
+    of, (concurrency, level) = _median(rounds), place
+    figures = f"{of.operations_per_s:,.0f}", f"{of.cpu_us:.1f}", f"{of.p99_ms:.2f}"
+    return f"{level}, {concurrency}", *figures
 
 
 def _median(rounds: list[Figures]) -> Figures:
@@ -121,10 +120,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--requests", type=int, default=5_000, metavar="N")
     parser.add_argument("--directory", type=Path, help="parent directory of the temporary SQLite file")
+    parser.add_argument("--results", action="store_true", help="quote the table in the docs")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=args.directory) as directory, Postgres.start() as postgres:
         postgres.create_database("bench")
-        asyncio.run(run(args.requests, Path(directory), postgres))
+        text = asyncio.run(run(args.requests, Path(directory), postgres))
+    print(f"{args.requests} requests a round, the median of {ROUNDS} rounds\n{text}")
+    if args.results:
+        PAGE.write_text(quoted(PAGE.read_text("utf-8"), text, "levels"), "utf-8")
 
 
 if __name__ == "__main__":

@@ -39,6 +39,12 @@ def tree(pid: int) -> list[int]:
     return [pid, *(one for child in children for one in tree(child))]
 
 
+def thread_cpu_us(pid: int) -> dict[int, float]:
+    """Return the CPU time of each thread of a process, in microseconds."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return {int(task.name): int((task / "schedstat").read_text("ascii").split()[0]) / 1e3 for task in tasks}
+
+
 def resident_mib(pid: int) -> float:
     """Return the memory of a process and of those that it started, in MiB.
 

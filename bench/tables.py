@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from bench.plot import plot
+
 ROOT: Final = Path(__file__).resolve().parents[1]
 RESULTS: Final = ROOT / "bench" / "results" / "compare.json"
 PAGE: Final = ROOT / "docs" / "performance.md"
-QUOTE: Final = re.compile(r"(?<=<!-- results -->\n).*(?=<!-- end of results -->)", re.DOTALL)
-"""The part of the page that has the tables."""
 
 FLOORS: Final = {
     "plain": ("echo", "post", "sign", "verify"),
@@ -50,23 +50,24 @@ def markdown(document: Document) -> str:
     facts = ", ".join(f"{name} {value}" for name, value in document["facts"].items())
     how = document["how"]
     texts = [f"{facts}. The medians of {how['rounds']} rounds of {how['seconds']:g} s."]
-    texts += ["### Goals", _table(("figure", "measured", "goal", ""), _goals(document))]
+    texts += ["### Goals", table(("figure", "measured", "goal", ""), _goals(document))]
     for group, title in TITLES.items():
         names = [name for name, of in document["subjects"].items() if of["group"] == group]
         if names:
             heads = ("", "CPU µs per call", "calls/s", "× floor", "p50 ms", "p99 ms", "MiB")
-            texts += [f"### {title}", _table(heads, (_row(document, name) for name in names))]
+            texts += [f"### {title}", table(heads, (_row(document, name) for name in names))]
     floor = [(PARTS[part], f"{_median(of):.0f}") for part, of in document["parts"].items()]
-    texts += ["### The floor", _table(("part", "CPU µs"), floor)]
+    texts += ["### The floor", table(("part", "CPU µs"), floor)]
     if memory := document.get("memory"):
         rows = ((f"{calls:,}", f"{mib:.0f}") for calls, mib in memory)
-        texts += ["### Memory, with the SQLite ledger", _table(("calls", "MiB"), rows)]
+        texts += ["### Memory, with the SQLite ledger", table(("calls", "MiB"), rows)]
     return "\n\n".join(texts) + "\n"
 
 
-def quoted(page: str, tables: str) -> str:
-    """Return the page with these tables."""
-    return QUOTE.sub(lambda _: tables, page)
+def quoted(page: str, tables: str, part: str = "results") -> str:
+    """Return the page with these tables between the marks of a part."""
+    marked = re.compile(f"(?<=<!-- {part} -->\\n).*(?=<!-- end of {part} -->)", re.DOTALL)
+    return marked.sub(lambda _: tables, page)
 
 
 def write(document: Document, results: Path) -> None:
@@ -74,8 +75,20 @@ def write(document: Document, results: Path) -> None:
     results.parent.mkdir(parents=True, exist_ok=True)
     results.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", "utf-8")
     results.with_suffix(".md").write_text(markdown(document), "utf-8")
+    results.with_suffix(".svg").write_text(picture(document), "utf-8")
     if results == RESULTS:
         PAGE.write_text(quoted(PAGE.read_text("utf-8"), markdown(document)), "utf-8")
+
+
+def picture(document: Document) -> str:
+    """Return the plot of the gateways; of all subjects if no gateway was measured."""
+    subjects = document["subjects"]
+    names = [name for name, of in subjects.items() if of["group"] == "gateways"] or list(subjects)
+    titles = {name: subjects[name]["meaning"].replace("*", "").replace("`", "") for name in names}
+    ours = {name: titles[name].startswith("ours") for name in names}
+    costs = [(titles[name], times_floor(document, name), ours[name]) for name in names]
+    tails = [(titles[name], value(document, name, "open", "p99_ms"), ours[name]) for name in names]
+    return plot((("CPU time per call ÷ floor", costs), ("p99 at half load, ms", tails)))
 
 
 def value(document: Document, name: str, loop: str, figure: str) -> float:
@@ -152,7 +165,8 @@ def _goals(document: Document) -> Iterable[Iterable[str]]:
         yield text, f"{figure:.2f}", f"{sign} {limit:g}", "met" if met else "**missed**"
 
 
-def _table(heads: Iterable[str], rows: Rows) -> str:
+def table(heads: Iterable[str], rows: Rows) -> str:
+    """Return a table, with its first column on the left and the others on the right."""
     lines = [list(heads), *map(list, rows)]
     lines.insert(1, ["---"] + ["---:"] * (len(lines[0]) - 1))
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from xml.etree import ElementTree as ET
 
 from bench import tables
-from bench.profiling import OTHER, shares
+from bench.profiling import LOOP, STAGES, shares
 
 
 def loop(cpu_us: float = 0, rate: float = 0, p50_ms: float = 0, p99_ms: float = 0) -> dict[str, Any]:
@@ -71,15 +72,30 @@ def test_tables_replace_those_of_the_page_and_nothing_else() -> None:
     page = tables.PAGE.read_text("utf-8")
     once = tables.quoted(page, "new tables\n")
     assert "<!-- results -->\nnew tables\n<!-- end of results -->\n" in once
-    assert tables.quoted(once, tables.QUOTE.findall(page)[0]) == page
+    assert tables.quoted(once, part_of(page)) == page
+
+
+def part_of(page: str) -> str:
+    """Return the results on the page."""
+    return page.partition("<!-- results -->\n")[2].partition("<!-- end of results -->")[0]
 
 
 def test_the_page_quotes_the_committed_results_or_says_that_there_are_none() -> None:
     text = "Not measured yet: `make bench` replaces this line.\n"
     if tables.RESULTS.exists():
-        text = tables.markdown(json.loads(tables.RESULTS.read_text("utf-8")))
+        document = json.loads(tables.RESULTS.read_text("utf-8"))
+        text = tables.markdown(document)
         assert tables.RESULTS.with_suffix(".md").read_text("utf-8") == text
-    assert tables.QUOTE.findall(tables.PAGE.read_text("utf-8")) == [text]
+        assert tables.RESULTS.with_suffix(".svg").read_text("utf-8") == tables.picture(document)
+    assert part_of(tables.PAGE.read_text("utf-8")) == text
+
+
+def test_plot_has_a_bar_for_each_gateway() -> None:
+    root = ET.fromstring(tables.picture(DOCUMENT))
+    assert [text for text in root.itertext() if text.strip()] == [
+        *("CPU time per call ÷ floor", "a row of gateways", "1.50", "a row of gateways", "1.50"),
+        *("p99 at half load, ms", "a row of gateways", "9.00", "a row of gateways", "9.00"),
+    ]
 
 
 def test_samples_count_for_the_innermost_package_in_the_event_loop() -> None:
@@ -90,4 +106,4 @@ def test_samples_count_for_the_innermost_package_in_the_event_loop() -> None:
         f"{start} 5",
         "run (service/ledger/sqlite/writer.py:110) 90",
     ]
-    assert shares(samples) == [(OTHER, 0.5), ("aiohttp/", 0.3), ("service/server/", 0.2)]
+    assert shares(samples) == {LOOP: 0.5, "aiohttp": 0.3, STAGES["service/server/"]: 0.2}

@@ -93,7 +93,7 @@ def test_no_text_has_an_open_task() -> None:
         f"{name(path)}:{number}"
         for path in texts
         for number, line in enumerate(path.read_text("utf-8", errors="replace").splitlines(), start=1)
-        if mark.search(line)
+        if mark.search(line) and path.suffix != ".svg"  # py-spy writes its flame graphs
     ]
     assert marked == []
 

@@ -14,7 +14,17 @@ from tests.peers.processes import ROOT, run
 pytestmark = pytest.mark.callers
 
 SECONDS = 0.6
-NAMES = ("go", "sqlite", "bind", "encrypted", "invalid", "unlisted", "workers-2")
+NAMES = (
+    "go",
+    "sqlite",
+    "postgres",
+    "captures-100",
+    "bind",
+    "encrypted",
+    "invalid",
+    "unlisted",
+    "workers-2",
+)
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +43,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 def test_every_call_has_the_expected_status(world: World, subject: Subject) -> None:
     # With few calls in flight, a busy machine does not make the gateway refuse any.
     few = replace(subject, channels=4, in_flight=4)
-    with world.serving(few) as server:
-        for rate in (0, 20):
+    for rate in (0, 20):
+        with world.serving(few) as server:
             report = world.load(server, few, SECONDS, rate)
             assert report["calls"] > 0
             assert unexpected(few, report) == 0, report["errors"]
