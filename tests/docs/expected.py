@@ -95,6 +95,12 @@ ROWS: Final = (
         ),
         status=64 + 9,
     ),
+    Row(
+        "README.md",
+        "doctor message",
+        (r"^invalid \(json_key_order\): ", "^fix: Write the JSON once"),
+        status=1,
+    ),
     Row("README.md", "alipayhk-gateway --help", ("usage: alipayhk-gateway", "serve", "health")),
     Row("docs/examples.md", "example-1", ("^OK: AlipayHK accepted the request.$",)),
     Row(
@@ -185,6 +191,14 @@ ROWS: Final = (
         ),
     ),
     Row("docs/sandbox.md", "alipayhk-gateway serve", ('"event": "gateway started"',), stays_up=True),
+    Row("docs/sandbox.md", "mkdir captures", ()),
+    Row(
+        "docs/sandbox.md",
+        "+BAD_SIGNATURE",
+        ("^INTERNAL RESPONSE_SIGNATURE_INVALID: ", "^  outcome: unknown$", "^  retry: operator$"),
+        status=12,
+    ),
+    Row("docs/sandbox.md", "doctor message", ("^invalid \\(wrong_key\\): ", "^fix: "), status=1),
     Row("docs/sandbox.md", "/__sandbox/answers", ('"waiting": 1',)),
     Row("docs/clients/python.md", "one_call.py 127.0.0.1:50051 2160000000000001\n", ("^OK$",)),
     Row(
