@@ -25,7 +25,7 @@ def plot(charts: Sequence[tuple[str, Sequence[Row]]]) -> str:
     parts, top = list[str](), 0
     for title, rows in charts:
         parts.append(f'<text x="0" y="{top + 20}" font-weight="600">{escape(title)}</text>')
-        most = max(figure for _, figure, _ in rows)
+        most = max((figure for _, figure, _ in rows), default=1.0)
         for number, (name, figure, is_ours) in enumerate(rows):
             y = top + TOP_PX + number * ROW_PX
             width = BARS_PX * figure / most
