@@ -18,8 +18,12 @@ from tests.alipayhk.upstream import Upstream, post, replying, traced, transport
 from tests.raw_http import Peer
 
 TIMEOUT_S: Final = 30.0
-SERVED_S: Final = 2.0
-"""The maximum delay of the event loop, in seconds; without limits it was repeatedly 2.6 s and more."""
+BUSY_S: Final = 0.5
+"""The most CPU time that floods may cost a task that waits for the event loop, in seconds.
+
+It is at most 0.13 s, also with coverage, and up to 2.4 s without limits. The wall clock would also count
+the threads that send the floods, and other processes.
+"""
 OK: Final = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 INTERIM: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 LONG: Final = b"HTTP/1.1 103 Early Hints\r\n" + b"X: " + b"x" * 8000 + b"\r\n\r\n"
@@ -58,13 +62,13 @@ def flooding(flood: bytes) -> Iterator[int]:
 
 
 async def longest_wait() -> float:
-    """Measure, until cancelled, how late the event loop wakes a task that sleeps 5 ms."""
+    """Measure, until cancelled, the most CPU time that passes before a task that sleeps 5 ms is woken."""
     longest = 0.0
     try:
         while True:
-            began = time.perf_counter()
+            began = time.thread_time()
             await asyncio.sleep(0.005)
-            longest = max(longest, time.perf_counter() - began)
+            longest = max(longest, time.thread_time() - began)
     except asyncio.CancelledError:
         return longest
 
@@ -84,7 +88,9 @@ async def test_calls_proceed_while_others_get_endless_1xx_responses(
                     asyncio.create_task(post(opened, "https://x.example" if through_a_proxy else url))
                     for _ in range(20)
                 ]
+                began = time.thread_time()
                 served = await post(others, good.url)
+                served_s = time.thread_time() - began
                 ended = await asyncio.gather(*floods)
                 watch.cancel()
                 waited_s = await watch
@@ -93,7 +99,7 @@ async def test_calls_proceed_while_others_get_endless_1xx_responses(
     # The limit ended them long before the timeout, even on a busy machine.
     assert max(outcome.took_s for outcome in ended) < TIMEOUT_S / 3
     assert served.answer is not None
-    assert max(waited_s, served.took_s) < SERVED_S
+    assert max(waited_s, served_s) < BUSY_S
 
 
 @pytest.mark.parametrize(("count", "answered"), [(INTERIM_MAX, True), (INTERIM_MAX + 1, False)])
