@@ -356,7 +356,8 @@ async def test_connection_closed_by_the_other_side_while_idle_is_not_reused(chan
 
     async with channel.upstream(script) as upstream, transport(tls=channel.client) as opened:
         first = await ask(opened, upstream)
-        await asyncio.sleep(QUARANTINE_S + 0.3)
+        async with asyncio.timeout(10):
+            await upstream.tasks[0]
         second = await ask(opened, upstream)
     assert bodies(first, second) == [b"1", b"2"]
     assert len(upstream.peers) == 2

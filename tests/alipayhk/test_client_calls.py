@@ -256,7 +256,7 @@ async def test_envelope_cut_by_the_end_of_the_connection_is_truncated(envelope_s
 
 async def test_transport_errors_reach_the_caller_unchanged(sides: Sides) -> None:
     attempt = Attempt()
-    async with transport(timeout_s=0.3) as opened:
+    async with transport(timeout_s=1.0) as opened:
         client = Client(opened)
         us = replace(sides.us, base_url=f"http://127.0.0.1:{free_port()}")
         with pytest.raises(errors.Unreachable):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 from pathlib import Path
 from typing import Any
@@ -74,11 +73,14 @@ async def test_lost_connection_has_its_address() -> None:
 
 
 class _Slow(PairingConnector):
-    """Gives the other side time to close a connection before the request is written."""
+    """Lets the other side close a connection before the request is written."""
+
+    upstream: Upstream
 
     async def connect(self, *args: Any, **options: Any) -> Connection:
         connection = await super().connect(*args, **options)
-        await asyncio.sleep(0.05)
+        await self.upstream.accepted.wait()
+        await self.upstream.tasks[0]
         return connection
 
 
@@ -86,7 +88,8 @@ async def test_connection_closed_before_the_request_has_its_address() -> None:
     attempt = Attempt()
     async with Upstream(replying()) as upstream, transport() as opened:
         await opened._pools[False].close()
-        opened._pools[False] = _Slow(NO_AUTHORITIES, reuse=False, connect_timeout_s=2)
+        opened._pools[False] = slow = _Slow(NO_AUTHORITIES, reuse=False, connect_timeout_s=2)
+        slow.upstream = upstream
         with pytest.raises(errors.Unreachable):
             await opened.post(upstream.url, REQUEST, attempt, reuse_connection=False)
     assert attempt.route.addresses == [f"127.0.0.1:{upstream.port}"]
