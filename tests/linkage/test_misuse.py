@@ -71,10 +71,16 @@ async def test_calls_of_a_closed_client_raise_runtime_error(method: str) -> None
 
 
 @pytest.fixture
-def silent() -> Iterator[str]:
-    """Return the address of a server that accepts connections and never responds."""
+def server() -> Iterator[socket.socket]:
+    """Return the socket of a server that never responds."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        yield f"127.0.0.1:{server.getsockname()[1]}"
+        yield server
+
+
+@pytest.fixture
+def silent(server: socket.socket) -> str:
+    """Return the address of that server."""
+    return f"127.0.0.1:{server.getsockname()[1]}"
 
 
 async def test_closing_an_asyncio_client_ends_its_calls_as_unknown(silent: str) -> None:
@@ -100,9 +106,15 @@ async def test_cancelling_a_task_raises_cancelled_error(silent: str) -> None:
                 await client.bind_account(BIND)
 
 
-def test_closing_a_blocking_client_ends_its_calls_as_unknown(silent: str) -> None:
+def test_closing_a_blocking_client_ends_its_calls_as_unknown(server: socket.socket, silent: str) -> None:
     client = BlockingLinkageClient(silent)
-    threading.Timer(0.1, client.close).start()
+
+    def close() -> None:
+        connection, _ = server.accept()  # the client connects after the call has begun
+        with connection:
+            client.close()
+
+    threading.Thread(target=close).start()
     with pytest.raises(LinkageError) as raised:
         client.bind_account(BIND)
     assert (raised.value.code.name, raised.value.outcome) == ("CANCELLED", "unknown")
