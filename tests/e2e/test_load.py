@@ -34,7 +34,7 @@ async def held(
         await peer.send(wallet.right(request).wire())
 
     upstream.reset(script)
-    calling = asyncio.create_task(caller.accepted(channel, api, api.request()))
+    calling = asyncio.create_task(caller.accepted(channel, api, api.request(), timeout_s=30))
     await upstream.wait_for_request()
     try:
         yield Held(calling, until)

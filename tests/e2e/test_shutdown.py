@@ -24,7 +24,7 @@ SHUTTING_DOWN = not_sent(StatusCode.UNAVAILABLE, "SHUTTING_DOWN")
 
 async def test_shutdown_loses_no_call(run: Run, upstream: Upstream, wallet: Wallet) -> None:
     async with (
-        run({"DRAIN_DELAY_S": "2"}) as gateway,
+        run({"DRAIN_DELAY_S": "5", "UPSTREAM_TIMEOUT_S": "20"}) as gateway,
         watching(gateway.channel) as readiness,
         watching(gateway.channel, SERVICE) as service,
         held(gateway.channel, SYNC, upstream, wallet) as first,
@@ -32,9 +32,10 @@ async def test_shutdown_loses_no_call(run: Run, upstream: Upstream, wallet: Wall
         assert (await anext(readiness), await anext(service)) == (SERVING, SERVING)
         assert (await get(gateway.admin, "/readyz"))[0] == 200
         gateway.terminate()
-        began = time.monotonic()
+        terminated = time.monotonic()
         assert (await anext(readiness), await anext(service)) == (NOT_SERVING, NOT_SERVING)
-        assert time.monotonic() - began < 2
+        draining = time.monotonic()
+        assert draining - terminated < 5
         assert await health(gateway.channel, "liveness") == SERVING
         assert (await get(gateway.admin, "/readyz"))[0] == 503
         assert (await get(gateway.admin, "/livez"))[0] == 200
@@ -42,7 +43,7 @@ async def test_shutdown_loses_no_call(run: Run, upstream: Upstream, wallet: Wall
         upstream.script, script = wallet.says(), upstream.script
         await caller.accepted(gateway.channel, SYNC, fresh_request(SYNC))
         upstream.script = script
-        await asyncio.sleep(max(0, began + 2.2 - time.monotonic()))
+        await asyncio.sleep(max(0, draining + 5.2 - time.monotonic()))
         for other in APIS:
             await caller.refused(gateway.channel, other, other.request(), SHUTTING_DOWN)
         assert len(upstream.requests) == 2
