@@ -61,7 +61,8 @@ def marked_form() -> Any:
 async def verbose_gateway(run: Run) -> AsyncIterator[Gateway]:
     """Return a gateway that logs at level debug; its spans must not contain a marked value either."""
     with collecting() as collector:
-        async with run({"LOG_LEVEL": "debug"}, environ=collector.environ) as gateway:
+        settings = {"LOG_LEVEL": "debug", "DEFAULT_DEADLINE_S": "1.5"}
+        async with run(settings, environ=collector.environ) as gateway:
             yield gateway
         exported = {each.span.span_id.hex() for each in collector.spans if each.is_call}
         assert exported == {line["span_id"] for line in gateway.records if "span_id" in line} != set()
@@ -125,7 +126,7 @@ async def test_marked_values_never_appear(
     upstream.script = OUTCOMES[kind](wallet)
     for request in (marked(api), *([marked_form()] if api is BIND else [])):
         outcome = await caller.call(
-            verbose_gateway.channel, api, request, timeout_s=8 if kind == "success" else 1.5
+            verbose_gateway.channel, api, request, timeout_s=8 if kind == "success" else None
         )
         await verbose_gateway.call_logged(request.request_id)
         assert isinstance(outcome, Reported) is (kind != "success")

@@ -32,8 +32,9 @@ async def test_hanging_resolver_does_not_delay_the_shutdown(
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(HANGS)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    async with run({"BASE_URL": "https://hangs.example", "UPSTREAM_TIMEOUT_S": "0.5"}) as gateway:
-        reported = await caller.call(gateway.channel, SYNC, SYNC.request(), timeout_s=2)
+    times = {"UPSTREAM_TIMEOUT_S": "0.5", "DEFAULT_DEADLINE_S": "2"}
+    async with run({"BASE_URL": "https://hangs.example", **times}) as gateway:
+        reported = await caller.call(gateway.channel, SYNC, SYNC.request(), timeout_s=None)
         assert isinstance(reported, Reported)
         assert (reported.code, reported.info.reason) == (StatusCode.UNAVAILABLE, "UPSTREAM_UNREACHABLE")
         gateway.terminate()

@@ -39,8 +39,8 @@ def collector() -> Iterator[Collector]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def traced(run: Run, collector: Collector) -> AsyncIterator[Gateway]:
-    """Return a gateway that exports its spans."""
-    async with run(environ=collector.environ) as gateway:
+    """Return a gateway that exports its spans; its default deadline is 1 s."""
+    async with run({"DEFAULT_DEADLINE_S": "1"}, environ=collector.environ) as gateway:
         yield gateway
 
 
@@ -61,7 +61,7 @@ def answers_after(until: asyncio.Event, wallet: Wallet) -> Script:
 
 
 async def call(
-    gateway: Gateway, api: Api, request: Any, *, traceparent: str = "", timeout_s: float = 10
+    gateway: Gateway, api: Api, request: Any, *, traceparent: str = "", timeout_s: float | None = 10
 ) -> Any:
     """Call with a parent; return the response or the status."""
     metadata = (("traceparent", traceparent),) if traceparent else ()
@@ -137,7 +137,7 @@ async def test_expired_deadline_is_an_error(
     traced: Gateway, collector: Collector, upstream: Upstream
 ) -> None:
     upstream.script, request = hangs, fresh_request(BIND)
-    await caller.call(traced.channel, BIND, request, timeout_s=1.0)
+    await call(traced, BIND, request, timeout_s=None)
     span, _ = await ended(traced, collector, request, "DEADLINE_EXCEEDED")
     assert (span.status, span.attributes["error.type"]) == ("ERROR", "DEADLINE_EXCEEDED")
     reported = {name: span.attributes[f"alipayhk.{name}"] for name in ("reason", "outcome", "retry")}
@@ -187,7 +187,7 @@ async def test_call_that_joins_another_one_is_linked_to_it(
     upstream.reset(answers_after(until, wallet))
     first = asyncio.create_task(call(traced, SYNC, request))
     await upstream.wait_for_request()
-    second = await call(traced, SYNC, request, traceparent=SAMPLED, timeout_s=1.0)
+    second = await call(traced, SYNC, request, traceparent=SAMPLED, timeout_s=None)
     assert second.info.reason == "UPSTREAM_TIMEOUT"
     until.set()
     assert not isinstance(await first, Reported)
