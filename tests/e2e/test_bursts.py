@@ -13,7 +13,7 @@ from grpc import StatusCode
 from tests.e2e import caller
 from tests.e2e.caller import Reported, not_sent
 from tests.e2e.conftest import Run
-from tests.e2e.gateway import Gateway, channel_to
+from tests.e2e.gateway import WAIT_MAX_S, Gateway, channel_to
 from tests.e2e.operations import metrics
 from tests.e2e.samples import SYNC, fresh_request
 from tests.e2e.upstream import Upstream
@@ -78,5 +78,9 @@ async def test_refused_calls_are_counted_and_logged_together(run: Run, upstream:
         logged = [record for record in gateway.records if record["event"] == "calls refused"]
         assert 0 < len(logged) < 200
         assert {record["reason"] for record in logged} == {"OVERLOADED"}
-        counted = await metrics(gateway)
-        assert counted[f"alipayhk_outcomes_total{{{OUTCOME}}}"] == refused
+        counted = 0.0
+        async with asyncio.timeout(WAIT_MAX_S):
+            while counted < refused:  # a call is counted after its status was sent
+                await asyncio.sleep(0.1)
+                counted = (await metrics(gateway))[f"alipayhk_outcomes_total{{{OUTCOME}}}"]
+        assert counted == refused
