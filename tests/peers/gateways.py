@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any, Final
 from sandbox.apis import APIS
 from tests.certificates import Certificate
 from tests.e2e.material import Material
-from tests.peers.processes import GATEWAY, Running, environment, running
+from tests.peers.processes import GATEWAY, WAIT_MAX_S, Running, environment, running
 from tests.ports import free_port
 
 CLIENT_ID: Final = "SANDBOX_CLIENT_1"
@@ -31,6 +32,16 @@ class Gateway:
         """Return every line of its log, without the lines of gRPC's library about failed handshakes."""
         lines = self.running.output().splitlines()
         return [json.loads(line) for line in lines if line.startswith("{")]
+
+    def call_logged(self, request_id: str) -> dict[str, Any]:
+        """Wait until the access log contains a call; return its line."""
+        give_up = time.monotonic() + WAIT_MAX_S
+        while time.monotonic() < give_up:
+            for record in self.records():
+                if record["event"] == "call" and record["request_id"] == request_id:
+                    return record
+            time.sleep(0.02)
+        raise AssertionError("the call is not logged")
 
     def methods_called(self) -> list[str]:
         """Return the method of every call in its access log."""

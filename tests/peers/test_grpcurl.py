@@ -128,10 +128,7 @@ def test_a_caller_is_identified_by_its_certificate(
 ) -> None:
     request = sync_linkage()
     answer(call(grpcurl, over_mtls, "SyncLinkage", request, channel=mutual(who, "loyalty")))
-    records = over_mtls.records()
-    (caller,) = (line["caller"] for line in records if line.get("request_id") == request["request_id"]
-                 and line["event"] == "call")  # fmt: skip
-    assert caller == "loyalty"
+    assert over_mtls.call_logged(request["request_id"])["caller"] == "loyalty"
 
 
 @pytest.mark.parametrize(
