@@ -44,6 +44,11 @@ class Reported:
     trailers: Mapping[str, str | bytes]
     status: Status = field(default_factory=Status)
 
+    @property
+    def is_late(self) -> bool:
+        """Whether the caller's deadline expired before the gateway's status arrived."""
+        return self.code is StatusCode.DEADLINE_EXCEEDED and not self.trailers
+
     def details(self, kind: type[Any]) -> list[Any]:
         """Return every detail of one kind."""
         return [_unpacked(detail, kind) for detail in self.status.details if detail.Is(kind.DESCRIPTOR)]
