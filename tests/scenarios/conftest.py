@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from hashlib import sha256
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 import pytest_asyncio
@@ -25,6 +25,9 @@ __all__ = ["listener", "material", "run", "run_all", "settings", "upstream", "wa
 RunSystem = Callable[..., AbstractAsyncContextManager[System]]
 RunReplicas = Callable[..., AbstractAsyncContextManager[list[System]]]
 QUICK: Final = {"UPSTREAM_TIMEOUT_S": "0.5"}
+"""For tests in which AlipayHK does not respond."""
+PATIENT: Final = {"UPSTREAM_TIMEOUT_S": "10"}
+"""For tests in which AlipayHK responds late: a busy machine needs time for what happens before."""
 
 
 @pytest.fixture
@@ -66,30 +69,35 @@ def run_replicas(
     return running_replicas
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def shared_system(
-    run: Run, listener: Upstream, wallet: Wallet, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[System]:
-    """Run a gateway that the tests of one module share."""
-    file = tmp_path_factory.mktemp("shared") / "ledger.db"
-    async with run({**ledger_settings(file), **QUICK}) as gateway:
-        yield System(gateway, listener, wallet)
+def shared(more: Settings) -> Any:
+    """Return a fixture that runs a gateway with these settings, which the tests of one module share."""
+
+    @pytest_asyncio.fixture(scope="module", loop_scope="session")
+    async def shared_by_module(
+        run: Run, listener: Upstream, wallet: Wallet, tmp_path_factory: pytest.TempPathFactory
+    ) -> AsyncIterator[System]:
+        file = tmp_path_factory.mktemp("shared") / "ledger.db"
+        async with run({**ledger_settings(file), **more}) as gateway:
+            yield System(gateway, listener, wallet)
+
+    return shared_by_module
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def shared_idempotent_system(
-    run: Run, listener: Upstream, wallet: Wallet, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[System]:
-    """Run a second shared gateway, with BIND_ACCOUNT_IDEMPOTENT."""
-    file = tmp_path_factory.mktemp("idempotent") / "ledger.db"
-    async with run({**ledger_settings(file), **QUICK, "BIND_ACCOUNT_IDEMPOTENT": "true"}) as gateway:
-        yield System(gateway, listener, wallet)
+shared_system = shared(PATIENT)
+shared_quick_system = shared(QUICK)
+shared_idempotent_system = shared({**QUICK, "BIND_ACCOUNT_IDEMPOTENT": "true"})
 
 
 @pytest.fixture
 def system(shared_system: System, upstream: Upstream) -> System:
     """Return the shared gateway; its upstream has received no request yet."""
     return shared_system
+
+
+@pytest.fixture
+def quick_system(shared_quick_system: System, upstream: Upstream) -> System:
+    """Return the shared gateway with a short upstream timeout; its upstream has received no request yet."""
+    return shared_quick_system
 
 
 @pytest.fixture

@@ -14,8 +14,9 @@ from grpc import StatusCode
 
 from tests.e2e import caller
 from tests.e2e.caller import Expected, Held, Reported, not_sent
-from tests.e2e.gateway import Completed, Gateway
+from tests.e2e.gateway import WAIT_MAX_S, Completed, Gateway
 from tests.e2e.gateway import run as command
+from tests.e2e.operations import Samples, metrics
 from tests.e2e.samples import SYNC, Api
 from tests.e2e.upstream import Peer, Request, Script, Upstream
 from tests.e2e.wallet import Wallet, id_of
@@ -24,6 +25,7 @@ IN_DOUBT: Final = Expected(StatusCode.UNKNOWN, "OUTCOME_IN_DOUBT", "unknown", "o
 REUSED: Final = not_sent(StatusCode.FAILED_PRECONDITION, "REQUEST_ID_REUSED", "new_request_id")
 REUSED_OPERATOR: Final = not_sent(StatusCode.FAILED_PRECONDITION, "REQUEST_ID_REUSED", "operator")
 LEDGER_UNAVAILABLE: Final = not_sent(StatusCode.UNAVAILABLE, "LEDGER_UNAVAILABLE")
+OVERLOADED: Final = not_sent(StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")
 OVERLOADED_MAX_S: Final = 20.0
 
 
@@ -78,6 +80,21 @@ class System:
         assert (result.metadata.get("replayed") == "true") is replayed
         return result
 
+    async def until_open(self, api: Api, count: int) -> None:
+        """Wait until so many calls of an API are in progress in the gateway."""
+        rpc = f'grpc_method="{api}"'
+
+        def total(samples: Samples, name: str) -> float:
+            return sum(value for key, value in samples.items() if key.startswith(name) and rpc in key)
+
+        async with asyncio.timeout(WAIT_MAX_S):
+            while True:
+                samples = await metrics(self.gateway)
+                ended = total(samples, "grpc_server_handled_total{")
+                if total(samples, "grpc_server_started_total{") - ended >= count:
+                    return
+                await asyncio.sleep(0.05)
+
     def sent(self, request: Any) -> int:
         """Count the sent requests with this id; check that all have a valid signature and equal content."""
         received = [sent for sent in self.upstream.requests if id_of(sent) == request.request_id]
@@ -119,6 +136,15 @@ async def held(system: System, api: Api, request: Any, **how: Any) -> AsyncItera
     finally:
         until.set()
         await asyncio.wait({calling})
+
+
+async def lose(system: System, api: Api, request: Any) -> None:
+    """Send a request and lose its response; nothing waits for it any more, so it is not resent."""
+    async with held(system, api, request) as sent:
+        sent.calling.cancel()
+        await system.gateway.cancel_logged(request.request_id)
+        await system.upstream.release()
+        await system.gateway.attempt_logged(request.request_id)
 
 
 def changed(api: Api, request: Any, members: Mapping[str, Any] | None = None) -> Any:

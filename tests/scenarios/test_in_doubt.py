@@ -17,7 +17,7 @@ from tests.e2e.gateway import run as command
 from tests.e2e.samples import BIND, SYNC, fresh_request, new_id
 from tests.e2e.upstream import Peer, Request, Response, Script, hangs, resets, responds
 from tests.e2e.wallet import Wallet, id_of
-from tests.scenarios.system import IN_DOUBT, System
+from tests.scenarios.system import IN_DOUBT, System, lose
 
 PAGE = Response(503, (("Content-Type", "text/html"),), b"<html></html>")
 FAILURES: dict[str, tuple[Script, Expected]] = {
@@ -49,9 +49,9 @@ async def check_in_doubt(system: System, request: object) -> None:
 
 
 @pytest.mark.parametrize("failure", FAILURES)
-async def test_bind_account_is_sent_once_and_stays_in_doubt(system: System, failure: str) -> None:
-    request = await in_doubt(system, failure)
-    await check_in_doubt(system, request)
+async def test_bind_account_is_sent_once_and_stays_in_doubt(quick_system: System, failure: str) -> None:
+    request = await in_doubt(quick_system, failure)
+    await check_in_doubt(quick_system, request)
 
 
 async def test_request_resolved_as_applied_returns_ok(system: System) -> None:
@@ -76,10 +76,8 @@ async def test_request_resolved_as_rejected_returns_the_rejection(system: System
 
 
 async def test_sync_linkage_in_doubt_can_be_resolved(system: System) -> None:
-    system.upstream.script, request = hangs, fresh_request(SYNC)
-    timed_out = doubt("UPSTREAM_TIMEOUT", idempotent=True, code=StatusCode.DEADLINE_EXCEEDED)
-    await system.reported(SYNC, request, timed_out, timeout_s=0.45)
-    await system.gateway.attempt_logged(request.request_id)
+    request = fresh_request(SYNC)
+    await lose(system, SYNC, request)
     assert (await system.resolve(request, "applied")).status == 0
     response = await system.call(SYNC, request)
     assert (response.replayed, response.resolved_by_operator) == (True, True)
@@ -114,19 +112,20 @@ async def loses_response(_: Wallet, request: Request, peer: Peer) -> None:
 
 @pytest.mark.parametrize("responds_first", [responds_late, loses_response])
 async def test_command_repeated_with_a_new_timestamp_binds_once_if_its_advice_is_followed(
-    system: System, responds_first: Callable[[Wallet, Request, Peer], Awaitable[None]]
+    quick_system: System, responds_first: Callable[[Wallet, Request, Peer], Awaitable[None]]
 ) -> None:
     applied = list[str]()
 
     async def script(request: Request, peer: Peer) -> None:
         applied.append(id_of(request))
-        await (responds_first(system.wallet, request, peer) if len(applied) == 1 else right(request, peer))
+        await (responds_first(wallet, request, peer) if len(applied) == 1 else right(request, peer))
 
-    right, system.upstream.script = system.wallet.says(), script
+    wallet = quick_system.wallet
+    right, quick_system.upstream.script = wallet.says(), script
     request_id = new_id()
-    first = await run_client(system, request_id)
+    first = await run_client(quick_system, request_id)
     assert (first["outcome"], first["retry"]) == ("unknown", "operator")
-    reported = await run_client(system, request_id)
+    reported = await run_client(quick_system, request_id)
     assert (reported["reason"], reported["outcome"], reported["retry"]) == (
         "REQUEST_ID_REUSED",
         "not_sent",
@@ -135,7 +134,7 @@ async def test_command_repeated_with_a_new_timestamp_binds_once_if_its_advice_is
     assert "new id" in reported["advice"]
     assert "timestamp" in reported["advice"]
     if reported["retry"] == "new_request_id":
-        await run_client(system, new_id())
+        await run_client(quick_system, new_id())
     assert applied == [request_id]
 
 

@@ -58,13 +58,16 @@ async def test_requests_for_one_linkage_are_sent_in_order(system: System, linkag
         in_progress -= 1
         await peer.send(system.wallet.right(request).wire())
 
-    requests = [linkage.at(seconds) for seconds in (1, 5, 3, 4, 2)]
+    applied, *requests = [linkage.at(seconds) for seconds in (0, 1, 5, 3, 4, 2)]
+    await system.ok(SYNC, applied)
     async with held(system, SYNC, requests[0]) as first:
         others = []
-        for request in requests[1:]:
+        for count, request in enumerate(requests[1:], 2):
             others.append(asyncio.create_task(system.ok(SYNC, request)))
-            await asyncio.sleep(0.05)
-        assert len(system.upstream.requests) == 1
+            await system.until_open(SYNC, count)
+        # The ledger is read in the order of arrival, so a later replay returns when the others are queued.
+        await system.ok(SYNC, applied, replayed=True)
+        assert [system.sent(request) for request in requests] == [1, 0, 0, 0, 0]
         system.upstream.script = watched
         await first.release()
         await asyncio.gather(*others)

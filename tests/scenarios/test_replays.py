@@ -9,9 +9,8 @@ from grpc import StatusCode
 
 from tests.e2e.caller import Expected, rejected
 from tests.e2e.samples import APIS, BIND, SYNC, Api, fresh_request
-from tests.e2e.upstream import hangs
 from tests.e2e.wallet import result
-from tests.scenarios.system import System, changed, held, reused
+from tests.scenarios.system import System, changed, held, lose, reused
 
 REJECTIONS = {
     "USER_NOT_EXIST": rejected(StatusCode.NOT_FOUND),
@@ -77,7 +76,7 @@ async def test_64_concurrent_calls_with_one_id_are_sent_once(system: System, api
     request = fresh_request(api)
     async with held(system, api, request) as first:
         others = [asyncio.create_task(system.ok(api, request)) for _ in range(63)]
-        await asyncio.sleep(0.25)
+        await system.until_open(api, 64)
         response = await first.release()
         assert [other for other in await asyncio.gather(*others) if other != response] == []
     assert system.sent(request) == 1
@@ -111,12 +110,7 @@ async def test_other_content_with_a_used_id_is_never_sent(system: System, api: A
             await refused()
             assert (await first.release()).result.status == "S"
         return
-    scripts = {
-        "applied": system.wallet.says(),
-        "rejected": system.wallet.says(result("F", "PARAM_ILLEGAL")),
-    }
-    system.upstream.script = scripts.get(state, hangs)
-    await system.call(api, request, timeout_s=0.5)
-    if state == "in doubt":
-        await system.gateway.attempt_logged(request.request_id)
+    if state == "rejected":
+        system.upstream.script = system.wallet.says(result("F", "PARAM_ILLEGAL"))
+    await (lose if state == "in doubt" else System.call)(system, api, request)
     await refused()
