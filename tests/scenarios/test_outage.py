@@ -19,13 +19,17 @@ from tests.e2e.upstream import Upstream, listening
 from tests.e2e.wallet import Wallet
 from tests.ports import free_port
 from tests.scenarios.conftest import RunSystem
-from tests.scenarios.system import System
+from tests.scenarios.system import OVERLOADED, System
 
 RATE: Final = 30.0
 OUTAGE_S: Final = 3.0
 CLOSES_WITHIN_S: Final = 7.0
+OPENS_WITHIN_S: Final = 20.0
 CIRCUIT_OPEN: Final = not_sent(StatusCode.UNAVAILABLE, "CIRCUIT_OPEN")
 UNREACHABLE: Final = not_sent(StatusCode.UNAVAILABLE, "UPSTREAM_UNREACHABLE")
+EXPECTED: Final = {expected.reason: expected for expected in (CIRCUIT_OPEN, UNREACHABLE, OVERLOADED)}
+TOO_LATE: Final = "DEADLINE_EXCEEDED"
+"""The code of a call whose own deadline expired first, which has no details."""
 
 
 @asynccontextmanager
@@ -45,15 +49,20 @@ async def attempts_of(system: System) -> float:
     )
 
 
-async def load(system: System) -> tuple[list[Any], float]:
-    """Make calls at RATE for OUTAGE_S; return their results and the duration in seconds."""
-    began = time.monotonic()
-    calls: list[asyncio.Task[Any]] = []
-    while (number := len(calls)) < RATE * OUTAGE_S:
-        await asyncio.sleep(max(0.0, began + number / RATE - time.monotonic()))
-        calls.append(asyncio.create_task(system.call(SYNC, fresh_request(SYNC), timeout_s=1.0)))
-    results = await asyncio.gather(*calls)
-    return results, time.monotonic() - began
+async def load(system: System) -> tuple[Counter[str], float]:
+    """Make calls at RATE for OUTAGE_S, and until enough are refused; return reasons and seconds."""
+    number, began, reasons = 0, time.monotonic(), Counter[str]()
+
+    async def call() -> None:
+        result = await system.call(SYNC, fresh_request(SYNC), timeout_s=2.0)
+        reasons[checked(result)] += 1
+
+    async with asyncio.timeout(OPENS_WITHIN_S), asyncio.TaskGroup() as calls:
+        while number < RATE * OUTAGE_S or reasons[CIRCUIT_OPEN.reason] <= RATE:
+            await asyncio.sleep(max(0.0, began + number / RATE - time.monotonic()))
+            calls.create_task(call())
+            number += 1
+    return reasons, time.monotonic() - began
 
 
 async def test_breaker_limits_attempts_during_an_outage_and_closes_after_it(
@@ -66,10 +75,10 @@ async def test_breaker_limits_attempts_during_an_outage_and_closes_after_it(
             for api, request in known:
                 await system.ok(api, request)
         before = await attempts_of(system)
-        results, took_s = await load(system)
-        refusals = check_all(results)
-        assert refusals["CIRCUIT_OPEN"] > RATE, refusals
-        accepted = len(results) - refusals["CIRCUIT_OPEN"]
+        reasons, took_s = await load(system)
+        # A busy machine adds these: calls wait in gRPC's queue, or their status misses their deadline.
+        assert reasons[OVERLOADED.reason] + reasons[TOO_LATE] < reasons.total() / 10, reasons
+        accepted = reasons[UNREACHABLE.reason] + reasons[TOO_LATE]
         attempts = await attempts_of(system) - before
         assert attempts <= 1.2 * accepted + 10 * took_s
         for api, request in known:
@@ -79,22 +88,22 @@ async def test_breaker_limits_attempts_during_an_outage_and_closes_after_it(
             assert len(back.requests) >= 1
 
 
-def check_all(results: list[Any]) -> Counter[str]:
-    """Check that every call reports that nothing was sent; count the reasons."""
-    reasons = Counter[str]()
-    for result in results:
-        assert isinstance(result, Reported)
-        expected = CIRCUIT_OPEN if result.info.reason == "CIRCUIT_OPEN" else UNREACHABLE
-        check(result, expected)
-        reasons[result.info.reason] += 1
-    return reasons
+def checked(result: Any) -> str:
+    """Check that a call reports that nothing was sent, or met its own deadline; return the reason."""
+    assert isinstance(result, Reported)
+    if not result.status.details:
+        assert result.code.name == TOO_LATE, result
+        return TOO_LATE
+    reason: str = result.info.reason
+    check(result, EXPECTED[reason])
+    return reason
 
 
 async def check_recovers(system: System) -> None:
     """Call until a call succeeds within CLOSES_WITHIN_S; check that later calls succeed too."""
     began = time.monotonic()
     request = fresh_request(SYNC)
-    while isinstance(result := await system.call(SYNC, request), Reported):
+    while isinstance(result := await system.served(SYNC, request), Reported):
         check(result, CIRCUIT_OPEN, request)
         assert time.monotonic() - began < CLOSES_WITHIN_S
         await asyncio.sleep(0.1)
