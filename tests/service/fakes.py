@@ -152,6 +152,12 @@ async def succeed(attempt: Attempt) -> VerifiedResponse:
     return verified()
 
 
+async def turns(count: int = 5) -> None:
+    """Run a few iterations of the loop."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
 def fail(error: Exception, *, sent: bool = False) -> Behaviour:
     """Return a behaviour that raises an error."""
 

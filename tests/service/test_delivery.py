@@ -37,6 +37,7 @@ from tests.service.fakes import (
     order_of,
     refused,
     succeed,
+    turns,
     verified,
 )
 
@@ -117,12 +118,6 @@ async def nobody_complains(log_lines: LogStream) -> AsyncIterator[None]:
     await turns()
     assert complaints == []
     assert log_lines.of("illegal state transition") == []
-
-
-async def turns(count: int = 5) -> None:
-    """Run a few iterations of the loop."""
-    for _ in range(count):
-        await asyncio.sleep(0)
 
 
 def others() -> set[asyncio.Task[Any]]:
