@@ -32,7 +32,8 @@ from service.server.ports import cause_of, try_to_bind
 from service.server.server import CannotListen, Server
 from service.telemetry.metrics import Metrics
 from service.upstream import endpoints_of
-from tests.service.fakes import Behaviour, FakeClient, Gate, bind_request, delivery_of, sync_request
+from tests.ports import free_port
+from tests.service.fakes import Behaviour, FakeClient, Gate, bind_request, delivery_of, sync_request, turns
 from tests.service.files import TlsFiles
 
 STATUS: Final = health_pb2.HealthCheckResponse
@@ -167,16 +168,19 @@ async def test_reflection_can_be_turned_off(serve: Serve) -> None:
 
 async def test_a_stop_finishes_calls_in_flight_and_refuses_new_ones(serve: Serve) -> None:
     gate = Gate(sent=True)
-    async with serve(gate, DRAIN_DELAY_S="0.5", STOP_GRACE_S="5") as running, running.channel() as channel:
+    async with serve(gate, DRAIN_DELAY_S="2", STOP_GRACE_S="5") as running, running.channel() as channel:
         stub = linkage(channel)
         first = stub.SyncLinkage(sync_request())
         await gate.reached.wait()
+        gate.reached.clear()
         stopping = asyncio.create_task(running.server.stop())
-        await asyncio.sleep(0.05)
+        await turns()
         assert await health(channel) == STATUS.NOT_SERVING
         apart = sync_request(request_id="req-2", external_identity_value="another-member")
         while_draining = stub.SyncLinkage(apart)
-        await asyncio.sleep(0.7)
+        async with asyncio.timeout(NOTICED_S):
+            await gate.reached.wait()
+        await asyncio.sleep(2.1)
         late = stub.SyncLinkage(sync_request(request_id="req-3"))
         assert await refused(late) == ("UNAVAILABLE", "SHUTTING_DOWN")
         gate.open.set()
@@ -191,9 +195,11 @@ async def test_a_stop_waits_no_longer_than_the_grace_period(serve: Serve, log_li
         serve(gate, STOP_GRACE_S="0.1", UPSTREAM_TIMEOUT_S="1") as running,
         running.channel() as channel,
     ):
+        await channel.channel_ready()
         stub = linkage(channel)
-        call = asyncio.ensure_future(stub.SyncLinkage(sync_request(), timeout=0.5))
-        await gate.reached.wait()
+        call = asyncio.ensure_future(stub.SyncLinkage(sync_request(), timeout=5))
+        async with asyncio.timeout(NOTICED_S):
+            await gate.reached.wait()
         await running.server.stop()
         assert log_lines.of("calls in flight at the end of the grace period")
         await refused(call)
@@ -287,8 +293,7 @@ async def test_callers_are_identified_by_their_certificates(
 
 async def test_operators_get_metrics_and_readiness(serve: Serve) -> None:
     async with serve() as running, aiohttp.ClientSession() as session:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
+        port = free_port()
         health_, skew = running.server.health, ClockSkew(running.metrics)
         admin = await start_admin(Address("127.0.0.1", port), running.metrics, health_, skew, shared=False)
         try:
