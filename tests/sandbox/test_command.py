@@ -90,7 +90,8 @@ async def test_it_prints_its_address_and_stops_cleanly(ring: KeyRing, number: si
             hanging = asyncio.create_task(
                 merchant.call("BindAccount", bind_body(userId="1+HANG"), timeout_s=10)
             )
-            await asyncio.sleep(0.2)
+            while await merchant.effects("BindAccount") == 0:
+                assert not hanging.done()
             process.send_signal(number)
             out, err = await asyncio.wait_for(process.communicate(), 10)
             with pytest.raises(ConnectionLost):
