@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from tests.peers.processes import environment, run, running
+from tests.peers.processes import Running, environment, run, running
 
 CLIENT: Final = (sys.executable, "-P", "-m", "alipayhk_linkage", "load")
 NOISE: Final = ("--late-after", "1s")
@@ -31,13 +31,32 @@ class Ran:
         return float(self.report[group][measure]["p99_us"]) / 1000
 
 
+@dataclass(frozen=True, slots=True)
+class Counting:
+    """A running server that counts its calls."""
+
+    address: str
+    _process: Running
+
+    def wait_for_calls(self, number: int) -> None:
+        """Wait until so many calls have arrived, a multiple of 25."""
+        self._process.wait_for_output(f"\n{number} calls")
+
+
 @contextmanager
-def server(*arguments: str) -> Iterator[str]:
-    """Run a server with known behaviour; return its address."""
+def counting(*arguments: str) -> Iterator[Counting]:
+    """Run a server with known behaviour that counts its calls."""
     with running(sys.executable, "-m", "tests.load.server", *arguments) as process:
         found = re.search(r"serving on (\S+)", process.wait_for_output("serving on "))
         assert found is not None
-        yield found[1]
+        yield Counting(found[1], process)
+
+
+@contextmanager
+def server(*arguments: str) -> Iterator[str]:
+    """Run a server with known behaviour; return its address."""
+    with counting(*arguments) as counted:
+        yield counted.address
 
 
 def load(directory: Path, target: str, *flags: str, patient: bool = True) -> Ran:

@@ -1,4 +1,6 @@
-"""A gRPC server with known behaviour: `python -m tests.load.server KIND [NUMBER]`. It prints its address.
+"""A gRPC server with known behaviour: `python -m tests.load.server KIND [NUMBER]`.
+
+It prints its address, and the number of calls that have arrived, after each COUNTED of them.
 
 answers        responds immediately
 stalls         responds immediately, except in the first 100 ms of every second
@@ -11,6 +13,7 @@ rude           fails every call with a reason that contains terminal control cha
 from __future__ import annotations
 
 import asyncio
+import itertools
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -26,6 +29,7 @@ Serve = Callable[[bytes, Context], Awaitable[bytes]]
 
 SERVICE = "alipayhk.linkage.v1.LinkageService"
 STALL_S = 0.1
+COUNTED = 25
 
 
 async def answers(request: bytes, context: Context) -> bytes:
@@ -72,6 +76,23 @@ def capped(rate: str) -> Serve:
     return serve
 
 
+def say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def counted(serve: Serve) -> Serve:
+    arrived = itertools.count(1)
+
+    async def counting(request: bytes, context: Context) -> bytes:
+        number = next(arrived)
+        if number % COUNTED == 0:
+            say(f"{number} calls")
+        return await serve(request, context)
+
+    return counting
+
+
 async def main(kind: str, *numbers: str) -> None:
     kinds: dict[str, Serve] = {
         "answers": answers,
@@ -79,7 +100,7 @@ async def main(kind: str, *numbers: str) -> None:
         "refuses": fails("OVERLOADED"),
         "rude": fails("\x1b[2JBOO\n"),
     }
-    serve = kinds[kind] if kind in kinds else {"capped": capped, "slow": slow}[kind](*numbers)
+    serve = counted(kinds[kind] if kind in kinds else {"capped": capped, "slow": slow}[kind](*numbers))
     rpcs: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
         name: grpc.unary_unary_rpc_method_handler(serve) for name in ("SyncLinkage", "BindAccount")
     }
@@ -87,8 +108,7 @@ async def main(kind: str, *numbers: str) -> None:
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, rpcs),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    sys.stdout.write(f"serving on 127.0.0.1:{port}\n")
-    sys.stdout.flush()
+    say(f"serving on 127.0.0.1:{port}")
     await server.wait_for_termination()
 
 

@@ -18,7 +18,7 @@ import pytest
 
 from alipayhk_linkage.load.comparison import read_base
 from tests.linkage.fake_gateway import a_gateway
-from tests.load.runs import CLIENT, load
+from tests.load.runs import CLIENT, counting, load
 from tests.peers.processes import ROOT, WAIT_MAX_S, environment, run
 
 QUICK = ("--rate", "100", "--duration", "500ms", "--warm-up", "100ms")
@@ -95,20 +95,21 @@ def test_invalid_flags_exit_with_64(flags: tuple[str, ...], message: str) -> Non
     assert message in result.err
 
 
-def test_ctrl_c_stops_the_run_and_writes_the_reports(tmp_path: Path, answering: str) -> None:
+def test_ctrl_c_stops_the_run_and_writes_the_reports(tmp_path: Path) -> None:
     written, page = tmp_path / "report.json", tmp_path / "report.html"
-    command = (*CLIENT, "--target", answering, "--rate", "50", "--duration", "60s", "--warm-up", "0s")
-    process = subprocess.Popen(
-        (*command, "--processes", "2", "--json", str(written), "--html", str(page)),
-        env=environment(),
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
-    time.sleep(3)
-    os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to the whole process group
-    out, err = process.communicate(timeout=WAIT_MAX_S)
+    flags = ("--rate", "50", "--duration", "60s", "--warm-up", "0s", "--processes", "2")
+    with counting("answers") as called:
+        process = subprocess.Popen(
+            (*CLIENT, "--target", called.address, *flags, "--json", str(written), "--html", str(page)),
+            env=environment(),
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+        called.wait_for_calls(50)
+        os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to the whole process group
+        out, err = process.communicate(timeout=WAIT_MAX_S)
     assert (process.returncode, err) == (130, b"")
     assert b"INTERRUPTED" in out
     report = json.loads(written.read_text("utf-8"))
@@ -126,7 +127,10 @@ def test_ctrl_c_before_the_start_stops_the_run(answering: str) -> None:
         stderr=subprocess.PIPE,
         start_new_session=True,
     )
-    time.sleep(0.9)
+    while b"cygrpc" not in Path(f"/proc/{process.pid}/maps").read_bytes():
+        assert process.poll() is None  # a signal before the first import would end Python with status 1
+        time.sleep(0.02)
+    time.sleep(0.5)
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=WAIT_MAX_S)
     assert process.returncode in {130, -signal.SIGINT}

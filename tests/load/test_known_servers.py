@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
-from tests.load.runs import CLIENT, NOISE, load, server
+from tests.load.runs import CLIENT, NOISE, counting, load, server
 from tests.peers.processes import ROOT, WAIT_MAX_S, environment
 
 ALWAYS = ("--warm-up", "100ms")
@@ -25,7 +24,8 @@ def test_an_open_loop_shows_a_stall_and_a_closed_loop_hides_it(tmp_path: Path, s
     closed = load(tmp_path, stalling, *ALWAYS, "--closed", "-c", "1", "--duration", "2s")
     assert closed.status == 0, closed.out
     assert closed.report["success"]["latency"]["max_us"] > 50_000
-    assert closed.p99_ms() < opened.p99_ms() / 2
+    # Each stall delays one call. On a busy machine the run has so few calls that this can be 1 % of them.
+    assert closed.report["success"]["latency"]["p90_us"] / 1000 < opened.p99_ms() / 2
     assert "Closed loop" in closed.out
 
 
@@ -89,17 +89,18 @@ def test_latency_counts_from_the_intended_start_and_service_from_the_actual_one(
     assert latency["max_us"] >= service["max_us"]
 
 
-def test_a_killed_process_of_the_generator_is_reported(tmp_path: Path, answering: str) -> None:
+def test_a_killed_process_of_the_generator_is_reported() -> None:
     flags = ("--rate", "50", "--duration", "4s", "--warm-up", "0s", "--processes", "2", *NOISE)
-    command = (*CLIENT, "--target", answering, *flags)
-    process = subprocess.Popen(
-        command, env=environment(), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    time.sleep(2.5)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    workers = [pid for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-    os.kill(int(workers[0]), signal.SIGKILL)
-    out, err = process.communicate(timeout=WAIT_MAX_S)
+    with counting("answers") as called:
+        command = (*CLIENT, "--target", called.address, *flags)
+        process = subprocess.Popen(
+            command, env=environment(), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        called.wait_for_calls(25)
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        workers = [pid for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        os.kill(int(workers[0]), signal.SIGKILL)
+        out, err = process.communicate(timeout=WAIT_MAX_S)
     assert process.returncode == 3, (out, err)
     assert b"1 of its 2 processes did not report" in out
     assert b"Traceback" not in err
