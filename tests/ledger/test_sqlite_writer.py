@@ -30,15 +30,6 @@ from tests.ledger.levels import (
 )
 
 
-@contextmanager
-def held_up(directory: Path) -> Iterator[None]:
-    """Hold the write lock inside the block, so that operations queue up."""
-    with closing(sqlite3.connect(directory / "ledger.db", isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
-        yield
-        other.execute("ROLLBACK")
-
-
 def connection_of(ledger: Ledger) -> sqlite3.Connection:
     assert isinstance(ledger, SqliteLedger)
     return ledger._writer._tables.connection
@@ -51,10 +42,26 @@ def statements_of(ledger: Ledger) -> list[str]:
     return reported
 
 
-async def queued(*operations: Any) -> list[asyncio.Task[Any]]:
-    """Start operations together, and wait until the writer has taken the first ones."""
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        while not condition():  # noqa: ASYNC110  (a state of another thread)
+            await asyncio.sleep(0.01)
+
+
+@contextmanager
+def held_up(ledger: Ledger, directory: Path) -> Iterator[list[str]]:
+    """Hold the write lock inside the block, so that operations queue up; yield the statements so far."""
+    with closing(sqlite3.connect(directory / "ledger.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield statements_of(ledger)
+        other.execute("ROLLBACK")
+
+
+async def queued(reported: list[str], *operations: Any) -> list[asyncio.Task[Any]]:
+    """Start operations together, and wait until the writer waits for the lock with the first ones."""
     tasks = [asyncio.ensure_future(operation) for operation in operations]
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(2 * writer.GATHER_S)  # the event loop hands them over before
+    await until(lambda: bool(reported))
     return tasks
 
 
@@ -138,8 +145,8 @@ async def test_failing_operation_does_not_fail_its_batch(
 ) -> None:
     operations = [sqlite.claim(claim, NOW_MS) for claim in some_claims(20)]
     operations.insert(7, sqlite.claim(a_claim("bad", linkage=b"bad", **bad), NOW_MS))
-    with held_up(tmp_path):
-        tasks = await queued(*operations)
+    with held_up(sqlite, tmp_path) as reported:
+        tasks = await queued(reported, *operations)
     answers = await asyncio.gather(*tasks, return_exceptions=True)
     assert isinstance(answers.pop(7), failure)
     assert {type(answer) for answer in answers} == {Granted}
@@ -190,9 +197,8 @@ async def test_operations_of_one_commit_get_what_each_would_get_alone(
 
     expected = [await operation for operation in operations(memory, await tokens(memory))]
     prepared = operations(sqlite, await tokens(sqlite))
-    reported = statements_of(sqlite)
-    with held_up(tmp_path):
-        tasks = await queued(*prepared)
+    with held_up(sqlite, tmp_path) as reported:
+        tasks = await queued(reported, *prepared)
     assert [_without_token(answer) for answer in await asyncio.gather(*tasks)] == [
         _without_token(answer) for answer in expected
     ]
@@ -209,9 +215,9 @@ def _without_token(answer: Any) -> Any:
 
 
 async def test_claim_cancelled_in_the_queue_is_skipped(sqlite: Ledger, tmp_path: Path) -> None:
-    with held_up(tmp_path):
-        (taken,) = await queued(sqlite.claim(a_claim("id-0", linkage=b"0"), NOW_MS))
-        waiting = await queued(*(sqlite.claim(claim, NOW_MS) for claim in some_claims(3)[1:]))
+    with held_up(sqlite, tmp_path) as reported:
+        (taken,) = await queued(reported, sqlite.claim(a_claim("id-0", linkage=b"0"), NOW_MS))
+        waiting = await queued(reported, *(sqlite.claim(claim, NOW_MS) for claim in some_claims(3)[1:]))
         waiting[0].cancel()
     assert await taken == Granted(1, was_in_doubt=False)
     assert await waiting[1] == Granted(2, was_in_doubt=False)
@@ -219,29 +225,28 @@ async def test_claim_cancelled_in_the_queue_is_skipped(sqlite: Ledger, tmp_path:
 
 
 async def test_claim_cancelled_while_it_is_granted_is_undone(sqlite: Ledger, tmp_path: Path) -> None:
-    with held_up(tmp_path):
-        (taken,) = await queued(sqlite.claim(a_claim(), NOW_MS))
+    with held_up(sqlite, tmp_path) as reported:
+        (taken,) = await queued(reported, sqlite.claim(a_claim(), NOW_MS))
         taken.cancel()
-    # The grant and its undo are queued before this look.
-    await asyncio.sleep(0.1)
+    await sqlite.look(a_claim(), NOW_MS)  # completed after the grant, whose undo is queued then
     assert await sqlite.look(a_claim(), NOW_MS) == Granted(0, was_in_doubt=False)
     assert await granted(sqlite, a_claim(fingerprint=b"corrected")) == 2
 
 
 async def test_cancelled_claim_that_was_not_granted_undoes_nothing(sqlite: Ledger, tmp_path: Path) -> None:
     await granted(sqlite, a_claim())
-    with held_up(tmp_path):
-        (taken,) = await queued(sqlite.claim(a_claim(), NOW_MS))
+    with held_up(sqlite, tmp_path) as reported:
+        (taken,) = await queued(reported, sqlite.claim(a_claim(), NOW_MS))
         taken.cancel()
-    await asyncio.sleep(0.1)
+    await sqlite.look(a_claim(), NOW_MS)  # completed after the claim, whose undo would be queued then
     assert isinstance(await sqlite.claim(a_claim(), NOW_MS), InProgress)
 
 
 async def test_outcome_whose_recording_was_cancelled_is_recorded(sqlite: Ledger, tmp_path: Path) -> None:
     token = await granted(sqlite, a_claim())
-    with held_up(tmp_path):
+    with held_up(sqlite, tmp_path) as reported:
         tasks = await queued(
-            sqlite.look(a_claim(), NOW_MS), sqlite.record(a_claim().key, token, APPLIED, NOW_MS)
+            reported, sqlite.look(a_claim(), NOW_MS), sqlite.record(a_claim().key, token, APPLIED, NOW_MS)
         )
         tasks[1].cancel()
     assert await sqlite.claim(a_claim(), NOW_MS) == Known(APPLIED)
@@ -338,20 +343,12 @@ def syncs(statements: list[str]) -> list[str]:
     return [text for text in statements if text in {WITHOUT_SYNC, WITH_SYNC, TOUCH, "COMMIT"}]
 
 
-async def until(statements: list[str], text: str) -> None:
-    for _ in range(1_000):
-        if text in statements:
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError(statements)
-
-
 async def test_late_outcome_is_synced_by_a_transaction_of_its_own(sqlite: Ledger) -> None:
     token = await granted(sqlite, a_claim())
     reported = statements_of(sqlite)
     assert await sqlite.record(a_claim().key, token, LATE, NOW_MS)
     assert syncs(reported) == [WITHOUT_SYNC, "COMMIT"]
-    await until(reported, TOUCH)
+    await until(lambda: TOUCH in reported)
     await granted(sqlite, a_claim("later", linkage=b"later"))
     assert syncs(reported) == [WITHOUT_SYNC, "COMMIT", WITH_SYNC, TOUCH, "COMMIT", "COMMIT"]
 
@@ -373,7 +370,7 @@ async def test_transaction_that_changes_nothing_syncs_no_late_outcome(sqlite: Le
     reported = statements_of(sqlite)
     assert await sqlite.record(a_claim().key, token, LATE, NOW_MS)
     assert not await sqlite.undo(a_claim().key, token, NOW_MS)
-    await until(reported, TOUCH)
+    await until(lambda: TOUCH in reported)
 
 
 async def test_late_outcome_is_synced_before_the_ledger_closes(tmp_path: Path) -> None:
