@@ -1,9 +1,10 @@
-"""Marked identity values never appear in the ledger's files or the output of its commands."""
+"""Marked identity values never appear in the ledger's files or database, or the output of its commands."""
 
 from __future__ import annotations
 
 import base64
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,9 @@ from tests.e2e.caller import Reported
 from tests.e2e.gateway import run as command
 from tests.e2e.samples import APIS, SYNC, Api
 from tests.e2e.test_privacy import FRAGMENTS, MARKS, OUTCOMES, check_clean, marked
-from tests.e2e.upstream import hangs
-from tests.scenarios.conftest import RunSystem
+from tests.e2e.upstream import Upstream, hangs
+from tests.postgres.server import program
+from tests.scenarios.conftest import RunReplicas, RunSystem
 from tests.scenarios.system import System, changed, reused
 
 NEEDLES = {
@@ -45,6 +47,12 @@ def contents(directory: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in directory.iterdir()}
 
 
+def dumped(url: str) -> bytes:
+    """Return everything in a database; `pg_dump` writes bytes as hexadecimal digits."""
+    dump = subprocess.run([program("pg_dump"), "--inserts", url], capture_output=True, check=True)
+    return dump.stdout
+
+
 async def call_with_each_outcome(system: System, api: Api) -> None:
     """Call with a marked value in every field, once for each outcome; AlipayHK echoes the values."""
     for kind in KINDS:
@@ -72,3 +80,17 @@ async def test_marked_values_are_in_no_file_and_no_output_of_the_ledger(
         assert [mark for mark in FRAGMENTS if mark in words] == []
         await check_clean(system.gateway)
     assert not any(needle in data for data in contents(tmp_path).values() for needle in NEEDLES)
+
+
+async def test_marked_values_are_not_in_the_database(
+    run_replicas: RunReplicas, upstream: Upstream, postgres_url: str
+) -> None:
+    async with run_replicas(postgres_url, "a") as (system,):
+        for api in APIS:
+            await call_with_each_outcome(system, api)
+        dump = dumped(postgres_url)
+        assert dump.count(b"INSERT INTO public.alipayhk_request ") >= len(KINDS)
+        assert not any(needle in dump or needle.hex().encode() in dump for needle in NEEDLES)
+        words = await ledger_output(system)
+        assert [mark for mark in FRAGMENTS if mark in words] == []
+        await check_clean(system.gateway)
