@@ -16,6 +16,8 @@ from tests.peers.processes import GATEWAY, ROOT, Running, environment, run, runn
 from tests.peers.requests import sync_linkage
 from tests.peers.tools import peer
 from tests.ports import free_port
+from tests.postgres.fixtures import StartPostgres
+from tests.postgres.server import OWNER
 
 DIRECTORY: Final = ROOT / "deploy"
 FILE: Final = DIRECTORY / "compose.yaml"
@@ -40,16 +42,18 @@ def test_compose_accepts_the_file_and_every_mounted_file_exists() -> None:
 
 
 @contextmanager
-def started(words: list[str], places: Mapping[str, str], ready: str, **settings: str) -> Iterator[Running]:
+def started(words: list[str], places: Mapping[str, str], ready: str, **environ: str) -> Iterator[Running]:
     """Run a command of the file, with this machine's paths and ports."""
     for old, new in places.items():
         words = [word.replace(old, new) for word in words]
-    with running(GATEWAY, *words, env=environment(settings)) as process:
+    with running(GATEWAY, *words, env=environment({}) | environ) as process:
         process.wait_for_output(ready)
         yield process
 
 
-def test_gateway_and_sandbox_work_with_the_created_files(tmp_path: Path) -> None:
+def test_gateway_sandbox_and_database_work_with_the_created_files(
+    tmp_path: Path, start_postgres: StartPostgres
+) -> None:
     (files := tmp_path / "files").mkdir()
     assert run(sys.executable, DIRECTORY / "compose/files.py", files).status == 0
     before = {path.name: path.read_bytes() for path in files.iterdir()}
@@ -62,16 +66,22 @@ def test_gateway_and_sandbox_work_with_the_created_files(tmp_path: Path) -> None
         "0.0.0.0:8089": f"127.0.0.1:{port}",
         "sandbox:8089": f"localhost:{port}",
     }
+    database = start_postgres(fsync=False)
+    database.create_database("ledger")
+    database.execute(f"ALTER ROLE {OWNER} PASSWORD '{(files / 'db-password').read_text('ascii')}'")
+    places |= {"@postgres/": f"@127.0.0.1:{database.port}/"}
     places |= {"0.0.0.0:50051": "127.0.0.1:0", "0.0.0.0:9464": f"127.0.0.1:{free_port()}"}
     for old, new in places.items():
         text = text.replace(old, new)
     (configuration := tmp_path / "gateway.toml").write_text(text, "utf-8")
     found = services()
     of_gateway = {**places, "/compose/gateway.toml": str(configuration)}
-    ledger = f"sqlite:///{tmp_path}/ledger.db"  # PostgreSQL has tests of its own
+    passwords = found["gateway"]["environment"]["PGPASSFILE"].replace("/files", str(files))
     with (
         started(found["sandbox"]["command"], places, "listening on https://"),
-        started(found["gateway"]["command"], of_gateway, '"gateway started"', LEDGER_URL=ledger) as gateway,
+        started(
+            found["gateway"]["command"], of_gateway, '"gateway started"', PGPASSFILE=passwords
+        ) as gateway,
     ):
         done = run(
             *(peer("grpcurl"), "-cacert", files / "ca.crt", "-cert", files / "caller.crt"),
@@ -80,6 +90,7 @@ def test_gateway_and_sandbox_work_with_the_created_files(tmp_path: Path) -> None
         )
     assert done.status == 0, done.output
     assert json.loads(done.out)["result"]["status"] == "S"
+    assert database.execute("SELECT state FROM alipayhk_request", "ledger").strip() == "applied"
 
 
 def test_gateway_and_database_have_the_same_password_and_database(tmp_path: Path) -> None:
