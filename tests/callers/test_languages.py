@@ -19,11 +19,10 @@ from tests.callers.storm import compare, killing, received
 from tests.e2e.material import Material
 from tests.linkage.scenes import FILE
 from tests.linkage.where import KINDS, a_sandbox, serving
+from tests.postgres.server import Postgres
 
 STORM_S: Final = 6
 """Long enough for some successful calls on a busy machine, though the gateway is down most of the time."""
-LEDGERS: Final = ("sqlite:///{directory}/shared.db",)
-"""The LEDGER_URL of each ledger that gateways on one host can share; {directory} is empty at first."""
 
 pytestmark = pytest.mark.callers
 
@@ -72,17 +71,14 @@ def test_reported_outcomes_are_correct_while_the_gateway_is_killed(
     assert comparison.outcomes["rejected"] > 0, comparison
 
 
-@pytest.fixture(scope="module", params=LEDGERS, ids=lambda url: url.partition(":")[0])
+@pytest.fixture(scope="module")
 def gateways(
-    request: pytest.FixtureRequest,
-    alipayhk: tuple[Material, str],
-    tmp_path_factory: pytest.TempPathFactory,
+    alipayhk: tuple[Material, str], tmp_path_factory: pytest.TempPathFactory, postgres: Postgres
 ) -> Iterator[Fleet]:
-    """Run three gateways with one ledger."""
-    directory = tmp_path_factory.mktemp("ledger")
-    make_key_file(key_file := directory / "ledger.key", random_bytes=os.urandom)
-    url = cast("str", request.param).format(directory=directory)
-    with fleet(*alipayhk, url, str(key_file)) as found:
+    """Run three gateways with one ledger on PostgreSQL."""
+    postgres.create_database("callers")
+    make_key_file(key_file := tmp_path_factory.mktemp("ledger") / "ledger.key", random_bytes=os.urandom)
+    with fleet(*alipayhk, postgres.url("callers"), str(key_file)) as found:
         yield found
 
 
