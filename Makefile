@@ -178,6 +178,7 @@ canary: ## Report whether the newest grpcio survives hostile HTTP/2, and can be 
 
 full: export HYPOTHESIS_PROFILE = full
 full: lint test proof simulate callers browser image chaos fuzz .tools/bin/ghz ## Run all slow checks: lowest allowed versions on every installed Python, deep fuzzing
+	$(MAKE) simulate chaos LEDGER=postgres
 	$(BIN)/python -m pytest -m full
 	RELOADS=50 $(BIN)/python -m pytest tests/e2e/test_reload.py
 	@set -e; for python in $$(tools/pythons $(PYTHONS) $(PYENV_PYTHONS)); do \
