@@ -21,6 +21,7 @@ from service.ledger.opening import fault_of
 from service.ledger.postgres import opening
 from service.ledger.postgres.administration import accept, create_first, migrate_schema
 from service.ledger.postgres.opening import place_of
+from service.ledger.postgres.statements import MIGRATIONS
 from service.ledger.vault import make_key_file
 from tests.ledger.levels import APPLIED, NOW_MS, a_bind, a_claim, ended, granted, opened, the_row
 from tests.ledger.on_server import PATIENT_S, OnServer, every_operation, has_no_secret, used
@@ -293,6 +294,27 @@ async def test_newer_schema_is_refused(on_server: OnServer) -> None:
         f"the schema of the ledger {on_server.where} is version 1000, newer than this gateway's 1: run the "
         "version of the gateway that wrote it"
     )
+
+
+@pytest.mark.parametrize("way", ["two starts at once", "ledger migrate"])
+async def test_older_schema_is_migrated_once_and_keeps_its_rows(
+    on_server: OnServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    await used(on_server.open(), "id-1")
+    second = tmp_path / "schema_2.sql"
+    second.write_text("CREATE TABLE alipayhk_second ()")  # fails if it is executed twice
+    with monkeypatch.context() as newer:
+        newer.setattr(opening, "MIGRATIONS", (*MIGRATIONS, second))
+        if way == "ledger migrate":
+            done = await migrate_schema(on_server.url, None, PATIENT_S)
+            assert (done.before, done.after) == (1, 2)
+        with ThreadPoolExecutor(2) as threads:
+            for ledger in list(threads.map(OnServer.open, [on_server] * 2)):
+                assert await ledger.claim(a_bind("id-1"), NOW_MS) == Known(APPLIED)
+                await ledger.close()
+        assert (await migrate_schema(on_server.url, None, PATIENT_S)).before == 2
+    assert on_server.sql("SELECT count(*) FROM alipayhk_second") == "0"
+    assert "is version 2, newer than this gateway's 1: run the version" in on_server.refusal()
 
 
 # -- permissions
