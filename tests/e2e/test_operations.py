@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import Any
 
@@ -13,7 +14,8 @@ from grpc import StatusCode
 from tests.e2e import caller
 from tests.e2e.caller import Reported, not_sent
 from tests.e2e.conftest import Rpc, Run
-from tests.e2e.gateway import Gateway
+from tests.e2e.gateway import WAIT_MAX_S, Gateway
+from tests.e2e.material import Material
 from tests.e2e.operations import REFLECTIONS, SERVING, health, metrics, names, reflect, watching
 from tests.e2e.samples import SERVICE, SYNC
 from tests.e2e.wallet import result
@@ -144,3 +146,23 @@ async def test_log_level_is_a_setting(run: Run, upstream: object) -> None:
         "shutdown started",
         "shutdown finished",
     }
+
+
+@pytest.mark.parametrize("environ", [{}, {"GRPC_VERBOSITY": "INFO"}], ids=["off", "asked for"])
+async def test_lines_of_grpc_are_off_unless_the_environment_sets_their_verbosity(
+    run: Run, material: Material, monkeypatch: pytest.MonkeyPatch, environ: dict[str, str]
+) -> None:
+    """A failed handshake is one that gRPC itself reports without the variable, as with INFO."""
+    monkeypatch.delenv("GRPC_VERBOSITY", raising=False)
+    server = material.callers_ca.issue("verbose", "127.0.0.1")
+    tls = {"TLS_CERT_FILE": str(server.chain_file), "TLS_KEY_FILE": str(server.key_file)}
+    async with run(tls, environ=environ) as gateway:
+        host, _, port = gateway.address.rpartition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"GET / HTTP/1.0\r\n\r\n")
+        async with asyncio.timeout(WAIT_MAX_S):
+            await reader.read()  # until gRPC closes the connection
+        writer.close()
+        await writer.wait_closed()
+    assert ("handshake" in "".join(gateway.err).lower()) is bool(environ), gateway.err
+    assert environ or gateway.err == []
