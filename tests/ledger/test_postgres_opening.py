@@ -296,11 +296,12 @@ async def test_newer_schema_is_refused(on_server: OnServer) -> None:
     )
 
 
-@pytest.mark.parametrize("way", ["two starts at once", "ledger migrate"])
+@pytest.mark.parametrize("way", ["two starts at once", "ledger migrate", "a new database"])
 async def test_older_schema_is_migrated_once_and_keeps_its_rows(
     on_server: OnServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
-    await used(on_server.open(), "id-1")
+    if way != "a new database":
+        await used(on_server.open(), "id-1")
     second = tmp_path / "schema_2.sql"
     second.write_text("CREATE TABLE alipayhk_second ()")  # fails if it is executed twice
     with monkeypatch.context() as newer:
@@ -308,6 +309,8 @@ async def test_older_schema_is_migrated_once_and_keeps_its_rows(
         if way == "ledger migrate":
             done = await migrate_schema(on_server.url, None, PATIENT_S)
             assert (done.before, done.after) == (1, 2)
+        if way == "a new database":
+            await used(on_server.open(), "id-1")
         with ThreadPoolExecutor(2) as threads:
             for ledger in list(threads.map(OnServer.open, [on_server] * 2)):
                 assert await ledger.claim(a_bind("id-1"), NOW_MS) == Known(APPLIED)

@@ -177,7 +177,7 @@ async def migrate(server: Server) -> tuple[int, int]:
     before = await server.value(VERSION) if await server.value(HAS_SCHEMA) else 0
     for migration in MIGRATIONS[before:]:
         await server.execute(migration.read_text())
-    if 0 < before < len(MIGRATIONS):
+    if before < len(MIGRATIONS):
         await server.value(SET_VERSION, len(MIGRATIONS))
     return before, len(MIGRATIONS)
 
