@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from itertools import cycle
 from typing import Any, Final
@@ -11,7 +11,6 @@ from typing import Any, Final
 import pytest
 import pytest_asyncio
 
-from tests.e2e.operations import metrics
 from tests.e2e.samples import APIS, BIND, SYNC, Api, fresh_request
 from tests.e2e.upstream import Peer, Request, Upstream
 from tests.e2e.wallet import id_of
@@ -23,6 +22,7 @@ from tests.scenarios.test_order import Linkage
 CALLS_EACH: Final = 64
 PATIENCE_S: Final = 40.0
 WAITS_S: Final = 1.0
+"""How long calls wait for one at another replica; it asks the database several times in this time."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -39,16 +39,13 @@ def systems(three: list[System], upstream: Upstream) -> list[System]:
     return three
 
 
-async def until_started(system: System, api: Api, count: int) -> None:
-    """Wait until the gateway has received so many calls of an API, and for some time more."""
-    name = f'grpc_server_started_total{{grpc_method="{api}"'
+async def until_queued(server: Postgres, database: str, requests: Sequence[Any]) -> None:
+    """Wait until the database has a place in the queue of its linkage for each of these requests."""
+    ids = ", ".join(f"'{request.request_id}'" for request in requests)
+    count = f"SELECT count(DISTINCT request_id) FROM alipayhk_waiting WHERE request_id IN ({ids})"
     async with asyncio.timeout(PATIENCE_S):
-        while True:
-            samples = await metrics(system.gateway)
-            if sum(value for key, value in samples.items() if key.startswith(name)) >= count:
-                break
-            await asyncio.sleep(0.1)
-    await asyncio.sleep(WAITS_S)
+        while await asyncio.to_thread(server.execute, count, database) != str(len(requests)):  # noqa: ASYNC110  (the database tells nobody)
+            await asyncio.sleep(0.05)
 
 
 async def check_sent_once(systems: list[System], api: Api, calls_each: int) -> None:
@@ -61,8 +58,9 @@ async def check_sent_once(systems: list[System], api: Api, calls_each: int) -> N
             for system in (first, second)
             for _ in range(calls_each)
         ]
-        for system in (first, second):
-            await until_started(system, api, calls_each)
+        await first.until_open(api, 1 + calls_each)
+        await second.until_open(api, calls_each)
+        await asyncio.sleep(WAITS_S)
         answers = [await sent.release(), *await asyncio.gather(*calling)]
     assert [answer.replayed for answer in answers] == [False] * (1 + calls_each) + [True] * calls_each
     for answer in answers:
@@ -95,27 +93,30 @@ class Watch:
         await peer.send(self._system.wallet.right(request).wire())
 
 
-async def check_order(systems: list[System], seconds: tuple[int, ...]) -> None:
+async def check_order(
+    systems: list[System], server: Postgres, database: str, seconds: tuple[int, ...]
+) -> None:
     """Make requests for one linkage while one is in progress; they follow it one by one, in order."""
     linkage, first, calling = Linkage(), systems[0], []
-    requests = {second: linkage.at(second) for second in seconds}
+    requests = [linkage.at(second) for second in seconds]
     async with held(first, SYNC, linkage.at(1), timeout_s=PATIENCE_S) as sent:
-        for system, request in zip(cycle(systems), requests.values(), strict=False):
+        for system, request in zip(cycle(systems), requests, strict=False):
             calling.append(asyncio.create_task(system.ok(SYNC, request, timeout_s=PATIENCE_S)))
-            await asyncio.sleep(WAITS_S / 2)
+            await until_queued(server, database, requests[: len(calling)])
         first.upstream.script = watch = Watch(first)
         await sent.release()
         await asyncio.gather(*calling)
-    assert watch.order == [requests[second].request_id for second in sorted(seconds)]
+    requests.sort(key=lambda request: request.biz_time.seconds)
+    assert watch.order == [request.request_id for request in requests]
     assert watch.in_progress_max == 1
 
 
 @pytest.mark.parametrize("seconds", [(5, 3, 4, 2), (5, 4, 6, 7, 2, 3)], ids=str)
 async def test_requests_for_one_linkage_are_sent_in_order_by_all_replicas(
-    systems: list[System], seconds: tuple[int, ...]
+    systems: list[System], postgres: Postgres, seconds: tuple[int, ...]
 ) -> None:
     """Some are older than one that arrived at their replica before them."""
-    await check_order(systems, seconds)
+    await check_order(systems, postgres, "three", seconds)
 
 
 async def test_requests_of_a_killed_replica_are_taken_over_or_in_doubt(

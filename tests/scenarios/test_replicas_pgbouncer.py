@@ -29,7 +29,7 @@ async def test_promises_hold_behind_pgbouncer_in_transaction_mode(
     async with run_replicas(url, UPSTREAM_TIMEOUT_S="10") as systems:
         for api in APIS:
             await check_sent_once(systems, api, CALLS_EACH)
-        await check_order(systems, (5, 3, 4, 2))
+        await check_order(systems, server, "ledger", (5, 3, 4, 2))
         upstream.script, load = systems[0].wallet.says(), Load(systems)
         async with load.running():
             await asyncio.sleep(LOAD_S)
@@ -50,4 +50,4 @@ async def test_promises_hold_behind_pgbouncer_in_session_mode(
     bouncer = PgBouncer.start(server, "session")
     async with run_replicas(bouncer.url("ledger"), UPSTREAM_TIMEOUT_S="10") as systems:
         await check_sent_once(systems, BIND, CALLS_EACH)
-        await check_order(systems, (5, 3, 4, 2))
+        await check_order(systems, server, "ledger", (5, 3, 4, 2))
