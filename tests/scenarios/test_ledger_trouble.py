@@ -20,10 +20,12 @@ from tests.e2e.samples import APIS, Api, fresh_request
 from tests.e2e.upstream import Upstream
 from tests.e2e.wallet import Wallet
 from tests.ledger.trouble import locked, removed
-from tests.scenarios.conftest import QUICK, RunSystem
+from tests.scenarios.conftest import PATIENT, QUICK, RunSystem
 from tests.scenarios.system import LEDGER_UNAVAILABLE, System, held, ledger_settings
 
-RECOVERS_WITHIN_S = 6.0
+RECOVERS_WITHIN_S = 30.0
+DEADLINE = {"DEFAULT_DEADLINE_S": "3"}
+"""For calls that end at their deadline: on a busy machine a caller's own one could expire before that."""
 
 
 @contextmanager
@@ -61,12 +63,12 @@ async def check_refused_and_not_sent(system: System, trouble: Trouble, file: Pat
 async def check_result_is_returned(system: System, trouble: Trouble, file: Path, api: Api) -> None:
     """Check that the caller gets AlipayHK's result if the trouble starts while a request is in progress."""
     request = fresh_request(api)
-    async with held(system, api, request, timeout_s=3.0) as first:
+    async with held(system, api, request, timeout_s=None) as first:
         with trouble(file):
             result = await first.release()
             assert not isinstance(result, Reported), result
             assert result.result.status == "S"
-            again = await system.call(api, request, timeout_s=3.0)
+            again = await system.call(api, request, timeout_s=None)
             assert isinstance(again, Reported) or again == result  # it may have joined the first call
             unrecorded = "alipayhk_ledger_unrecorded"
             assert (await metrics(system.gateway))[unrecorded] == 1
@@ -79,7 +81,7 @@ async def check_result_is_returned(system: System, trouble: Trouble, file: Path,
 async def wait_until_recovered(system: System, api: Api, request: Any) -> Any:
     """Call until the ledger is available again; fail if that takes longer than the limit."""
     async with asyncio.timeout(RECOVERS_WITHIN_S):
-        while isinstance(result := await system.call(api, request), Reported):
+        while isinstance(result := await system.served(api, request), Reported):
             check(result, LEDGER_UNAVAILABLE, request)
             await asyncio.sleep(0.1)
     return result
@@ -90,7 +92,7 @@ async def test_calls_are_refused_and_results_kept_during_trouble_with_the_file(
     run_system: RunSystem, tmp_path: Path, trouble: str
 ) -> None:
     file = tmp_path / "ledger.db"
-    async with run_system({"UPSTREAM_TIMEOUT_S": "4"}) as system:
+    async with run_system({"UPSTREAM_TIMEOUT_S": "4", **DEADLINE}) as system:
         await system.ok(APIS[0], fresh_request(APIS[0]))
         for api in APIS:
             await check_refused_and_not_sent(system, TROUBLES[trouble], file, api)
@@ -156,7 +158,7 @@ async def test_unrecorded_response_is_in_doubt_after_a_kill(run_system: RunSyste
     """The caller knows the outcome, the ledger knows only that the request was sent: it is not resent."""
     api = APIS[1]
     request = fresh_request(api)
-    async with run_system() as system, held(system, api, request, timeout_s=3.0) as first:
+    async with run_system(DEADLINE) as system, held(system, api, request, timeout_s=None) as first:
         with locked(tmp_path / "ledger.db"):
             assert (await first.release()).result.status == "S"
             await system.gateway.kill()
@@ -174,7 +176,8 @@ async def test_shutdown_ends_while_the_disk_hangs(
     given = {
         **settings,
         **ledger_settings(tmp_path / "ledger.db"),
-        **QUICK,
+        **PATIENT,
+        **DEADLINE,
         "STOP_GRACE_S": "1",
         "DRAIN_DELAY_S": "0",
     }
@@ -182,9 +185,9 @@ async def test_shutdown_ends_while_the_disk_hangs(
     async with running(given, program=program, environ={"HANG_WHILE": str(hangs)}) as gateway:
         system = System(gateway, upstream, wallet)
         await system.ok(APIS[0], fresh_request(APIS[0]))
-        async with held(system, APIS[1], fresh_request(APIS[1]), timeout_s=3.0) as first:
+        async with held(system, APIS[1], fresh_request(APIS[1]), timeout_s=None) as first:
             hangs.touch()
-            waits = asyncio.create_task(system.call(APIS[0], fresh_request(APIS[0]), timeout_s=3.0))
+            waits = asyncio.create_task(system.call(APIS[0], fresh_request(APIS[0]), timeout_s=None))
             assert (await first.release()).result.status == "S"
             assert isinstance(await waits, Reported)
             gateway.terminate()
