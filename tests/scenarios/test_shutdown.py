@@ -13,7 +13,7 @@ from tests.e2e.samples import APIS, BIND, fresh_request
 from tests.e2e.upstream import Peer, Request, hangs
 from tests.e2e.wallet import Wallet
 from tests.scenarios.conftest import RunSystem
-from tests.scenarios.replica_load import NOT_ACCEPTED, Load
+from tests.scenarios.replica_load import NOT_ACCEPTED, PATIENT_S, Load
 from tests.scenarios.system import IN_DOUBT
 
 ANSWERS_AFTER_S = 0.3
@@ -67,7 +67,7 @@ async def test_attempts_of_disconnected_callers_are_all_recorded(run_system: Run
 async def test_no_accepted_call_fails_when_the_gateway_is_stopped_under_load(
     run_system: RunSystem, times: int
 ) -> None:
-    load = Load([])
+    load = Load([], PATIENT_S)
     for _ in range(times):
         async with run_system({"UPSTREAM_TIMEOUT_S": "4"}) as system:
 
