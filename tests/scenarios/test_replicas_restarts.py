@@ -8,7 +8,7 @@ from typing import Final
 
 from tests.e2e.upstream import Peer, Request, Upstream
 from tests.scenarios.conftest import RunReplicas
-from tests.scenarios.replica_load import NOT_ACCEPTED, TIMEOUT_S, UNHEARD, Load, Made
+from tests.scenarios.replica_load import NOT_ACCEPTED, PATIENT_S, UNHEARD, Load, Made
 from tests.scenarios.system import System
 
 ANSWERS_AFTER_S: Final = 0.3
@@ -39,7 +39,7 @@ async def test_no_accepted_call_fails(
             await asyncio.sleep(ANSWERS_AFTER_S)
             await peer.send(other.wallet.right(request).wire())
 
-        upstream.script, load = slow, Moving([first, other])
+        upstream.script, load = slow, Moving([first, other], PATIENT_S)
         load.spare, load.moved = other, []
         await stack.enter_async_context(load.running())
         await load.until_ok()
@@ -49,7 +49,7 @@ async def test_no_accepted_call_fails(
             load.systems[0] = again
             await load.until_ok()
             load.systems.remove(again)
-            await asyncio.sleep(TIMEOUT_S)
+            await load.until_ended()
     load.check()
     assert load.reasons().keys() == {"OK"}
     assert set(load.received().values()) == {1}
