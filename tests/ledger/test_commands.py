@@ -82,11 +82,13 @@ def three(tmp_path: Path) -> None:
 # -- list, show
 
 
-def test_list_shows_the_oldest_update_first(
-    run: Run, three: None, capsys: pytest.CaptureFixture[str]
+def test_list_shows_the_oldest_update_first_and_names_the_ledger(
+    run: Run, three: None, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     assert run("list") == 0
-    lines = capsys.readouterr().out.splitlines()
+    out, err = capsys.readouterr()
+    assert err == f"3 requests in {tmp_path}/ledger.db\n"
+    lines = out.splitlines()
     assert [line.split()[5] for line in lines] == ["applied", "doubt", "over"]
     assert lines[0].split() == [
         *("1970-01-01T00:16:40.000+00:00", "applied", "1"),

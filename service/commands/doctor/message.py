@@ -93,6 +93,7 @@ def _diagnosis(args: argparse.Namespace) -> Diagnosis:
     for file, unmasked in ((args.share, False), (args.share_unmasked, True)):
         if file is not None:
             write_share(file, diagnosis, exchange, knowledge, unmasked=unmasked)
+            print(f"wrote {file}", file=sys.stderr)
     return diagnosis
 
 

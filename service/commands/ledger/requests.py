@@ -21,6 +21,7 @@ from typing import Final
 from clients.alipayhk.api import API_NAMES
 
 from ...ledger import Ending, Ledger, LedgerFault, LedgerUnavailable, Row, State
+from ...ledger.levels import place_of
 from ...ledger.opening import open_ledger
 from ..exit_codes import EX_CONFIG, EX_UNAVAILABLE, fail
 from .output import clock_ms, facts, moment_text, print_json, print_rows
@@ -83,6 +84,7 @@ def run(args: argparse.Namespace, ledger_url: str, key_file: Path | None) -> int
         return fail(str(fault), EX_CONFIG)
     except LedgerUnavailable as error:
         return fail(str(error), EX_UNAVAILABLE)
+    args.where = place_of(ledger_url)
     try:
         status = asyncio.run(_on(ledger, args))
         sys.stdout.flush()
@@ -109,10 +111,13 @@ async def _list(args: argparse.Namespace, ledger: Ledger) -> int:
     if args.json:
         await print_json(facts(row, now_ms) async for row in rows)
         return 0
+    count = 0
     async for row in rows:
+        count += 1
         known = facts(row, now_ms)
         names = ("updated", "state", "attempts", "api", "client_id", "request_id", "caller", "result_code")
         print("  ".join(str(known[name] or "-") for name in names))
+    print(f"{count} requests in {args.where}", file=sys.stderr)
     return 0
 
 
