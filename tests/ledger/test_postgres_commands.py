@@ -317,8 +317,10 @@ def three(on_server: OnServer) -> None:
     )
 
 
-def test_list_and_show(run: Run, three: None) -> None:
-    assert [line.split()[5] for line in run("list").splitlines()] == ["applied", "doubt", "over"]
+def test_list_and_show(run: Run, three: None, on_server: OnServer) -> None:
+    *lines, last = run("list").splitlines()
+    assert [line.split()[5] for line in lines] == ["applied", "doubt", "over"]
+    assert last == f"3 requests in {on_server.where}"
     in_doubt = run("list", "--in-doubt", "--json")["requests"]
     assert [(row["request_id"], row["state"]) for row in in_doubt] == [
         ("doubt", "in_doubt"),
