@@ -33,7 +33,7 @@ async def test_no_accepted_call_fails(
     run_replicas: RunReplicas, postgres_url: str, upstream: Upstream
 ) -> None:
     async with AsyncExitStack() as stack:
-        first, other = await stack.enter_async_context(run_replicas(postgres_url, UPSTREAM_TIMEOUT_S="4"))
+        first, other = await stack.enter_async_context(run_replicas(postgres_url, UPSTREAM_TIMEOUT_S="8"))
 
         async def slow(request: Request, peer: Peer) -> None:
             await asyncio.sleep(ANSWERS_AFTER_S)
