@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
@@ -32,8 +33,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     command = ("go", "build", "-o", f"{BUILT}/", "./traffic", "./peers/go")
     built = run(*command, cwd=ROOT / "bench", timeout_s=600)
     assert built.status == 0, built.output
-    world = World(tmp_path_factory.mktemp("bench"))
-    with world.answering():
+    with closing(World(tmp_path_factory.mktemp("bench"))) as world, world.answering():
         yield world
 
 

@@ -33,6 +33,8 @@ _WITHOUT_ADDRESS: Final = {
     "bin/alipayhk-gateway sandbox ": "bin/alipayhk-gateway sandbox --listen 127.0.0.1:8089 ",
     ".venv/bin/alipayhk-client ": "ALIPAYHK_CLIENT_TARGET=127.0.0.1:50051 .venv/bin/alipayhk-client ",
 }
+BLOCK_MAX_S: Final = 600.0
+"""The timeout of a block: a build can download its dependencies."""
 _PORT: Final = re.compile(rf"\b({'|'.join(PORTS)})\b")
 
 
@@ -81,7 +83,8 @@ class Reader:
         # The variables that one block exports are set for the next ones, as in one terminal.
         kept = self._directory.parent / "environment"
         keep = f"trap 'env --null > {kept}' EXIT"
-        ended = run("bash", "-e", "-c", f"{keep}\n{script}", env=self._environment, cwd=self._directory)
+        words = ("bash", "-e", "-c", f"{keep}\n{script}")
+        ended = run(*words, env=self._environment, cwd=self._directory, timeout_s=BLOCK_MAX_S)
         assert ended.status in (row.status, *row.when_busy), f"{block}: {ended.output}"
         missing = [words for words in row.says if not self._says(ended.output, words)]
         assert missing == [], f"{block}: {ended.output}"
