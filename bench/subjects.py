@@ -17,7 +17,7 @@ from threading import Event, Thread
 from typing import Any, Final
 
 from bench.machine import core, resident_mib, tree
-from service.jobs.captures import NEXT
+from service.jobs.captures import ask_for_next
 from service.ledger.vault import make_key_file
 from tests.e2e.material import Material
 from tests.peers.gateways import CLIENT_ID, Identities, gateway, identities, tls
@@ -267,8 +267,7 @@ def _asking(directory: Path, count: int) -> Iterator[None]:
 
     def ask() -> None:
         while not ended.wait(1):
-            (directory / ".asked").write_text(str(count), "ascii")
-            (directory / ".asked").replace(directory / NEXT)
+            ask_for_next(directory, count)
 
     thread = Thread(target=ask)
     thread.start()

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import secrets
 
 from ..config.settings import SettingsError, read_from_environment
-from ..jobs.captures import NEXT, NEXT_MAX
+from ..jobs.captures import NEXT_MAX, ask_for_next
 from .exit_codes import EX_CANTCREAT, EX_CONFIG, fail
 from .options import add_config, refuse
 
@@ -34,13 +33,9 @@ def run(args: argparse.Namespace) -> int:
         return refuse(error.faults)
     if directory is None:
         return fail("CAPTURE_DIR is not set, so the gateway captures nothing", EX_CONFIG)
-    unfinished = directory / f".{NEXT}-{secrets.token_hex(4)}"
     try:
-        # Anyone who runs the gateway can take it: it contains a number.
-        unfinished.write_text(f"{args.count}\n", "ascii")
-        unfinished.replace(directory / NEXT)
+        ask_for_next(directory, args.count)
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
         return fail(f"{directory}: {error.strerror}", EX_CANTCREAT)
     print(f"the gateway captures its next {args.count} good exchanges in {directory}")
     return 0

@@ -121,6 +121,18 @@ class Captures:
                 (self._directory / name).unlink()
 
 
+def ask_for_next(directory: Path, count: int) -> None:
+    """Leave the file that asks for so many good exchanges; raise OSError."""
+    unfinished = directory / f".{NEXT}-{secrets.token_hex(4)}"
+    try:
+        # Anyone who runs the gateway can take it: it contains a number.
+        unfinished.write_text(f"{count}\n", "ascii")
+        unfinished.replace(directory / NEXT)
+    except OSError:
+        unfinished.unlink(missing_ok=True)
+        raise
+
+
 def _is_wanted(error: CallError) -> bool:
     """Whether a signature, or how the exchange was made, is in question, and not the caller's request."""
     if isinstance(error, ResultError):
