@@ -111,9 +111,7 @@ async def test_signed_response_that_cannot_be_read_is_captured(
         outcome, _ = await captured(gateway, place, SYNC)
         assert outcome.info.reason == "RESPONSE_MALFORMED"
         upstream.script = responds(lambda _: Response(502, (), b"<html>"))
-        assert isinstance(
-            outcome := await call(gateway.channel, SYNC, marked(SYNC), timeout_s=1.5), Reported
-        )
+        assert isinstance(await call(gateway.channel, SYNC, marked(SYNC), timeout_s=1.5), Reported)
         await check_clean(gateway)
     (file,) = captures(place)
     assert opened(file, material).facts["end"] == "Malformed"
