@@ -28,6 +28,7 @@ from tests.ledger.levels import (
     row_of,
     sqlite_url,
 )
+from tests.until import until
 
 
 def connection_of(ledger: Ledger) -> sqlite3.Connection:
@@ -40,12 +41,6 @@ def statements_of(ledger: Ledger) -> list[str]:
     reported: list[str] = []
     connection_of(ledger).set_trace_callback(reported.append)
     return reported
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
-        while not condition():  # noqa: ASYNC110  (a state of another thread)
-            await asyncio.sleep(0.01)
 
 
 @contextmanager

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
 from pathlib import Path
 from threading import Event
 
@@ -28,6 +26,7 @@ from service.jobs.captures import NEXT, WAITING_MAX, Captures
 from service.jobs.gauges import running
 from service.upstream import endpoints_of
 from tests.service.fakes import LogStream
+from tests.until import until
 
 EXCHANGE = Exchange(SealedRequest("/p", (), b"{}"), RawResponse(200, (), b"{}"))
 BROKEN = Malformed("not JSON")
@@ -55,13 +54,6 @@ class Disk:
         return [file.name for file in self.directory.iterdir()]
 
 
-async def until(is_true: Callable[[], bool]) -> None:
-    """Wait until this is true."""
-    async with asyncio.timeout(WAIT_MAX_S):
-        while not is_true():  # noqa: ASYNC110  (a thread makes it true)
-            await asyncio.sleep(0.01)
-
-
 async def test_capture_that_is_dropped_does_not_count_as_one_of_the_next(
     endpoint: Endpoint, tmp_path: Path, log_lines: LogStream
 ) -> None:
@@ -75,12 +67,12 @@ async def test_capture_that_is_dropped_does_not_count_as_one_of_the_next(
 
     async with running(captures.look()):
         assert all(captures.watch(endpoint, EXCHANGE, BROKEN) for _ in range(WAITING_MAX))
-        await until(drops)
+        await until(drops, within_s=WAIT_MAX_S)
     disk.fast.set()
-    await until(lambda: len(disk.names()) == WAITING_MAX)
+    await until(lambda: len(disk.names()) == WAITING_MAX, within_s=WAIT_MAX_S)
     good = [captures.watch(endpoint, EXCHANGE, None) for _ in range(3)]
     assert [bool(name) for name in good] == [True, True, False]
-    await until(lambda: {*good[:2]} <= {*disk.names()})
+    await until(lambda: {*good[:2]} <= {*disk.names()}, within_s=WAIT_MAX_S)
     captures.close()
 
 
@@ -119,7 +111,7 @@ async def test_file_next_without_a_number_is_removed_and_captures_nothing(
     captures = Captures(tmp_path, Disk(tmp_path).seal, 100)
     (tmp_path / NEXT).write_text(text, "ascii")
     async with running(captures.look()):
-        await until(lambda: not Disk(tmp_path).names())
+        await until(lambda: not Disk(tmp_path).names(), within_s=WAIT_MAX_S)
     assert captures.watch(endpoint, EXCHANGE, None) == ""
     assert not log_lines.of("capture next")
     captures.close()

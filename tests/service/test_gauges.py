@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +25,7 @@ from service.telemetry.metrics import Metrics
 from tests.certificates import Authority
 from tests.ledger.levels import IN_DOUBT, NOW_MS, a_bind, a_claim, ended
 from tests.service.fakes import LogStream
+from tests.until import until
 
 WAIT_S = 10.0
 AT = Clock(lambda: NOW_MS / 1000 + 60)
@@ -33,13 +34,6 @@ AT = Clock(lambda: NOW_MS / 1000 + 60)
 
 def sample(metrics: Metrics, name: str, **labels: str) -> float | None:
     return metrics.registry.get_sample_value(f"alipayhk_{name}", labels)
-
-
-async def until(reached: Callable[[], bool]) -> None:
-    """Wait for a job."""
-    async with asyncio.timeout(WAIT_S):
-        while not reached():  # noqa: ASYNC110  (a gauge has nobody to wake us)
-            await asyncio.sleep(0.01)
 
 
 class Counted(MemoryLedger):
@@ -61,13 +55,13 @@ async def test_requests_in_doubt_are_shown_with_the_age_of_the_oldest(
     monkeypatch.setattr(gauges, "COUNT_EVERY_S", 0.02)
     metrics, ledger = Metrics(), Counted()
     async with running(show_in_doubt(ledger, metrics, Turn(None), AT)):
-        await until(lambda: ledger.asked > 1)
+        await until(lambda: ledger.asked > 1, within_s=WAIT_S)
         assert sample(metrics, "ledger_in_doubt", api="BindAccount") == 0
         assert sample(metrics, "ledger_in_doubt_oldest_seconds") == 0
         await ended(ledger, a_bind("a"), IN_DOUBT, NOW_MS - 5_000)
         await ended(ledger, a_bind("b"), IN_DOUBT)
         await ended(ledger, a_claim("c"))
-        await until(lambda: sample(metrics, "ledger_in_doubt", api="BindAccount") == 2)
+        await until(lambda: sample(metrics, "ledger_in_doubt", api="BindAccount") == 2, within_s=WAIT_S)
     assert sample(metrics, "ledger_in_doubt", api="SyncLinkage") == 0
     assert sample(metrics, "ledger_in_doubt_oldest_seconds") == 65
 
@@ -82,7 +76,7 @@ async def test_a_slow_ledger_is_counted_less_often(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(gauges, "COUNT_EVERY_S", 0.02)
     ledger = Slow()
     async with running(show_in_doubt(ledger, Metrics(), Turn(None))):
-        await until(lambda: ledger.asked > 0)
+        await until(lambda: ledger.asked > 0, within_s=WAIT_S)
         await asyncio.sleep(0.5)
     assert ledger.asked == 1
 
@@ -93,7 +87,7 @@ async def test_a_job_that_fails_is_logged_and_does_not_stop_the_gateway(log_line
             raise ZeroDivisionError
 
     async with running(show_in_doubt(Broken(), Metrics(), Turn(None))):
-        await until(lambda: bool(log_lines.of("periodic job failed")))
+        await until(lambda: bool(log_lines.of("periodic job failed")), within_s=WAIT_S)
     (line,) = log_lines.of("periodic job failed")
     assert (line["level"], line["error_class"]) == ("error", "ZeroDivisionError")
 
