@@ -20,7 +20,7 @@ from bench.machine import core, facts
 from bench.prefill import prefill
 from bench.subjects import BUILT, SUBJECTS, Subject, World
 
-MEMORY = next(subject for subject in SUBJECTS if subject.name == "sqlite")
+LONG = next(subject for subject in SUBJECTS if subject.name == "sqlite")
 ECHO = Subject("echo", "", "")
 
 
@@ -39,14 +39,14 @@ def floor(world: World, seconds: float) -> dict[str, float]:
         return parts | {"echo": world.load(server, ECHO, seconds)["cpu_us"]}
 
 
-def memory(world: World, calls: int) -> list[tuple[int, float]]:
-    """Make so many calls; return the number of calls and the memory at about twenty times of the run."""
-    points: list[tuple[int, float]] = []
-    with world.serving(MEMORY) as server:
+def growth(world: World, calls: int) -> list[tuple[int, float, float]]:
+    """Make so many calls; return number of calls, memory and CPU time of a call at about twenty times."""
+    points: list[tuple[int, float, float]] = []
+    with world.serving(LONG) as server:
         total, seconds = 0, 1.0
         while total < calls:
-            total += (report := world.load(server, MEMORY, seconds))["calls"]
-            points.append((total, server.resident_mib()))
+            total += (report := world.load(server, LONG, seconds))["calls"]
+            points.append((total, server.resident_mib(), report["cpu_us"]))
             seconds = max(1.0, calls / 20 / report["rate"])
     return points
 
@@ -62,8 +62,8 @@ def selected(only: str, rows_max: int) -> list[Subject]:
     """Return the subjects with one of these names or groups; all of them without names."""
     names = set(filter(None, only.split(",")))
     known = {subject.name for subject in SUBJECTS} | {subject.group for subject in SUBJECTS}
-    if names - known - {"memory-growth"}:
-        raise SystemExit(f"--only accepts {', '.join(sorted(known))}, memory-growth")
+    if names - known - {"growth"}:
+        raise SystemExit(f"--only accepts {', '.join(sorted(known))}, growth")
     chosen = [subject for subject in SUBJECTS if not names or names & {subject.name, subject.group}]
     return [subject for subject in chosen if subject.rows <= rows_max]
 
@@ -87,8 +87,8 @@ def run(world: World, args: argparse.Namespace, document: dict[str, Any], result
                 failed += reported(round_ + 1, subject, figures)
             document["how"]["rounds"] = round_ + 1
             tables.write(document, results)
-        if not args.only or "memory-growth" in args.only.split(","):
-            document["memory"] = memory(world, args.memory_calls)
+        if not args.only or "growth" in args.only.split(","):
+            document["growth"] = {"facts": document["facts"], "points": growth(world, args.growth_calls)}
             tables.write(document, results)
     return failed
 
@@ -111,10 +111,10 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=6.0, help="of each loop of each subject")
     parser.add_argument("--rows-max", type=int, default=1_000_000, help="of the ledger")
-    parser.add_argument("--memory-calls", type=int, default=1_000_000)
+    parser.add_argument("--growth-calls", type=int, default=1_000_000)
     args = parser.parse_args()
     if args.quick:
-        args.rounds, args.seconds, args.rows_max, args.memory_calls = 1, 1.5, 100_000, 5_000
+        args.rounds, args.seconds, args.rows_max, args.growth_calls = 1, 1.5, 100_000, 5_000
     # A thousand connections need more descriptors than some shells allow.
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
