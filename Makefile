@@ -222,10 +222,10 @@ SDIST = -c 'import sys; from setuptools import build_meta; build_meta.build_sdis
 
 build: .venv/.stamp-runtime ## Build sdists of the gateway and the client, and wheels from them, into dist/
 	rm -rf dist
-	git rev-parse --short=12 HEAD > service/COMMIT || true
+	git rev-parse --short=12 HEAD | tee service/COMMIT clients/linkage/alipayhk_linkage/COMMIT > /dev/null
 	$(BIN)/python $(SDIST)
-	rm service/COMMIT
 	cd clients/linkage && $(CURDIR)/$(BIN)/python $(SDIST)
+	rm service/COMMIT clients/linkage/alipayhk_linkage/COMMIT
 	$(BIN)/python -m pip wheel --quiet --no-index --no-deps --no-build-isolation --wheel-dir dist dist/*.tar.gz
 	@ls dist
 

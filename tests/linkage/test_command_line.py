@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import pty
+import re
 import subprocess
 from typing import Final
 
@@ -236,4 +237,4 @@ def test_every_command_has_help(command: str) -> None:
 
 
 def test_version_is_printed() -> None:
-    assert run(CLIENT, "--version").out.strip() == "0.1.0"
+    assert re.fullmatch(r"0\.1\.0 \(commit [0-9a-f]{12}\)\n", run(CLIENT, "--version").out)

@@ -7,11 +7,11 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.metadata import version
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 from .connection import UsageError
+from .version import version_and_commit
 
 COMMANDS: Final = {
     "sync-linkage": ("sync_linkage", "notify AlipayHK that a membership or card was bound or unbound"),
@@ -28,6 +28,14 @@ INTERRUPTED: Final = 130
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}\n{self.format_usage().rstrip()}")
+
+
+class _ShowVersion(argparse.Action):
+    """Finds the commit out only when it is asked for; argparse's own action needs it in every run."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        print(version_and_commit())
+        parser.exit()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser(chosen: str) -> argparse.ArgumentParser:
     parser = _Parser(prog="alipayhk-client", description="Calls the AlipayHK gateway.")
-    parser.add_argument("--version", action="version", version=version("alipayhk-linkage"))
+    parser.add_argument("--version", action=_ShowVersion, nargs=0, help="show version and commit, and exit")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, (module, does) in COMMANDS.items():
         command = commands.add_parser(name, help=does, description=does)
