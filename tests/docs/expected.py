@@ -190,7 +190,7 @@ ROWS: Final = (
             r"^ok +call +BindAccount: AlipayHK answers F PARAM_ILLEGAL, as it should",
         ),
     ),
-    Row("docs/sandbox.md", "alipayhk-gateway serve", ('"event": "gateway started"',), stays_up=True),
+    Row("docs/sandbox.md", "serve --config gateway.toml", ('"event": "gateway started"',), stays_up=True),
     Row("docs/sandbox.md", "mkdir captures", ()),
     Row(
         "docs/sandbox.md",
@@ -200,6 +200,9 @@ ROWS: Final = (
     ),
     Row("docs/sandbox.md", "doctor message", ("^invalid \\(wrong_key\\): ", "^fix: "), status=1),
     Row("docs/sandbox.md", "/__sandbox/answers", ('"waiting": 1',)),
+    Row("docs/sandbox.md", "openssl req", ()),
+    Row("docs/sandbox.md", "second-ledger.db", ('"event": "gateway started"',), stays_up=True),
+    Row("docs/sandbox.md", "--server-name gateway", ("^OK: ",)),
     Row("docs/clients/python.md", "one_call.py 127.0.0.1:50051 2160000000000001\n", ("^OK$",)),
     Row(
         "docs/clients/python.md",
