@@ -54,12 +54,14 @@ def _certificate(settings: Settings) -> dict[str, Any]:
 
 
 def _own_keys(settings: Settings) -> dict[str, Any]:
-    version = settings.signing_key_version
-    return {"version": version, "sha256": settings.signing_keys[version].sha256}
+    return {"signing_key_version": settings.signing_key_version} | _keys(settings.signing_keys)
 
 
 def _their_keys(settings: Settings) -> dict[str, Any]:
-    keys = settings.public_key_files
+    return _keys(settings.public_key_files)
+
+
+def _keys(keys: Mapping[str, KeyFile[Any]]) -> dict[str, Any]:
     return {"version": ",".join(keys), "sha256": ",".join(file.sha256 for file in keys.values())}
 
 

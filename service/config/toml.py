@@ -26,9 +26,11 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        # Report the position only: the rest of the message can quote the file, which may contain secrets.
+        # Report kind and position only: the message can quote the file, which may contain secrets.
         place = re.search(r" \((at line \d+, column \d+|at end of document)\)$", str(error))
-        raise ValueError(f"is not TOML{place[0] if place else ''}") from None
+        is_repeated = str(error).startswith(("Cannot ", "Duplicate "))
+        fault = "names a key or a table twice" if is_repeated else "is not TOML"
+        raise ValueError(f"{fault}{place[0] if place else ''}") from None
     except ValueError:  # also raised for an integer of too many digits, which is not a TOMLDecodeError
         raise ValueError("is not TOML") from None
     except RecursionError:

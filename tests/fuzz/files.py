@@ -49,7 +49,8 @@ NOW: Final = datetime(2026, 3, 1, tzinfo=UTC)
 QUOTED_MIN: Final = 8
 """Values of this many characters are looked for in error texts: shorter ones can be there by chance."""
 _NOT_TOML: Final = re.compile(
-    r"is not TOML( \(at line \d+, column \d+\)| \(at end of document\))?|is nested too deeply"
+    r"(is not TOML|names a key or a table twice)( \(at line \d+, column \d+\)| \(at end of document\))?"
+    r"|is nested too deeply"
 )
 _TAGS: Final = {"DNS": 0x82, "URI": 0x86}
 

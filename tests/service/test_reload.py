@@ -110,8 +110,8 @@ def next_certificate(site: Site, other_tls: TlsFiles) -> dict[str, Any]:
 def next_own_key(site: Site, _: TlsFiles) -> dict[str, Any]:
     site.write("own-2", site.ring.other_private.read_bytes())
     site.set(signing_key_files=site.names(2, "own"), signing_key_version="2")
-    sha256 = fingerprint(site.ring.other)
-    return {"group": "own keys", "version": "2", "sha256": sha256}
+    sha256 = f"{fingerprint(site.ring.other)},{fingerprint(site.ring.ours)}"
+    return {"group": "own keys", "signing_key_version": "2", "version": "2,1", "sha256": sha256}
 
 
 def next_key_of_theirs(site: Site, _: TlsFiles) -> dict[str, Any]:

@@ -536,7 +536,7 @@ FILE_FAULTS: Final = {
         "ENCRYPT must be true or false",
     ],
     "= hunter2": ["--config is not TOML (at line 1, column 1)"],
-    "encrypt = true\nencrypt = true": ["--config is not TOML (at end of document)"],
+    "encrypt = true\nencrypt = true": ["--config names a key or a table twice (at end of document)"],
     "encrypt = true\nlisten = 'hunter2\n": ["--config is not TOML (at end of document)"],
     **{
         f'{name} = "/tmp/\\u0000x"': [f"{name.upper()} cannot be read: no file can have this name"]

@@ -106,7 +106,7 @@ CALLERS_FAULTS: Final = {
     f"[callers.a]\n{GOOD}[other]\n": NOTHING_ELSE,
     f"[caller.a]\n{GOOD}": NOTHING_ELSE,
     "[callers": "is not TOML (at end of document)",
-    f"[callers.a]\n{GOOD}[callers.a]\n{GOOD}": "is not TOML (at line 4, column 11)",
+    f"[callers.a]\n{GOOD}[callers.a]\n{GOOD}": "names a key or a table twice (at line 4, column 11)",
     "[callers]\na = 1": "[callers.a] must be a table",
     "[callers.a]": f"{NEEDS_SAN}; {NEEDS_METHODS}",
     '[callers.a]\nsan = "x"\nmethods = "SyncLinkage"': f"{NEEDS_SAN}; {NEEDS_METHODS}",
