@@ -16,7 +16,7 @@ import asyncpg
 
 from ..errors import LedgerBusy, LedgerFault, LedgerUnavailable
 from .connection import connect, connect_or_explain
-from .statements import CHANNEL
+from .statements import ALIVE, CHANNEL
 from .url import UNPREPARED, prepares_statements
 
 IDLE_MAX_S: Final = 240.0
@@ -180,7 +180,7 @@ class Database:
                     while not is_lost.is_set():
                         with suppress(TimeoutError):
                             await asyncio.wait_for(is_lost.wait(), ALIVE_EVERY_S)
-                        await connection.execute("SELECT 1")
+                        await connection.execute(ALIVE)
                 finally:
                     connection.terminate()
             await asyncio.sleep(LISTEN_AGAIN_S)

@@ -11,6 +11,8 @@ MIGRATIONS: Final = (Path(__file__).with_name("schema_1.sql"),)
 CHANNEL: Final = "alipayhk_ledger"
 """The channel of notifications; each has a lock's number as its text."""
 
+ALIVE: Final = "SELECT 1"
+
 _ROWS: Final = """
     SELECT request.*, lease_until_ms - alipayhk_clock_ms() AS lease_left_ms, who, why, at_ms
     FROM alipayhk_request AS request LEFT JOIN alipayhk_resolution AS resolution
