@@ -50,7 +50,8 @@ def verifies(exchange: Exchange, content: bytes) -> bool:
 
 
 def message_seeds() -> Iterator[bytes]:
-    """Yield the samples of the pages, and a small HAR file."""
+    """Yield the samples of the pages, a small HAR file, and an option without its value."""
     for file in sorted(SAMPLES.glob("response.*")) + sorted(SAMPLES.glob("*.curl")):
         yield file.read_bytes()
+    yield b"curl /p -d {} -H"
     yield b'{"log":{"entries":[{"request":{"url":"/p?x","headers":[],"postData":{"text":"{}"}}}]}}'

@@ -26,7 +26,7 @@ _DATA: Final = ("-d", "--data", "--data-raw", "--data-binary", "--data-ascii", "
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:  # noqa: ARG002  (argparse's interface)
-        raise Unusable("The curl command has an option without its value.")
+        raise Unusable("The curl command has an option without its value.") from None
 
 
 def is_curl(text: str) -> bool:
