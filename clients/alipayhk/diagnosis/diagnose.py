@@ -55,10 +55,10 @@ def diagnose(row: ProtocolRow, claim: Claim, known: Known) -> Diagnosis:
     made = recovered(ways, keys)
     if made is not None:
         return _of_signed(row, claim, known, made, search(claim.draft, hypotheses, made.is_signed))
-    for possible in pss_signatures(ways, keys):
-        if found := search(claim.draft, hypotheses, possible.is_signed):
-            return _of_signed(row, claim, known, possible, found)
-    return _of_no_key(claim, known, ways)
+    for made in pss_signatures(ways, keys):
+        if found := search(claim.draft, hypotheses, made.is_signed):
+            return _of_signed(row, claim, known, made, found)
+    return _of_signed(row, claim, known, made, None) if made else _of_no_key(claim, known, ways)
 
 
 def _named_first(claim: Claim, known: Known) -> dict[str, RSAPublicKey]:
@@ -169,6 +169,7 @@ _NAMES: Final = {
     "sha224": "SHA-224",
     "sha384": "SHA-384",
     "sha512": "SHA-512",
+    "pss": "the padding PSS",
 }
 _VALID: Final = "The signature verifies."
 _NO_SIGNATURE: Final = "The message has no signature."

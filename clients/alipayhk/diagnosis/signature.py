@@ -3,8 +3,8 @@
 The public key of the signer turns an RSA signature with PKCS#1 v1.5 padding back into the padded digest of
 the signed content: https://www.rfc-editor.org/rfc/rfc8017#section-8.2.2. Another key turns it into bytes
 without padding. So a wrong key and wrong content can be told apart, and a content is known to be the
-signed one if its digest is the recovered one. A PSS signature gives no digest: it is verified against each
-content.
+signed one if its digest is the recovered one. The key opens the padding PSS too, but that contains only the
+hash of a salt and the digest: each content is verified against it.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Final
 from urllib.parse import unquote
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import padding, utils
+from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from ..wire import crypto, lenient
@@ -134,37 +134,45 @@ def _never(_: bytes) -> bool:
 
 
 def _compares(name: str, digest: bytes) -> Callable[[bytes], bool]:
-    return lambda content: hashlib.new(name, content, usedforsecurity=False).digest() == digest
+    return lambda content: _hash(name, content) == digest
 
 
 def pss_signatures(ways: list[Decoded], keys: Mapping[str, RSAPublicKey]) -> Iterator[Recovered]:
-    """Yield a signature for each way, key and hash function with which it can be a PSS signature."""
-    for way in ways:
-        for version, key in keys.items():
-            numbers = key.public_numbers()
-            opened = pow(int.from_bytes(way.data, "big"), numbers.e, numbers.n)
-            if opened % 256 == _PSS_TRAILER and len(way.data) == (key.key_size + 7) // 8:
-                for name, clauses in (("sha256", ()), ("sha1", (_CAUSES["sha1"],))):
-                    pss: tuple[Clause, ...] = ((Cause.PSS, "is made with the padding PSS"), *clauses)
-                    check = _verifies_pss(key, way.data, name)
-                    yield Recovered(version, way.clauses + pss, check, algorithm=name)
+    """Yield a signature for each way, key and pair of hash functions that give the padding PSS."""
+    for way, (version, key) in product(ways, keys.items()):
+        for name, mask in product(("sha256", "sha1"), repeat=2):
+            opened = _opened_pss(key, way.data, name, mask)
+            if opened is not None:
+                pss: Clause = (Cause.PSS, "is made with the padding PSS")
+                clauses = (*way.clauses, pss, *((_CAUSES[name],) if name in _CAUSES else ()))
+                yield Recovered(version, clauses, _compares_salted(name, *opened), algorithm="pss")
 
 
-def _verifies_pss(key: RSAPublicKey, signature: bytes, name: str) -> Callable[[bytes], bool]:
-    hashed: hashes.HashAlgorithm = hashes.SHA256() if name == "sha256" else hashes.SHA1()  # noqa: S303
+def _compares_salted(name: str, salt: bytes, salted_hash: bytes) -> Callable[[bytes], bool]:
+    return lambda content: _hash(name, bytes(8) + _hash(name, content) + salt) == salted_hash
 
-    def is_signed(content: bytes) -> bool:
-        digest = hashlib.new(name, content, usedforsecurity=False).digest()
-        for mask in (hashes.SHA256(), hashes.SHA1()):  # noqa: S303
-            scheme = padding.PSS(padding.MGF1(mask), padding.PSS.AUTO)
-            try:
-                key.verify(signature, digest, scheme, utils.Prehashed(hashed))
-            except InvalidSignature:
-                continue
-            return True
-        return False
 
-    return is_signed
+def _opened_pss(key: RSAPublicKey, signature: bytes, name: str, mask: str) -> tuple[bytes, bytes] | None:
+    """Return the salt, and the hash of salt and content; None if the padding is not PSS.
+
+    The steps before the content is needed: https://www.rfc-editor.org/rfc/rfc8017#section-9.1.2
+    """
+    numbers, bits = key.public_numbers(), key.key_size - 1
+    opened = pow(int.from_bytes(signature, "big"), numbers.e, numbers.n)
+    if opened % 256 != _PSS_TRAILER or opened.bit_length() > bits:
+        return None
+    data = opened.to_bytes((bits + 7) // 8, "big")
+    hash_at = len(data) - len(_hash(name, b"")) - 1
+    salted_hash = data[hash_at:-1]
+    blocks = (_hash(mask, salted_hash + at.to_bytes(4, "big")) for at in range(hash_at // 16 + 1))
+    masking = b"".join(blocks)[:hash_at]
+    block = int.from_bytes(data[:hash_at], "big") ^ int.from_bytes(masking, "big")
+    salted = (block % (1 << bits - 8 * (len(data) - hash_at))).to_bytes(hash_at, "big").lstrip(b"\0")
+    return (salted[1:], salted_hash) if salted[:1] == b"\1" else None
+
+
+def _hash(name: str, data: bytes) -> bytes:
+    return hashlib.new(name, data, usedforsecurity=False).digest()
 
 
 def _digest_info(key: RSAPublicKey, signature: bytes) -> bytes | None:

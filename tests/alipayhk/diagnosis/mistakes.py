@@ -243,6 +243,11 @@ MISTAKES: Final = (
         Cause.PSS,
         _with(sign=digest_signed(*PSS, "-sigopt", "rsa_pss_saltlen:max")),
     ),
+    Mistake(
+        "PSS without a salt, with the mask of SHA-1",
+        Cause.PSS,
+        _with(sign=digest_signed(*PSS, "-sigopt", "rsa_pss_saltlen:0", "-sigopt", "rsa_mgf1_md:sha1")),
+    ),
     Mistake("hash signed", Cause.DOUBLE_HASH, _signs(lambda c: hashlib.sha256(c).digest())),
     Mistake("hash in hex signed", Cause.DOUBLE_HASH, _signs(_hex_of("sha256"))),
     Mistake("GBK signed", Cause.CHARSET, _signs_body(lambda b: b.decode().encode("gbk"))),

@@ -17,6 +17,7 @@ from clients.alipayhk.diagnosis.diagnose import Diagnosis, Verdict
 from clients.alipayhk.wire import crypto
 from clients.alipayhk.wire.messages import RawRequest, RawResponse
 from clients.alipayhk.wire.protocols import header_signed
+from tests.alipayhk.diagnosis.mistakes import PSS
 from tests.alipayhk.diagnosis.signers import KINDS, Signing, digest_signed, receiver, signing
 from tests.alipayhk.sides import Sides
 
@@ -100,12 +101,31 @@ def test_unknown_content_is_undecided_and_the_digest_is_reported(
     assert "covers other content" in diagnosis.explanation
 
 
-def test_unknown_content_under_sha1_names_no_cause(theirs: RSAPrivateKey) -> None:
-    start = signing("header_signed", "request", sign=digest_signed("-sha1"))
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (("-sha1",), "SHA-1"),
+        ((*PSS, "-sigopt", "rsa_pss_saltlen:0"), "the padding PSS"),
+        ((*PSS, "-sigopt", "rsa_pss_saltlen:max"), "the padding PSS"),
+    ],
+)
+def test_unknown_content_under_another_scheme_names_no_cause(
+    arguments: tuple[str, ...], name: str, theirs: RSAPrivateKey
+) -> None:
+    start = signing("header_signed", "request", sign=digest_signed(*arguments))
     message = replace(start, content=lambda _: b"other").message(theirs)
     diagnosis = receiver({"1": theirs.public_key()}).diagnosis("header_signed", message)
     assert verdict(diagnosis) == (Verdict.UNDECIDED, (), "1")
-    assert diagnosis.explanation.startswith("The signature is made with SHA-1.")
+    assert diagnosis.explanation.startswith(f"The signature is made with {name}.")
+
+
+@each_kind
+def test_pss_signature_of_an_unknown_key_is_wrong_key(
+    protocol: str, kind: str, theirs: RSAPrivateKey, stranger: RSAPrivateKey
+) -> None:
+    message = signing(protocol, kind, sign=digest_signed(*PSS)).message(theirs)
+    diagnosis = receiver({"1": stranger.public_key()}).diagnosis(protocol, message)
+    assert verdict(diagnosis) == (Verdict.INVALID, (Cause.WRONG_KEY,), None)
 
 
 def test_hash_function_without_a_cause_is_undecided(theirs: RSAPrivateKey) -> None:
