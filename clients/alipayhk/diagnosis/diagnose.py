@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from .causes import FIXES, Cause
 from .claims import Claim
 from .protocol_row import Known, ProtocolRow
-from .search import Found, search
+from .search import Found, Searched, search
 from .signature import Clause, Decoded, Recovered, decodings, pss_signatures, recovered
 
 
@@ -56,9 +56,10 @@ def diagnose(row: ProtocolRow, claim: Claim, known: Known) -> Diagnosis:
     if made is not None:
         return _of_signed(row, claim, known, made, search(claim.draft, hypotheses, made.is_signed))
     for made in pss_signatures(ways, keys):
-        if found := search(claim.draft, hypotheses, made.is_signed):
-            return _of_signed(row, claim, known, made, found)
-    return _of_signed(row, claim, known, made, None) if made else _of_no_key(claim, known, ways)
+        searched = search(claim.draft, hypotheses, made.is_signed)
+        if searched.found:
+            break
+    return _of_signed(row, claim, known, made, searched) if made else _of_no_key(claim, known, ways)
 
 
 def _named_first(claim: Claim, known: Known) -> dict[str, RSAPublicKey]:
@@ -68,9 +69,10 @@ def _named_first(claim: Claim, known: Known) -> dict[str, RSAPublicKey]:
 
 
 def _of_signed(
-    row: ProtocolRow, claim: Claim, known: Known, made: Recovered, found: Found | None
+    row: ProtocolRow, claim: Claim, known: Known, made: Recovered, searched: Searched
 ) -> Diagnosis:
     """Return the diagnosis of a signature that a known key made."""
+    found = searched.found
     clauses = (*_of_version(row, claim, known, made), *made.clauses, *(found.clauses if found else ()))
     valid = found is not None and not clauses and not claim.refusal
     explanation, verdict = _VALID, Verdict.VALID
@@ -81,9 +83,7 @@ def _of_signed(
         return _cut_off(claim, made)
     elif not valid:
         verdict = Verdict.UNDECIDED
-        explanation = _UNKNOWN_CONTENT if found is None else f"The message {claim.refusal}."
-        if found is None and made.algorithm in _NAMES:
-            explanation = f"The signature is made with {_NAMES[made.algorithm]}. {explanation}"
+        explanation = f"The message {claim.refusal}." if found else _of_unknown(made, searched)
     return Diagnosis(
         verdict=verdict,
         explanation=explanation,
@@ -94,6 +94,12 @@ def _of_signed(
         signed_content=found.draft.content() if found else None,
         signed_digest=made.digest,
     )
+
+
+def _of_unknown(made: Recovered, searched: Searched) -> str:
+    """Say what is known of a signature over unknown content."""
+    scheme = f"The signature is made with {_NAMES[made.algorithm]}. " if made.algorithm in _NAMES else ""
+    return scheme + _UNKNOWN_CONTENT + ("" if searched.is_complete else _INCOMPLETE)
 
 
 def _of_version(row: ProtocolRow, claim: Claim, known: Known, made: Recovered) -> tuple[Clause, ...]:
@@ -183,6 +189,7 @@ _UNKNOWN_CONTENT: Final = (
     "A given key made the signature, but it covers other content: neither this message nor a mistake that"
     " was tried has the signed digest."
 )
+_INCOMPLETE: Final = " The message is too large to try every combination of two mistakes."
 _FIX_UNKNOWN: Final = (
     "Compare the content to sign with what the signer signed, byte by byte; something may have changed the"
     " message after it was signed."

@@ -1,7 +1,7 @@
 """Search the content that a signature covers: each mistake alone, then each pair of mistakes.
 
 The search is bounded by the number of digests and by the bytes that are hashed. Mistakes alone come first,
-so a large message is searched for them completely, and for few pairs.
+so a message of up to 1 MiB is searched for them, and a large one for few pairs.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from .drafts import Draft, Hypothesis
 from .signature import Clause
 
 DIGESTS_MAX: Final = 30_000
-BYTES_MAX: Final = 64 * 1024 * 1024
+BYTES_MAX: Final = 192 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,19 +25,26 @@ class Found:
     clauses: tuple[Clause, ...] = ()
 
 
-def search(
-    start: Draft, hypotheses: Sequence[Hypothesis], is_signed: Callable[[bytes], bool]
-) -> Found | None:
-    """Return the first content that the signature covers; None if none of those tried is."""
+@dataclass(frozen=True, slots=True)
+class Searched:
+    """The result of a search."""
+
+    found: Found | None = None
+    is_complete: bool = True
+    """Whether the search went on until it found the content, or had tried everything."""
+
+
+def search(start: Draft, hypotheses: Sequence[Hypothesis], is_signed: Callable[[bytes], bool]) -> Searched:
+    """Return the first content that the signature covers, if there is one among those tried."""
     digests = size = 0
     for found in _candidates(start, hypotheses):
         content = found.draft.content()
         digests, size = digests + 1, size + len(content)
         if digests > DIGESTS_MAX or size > BYTES_MAX:
-            return None
+            return Searched(is_complete=False)
         if is_signed(content):
-            return found
-    return None
+            return Searched(found)
+    return Searched()
 
 
 def _candidates(start: Draft, hypotheses: Sequence[Hypothesis]) -> Iterator[Found]:
