@@ -174,7 +174,12 @@ async def test_capture_is_diagnosed_and_can_be_shared_without_personal_data(
     assert [mark for mark in FRAGMENTS if mark in unmasked["content_to_sign"]["text"]]
     assert unmasked["personal_data"]
     assert "signed_digest" not in masked
-    assert main([*words, "--message", "request", "--own-key-file", str(material.theirs.private_file)]) == 1
+    assert "\nmessage: response, header_signed\n" in out
+    of_request = place.parent / "of request"
+    words += ["--own-key-file", str(material.theirs.private_file)]
+    assert main([*words, "--message", "request", "--share", str(of_request)]) == 1
+    assert "\nmessage: request, header_signed\n" in capsys.readouterr().out
+    assert json.loads(of_request.read_text("utf-8"))["tracer_id"] == masked["tracer_id"]
     assert main([*words, "--share", str(shares["--share"])]) == os.EX_CONFIG
     assert "cannot be written: File exists" in capsys.readouterr().err
 

@@ -31,7 +31,7 @@ def doctor_message(data: bytes) -> None:
     diagnosis = diagnosis_of(exchange, KNOWLEDGE)
     assert is_constant(diagnosis.explanation), diagnosis.explanation
     as_json(diagnosis)
-    as_text(diagnosis, unmasked=False)
+    as_text(diagnosis, exchange, unmasked=False)
     if diagnosis.verdict is Verdict.VALID:
         assert diagnosis.signed_content == diagnosis.content_to_sign
         assert verifies(exchange, diagnosis.content_to_sign)

@@ -170,6 +170,27 @@ def test_body_of_an_exchange_can_be_base64(doctor: Doctor, ring: KeyRing) -> Non
     assert doctor(json.dumps(coded))[0] == 0
 
 
+def test_compressed_response_shows_its_protocol(doctor: Doctor, ring: KeyRing) -> None:
+    zipped = signing(
+        "envelope_signed", "response", whole=gzip.compress, headers=(("Content-Encoding", "gzip"),)
+    )
+    status, out, _ = doctor(as_http(zipped, ring))
+    assert status == 0
+    assert "\nmessage: response, envelope_signed\n" in out
+
+
+def test_shared_request_of_a_har_file_has_the_tracer_id_of_its_response(
+    doctor: Doctor, ring: KeyRing, tmp_path: Path
+) -> None:
+    har = json.loads(as_har(signing("header_signed", "request"), ring))
+    traced = [{"name": "tracer-id", "value": "0a1b2c"}]
+    har["log"]["entries"][1]["response"]["headers"] = traced
+    share = tmp_path / "share"
+    flags = ("--entry", "2", "--message", "request", "--share", str(share))
+    assert doctor(json.dumps(har), *flags)[0] == 0
+    assert json.loads(share.read_text("utf-8"))["tracer_id"] == "0a1b2c"
+
+
 def test_raw_message_ends_where_its_length_says(doctor: Doctor, ring: KeyRing) -> None:
     sound = signing("header_signed", "request")
     length = len(sound.message(ring.theirs).raw.body)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,4 +27,5 @@ def exchange_of_capture(members: Mapping[str, Any], key_file: Path | None, messa
     except CaptureUnreadable as error:
         raise Unusable(str(error)) from None
     wanted = message or ("response" if capture.facts.get("end") in _OF_RESPONSE else "request")
-    return exchange_of(next(dict(each) for each in capture.exchanges if each["message"] == wanted))
+    messages = {each["message"]: exchange_of(dict(each)) for each in capture.exchanges}
+    return replace(messages[wanted], response_headers=messages["response"].headers)

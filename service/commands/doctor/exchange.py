@@ -12,7 +12,7 @@ from clients.alipayhk.diagnosis import ROWS
 from clients.alipayhk.diagnosis.claims import Message
 from clients.alipayhk.wire.content_coding import undone
 from clients.alipayhk.wire.errors import Truncated
-from clients.alipayhk.wire.messages import Headers, RawRequest, RawResponse
+from clients.alipayhk.wire.messages import Headers, RawRequest, RawResponse, header_values
 
 PROTOCOLS: Final = tuple(protocol.name for protocol in ROWS)
 """The first one is meant if a message does not say it."""
@@ -34,6 +34,13 @@ class Exchange:
     """Path and query of the request, also for a response."""
     headers: Headers = ()
     body: bytes = field(default=b"", repr=False)
+    response_headers: Headers = ()
+    """Of a request, the headers of its response, if the format has them."""
+
+    @property
+    def tracer_id(self) -> str | None:
+        """AlipayHK's id of the exchange."""
+        return next(iter(header_values((*self.headers, *self.response_headers), "tracer-id")), None)
 
     def as_message(self) -> Message:
         """Return the message as the receiver gets it; raise Unusable."""

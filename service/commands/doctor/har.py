@@ -40,11 +40,13 @@ def exchange_of_har(value: object, *, entry: int | None, message: str | None) ->
     request, side = _member(chosen, "request"), _member(chosen, message)
     url = text_of(_member(request, "url"), "url")
     content = _member(side, "postData" if message == "request" else "content")
+    of_response = _member(_member(chosen, "response"), "headers")
     return Exchange(
         message=message,
         path=path_of(url),
         headers=with_host(_headers(_member(side, "headers")), url),
         body=_body(content),
+        response_headers=_headers(of_response) if of_response else (),
     )
 
 

@@ -77,16 +77,16 @@ def _act(args: argparse.Namespace) -> int:
             "name the signer's keys with --public-key-files, or the settings with --config", EX_USAGE
         )
     try:
-        diagnosis = _diagnosis(args)
+        exchange, diagnosis = _diagnosed(args)
     except Unusable as error:
         return fail(str(error), EX_CONFIG)
     except SettingsError as error:
         return refuse(error.faults)
-    print(as_json(diagnosis) if args.json else as_text(diagnosis, unmasked=args.unmasked))
+    print(as_json(diagnosis) if args.json else as_text(diagnosis, exchange, unmasked=args.unmasked))
     return 0 if diagnosis.verdict is Verdict.VALID else NOT_VALID
 
 
-def _diagnosis(args: argparse.Namespace) -> Diagnosis:
+def _diagnosed(args: argparse.Namespace) -> tuple[Exchange, Diagnosis]:
     exchange = exchange_in(_content(args.file), args)
     knowledge = knowledge_of(args, exchange)
     diagnosis = diagnosis_of(_with_path(exchange, knowledge), knowledge)
@@ -94,7 +94,7 @@ def _diagnosis(args: argparse.Namespace) -> Diagnosis:
         if file is not None:
             write_share(file, diagnosis, exchange, knowledge, unmasked=unmasked)
             print(f"wrote {file}", file=sys.stderr)
-    return diagnosis
+    return exchange, diagnosis
 
 
 def exchange_in(data: bytes, args: argparse.Namespace) -> Exchange:
@@ -159,20 +159,21 @@ def _completed(exchange: Exchange, args: argparse.Namespace) -> Exchange:
         if flag is not None and value not in (None, flag) and name != "path":
             raise Unusable(f"--{name} contradicts FILE.")
     message = exchange.message or args.message
-    protocol = exchange.protocol or args.protocol or _guessed_protocol(exchange)
     if message is None:
         raise Unusable("FILE does not say which message it has: add --message request or response.")
+    exchange = replace(exchange, message=message)
+    protocol = exchange.protocol or args.protocol or _guessed_protocol(exchange)
     if protocol is None:
         raise Unusable("FILE does not show its protocol: add --protocol header_signed or envelope_signed.")
     path = args.path if args.path is not None else exchange.path
-    return replace(exchange, message=message, protocol=protocol, path=path)
+    return replace(exchange, protocol=protocol, path=path)
 
 
 def _guessed_protocol(exchange: Exchange) -> str | None:
     """Return the protocol that the place of the signature shows; None if there is no signature."""
     if any(name.lower() == "signature" for name, _ in exchange.headers):
         return "header_signed"
-    return "envelope_signed" if b'"signature"' in exchange.body else None
+    return "envelope_signed" if b'"signature"' in exchange.as_message().raw.body else None
 
 
 def _with_path(exchange: Exchange, knowledge: Knowledge) -> Exchange:

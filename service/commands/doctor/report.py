@@ -9,6 +9,7 @@ from typing import Final
 from clients.alipayhk.diagnosis.causes import Cause
 from clients.alipayhk.diagnosis.diagnose import Diagnosis
 
+from .exchange import Exchange
 from .masking import masked
 from .visible import decoded, differences, visible
 
@@ -35,7 +36,7 @@ def as_json(diagnosis: Diagnosis) -> str:
     )
 
 
-def as_text(diagnosis: Diagnosis, *, unmasked: bool) -> str:
+def as_text(diagnosis: Diagnosis, exchange: Exchange, *, unmasked: bool) -> str:
     """Return the diagnosis for a person; identity values are masked unless `unmasked`."""
 
     def shown(content: bytes) -> str:
@@ -45,6 +46,7 @@ def as_text(diagnosis: Diagnosis, *, unmasked: bool) -> str:
     causes = f" ({', '.join(diagnosis.causes)})" if diagnosis.causes else ""
     lines = [f"{diagnosis.verdict}{causes}: {diagnosis.explanation}"]
     lines += [f"fix: {diagnosis.fix}"] if diagnosis.fix else []
+    lines += [f"message: {exchange.message}, {exchange.protocol}"]
     lines += [f"key version: {diagnosis.key_version}"] if diagnosis.key_version is not None else []
     if diagnosis.content_to_sign:
         masks = "" if unmasked else ", values masked"

@@ -26,7 +26,6 @@ def write_share(
     file: Path, diagnosis: Diagnosis, exchange: Exchange, knowledge: Knowledge, *, unmasked: bool
 ) -> None:
     """Write the file, which must not exist; raise Unusable."""
-    tracer_ids = [value for name, value in exchange.headers if name.lower() == "tracer-id"]
     members: dict[str, Any] = {"personal_data": PERSONAL} if unmasked else {}
     members |= {
         "verdict": diagnosis.verdict,
@@ -35,7 +34,7 @@ def write_share(
         "fix": diagnosis.fix,
         "protocol": exchange.protocol,
         "message": exchange.message,
-        "tracer_id": next(iter(tracer_ids), None),
+        "tracer_id": exchange.tracer_id,
         "key_version": diagnosis.key_version,
         "keys_sha256": {version: fingerprint(key) for version, key in knowledge.known.verifying.items()},
         "content_to_sign": _shown(diagnosis.content_to_sign, unmasked=unmasked),
