@@ -16,8 +16,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     of_next = commands.add_parser(
         "next",
         help="capture the next good exchanges, too",
-        description="The gateway looks for it every half second. Of several workers, one captures N "
-        "exchanges of its own.",
+        description="The gateway looks for it every half second. Several workers capture N exchanges"
+        " together.",
     )
     of_next.add_argument("count", type=int, metavar="N", help=f"how many, at most {NEXT_MAX}")
     add_config(of_next)

@@ -1,8 +1,11 @@
 """Captures: exchanges with AlipayHK that an operator wants to examine, each sealed in a file.
 
 A thread seals and writes, so no call waits for it. A queue that is full, or a disk that is full or slow,
-drops captures, never outcomes. `capture next N` leaves a file with N in the directory; it is read every
-second. Of several workers, one takes it.
+drops captures, never outcomes.
+
+`capture next N` leaves a file with N in the directory. The worker that reads it leaves N empty files, the
+tickets. Every worker looks for tickets twice a second, and removes one for each good exchange that it
+captures. So the workers capture N together.
 """
 
 from __future__ import annotations
@@ -38,6 +41,8 @@ from .gauges import running
 SUFFIX: Final = ".capture"
 NEXT: Final = "next"
 """The file with the number of good exchanges to capture."""
+TICKET: Final = ".ticket-"
+"""The start of the names of the files that each allow one capture of a good exchange."""
 NEXT_MAX: Final = 1_000
 LOOKS_EVERY_S: Final = 0.5
 WAITING_MAX: Final = 16
@@ -53,17 +58,18 @@ class Captures:
         self._files_max = files_max
         self._thread = ThreadPoolExecutor(1, "captures")
         self._free = Semaphore(WAITING_MAX)
-        self._good_left = 0
+        self._tickets = list[Path]()
 
     def watch(self, endpoint: Endpoint, exchange: Exchange, error: CallError | None) -> str:
         """Capture an exchange if it is wanted; return the name of its file, else an empty text."""
-        if not (_is_wanted(error) if error else self._good_left):
+        if not (_is_wanted(error) if error else self._tickets):
             return ""
         if not self._free.acquire(blocking=False):
             log.warning("capture dropped", cause="too many captures wait for the disk")
             return ""
-        if error is None:
-            self._good_left -= 1
+        if error is None and not self._has_taken_ticket():
+            self._free.release()
+            return ""
         now = datetime.now(UTC)
         name = f"{now:%Y%m%dT%H%M%S.%fZ}-{endpoint.api}-{secrets.token_hex(4)}{SUFFIX}"
         facts = {"api": endpoint.api, "time": now.isoformat(timespec="milliseconds")}
@@ -74,24 +80,34 @@ class Captures:
     async def look(self) -> None:
         """Look for `capture next`, until cancelled."""
         while True:
-            self._good_left += await asyncio.to_thread(self._asked)
+            self._tickets = await asyncio.to_thread(self._left)
             await asyncio.sleep(LOOKS_EVERY_S)
 
     def close(self) -> None:
         """Stop; captures that are not written yet are written, or lost if the disk hangs."""
         self._thread.shutdown(wait=False)
 
-    def _asked(self) -> int:
-        taken = self._directory / f".{NEXT}-{os.getpid()}"
-        try:
+    def _left(self) -> list[Path]:
+        """Return the tickets that are left, with those of a new `capture next`."""
+        taken = self._directory / f".taken-{os.getpid()}"
+        with suppress(OSError, ValueError):  # no such file, as a rule
             (self._directory / NEXT).rename(taken)  # one process gets it
             text = taken.read_text("ascii")
             taken.unlink()
             count = min(int(text), NEXT_MAX)
-        except (OSError, ValueError):
-            return 0
-        log.info("capture next", count=count)
-        return count
+            for _ in range(count):
+                (self._directory / f"{TICKET}{secrets.token_hex(4)}").touch()
+            log.info("capture next", count=count)
+        with suppress(OSError):
+            return list(self._directory.glob(f"{TICKET}*"))
+        return []
+
+    def _has_taken_ticket(self) -> bool:
+        while self._tickets:
+            with suppress(OSError):  # another worker has taken it
+                self._tickets.pop().unlink()
+                return True
+        return False
 
     def _keep(self, name: str, facts: dict[str, str], endpoint: Endpoint, exchange: Exchange) -> None:
         try:

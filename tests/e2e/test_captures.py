@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import os
@@ -18,13 +19,14 @@ from service.commands.cli import main
 from tests import disks
 from tests.e2e.caller import Reported, call
 from tests.e2e.conftest import Run
-from tests.e2e.gateway import Gateway
+from tests.e2e.gateway import WAIT_MAX_S, Gateway, channel_to
 from tests.e2e.gateway import run as command
 from tests.e2e.material import Material
 from tests.e2e.samples import APIS, BIND, SYNC, Api
 from tests.e2e.test_privacy import FRAGMENTS, MARKS, check_clean, marked
 from tests.e2e.upstream import Response, Script, Upstream, responds
 from tests.e2e.wallet import Wallet, compact, result
+from tests.ports import free_port
 
 Capturing = Callable[..., AbstractAsyncContextManager[Gateway]]
 
@@ -201,6 +203,23 @@ async def test_capture_next_captures_so_many_good_exchanges(
             assert line["event"] == "exchange captured"
         await call(gateway.channel, SYNC, marked(SYNC))
     assert len(captures(place)) == 2
+
+
+async def test_any_worker_captures_the_next_exchanges(
+    capturing: Capturing, place: Path, upstream: Upstream, wallet: Wallet
+) -> None:
+    upstream.script = wallet.says()
+    async with capturing(WORKERS="2", LISTEN=f"127.0.0.1:{free_port()}") as gateway:
+        await gateway.wait_for_workers(2)
+        assert (await command("capture", "next", "3", settings=gateway.settings)).status == 0
+        async with asyncio.timeout(WAIT_MAX_S):
+            while sum(line["event"] == "exchange captured" for line in gateway.records) < 3:
+                async with channel_to(gateway.address) as channel:  # the system chooses its worker
+                    await call(channel, SYNC, marked(SYNC))
+        for _ in range(4):
+            async with channel_to(gateway.address) as channel:
+                await call(channel, SYNC, marked(SYNC))
+    assert len(captures(place)) == 3
 
 
 async def test_oldest_captures_go(

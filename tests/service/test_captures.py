@@ -22,7 +22,7 @@ from clients.alipayhk.wire.errors import (
 from clients.alipayhk.wire.messages import Exchange, RawResponse, SealedRequest
 from clients.alipayhk.wire.result import Result
 from service.config.settings import read_settings
-from service.jobs.captures import NEXT, WAITING_MAX, Captures
+from service.jobs.captures import NEXT, TICKET, WAITING_MAX, Captures
 from service.jobs.gauges import running
 from service.upstream import endpoints_of
 from tests.service.fakes import LogStream
@@ -51,7 +51,8 @@ class Disk:
         return b"sealed"
 
     def names(self) -> list[str]:
-        return [file.name for file in self.directory.iterdir()]
+        names = (file.name for file in self.directory.iterdir())
+        return [name for name in names if not name.startswith(TICKET)]
 
 
 async def test_capture_that_is_dropped_does_not_count_as_one_of_the_next(
@@ -74,6 +75,24 @@ async def test_capture_that_is_dropped_does_not_count_as_one_of_the_next(
     assert [bool(name) for name in good] == [True, True, False]
     await until(lambda: {*good[:2]} <= {*disk.names()}, within_s=WAIT_MAX_S)
     captures.close()
+
+
+async def test_workers_capture_the_next_exchanges_together(
+    endpoint: Endpoint, tmp_path: Path, log_lines: LogStream
+) -> None:
+    disk = Disk(tmp_path)
+    disk.fast.set()
+    workers = [Captures(tmp_path, disk.seal, 100) for _ in range(2)]
+    (tmp_path / NEXT).write_text("3\n", "ascii")
+    async with running(workers[0].look()), running(workers[1].look()):
+        await until(lambda: bool(workers[1].watch(endpoint, EXCHANGE, None)), within_s=WAIT_MAX_S)
+        await until(lambda: bool(workers[0].watch(endpoint, EXCHANGE, None)), within_s=WAIT_MAX_S)
+        good = [worker.watch(endpoint, EXCHANGE, None) for worker in workers * 2]
+        assert [bool(name) for name in good] == [True, False, False, False]
+        assert [line["count"] for line in log_lines.of("capture next")] == [3]
+        await until(lambda: [*map(len, disk.names())] == [len(good[0])] * 3, within_s=WAIT_MAX_S)
+    for worker in workers:
+        worker.close()
 
 
 @pytest.mark.parametrize(
