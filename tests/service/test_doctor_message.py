@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import hashlib
 import io
 import json
 import shlex
@@ -16,6 +17,8 @@ from typing import Any, Final
 import pytest
 
 from service.commands.cli import main
+from service.commands.doctor.masking import masked
+from service.commands.doctor.visible import decoded
 from tests.alipayhk.diagnosis.signers import CLIENT_ID, KINDS, PATH, Signing, signing
 from tests.service.files import KeyRing
 
@@ -262,6 +265,38 @@ def test_text_output_shows_no_identity_value(
     assert '"userId":' in out
     _, out, _ = doctor(as_exchange(start, ring), "--unmasked")
     assert [value for value in IDENTITIES if value not in out] == []
+
+
+SUM: Final = hashlib.sha256(b"88781108").digest()
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (SUM, "*" * 32),
+        (SUM.hex().encode() + b"\n", "*" * 64 + "\n"),
+        (base64.b64encode(SUM), "*" * 44),
+        (gzip.compress(b'{"userId":"1"}'), "*" * len(gzip.compress(b'{"userId":"1"}'))),
+        (b"/p.8878-1108.\xff", "*" * 14),
+        (
+            b'{"body":"B1","result":["R1"],"resultCode":"S"}',
+            '{"body":"**","result":["**"],"resultCode":"S"}',
+        ),
+        (b"POST /p?u=1\nid.2026-03-01T12:00:05Z.\x1f\x8b,", "POST /p?*=*\nid.2026-03-01T12:00:05Z.***"),
+    ],
+)
+def test_only_members_without_personal_data_are_shown(text: bytes, shown: str) -> None:
+    assert masked(decoded(text)) == shown
+
+
+def test_shared_diagnosis_of_a_hash_has_no_part_of_it(
+    doctor: Doctor, ring: KeyRing, tmp_path: Path
+) -> None:
+    hashed = signing("header_signed", "request", content=lambda content: hashlib.sha256(content).digest())
+    share = tmp_path / "share"
+    doctor(as_exchange(hashed, ring), "--share", str(share))
+    members = json.loads(share.read_text("utf-8"))
+    assert (members["causes"], members["signed_content"]) == (["double_hash"], None)
 
 
 def test_invisible_characters_and_differences_are_shown(doctor: Doctor, ring: KeyRing) -> None:

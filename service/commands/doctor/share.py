@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 from typing import Any, Final
 
+from clients.alipayhk.diagnosis.causes import Cause
 from clients.alipayhk.diagnosis.diagnose import Diagnosis
 from clients.alipayhk.wire.keys import fingerprint
 
@@ -42,6 +43,8 @@ def write_share(
     }
     if unmasked and diagnosis.signed_digest is not None:
         members["signed_digest"] = diagnosis.signed_digest.hex()
+    if not unmasked and Cause.DOUBLE_HASH in diagnosis.causes:
+        members["signed_content"] = None
     try:
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as opened:
