@@ -5,7 +5,7 @@ drops captures, never outcomes.
 
 `capture next N` leaves a file with N in the directory. The worker that reads it leaves N empty files, the
 tickets. Every worker looks for tickets twice a second, and removes one for each good exchange that it
-captures. So the workers capture N together.
+captures; if another worker was faster, it drops that capture. So the workers capture N together.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
+import random
 import secrets
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -59,6 +60,8 @@ class Captures:
         self._thread = ThreadPoolExecutor(1, "captures")
         self._free = Semaphore(WAITING_MAX)
         self._tickets = list[Path]()
+        self._taken = set[Path | None]()
+        """The tickets of captures that wait for the disk."""
 
     def watch(self, endpoint: Endpoint, exchange: Exchange, error: CallError | None) -> str:
         """Capture an exchange if it is wanted; return the name of its file, else an empty text."""
@@ -67,20 +70,19 @@ class Captures:
         if not self._free.acquire(blocking=False):
             log.warning("capture dropped", cause="too many captures wait for the disk")
             return ""
-        if error is None and not self._has_taken_ticket():
-            self._free.release()
-            return ""
+        self._taken.add(ticket := None if error else self._tickets.pop())
         now = datetime.now(UTC)
         name = f"{now:%Y%m%dT%H%M%S.%fZ}-{endpoint.api}-{secrets.token_hex(4)}{SUFFIX}"
         facts = {"api": endpoint.api, "time": now.isoformat(timespec="milliseconds")}
         facts["end"] = type(error).__name__ if error else "success"
-        self._thread.submit(self._keep, name, facts, endpoint, exchange)
+        self._thread.submit(self._keep, name, ticket, facts, endpoint, exchange)
         return name
 
     async def look(self) -> None:
         """Look for `capture next`, until cancelled."""
         while True:
-            self._tickets = await asyncio.to_thread(self._left)
+            left = await asyncio.to_thread(self._left)
+            self._tickets = [ticket for ticket in left if ticket not in self._taken]
             await asyncio.sleep(LOOKS_EVERY_S)
 
     def close(self) -> None:
@@ -98,25 +100,26 @@ class Captures:
             for _ in range(count):
                 (self._directory / f"{TICKET}{secrets.token_hex(4)}").touch()
             log.info("capture next", count=count)
+        tickets = list[Path]()
         with suppress(OSError):
-            return list(self._directory.glob(f"{TICKET}*"))
-        return []
+            tickets += self._directory.glob(f"{TICKET}*")
+        random.shuffle(tickets)  # so that few workers want the same one
+        return tickets
 
-    def _has_taken_ticket(self) -> bool:
-        while self._tickets:
-            with suppress(OSError):  # another worker has taken it
-                self._tickets.pop().unlink()
-                return True
-        return False
-
-    def _keep(self, name: str, facts: dict[str, str], endpoint: Endpoint, exchange: Exchange) -> None:
+    def _keep(
+        self, name: str, ticket: Path | None, facts: dict[str, str], endpoint: Endpoint, exchange: Exchange
+    ) -> None:
         try:
+            if ticket is not None and not _is_removed(ticket):
+                log.info("capture dropped", capture=name, cause="another worker has captured in its place")
+                return
             self._write(name, self._seal(_capture_of(facts, endpoint, exchange)))
             self._drop_oldest()
         except Exception as error:  # noqa: BLE001  (nothing else sees it)
             cause = getattr(error, "strerror", None) or type(error).__name__
             log.warning("capture not written", capture=name, cause=cause)
         finally:
+            self._taken.discard(ticket)
             self._free.release()
 
     def _write(self, name: str, content: bytes) -> None:
@@ -135,6 +138,15 @@ class Captures:
         for name in names[: -self._files_max]:
             with suppress(FileNotFoundError):  # another worker
                 (self._directory / name).unlink()
+
+
+def _is_removed(file: Path) -> bool:
+    """Remove a file; return whether it was there."""
+    try:
+        file.unlink()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def ask_for_next(directory: Path, count: int) -> None:
