@@ -12,9 +12,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from clients.alipayhk.regular_file import read_regular
 
-from ..config.environment import probed_address
+from ..config.environment import probed_address, process_environment, settings_texts
+from ..config.settings_file import texts_of_file
 from .exit_codes import BAD_ARGUMENTS, fail
 from .health_cause import TlsFiles, cause_of_no_connection
+from .options import add_config
 
 DEFAULT_ADDRESS: Final = "127.0.0.1:50051"
 TIMEOUT_MAX_S: Final = 86_400.0
@@ -32,9 +34,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--addr",
         type=_address,
-        default=probed_address(DEFAULT_ADDRESS),
-        help="host:port (default: ALIPAYHK_HEALTH_LISTEN or ALIPAYHK_LISTEN, here %(default)s)",
+        help=f"host:port (default: HEALTH_LISTEN, else LISTEN, else {DEFAULT_ADDRESS})",
     )
+    add_config(parser)
     parser.add_argument("--service", default="", help="name of a service, or liveness (default: readiness)")
     parser.add_argument(
         "--timeout",
@@ -59,7 +61,10 @@ def run(args: argparse.Namespace) -> int:
             "give --tls-cert-file and --tls-key-file together, and with --tls-ca-file", BAD_ARGUMENTS
         )
     try:
+        args.addr = args.addr or _address_in_settings(args.config)
         credentials = _credentials(args)
+    except argparse.ArgumentTypeError as error:
+        return fail(str(error), BAD_ARGUMENTS)
     except OSError as error:
         return fail(f"{error.filename}: {error.strerror}", BAD_ARGUMENTS)
     with _channel(args, credentials) as channel:
@@ -84,9 +89,18 @@ def _no_connection(args: argparse.Namespace) -> str:
     return f"{text}: {cause}" if cause else text
 
 
+def _address_in_settings(config_file: Path | None) -> str:
+    """Return the address of the gateway with these settings; raise ArgumentTypeError."""
+    faults: list[str] = []
+    texts = texts_of_file(config_file, faults) | settings_texts(process_environment())
+    if faults:
+        raise argparse.ArgumentTypeError(faults[0])
+    return _address(probed_address(texts, DEFAULT_ADDRESS))
+
+
 def _address(text: str) -> str:
     if not text.strip() or not text.isprintable():
-        raise argparse.ArgumentTypeError("must be host:port")
+        raise argparse.ArgumentTypeError("the address must be host:port")
     return text
 
 

@@ -68,9 +68,9 @@ def metrics_directory() -> Path | None:
     return Path(directory) if directory else None
 
 
-def probed_address(default: str) -> str:
-    """Return where the gateway of this environment answers health checks, as its own host reaches it."""
-    listens = (os.environ.get(PREFIX + name) for name in ("HEALTH_LISTEN", "LISTEN"))
-    listen = next(filter(None, listens), default)
+def probed_address(texts: Mapping[str, object], default: str) -> str:
+    """Return where the gateway with these settings answers health checks, as its own host reaches it."""
+    listens = (texts.get(name) for name in ("health_listen", "listen"))
+    listen = next((text for text in listens if isinstance(text, str)), default)
     host, _, port = listen.rpartition(":")
     return f"{_LOOPBACKS.get(host, host)}:{port}"

@@ -85,6 +85,29 @@ def test_the_default_address_is_that_of_the_gateway(
     assert main(["health"]) == 0
 
 
+def test_the_address_of_the_settings_file_is_used_unless_the_environment_has_one(
+    addresses: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Captured
+) -> None:
+    file, arguments = tmp_path / "gateway.toml", ["health", "--config", str(tmp_path / "gateway.toml")]
+    for text, environ, status in (
+        (f'listen = "{addresses["plain"]}"', {}, 0),
+        (f'listen = "127.0.0.1:1"\nhealth_listen = "{addresses["plain"]}"', {}, 0),
+        ('health_listen = "127.0.0.1:1"', {"ALIPAYHK_HEALTH_LISTEN": addresses["plain"]}, 0),
+        ('listen = "127.0.0.1:1\\n"', {}, 1),
+        ("listen", {}, 1),
+    ):
+        file.write_text(text)
+        with monkeypatch.context() as during:
+            for name, value in environ.items():
+                during.setenv(name, value)
+            assert main(arguments) == status, text
+    assert main([*arguments, "--addr", addresses["plain"]]) == 0
+    assert capsys.readouterr().err.splitlines() == [
+        "alipayhk-gateway: the address must be host:port",
+        f"alipayhk-gateway: --config {file} is not TOML (at end of document)",
+    ]
+
+
 @pytest.mark.parametrize("name", ["http_proxy", "https_proxy", "grpc_proxy"])
 def test_the_environments_proxy_is_not_used(addresses: dict[str, str], tls: TlsFiles, name: str) -> None:
     # In a separate process, because gRPC reads these variables when it creates its first channel.
@@ -148,7 +171,8 @@ def test_a_failed_connection_is_explained(
 def test_an_invalid_argument_is_named(flag: str, text: str, capsys: Captured) -> None:
     assert main(["health", f"{flag}={text}"]) == 1
     *_, reported = capsys.readouterr().err.splitlines()
-    assert reported.startswith(f"alipayhk-gateway health: argument {flag}: must be ")
+    subject = "the address " if flag == "--addr" else ""
+    assert reported.startswith(f"alipayhk-gateway health: argument {flag}: {subject}must be ")
 
 
 @pytest.mark.parametrize("text", ["86400", "5.", "1e1"])

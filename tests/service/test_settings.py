@@ -17,7 +17,12 @@ from clients.alipayhk.api import Api
 from service.commands.config import described
 from service.config.cross_checks import default_connection_age_s
 from service.config.declaration import declared
-from service.config.environment import environment_for_children, environment_of_worker, probed_address
+from service.config.environment import (
+    environment_for_children,
+    environment_of_worker,
+    probed_address,
+    settings_texts,
+)
 from service.config.files import path_of
 from service.config.settings import (
     Settings,
@@ -427,14 +432,9 @@ PROBED: Final[dict[str, tuple[dict[str, str], str]]] = {
 
 
 @pytest.mark.parametrize(("environ_", "address"), PROBED.values(), ids=PROBED.keys())
-def test_a_probe_uses_the_address_of_the_gateways_listener(
-    environ_: dict[str, str], address: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("LISTEN", "HEALTH_LISTEN"):
-        monkeypatch.delenv(f"ALIPAYHK_{name}", raising=False)
-    for name, value in environ_.items():
-        monkeypatch.setenv(f"ALIPAYHK_{name}", value)
-    assert probed_address("127.0.0.1:50051") == address
+def test_a_probe_uses_the_address_of_the_gateways_listener(environ_: dict[str, str], address: str) -> None:
+    texts = settings_texts({f"ALIPAYHK_{name}": value for name, value in environ_.items()})
+    assert probed_address(texts, "127.0.0.1:50051") == address
 
 
 # -- TOML
