@@ -1,10 +1,11 @@
-"""Marked identity values never appear in the ledger's files or database, or the output of its commands."""
+"""Marked identity values never appear in the ledger, the output of its commands, or a real Prometheus."""
 
 from __future__ import annotations
 
 import base64
 import json
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from tests.e2e.gateway import run as command
 from tests.e2e.samples import APIS, SYNC, Api
 from tests.e2e.test_privacy import FRAGMENTS, MARKS, OUTCOMES, check_clean, marked
 from tests.e2e.upstream import Upstream, hangs
+from tests.monitoring.prometheus import Prometheus, scraping, until
 from tests.postgres.server import program
 from tests.scenarios.conftest import RunReplicas, RunSystem
 from tests.scenarios.system import System, changed, reused
@@ -53,6 +55,15 @@ def dumped(url: str) -> bytes:
     return dump.stdout
 
 
+def scraped(prometheus: Prometheus) -> str:
+    """Return everything that Prometheus knows of the gateway after one more scrape."""
+    now_s = time.time()
+    until(lambda: prometheus.query(f"timestamp(up) > {now_s}"))
+    series = prometheus.get("series", **{"match[]": '{job="alipayhk-gateway"}'})
+    pages = (series, prometheus.get("metadata"), prometheus.get("alerts"))
+    return json.dumps(pages, ensure_ascii=False)
+
+
 async def call_with_each_outcome(system: System, api: Api) -> None:
     """Call with a marked value in every field, once for each outcome; AlipayHK echoes the values."""
     for kind in KINDS:
@@ -82,12 +93,16 @@ async def test_marked_values_are_in_no_file_and_no_output_of_the_ledger(
     assert not any(needle in data for data in contents(tmp_path).values() for needle in NEEDLES)
 
 
-async def test_marked_values_are_not_in_the_database(
-    run_replicas: RunReplicas, upstream: Upstream, postgres_url: str
+async def test_marked_values_are_neither_in_the_database_nor_in_prometheus(
+    run_replicas: RunReplicas, upstream: Upstream, postgres_url: str, tmp_path: Path
 ) -> None:
     async with run_replicas(postgres_url, "a") as (system,):
-        for api in APIS:
-            await call_with_each_outcome(system, api)
+        with scraping(system.gateway.admin, tmp_path) as prometheus:
+            for api in APIS:
+                await call_with_each_outcome(system, api)
+            known = scraped(prometheus)
+        assert '"reason": "WALLET_REJECTED"' in known
+        assert [mark for mark in FRAGMENTS if mark in known] == []
         dump = dumped(postgres_url)
         assert dump.count(b"INSERT INTO public.alipayhk_request ") >= len(KINDS)
         assert not any(needle in dump or needle.hex().encode() in dump for needle in NEEDLES)
