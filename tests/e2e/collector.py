@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, Final
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
@@ -14,7 +18,12 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
+from tests.peers.processes import ROOT, run, running
+from tests.ports import free_port
+
 WAIT_MAX_S: Final = 30.0
+BUILD_MAX_S: Final = 3600.0
+"""Time limit to compile OpenTelemetry's Collector, in seconds."""
 Values = dict[str, str | int]
 
 
@@ -126,3 +135,27 @@ def collecting() -> Iterator[Collector]:
         finally:
             server.shutdown()
             thread.join()
+
+
+@contextmanager
+def forwarded(collector: Collector, directory: Path) -> Iterator[Collector]:
+    """Run OpenTelemetry's own Collector, which receives the spans and forwards them to this collector."""
+    go = shutil.which("go", path=f"{os.environ['PATH']}:{ROOT / '.tools/go-venv/bin'}")
+    assert go, "Go is missing: run `make peers`, which installs it."
+    program, address = directory / "otelcol", f"127.0.0.1:{free_port()}"
+    source = ROOT / "tests/e2e/otelcol"
+    built = run(go, "build", "-o", program, ".", cwd=source, timeout_s=BUILD_MAX_S)
+    assert built.status == 0, built.output
+    config = {
+        "receivers": {"otlp": {"protocols": {"http": {"endpoint": address}}}},
+        "exporters": {"otlp_http": {"endpoint": collector.endpoint, "compression": "none"}},
+        "service": {
+            "telemetry": {"metrics": {"level": "none"}},
+            "pipelines": {"traces": {"receivers": ["otlp"], "exporters": ["otlp_http"]}},
+        },
+    }
+    (file := directory / "otelcol.yaml").write_text(json.dumps(config))  # JSON is YAML
+    with running(program, "--config", file) as process:
+        process.wait_for_output("Everything is ready")
+        collector.endpoint = f"http://{address}"
+        yield collector

@@ -1,4 +1,7 @@
-"""Spans of calls and attempts, as a collector receives them over OTLP."""
+"""Spans of calls and attempts, as a collector receives them over OTLP.
+
+In `make full` they pass through OpenTelemetry's own Collector, too, which is compiled from otelcol/.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ import pytest_asyncio
 
 from tests.e2e import caller
 from tests.e2e.caller import Reported
-from tests.e2e.collector import Collector, Received, collecting
+from tests.e2e.collector import Collector, Received, collecting, forwarded
 from tests.e2e.conftest import Run
 from tests.e2e.gateway import Gateway, Record, channel_to
 from tests.e2e.samples import BIND, PATHS, SYNC, Api, fresh_request
@@ -30,11 +33,17 @@ END_S: Final = 20.0
 """A gateway that waited for its collector would take longer to end, in seconds."""
 
 
-@pytest.fixture(scope="module")
-def collector() -> Iterator[Collector]:
-    """Return a collector."""
+@pytest.fixture(scope="module", params=["directly", pytest.param("forwarded", marks=pytest.mark.full)])
+def collector(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Collector]:
+    """Return a collector, which gets the spans directly or from OpenTelemetry's own Collector."""
     with collecting() as collector:
-        yield collector
+        if request.param == "directly":
+            yield collector
+        else:
+            with forwarded(collector, tmp_path_factory.mktemp("otelcol")):
+                yield collector
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
