@@ -144,12 +144,15 @@ def _without_marker(absence: Absence, where: str, marker: Marker, cause: str, re
     )
 
 
-def refusal_to_open(found: Found, where: str, log: str, marker: Marker) -> str | None:
-    """Return why a database may not be opened, or None; raise LedgerFault for a damaged marker.
+def refusal_to_open(
+    found: Found, where: str, log: str, marker: Marker, entries: Entries | None
+) -> str | None:
+    """Return why a database may not be opened, or None.
 
-    `log` is the name of the database's write-ahead log, for the sentence.
+    `entries` are what the marker contained before the database was read: another process may use the
+    database, so a later marker can be ahead of what was read. `log` names the database's write-ahead log.
     """
-    entries: Entries = marker.read() or {}
+    entries = entries or {}
     accept = "or accept the present one with: alipayhk-gateway ledger restore"
     has_replaced_one = found.ledger_id not in entries and any(
         entries[one].where == where for one in entries.keys() & set(found.former_ids)

@@ -13,7 +13,7 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import pytest
 
 from service.ledger import Known, LedgerFault, marker
 from service.ledger.opening import fault_of
+from service.ledger.sqlite import place
 from service.ledger.sqlite.backup import back_up
 from service.ledger.sqlite.inspection import inspect
 from service.ledger.vault import make_key_file
@@ -239,6 +240,27 @@ async def test_older_copy_is_refused_and_the_newer_one_is_not(kept: Kept, tmp_pa
     assert refusal.endswith("alipayhk-gateway ledger restore")
     shutil.move(newer, kept.db)
     assert await kept.refusal() is None
+
+
+async def test_ledger_that_moves_on_while_it_is_examined_is_no_older_copy(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = kept.open()
+
+    def inspected(path: Path, *, is_unused: bool) -> object:
+        found = inspect(path, is_unused=is_unused)
+        with closing(sqlite3.connect(path)) as other, other:
+            other.execute("UPDATE meta SET last_token = 9")
+        marker.Marker(kept.key).change(
+            lambda entries: {one: replace(entry, token=9) for one, entry in entries.items()}
+        )
+        return found
+
+    monkeypatch.setattr(place, "inspect", inspected)
+    assert fault_of(kept.url, kept.key) is None
+    assert kept.tokens() == [9]
+    await kept.open().close()
+    await ledger.close()
 
 
 async def test_copy_of_a_running_ledgers_main_file_is_refused(kept: Kept, tmp_path: Path) -> None:

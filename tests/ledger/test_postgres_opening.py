@@ -17,10 +17,12 @@ from typing import Any
 import pytest
 
 from service.ledger import Known, LedgerFault, LedgerUnavailable
+from service.ledger.marker import Marker
 from service.ledger.opening import fault_of
 from service.ledger.postgres import opening
 from service.ledger.postgres.administration import accept, create_first, migrate_schema
-from service.ledger.postgres.opening import place_of
+from service.ledger.postgres.database import Server
+from service.ledger.postgres.opening import inspect, place_of
 from service.ledger.postgres.statements import MIGRATIONS
 from service.ledger.vault import make_key_file
 from tests.ledger.levels import APPLIED, NOW_MS, a_bind, a_claim, ended, granted, opened, the_row
@@ -244,6 +246,25 @@ def pg_dump(on_server: OnServer) -> Callable[[], object]:
         on_server.sql(dumped)
 
     return restore
+
+
+async def test_ledger_that_moves_on_while_it_is_examined_is_no_older_copy(
+    on_server: OnServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await used(on_server.open(), "id-1")
+
+    async def inspected(server: Server, where: str) -> object:
+        found = await inspect(server, where)
+        on_server.sql("SELECT setval('alipayhk_token', 9)")
+        Marker(on_server.key).change(
+            lambda entries: {one: replace(entry, token=9) for one, entry in entries.items()}
+        )
+        return found
+
+    monkeypatch.setattr(opening, "inspect", inspected)
+    assert opening.fault_of(on_server.url, on_server.key) is None
+    assert list(on_server.entries().values()) == [9]
+    await on_server.open().close()
 
 
 @pytest.mark.parametrize("copy", [template, pg_dump])

@@ -62,18 +62,20 @@ class Place:
         vault = Vault(read_key_file(self.key_file), random_bytes=bytes)
         return KeyMark(vault.key_id, vault.key_check)
 
-    def examined(self, found: Absence | Found) -> Absence | None:
-        """Return how the ledger is absent if it may be created, or None if it may be opened."""
+    async def examined(self, server: Server) -> Absence | Found:
+        """Return what is in the database if it may be opened or created; raise LedgerFault if not."""
+        entries = self.marker.read()
+        found = await inspect(server, self.where)
         if isinstance(found, Found):
             self.mark().must_fit(self.where, found.key_id, found.key_check)
-            refusal = refusal_to_open(found, self.where, "", self.marker)
+            refusal = refusal_to_open(found, self.where, "", self.marker, entries)
         else:
             refusal = refusal_to_make(
                 found, self.where, self.marker, makes_key=False, key_is_configured=True, restore=RESTORE
             )
         if refusal:
             raise LedgerFault(refusal)
-        return None if isinstance(found, Found) else found
+        return found
 
 
 def open_postgres(
@@ -122,7 +124,7 @@ def place_of(url: str, key_file: Path | None, timeout_s: float) -> Place:
 
 async def _faultless(place: Place) -> None:
     async with connected(place.url, place.where, place.timeout_s) as server:
-        if place.examined(await inspect(server, place.where)) is not None:
+        if isinstance(await place.examined(server), Absence):
             await server.execute(MUST_BE_ALLOWED_TO_CREATE)
 
 
@@ -130,8 +132,8 @@ async def _opened(place: Place, random_bytes: RandomBytes, *, create: bool) -> t
     """Return what is in the database, and whether it was created now."""
     async with connected(place.url, place.where, place.timeout_s) as server, server.transaction():
         await server.execute(LOCK_SCHEMA)
-        found = await inspect(server, place.where)
-        is_new = place.examined(found) is not None
+        found = await place.examined(server)
+        is_new = isinstance(found, Absence)
         if not is_new:
             await migrate(server)
         elif not create:

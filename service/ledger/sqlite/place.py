@@ -84,10 +84,11 @@ class Place:
 
         Raise LedgerFault if neither is allowed; write nothing.
         """
+        entries = None if self.makes_key else self.marker.read()
         found = inspect(self.path, is_unused=is_alone)
         if isinstance(found, Found):
             self.key_mark().must_fit(self.path, found.key_id, found.key_check)
-            refusal = refusal_to_open(found, str(self.path), str(log_path(self.path)), self.marker)
+            refusal = refusal_to_open(found, str(self.path), str(log_path(self.path)), self.marker, entries)
         else:
             self.must_be_free(found, is_alone=is_alone)
             refusal = refusal_to_make(
