@@ -33,6 +33,7 @@ from tests.chaos.world import SQLITE, Options, World
 CHECK_EVERY_S: Final = 2.0
 CHECK_SHARE: Final = 0.1
 """Maximum share of the time that checks take during the run."""
+PROGRESS_EVERY_S: Final = 60.0
 EXPLAINED_MAX: Final = 3
 """Maximum number of requests that the report explains for each invariant."""
 LOG_LINES_SHOWN_MAX: Final = 20
@@ -184,6 +185,7 @@ async def _load(world: World) -> tuple[Workload, list[Finding]]:
         faults = await stack.enter_async_context(_running(disturb(world, ledger)))
         load = await stack.enter_async_context(_running(workload.run(faults)))
         findings = await stack.enter_async_context(_running(_first_findings(world.history)))
+        await stack.enter_async_context(_running(_show_progress(world)))
         await asyncio.wait({person, load, findings}, return_when=asyncio.FIRST_COMPLETED)
         if findings.done():
             return workload, findings.result()
@@ -218,6 +220,14 @@ async def _first_findings(history: History) -> list[Finding]:
             return confirmed
         before = {(finding.invariant, finding.key) for finding in found}
         pause_s = max(CHECK_EVERY_S, (time.monotonic() - began) / CHECK_SHARE)
+
+
+async def _show_progress(world: World) -> None:
+    """Print from time to time how far the run is."""
+    while True:
+        await asyncio.sleep(PROGRESS_EVERY_S)
+        calls = len(world.history.calls)
+        print(f"{world.kills} of {world.options.kills} kills, {calls} calls", file=sys.stderr)  # noqa: T201
 
 
 def _linkages(world: World) -> dict[str, int]:
