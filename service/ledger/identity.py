@@ -86,15 +86,15 @@ def refusal_to_make(
     absence: Absence,
     where: str,
     marker: Marker,
+    entries: Entries | None,
     *,
     makes_key: bool,
     key_is_configured: bool,
     restore: str = RESTORE_FILE,
 ) -> str | None:
-    """Return why no ledger may be created, or None; raise LedgerFault for a damaged marker."""
+    """Return why no ledger may be created, or None; `entries` are what the marker contains."""
     if makes_key:
         return None
-    entries = marker.read()
     start_new = "start a new one for this key with: alipayhk-gateway ledger init"
     put_back = (
         f"put it back, restore a backup with: {restore}, or, if losing its "

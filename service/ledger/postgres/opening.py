@@ -71,7 +71,13 @@ class Place:
             refusal = refusal_to_open(found, self.where, "", self.marker, entries)
         else:
             refusal = refusal_to_make(
-                found, self.where, self.marker, makes_key=False, key_is_configured=True, restore=RESTORE
+                found,
+                self.where,
+                self.marker,
+                entries,
+                makes_key=False,
+                key_is_configured=True,
+                restore=RESTORE,
             )
         if refusal:
             raise LedgerFault(refusal)

@@ -95,6 +95,7 @@ class Place:
                 found,
                 str(self.path),
                 self.marker,
+                entries,
                 makes_key=self.makes_key,
                 key_is_configured=self.configured_key_file is not None,
             )
