@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -165,7 +164,7 @@ class Flight:
             resends_ended=self.resends_ended,
         )
 
-    def claim(self, clock: Callable[[], int], *, lease_ms: int, biz_time_max_ms: int) -> Claim:
+    def claim(self, *, lease_ms: int, biz_time_max_ms: int) -> Claim:
         """Return the claim that the ledger decides on."""
         return Claim(
             key=self.request.key,
@@ -176,7 +175,6 @@ class Flight:
             biz_time_max_ms=biz_time_max_ms,
             may_repeat=self.request.endpoint.idempotent,
             lease_ms=lease_ms,
-            clock=clock,
         )
 
     def join(self, call: Call) -> None:

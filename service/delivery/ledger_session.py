@@ -203,7 +203,7 @@ class LedgerSession:
 
     def _claim_of(self, flight: Flight, now_ms: int) -> Claim:
         latest_ms = now_ms + self._biz_time_ahead_ms
-        return flight.claim(self._clock.now_ms, lease_ms=self._lease_ms, biz_time_max_ms=latest_ms)
+        return flight.claim(lease_ms=self._lease_ms, biz_time_max_ms=latest_ms)
 
     def _meaning(self, flight: Flight, answer: Answer) -> Message | Busy | None:
         # Forget the ledger's earlier answer: the attempt that was in progress then may have been undone.

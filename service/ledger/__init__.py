@@ -27,13 +27,14 @@ A crash before the commit of `claim` leaves no row, and nothing was sent. A cras
 `record` leaves SENDING, which is in doubt once its lease has expired. A crash later leaves the outcome.
 
 A row contains no personal data: identities and content are keyed hashes, and what a replay needs is sealed.
-Times are milliseconds since 1970 by the caller's clock, which may be set back; `Row.change` has the order.
+Times are milliseconds since 1970 by the wall clock, which may be set back; `Row.change` has the order.
+`now_ms` is when an operation was asked for; leases are judged inside its transaction, too (`rules.Times`).
 An impossibly long lease is cut by the first claim that reads it. No outcome lowers `updated_ms`.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple, Protocol
@@ -90,7 +91,6 @@ class Claim:
     """Whether a request in doubt may be sent again."""
     lease_ms: int = field(kw_only=True)
     """Maximum duration of an attempt, after which others can take over."""
-    clock: Callable[[], int] = field(default=lambda: 0, repr=False, compare=False)  # see `lease_limit_ms`
 
 
 @dataclass(frozen=True, slots=True)

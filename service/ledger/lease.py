@@ -55,8 +55,16 @@ class Clock:
         return Moment(round(self.now_s() * 1000), self.since_boot_s())
 
     def is_late(self, asked: Moment) -> bool:
-        """Return whether the ledger took so long that the lease would expire before the attempt ends."""
-        return self.since_boot_s() - asked.since_boot_s > LEASE_MARGIN_S
+        """Return whether a lease asked for at that moment may expire before its attempt ends.
+
+        Then the ledger took too long, or the wall clock was set back, by which others judge the lease.
+        """
+        now = self.now()
+        took_s, set_back_s = now.since_boot_s - asked.since_boot_s, (asked.ms - now.ms) / 1000
+        return max(took_s, set_back_s) > LEASE_MARGIN_S
+
+
+WALL_CLOCK: Final = Clock()
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import dropwhile
 from typing import ClassVar
 
 from . import Answer, Claim, Ending, Granted, InDoubt, InProgress, Key, LinkageBusy, Resolution, Row, State
-from .lease import LEASE_MAX_MS
-from .rules import MARK_EVERY_MS, Linkage, answer_to, counted, lease_limit_ms, newest_of, shortened
+from .lease import WALL_CLOCK
+from .rules import MARK_EVERY_MS, Linkage, Times, answer_to, counted, newest_of, shortened
 
 UNFINISHED = frozenset({State.SENDING, State.IN_DOUBT})
 
@@ -21,7 +21,8 @@ class MemoryLedger:
 
     outlives_process: ClassVar[bool] = False
 
-    def __init__(self) -> None:
+    def __init__(self, clock_ms: Callable[[], int] = WALL_CLOCK.now_ms) -> None:
+        self._clock_ms = clock_ms
         self._rows: dict[Key, Row] = {}
         self._unfinished: set[Key] = set()
         self._by_linkage: defaultdict[bytes, dict[Key, None]] = defaultdict(dict)
@@ -37,8 +38,10 @@ class MemoryLedger:
 
     async def claim(self, claim: Claim, now_ms: int) -> Answer:
         """Answer by the rules, and write a grant."""
-        row = self._read(claim.key, lease_limit_ms(claim, now_ms))
-        answer = answer_to(claim, row, self._linkage(claim, now_ms), now_ms, token=self._last_token + 1)
+        times = Times.of(now_ms, self._clock_ms())
+        now_ms = times.earliest_ms
+        row = self._read(claim.key, times.lease_limit_ms)
+        answer = answer_to(claim, row, self._linkage(claim, times), now_ms, token=self._last_token + 1)
         if not isinstance(answer, Granted):
             return answer
         self._last_token = answer.token
@@ -47,8 +50,9 @@ class MemoryLedger:
 
     async def look(self, claim: Claim, now_ms: int) -> Answer:
         """Answer by the rules."""
-        row = self._read(claim.key, lease_limit_ms(claim, now_ms))
-        return answer_to(claim, row, self._linkage(claim, now_ms), now_ms, token=0)
+        times = Times.of(now_ms, self._clock_ms())
+        row = self._read(claim.key, times.lease_limit_ms)
+        return answer_to(claim, row, self._linkage(claim, times), times.earliest_ms, token=0)
 
     async def queue(self, claim: Claim) -> None:
         """Do nothing: requests wait in the order of their arrival at the ledger."""
@@ -62,19 +66,11 @@ class MemoryLedger:
 
     async def renew(self, key: Key, token: int, lease_ms: int, now_ms: int) -> bool:
         """Write another attempt with a new lease."""
-        row = self._extensible(key, token, now_ms)
-        if row is None:
-            return False
-        self._put(_sending(row, now_ms + lease_ms, now_ms, attempts=row.attempts + 1, was_in_doubt=True))
-        return True
+        return self._lengthen(key, token, lease_ms, now_ms, attempts=1)
 
     async def extend(self, key: Key, token: int, lease_ms: int, now_ms: int) -> bool:
         """Lengthen the lease."""
-        row = self._extensible(key, token, now_ms)
-        if row is None or row.state is not State.SENDING:
-            return False
-        self._put(replace(row, lease_until_ms=now_ms + lease_ms, updated_ms=now_ms))
-        return True
+        return self._lengthen(key, token, lease_ms, now_ms, attempts=0)
 
     async def record(self, key: Key, token: int, ending: Ending, now_ms: int) -> bool:
         """Write the outcome; keep an outcome that is recorded."""
@@ -107,8 +103,9 @@ class MemoryLedger:
 
     async def resolve(self, key: Key, ending: Ending, *, who: str, why: str, now_ms: int) -> bool:
         """Write the decision with a new token, so that the claim's holder cannot write any more."""
-        row = self._read(key, now_ms + LEASE_MAX_MS)
-        if row is None or not row.is_in_doubt(now_ms):
+        times = Times.of(now_ms, self._clock_ms())
+        row = self._read(key, times.lease_limit_ms)
+        if row is None or not row.is_in_doubt(times.earliest_ms):
             return False
         self._last_token += 1
         resolved = replace(
@@ -179,15 +176,18 @@ class MemoryLedger:
         row = self._rows.get(key)
         return row if row is not None and row.token == token else None
 
-    def _extensible(self, key: Key, token: int, now_ms: int) -> Row | None:
-        """Return the row if its holder may continue: no other claim has overtaken it or its linkage."""
-        row = self._held(key, token)
-        if row is None or row.state not in UNFINISHED:
-            return None
-        lease_holds = row.state is State.SENDING and row.lease_until_ms > now_ms
-        if not lease_holds and any(other.lease_until_ms > now_ms for other in self._sending(row)):
-            return None
-        return row
+    def _lengthen(self, key: Key, token: int, lease_ms: int, now_ms: int, *, attempts: int) -> bool:
+        """Lengthen a lease unless another claim has overtaken the row or its linkage."""
+        times, row = Times.of(now_ms, self._clock_ms()), self._held(key, token)
+        if row is None or row.state not in (UNFINISHED if attempts else {State.SENDING}):
+            return False
+        holds = row.state is State.SENDING and row.lease_until_ms > times.latest_ms
+        if not holds and any(other.lease_until_ms > times.earliest_ms for other in self._sending(row)):
+            return False
+        now_ms, in_doubt = times.earliest_ms, row.was_in_doubt or attempts > 0
+        attempts += row.attempts
+        self._put(_sending(row, now_ms + lease_ms, now_ms, attempts=attempts, was_in_doubt=in_doubt))
+        return True
 
     def _sending(self, row: Row | Claim) -> Iterator[Row]:
         return (other for other in self._others(row) if other.state is State.SENDING)
@@ -200,11 +200,11 @@ class MemoryLedger:
             if key != row.key and (key.client_id, key.api) == (row.key.client_id, row.key.api):
                 yield self._rows[key]
 
-    def _linkage(self, claim: Claim, now_ms: int) -> Linkage:
-        limit_ms = lease_limit_ms(claim, now_ms)
+    def _linkage(self, claim: Claim, times: Times) -> Linkage:
         for other in list(self._others(claim)):
-            self._read(other.key, limit_ms)
-        busy = (other.lease_until_ms for other in self._sending(claim) if other.lease_until_ms > now_ms)
+            self._read(other.key, times.lease_limit_ms)
+        leases = (other.lease_until_ms for other in self._sending(claim))
+        busy = (until_ms for until_ms in leases if until_ms > times.earliest_ms)
         applied = [
             (other.biz_time_ms, other.fingerprint)
             for other in self._others(claim)

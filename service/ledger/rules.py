@@ -72,13 +72,27 @@ def newest_of(applied: Sequence[tuple[int, bytes]]) -> Applied | None:
     return Applied(newest_ms, [content for biz_time_ms, content in applied if biz_time_ms == newest_ms])
 
 
-def lease_limit_ms(claim: Claim, now_ms: int) -> int:
-    """Return when the longest possible lease expires; a later lease is from before the clock was set back.
+@dataclass(frozen=True, slots=True)
+class Times:
+    """The time at which an operation was asked for, and the time inside its transaction.
 
-    Read the clock again: the process may have been suspended after it read `now_ms`, and a lease that was
-    granted to another process after that is not too long.
+    In between the process may have been suspended or its clock set, and others may have got leases.
     """
-    return max(now_ms, claim.clock()) + LEASE_MAX_MS
+
+    earliest_ms: int
+    """The time at which it is decided: a lease of another request that holds at either time holds."""
+    latest_ms: int
+    """Its own lease must still hold then."""
+
+    @classmethod
+    def of(cls, asked_ms: int, now_ms: int) -> Times:
+        """Return two times, which a clock that was set back gives in the other order."""
+        return cls(min(asked_ms, now_ms), max(asked_ms, now_ms))
+
+    @property
+    def lease_limit_ms(self) -> int:
+        """When the longest possible lease expires; a later one is from before the clock was set back."""
+        return self.latest_ms + LEASE_MAX_MS
 
 
 def shortened(row: Row, limit_ms: int) -> Row | None:

@@ -63,6 +63,36 @@ async def test_claim_that_was_delayed_for_a_minute_leaves_a_later_lease_alone(
     await delayed
 
 
+@pytest.mark.parametrize("api", ["sync", "bind"])
+async def test_claim_that_waits_while_the_clock_is_set_back_takes_over_no_attempt(
+    pair: tuple[World, World], api: str
+) -> None:
+    one, other = pair
+    one.client.script("a", Step(after_s=2.0))
+    other.wall_step_s = 3600.0
+    other.faulty.fault("look", Fault())
+    other.faulty.fault("claim", Fault(before_s=0.5))
+    delayed = other.start(getattr(other, api)("a"))
+    await asyncio.sleep(0.25)
+    other.wall_step_s = 0.0
+    sending = one.start(getattr(one, api)("a"))
+    assert [(await call).short for call in (sending, delayed)] == [OK, OK]
+    assert len(one.client.attempts) == 1
+
+
+async def test_lease_that_was_asked_for_before_the_clock_was_set_back_is_asked_for_again(
+    pair: tuple[World, World],
+) -> None:
+    one, _ = pair
+    one.wall_step_s = 3600.0
+    one.faulty.fault("claim", Fault(before_s=0.5))
+    sending = one.start(one.sync("a"))
+    await asyncio.sleep(0.25)
+    one.wall_step_s = 0.0
+    assert (await sending).short == OK
+    assert [name for name in one.faulty.done if name != "look"] == ["claim", "extend", "record"]
+
+
 # -- a result that a call waits for
 
 

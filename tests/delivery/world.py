@@ -207,8 +207,8 @@ class FaultyLedger(MemoryLedger):
 
     outlives_process = True
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, clock_ms: Callable[[], int] = lambda: round(wall_s() * 1000)) -> None:
+        super().__init__(clock_ms)
         self.faults: defaultdict[str, deque[Fault]] = defaultdict(deque)
         self.broken = False
         """Whether every operation fails."""
@@ -313,10 +313,10 @@ class World:
         self.wall_step_s = 0.0
         """How far the gateway's wall clock was set ahead, in seconds."""
         self.client = ScriptedClient() if client is None else client
-        self.ledger = FaultyLedger() if ledger is None else ledger
         self.metrics = Metrics()
         self.codes = codes or ResultCodes()
         clock = Clock(lambda: wall_s() + self.wall_step_s, time.monotonic)
+        self.ledger = FaultyLedger(clock.now_ms) if ledger is None else ledger
         self.session = LedgerSession(
             LedgerMonitor(self.ledger, self.metrics),
             vault_of(),

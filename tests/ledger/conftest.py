@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import pytest
@@ -15,19 +15,19 @@ from service.ledger.postgres.database import connected
 from service.ledger.postgres.ledger import PostgresLedger
 from service.ledger.postgres.opening import wait_for
 from service.ledger.vault import make_key_file
+from tests.ledger.clocked import CLOCK, AtTestTime
 from tests.ledger.levels import URLS, opened, sqlite_url
 from tests.ledger.on_server import OnServer
-from tests.ledger.postgres_clock import CLOCK, AtTestTime
 from tests.postgres.server import Postgres
 
 
 @pytest.fixture(params=[*URLS, "postgres"])
-async def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Ledger]:
-    """Return an empty ledger of each level that records."""
+async def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[AtTestTime]:
+    """Return an empty ledger of each level that records, at the time of each operation."""
     if request.param == "postgres":
-        ledger: Ledger = request.getfixturevalue("postgres_ledger")
+        ledger: AtTestTime = request.getfixturevalue("postgres_ledger")
     else:
-        ledger, _ = opened(URLS[request.param](tmp_path))
+        ledger = AtTestTime(cast("Any", opened(URLS[request.param](tmp_path))[0]))
     yield ledger
     await ledger.close()
 

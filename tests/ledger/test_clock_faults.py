@@ -8,6 +8,7 @@ import pytest
 
 from service.ledger import ClaimRejected, Ending, Granted, InProgress, Ledger, LinkageBusy, State
 from service.ledger.lease import LEASE_MARGIN_S, LEASE_MAX_MS, Clock, Lease
+from tests.ledger.clocked import AtTestTime
 from tests.ledger.levels import (
     APPLIED,
     GATEWAY_REJECTED,
@@ -22,7 +23,6 @@ from tests.ledger.levels import (
     row_of,
     the_row,
 )
-from tests.ledger.postgres_clock import AtTestTime
 
 HOUR_MS: Final = 3_600_000
 AHEAD_MS: Final = NOW_MS + HOUR_MS
@@ -61,14 +61,60 @@ async def test_doubt_with_an_impossibly_long_lease_leaves_its_linkage_free(
     assert answer.was_in_doubt
 
 
-async def test_delayed_claim_shortens_no_lease_that_was_granted_meanwhile(ledger: Ledger) -> None:
+async def test_delayed_claim_shortens_no_lease_that_was_granted_meanwhile(ledger: AtTestTime) -> None:
     """Its process read the time, and was suspended for an hour before the ledger got the claim."""
     await granted(ledger, a_claim(), AHEAD_MS)
-    same, newer = a_claim(clock=lambda: AHEAD_MS), a_claim("id-2", clock=lambda: AHEAD_MS)
+    ledger.clock_ms = AHEAD_MS
     for ask in (ledger.look, ledger.claim):
-        assert await ask(same, NOW_MS) == InProgress(AHEAD_MS + LEASE_MS)
-        assert await ask(newer, NOW_MS) == LinkageBusy(AHEAD_MS + LEASE_MS)
+        assert await ask(a_claim(), NOW_MS) == InProgress(AHEAD_MS + LEASE_MS)
+        assert await ask(a_claim("id-2"), NOW_MS) == LinkageBusy(AHEAD_MS + LEASE_MS)
     assert (await the_row(ledger, a_claim())).lease_until_ms == AHEAD_MS + LEASE_MS
+
+
+@pytest.mark.parametrize("may_repeat", [True, False])
+async def test_claim_asked_for_before_the_clock_was_set_back_takes_over_no_lease(
+    ledger: AtTestTime, may_repeat: bool
+) -> None:
+    """It waited for the ledger's lock, and by the time at which it was asked for the lease has expired."""
+    token = await granted(ledger, a_claim(may_repeat=may_repeat))
+    ledger.clock_ms = NOW_MS + 1
+    for ask in (ledger.look, ledger.claim):
+        assert await ask(a_claim(may_repeat=may_repeat), AHEAD_MS) == InProgress(NOW_MS + LEASE_MS)
+        other = a_claim("id-2", biz_time_ms=NOW_MS + 1)
+        assert await ask(other, AHEAD_MS) == LinkageBusy(NOW_MS + LEASE_MS)
+    assert await ledger.record(a_claim().key, token, APPLIED, NOW_MS)
+
+
+async def test_lease_asked_for_before_the_clock_was_set_back_lasts_no_longer(ledger: AtTestTime) -> None:
+    ledger.clock_ms = NOW_MS
+    token = await granted(ledger, a_claim(), AHEAD_MS)
+    assert (await the_row(ledger, a_claim())).lease_until_ms == NOW_MS + LEASE_MS
+    for name in ("renew", "extend"):
+        assert await getattr(ledger, name)(a_claim().key, token, LEASE_MS + 1, AHEAD_MS)
+        assert (await the_row(ledger, a_claim())).lease_until_ms == NOW_MS + LEASE_MS + 1
+
+
+@pytest.mark.parametrize("name", ["renew", "extend"])
+@pytest.mark.parametrize("asked_ms", [NOW_MS, AHEAD_MS])
+async def test_holder_is_overtaken_although_the_clock_was_set_since_it_asked(
+    ledger: AtTestTime, name: str, asked_ms: int
+) -> None:
+    """When it asked, its own lease held, or that of the other request had expired."""
+    token = await granted(ledger, a_claim())
+    until_ms = NOW_MS + LEASE_MS
+    await granted(ledger, a_claim("other"), until_ms)
+    ledger.clock_ms = until_ms
+    assert not await getattr(ledger, name)(a_claim().key, token, LEASE_MS, asked_ms)
+
+
+async def test_no_person_resolves_a_request_whose_lease_holds_since_the_clock_was_set_back(
+    ledger: AtTestTime,
+) -> None:
+    await granted(ledger, a_bind())
+    ledger.clock_ms = NOW_MS + 1
+    key, who = a_bind().key, {"who": "ops", "why": "asked AlipayHK"}
+    assert not await ledger.resolve(key, Ending(State.REJECTED), **who, now_ms=AHEAD_MS)
+    assert (await the_row(ledger, a_bind())).lease_until_ms == NOW_MS + LEASE_MS
 
 
 async def test_resolve_shortens_an_impossibly_long_lease(ledger: Ledger) -> None:
@@ -171,10 +217,21 @@ def test_lease_holds_without_a_wait_until_it_expires() -> None:
     assert lease.holds(Clock(lambda: 5.999, lambda: 6.999))
 
 
-@pytest.mark.parametrize(("took_s", "is_late"), [(LEASE_MARGIN_S, False), (LEASE_MARGIN_S + 0.25, True)])
-def test_ledger_may_take_as_long_as_the_margin_of_a_lease(took_s: float, is_late: bool) -> None:
-    asked = Clock(lambda: 0.0, lambda: 8.0).now()
-    assert Clock(lambda: 0.0, lambda: 8.0 + took_s).is_late(asked) is is_late
+@pytest.mark.parametrize(
+    ("wall_s", "since_boot_s", "is_late"),
+    [
+        (100.0, LEASE_MARGIN_S, False),
+        (100.0, LEASE_MARGIN_S + 0.25, True),
+        (100.0 - LEASE_MARGIN_S, 0.5, False),
+        (100.0 - LEASE_MARGIN_S - 0.25, 0.5, True),
+        (1e9, 0.5, False),
+    ],
+)
+def test_lease_is_late_after_a_slow_ledger_or_a_clock_set_back(
+    wall_s: float, since_boot_s: float, is_late: bool
+) -> None:
+    asked = Clock(lambda: 100.0, lambda: 8.0).now()
+    assert Clock(lambda: wall_s, lambda: 8.0 + since_boot_s).is_late(asked) is is_late
 
 
 async def test_grant_that_was_decided_is_not_written_if_the_lease_is_running_again(

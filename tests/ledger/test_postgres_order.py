@@ -13,8 +13,8 @@ import pytest
 from service.ledger import Answer, ClaimRejected, Granted, Ledger, LinkageBusy
 from service.ledger.postgres.database import connected
 from service.ledger.postgres.ledger import PostgresLedger
+from tests.ledger.clocked import AtTestTime
 from tests.ledger.levels import APPLIED, IN_DOUBT, NOW_MS, a_claim, ended, granted, opened
-from tests.ledger.postgres_clock import AtTestTime
 
 HOUR_MS = 3_600_000
 UNTIL = "SELECT until_ms FROM alipayhk_waiting WHERE request_id = 'older'"

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from service.ledger import Claim, Ending, Granted, Key, Ledger, Row, State
 from service.ledger.postgres import ledger as postgres_ledger
 from service.ledger.vault import make_key_file
+from tests.ledger.clocked import CLOCK, AtTestTime
 from tests.ledger.levels import (
     APPLIED,
     GATEWAY_REJECTED,
@@ -28,7 +29,6 @@ from tests.ledger.levels import (
     opened,
 )
 from tests.ledger.on_server import OnServer
-from tests.ledger.postgres_clock import CLOCK, AtTestTime
 from tests.postgres.server import Postgres
 
 Operation = Callable[[Ledger, "Past"], Any]

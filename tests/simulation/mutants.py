@@ -29,7 +29,7 @@ from service.delivery.sender import Sender
 from service.ledger import Granted, State, memory, rules
 from service.ledger.lease import Clock, Lease
 from service.ledger.memory import MemoryLedger
-from service.ledger.rules import Linkage
+from service.ledger.rules import Linkage, Times
 from service.ledger.sqlite import tables
 from service.ledger.sqlite.file import LedgerFile
 from service.ledger.sqlite.tables import Tables
@@ -237,7 +237,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
     ),
     "lease uncut": Mutant(
         "an impossibly long lease is not shortened",
-        156,
+        165,
         _all(_set(memory, "shortened", lambda *_: None), _set(tables, "shortened", lambda *_: None)),
     ),
     "lease by wall": Mutant(
@@ -256,6 +256,11 @@ MUTANTS: Final[dict[str, Mutant]] = {
     ),
     "late claim": Mutant(
         "a claim counts however long it took", 10, _set(Clock, "is_late", lambda *_: False)
+    ),
+    "set back": Mutant(
+        "leases are judged at the time of the question, when the clock has been set back since",
+        242,
+        edited(Times, "of", "cls(min(asked_ms, now_ms), ", "cls(asked_ms, "),
     ),
     "renew": Mutant("a resend does not renew the lease", 3, _set(LedgerSession, "renew", _true)),
     "fencing": Mutant(
@@ -463,8 +468,8 @@ MUTANTS: Final[dict[str, Mutant]] = {
         431,
         edited(
             MemoryLedger,
-            "_extensible",
-            "row.state is State.SENDING and row.lease_until_ms > now_ms",
+            "_lengthen",
+            "row.state is State.SENDING and row.lease_until_ms > times.latest_ms",
             "row.state is State.SENDING",
         ),
     ),

@@ -15,7 +15,6 @@ from service.delivery.ledger_session import LedgerSession
 from service.ledger.postgres import opening
 from service.ledger.postgres.ledger import PostgresLedger
 from service.ledger.postgres.lost_claims import LostClaims
-from service.ledger.postgres.rows import Facts
 from service.ledger.postgres.wakeups import Wakeups
 from tests.ledger.postgres_functions import SCHEMA, Piece, edited_function
 
@@ -165,7 +164,7 @@ POSTGRES_MUTANTS: Final[dict[str, Mutant]] = {
     "reader's clock": Mutant(
         "the end of a lease is returned by a clock that was read before the question",
         -1,
-        edited(Facts, "of", "now_ms = max(now_ms, claim.clock())", "pass"),
+        edited(PostgresLedger, "_ask", "self._now_ms()", "now_ms"),
         "tests/ledger/test_clock_faults.py::"
         "test_delayed_claim_shortens_no_lease_that_was_granted_meanwhile[postgres]",
     ),

@@ -46,7 +46,7 @@ class PostgresTwin:
     """The rows of the database in memory, and what else its functions know."""
 
     def __init__(self, broken: Broken) -> None:
-        self.memory = WatchedMemory(broken)
+        self.memory = WatchedMemory(broken, lambda: self._clock_ms)
         self.claim_ids: dict[Key, bytes] = {}
         """The random id of the claim of each row that was granted last."""
         self.undone: set[bytes] = set()
@@ -119,8 +119,7 @@ class PostgresTwin:
 
     # -- one operation each
 
-    def _claim(self, parameters: Sequence[Any], done: Done, asked: Claim) -> Key:
-        claim = replace(asked, clock=lambda: self._clock_ms)
+    def _claim(self, parameters: Sequence[Any], done: Done, claim: Claim) -> Key:
         key, memory = claim.key, self.memory
         writes, wait_ms, now_ms, claim_id, may_be_new, decided, was_in_doubt, holder = (
             parameters[at] for at in (0, 11, 12, 13, 14, 15, 16, 19)
@@ -139,8 +138,7 @@ class PostgresTwin:
             self.claim_ids[key] = claim_id
         else:
             self._refused(name, claim, facts, older_ms if writes else 0, parameters)
-        memory.seen.pop(id(claim), None)
-        memory.seen[id(asked)] = before
+        memory.seen[id(claim)] = before
         if not writes:
             return NOBODY
         answer = facts.answer(claim)

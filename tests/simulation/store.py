@@ -123,7 +123,9 @@ class Store:
         self.held: dict[Key, Held] = {}
         self._faults = iter(faults)
         self._directory, self._disk = directory, disk
-        self._shared, self._twin = WatchedMemory(self.broken), WatchedMemory(self.broken)
+        self._shared, self._twin = (
+            WatchedMemory(self.broken, lambda: round(self.wall_s() * 1000)) for _ in range(2)
+        )
         self._durable = self.snapshot()
         self._queues: dict[Process, LockStep] = {}
         self._is_loaded = True
@@ -179,14 +181,14 @@ class Store:
     def check_lost_claims(self) -> None:
         """Check claims whose answers were lost, when the faults are over."""
 
-    def open(self, process: Process, _: Callable[[], int]) -> FaultyLedger:
+    def open(self, process: Process, now_ms: Callable[[], int]) -> FaultyLedger:
         """Open it for a process that starts, with its clock in milliseconds."""
         if self.kind == "sqlite":
             with pytest.MonkeyPatch.context() as patch:
                 queue = self._queues[process] = LockStep(process.loop)
                 patch.setattr(writer, "SimpleQueue", lambda: queue)
                 patch.setattr(writer, "Tables", partial(TwinTables, twin=self._twin))
-                ledger = SqliteLedger(LedgerFile(self._path, MARK))
+                ledger = SqliteLedger(LedgerFile(self._path, MARK), clock_ms=now_ms)
                 queue.writer = ledger._writer
             if not self._is_loaded:
                 queue.writer._tables.load()
@@ -194,7 +196,7 @@ class Store:
             return FaultyLedger(self, process, ledger, self._twin)
         if self.kind == "off":
             return FaultyLedger(self, process, OffLedger(), None)
-        memory = self._shared if self.kind == "shared" else WatchedMemory(self.broken)
+        memory = self._shared if self.kind == "shared" else WatchedMemory(self.broken, now_ms)
         return FaultyLedger(self, process, memory, memory)
 
     def is_claimed(self, key: Key) -> bool:

@@ -26,10 +26,10 @@ Broken = list[tuple[str, str]]
 
 
 class WatchedMemory(MemoryLedger):
-    """A ledger in memory that checks its own changes."""
+    """A ledger in memory that checks its own changes by the clock at the time of the change."""
 
-    def __init__(self, broken: Broken) -> None:
-        super().__init__()
+    def __init__(self, broken: Broken, clock_ms: Callable[[], int]) -> None:
+        super().__init__(clock_ms)
         self.broken = broken
         self.seen: dict[int, Row | None] = {}
         """The row of each claim before it was answered, by the identity of the claim."""
@@ -40,7 +40,10 @@ class WatchedMemory(MemoryLedger):
         answer = await super().claim(claim, now_ms)
         granted = isinstance(answer, Granted)
         self._check(
-            "claim", claim.key, before, lambda old, new: granted and _granted(old, new, before, now_ms)
+            "claim",
+            claim.key,
+            before,
+            lambda old, new: granted and _granted(old, new, before, self._clock_ms()),
         )
         return answer
 
@@ -51,13 +54,17 @@ class WatchedMemory(MemoryLedger):
     async def renew(self, key: Key, token: int, lease_ms: int, now_ms: int) -> bool:
         before = dict(self._rows)
         held = await super().renew(key, token, lease_ms, now_ms)
-        self._check("renew", key, before, lambda old, new: _renewed(old, new, before, token, now_ms, 1))
+        self._check(
+            "renew", key, before, lambda old, new: _renewed(old, new, before, token, self._clock_ms(), 1)
+        )
         return held
 
     async def extend(self, key: Key, token: int, lease_ms: int, now_ms: int) -> bool:
         before = dict(self._rows)
         held = await super().extend(key, token, lease_ms, now_ms)
-        self._check("extend", key, before, lambda old, new: _renewed(old, new, before, token, now_ms, 0))
+        self._check(
+            "extend", key, before, lambda old, new: _renewed(old, new, before, token, self._clock_ms(), 0)
+        )
         return held
 
     async def record(self, key: Key, token: int, ending: Ending, now_ms: int) -> bool:
@@ -75,7 +82,7 @@ class WatchedMemory(MemoryLedger):
     async def resolve(self, key: Key, ending: Ending, *, who: str, why: str, now_ms: int) -> bool:
         before = dict(self._rows)
         held = await super().resolve(key, ending, who=who, why=why, now_ms=now_ms)
-        self._check("resolve", key, before, lambda old, new: _resolved(old, new, before, now_ms))
+        self._check("resolve", key, before, lambda old, new: _resolved(old, new, before, self._clock_ms()))
         return held
 
     async def drop(self, *, before_ms: int, now_ms: int) -> int:
@@ -181,8 +188,14 @@ def _resolved(old: Row | None, new: Row | None, rows: Rows, now_ms: int) -> bool
 class TwinTables(Tables):
     """SQLite's tables, with a twin in memory."""
 
-    def __init__(self, connection: sqlite3.Connection, key_id: str, twin: WatchedMemory) -> None:
-        super().__init__(connection, key_id)
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        key_id: str,
+        clock_ms: Callable[[], int],
+        twin: WatchedMemory,
+    ) -> None:
+        super().__init__(connection, key_id, clock_ms)
         self._twin = twin
         self._marked_ms = 0
 
@@ -249,7 +262,7 @@ class TwinTables(Tables):
     def load(self) -> None:
         """Give the twin the rows that are in the file."""
         twin = self._twin
-        twin.__dict__.update(WatchedMemory(twin.broken).__dict__)
+        twin.__dict__.update(WatchedMemory(twin.broken, twin._clock_ms).__dict__)
         for found in self._execute(PAGE_OF_ROWS, EVERYTHING).fetchall():
             twin._put(row_of(found))
         (twin._last_token,) = self._execute("SELECT last_token FROM meta").fetchone()

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, ClassVar, Final, TypeVar
 
 from .. import Answer, Claim, Ending, Granted, InDoubt, InProgress, Key, LedgerUnavailable, LinkageBusy, Row
-from ..lease import LEASE_MAX_MS, Clock
+from ..lease import LEASE_MAX_MS, WALL_CLOCK
 from ..marker import MarkerKeeper
 from ..rules import COUNTED_MAX, MARK_EVERY_MS
 from ..vault import RandomBytes
@@ -23,7 +23,6 @@ CLAIM_ID_BYTES: Final = 16
 PAGE_ROWS: Final = 500
 DROP_ROWS: Final = 200
 """Maximum number of rows that one transaction deletes, so that claims are not delayed."""
-CLOCK: Final = Clock()
 
 T = TypeVar("T")
 
@@ -41,7 +40,7 @@ class PostgresLedger:
         random_bytes: RandomBytes,
         holder: bytes,
         keeper: MarkerKeeper | None = None,
-        now_ms: Callable[[], int] = CLOCK.now_ms,
+        now_ms: Callable[[], int] = WALL_CLOCK.now_ms,
     ) -> None:
         self._database = database
         self._claim_parameters = partial(claim_parameters, key_id=key_id, holder=holder)
@@ -226,7 +225,7 @@ class PostgresLedger:
             claim, now_ms, writes=writes, claim_id=claim_id, wait_ms=PLACE_MS, decided=decided
         )
         (found,) = await self._database.fetch(statements.CLAIM, *parameters)
-        return Facts.of(found, claim, now_ms)
+        return Facts.of(found, claim, self._now_ms())
 
     async def _undo_claim(self, lost: LostClaim) -> bool:
         what = (lost.claim_id, lost.linkage, self._now_ms())

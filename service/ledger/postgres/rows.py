@@ -35,8 +35,7 @@ class Facts:
 
     @classmethod
     def of(cls, found: Mapping[str, Any], claim: Claim, now_ms: int) -> Facts:
-        """Read the columns; remaining times become times by the claim's clock, which is read again."""
-        now_ms = max(now_ms, claim.clock())
+        """Read the columns; remaining times become times by the gateway's clock, which says `now_ms`."""
         row, newest = None, None
         if found["state"] is not None:
             row = Recorded(

@@ -21,6 +21,7 @@ from .. import (
     Resolution,
     Row,
 )
+from ..lease import WALL_CLOCK
 from ..marker import Entry, Marker, MarkerKeeper
 from ..rules import COUNTED_MAX
 from .file import LedgerFile, name_of
@@ -43,12 +44,16 @@ class SqliteLedger:
     outlives_process: ClassVar[bool] = True
 
     def __init__(
-        self, file: LedgerFile, marker: Marker | None = None, report: Callable[[str], None] = lambda _: None
+        self,
+        file: LedgerFile,
+        marker: Marker | None = None,
+        report: Callable[[str], None] = lambda _: None,
+        clock_ms: Callable[[], int] = WALL_CLOCK.now_ms,
     ) -> None:
         """Open the file, and keep its entry in the marker; MarkerKeeper calls `report`."""
         self._file = file
         self._keeper: MarkerKeeper | None = None
-        self._writer = Writer(file, self._granted)
+        self._writer = Writer(file, clock_ms, self._granted)
         if marker is not None:
             entry = Entry(file.token_at_open, str(file.path))
             self._keeper = MarkerKeeper(marker, file.ledger_id, entry, report)

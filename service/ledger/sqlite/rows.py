@@ -37,11 +37,13 @@ def parameters(key: Key) -> tuple[str, str, str]:
     return key.request_id, key.api, key.client_id
 
 
-def claim_columns(claims: Sequence[ToClaim], *, is_checked: bool) -> tuple[int, list[object]]:
-    """Return a size and the parameters of so many claims for `insert_claims`."""
+def claim_columns(
+    claims: Sequence[ToClaim], clock_ms: int, *, is_checked: bool
+) -> tuple[int, list[object]]:
+    """Return a size and the parameters of so many claims for `insert_claims`; see `rules.Times`."""
     columns: list[object] = []
     for number, one in enumerate(claims):
-        claim, key, now_ms = one.claim, one.claim.key, one.now_ms
+        claim, key, now_ms = one.claim, one.claim.key, min(one.now_ms, clock_ms)
         columns += (number, is_checked, key.client_id, key.api, key.request_id, claim.caller)
         columns += (claim.fingerprint, claim.linkage, claim.biz_time_ms, now_ms + claim.lease_ms, now_ms)
     return _filled(columns, CLAIM_WIDTH)

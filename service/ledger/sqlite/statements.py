@@ -113,7 +113,7 @@ CLAIM: Final = f"""
 """
 _NOT_OVERTAKEN: Final = """
     WHERE request_id = :request_id AND api = :api AND client_id = :client_id AND token = :token
-      AND (state = 'sending' AND lease_until_ms > :now_ms OR
+      AND (state = 'sending' AND lease_until_ms > :latest_ms OR
            NOT EXISTS (
                SELECT 1 FROM request AS other
                WHERE other.linkage = request.linkage AND other.state = 'sending'

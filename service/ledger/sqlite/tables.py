@@ -9,11 +9,10 @@ transaction, and one for all the outcomes. They do only what is usual, and leave
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from .. import Answer, Claim, Ending, Granted, Key, Resolution, Row
-from ..lease import LEASE_MAX_MS
-from ..rules import MARK_EVERY_MS, NO_OTHERS, Linkage, answer_to, lease_limit_ms, newest_of, shortened
+from ..rules import MARK_EVERY_MS, NO_OTHERS, Linkage, Times, answer_to, newest_of, shortened
 from .rows import ToClaim, ToRecord, claim_columns, outcome_columns, parameters, row_of
 from .statements import (
     BEGIN_CHANGE,
@@ -41,10 +40,11 @@ from .statements import (
 class Tables:
     """The tables of one connection."""
 
-    def __init__(self, connection: sqlite3.Connection, key_id: str) -> None:
+    def __init__(self, connection: sqlite3.Connection, key_id: str, clock_ms: Callable[[], int]) -> None:
         self.connection = connection
         self._execute = connection.execute
         self._key_id = key_id
+        self._clock_ms = clock_ms
         self._is_durable = True  # as LedgerFile has opened the connection
         self._changes_before = self._token_before = self._last_token = self._reserved_token = 0
 
@@ -78,15 +78,17 @@ class Tables:
 
     def look(self, claim: Claim, now_ms: int) -> Answer:
         """Answer a claim without writing."""
-        row = self.row(claim.key)
+        times, row = self._times(now_ms), self.row(claim.key)
         if row is not None:
-            row = shortened(row, lease_limit_ms(claim, now_ms)) or row
-        return answer_to(claim, row, self._linkage(claim, now_ms), now_ms, token=0)
+            row = shortened(row, times.lease_limit_ms) or row
+        return answer_to(claim, row, self._linkage(claim, times), times.earliest_ms, token=0)
 
     def claim(self, claim: Claim, now_ms: int) -> Answer:
         """Answer a claim, and write a grant."""
-        linkage = self._linkage(claim, now_ms, writes=True)
-        row = self._shortened(claim.key, lease_limit_ms(claim, now_ms))
+        times = self._times(now_ms)
+        now_ms = times.earliest_ms
+        linkage = self._linkage(claim, times, writes=True)
+        row = self._shortened(claim.key, times.lease_limit_ms)
         answer = answer_to(claim, row, linkage, now_ms, token=self._last_token + 1)
         if isinstance(answer, Granted):
             if row is None:
@@ -102,7 +104,7 @@ class Tables:
 
         At most one claim for a row and for a linkage; without any checks if the claim is checked already.
         """
-        size, columns = claim_columns(claims, is_checked=is_checked)
+        size, columns = claim_columns(claims, self._clock_ms(), is_checked=is_checked)
         before = self._last_token
         inserted = self._execute(insert_claims(size), (*columns, self._key_id, before)).rowcount
         self._last_token += inserted
@@ -144,8 +146,9 @@ class Tables:
     def resolve(self, key: Key, ending: Ending, resolution: Resolution) -> bool:
         """Write the decision with a new token, so that the claim's holder cannot write any more."""
         now_ms = resolution.at_ms
-        row = self._shortened(key, now_ms + LEASE_MAX_MS)
-        if row is None or not row.is_in_doubt(now_ms):
+        times = self._times(now_ms)
+        row = self._shortened(key, times.lease_limit_ms)
+        if row is None or not row.is_in_doubt(times.earliest_ms):
             return False
         who = (key.client_id, key.api, key.request_id, ending.state)
         audit = self._execute(INSERT_RESOLUTION, (*who, resolution.who, resolution.why, now_ms)).lastrowid
@@ -173,6 +176,10 @@ class Tables:
         found = self._execute(SELECT_ROW, parameters(key)).fetchone()
         return None if found is None else row_of(found)
 
+    def _times(self, asked_ms: int) -> Times:
+        """Read the clock inside the transaction: no other process can get a lease before its commit."""
+        return Times.of(asked_ms, self._clock_ms())
+
     def _shortened(self, key: Key, limit_ms: int) -> Row | None:
         """Return one row, after shortening an impossibly long lease."""
         row = self.row(key)
@@ -183,17 +190,19 @@ class Tables:
         return shorter
 
     def _update_held(self, statement: str, key: Key, token: int, lease_ms: int, now_ms: int) -> bool:
+        times = self._times(now_ms)
         parameters = {
             "request_id": key.request_id,
             "api": key.api,
             "client_id": key.client_id,
             "token": token,
-            "lease_until_ms": now_ms + lease_ms,
-            "now_ms": now_ms,
+            "lease_until_ms": times.earliest_ms + lease_ms,
+            "now_ms": times.earliest_ms,
+            "latest_ms": times.latest_ms,
         }
         return self._execute(statement, parameters).rowcount > 0
 
-    def _linkage(self, claim: Claim, now_ms: int, *, writes: bool = False) -> Linkage:
+    def _linkage(self, claim: Claim, times: Times, *, writes: bool = False) -> Linkage:
         if claim.linkage is None:
             return NO_OTHERS
         others = {
@@ -203,13 +212,13 @@ class Tables:
             "linkage": claim.linkage,
             "biz_time_ms": claim.biz_time_ms,
             "fingerprint": claim.fingerprint,
-            "now_ms": now_ms,
+            "now_ms": times.earliest_ms,
         }
         found = self._execute(SELECT_LINKAGE, others).fetchall()
         if not found:
             return NO_OTHERS
         busy_until_ms = max(lease_until_ms for _, _, lease_until_ms in found)
-        if busy_until_ms > (limit_ms := lease_limit_ms(claim, now_ms)):
+        if busy_until_ms > (limit_ms := times.lease_limit_ms):
             busy_until_ms = limit_ms
             if writes:
                 self._execute(SHORTEN_LINKAGE, (limit_ms, limit_ms, claim.linkage))

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, Final
 
@@ -29,11 +30,14 @@ IDLE_S: Final = 0.0001
 class Writer:
     """Runs operations of the event loop in its own thread, and completes them after their commit."""
 
-    def __init__(self, file: LedgerFile, granted: Callable[[int], None] = lambda _: None) -> None:
+    def __init__(
+        self, file: LedgerFile, clock_ms: Callable[[], int], granted: Callable[[int], None] = lambda _: None
+    ) -> None:
         """Open the file; the writer's thread calls `granted` with the last token of each commit."""
         self._file = file
         self._granted = granted
-        self._tables = Tables(file.open(timeout_s=OPEN_TIMEOUT_S), file.mark.key_id)
+        self._tables_of = partial(Tables, key_id=file.mark.key_id, clock_ms=clock_ms)
+        self._tables = self._tables_of(file.open(timeout_s=OPEN_TIMEOUT_S))
         self._must_reconnect = False
         self._queue: SimpleQueue[Operation | None] = SimpleQueue()
         self._gathered: list[Operation] = []
@@ -223,6 +227,6 @@ class Writer:
         if not self._must_reconnect:
             return
         # Close the old connection last: while it is open, no other file can get its inode.
-        tables, self._tables = self._tables, Tables(self._file.open(), self._file.mark.key_id)
+        tables, self._tables = self._tables, self._tables_of(self._file.open())
         tables.connection.close()
         self._must_reconnect = False
