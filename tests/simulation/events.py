@@ -195,6 +195,8 @@ def _resolve(world: World, _: Event) -> None:
     async def resolve(gateway: Gateway) -> None:
         now_ms = round(gateway.host.wall_s() * 1000)
         for key in () if world.store.disturbed else world.store.held_for(HELD_S):
+            if world.orders_by_key[key].id in world.wallet.decided:
+                continue  # its outcome may be recorded first, as in doubt
             # It is in progress, so that this changes nothing.
             await gateway.session._ledger.resolve(
                 key, Ending(State.REJECTED), who="eve", why="", now_ms=now_ms

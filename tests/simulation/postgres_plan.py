@@ -7,7 +7,7 @@ from dataclasses import replace
 from random import Random
 from typing import Final
 
-from .gateway import LEASE_S
+from .gateway import LEASE_S, WINDOW_S
 from .network import Treatment
 from .plan import AMOUNTS, SPAN_S, STATES, Event, Plan, PlannedCall, bind_order, some, sync_order
 from .store import Fault
@@ -45,7 +45,9 @@ def on_postgres(plan: Plan) -> Plan:
 
 def _placed(plan: Plan, gateways: int, dice: Random) -> Plan:
     clocks_s = tuple(dice.choice(CLOCKS_S) for _ in range(gateways))
-    return replace(plan, store="postgres", gateways=gateways, clocks_s=clocks_s)
+    # A gateway whose clock is outside the window believes no response.
+    is_calm = plan.is_calm and max(map(abs, clocks_s)) < WINDOW_S
+    return replace(plan, store="postgres", gateways=gateways, clocks_s=clocks_s, is_calm=is_calm)
 
 
 def _with(plan: Plan, events: Sequence[Event]) -> Plan:

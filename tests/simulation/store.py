@@ -42,6 +42,7 @@ from service.ledger import (
 )
 from service.ledger.errors import LedgerBusy
 from service.ledger.identity import KeyMark
+from service.ledger.lease import LEASE_MAX_MS
 from service.ledger.off import OffLedger
 from service.ledger.sqlite import writer
 from service.ledger.sqlite.file import LedgerFile
@@ -228,7 +229,13 @@ class Store:
         # Claims, renewals and results that were not durable are lost: what is held is what the rows say.
         rows: dict[Key, Row] = self._durable["_rows"]
         self.held = {
-            key: Held("dead", row.token, row.linkage, row.lease_until_ms, 0.0)
+            key: Held(
+                "dead",
+                row.token,
+                row.linkage,
+                row.lease_until_ms,
+                self.timeline.now_s + LEASE_MAX_MS / 1000,
+            )
             for key, row in rows.items()
             if row.state is State.SENDING
         }

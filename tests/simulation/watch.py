@@ -277,6 +277,7 @@ class Watch:
             and one.linkage is not None
             and one.linkage == held.linkage
             and now_ms < one.until_ms
+            and now_s < one.until_boot_s  # a clock that was set back makes an expired lease hold again
             and other.api == key.api
             and store.is_claimed(other)
             and not store.was_set_ahead

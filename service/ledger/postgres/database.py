@@ -178,8 +178,10 @@ class Database:
                     await connection.add_listener(CHANNEL, lambda *said: heard(said[3]))
                     heard(None)
                     while not is_lost.is_set():
+                        # Not wait_for: before Python 3.12 it can lose the cancellation of `close`.
                         with suppress(TimeoutError):
-                            await asyncio.wait_for(is_lost.wait(), ALIVE_EVERY_S)
+                            async with asyncio.timeout(ALIVE_EVERY_S):
+                                await is_lost.wait()
                         await connection.execute(ALIVE)
                 finally:
                     connection.terminate()

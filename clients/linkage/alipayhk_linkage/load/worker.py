@@ -88,7 +88,8 @@ class Channels:
         """Connect to all gateways; return the first address that cannot be reached, or None."""
         for encrypted, channel in self._channels.items():
             try:
-                await asyncio.wait_for(channel.channel_ready(), CONNECT_S)
+                async with asyncio.timeout(CONNECT_S):
+                    await channel.channel_ready()
             except TimeoutError:
                 return self._targets[encrypted]
         return None
