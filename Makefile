@@ -102,7 +102,7 @@ lint: .venv/.stamp-dev ## Check style, types, layers, protos and language
 # Needs a JDK with Maven, which .ci/run installs. Go and Node come from PyPI if they are not on the PATH.
 callers: export PATH := $(CURDIR)/.tools/node-venv/bin:$(CURDIR)/.tools/go-venv/bin:$(PATH)
 callers: setup peers node ## Run each language's client with its own toolchain while the gateway is killed and restarted
-	$(BIN)/python -m pytest -m callers $(or $(ARGS),tests/callers tests/docs/test_commands.py -s)
+	$(BIN)/python -m pytest -m callers $(or $(ARGS),$(PARALLEL) --numprocesses=2 tests/callers tests/docs/test_commands.py)
 
 browser: setup ## Test the load tester's report in Chromium, in light and in dark
 	$(BIN)/python -m pytest -m browser $(or $(ARGS),tests/load)

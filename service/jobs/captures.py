@@ -75,6 +75,7 @@ class Captures:
         name = f"{now:%Y%m%dT%H%M%S.%fZ}-{endpoint.api}-{secrets.token_hex(4)}{SUFFIX}"
         facts = {"api": endpoint.api, "time": now.isoformat(timespec="milliseconds")}
         facts["end"] = type(error).__name__ if error else "success"
+        facts["refused_with"] = _refusal(error)
         self._thread.submit(self._keep, name, ticket, facts, endpoint, exchange)
         return name
 
@@ -168,6 +169,13 @@ def _is_wanted(error: CallError) -> bool:
     if isinstance(error, Unsigned):  # not a page of a proxy, or a refusal because of the rate
         return row_of_unsigned(error).reason == reasons.ERROR_REASON_RESPONSE_UNSIGNED
     return isinstance(error, SignatureInvalid | Malformed)
+
+
+def _refusal(error: CallError | None) -> str:
+    """Return the code with which AlipayHK refused the request, empty if it did not; it may be unsigned."""
+    code = error.claimed_code if isinstance(error, Unsigned) else ""
+    code = error.result.code if isinstance(error, ResultError) else code
+    return code if code in CONFIGURATION_CODES else ""
 
 
 def _capture_of(facts: dict[str, str], endpoint: Endpoint, exchange: Exchange) -> Capture:

@@ -61,7 +61,7 @@ class Reader:
         self._directory = directory
         self._stack = stack
         self._ports = {port: str(free_port()) for port in PORTS}
-        listens = {"LISTEN": self._moved("127.0.0.1:50051"), "ADMIN_LISTEN": self._moved("127.0.0.1:9464")}
+        listens = {"LISTEN": self.moved("127.0.0.1:50051"), "ADMIN_LISTEN": self.moved("127.0.0.1:9464")}
         self._environment = environment(listens)
 
     def start_the_demo(self) -> str:
@@ -72,11 +72,11 @@ class Reader:
 
     def save(self, name: str, text: str) -> None:
         """Write a file with the content of a block."""
-        (self._directory / name).write_text(self._moved(text), "utf-8")
+        (self._directory / name).write_text(self.moved(text), "utf-8")
 
     def paste(self, block: Block, row: Row) -> str:
         """Run a block and check it against its row; return its output."""
-        script = self._moved("\n".join(command for command in block.commands if not not_run(command)))
+        script = self.moved("\n".join(command for command in block.commands if not not_run(command)))
         return self._keep_up(script, row) if row.stays_up else self._to_its_end(block, script, row)
 
     def _to_its_end(self, block: Block, script: str, row: Row) -> str:
@@ -104,9 +104,10 @@ class Reader:
         return process.output()
 
     def _says(self, output: str, words: str) -> bool:
-        return re.search(self._moved(words), output, re.MULTILINE) is not None
+        return re.search(self.moved(words), output, re.MULTILINE) is not None
 
-    def _moved(self, text: str) -> str:
+    def moved(self, text: str) -> str:
+        """Return a text with the ports of this terminal instead of those of the pages."""
         # Without an address, the sandbox and the client use ports of the pages; the gateway has settings.
         for words, reported in _WITHOUT_ADDRESS.items():
             text = text.replace(words, reported)

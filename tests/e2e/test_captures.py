@@ -9,6 +9,7 @@ import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -141,8 +142,8 @@ def moved(place: Path) -> None:
     place.rename(place.with_name("moved"))
 
 
-async def unsigned(_: Any, peer: Any) -> None:
-    body = compact(result("F", "INVALID_SIGNATURE"))
+async def unsigned(_: Any, peer: Any, code: str = "INVALID_SIGNATURE") -> None:
+    body = compact(result("S" if code == "SUCCESS" else "F", code))
     await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
 
 
@@ -184,6 +185,35 @@ async def test_capture_is_diagnosed_and_can_be_shared_without_personal_data(
     assert json.loads(of_request.read_text("utf-8"))["tracer_id"] == masked["tracer_id"]
     assert main([*words, "--share", str(shares["--share"])]) == os.EX_CONFIG
     assert "cannot be written: File exists" in capsys.readouterr().err
+
+
+async def test_capture_shows_the_message_in_question(
+    capturing: Capturing,
+    place: Path,
+    upstream: Upstream,
+    material: Material,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It is the request if AlipayHK says that it refused it, even if unsigned, and else the response."""
+    said = {
+        "INVALID_SIGNATURE": (
+            "valid: ",
+            "request",
+            "AlipayHK refused it with INVALID_SIGNATURE, so it has",
+        ),
+        "SUCCESS": ("undecided: The message has no signature ", "response", "fix: If it is a response, "),
+    }
+    async with capturing() as gateway:
+        for code in said:
+            upstream.script = partial(unsigned, code=code)
+            await captured(gateway, place, BIND)
+    for file, (verdict, message, fix) in zip(captures(place), said.values(), strict=True):
+        words = ["doctor", "message", str(file), "--capture-key", str(material.unknown_key.private_file)]
+        assert main([*words, "--public-key-files", f"1={material.ours.public_file}"]) in {0, 1}
+        out = capsys.readouterr().out
+        assert out.startswith(verdict)
+        assert f"\nmessage: {message}, envelope_signed\n" in out
+        assert fix in out
 
 
 def marked_body() -> dict[str, object]:

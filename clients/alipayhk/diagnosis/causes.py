@@ -34,7 +34,8 @@ class Cause(StrEnum):
 
 
 FIXES: Final[dict[Cause, str]] = {
-    Cause.WRONG_KEY: "Compare the key's fingerprint (`keys inspect`) with the signer.",
+    Cause.WRONG_KEY: "Compare the key's fingerprint (`keys inspect`) with the signer; if it is the same,"
+    " compare the signature with the one that was sent.",
     Cause.OWN_KEY: "Replace our own public key by the public key that the signer hands out.",
     Cause.OTHER_KEY_VERSION: "Name the version of the signing key in keyVersion.",
     Cause.TRAILING_NEWLINE: "Sign the body exactly as it is sent, with the same end.",

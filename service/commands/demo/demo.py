@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
         with tempfile.TemporaryDirectory(prefix="alipayhk-demo-") as directory, ExitStack() as stack:
             _start_all(Path(directory), stack)
             as_expected = [_make(example) for example in EXAMPLES]
-            print(_HINTS, flush=True)
+            print(_HINTS.replace("DIR", directory), flush=True)
             if not args.once:
                 _wait_for_ctrl_c()
             return 0 if all(as_expected) else 1
@@ -82,7 +82,8 @@ def _start_all(directory: Path, stack: ExitStack) -> None:
     for address in (PLAIN, ENCRYPTED, SANDBOX, PLAIN_ADMIN, ENCRYPTED_ADMIN):
         wait_until_free(address)
     print(f"Making keys in {directory} (removed at the end) ...", flush=True)
-    ours, theirs = generate(directory, "merchant"), generate(directory, "alipayhk")
+    ours, theirs, examiner = (generate(directory, name) for name in ("merchant", "alipayhk", "examiner"))
+    (captures := directory / "captures").mkdir()
     print(f"Starting the sandbox AlipayHK on http://{SANDBOX} ...", flush=True)
     sandbox = [
         *("sandbox", "--listen", SANDBOX, "--client-id", CLIENT_ID),
@@ -97,6 +98,8 @@ def _start_all(directory: Path, stack: ExitStack) -> None:
         "SIGNING_KEY_FILE": ours["private_key_file"],
         "PUBLIC_KEY_FILES": f"1={theirs['public_key_file']}",
         **{f"{api.name}_PATH": path for api, path in PATHS.items()},
+        "CAPTURE_DIR": str(captures),
+        "CAPTURE_RECIPIENT_FILE": examiner["public_key_file"],
         "DRAIN_DELAY_S": "0",
         "LEDGER_URL": url_of(directory / "ledger.db"),
     }
@@ -208,6 +211,11 @@ _HINTS: Final = f"""Call it yourself (`make peers` installs grpcurl into .tools/
     "external_identity_value": "member-1001", "user_id": "2160000000000001",
     "binding_target_type": "BINDING_TARGET_TYPE_USER_ID"}}' \\
     {PLAIN} alipayhk.linkage.v1.LinkageService/SyncLinkage
+
+With the user id 2160000000000001+BAD_SIGNATURE the sandbox signs its response wrongly. This says why:
+
+  .venv/bin/alipayhk-gateway doctor message "$(ls DIR/captures/*.capture | tail -1)" \\
+    --capture-key DIR/examiner.key.pem --public-key-files 1=DIR/alipayhk.pub.pem
 
 What reached the sandbox: http://{SANDBOX}/__sandbox/requests
 Metrics: http://{PLAIN_ADMIN}/metrics

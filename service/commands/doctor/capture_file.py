@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from clients.alipayhk.captured import CaptureUnreadable, open_capture
 from clients.alipayhk.wire.keys import KeyFileError, load_private_key
 
 from .exchange import Exchange, Unusable, exchange_of
-
-_OF_RESPONSE: Final = {"success", "SignatureInvalid", "Malformed"}
-"""Ends of attempts whose response is in question; in any other, AlipayHK refused the request."""
 
 
 def exchange_of_capture(members: Mapping[str, Any], key_file: Path | None, message: str | None) -> Exchange:
@@ -26,6 +23,8 @@ def exchange_of_capture(members: Mapping[str, Any], key_file: Path | None, messa
         raise Unusable(f"--capture-key {error}.") from None
     except CaptureUnreadable as error:
         raise Unusable(str(error)) from None
-    wanted = message or ("response" if capture.facts.get("end") in _OF_RESPONSE else "request")
+    refused_with = capture.facts.get("refused_with", "")
     messages = {each["message"]: exchange_of(dict(each)) for each in capture.exchanges}
-    return replace(messages[wanted], response_headers=messages["response"].headers)
+    wanted = messages[message or ("request" if refused_with else "response")]
+    refused_with = refused_with if wanted.message == "request" else ""
+    return replace(wanted, response_headers=messages["response"].headers, refused_with=refused_with)

@@ -36,6 +36,8 @@ class Exchange:
     body: bytes = field(default=b"", repr=False)
     response_headers: Headers = ()
     """Of a request, the headers of its response, if the format has them."""
+    refused_with: str = ""
+    """Of a request, the code with which AlipayHK refused it, if the format has it."""
 
     @property
     def tracer_id(self) -> str | None:

@@ -30,6 +30,11 @@ from .share import write_share
 
 FILE_BYTES_MAX: Final = 64 * 1024 * 1024
 NOT_VALID: Final = 1
+SIGNATURE_CODES: Final = {"INVALID_SIGNATURE", "KEY_NOT_FOUND"}
+_REFUSED: Final = (
+    "AlipayHK refused it with {}, so it has another public key of ours, or a proxy changed the request:"
+    " compare the fingerprint of our public key (`keys inspect`) with AlipayHK's."
+)
 _ROWS: Final = {protocol.name: row for protocol, row in ROWS.items()}
 
 
@@ -90,6 +95,8 @@ def _diagnosed(args: argparse.Namespace) -> tuple[Exchange, Diagnosis]:
     exchange = exchange_in(_content(args.file), args)
     knowledge = knowledge_of(args, exchange)
     diagnosis = diagnosis_of(_with_path(exchange, knowledge), knowledge)
+    if diagnosis.verdict is Verdict.VALID and exchange.refused_with in SIGNATURE_CODES:
+        diagnosis = replace(diagnosis, fix=_REFUSED.format(exchange.refused_with))
     for file, unmasked in ((args.share, False), (args.share_unmasked, True)):
         if file is not None:
             write_share(file, diagnosis, exchange, knowledge, unmasked=unmasked)

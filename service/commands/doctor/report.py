@@ -47,7 +47,8 @@ def as_text(diagnosis: Diagnosis, exchange: Exchange, *, unmasked: bool) -> str:
     lines = [f"{diagnosis.verdict}{causes}: {diagnosis.explanation}"]
     lines += [f"fix: {diagnosis.fix}"] if diagnosis.fix else []
     lines += [f"message: {exchange.message}, {exchange.protocol}"]
-    lines += [f"key version: {diagnosis.key_version}"] if diagnosis.key_version is not None else []
+    version = diagnosis.key_version
+    lines += [f"made with the key of version: {version}"] if version is not None else []
     if diagnosis.content_to_sign:
         masks = "" if unmasked else ", values masked"
         expected = shown(diagnosis.content_to_sign)
