@@ -18,7 +18,7 @@ from clients.alipayhk.wire.errors import ResultError
 from service.delivery.flight import Flight
 from service.delivery.sender import LEFT_MIN_S
 from service.delivery.state import FlightState
-from service.ledger import Claim, Key
+from service.ledger import FINAL, Claim, Key
 
 from .gateway import GONE, UPSTREAM_TIMEOUT_S, Gateway, key_of
 from .network import Sent
@@ -126,7 +126,13 @@ class Watch:
             and flight.linkage == claim.linkage
             and (flight.request.biz_time_ms or 0) < (claim.biz_time_ms or 0)
             and gateway.process.monotonic_s() - self._seen(flight).queued_s > KNOWN_S
+            and not self._has_outcome(flight.request.key)
         ]
+
+    def _has_outcome(self, key: Key) -> bool:
+        """Return whether a request that waits needs nothing but its outcome, from another gateway."""
+        row = self._world.store.durable(key)
+        return row is not None and row.state in FINAL
 
     def interrupted(self, gateway: Gateway) -> None:
         """Note that a process stops for some time, or that its clock is set."""
