@@ -5,19 +5,24 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
+import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 from service.ledger import Granted, Ledger, LedgerFault, LedgerUnavailable
 from service.ledger.opening import fault_of
+from service.ledger.sqlite.ledger import SqliteLedger
 from tests.ledger.levels import APPLIED, NOW_MS, a_claim, ended, opened, sqlite_url
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 NOBODY: Final = 65_534
+PAGE_BYTES: Final = 4096
 
 
 def started(command: str, directory: Path, *words: str) -> subprocess.Popen[str]:
@@ -137,6 +142,20 @@ async def fill_and_recover(ledger: Ledger, make_room: Callable[[], None]) -> Non
     await ledger.close()
 
 
+async def begin_a_checkpoint(directory: Path, _: Sequence[str]) -> None:
+    """Apply requests, and be killed when a checkpoint has written only the first page of the main file.
+
+    The limit acts as a full disk does: what the file has already can be written again.
+    """
+    ledger = cast("SqliteLedger", opened(sqlite_url(directory))[0])
+    for number in range(100):
+        await ended(ledger, a_claim(f"id-{number}", linkage=b"%d" % number))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (PAGE_BYTES, PAGE_BYTES))
+    with suppress(sqlite3.Error):
+        ledger._writer._tables.connection.execute("PRAGMA wal_checkpoint").fetchone()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 COMMANDS: Final[dict[str, Callable[[Path, Sequence[str]], Awaitable[None]]]] = {
     command.__name__: command
     for command in (
@@ -146,6 +165,7 @@ COMMANDS: Final[dict[str, Callable[[Path, Sequence[str]], Awaitable[None]]]] = {
         open_as_nobody,
         refuse_as_nobody,
         fill_the_disk,
+        begin_a_checkpoint,
     )
 }
 

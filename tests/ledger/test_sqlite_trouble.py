@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import shutil
 import signal
+import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from service.ledger import InProgress, Known, Ledger, LedgerUnavailable, State
+from service.ledger import InProgress, Known, Ledger, LedgerFault, LedgerUnavailable, State
 from service.ledger.errors import LedgerBusy
 from service.ledger.sqlite.ballast import BYTES, STEP_BYTES, Ballast
 from tests import disks
 from tests.ledger.levels import APPLIED, NOW_MS, a_bind, a_claim, ended, granted, opened, row_of, sqlite_url
-from tests.ledger.processes import fill_and_recover, output_of, started
+from tests.ledger.processes import PAGE_BYTES, fill_and_recover, output_of, started
 from tests.ledger.trouble import locked
 
 # -- processes
@@ -35,6 +37,52 @@ async def test_kill_9_loses_no_answered_operation(tmp_path: Path) -> None:
     assert {states[request_id] for request_id in answered} == {State.APPLIED}
     assert len(states) <= len(answered) + 1
     await ledger.close()
+
+
+@pytest.mark.parametrize("has_log", [True, False])
+async def test_kill_9_during_a_checkpoint_loses_nothing_unless_the_log_is_lost(
+    tmp_path: Path, has_log: bool
+) -> None:
+    """The first page of the main file says how long the file will be when the checkpoint is done."""
+    process = started("begin_a_checkpoint", tmp_path)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    main, log = tmp_path / "ledger.db", tmp_path / "ledger.db-wal"
+    assert int.from_bytes(main.read_bytes()[28:32]) * PAGE_BYTES > main.stat().st_size
+    if has_log:
+        ledger, _ = opened(sqlite_url(tmp_path))
+        assert {row.state async for row in ledger.rows()} == {State.APPLIED}
+        assert len([row async for row in ledger.rows()]) == 100
+        await ledger.close()
+        with closing(sqlite3.connect(main)) as connection:
+            assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    else:
+        log.unlink()
+        with pytest.raises(LedgerFault, match="alipayhk-gateway ledger restore"):
+            opened(sqlite_url(tmp_path))
+
+
+@pytest.mark.parametrize("requests", [0, 1, 60])
+async def test_ledger_is_opened_after_a_checkpoint_that_ended_at_any_page(
+    tmp_path: Path, requests: int
+) -> None:
+    (tmp_path / "used").mkdir()
+    ledger, _ = opened(sqlite_url(tmp_path / "used"))
+    for number in range(requests):
+        await ended(ledger, a_claim(f"id-{number}", linkage=b"%d" % number))
+    crashed = shutil.copytree(tmp_path / "used", tmp_path / "crashed")
+    await ledger.close()
+    with closing(sqlite3.connect(shutil.copytree(crashed, tmp_path / "whole") / "ledger.db")) as connection:
+        connection.execute("PRAGMA wal_checkpoint").fetchone()
+        old, new = ((tmp_path / name / "ledger.db").read_bytes() for name in ("crashed", "whole"))
+    assert new != old
+    for pages in range(len(new) // PAGE_BYTES):
+        found = shutil.copytree(crashed, tmp_path / f"{pages}")
+        written = pages * PAGE_BYTES
+        (found / "ledger.db").write_bytes(new[:written] + old[written:])
+        ledger, _ = opened(sqlite_url(found))
+        assert len([row async for row in ledger.rows()]) == requests
+        await ledger.close()
 
 
 async def test_processes_on_one_file_grant_an_id_once(tmp_path: Path) -> None:

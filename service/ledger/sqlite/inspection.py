@@ -12,8 +12,11 @@ from urllib.parse import quote
 
 from .. import LedgerFault
 from ..identity import Absence, Found
+from .file import is_damage
 from .schema import IDS_SINCE, version_of
 
+_ALONE: Final = "immutable=1"
+"""How SQLite reads a main file apart from its log, and creates no log and shared memory next to it."""
 _META: Final = "SELECT key_id, key_check, last_token, {} FROM meta"
 
 
@@ -56,16 +59,12 @@ def inspect(path: Path, *, is_unused: bool) -> Absence | Found:
     if size == 0:
         return Absence.EMPTY
     log = has_log(path)
-    # `immutable` keeps SQLite from creating a log and shared memory next to a clean file.
-    seen = _read(path, "immutable=1" if is_unused and not log else "mode=ro")
-    if is_unused and log and seen is not None:
-        main = _read(path, "immutable=1")
-        run, token = (main.run, main.token) if main else (None, 0)
-        if run != seen.run and token != seen.token:
-            raise MixedFiles(
-                f"the ledger {path} and its write-ahead log {log_path(path)} do not belong together: put "
-                "the right file back, or accept it without that log with: alipayhk-gateway ledger restore"
-            )
+    seen = _read(path, _ALONE if is_unused and not log else "mode=ro")
+    if is_unused and log and seen is not None and _are_mixed(path, seen):
+        raise MixedFiles(
+            f"the ledger {path} and its write-ahead log {log_path(path)} do not belong together: put "
+            "the right file back, or accept it without that log with: alipayhk-gateway ledger restore"
+        )
     if seen is None:
         return Absence.NO_TABLES
     return Found(
@@ -77,10 +76,31 @@ def inspect(path: Path, *, is_unused: bool) -> Absence | Found:
     )
 
 
-def _read(path: Path, mode: str) -> _Meta | None:
+def _are_mixed(path: Path, seen: _Meta) -> bool:
+    """Whether the main file shows that its log belongs to another state of the database.
+
+    It shows nothing if a crash or a full disk has ended a checkpoint early: the file can have its new first
+    page, which says how long it will be, and not yet the page with the row.
+    """
+    try:
+        main = _read(path, _ALONE, is_cut_off=True)
+    except sqlite3.Error as error:
+        if is_damage(error):
+            return False
+        raise
+    if main is not None and not main.key_id:
+        return False
+    run, token = (main.run, main.token) if main else (None, 0)
+    return run != seen.run and token != seen.token
+
+
+def _read(path: Path, mode: str, *, is_cut_off: bool = False) -> _Meta | None:
     """Return the meta row, or None if there are no tables, over a connection that cannot write."""
     name = f"file:{quote(os.fsencode(path))}?{mode}"
     with closing(sqlite3.connect(name, uri=True, isolation_level=None)) as connection:
+        if is_cut_off:
+            # Without this SQLite reads no file that is shorter than its first page says.
+            connection.execute("PRAGMA writable_schema = ON")
         connection.execute("BEGIN")
         version = version_of(connection)
         if version == 0:
