@@ -12,7 +12,6 @@ from urllib.parse import quote
 
 from .. import LedgerFault
 from ..identity import Absence, Found
-from .file import is_damage
 from .schema import IDS_SINCE, version_of
 
 _ALONE: Final = "immutable=1"
@@ -80,14 +79,12 @@ def _are_mixed(path: Path, seen: _Meta) -> bool:
     """Whether the main file shows that its log belongs to another state of the database.
 
     It shows nothing if a crash or a full disk has ended a checkpoint early: the file can have its new first
-    page, which says how long it will be, and not yet the page with the row.
+    page, which says how long it will be and what tables it has, and not yet the page with the row.
     """
     try:
         main = _read(path, _ALONE, is_cut_off=True)
-    except sqlite3.Error as error:
-        if is_damage(error):
-            return False
-        raise
+    except (sqlite3.Error, LedgerFault):
+        return False
     if main is not None and not main.key_id:
         return False
     run, token = (main.run, main.token) if main else (None, 0)
