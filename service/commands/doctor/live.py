@@ -29,6 +29,7 @@ from ...server.tls import certificate_of
 from ...telemetry.logs import code_text
 from ...upstream import CONNECT_TIMEOUT_S, endpoints_of, transport_of
 from ..options import add_config, refuse
+from .refusals import HINTS, OTHER_HINT
 
 SKEW_S: Final = 30.0
 """A larger difference between AlipayHK's clock and ours is a warning."""
@@ -36,14 +37,6 @@ EMPTY: Final = b"{}"
 """The content of the call of `--call`: it lacks every required field, so AlipayHK cannot act on it."""
 CLOSES_S: Final = 0.25
 """aiohttp closes TLS connections in the background: https://docs.aiohttp.org/en/stable/client_advanced.html."""
-HINTS: Final = {
-    "INVALID_SIGNATURE": "it has another public key of ours, or a proxy changed the path or the body: "
-    "compare the fingerprint with AlipayHK",
-    "KEY_NOT_FOUND": "it has no key of ours with the version SIGNING_KEY_VERSION",
-    "INVALID_CLIENT": "it does not know CLIENT_ID (for BindAccount, BIND_ACCOUNT_CLIENT_ID)",
-    "ACCESS_DENIED": "this client id may not use this API, or AlipayHK does not allow our address",
-}
-OTHER_HINT: Final = "ask AlipayHK for the path and the form of this API"
 
 
 class Status(StrEnum):

@@ -25,16 +25,12 @@ from .exchange import MESSAGES, PROTOCOLS, Exchange, Unusable, exchange_of, json
 from .har import exchange_of_har, is_har
 from .http_text import exchange_of_http, is_http
 from .knowledge import Knowledge, knowledge_of
+from .refusals import HINTS, SIGNATURE_CODES
 from .report import as_json, as_text
 from .share import write_share
 
 FILE_BYTES_MAX: Final = 64 * 1024 * 1024
 NOT_VALID: Final = 1
-SIGNATURE_CODES: Final = {"INVALID_SIGNATURE", "KEY_NOT_FOUND"}
-_REFUSED: Final = (
-    "AlipayHK refused it with {}, so it has another public key of ours, or a proxy changed the request:"
-    " compare the fingerprint of our public key (`keys inspect`) with AlipayHK's."
-)
 _ROWS: Final = {protocol.name: row for protocol, row in ROWS.items()}
 
 
@@ -96,7 +92,8 @@ def _diagnosed(args: argparse.Namespace) -> tuple[Exchange, Diagnosis]:
     knowledge = knowledge_of(args, exchange)
     diagnosis = diagnosis_of(_with_path(exchange, knowledge), knowledge)
     if diagnosis.verdict is Verdict.VALID and exchange.refused_with in SIGNATURE_CODES:
-        diagnosis = replace(diagnosis, fix=_REFUSED.format(exchange.refused_with))
+        code = exchange.refused_with
+        diagnosis = replace(diagnosis, fix=f"AlipayHK refused it with {code}, so {HINTS[code]}.")
     for file, unmasked in ((args.share, False), (args.share_unmasked, True)):
         if file is not None:
             write_share(file, diagnosis, exchange, knowledge, unmasked=unmasked)
