@@ -199,6 +199,7 @@ ROWS: Final = (
         status=12,
     ),
     Row("docs/sandbox.md", "doctor message", ("^invalid \\(wrong_key\\): ", "^fix: "), status=1),
+    Row("docs/sandbox.md", "openssl dgst", (r'"resultMessage":".*\(trailing_newline\)',)),
     Row("docs/sandbox.md", "/__sandbox/answers", ('"waiting": 1',)),
     Row("docs/sandbox.md", "openssl req", ()),
     Row("docs/sandbox.md", "second-ledger.db", ('"event": "gateway started"',), stays_up=True),
