@@ -23,6 +23,7 @@ from service.ledger import (
     State,
 )
 from service.ledger.postgres import ledger as postgres_ledger
+from service.ledger.postgres import statements
 from service.ledger.postgres.ledger import PostgresLedger
 from service.ledger.postgres.lost_claims import LostClaim
 from service.ledger.vault import make_key_file
@@ -384,6 +385,26 @@ async def test_export_since_a_time_includes_what_is_being_committed(on_server: O
         rest = [row.change async for row in ledger.rows(after=max(first))] if first else []
         every = [row.change async for row in ledger.rows(since_ms=now_ms)]
         assert first + rest == every if first else len(every) == 4
+    await ledger.close()
+
+
+@pytest.mark.parametrize("since_ms", [0, NOW_MS])
+async def test_listing_has_a_row_that_changes_before_its_page_is_read(
+    on_server: OnServer, monkeypatch: pytest.MonkeyPatch, since_ms: int
+) -> None:
+    ledger = on_server.open()
+    bind = a_bind()
+    token = await granted(ledger, bind)
+    value = ledger._database.value
+
+    async def value_before_a_change(statement: str, *parameters: object) -> Any:
+        last = await value(statement, *parameters)
+        if statement == statements.LAST_CHANGE:
+            await ledger.record(bind.key, token, APPLIED, NOW_MS)
+        return last
+
+    monkeypatch.setattr(ledger._database, "value", value_before_a_change)
+    assert [row.state async for row in ledger.rows(since_ms=since_ms)] == [State.APPLIED]
     await ledger.close()
 
 

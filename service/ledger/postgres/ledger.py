@@ -167,21 +167,20 @@ class PostgresLedger:
             async for row in self._pages(statements.ROWS_IN_DOUBT, after):
                 yield row
             return
-        last = await self._database.value(statements.LAST_CHANGE)
-        if since_ms > 0:
-            first = await self._database.value(statements.FIRST_CHANGE_SINCE, since_ms, last)
-            if first is None:
-                return
-            after = max(after, first - 1)
         while True:
-            count = 0
+            last = await self._database.value(statements.LAST_CHANGE)
+            if since_ms > 0:
+                first = await self._database.value(statements.FIRST_CHANGE_SINCE, since_ms, last)
+                after, since_ms = max(after, last if first is None else first - 1), 0
             async for row in self._pages(statements.PAGE_OF_ROWS, after, last):
                 yield row
-                count += 1
-            if count < PAGE_ROWS:
+            # A row that changed since was not read. With few of them, nothing changes while they are read.
+            changed = await self._database.fetch(statements.LAST_ROWS, max(after, last), PAGE_ROWS)
+            for columns in changed:
+                yield row_of(columns, self._now_ms())
+            if len(changed) < PAGE_ROWS:
                 return
-            # So many rows take long to read: continue with those that changed since.
-            after, last = last, await self._database.value(statements.LAST_CHANGE)
+            after = changed[-1]["change"]
 
     async def _pages(self, statement: str, after: int, *more: int) -> AsyncIterator[Row]:
         while found := await self._database.fetch(statement, after, PAGE_ROWS, *more):

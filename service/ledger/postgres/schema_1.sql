@@ -91,6 +91,12 @@ CREATE FUNCTION alipayhk_clock_ms() RETURNS bigint LANGUAGE sql VOLATILE AS $$
     SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint
 $$;
 
+-- The rows as they are read.
+CREATE VIEW alipayhk_row AS
+    SELECT request.*, lease_until_ms - alipayhk_clock_ms() AS lease_left_ms, who, why, at_ms
+    FROM alipayhk_request AS request LEFT JOIN alipayhk_resolution AS resolution
+        ON resolution.id = request.resolution;
+
 -- The number of a change. Until its transaction ends, no export reads changes with this number or later ones.
 CREATE FUNCTION alipayhk_next_change() RETURNS bigint LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
@@ -449,6 +455,15 @@ BEGIN
     SELECT CASE WHEN is_called THEN last_value ELSE 0 END INTO last FROM alipayhk_change;
     UPDATE alipayhk_meta SET exported_change = last;
     RETURN last;
+END
+$$;
+
+-- Return the rows that changed last while no change is made, so that none can move out of what is read.
+CREATE FUNCTION alipayhk_last_rows(p_after bigint, p_limit bigint) RETURNS SETOF alipayhk_row
+LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    PERFORM alipayhk_export();
+    RETURN QUERY SELECT * FROM alipayhk_row WHERE change > p_after ORDER BY change LIMIT p_limit;
 END
 $$;
 

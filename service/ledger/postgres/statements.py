@@ -13,12 +13,8 @@ CHANNEL: Final = "alipayhk_ledger"
 
 ALIVE: Final = "SELECT 1"
 
-_ROWS: Final = """
-    SELECT request.*, lease_until_ms - alipayhk_clock_ms() AS lease_left_ms, who, why, at_ms
-    FROM alipayhk_request AS request LEFT JOIN alipayhk_resolution AS resolution
-        ON resolution.id = request.resolution
-"""
-FIND: Final = f"{_ROWS} WHERE request.request_id = $1 ORDER BY request.api, request.client_id"
+_ROWS: Final = "SELECT * FROM alipayhk_row AS request"
+FIND: Final = f"{_ROWS} WHERE request_id = $1 ORDER BY api, client_id"
 PAGE_OF_ROWS: Final = f"{_ROWS} WHERE change > $1 AND change <= $3 ORDER BY change LIMIT $2"
 _IN_DOUBT: Final = """
     request.state IN ('sending', 'in_doubt')
@@ -35,6 +31,7 @@ COUNT_IN_DOUBT: Final = f"""
     GROUP BY api
 """
 LAST_CHANGE: Final = "SELECT alipayhk_export()"
+LAST_ROWS: Final = "SELECT * FROM alipayhk_last_rows($1, $2)"
 FIRST_CHANGE_SINCE: Final = """
     SELECT min(change) FROM alipayhk_request WHERE updated_ms >= $1 AND change <= $2
 """
@@ -100,7 +97,7 @@ GRANTS: Final = (
     "GRANT SELECT, INSERT, UPDATE ON alipayhk_meta, alipayhk_resolution TO {role}",
     "GRANT SELECT, INSERT, UPDATE, DELETE ON alipayhk_request, alipayhk_waiting TO {role}",
     "GRANT SELECT, INSERT, DELETE ON alipayhk_clock_mark, alipayhk_undone TO {role}",
-    "GRANT SELECT ON alipayhk_schema TO {role}",
+    "GRANT SELECT ON alipayhk_schema, alipayhk_row TO {role}",
     "GRANT USAGE, SELECT, UPDATE ON SEQUENCE alipayhk_token, alipayhk_change TO {role}",
     f"GRANT EXECUTE ON FUNCTION {', '.join(_FUNCTIONS)} TO {{role}}",
 )
