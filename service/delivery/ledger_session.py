@@ -241,8 +241,9 @@ class LedgerSession:
         # An idempotent change of a linkage that is in doubt is sent again, and gets the same outcome.
         may_be_late = flight.request.linkage is not None and flight.request.endpoint.idempotent
         ending = Ending(state, result.status, result.code, sealed, may_be_late=may_be_late)
-        await self._pending.write(
+        is_held = await self._pending.write(
             flight,
             partial(self._ledger.record, key, held.token, ending),
             retry=state is not State.IN_DOUBT,  # an expired lease means in doubt, too
         )
+        flight.in_doubt |= not is_held  # another attempt, or an operator, has overtaken it

@@ -27,10 +27,12 @@ RETRY_EVERY_S: Final = 0.05
 """The pause between two attempts to write to a busy ledger, in seconds; each attempt also waits itself."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class _Pending:
     linkage: bytes | None
     write: Write
+    is_held: bool = True
+    """Whether the claim still held when it was written last."""
     one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
     """A second `undo` after a successful one would look as if the claim had been lost."""
 
@@ -49,14 +51,16 @@ class PendingWrites:
     def __contains__(self, key: Key) -> bool:
         return key in self._pending
 
-    async def write(self, flight: Flight, write: Write, *, retry: bool) -> None:
+    async def write(self, flight: Flight, write: Write, *, retry: bool) -> bool:
         """Write a flight's result, or keep it for later: it is final even if it cannot be recorded now.
 
-        With `retry`, and if the ledger is busy, try again until the deadline of the flight's calls.
+        With `retry`, and if the ledger is busy, try again until the deadline of the flight's calls. Return
+        False if its claim is lost: another attempt or an operator has overtaken it.
         """
         key = flight.request.key
         try:
-            if not await write(self._now_ms()):
+            is_held = await write(self._now_ms())
+            if not is_held:
                 log.warning("result not recorded: claim lost", request_id=key.request_id)
         except LedgerUnavailable as error:
             pending = self._pending[key] = _Pending(flight.linkage, write)
@@ -65,6 +69,8 @@ class PendingWrites:
                 await self._retry(flight, pending)
             if self._pending.get(key) is pending:
                 log.error("result not recorded yet", request_id=key.request_id, cause=str(error))
+            is_held = pending.is_held
+        return is_held
 
     async def _retry(self, flight: Flight, pending: _Pending) -> None:
         key = flight.request.key
@@ -109,7 +115,8 @@ class PendingWrites:
             if self._pending.get(key) is not pending:
                 return
             try:
-                if not await pending.write(self._now_ms()):
+                pending.is_held = await pending.write(self._now_ms())
+                if not pending.is_held:
                     # An operator or another attempt has recorded a result since, perhaps a different one.
                     log.error("result not recorded: claim lost", request_id=key.request_id)
             except LedgerUnavailable:

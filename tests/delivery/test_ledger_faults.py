@@ -302,6 +302,29 @@ async def test_lost_lease_ends_the_resends(world: World, log_lines: LogStream) -
     assert len(log_lines.of(CLAIM_LOST)) == 1
 
 
+@pytest.mark.parametrize("faults", [(), (BUSY,)], ids=["at once", "after the ledger was busy"])
+@pytest.mark.parametrize(
+    ("code", "short"),
+    [
+        ("ALREADY_DONE_IN_OTHER_WORDS", ("WALLET_REJECTED", "unknown", "operator")),
+        ("ACCESS_DENIED", ("GATEWAY_REFUSED", "unknown", "operator")),
+        ("PROCESS_FAIL", REJECTED),
+    ],
+)
+async def test_rejection_of_an_attempt_that_was_overtaken_may_be_about_the_other_attempt(
+    world: World, code: str, short: tuple[str, str, str], faults: tuple[Fault, ...]
+) -> None:
+    """A step of the ledger's clock ends a lease early, and another process sends the request, too."""
+    world.client.script("a", replace(refusing(code), after_s=1.0))
+    world.faulty.fault("record", *faults)
+    call = world.start(world.sync("a"))
+    await asyncio.sleep(0.5)
+    row = await world.row("a")
+    assert row is not None
+    world.faulty._rows[row.key] = replace(row, token=row.token + 1)
+    assert (await call).short == short
+
+
 @pytest.mark.parametrize("fault", [FAILS, LOSES], ids=["fails", "loses"])
 async def test_nothing_is_resent_if_the_lease_cannot_be_renewed(world: World, fault: Fault) -> None:
     world.client.script("a", LOST, S)
