@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from service.ledger import Answer, ClaimRejected, Granted, Ledger, LinkageBusy
+from service.ledger import Answer, ClaimRejected, Ending, Granted, Ledger, LinkageBusy
 from service.ledger.postgres.database import connected
 from service.ledger.postgres.ledger import PostgresLedger
 from tests.ledger.clocked import AtTestTime
@@ -75,9 +75,23 @@ async def test_request_that_leaves_one_process_keeps_its_place_in_the_other(
     one.leave(OLDER.key)
     await asyncio.wait(one._writing)
     assert isinstance(await one.claim(YOUNGER, NOW_MS), LinkageBusy)
-    # A grant ends them all.
-    assert isinstance(await one.claim(OLDER, NOW_MS), Granted)
-    assert await one._database.fetch(UNTIL) == []
+
+
+@pytest.mark.parametrize("ending", [None, IN_DOUBT, APPLIED])
+async def test_request_granted_to_one_process_keeps_its_place_in_the_other_until_it_has_an_outcome(
+    pair: tuple[Ledger, Ledger], ending: Ending | None
+) -> None:
+    one, other = pair
+    for ledger in pair:
+        await ledger.queue(OLDER)
+    token = await granted(one, OLDER)
+    if ending is None:
+        assert await one.undo(OLDER.key, token, NOW_MS)
+    else:
+        assert await one.record(OLDER.key, token, ending, NOW_MS)
+    answer = await one.claim(YOUNGER, NOW_MS)
+    assert isinstance(answer, Granted if ending is APPLIED else LinkageBusy)
+    other.leave(OLDER.key)
 
 
 async def test_request_that_is_rejected_wakes_those_that_waited_for_it(pair: tuple[Ledger, Ledger]) -> None:

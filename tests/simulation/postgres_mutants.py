@@ -104,7 +104,7 @@ POSTGRES_MUTANTS: Final[dict[str, Mutant]] = {
     "place of others": Mutant(
         "a request that ends in one gateway loses its place in the others",
         23,
-        _sql("claim", ("AND (holder = p_holder OR granted IS NOT NULL)", "")),
+        _sql("claim", ("AND holder = p_holder;", ";")),
     ),
     "place kept": Mutant(
         "a request that ends keeps its place",

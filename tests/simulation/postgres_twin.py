@@ -13,7 +13,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from service.ledger import Claim, Ending, Granted, InProgress, Key, LinkageBusy, Resolution, Row, State
+from service.ledger import (
+    FINAL,
+    Claim,
+    Ending,
+    Granted,
+    InProgress,
+    Key,
+    LinkageBusy,
+    Resolution,
+    Row,
+    State,
+)
 from service.ledger.lease import LEASE_MAX_MS
 from service.ledger.postgres import statements
 from service.ledger.postgres.rows import Facts, row_of
@@ -21,7 +32,7 @@ from service.ledger.postgres.rows import Facts, row_of
 from .postgres_session import Done
 from .twin import Broken, WatchedMemory, _result_of
 
-READS: Final = {statements.FIND, statements.PAGE_OF_ROWS, statements.ROWS_IN_DOUBT}
+READS: Final = {statements.FIND, statements.PAGE_OF_ROWS, statements.LAST_ROWS, statements.ROWS_IN_DOUBT}
 NOBODY: Final = Key("", "", "")
 
 
@@ -38,8 +49,10 @@ class Waiting:
 class Seen:
     """What decides a claim, when a process was told."""
 
-    row: Row | None
-    applied: tuple[Row, ...]
+    change: int | None
+    """That of its row, if it has one."""
+    applied: tuple[int, ...]
+    """The changes of those of its linkage that were applied."""
 
 
 class PostgresTwin:
@@ -149,9 +162,7 @@ class PostgresTwin:
                 place_of(key, claim.linkage), claim.biz_time_ms, self._clock_ms + wait_ms
             )
         else:
-            for place in [one for one in self.waiting if one[0] == key]:
-                if facts.granted is not None or place[1] == holder:
-                    del self.waiting[place]
+            self.waiting.pop((key, holder), None)
         return key
 
     def _refused(
@@ -280,13 +291,18 @@ class PostgresTwin:
             and one.place == place_of(claim.key, claim.linkage)
             and self._clock_ms < one.until_ms <= self._clock_ms + LEASE_MAX_MS
             and (one.biz_time_ms or 0) < (claim.biz_time_ms or 0)
+            and not self._has_outcome(place[0])
         }
+
+    def _has_outcome(self, key: Key) -> bool:
+        row = self.memory._rows.get(key)
+        return row is not None and row.state in FINAL
 
     def _seen_now(self, claim: Claim) -> Seen:
         others = (other for other in self.memory._others(claim) if other.state is State.APPLIED)
-        applied = tuple(one for one in others if (one.biz_time_ms or 0) >= (claim.biz_time_ms or 0))
+        applied = tuple(one.change for one in others if (one.biz_time_ms or 0) >= (claim.biz_time_ms or 0))
         row = self.memory._rows.get(claim.key)
-        return Seen(row, applied if row is None else ())
+        return Seen(None, applied) if row is None else Seen(row.change, ())
 
     def _set_times(
         self, key: Key, now_ms: int, before: Row | None = None, *, created: bool = False

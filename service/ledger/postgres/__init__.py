@@ -19,7 +19,8 @@ a notification if there is such an entry, and the gateway that gets it asks agai
 can be lost (a new connection, PgBouncer), so a gateway also asks every POLL_S. The oldest request that
 waits for a linkage, by `biz_time`, is granted first, also if it waits behind others of its gateway. A place
 counts for PLACE_MS; the gateway keeps it for as long as the request waits (`places`). It belongs to one
-process, so that the same request keeps its place in another one when its callers leave here.
+process: the same request keeps its place in another one when its callers leave here, and when it is sent
+from here, until it has an outcome.
 
 **Durability.** A claim's commit returns when it is durable, with a synchronous standby also there. An
 outcome that may be late is committed with synchronous_commit=off: only a crash of the database within about

@@ -224,7 +224,12 @@ BEGIN
         SELECT max(until_ms) - clock_ms INTO busy_left_ms FROM alipayhk_waiting AS waiting
             WHERE waiting.lock = alipayhk_claim.lock AND until_ms > clock_ms
                 AND until_ms <= clock_ms + p_lease_max_ms AND biz_time_ms < p_biz_time_ms
-                AND (request_id, api, client_id) <> (p_request_id, p_api, p_client_id);
+                AND (request_id, api, client_id) <> (p_request_id, p_api, p_client_id)
+                -- With an outcome it only waits to be told that.
+                AND NOT EXISTS (SELECT FROM alipayhk_request AS ended
+                    WHERE (ended.request_id, ended.api, ended.client_id)
+                        = (waiting.request_id, waiting.api, waiting.client_id)
+                        AND ended.state IN ('applied', 'rejected'));
         may_grant := busy_left_ms IS NULL;
     END IF;
     IF may_grant THEN
@@ -281,7 +286,7 @@ BEGIN
         ELSE
             DELETE FROM alipayhk_waiting
                 WHERE request_id = p_request_id AND api = p_api AND client_id = p_client_id
-                    AND (holder = p_holder OR granted IS NOT NULL);
+                    AND holder = p_holder;
             IF found AND granted IS NULL THEN
                 PERFORM alipayhk_wake(lock);  -- younger requests waited for this one
             END IF;
