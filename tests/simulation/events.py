@@ -136,8 +136,9 @@ def _unrecordable(world: World, event: Event) -> None:
 def _stop(world: World, event: Event) -> None:
     """Stop a gateway as SIGTERM does."""
     number, gateway = event.gateway, world.gateways[event.gateway]
-    if gateway is None:
+    if gateway is None or gateway.is_stopping:
         return
+    gateway.is_stopping = True
 
     async def shut_down() -> None:
         gateway.delivery.close()
@@ -197,10 +198,12 @@ def _resolve(world: World, _: Event) -> None:
         for key in () if world.store.disturbed else world.store.held_for(HELD_S):
             if world.orders_by_key[key].id in world.wallet.decided:
                 continue  # its outcome may be recorded first, as in doubt
-            # It is in progress, so that this changes nothing.
-            await gateway.session._ledger.resolve(
+            # It is in progress, so that this changes nothing, unless it ends in doubt before this arrives.
+            world.false_resolutions += 1
+            if not await gateway.session._ledger.resolve(
                 key, Ending(State.REJECTED), who="eve", why="", now_ms=now_ms
-            )
+            ):
+                world.false_resolutions -= 1
         async for row in gateway.session._ledger.rows(in_doubt_at_ms=now_ms):
             order = world.orders_by_key.get((row.key.client_id, row.key.api, row.key.request_id))
             if order is None or _is_under_way(world, order):

@@ -155,6 +155,7 @@ class Gateway:
     session: LedgerSession = field(init=False)
     ledger: FaultyLedger = field(init=False)
     skew: ClockSkew = field(init=False)
+    is_stopping: bool = False
     waiting: dict[asyncio.Task[Report], Callable[[Report], None]] = field(default_factory=dict)
     """The calls in progress, and who gets their reports."""
     _ended_tasks: set[asyncio.Task[Any]] = field(default_factory=set)

@@ -20,7 +20,10 @@ from tests.simulation.postgres_session import server
 from tests.simulation.simulator import Simulator, simulator
 
 ROOT = Path(__file__).resolve().parents[2]
-SEEDS = (*range(30), 86, 192, 298, 539, 998, 2699, 3341, 3617, 6184, 7280, 11881)
+SEEDS = (
+    *(*range(30), 86, 192, 298, 539, 998, 2699, 3341, 3617, 6184, 7280, 11881),
+    *(32460, 32635, 32703, 33318, 39521, 66512),
+)
 """Some seeds, and those that have found a fault of the gateway or of the checker."""
 RUN_TEST = """
 import sys, pytest

@@ -65,6 +65,8 @@ class World:
     ends: list[float] = field(default_factory=list)
     """When processes ended."""
     suspended_until_s: float = 0.0
+    false_resolutions: int = 0
+    """How many decisions of a person may contradict AlipayHK."""
 
     def __post_init__(self) -> None:
         """Build it; nothing has run yet."""
