@@ -144,7 +144,7 @@ class Transport:
         except UnreadableHead as error:
             raise _unreadable(error, attempt) from None
         except HttpProcessingError:
-            raise ConnectionLost(aiohttp.ClientResponseError.__name__) from None  # aiohttp's name for it
+            raise ConnectionLost("what came is not HTTP") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             never = attempt.route.is_new_tls and base_url not in self._has_answered
             hint = _MAY_WANT_CERTIFICATE if never else ""

@@ -9,10 +9,11 @@ from typing import Any
 from google.protobuf.message import Message
 
 from clients.alipayhk.wire.errors import ResultError
-from clients.alipayhk.wire.result import FAILURE, Result
+from clients.alipayhk.wire.result import Result
 
 from ..ledger import Ending, State
 from ..ledger.vault import Vault
+from ..outcomes.refusal import ResolvedAsRejected
 from .outbound_request import OutboundRequest
 
 
@@ -34,5 +35,7 @@ def replay(request: OutboundRequest, ending: Ending, vault: Vault) -> Message:
         response.replayed = True  # type: ignore[attr-defined]  # every response type has both
         response.resolved_by_operator = ending.resolved_by_operator  # type: ignore[attr-defined]
         return response
-    facts: dict[str, Any] = json.loads(data) if data else {"result": {"status": FAILURE}}
+    if not data:
+        raise ResolvedAsRejected
+    facts: dict[str, Any] = json.loads(data)
     raise ResultError(Result(**facts.pop("result")), **facts)

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from alipayhk.linkage.v1 import error_reason_pb2 as reasons
+from clients.alipayhk.wire.errors import ResultError
+from clients.alipayhk.wire.result import FAILURE, Result
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,13 @@ class Refusal(Exception):
         """More members of ErrorInfo.metadata."""
         self.retry_by_operator = retry_by_operator
         """Whether retry is `operator`, not the row's: a new request id could take effect a second time."""
+
+
+class ResolvedAsRejected(ResultError):
+    """A person recorded that the request had no effect; AlipayHK's response is not known."""
+
+    def __init__(self) -> None:
+        super().__init__(Result(FAILURE))
 
 
 def skew_fact(skew_s: float) -> dict[str, str]:

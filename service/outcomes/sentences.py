@@ -68,7 +68,7 @@ SENTENCES: Final[Mapping[int, str]] = {
     reasons.ERROR_REASON_WALLET_RATE_LIMITED:
         "AlipayHK is being called too often. The request may have taken effect.",
     reasons.ERROR_REASON_WALLET_REJECTED:
-        "AlipayHK rejected the request. It has no effect.",
+        "AlipayHK rejected the request, or a person recorded that. It has no effect.",
     reasons.ERROR_REASON_GATEWAY_REFUSED:
         "AlipayHK rejected this gateway: its configuration must be fixed. The request has no effect.",
     reasons.ERROR_REASON_GATEWAY_BUG:

@@ -57,7 +57,7 @@ from clients.alipayhk.wire.result import FAILURE, Result
 
 from . import table
 from .circumstances import Circumstances
-from .refusal import Refusal, Violation, skew_fact
+from .refusal import Refusal, ResolvedAsRejected, Violation, skew_fact
 from .result_codes import CONFIGURATION_CODES, RATE_LIMITED, ResultCodes
 from .sentences import DOUBTFUL_SENTENCES, SENTENCES
 from .table import RETRY_AFTER_MAX_S, RETRY_AFTER_S, Outcome, Retry, Row
@@ -177,6 +177,8 @@ def _of_result(result: Result, call: Circumstances, codes: ResultCodes) -> Verdi
 
 
 def _result_facts(error: errors.ResultError) -> dict[str, str]:
+    if isinstance(error, ResolvedAsRejected):
+        return {"resolved_by_operator": "true"}
     result = error.result
     return _present(
         result_status=result.status,

@@ -15,15 +15,12 @@ from typing import Any
 
 import grpc
 
-from alipayhk.linkage.v1 import error_reason_pb2 as reasons
-
 from ..outcomes.call import Call, Undecodable
-from ..outcomes.refusal import Refusal
 from .access_log import AccessLog, MethodLog
 from .authorization import Authorization
 from .error_translation import ErrorTranslation
 from .first_message import FirstMessage
-from .methods import UNDECODABLE, Context, Handler, Handlers, Method
+from .methods import Context, Handler, Handlers, Method, undecodable
 
 Behaviour = Callable[[Any, Context], Awaitable[object]]
 
@@ -104,7 +101,7 @@ def _deserializer(handler: Handler) -> Callable[[bytes], object] | None:
             return handler.request_deserializer(data)
         except Exception:  # noqa: BLE001  (the text of the error must not reach the caller)
             if handler.request_streaming:
-                raise Refusal(reasons.ERROR_REASON_INVALID_REQUEST, cause=UNDECODABLE) from None
+                raise undecodable() from None
             return Undecodable()
 
     return deserialize if handler.request_deserializer else None

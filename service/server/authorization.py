@@ -12,7 +12,7 @@ from ..credentials.certificates import names_of
 from ..credentials.in_use import InUse
 from ..outcomes.call import Call, Undecodable
 from ..outcomes.refusal import Refusal
-from .methods import UNDECODABLE, Context, Method
+from .methods import Context, Method, undecodable
 from .rpcs import SERVICE
 
 HEALTH: Final = "/grpc.health.v1.Health/"
@@ -35,7 +35,7 @@ class Authorization:
             if method.service == SERVICE and method.name not in call.caller.methods:
                 raise Refusal(reasons.ERROR_REASON_CALLER_NOT_ALLOWED)
         if isinstance(request, Undecodable):
-            raise Refusal(reasons.ERROR_REASON_INVALID_REQUEST, cause=UNDECODABLE)
+            raise undecodable()
 
 
 def _caller_of(context: Context, callers: Callers) -> Caller:

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 import grpc
 
-UNDECODABLE: Final = "the request does not parse"
+from alipayhk.linkage.v1 import error_reason_pb2 as reasons
+
+from ..outcomes.refusal import Refusal, Violation
 
 # gRPC's stubs do not type contexts and handlers.
 Context = Any
 Handler = Any
 Handlers = Mapping[str, Handler]
 """Handlers by the paths of their methods."""
+
+
+def undecodable() -> Refusal:
+    """Return the refusal of a request whose bytes are not a message of its method."""
+    fault = Violation("", "the bytes are not a message of this method's request type")
+    return Refusal(reasons.ERROR_REASON_INVALID_REQUEST, (fault,), cause="the request does not parse")
 
 
 @dataclass(frozen=True, slots=True)

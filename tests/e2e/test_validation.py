@@ -70,6 +70,7 @@ async def test_undecodable_request_is_invalid_without_details_about_it(either: R
     reported = await caller.call(either.gateway.channel, either.api, data)
     caller.check(reported, INVALID)
     assert reported.message == (await invalid(either, either.api.request(request_id=""))).message
+    assert reported.violations == [("", "the bytes are not a message of this method's request type")]
     assert either.upstream.requests == []
 
 

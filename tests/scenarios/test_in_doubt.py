@@ -71,7 +71,11 @@ async def test_request_resolved_as_rejected_returns_the_rejection(system: System
     request = await in_doubt(system)
     assert (await system.resolve(request, "rejected")).status == 0
     for _ in range(2):
-        await system.reported(BIND, request, rejected(StatusCode.FAILED_PRECONDITION), replayed=True)
+        reported = await system.reported(
+            BIND, request, rejected(StatusCode.FAILED_PRECONDITION), replayed=True
+        )
+        assert reported.metadata["resolved_by_operator"] == "true"
+        assert "result_status" not in reported.metadata
     assert system.sent(request) == 1
 
 

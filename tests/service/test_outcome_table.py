@@ -18,7 +18,7 @@ from alipayhk.linkage.v1 import error_reason_pb2 as reasons
 from clients.alipayhk.wire import errors
 from service.outcomes import sentences
 from service.outcomes.circumstances import Circumstances
-from service.outcomes.refusal import Refusal, Violation
+from service.outcomes.refusal import Refusal, ResolvedAsRejected, Violation
 from service.outcomes.result_codes import Meaning, ResultCodes
 from service.outcomes.sentences import SENTENCES
 from service.outcomes.table import FAILURES, REFUSALS, RETRY_AFTER_MAX_S, RETRY_AFTER_S
@@ -363,7 +363,8 @@ NEVER_RAISED: Final = {errors.NotSent, errors.NoAnswer, errors.AnswerError}
 
 
 def test_every_failure_of_the_client_has_a_row() -> None:
-    assert set(kinds(errors.CallError)) - NEVER_RAISED == {*FAILURES, errors.Unsigned, errors.ResultError}
+    results = {errors.ResultError, ResolvedAsRejected}
+    assert set(kinds(errors.CallError)) - NEVER_RAISED == {*FAILURES, errors.Unsigned, *results}
 
 
 @pytest.mark.parametrize("kind", FAILURES, ids=lambda kind: kind.__name__)

@@ -37,6 +37,7 @@ const (
 //
 //	attempts: the number of attempts that this call made to send the request to AlipayHK
 //	replayed: "true" if the result comes from the gateway's ledger
+//	resolved_by_operator: "true" if a person recorded the result, after asking AlipayHK
 //	http_status, tracer_id: the HTTP status and the header Tracer-Id of AlipayHK's response
 //	result_status, result_code, result_message: AlipayHK's verified result
 //	unverified_result_code: the result code in an unsigned response
