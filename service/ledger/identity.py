@@ -167,8 +167,8 @@ def refusal_to_open(
     entry = entries.get(found.ledger_id or "")
     if entry is None:
         return (
-            f"the ledger {where} is not listed in {marker.path}: it is an older copy, or belongs to "
-            f"another key: put the right one back, {accept}"
+            f"the ledger {where} is not listed in {marker.path}: it is an older copy, belongs to another "
+            f"key, or `ledger init --new` on another host made it: put the right one back, {accept}"
         )
     if entry.where != where and any(other.where == where for other in entries.values()):
         return (

@@ -195,6 +195,10 @@ class MarkerKeeper:
         self._entry = Entry(max(token, self._entry.token), self._entry.where)
         self._moved.set()
 
+    def recognizes(self, ids: Collection[str], token: int) -> bool:
+        """Return whether a database can have its ledger, by all its ids and its last token."""
+        return self._ledger_id in ids and token >= self._entry.token
+
     def close(self) -> None:
         """Write the last token."""
         self._closing.set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -23,11 +24,13 @@ from service.ledger.postgres import opening
 from service.ledger.postgres.administration import accept, create_first, migrate_schema
 from service.ledger.postgres.database import Server
 from service.ledger.postgres.opening import inspect, place_of
-from service.ledger.postgres.statements import MIGRATIONS
+from service.ledger.postgres.statements import MIGRATIONS, TABLES
 from service.ledger.vault import make_key_file
 from tests.ledger.levels import APPLIED, NOW_MS, a_bind, a_claim, ended, granted, opened, the_row
-from tests.ledger.on_server import PATIENT_S, OnServer, every_operation, has_no_secret, used
+from tests.ledger.on_server import PATIENT_S, OnServer, eventually, every_operation, has_no_secret, used
 from tests.ledger.processes import ROOT, output_of, started
+
+DISCONNECT = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'gateway'"
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +49,40 @@ def a_key(directory: Path) -> Path:
     directory.mkdir()
     make_key_file(directory / "ledger.key", random_bytes=os.urandom)
     return directory / "ledger.key"
+
+
+# -- a database that is replaced while gateways run
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE alipayhk_meta SET ledger_id = 'another'",
+        "SELECT setval('alipayhk_token', 2)",
+        "DELETE FROM alipayhk_meta",
+    ],
+    ids=["another ledger", "an older copy", "no ledger"],
+)
+async def test_running_gateway_uses_no_other_ledger_at_its_place(on_server: OnServer, change: str) -> None:
+    ledger = on_server.open()
+    for number in range(3):
+        await ended(ledger, a_bind(f"id-{number}"))
+    on_server.sql(f"{change}; {DISCONNECT}")
+    for _ in range(2):  # the first error may be that of the connection that was closed
+        with pytest.raises(LedgerUnavailable) as unavailable:
+            await ledger.claim(a_bind("later"), NOW_MS)
+    assert "LedgerReplaced" in str(unavailable.value)
+    assert on_server.sql("SELECT count(*) FROM alipayhk_request") == "3"
+    await ledger.close()
+
+
+async def test_running_gateway_uses_its_ledger_after_a_restore(on_server: OnServer) -> None:
+    ledger = on_server.open()
+    await ended(ledger, a_bind("id-1"))
+    await accept(place_of(on_server.url, on_server.key, PATIENT_S), os.urandom)
+    on_server.sql(DISCONNECT)
+    assert await eventually(lambda: ledger.look(a_bind("id-1"), NOW_MS)) == Known(APPLIED)
+    await ledger.close()
 
 
 # -- creation
@@ -69,6 +106,19 @@ async def test_ledger_keeps_its_rows_across_a_restart(on_server: OnServer) -> No
     assert replace(found, lease_until_ms=row.lease_until_ms) == row  # that depends on this clock
     assert await granted(again, a_claim("id-2", linkage=None)) == token + 1
     await again.close()
+
+
+@pytest.mark.parametrize("table", TABLES)
+async def test_ledger_without_one_of_its_tables_is_refused(on_server: OnServer, table: str) -> None:
+    await used(on_server.open(), "id-1")
+    on_server.sql(f"DROP TABLE {table} CASCADE")
+    if table == "alipayhk_schema":
+        fault = f"the ledger {on_server.where} is an empty database"
+    else:
+        fault = f"the ledger {on_server.where} has lost its tables {table}: put a backup back: pg_restore"
+    assert str(fault_of(on_server.url, on_server.key)).startswith(fault)
+    with pytest.raises(LedgerFault, match=re.escape(fault)):
+        on_server.open()
 
 
 def test_missing_ledger_is_not_created_without_create(on_server: OnServer) -> None:

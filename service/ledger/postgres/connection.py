@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Callable, Collection, Coroutine
 from typing import Any, Final
 
 import asyncpg
 
 from ..errors import LedgerFault
+from .statements import META
 from .url import each_host, for_driver, prepares_statements
 
 _WRONG_OPTIONS: Final = (
@@ -21,6 +23,14 @@ _WRONG_OPTIONS: Final = (
 """Errors of a connection with a part of its URL that the driver or the server does not accept."""
 _NO_TLS: Final = "rejected SSL upgrade"
 """The driver's words if the server has no TLS; its class is that of other failures, too."""
+
+Connect = Callable[[str, float], Coroutine[Any, Any, asyncpg.Connection]]
+Recognizes = Callable[[Collection[str], int], bool]
+"""Returns whether a database has the ledger that was opened, by its ids and its last token."""
+
+
+class LedgerReplaced(OSError):
+    """The database has another ledger than at the start, an older copy of it, or none."""
 
 
 async def connect_or_explain(url: str, where: str, timeout_s: float) -> asyncpg.Connection:
@@ -38,6 +48,19 @@ async def connect_or_explain(url: str, where: str, timeout_s: float) -> asyncpg.
             raise
         cause = "LEDGER_URL requires TLS, and the server has no TLS"
     raise LedgerFault(f"the ledger {where} cannot be used: {cause}")
+
+
+async def connect_again(url: str, timeout_s: float, recognizes: Recognizes) -> asyncpg.Connection:
+    """Connect to a database that was open before; raise LedgerReplaced if it is another one now."""
+    connection = await connect(url, timeout_s)
+    try:
+        found = await connection.fetch(META)
+        if not any(recognizes({meta["ledger_id"], *meta["former_ids"]}, meta["token"]) for meta in found):
+            raise LedgerReplaced
+    except BaseException:
+        connection.terminate()
+        raise
+    return connection
 
 
 async def connect(url: str, timeout_s: float) -> asyncpg.Connection:

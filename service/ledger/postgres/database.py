@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 import asyncpg
 
 from ..errors import LedgerBusy, LedgerFault, LedgerUnavailable
-from .connection import connect, connect_or_explain
+from .connection import Connect, connect, connect_or_explain
 from .statements import ALIVE, CHANNEL
 from .url import UNPREPARED, prepares_statements
 
@@ -72,8 +72,9 @@ class Database:
     The driver's own pool costs as much as the operation itself, and resets a session that nothing changes.
     """
 
-    def __init__(self, url: str, *, pool_max: int, timeout_s: float) -> None:
+    def __init__(self, url: str, *, pool_max: int, timeout_s: float, connect: Connect = connect) -> None:
         self._url = url
+        self._connect = connect
         self._timeout_s = timeout_s
         self._free = asyncio.Semaphore(pool_max)
         self._idle: list[tuple[float, asyncpg.Connection]] = []
@@ -136,7 +137,7 @@ class Database:
             await self._free.acquire()
         if (connection := self._kept()) is not None:
             return connection
-        connecting = asyncio.create_task(connect(self._url, self._timeout_s))
+        connecting = asyncio.create_task(self._connect(self._url, self._timeout_s))
         self._connecting.add(connecting)
         connecting.add_done_callback(self._connecting.discard)
         try:

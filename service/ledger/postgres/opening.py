@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
@@ -13,6 +14,7 @@ from .. import LedgerFault
 from ..identity import Absence, Found, KeyMark, begin_marker, refusal_to_make, refusal_to_open
 from ..marker import Entry, Marker, MarkerKeeper
 from ..vault import RandomBytes, Vault, read_key_file
+from .connection import connect_again
 from .database import Database, Server, connected
 from .ledger import PostgresLedger
 from .statements import (
@@ -20,10 +22,12 @@ from .statements import (
     HAS_SCHEMA,
     ISOLATION,
     LOCK_SCHEMA,
+    LOST_TABLES,
     META,
     MIGRATIONS,
     MUST_BE_ALLOWED_TO_CREATE,
     SET_VERSION,
+    TABLES,
     VERSION,
 )
 from .url import where_of
@@ -104,7 +108,8 @@ def open_postgres(
         on_create()
     entry = Entry(found.token, place.where)
     keeper = MarkerKeeper(place.marker, found.ledger_id or "", entry, report, found.former_ids)
-    database = Database(url, pool_max=pool_max, timeout_s=timeout_s)
+    connect = partial(connect_again, recognizes=keeper.recognizes)
+    database = Database(url, pool_max=pool_max, timeout_s=timeout_s, connect=connect)
     holder = random_bytes(HOLDER_BYTES)
     ledger = PostgresLedger(database, vault.key_id, random_bytes=random_bytes, holder=holder, keeper=keeper)
     return ledger, vault
@@ -166,6 +171,9 @@ async def inspect(server: Server, where: str) -> Absence | Found:
             f"the schema of the ledger {where} is version {version}, newer than this gateway's "
             f"{len(MIGRATIONS)}: run the version of the gateway that wrote it"
         )
+    if lost := await server.fetch(LOST_TABLES, TABLES) if version == len(MIGRATIONS) else ():
+        names = ", ".join(name for (name,) in lost)
+        raise LedgerFault(f"the ledger {where} has lost its tables {names}: put a backup back: {RESTORE}")
     rows = await server.fetch(META)
     if not rows:
         return Absence.EMPTY_DATABASE

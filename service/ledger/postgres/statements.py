@@ -8,6 +8,7 @@ from typing import Final
 
 MIGRATIONS: Final = (Path(__file__).with_name("schema_1.sql"),)
 """Each file migrates the schema from the version before it."""
+_SCHEMA: Final = "".join(file.read_text() for file in MIGRATIONS)
 CHANNEL: Final = "alipayhk_ledger"
 """The channel of notifications; each has a lock's number as its text."""
 
@@ -52,6 +53,8 @@ DROP: Final = "SELECT alipayhk_drop($1, $2)"
 
 LOCK_SCHEMA: Final = f"SELECT pg_advisory_xact_lock(hashtext('{CHANNEL}'))"
 HAS_SCHEMA: Final = "SELECT to_regclass('alipayhk_schema') IS NOT NULL"
+TABLES: Final = re.findall(r"CREATE (?:UNLOGGED )?TABLE (\w+)", _SCHEMA)
+LOST_TABLES: Final = "SELECT name FROM unnest($1::text[]) AS name WHERE to_regclass(name) IS NULL"
 ISOLATION: Final = "SELECT current_setting('transaction_isolation')"
 VERSION: Final = "SELECT version FROM alipayhk_schema"
 SET_VERSION: Final = "UPDATE alipayhk_schema SET version = $1"
@@ -91,7 +94,7 @@ SUMMARY: Final = """
     FROM alipayhk_request
 """
 
-_FUNCTIONS: Final = re.findall(r"CREATE FUNCTION (\w+)", "".join(file.read_text() for file in MIGRATIONS))
+_FUNCTIONS: Final = re.findall(r"CREATE FUNCTION (\w+)", _SCHEMA)
 GRANTS: Final = (
     "GRANT USAGE ON SCHEMA {schema} TO {role}",
     "GRANT SELECT, INSERT, UPDATE ON alipayhk_meta, alipayhk_resolution TO {role}",
