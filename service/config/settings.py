@@ -158,7 +158,7 @@ class Settings:
     workers: int = setting(values.integer(1, 256), "1",
         "Number of processes that share the port.")
     max_in_flight: int = setting(values.integer(1, 100_000), "512",
-        "Maximum number of requests to AlipayHK in flight, per worker.")
+        "Maximum number of requests in progress, per worker; those that wait for another one count, too.")
     max_connection_age_s: float = setting(values.seconds(0, 86_400), None,
         "Maximum age of a caller's connection, 0 for no limit; 300 if hosts share the ledger, else 0.")
     tls_cert_file: PemFile | None = setting(values.pem_file, None,

@@ -187,6 +187,6 @@ class LedgerMonitor:
             self.failed(str(error))
             raise
 
-    async def close(self) -> None:
+    async def close(self) -> Sequence[Key]:
         """Close."""
-        await self._ledger.close()
+        return await self._ledger.close()

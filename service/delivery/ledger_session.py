@@ -36,6 +36,7 @@ from ..ledger.lease import Clock
 from ..ledger.rules import Linkage, answer_to
 from ..ledger.vault import Vault
 from ..outcomes.refusal import Refusal
+from ..telemetry.logs import code_text, log
 from ..telemetry.metrics import Metrics
 from .flight import Flight, Held
 from .ledger_wait import POLL_MIN_S, POLL_S, REFUSALS, Busy, LedgerProgress
@@ -175,7 +176,8 @@ class LedgerSession:
     async def close(self) -> None:
         """Try to write the pending results, and close the ledger."""
         await self._pending.close()
-        await self._ledger.close()
+        for key in await self._ledger.close():
+            log.error("claim not undone at shutdown", api=key.api, request_id=key.request_id)
 
     async def _ask(self, flight: Flight, read: Read, now_ms: int) -> Answer:
         if self._records and not flight.fingerprint:
@@ -240,10 +242,9 @@ class LedgerSession:
         sealed = self._vault.seal(data, key) if data else b""
         # An idempotent change of a linkage that is in doubt is sent again, and gets the same outcome.
         may_be_late = flight.request.linkage is not None and flight.request.endpoint.idempotent
-        ending = Ending(state, result.status, result.code, sealed, may_be_late=may_be_late)
-        is_held = await self._pending.write(
-            flight,
-            partial(self._ledger.record, key, held.token, ending),
-            retry=state is not State.IN_DOUBT,  # an expired lease means in doubt, too
-        )
+        code = code_text(result.code)  # it may be anything; a replay has it from the sealed data
+        ending = Ending(state, result.status, code, sealed, may_be_late=may_be_late)
+        record = partial(self._ledger.record, key, held.token, ending)
+        # An expired lease means in doubt, too.
+        is_held = await self._pending.write(flight, record, retry=state is not State.IN_DOUBT)
         flight.in_doubt |= not is_held  # another attempt, or an operator, has overtaken it

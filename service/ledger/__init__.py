@@ -218,5 +218,5 @@ class Ledger(Protocol):
         until a mark older than `before_ms` has its token or a later one. The clock must be right now.
         """
 
-    async def close(self) -> None:
-        """Complete the pending writes."""
+    async def close(self) -> Sequence[Key]:
+        """Complete the pending writes; return the requests whose claims may be left, although not sent."""

@@ -147,8 +147,9 @@ class MemoryLedger:
             self._remove(row)
         return len(old)
 
-    async def close(self) -> None:
+    async def close(self) -> Sequence[Key]:
         """Do nothing."""
+        return ()
 
     def _put(self, row: Row) -> None:
         self._last_change += 1
@@ -203,14 +204,13 @@ class MemoryLedger:
     def _linkage(self, claim: Claim, times: Times) -> Linkage:
         for other in list(self._others(claim)):
             self._read(other.key, times.lease_limit_ms)
-        leases = (other.lease_until_ms for other in self._sending(claim))
-        busy = (until_ms for until_ms in leases if until_ms > times.earliest_ms)
+        busy_ms = max((other.lease_until_ms for other in self._sending(claim)), default=0)
         applied = [
             (other.biz_time_ms, other.fingerprint)
             for other in self._others(claim)
             if other.state is State.APPLIED and other.biz_time_ms is not None
         ]
-        return Linkage(newest_of(applied), max(busy, default=0))
+        return Linkage(newest_of(applied), busy_ms if busy_ms > times.earliest_ms else 0)
 
 
 def _new_row(claim: Claim, granted: Granted, now_ms: int) -> Row:

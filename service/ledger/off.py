@@ -79,5 +79,6 @@ class OffLedger:
         """Return 0: there is nothing to delete."""
         return 0
 
-    async def close(self) -> None:
+    async def close(self) -> Sequence[Key]:
         """Do nothing."""
+        return ()

@@ -243,6 +243,35 @@ async def test_results_lost_at_shutdown_are_counted_in_the_log(world: World, log
     assert "dropped" not in line
 
 
+async def test_claims_that_are_left_at_shutdown_are_logged(
+    world: World, log_lines: LogStream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def close() -> list[Key]:
+        return [world.sync("a").key, world.sync("b").key]
+
+    monkeypatch.setattr(world.faulty, "close", close)
+    await world.session.close()
+    lines = log_lines.of("claim not undone at shutdown")
+    assert [(line["level"], line["api"], line["request_id"]) for line in lines] == [
+        ("error", "SyncLinkage", "a"),
+        ("error", "SyncLinkage", "b"),
+    ]
+    assert "dropped" not in lines[0]
+
+
+@pytest.mark.parametrize("code", ["A\0B", "CARD_4111111111111111", "\ud800"])
+async def test_odd_result_code_is_replayed_but_not_recorded(world: World, code: str) -> None:
+    world.client.script("a", refusing(code))
+    for replayed in ("", "true"):
+        reported = await world.deliver(world.sync("a"))
+        assert reported.short == ("WALLET_REJECTED", "rejected", "new_request_id")
+        assert (reported.facts["result_code"], reported.facts.get("replayed", "")) == (code, replayed)
+    row = await world.row("a")
+    assert row is not None
+    assert row.ending is not None
+    assert row.ending.result_code == "other"
+
+
 async def test_shutdown_waits_three_seconds_for_a_hanging_ledger(
     world: World, log_lines: LogStream
 ) -> None:

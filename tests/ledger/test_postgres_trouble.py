@@ -359,8 +359,19 @@ async def test_closing_takes_lost_claims_back(kept: OnServer, wire: Wire, name: 
     ledger._lost.add(lost(b"so that the task sleeps"))
     await fails(ledger.claim(bind(name), NOW_MS))
     impatient(ledger, 60.0)
-    await ledger.close()
+    assert await ledger.close() == []
     assert kept.sql(f"SELECT count(*) FROM alipayhk_request WHERE request_id = '{name}'") == "0"
+
+
+async def test_closing_takes_back_what_it_can_and_names_the_rest() -> None:
+    async def take_back(lost: LostClaim) -> None:
+        if lost.claim_id == b"locked":
+            raise LedgerBusy("its linkage is locked")
+
+    claims = LostClaims(take_back)
+    for claim_id in (b"locked", b"free"):
+        claims.add(lost(claim_id))
+    assert await claims.close() == [lost(b"locked").key]
 
 
 async def test_lost_claims_that_are_kept_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:

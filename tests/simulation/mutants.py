@@ -504,8 +504,8 @@ MUTANTS: Final[dict[str, Mutant]] = {
         edited(
             LedgerSession,
             "close",
-            "await self._pending.close()\n    await self._ledger.close()",
-            "await self._ledger.close()\n    await self._pending.close()",
+            "await self._pending.close()\n    for key in await self._ledger.close():",
+            "await self._ledger.close()\n    await self._pending.close()\n    for key in ():",
         ),
     ),
     "pooled again": Mutant(

@@ -464,14 +464,13 @@ class FaultyLedger:
             self._break("retention", f"drops results that are {now_s - before_ms / 1000:.0f} s old")
         return await self._ledger.drop(before_ms=before_ms, now_ms=now_ms)
 
-    async def close(self) -> None:
+    async def close(self) -> Sequence[Key]:
         """Close."""
         self._is_closed = True
         for name, key in self._store.unwritten:
             if name == self._process.name and key not in self._tried:
                 self._break("stop", f"closes the ledger without the result of {key.request_id}")
-        if self._store.kind != "shared":
-            await self._ledger.close()
+        return () if self._store.kind == "shared" else await self._ledger.close()
 
     def stopping(self) -> None:
         """Note that the process stops: every result that waits must be tried once more."""

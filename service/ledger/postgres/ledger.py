@@ -201,15 +201,16 @@ class PostgresLedger:
             total += dropped
         return total
 
-    async def close(self) -> None:
+    async def close(self) -> Sequence[Key]:
         """Complete the pending writes, update the marker, and close the connections."""
         if self._writing:
             await asyncio.wait(self._writing)
         await self._places.close()
-        await self._lost.close()
+        left = await self._lost.close()
         if self._keeper is not None:
             await asyncio.to_thread(self._keeper.close)
         await self._database.close()
+        return left
 
     async def _ask(
         self,

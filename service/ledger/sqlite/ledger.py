@@ -170,12 +170,13 @@ class SqliteLedger:
             if dropped < DROP_ROWS:
                 return total
 
-    async def close(self) -> None:
+    async def close(self) -> Sequence[Key]:
         """Complete the pending writes, update the marker, and release the file."""
         await self._writer.close()
         if self._keeper is not None:
             await asyncio.to_thread(self._keeper.close)
         self._file.release()
+        return ()
 
     def _granted(self, token: int) -> None:
         if self._keeper is not None:
