@@ -25,7 +25,7 @@ from ..telemetry.metrics import Metrics
 from .gauges import Turn, running, show_in_doubt
 
 FLUSH_EVERY_S: Final = 1.0
-LEDGER_CLOSE_S: Final = FLUSH_TIMEOUT_S + 2.0
+LEDGER_CLOSE_S: Final = FLUSH_TIMEOUT_S + 3.0
 DROP_EVERY: Final = 60
 """Old results are dropped once in so many rounds of `maintain`."""
 

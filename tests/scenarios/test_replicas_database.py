@@ -8,14 +8,15 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
+from service.jobs.maintenance import LEDGER_CLOSE_S
+from tests.e2e.samples import BIND, fresh_request
 from tests.e2e.upstream import Upstream
 from tests.postgres.fixtures import StartPostgres
 from tests.postgres.server import OWNER
 from tests.scenarios.conftest import RunReplicas
-from tests.scenarios.replica_load import TIMEOUT_S, Load
+from tests.scenarios.replica_load import Load
 
 GRACE_S: Final = 6.0
-LEDGER_CLOSE_S: Final = 5.0
 BUSY: Final = {"OVERLOADED", "DEADLINE_EXCEEDED"}
 """What a busy machine adds to the reasons; `Load.check` limits the second one, which has no details."""
 BUSY_S: Final = 5.0
@@ -62,14 +63,23 @@ async def test_database_is_killed_restarted_and_frozen(
             await asyncio.sleep(UNDONE_WITHIN_S)
             load.systems.remove(second)
             async with unavailable(load, server.freeze, server.thaw):
+                requests = [fresh_request(BIND) for _ in range(4)]
+                for reported in await asyncio.gather(*(second.call(BIND, request) for request in requests)):
+                    assert (reported.info.reason, reported.metadata["outcome"]) == (
+                        "LEDGER_UNAVAILABLE",
+                        "not_sent",
+                    )
                 stopped = time.monotonic()
                 second.gateway.terminate()
                 assert await second.gateway.ended() == 0
                 assert time.monotonic() - stopped < GRACE_S + LEDGER_CLOSE_S + BUSY_S
             await asyncio.sleep(UNDONE_WITHIN_S)
         load.check()
-        # The second replica could not undo a claim of its last calls.
-        last = [made for made in load.made if made.system is second and made.started > stopped - TIMEOUT_S]
+        # The second replica could not undo the claims of its last calls, and named them.
+        lines = (line for line in second.gateway.records if line["event"] == "claim not undone at shutdown")
+        named = {line["request_id"] for line in lines}
+        assert named >= {request.request_id for request in requests}
+        last = [made for made in load.made if made.request.request_id in named]
         await load.check_again(first, may_be_in_doubt=last)
 
 
