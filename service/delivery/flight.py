@@ -75,7 +75,7 @@ class Flight:
     """Whether the ledger keeps its place among the requests of all gateways that wait for its linkage."""
     replayed: bool = False
     in_doubt: bool = False
-    """Whether an earlier attempt at this id, here or elsewhere, may have taken effect. `fail` sets it."""
+    """Whether another attempt at this id may have taken effect. `fail` sets it, and a lost claim."""
 
     # Written by Sender.
     attempts: list[Attempt] = field(default_factory=list)

@@ -16,7 +16,7 @@ class Circumstances(NamedTuple):
     sent: bool = False
     """Whether the first byte of any attempt may have been sent, or may still be sent."""
     in_doubt: bool = False
-    """Whether an earlier attempt, by this call or by another, may have taken effect."""
+    """Whether an earlier attempt, or one that overtook this call, may have taken effect."""
     replayed: bool = False
     """Whether the result is replayed from the ledger."""
     looked_up: bool = False

@@ -26,7 +26,8 @@ the ledger and every caller that waits for it start from the same verdict:
    nothing that is unsafe to repeat is ever UNAVAILABLE.
 
 2. `Verdict.in_view_of` looks at the circumstances: whether an earlier attempt at this request id may have
-   taken effect. That attempt was either in doubt, or hidden by a retry of the caller's client (ADR 10).
+   taken effect. That attempt was in doubt, or hidden by a retry of the caller's client (ADR 10), or it
+   overtook this one: then it is the later one.
 
    | outcome of step 1 | an earlier attempt may have taken effect | outcome | retry |
    |---|---|---|---|
